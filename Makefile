@@ -1,0 +1,47 @@
+# Every target makes the virtual environment it needs. `make` alone lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help demo test check bench docs clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: demo/test.tsv ## train a classifier of languages, measure it, use it (under 5 minutes)
+	srucli train demo/train.tsv --dev demo/dev.tsv -o demo/run --force
+	srucli eval demo/run demo/test.tsv
+	printf '%s\n' 'The train to the coast leaves at noon.' 'Wir gehen heute Abend ins Kino.' \
+	  'El perro duerme en la cocina.' 'Quelle belle soirée pour une promenade !' \
+	  'Кошка спит на тёплом окне.' '내일은 아침부터 비가 온다고 합니다.' '明日の朝、駅で会いましょう。' \
+	  'Kitaplarımı masanın üzerinde unuttum.' | srucli predict demo/run - --probability --keep
+
+test: .venv/installed ## run the tests
+	python -m pytest
+
+check: .venv/installed ## ruff, and mypy --strict on the package
+	ruff check .
+	ruff format --check .
+	mypy --strict srucli
+
+bench: .venv/installed-benchmarks ## accuracy beside fastText and linear models, on what data there is
+	python -m benchmarks.accuracy
+
+docs: .venv/installed ## write docs/commands.md from the live help
+	python docs/make_commands.py
+
+clean: ## remove everything that make made
+	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+demo/test.tsv: data/django_locales.py .venv/installed
+	python data/django_locales.py demo
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable '.[dev,demo,zst]'
+	touch $@
+
+.venv/installed-benchmarks: .venv/installed
+	$(PIP) --editable '.[benchmarks]'
+	touch $@

@@ -1,0 +1,5 @@
+"""`python -m srucli` is the `srucli` command."""
+
+from srucli.cli import main
+
+main()

@@ -1,0 +1,135 @@
+"""From texts to ragged batches: the token store, the order of an epoch, and the batch itself.
+
+There is no padding: a batch is one row of N pieces and B+1 offsets. Batches hold texts of like
+length, so that CPU threads and GPU warps finish together, in an order that differs every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srucli.tokenizer import Tokenizer
+
+# Texts that are sorted by length together, in batches: enough for like lengths, few enough that
+# the composition of batches stays random.
+POOL_BATCHES = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """tokens (N,) int64, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32, or None."""
+
+    tokens: Tensor
+    offsets: Tensor
+    targets: Tensor | None
+
+    @property
+    def texts(self) -> int:
+        """B."""
+        return self.offsets.numel() - 1
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        if device.type == "cpu":
+            return self
+        targets = None if self.targets is None else self.targets.to(device, non_blocking=True)
+        return Batch(
+            self.tokens.to(device, non_blocking=True),
+            self.offsets.to(device, non_blocking=True),
+            targets,
+        )
+
+
+class TokenStore:
+    """The pieces of many texts as one row, and the texts' targets.
+
+    ids (N,) int32, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32; lengths (B,) are the
+    texts' pieces.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        targets: NDArray[np.int64] | NDArray[np.float32] | None = None,
+    ) -> None:
+        self.ids, self.offsets, self.targets = ids, offsets, targets
+        self.lengths = np.diff(offsets)
+
+    @classmethod
+    def encode(
+        cls,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        targets: NDArray[np.int64] | NDArray[np.float32] | None = None,
+        *,
+        longest: int,
+        subword_dropout: float = 0.0,
+        seed: int = 0,
+    ) -> TokenStore:
+        """Encode texts, each cut after `longest` pieces."""
+        ids, offsets = tokenizer.encode(texts, subword_dropout, seed)
+        lengths = np.diff(offsets)
+        if lengths.size and lengths.max() > longest:
+            kept = np.minimum(lengths, longest)
+            place = np.arange(ids.size) - np.repeat(offsets[:-1], lengths)
+            ids = ids[place < longest]
+            offsets = np.concatenate(([0], np.cumsum(kept)))
+        return cls(ids, offsets, targets)
+
+    def batch(self, texts: NDArray[np.int64]) -> Batch:
+        """The batch of these texts (numbers from 0), in this order."""
+        starts, lengths = self.offsets[texts], self.lengths[texts]
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        targets = None if self.targets is None else torch.from_numpy(self.targets[texts])
+        tokens = torch.from_numpy(self.ids[rows].astype(np.int64))
+        return Batch(tokens, torch.from_numpy(offsets), targets)
+
+    def batches(
+        self, batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None
+    ) -> Iterator[Batch]:
+        """All texts in batches; in a random order that `seed` fixes, or by length where None."""
+        for texts in order(self.lengths, batch_size, batch_tokens, seed):
+            yield self.batch(texts)
+
+
+def order(
+    lengths: NDArray[np.int64], batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None
+) -> list[NDArray[np.int64]]:
+    """The texts of each batch: at most `batch_size`, and `batch_tokens` pieces (or one text).
+
+    lengths (B,) in pieces. With a seed the texts are shuffled, sorted by length within pools of
+    POOL_BATCHES batches, cut into batches, and the batches shuffled.
+    """
+    if seed is None:
+        return list(_cut(np.argsort(lengths, kind="stable"), lengths, batch_size, batch_tokens))
+    generator = np.random.default_rng(seed)
+    shuffled = generator.permutation(len(lengths))
+    batches: list[NDArray[np.int64]] = []
+    pool = batch_size * POOL_BATCHES
+    for start in range(0, len(shuffled), pool):
+        texts = shuffled[start : start + pool]
+        texts = texts[np.argsort(lengths[texts], kind="stable")]
+        batches.extend(_cut(texts, lengths, batch_size, batch_tokens))
+    return [batches[number] for number in generator.permutation(len(batches))]
+
+
+def _cut(
+    texts: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, batch_tokens: int
+) -> Iterator[NDArray[np.int64]]:
+    ends = np.cumsum(lengths[texts])
+    start = 0
+    while start < len(texts):
+        before = ends[start - 1] if start else 0
+        fits = int(np.searchsorted(ends, before + batch_tokens, side="right"))
+        stop = max(min(start + batch_size, fits), start + 1)
+        yield texts[start:stop]
+        start = stop

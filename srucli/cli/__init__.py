@@ -1,0 +1,90 @@
+"""The `srucli` command: parse, call, print. No torch is imported until a command needs it.
+
+Each command has a file beside this one, which imports only typer and the standard library at its
+top, so that `srucli --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from srucli.cli import evaluate, info, pieces, predict, run, tokenize, train
+from srucli.errors import OutputError, SrucliError
+
+# What a write says where the disk, or one's share of it, is full or broken.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class _Group(TyperGroup):
+    """The commands; what becomes of their stdout is known before Typer calls it a failure."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _leave_quietly()
+        return result
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="srucli",
+    help="Train small, fast text classifiers from raw text.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("train")(train.command)
+app.command("eval")(evaluate.command)
+app.command("predict")(predict.command)
+app.command("run")(run.command)
+app.command("info")(info.command)
+app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(
+    tokenize.command
+)
+app.command("encode", context_settings=tokenize.UNDERSCORES)(pieces.encode)
+app.command("decode", context_settings=tokenize.UNDERSCORES)(pieces.decode)
+
+
+def _drop_stdout() -> None:
+    """What is still buffered goes nowhere, so that the interpreter's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave_quietly() -> NoReturn:
+    """End without a message because nobody reads stdout any more (`srucli predict ... | head`)."""
+    _drop_stdout()
+    raise SystemExit(0)
+
+
+def _fail(error: SrucliError) -> NoReturn:
+    sys.stderr.write(f"srucli: {error}\n")
+    raise SystemExit(error.exit_code)
+
+
+def main() -> None:
+    """Run the command line, turning every `SrucliError` into one message and its exit code."""
+    try:
+        app()
+    except SrucliError as error:
+        _fail(error)
+    except BrokenPipeError:
+        _leave_quietly()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _drop_stdout()
+        _fail(OutputError(f"the output cannot be written ({error.strerror}); make room for it"))
+    except KeyboardInterrupt:
+        sys.stderr.write("srucli: stopped\n")
+        raise SystemExit(130) from None

@@ -1,0 +1,259 @@
+"""`srucli eval`: parse, call, print. What measures is `srucli/evaluate.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from srucli.cli import options
+from srucli.errors import GateError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from srucli.config import DataConfig
+    from srucli.data import Example
+    from srucli.evaluate import Evaluation, Observer, Scorer
+
+COLUMNS = ("line", "gold", "predicted", "probability", "text")
+
+
+def command(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run, as `srucli train` prints it.")
+    ],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Labelled file; - is standard input.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write line, gold, predicted, probability and text: JSON lines where FILE ends "
+            "in .jsonl, else TSV (tabs and line ends in texts as \\t and \\n).",
+        ),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Draw confusion matrix, reliability diagram and learning curve, PNG and SVG.",
+        ),
+    ] = None,
+    fail_under: options.FailUnder = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    format: options.Format = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    header: options.Header = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    errors: options.Errors = None,
+    label_delimiter: options.LabelDelimiter = None,
+) -> None:
+    """Measure a run on a labelled file.
+
+    Prints figures with 95% intervals, the classes and their confusions.
+    The file is read as the training file was, unless its ending or a flag says otherwise. Labels
+    that the model does not know count as errors and are named. Of log_loss, hamming_loss and
+    calibration_error the smaller is the better.
+    """
+    given = options.data_settings(
+        format=format,
+        text=text,
+        label=label,
+        header=header,
+        delimiter=delimiter,
+        encoding=encoding,
+        errors=errors,
+        label_delimiter=label_delimiter,
+    )
+    gates = parse_gates(fail_under or [])
+    _check_paths(run, file, predictions, plots)
+    from srucli.predict import Predictor
+
+    predictor = Predictor.load(run, device or "auto", threads or 0)
+    check_gates(gates, predictor.multi_label)
+    config = data_config(predictor.config.data, file, given)
+    result = _evaluate(predictor, file, config, predictions)
+    if as_json:
+        print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
+    else:
+        print(result.to_text())
+    sys.stdout.flush()
+    if plots is not None:
+        from srucli.evaluate import read_history
+        from srucli.plots import draw
+
+        for path in draw(result, read_history(run), plots):
+            print(path, file=sys.stderr)
+    hold(gates, result.figures)
+
+
+def parse_gates(wanted: Sequence[str]) -> dict[str, float]:
+    """`["accuracy=0.9"]` -> {"accuracy": 0.9}. Raises UsageError where name or number is wrong."""
+    if not wanted:
+        return {}
+    from srucli.metrics import metric_named
+
+    gates = {}
+    for gate in wanted:
+        name, _, value = gate.partition("=")
+        metric_named(name)
+        try:
+            gates[name] = float(value)
+        except ValueError:
+            gates[name] = float("nan")
+        if gates[name] != gates[name]:
+            raise UsageError(f"--fail-under {gate}: write METRIC=NUMBER, as accuracy=0.9")
+    return gates
+
+
+def check_gates(gates: Mapping[str, float], multi_label: bool) -> None:
+    """Raise UsageError for a metric that does not go with the task."""
+    from srucli.metrics import metric_named
+
+    for name in gates:
+        metric_named(name, multi_label)
+
+
+def hold(gates: Mapping[str, float], figures: Mapping[str, float]) -> None:
+    """Raise GateError naming every gate that fails; a figure that is undefined fails."""
+    from srucli.metrics import METRICS
+
+    failed = []
+    for name, bound in gates.items():
+        value, larger = figures[name], METRICS[name].larger_is_better
+        if not (value >= bound if larger else value <= bound):
+            failed.append(
+                f"{name} {value:.4f} is not {'at least' if larger else 'at most'} {bound:g}"
+            )
+    if failed:
+        raise GateError("--fail-under: " + "; ".join(failed))
+
+
+def data_config(trained: DataConfig, file: str, given: Mapping[str, object]) -> DataConfig:
+    """How `file` is read: as the run's training file was, then as the flags `given` say.
+
+    Where the file's ending names another format than the run's, the run's columns mean nothing.
+    Raises UsageError.
+    """
+    from srucli.config import DataConfig, build
+    from srucli.data import file_format
+
+    own = file_format(file, DataConfig())
+    named = own != "tsv" or (".tsv" in Path(file.lower()).suffixes and trained.format != "csv")
+    settings = trained.model_dump()
+    if named and trained.format not in ("auto", own):
+        fresh = DataConfig(multi_label=trained.multi_label, label_delimiter=trained.label_delimiter)
+        settings = fresh.model_dump()
+    settings |= {key.removeprefix("data."): value for key, value in given.items()}
+    return build({"data": settings}, "flags").data
+
+
+def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | None) -> None:
+    """Complain about names before the model is loaded, which takes seconds."""
+    options.need_run(run)
+    options.need_file(file)
+    if predictions is not None and not predictions.absolute().parent.is_dir():
+        raise OutputError(f"{predictions}: its folder does not exist; make it first")
+    if predictions is not None and predictions.is_dir():
+        raise OutputError(f"{predictions}: is a folder; name a file")
+    if plots is not None:
+        try:
+            plots.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{plots}: cannot be made ({error.strerror})") from error
+
+
+def _evaluate(
+    predictor: Scorer, file: str, config: DataConfig, predictions: Path | None
+) -> Evaluation:
+    from tqdm import tqdm
+
+    from srucli.data import read_examples
+    from srucli.evaluate import evaluate
+
+    source = "<stdin>" if file == "-" else file
+    opened = nullcontext() if predictions is None else replacing(predictions)
+    with opened as stream, tqdm(unit=" texts", disable=None, leave=False) as bar:
+        write = None
+        if predictions is not None and stream is not None:
+            write = predictions_writer(stream, predictions, predictor, config.label_delimiter)
+
+        def observe(examples: Sequence[Example], probabilities: Any) -> None:
+            bar.update(len(examples))
+            if write is not None:
+                write(examples, probabilities)
+
+        return evaluate(predictor, read_examples(file, config), source=source, observe=observe)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the name `path` once it is complete and on disk; else nothing stays.
+
+    What is no regular file, such as /dev/stdout, is written directly. Raises OutputError.
+    """
+    direct = path.exists() and not path.is_file()
+    target = path if direct else path.resolve()
+    partial = target if direct else target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        try:
+            with open(partial, "w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+                stream.flush()
+                if not direct:
+                    os.fsync(stream.fileno())
+            if not direct:
+                os.replace(partial, target)
+        except BaseException:
+            if not direct:
+                partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, joiner: str) -> Observer:
+    """What writes each chunk's predictions to `stream`, in the format that the ending of `path`
+    names; where texts have several labels, TSV joins them, and their probabilities, by `joiner`."""
+    from srucli.metrics import decide
+
+    as_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    row = _json_row if as_json else _tsv_row
+    if not as_json:
+        stream.write("\t".join(COLUMNS) + "\n")
+
+    def write(examples: Sequence[Example], probabilities: Any) -> None:
+        decided = decide(probabilities, predictor.thresholds, predictor.multi_label)
+        for example, p, choice in zip(examples, probabilities, decided, strict=True):
+            chosen = choice.nonzero()[0] if predictor.multi_label else [choice]
+            said = [(predictor.labels[index], float(p[index])) for index in chosen]
+            stream.write(row(example, said, joiner if predictor.multi_label else None))
+
+    return write
+
+
+def _json_row(example: Example, said: Sequence[tuple[str, float]], joiner: str | None) -> str:
+    columns: list[Any] = [list(example.labels), [name for name, _ in said], [p for _, p in said]]
+    if joiner is None:
+        columns = [column[0] for column in columns]
+    values = (example.line, *columns, example.text)
+    return json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False) + "\n"
+
+
+_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def _tsv_row(example: Example, said: Sequence[tuple[str, float]], joiner: str | None) -> str:
+    columns = [example.labels, [name for name, _ in said], [f"{p:.6f}" for _, p in said]]
+    cells = [str(example.line), *((joiner or ",").join(c) for c in columns), example.text]
+    return "\t".join(cell.translate(_ONE_LINE) for cell in cells) + "\n"

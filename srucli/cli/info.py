@@ -1,0 +1,127 @@
+"""`srucli info`: what this machine, a tokenizer, a run, the settings or the optimizers are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srucli.errors import UsageError
+
+Rows = Iterator[tuple[str, str]]
+
+
+def command(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[WHAT]", help="A run's folder, a tokenizer, or: machine, settings, optimizers."
+        ),
+    ] = "machine",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Describe this machine, a run or a tokenizer.
+
+    Of the machine: what will be fast, what is missing and why.
+    """
+    path = Path(what)
+    if what in TOPICS and not path.is_dir():
+        rows = TOPICS[what]()
+    elif path.is_dir():
+        rows = _run(path)
+    elif path.is_file():
+        rows = _tokenizer(path)
+    else:
+        topics = ", ".join(TOPICS)
+        raise UsageError(f"'{what}' is no run, no tokenizer and none of: {topics}")
+    found = list(rows)
+    if as_json:
+        import json
+
+        print(json.dumps(dict(found), ensure_ascii=False))
+        return
+    width = max(len(name) for name, _ in found)
+    for name, value in found:
+        print(f"{name:<{width}}  {value}".rstrip())
+
+
+def _machine() -> Rows:
+    import shutil
+    from importlib.metadata import version
+    from importlib.util import find_spec
+
+    import torch
+
+    yield "srucli", version("srucli")
+    yield "torch", torch.__version__
+    yield "cores", str(len(os.sched_getaffinity(0)))
+    if find_spec("numba"):
+        yield "SRU on CPU", "fast: compiled by Numba at first use, kept in a cache"
+    else:
+        yield "SRU on CPU", "slow: Numba is not installed; `pip install numba`"
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield f"cuda:{index}", torch.cuda.get_device_name(index)
+        yield "SRU on GPU", "a loop in torch: correct, not yet fast"
+    else:
+        built = torch.version.cuda
+        reason = "torch sees no GPU" if built else "this torch is built for CPUs only"
+        yield "GPU", f"none: {reason}"
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    yield "C compiler", compiler or "none: not needed on a CPU"
+    for package, use in OPTIONAL.items():
+        yield package, version(package) if find_spec(package) else f"not installed ({use})"
+
+
+OPTIONAL = {"zstandard": "reads .zst files", "tensorboard": "train.tensorboard=true"}
+
+
+def _run(path: Path) -> Rows:
+    from srucli.run_dir import RunDir
+
+    run = RunDir.open(path)
+    facts, config = run.facts(), run.config()
+    labels = run.labels()
+    yield "run", str(path)
+    yield "made by", f"srucli {facts.get('srucli')}, torch {facts.get('torch')}"
+    yield "texts", str(facts.get("data", {}).get("texts"))
+    yield "labels", f"{len(labels)}: {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
+    yield "encoder", config.model.encoder
+    yield "parameters", f"{facts.get('parameters'):,}"
+    yield "pieces", f"{run.tokenizer().vocab_size:,}"
+    yield "optimizer", config.optim.name
+    for which in ("best", "last"):
+        if (path / which).is_file():
+            used = " (used by eval and predict)" if which == config.train.keep else ""
+            state = run.checkpoint(which).state
+            yield which, f"step {state['step']}, epoch {state['epoch']}{used}"
+
+
+def _tokenizer(path: Path) -> Rows:
+    from srucli.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(path)
+    yield "tokenizer", str(path)
+    yield "model type", tokenizer.model_type
+    yield "pieces", f"{tokenizer.vocab_size:,}"
+    yield "bytes", f"{len(tokenizer.model_bytes):,}"
+
+
+def _settings() -> Rows:
+    from srucli.config import describe_settings
+
+    yield from describe_settings()
+
+
+def _optimizers() -> Rows:
+    from srucli.optim import OPTIMIZERS
+
+    for name, row in OPTIMIZERS.items():
+        options = ", ".join(f"{key}={option.default}" for key, option in row.options.items())
+        yield name, f"lr {row.lr:g}; {row.summary}" + (f" ({options})" if options else "")
+
+
+TOPICS = {"machine": _machine, "settings": _settings, "optimizers": _optimizers}

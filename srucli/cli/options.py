@@ -1,0 +1,249 @@
+"""Flags that several commands share, so that one name means one thing everywhere.
+
+Each is a type to annotate a parameter with: `file_format: options.Format = None`. None means "not
+given": the defaults stand in `srucli/config.py`, whose settings `data_settings` names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srucli.errors import InputMissingError
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="tsv, csv, jsonl, fasttext or pairs; auto goes by the file's ending.",
+        show_default=False,
+    ),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="COLUMN",
+        help="Column of the text: its name, or its number from 1.",
+        show_default=False,
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="COLUMN",
+        help="Column of the label: its name, or its number from 1.",
+        show_default=False,
+    ),
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first row names the columns.",
+        show_default=False,
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        metavar="CHAR",
+        help="What separates columns; \\t is a tab.",
+        show_default=False,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Character encoding, as utf-8, cp949 or latin-1.",
+        show_default=False,
+    ),
+]
+Errors = Annotated[
+    str | None,
+    typer.Option(
+        "--errors",
+        metavar="NAME",
+        help="strict, replace or ignore: what becomes of bytes that the encoding lacks.",
+        show_default=False,
+    ),
+]
+MultiLabel = Annotated[
+    bool | None,
+    typer.Option(
+        "--multi-label/--single-label",
+        help="Whether a text may have several labels, or none.",
+        show_default=False,
+    ),
+]
+LabelDelimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--label-delimiter",
+        metavar="TEXT",
+        help="What joins the labels of one multi-label text.",
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda or cuda:N; auto takes the GPU where there is one.",
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=0, help="CPU threads; 0 takes all cores.", show_default=False),
+]
+
+Optimizer = Annotated[
+    str | None,
+    typer.Option(
+        "--optimizer",
+        metavar="NAME",
+        help="As adam or adagrad; `srucli info optimizers` lists them.",
+        show_default=False,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        metavar="RATE",
+        help="Peak learning rate. [default: the optimizer's own]",
+        show_default=False,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        help="Passes over the texts. [default: by their number and that of labels]",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Texts in a step.",
+        show_default=False,
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        metavar="sru|lstm|gru|cnn|bag",
+        help="What reads the pieces.",
+        show_default=False,
+    ),
+]
+Layers = Annotated[
+    int | None,
+    typer.Option(
+        "--layers",
+        min=1,
+        help="Layers of the encoder.",
+        show_default=False,
+    ),
+]
+Hidden = Annotated[
+    int | None,
+    typer.Option(
+        "--hidden",
+        min=1,
+        help="Units of each layer and direction.",
+        show_default=False,
+    ),
+]
+SubwordDropout = Annotated[
+    float | None,
+    typer.Option(
+        "--subword-dropout",
+        min=0,
+        max=1,
+        help="How freely texts are cut into pieces, afresh each epoch.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        help="Seed of everything random.",
+        show_default=False,
+    ),
+]
+
+FailUnder = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-under",
+        metavar="METRIC=VALUE",
+        help="Exit with 3 if the metric is worse than VALUE, as accuracy=0.9. Repeatable.",
+    ),
+]
+
+
+def data_settings(
+    *,
+    format: str | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    multi_label: bool | None = None,
+    label_delimiter: str | None = None,
+) -> dict[str, object]:
+    """The flags that were given as dotted settings, such as {"data.format": "csv"}.
+
+    A column that is a number becomes one; the two characters \\t become a tab.
+    """
+    given = {
+        "data.format": format,
+        "data.text": _column(text),
+        "data.label": _column(label),
+        "data.header": header,
+        "data.delimiter": _with_tabs(delimiter),
+        "data.encoding": encoding,
+        "data.errors": errors,
+        "data.multi_label": multi_label,
+        "data.label_delimiter": _with_tabs(label_delimiter),
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _column(value: str | None) -> str | int | None:
+    return int(value) if value is not None and value.isdecimal() else value
+
+
+def _with_tabs(value: str | None) -> str | None:
+    return value and value.replace("\\t", "\t")
+
+
+def need_run(run: Path) -> None:
+    """Refuse a run that is not there before the model is loaded. Raises InputMissingError."""
+    if not run.is_dir():
+        raise InputMissingError(f"{run}: no such run; give the folder that `srucli train` printed")
+
+
+def need_file(source: str) -> None:
+    """Refuse a file that is not there before anything slow happens. Raises InputMissingError."""
+    if source != "-" and not Path(source).exists():
+        raise InputMissingError(f"{source}: no such file; check the name and the folder")

@@ -1,0 +1,97 @@
+"""`srucli predict`: parse, call, print. What predicts is `srucli/predict.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srucli.cli import options
+from srucli.errors import UsageError
+
+
+def command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="One text a line; - is stdin.")
+    ] = "-",
+    probability: Annotated[
+        bool, typer.Option("-p", "--probability", help="Add the label's probability.")
+    ] = False,
+    top: Annotated[
+        int | None,
+        typer.Option("-k", "--top", min=1, metavar="K", help="The K likeliest, each with its own."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Give the reject label where the likeliest is below it."),
+    ] = None,
+    reject: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL", help="Label of texts below the threshold. [default: unknown]"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Print the input's whole record after the label.")
+    ] = False,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    format: options.Format = None,
+    text: options.Text = None,
+    header: options.Header = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    errors: options.Errors = None,
+) -> None:
+    """Label texts: one line of output for each of input.
+
+    Lines come out in their order, for empty ones too.
+    A line is a text, unless a flag such as --format or --text says that it holds more. Works on a
+    stream that never ends: what has arrived is answered at once.
+    """
+    given = options.data_settings(
+        format=format,
+        text=text,
+        header=header,
+        delimiter=delimiter,
+        encoding=encoding,
+        errors=errors,
+    )
+    if keep and as_json:
+        raise UsageError("--keep adds the record as text; it does not go with --json")
+    if top is not None and threshold is not None and not as_json:
+        raise UsageError("--threshold rejects a single label; with --top it needs --json")
+    if reject is not None and threshold is None:
+        raise UsageError("--reject needs --threshold, below which a text gets that label")
+    options.need_run(run)
+    options.need_file(file)
+    from srucli.config import resolve
+    from srucli.data import read_inputs
+    from srucli.predict import Predictor, Style, records
+
+    plain = not given.keys() - {"data.encoding", "data.errors"}
+    config = resolve(flags=given).data
+    predictor = Predictor.load(run, device or "auto", threads or 0)
+    if threshold is not None and predictor.multi_label:
+        raise UsageError("--threshold is for a single label a text; this run has its own for each")
+    style = Style(
+        probability=probability,
+        top=top,
+        threshold=threshold,
+        reject="unknown" if reject is None else reject,
+        as_json=as_json,
+        keep=keep,
+        delimiter=predictor.config.data.label_delimiter,
+    )
+    inputs = (
+        read_inputs(file, None, encoding=config.encoding, errors=config.errors)
+        if plain
+        else read_inputs(file, config)
+    )
+    for group in records(predictor, inputs, style):
+        sys.stdout.write("".join(f"{line}\n" for line in group))
+        sys.stdout.flush()

@@ -1,0 +1,62 @@
+"""`srucli run`: tokenize, train and eval from one YAML file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srucli.cli import options
+from srucli.cli.evaluate import check_gates, hold, parse_gates
+from srucli.errors import UsageError
+
+
+def command(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings and files.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")
+    ] = None,
+    fail_under: options.FailUnder = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a run that is in the output folder.")
+    ] = False,
+) -> None:
+    """Train and measure as one YAML file says.
+
+    Its section `files` names train, test and output.
+    The table of the evaluation goes to stdout; its last line is the run's folder.
+    """
+    gates = parse_gates(fail_under or [])
+    from srucli.config import resolve
+
+    settings = resolve(config, overrides or ())
+    files = settings.files
+    if files is None:
+        raise UsageError(f"{config}: it has no section 'files' with train and output")
+    if gates and files.test is None:
+        raise UsageError("--fail-under needs files.test")
+    check_gates(gates, settings.data.multi_label)
+    for source in (files.train, files.dev, files.test):
+        if source is not None:
+            options.need_file(source)
+    from srucli.train import train
+
+    tokenizer = Path(files.tokenizer) if files.tokenizer else None
+    folder = train(
+        settings, files.train, files.dev, Path(files.output), tokenizer=tokenizer, force=force
+    )
+    if files.test is None:
+        print(folder)
+        return
+    from srucli.data import read_examples
+    from srucli.evaluate import evaluate
+    from srucli.predict import Predictor
+
+    predictor = Predictor.load(folder, settings.train.device, settings.train.threads)
+    result = evaluate(predictor, read_examples(files.test, settings.data), source=files.test)
+    print(result.to_text())
+    print(folder)
+    sys.stdout.flush()
+    hold(gates, result.figures)

@@ -1,0 +1,101 @@
+"""What is trained on: texts with numbered labels, the share held out, the texts' own tokenizer."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srucli.config import Config, TokenizerConfig
+from srucli.data import Example
+from srucli.errors import DataError
+from srucli.metrics import encode
+from srucli.tokenizer import TrainedTokenizer, train_tokenizer
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts and their targets: (B,) int64, or (B, C) float32 for several labels."""
+
+    texts: list[str]
+    targets: NDArray[Any]
+
+    @classmethod
+    def make(cls, examples: Sequence[Example], labels: list[str], multi_label: bool) -> Corpus:
+        """Number the labels. Those that the training texts lack fall outside the C classes."""
+        targets, _ = encode([example.labels for example in examples], labels, multi_label)
+        if multi_label:
+            targets = targets[:, : len(labels)].astype(np.float32)
+        return cls([example.text for example in examples], targets)
+
+
+def find_labels(examples: Sequence[Example], source: str) -> list[str]:
+    """All labels, sorted. Raises DataError where there are fewer than two."""
+    labels = sorted({label for example in examples for label in example.labels})
+    if len(labels) < 2:
+        found = f"only the label '{labels[0]}'" if labels else "no label"
+        remedy = "a classifier needs two or more; check --label and --format"
+        raise DataError(source, None, f"{found} in {len(examples)} texts", remedy)
+    return labels
+
+
+def hold_out(
+    examples: list[Example], share: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Set a random `share` of the texts aside: (the rest, those). No label loses its last text."""
+    count = round(len(examples) * share)
+    left = Counter(label for example in examples for label in example.labels)
+    chosen = np.zeros(len(examples), bool)
+    for index in np.random.default_rng(seed).permutation(len(examples)):
+        if count and all(left[label] > 1 for label in examples[index].labels):
+            left.subtract(examples[index].labels)
+            chosen[index], count = True, count - 1
+    rest = [example for example, out in zip(examples, chosen, strict=True) if not out]
+    return rest, [example for example, out in zip(examples, chosen, strict=True) if out]
+
+
+def data_hash(examples: Sequence[Example]) -> str:
+    """SHA-256 of the labels and texts in their order, whatever file format they came in."""
+    digest = sha256()
+    for example in examples:
+        digest.update("\t".join((*example.labels, example.text, "\n")).encode())
+    return digest.hexdigest()
+
+
+def short_lines(texts: Iterable[str], longest: int = 1_000) -> Iterator[str]:
+    """Texts cut into lines of at most `longest` characters, at blanks where there are any.
+
+    SentencePiece leaves out long lines, or needs time that grows with the square of their length.
+    """
+    for text in texts:
+        start = 0
+        while len(text) - start > longest:
+            blank = text.rfind(" ", start + 1, start + longest)
+            stop = blank if blank > 0 else start + longest
+            yield text[start:stop]
+            start = stop
+        yield text[start:]
+
+
+def vocab_size(config: Config, texts: Iterable[str]) -> int:
+    """The configured number of pieces, or 6 sqrt(characters), from 1,000 to 16,000.
+
+    Vocabularies grow about as the square root of the text (Heaps 1978, section 7.5).
+    """
+    if config.tokenizer.vocab_size is not None:
+        return config.tokenizer.vocab_size
+    characters = sum(map(len, texts))
+    return min(max(round(6 * math.sqrt(characters)), 1_000), 16_000)
+
+
+def make_tokenizer(config: Config, texts: Sequence[str], source: str) -> TrainedTokenizer:
+    """Train the automatic tokenizer; a size that the texts do not allow is moved to the nearest."""
+    wanted = vocab_size(config, texts)
+    settings: TokenizerConfig = config.tokenizer.model_copy(update={"vocab_size": wanted})
+    return train_tokenizer(short_lines(texts), settings, lower_vocab=True, source=source)

@@ -1,0 +1,273 @@
+"""A predictor and labelled texts in, an Evaluation out: figures, intervals, classes, confusions.
+
+The figures are defined in `metrics.py`. Not here: reading files (`data.py`), the model
+(`predict.py`), pictures (`plots.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from srucli import metrics
+from srucli.errors import DataError
+from srucli.metrics import Array, ClassFigures, Floats, Outcome
+
+if TYPE_CHECKING:
+    from srucli.data import Example
+
+CHUNK = 4096
+SMALL_MATRIX = 10
+CONFUSIONS = 10
+
+
+class Scorer(Protocol):
+    """What an evaluation needs of a model; `predict.Predictor` is one."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def multi_label(self) -> bool: ...
+    @property
+    def thresholds(self) -> Floats | None: ...
+    def probabilities(self, texts: Sequence[str], /) -> Array: ...
+
+
+Observer = Callable[[Sequence["Example"], Array], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model was measured to do on one file.
+
+    names: the K classes, those of the model and then the unknown ones; unknown: texts by label
+    that the model does not know; unscored: texts that log loss leaves out for that; intervals:
+    95% by bootstrap; seconds: spent by the model, tokenizing included.
+    """
+
+    source: str
+    outcome: Outcome
+    names: list[str]
+    unknown: dict[str, int]
+    figures: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    per_class: list[ClassFigures]
+    seconds: float
+
+    @property
+    def texts(self) -> int:
+        return len(self.outcome.targets)
+
+    @property
+    def unscored(self) -> int:
+        return 0 if self.outcome.multi_label else sum(self.unknown.values())
+
+    @property
+    def texts_per_second(self) -> float:
+        return self.texts / max(self.seconds, 1e-9)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values; undefined figures are None."""
+        found: dict[str, Any] = {
+            "file": self.source,
+            "texts": self.texts,
+            "multi_label": self.outcome.multi_label,
+            "metrics": self.figures,
+            "intervals": self.intervals,
+            "unknown_labels": self.unknown,
+            "texts_without_log_loss": self.unscored,
+            "seconds": self.seconds,
+            "texts_per_second": self.texts_per_second,
+            "per_class": [
+                {"label": name, **asdict(row)}
+                for name, row in zip(self.names, self.per_class, strict=True)
+            ],
+        }
+        if not self.outcome.multi_label:
+            counts = metrics.confusion(self.outcome).tolist()
+            found["confusion"] = {"labels": self.names, "counts": counts}
+        plain: dict[str, Any] = _without_nan(found)
+        return plain
+
+    def to_text(self) -> str:
+        """The same as tables for people, labels escaped, without a line end."""
+        return "\n".join(_report(self))
+
+
+def evaluate(
+    predictor: Scorer,
+    examples: Iterable[Example],
+    *,
+    source: str = "-",
+    observe: Observer | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure `predictor` on labelled `examples`, which are read once, a chunk at a time.
+
+    `source` is the file's name for people; `observe(examples, probabilities (b, C))` sees every
+    chunk; `seed` is the bootstrap's. Raises DataError for an example that does not fit the task,
+    SrucliError where there are none or where a probability is not a number.
+    """
+    gold: list[tuple[str, ...]] = []
+    found: list[Array] = []
+    seconds = 0.0
+    for chunk in _chunks(examples):
+        if not predictor.multi_label:
+            _check_single(chunk, source)
+        texts = [example.text for example in chunk]
+        if not found:
+            predictor.probabilities(texts[:1])  # what compiles on first use is not throughput
+        start = time.perf_counter()
+        found.append(predictor.probabilities(texts))
+        seconds += time.perf_counter() - start
+        gold.extend(example.labels for example in chunk)
+        if observe is not None:
+            observe(chunk, found[-1])
+    targets, names = metrics.encode(gold, predictor.labels, predictor.multi_label)
+    known = len(predictor.labels)
+    scores = np.concatenate(found) if found else np.empty((0, known), np.float32)
+    outcome = Outcome(scores, targets, predictor.thresholds)
+    per_class = metrics.per_class(outcome)
+    rows = zip(names[known:], per_class[known:], strict=True)
+    return Evaluation(
+        source=source,
+        outcome=outcome,
+        names=names,
+        unknown={name: row.support for name, row in rows},
+        figures=metrics.measure(outcome),
+        intervals=metrics.intervals(outcome, seed=seed),
+        per_class=per_class,
+        seconds=seconds,
+    )
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    left = iter(examples)
+    while chunk := list(islice(left, CHUNK)):
+        yield chunk
+
+
+def _check_single(chunk: Sequence[Example], source: str) -> None:
+    for example in chunk:
+        if len(example.labels) != 1:
+            raise DataError(
+                source,
+                example.line,
+                f"{len(example.labels)} labels, but the model gives each text exactly one",
+                "give one label a text, or a model trained with --multi-label",
+            )
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl; none where it is absent, without a cut last line."""
+    try:
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def escaped(label: str) -> str:
+    """`label` with what a terminal would obey, or nobody can see, written as `\\x1b`."""
+    joiners = "\u200c\u200d"  # part of the spelling of Persian, Hindi and many emoji
+    return "".join(
+        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode() for c in label
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _report(result: Evaluation) -> Iterator[str]:
+    name = escaped(result.source)
+    yield f"{name}: {result.texts:,} texts, {result.texts_per_second:,.0f} texts/s"
+    yield ""
+    yield from _table(["metric", "value", "95% interval"], _figure_rows(result))
+    yield from _notes(result)
+    yield ""
+    rows = [
+        [
+            escaped(name),
+            *(_number(value) for value in (row.precision, row.recall, row.f1)),
+            f"{row.support:,}",
+        ]
+        for name, row in zip(result.names, result.per_class, strict=True)
+    ]
+    yield from _table(["class", "precision", "recall", "F1", "support"], rows)
+    if not result.outcome.multi_label:
+        yield ""
+        yield from _confusion_lines(result)
+
+
+def _figure_rows(result: Evaluation) -> Iterator[list[str]]:
+    for name, value in result.figures.items():
+        low, high = result.intervals.get(name, (math.nan, math.nan))
+        span = f"{low:.4f} to {high:.4f}" if math.isfinite(low) else ""
+        yield [name, _number(value), span]
+
+
+def _notes(result: Evaluation) -> Iterator[str]:
+    if not result.unknown:
+        return
+    named = ", ".join(f"{escaped(name)} ({count})" for name, count in result.unknown.items())
+    yield ""
+    yield f"labels that the model does not know, counted as errors: {named}"
+    if result.unscored:
+        yield f"log_loss leaves out their texts: {result.unscored:,} of {result.texts:,}"
+
+
+def _confusion_lines(result: Evaluation) -> Iterator[str]:
+    counts = metrics.confusion(result.outcome)
+    labels = [escaped(name) for name in result.names]
+    if len(labels) <= SMALL_MATRIX:
+        rows = [[label, *map(str, row)] for label, row in zip(labels, counts, strict=True)]
+        yield from _table(["true \\ predicted", *labels], rows)
+        return
+    wrong = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts).tolist() if i != j})
+    rows = [[labels[i], labels[j], f"{n:,}"] for (i, j), n in wrong.most_common(CONFUSIONS)]
+    yield from _table(["most confused: true", "predicted", "texts"], rows, words=2)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "-"
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: wide characters take two, combining marks none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Iterator[str]:
+    """Lines of aligned columns: the first `words` to the left, the figures to the right."""
+    table = [head, *rows]
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = []
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - _width(cell))
+            cells.append(cell + space if place < words else space + cell)
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,207 @@
+"""The SRU recurrence as a plain loop over time, in any dtype: the oracle of every other back end.
+
+Also the path for machines without Numba and for a GPU. It is written to be read and checked, not to
+be fast: one vectorised step over all the texts of a batch for each time step. Layout and equations
+stand in `srucli.kernels`.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+
+def _rows(offsets: Tensor, step: int, backwards: bool) -> tuple[Tensor, Tensor]:
+    """The texts that have a token at time `step`, and the rows where those tokens stand."""
+    lengths = offsets.diff()
+    texts = (lengths > step).nonzero().squeeze(1)
+    first = offsets[:-1].index_select(0, texts)
+    last = offsets[1:].index_select(0, texts) - 1
+    return texts, last - step if backwards else first + step
+
+
+def _one_direction(
+    u: Tensor,
+    highway: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    initial: Tensor,
+    mask: Tensor,
+    offsets: Tensor,
+    backwards: bool,
+    tanh: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All of one direction's H units: u (N, 3, H), highway (N, H) -> h, c (N, H), last (B, H)."""
+    state = initial
+    rows, outputs, states = [], [], []
+    longest = int(offsets.diff().max()) if offsets.numel() > 1 else 0
+    for step in range(longest):
+        texts, row = _rows(offsets, step, backwards)
+        before = state.index_select(0, texts)
+        u0, u1, u2 = u.index_select(0, row).unbind(1)
+        forget = torch.sigmoid(u1 + v[0] * before + bias[0])
+        reset = torch.sigmoid(u2 + v[1] * before + bias[1])
+        c = forget * before + (1 - forget) * u0
+        g = mask.index_select(0, texts) * (torch.tanh(c) if tanh else c)
+        outputs.append(reset * g + (1 - reset) * highway.index_select(0, row))
+        states.append(c)
+        rows.append(row)
+        state = state.index_copy(0, texts, c)
+    if not rows:
+        return u[:, 0], u[:, 0], state
+    order = torch.cat(rows).argsort()
+    return torch.cat(outputs)[order], torch.cat(states)[order], state
+
+
+def forward(
+    u: Tensor,
+    x: Tensor | None,
+    v: Tensor,
+    bias: Tensor,
+    initial: Tensor,
+    mask: Tensor,
+    offsets: Tensor,
+    directions: int,
+    tanh: bool,
+    alpha: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes as in `srucli.kernels.sru_recurrence`, with k planes in u.
+
+    Returns h (N, D), c (N, D) and the last states (B, D). u (N, k, D); x (N, D) where k = 3.
+    """
+    highway = u[:, 3] if x is None else alpha * x
+    units = v.shape[1] // directions
+    parts = []
+    for direction in range(directions):
+        d = slice(direction * units, (direction + 1) * units)
+        parts.append(
+            _one_direction(
+                u[:, :3, d],
+                highway[:, d],
+                v[:, d],
+                bias[:, d],
+                initial[:, d],
+                mask[:, d],
+                offsets,
+                direction == 1,
+                tanh,
+            )
+        )
+    h, c, last = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+    return h, c, last
+
+
+def _one_direction_back(
+    grad_h: Tensor,
+    grad_last: Tensor,
+    u: Tensor,
+    highway: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    initial: Tensor,
+    mask: Tensor,
+    c: Tensor,
+    offsets: Tensor,
+    backwards: bool,
+    tanh: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u (N, 3, H), the highway (N, H), v with bias (4, H), and initial (B, H)."""
+    grad_u, grad_highway = torch.empty_like(u), torch.empty_like(highway)
+    sums = u.new_zeros(4, u.shape[2])
+    adjoint = grad_last.clone()
+    longest = int(offsets.diff().max()) if offsets.numel() > 1 else 0
+    for step in reversed(range(longest)):
+        texts, row = _rows(offsets, step, backwards)
+        previous = row + 1 if backwards else row - 1
+        before = initial[texts] if step == 0 else c[previous]
+        u0, u1, u2 = u[row].unbind(1)
+        forget = torch.sigmoid(u1 + v[0] * before + bias[0])
+        reset = torch.sigmoid(u2 + v[1] * before + bias[1])
+        g = torch.tanh(c[row]) if tanh else c[row]
+        slope = 1 - g * g if tanh else 1.0
+        grad_reset = grad_h[row] * (mask[texts] * g - highway[row]) * reset * (1 - reset)
+        grad_c = adjoint[texts] + grad_h[row] * reset * mask[texts] * slope
+        grad_forget = grad_c * (before - u0) * forget * (1 - forget)
+        grad_u[row] = torch.stack((grad_c * (1 - forget), grad_forget, grad_reset), dim=1)
+        grad_highway[row] = grad_h[row] * (1 - reset)
+        adjoint[texts] = grad_c * forget + grad_forget * v[0] + grad_reset * v[1]
+        parts = (grad_forget * before, grad_reset * before, grad_forget, grad_reset)
+        sums += torch.stack([part.sum(dim=0) for part in parts])
+    return grad_u, grad_highway, sums, adjoint
+
+
+def backward(
+    grad_h: Tensor,
+    grad_last: Tensor,
+    u: Tensor,
+    x: Tensor | None,
+    v: Tensor,
+    bias: Tensor,
+    initial: Tensor,
+    mask: Tensor,
+    c: Tensor,
+    offsets: Tensor,
+    directions: int,
+    tanh: bool,
+    alpha: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, x (empty where x is None), v, bias and initial, given c of the forward pass.
+
+    With the states known the adjoint is linear: gc' = f gc + v_f gf + v_r gr, the gates' terms
+    being f' = gc (c' - u0) f (1 - f) and r' = gh (m g(c) - x') r (1 - r).
+    """
+    highway = u[:, 3] if x is None else alpha * x
+    units = v.shape[1] // directions
+    parts = []
+    for direction in range(directions):
+        d = slice(direction * units, (direction + 1) * units)
+        parts.append(
+            _one_direction_back(
+                grad_h[:, d],
+                grad_last[:, d],
+                u[:, :3, d],
+                highway[:, d],
+                v[:, d],
+                bias[:, d],
+                initial[:, d],
+                mask[:, d],
+                c[:, d],
+                offsets,
+                direction == 1,
+                tanh,
+            )
+        )
+    grad_u, grad_highway, sums, grad_initial = (
+        torch.cat(part, dim=-1) for part in zip(*parts, strict=True)
+    )
+    if x is None:
+        grad_u = torch.cat((grad_u, grad_highway.unsqueeze(1)), dim=1)
+    grad_x = u.new_empty(0) if x is None else alpha * grad_highway
+    return grad_u, grad_x, sums[:2].clone(), sums[2:].clone(), grad_initial
+
+
+def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros, -1 for none."""
+    shape = (offsets.numel() - 1, h.shape[1])
+    largest, mean = h.new_zeros(shape), h.new_zeros(shape)
+    argument = torch.full(shape, -1, dtype=torch.int64, device=h.device)
+    bounds = offsets.tolist()
+    for text, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        if start < stop:
+            largest[text], argument[text] = h[start:stop].max(dim=0)
+            mean[text] = h[start:stop].mean(dim=0)
+            argument[text] += start
+    return largest, mean, argument
+
+
+def pool_backward(
+    grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
+) -> Tensor:
+    """The gradient of h (rows, D)."""
+    lengths = offsets.diff()
+    shares = grad_mean / lengths.clamp(min=1).unsqueeze(1)
+    grad_h = shares.repeat_interleave(lengths, dim=0, output_size=rows)
+    full = lengths > 0
+    return grad_h.scatter_add_(0, argument[full], grad_largest[full])

@@ -1,0 +1,276 @@
+"""Lines of text from files, compressed files and standard input, each as soon as it has arrived.
+
+- A line ends at LF and nowhere else; the CR of a CRLF and a byte-order mark at the start are
+  dropped. gzip, xz and zstandard are recognised by their first bytes, not by the file's name.
+- `-` is standard input.
+
+What a line means is not known here: that is `srucli/data.py`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import itertools
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, Protocol
+
+from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
+
+Source = str | os.PathLike[str]
+
+_CHUNK = 1 << 16
+_UTF_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def excerpt(text: str) -> str:
+    """`text` in quotes for an error message: under 60 characters, nothing that moves a cursor."""
+    kept = text[:54]
+    while len(repr(kept)) > 56:
+        kept = kept[:-1]
+    return repr(kept) if kept == text else f"{kept!r}..."
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _zstandard() -> _Decompressor:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompressobj()
+
+
+class _Compression(NamedTuple):
+    magic: bytes
+    name: str
+    start: Callable[[], _Decompressor]
+
+
+_COMPRESSIONS = (
+    _Compression(b"\x1f\x8b", "gzip", lambda: zlib.decompressobj(wbits=31)),
+    _Compression(b"\xfd7zXZ\0", "xz", lzma.LZMADecompressor),
+    _Compression(b"\x28\xb5\x2f\xfd", "zstandard", _zstandard),
+)
+
+
+class _ChunkReader(io.RawIOBase):
+    """A readable file over an iterator of chunks; a read returns what one chunk still has."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            try:
+                self._rest = next(self._chunks)
+            except StopIteration:
+                return 0
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def display_name(source: Source) -> str:
+    """How messages name a source."""
+    return "<stdin>" if os.fspath(source) == "-" else os.fspath(source)
+
+
+def _unreadable(source: str, error: OSError) -> InputMissingError:
+    if isinstance(error, FileNotFoundError):
+        return InputMissingError(f"{source}: no such file; check the name and the folder")
+    if isinstance(error, IsADirectoryError):
+        return InputMissingError(f"{source}: is a folder; name a file in it")
+    if isinstance(error, PermissionError):
+        return InputMissingError(f"{source}: no permission to read it; see chmod +r")
+    return InputMissingError(f"{source}: cannot be read ({error.strerror}); check the disk or pipe")
+
+
+def _chunks(stream: Any, source: str) -> Iterator[bytes]:
+    """What has arrived, as it arrives: `read1` never waits for a full chunk."""
+    try:
+        while chunk := stream.read1(_CHUNK):
+            yield chunk
+    except OSError as error:
+        raise _unreadable(source, error) from error
+
+
+def _start(kind: _Compression, source: str) -> _Decompressor:
+    try:
+        return kind.start()
+    except ImportError:
+        raise SrucliError(
+            f"{source}: {kind.name} data needs one more package; pip install 'srucli[zst]'"
+        ) from None
+
+
+def _inflate(chunks: Iterator[bytes], kind: _Compression, source: str) -> Iterator[bytes]:
+    """Decompress chunks, over the members that a file of several holds one after the other."""
+    member = _start(kind, source)
+    for chunk in chunks:
+        while chunk:
+            if member.eof:
+                chunk = chunk.lstrip(b"\0")  # gzip and xz allow padding between members
+                if not chunk:
+                    break
+                member = _start(kind, source)
+            try:
+                plain = member.decompress(chunk)
+            except Exception as error:  # each library raises a class of its own
+                problem = f"broken {kind.name} data ({error})"
+                raise DataError(source, None, problem, "copy the file again") from error
+            yield plain
+            chunk = member.unused_data if member.eof else b""
+    if not member.eof:
+        raise DataError(source, None, f"the {kind.name} data is cut short", "copy the file again")
+
+
+def _plain_chunks(stream: Any, source: str) -> Iterator[bytes]:
+    chunks = _chunks(stream, source)
+    head = b""
+    while any(kind.magic.startswith(head) and kind.magic != head for kind in _COMPRESSIONS):
+        more = next(chunks, b"")
+        if not more:
+            break
+        head += more
+    whole = itertools.chain([head], chunks)
+    kind = next((kind for kind in _COMPRESSIONS if head.startswith(kind.magic)), None)
+    return whole if kind is None else _inflate(whole, kind, source)
+
+
+def _open(source: Source, name: str) -> AbstractContextManager[Any]:
+    if os.fspath(source) == "-":
+        if sys.stdin is None:
+            raise InputMissingError(f"{name}: is closed; pipe text into the command or name a file")
+        # Not sys.stdin.buffer: the interpreter cannot end while a thread waits in that one.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+@contextmanager
+def open_input(source: Source) -> Iterator[io.BufferedReader]:
+    """The decompressed bytes of a file, or of standard input for '-', readable as they arrive.
+
+    Raises InputMissingError where it cannot be opened or read, DataError (without a line) where
+    compressed data is broken, SrucliError where zstandard is not installed.
+    """
+    name = display_name(source)
+    with _open(source, name) as stream:
+        yield io.BufferedReader(_ChunkReader(_plain_chunks(stream, name)), _CHUNK)
+
+
+# ------------------------------------------------------------------ lines
+
+
+def _checked_encoding(encoding: str) -> str:
+    try:
+        "\n".encode(encoding)
+        name = codecs.lookup(encoding).name
+    except (LookupError, ValueError):
+        raise UsageError(
+            f"--encoding {encoding}: no such encoding; try utf-8, latin-1, cp949 or utf-16"
+        ) from None
+    return "utf-8" if name == "utf-8-sig" else name  # a byte-order mark is dropped in any case
+
+
+_DECODE_REMEDY = "pass the right --encoding (latin-1, cp949, utf-16-le, ...) or --errors replace"
+
+
+def _refuse_utf_mark(first: bytes, encoding: str, name: str) -> None:
+    for mark, wide in _UTF_MARKS.items():
+        if first.startswith(mark):
+            problem = f"a {wide.upper()} byte-order mark, so this is not {encoding}"
+            raise DataError(name, None, problem, f"pass --encoding {wide}")
+
+
+def _byte_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
+    """Lines of an encoding in which the byte 0x0A is LF and nothing else."""
+    for number, raw in enumerate(stream):
+        if number == 0:
+            _refuse_utf_mark(raw, encoding, name)
+        try:
+            line = raw.decode(encoding, errors)
+        except UnicodeDecodeError as error:
+            bad = f"byte {error.start + 1} of the line (0x{raw[error.start]:02x})"
+            raise DataError(name, None, f"{bad} is not {encoding}", _DECODE_REMEDY) from error
+        yield line
+
+
+def _wide_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
+    """Lines of the other encodings (UTF-16, UTF-32, EBCDIC): decoded first, then cut."""
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    tail, chunk = "", b"\n"
+    while chunk:
+        chunk, held, problem = stream.read1(_CHUNK), len(decoder.getstate()[0]), None
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:  # first give the lines before the bad one
+            text = decoder.decode(error.object[held : error.start])
+            problem = f"byte 0x{error.object[error.start]:02x} is not {encoding}"
+        except UnicodeError as error:
+            text, problem = "", str(error)  # a UTF-16 stream without its mark
+        *lines, tail = (tail + text).split("\n")
+        yield from (line + "\n" for line in lines)
+        if problem:
+            raise DataError(name, None, problem, _DECODE_REMEDY)
+    if tail:
+        yield tail
+
+
+def _without_end(line: str) -> str:
+    if line.endswith("\r\n"):
+        return line[:-2]
+    return line[:-1] if line.endswith("\n") else line
+
+
+def _read_lines(source: Source, encoding: str, errors: str) -> Iterator[tuple[int, str]]:
+    name, number = display_name(source), 0
+    cut = _byte_lines if "\n".encode(encoding) == b"\n" else _wide_lines
+    try:
+        with open_input(source) as stream:
+            for number, decoded in enumerate(cut(stream, encoding, errors, name), 1):
+                if number == 1:
+                    decoded = decoded.removeprefix("\ufeff")
+                    if not decoded:
+                        return  # a mark and nothing else
+                line = _without_end(decoded)
+                if "\0" in line:
+                    problem = f"a NUL character after {excerpt(line[: line.index(chr(0))])}"
+                    remedy = "take it out, or pass --encoding utf-16-le if that is what this is"
+                    raise DataError(name, number, problem, remedy)
+                yield number, line
+    except DataError as error:
+        if error.line is not None:
+            raise
+        raise DataError(name, number + 1, error.problem, error.remedy) from error
+
+
+def read_lines(
+    source: Source, encoding: str = "utf-8", errors: str = "strict"
+) -> Iterator[tuple[int, str]]:
+    """Lines as (1-based number, text without its end), each as soon as its LF has arrived.
+
+    Raises what `open_input` raises; UsageError for an unknown encoding; DataError with the line for
+    bytes that the encoding does not allow, for a NUL, and for broken compressed data.
+    """
+    return _read_lines(source, _checked_encoding(encoding), errors)

@@ -1,0 +1,21 @@
+"""Optimizers by name, their parameter groups and their learning rate over a run.
+
+Importing this package does not import torch; `build` does.
+"""
+
+from srucli.optim.groups import GROUPS, parameter_groups
+from srucli.optim.schedules import SCHEDULES, apply, factor
+from srucli.optim.table import OPTIMIZERS, build, check, describe, resolve
+
+__all__ = [
+    "GROUPS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "apply",
+    "build",
+    "check",
+    "describe",
+    "factor",
+    "parameter_groups",
+    "resolve",
+]

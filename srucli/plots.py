@@ -1,0 +1,205 @@
+"""Pictures of an evaluation and of a run's history, as PNG and SVG; no window, no global state.
+
+The numbers in the pictures are those of `metrics.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import font_manager, rc_context
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from srucli import metrics
+from srucli.errors import OutputError
+from srucli.evaluate import escaped
+
+if TYPE_CHECKING:
+    from srucli.evaluate import Evaluation
+
+INK, ACCENT, PALE, GRID = "#22303c", "#c2410c", "#9fb8cc", "#e5e9ed"
+History = Sequence[Mapping[str, Any]]
+Curves = dict[str, tuple[list[float], list[float]]]
+
+SHOWN_CLASSES = 100
+COUNTED_CLASSES = 20
+LABEL_LENGTH = 28
+
+# Where the system has them, for scripts that matplotlib's own font lacks.
+FONTS = (
+    "Noto Sans CJK KR",
+    "Noto Sans CJK JP",
+    "Noto Sans KR",
+    "NanumGothic",
+    "Nanum Gothic",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
+    "AppleGothic",
+    "UnDotum",
+    "Baekmuk Gulim",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+    "Noto Sans Thai",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "FreeSans",
+)
+
+
+def confusion_figure(result: Evaluation) -> Figure:
+    """The confusion matrix of a single-label evaluation, each row as shares of its true class.
+
+    Beyond 100 classes, those with the most mistakes are shown.
+    """
+    every = metrics.confusion(result.outcome)
+    kept = _most_confused(every)
+    counts, shares = (part[np.ix_(kept, kept)] for part in (every, _shares(every)))
+    names = [_short(result.names[index]) for index in kept]
+    title = "Confusion matrix"
+    if len(kept) < len(every):
+        title += f": the {len(kept)} of {len(every)} classes with the most mistakes"
+    size = len(counts)
+    side = float(np.clip(0.15 * size + 3.5, 5.5, 18.5))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    # Rare mistakes are the ones looked for: the square root keeps them from fading to white.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    font = float(np.clip(190 / size, 5.5, 10))
+    axes.set_xticks(range(size), names, rotation=90, fontsize=font)
+    axes.set_yticks(range(size), names, fontsize=font)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, label="share of the true class")
+    if size <= COUNTED_CLASSES:
+        for row, column in np.argwhere(counts):
+            ink = "white" if shares[row, column] > 0.35 else INK
+            number = f"{counts[row, column]:,}"
+            axes.text(column, row, number, ha="center", va="center", color=ink, fontsize=font)
+    return figure
+
+
+def reliability_figure(result: Evaluation) -> Figure:
+    """How often the model is right against how sure it is, above how often it is that sure."""
+    sure, right, count = metrics.reliability(result.outcome)
+    figure = Figure(figsize=(5.5, 6.5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    some = count > 0
+    top.plot([0, 1], [0, 1], color=PALE, linestyle="--", label="perfectly calibrated")
+    top.plot(sure[some], right[some], "o-", color=ACCENT, label="model")
+    error = result.figures["calibration_error"]
+    top.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        ylabel="share that is true" if result.outcome.multi_label else "share that is right",
+        title=f"Reliability (calibration error {error:.3f})",
+    )
+    top.legend(loc="upper left", frameon=False)
+    edges = np.arange(metrics.BINS) / metrics.BINS
+    bottom.bar(edges, count, width=1 / metrics.BINS, align="edge", color=PALE, edgecolor="white")
+    bottom.set(
+        xlabel="probability",
+        ylabel="(text, label) pairs" if result.outcome.multi_label else "texts",
+    )
+    return figure
+
+
+def learning_figure(history: History) -> Figure | None:
+    """Losses above, dev figures below, over the steps of a run's metrics.jsonl records.
+
+    A record is {"step": n, "train_loss": x, "dev": {"accuracy": y, ...}}; what is absent is left
+    out, and dev figures that METRICS does not name are taken for losses. None: nothing to draw.
+    """
+    losses: Curves = {"train_loss": _series(history, "train_loss")}
+    figures: Curves = {}
+    for name in dict.fromkeys(name for record in history for name in _dev(record)):
+        metric = metrics.METRICS.get(name)
+        panel = figures if metric is not None and metric.larger_is_better else losses
+        panel[f"dev {name}"] = _series(history, name, dev=True)
+    panels = {"loss": losses, "figure on dev": figures}
+    drawn = {
+        title: curves for title, curves in panels.items() if any(x for x, _ in curves.values())
+    }
+    if not drawn:
+        return None
+    figure = Figure(figsize=(7, 1 + 3 * len(drawn)), layout="constrained")
+    rows = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, curves) in zip(rows, drawn.items(), strict=True):
+        for name, (steps, values) in curves.items():
+            mark = "o" if len(steps) < 40 else ""
+            axes.plot(steps, values, marker=mark, markersize=3, label=escaped(name))
+        axes.grid(color=GRID)
+        axes.legend(frameon=False)
+        axes.set_ylabel(title)
+    rows[0].set_title("Learning curve")
+    rows[-1].set_xlabel("step")
+    return figure
+
+
+def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
+    """Write every picture that the evaluation and the run's history allow into `folder`.
+
+    Returns the paths: reliability, learning and, for a single label, confusion, each as .png and
+    .svg. Raises OutputError.
+    """
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    style: dict[Any, Any] = {
+        "font.family": ["DejaVu Sans", *(name for name in FONTS if name in installed)],
+        "text.parse_math": False,
+        # Text stays text in the SVG: a reader's own fonts know scripts that this machine may lack.
+        "svg.fonttype": "none",
+        "svg.hashsalt": "srucli",
+    }
+    with rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        figures = {"reliability": reliability_figure(result), "learning": learning_figure(history)}
+        if not result.outcome.multi_label:
+            figures["confusion"] = confusion_figure(result)
+        drawn = [(name, figure) for name, figure in figures.items() if figure is not None]
+        return [path for name, figure in drawn for path in _save(figure, folder / name)]
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    try:
+        figure.savefig(png, dpi=150)
+        figure.savefig(svg, metadata={"Date": None})
+    except OSError as error:
+        raise OutputError(f"{stem}: cannot be written ({error.strerror})") from error
+    return [png, svg]
+
+
+def _most_confused(counts: metrics.Array) -> metrics.Array:
+    """The classes to show, in order: all, or where they are too many those most often wrong."""
+    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    return np.sort(np.argsort(-wrong, kind="stable")[:SHOWN_CLASSES])
+
+
+def _shares(counts: metrics.Array) -> metrics.Floats:
+    shares: metrics.Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
+def _short(label: str) -> str:
+    label = escaped(label)
+    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
+
+
+def _dev(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    dev = record.get("dev")
+    return dev if isinstance(dev, Mapping) else {}
+
+
+def _series(history: History, name: str, *, dev: bool = False) -> tuple[list[float], list[float]]:
+    """Steps and values of the records that have both as numbers."""
+    steps, values = [], []
+    for record in history:
+        step, value = record.get("step"), (_dev(record) if dev else record).get(name)
+        if isinstance(step, int | float) and isinstance(value, int | float):
+            steps.append(step)
+            values.append(value)
+    return steps, values

@@ -1,0 +1,211 @@
+"""A trained run applied to texts: probabilities for a list, records for a stream of lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from srucli.batching import TokenStore, order
+from srucli.data import Input
+from srucli.errors import DataError, UsageError
+from srucli.kernels import set_threads
+from srucli.metrics import decide
+from srucli.model import Classifier
+from srucli.run_dir import RunDir
+
+# A stream is answered at the latest after this many texts, and at once where it pauses.
+BATCH_TEXTS = 256
+READ_AHEAD = 4 * BATCH_TEXTS
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N as a device that is there. Raises UsageError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise UsageError(f"--device {name}: torch sees {found} GPUs; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N")
+    return device
+
+
+def use_threads(threads: int) -> None:
+    """Compute with this many CPU threads; 0 takes every core that this process may use."""
+    set_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_flush_denormal(True)
+
+
+def logits_to_probabilities(logits: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    """(B, C) -> (B, C): softmax for one label a text, sigmoid for several."""
+    return logits.sigmoid() if multi_label else logits.softmax(dim=-1)
+
+
+@torch.inference_mode()
+def score(
+    model: Classifier, store: TokenStore, multi_label: bool, device: torch.device
+) -> NDArray[np.float32]:
+    """Probabilities (B, C) of the texts of a store, in their order; the model is left in eval."""
+    model.eval()
+    rows: list[NDArray[np.float32]] = []
+    batches = order(store.lengths, BATCH_TEXTS, batch_tokens=16_384, seed=None)
+    for texts in batches:
+        batch = store.batch(texts).to(device)
+        logits = model(batch.tokens, batch.offsets)
+        rows.append(logits_to_probabilities(logits, multi_label).cpu().numpy())
+    joined = np.concatenate(rows)
+    probabilities = np.empty_like(joined)
+    probabilities[np.concatenate(batches)] = joined
+    return probabilities
+
+
+class Predictor:
+    """A run, loaded: what `eval` and `predict` use."""
+
+    def __init__(self, run: RunDir, device: torch.device) -> None:
+        self.config = run.config()
+        self.labels = run.labels()
+        self.multi_label = self.config.data.multi_label
+        self.tokenizer = run.tokenizer()
+        self.device = device
+        checkpoint = run.checkpoint(self.config.train.keep)
+        self.thresholds = checkpoint.thresholds(len(self.labels), str(run.path))
+        self.model = Classifier(self.config.model, self.tokenizer.vocab_size, len(self.labels))
+        try:
+            self.model.load_state_dict(checkpoint.weights)
+        except RuntimeError as error:
+            raise DataError(
+                str(run.path), None, "the weights do not fit config.yaml", "copy the run again"
+            ) from error
+        self.model.to(device).eval()
+
+    @classmethod
+    def load(cls, run: Path, device: str = "auto", threads: int = 0) -> Predictor:
+        """Load a run's folder. Raises UsageError, InputMissingError, DataError."""
+        found = resolve_device(device)
+        opened = RunDir.open(run)
+        use_threads(threads)
+        return cls(opened, found)
+
+    def probabilities(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """B texts -> (B, C) float32: of each label; they sum to 1 in a single-label model."""
+        if not texts:
+            return np.empty((0, len(self.labels)), np.float32)
+        longest = self.config.train.max_tokens
+        store = TokenStore.encode(self.tokenizer, texts, longest=longest)
+        return score(self.model, store, self.multi_label, self.device)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a record of output looks.
+
+    top: how many labels, with their probabilities; None for the label alone. threshold: a text
+    whose likeliest label is less likely gets the label `reject`. keep: append the input's record.
+    """
+
+    probability: bool = False
+    top: int | None = None
+    threshold: float | None = None
+    reject: str = "unknown"
+    as_json: bool = False
+    keep: bool = False
+    delimiter: str = ","
+
+
+def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """Group inputs as they come: up to BATCH_TEXTS, fewer where the source pauses.
+
+    A thread reads, so that what has arrived is answered while the next line is awaited. Its
+    exceptions are raised here, after the inputs before them.
+    """
+    waiting: queue.Queue[Input | Exception | None] = queue.Queue(READ_AHEAD)
+
+    def read() -> None:
+        try:
+            for item in inputs:
+                waiting.put(item)
+            waiting.put(None)
+        except Exception as error:  # it is raised again where the queue is read
+            waiting.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        group: list[Input] = []
+        end = waiting.get()
+        while isinstance(end, Input):
+            group.append(end)
+            if len(group) == BATCH_TEXTS or waiting.empty():
+                break
+            end = waiting.get()
+        if group:
+            yield group
+        if isinstance(end, Exception):
+            raise end
+        if end is None:
+            return
+
+
+def records(predictor: Predictor, inputs: Iterable[Input], style: Style) -> Iterator[list[str]]:
+    """Groups of output records, one for each input, in order, as soon as they can be."""
+    render = _renderer(predictor, style)
+    for group in arriving(inputs):
+        probabilities = predictor.probabilities([item.text for item in group])
+        chosen = decide(probabilities, predictor.thresholds, predictor.multi_label)
+        lines = map(render, probabilities, chosen)
+        if style.keep and not style.as_json:
+            yield [f"{line}\t{item.raw}" for line, item in zip(lines, group, strict=True)]
+        else:
+            yield list(lines)
+
+
+def _renderer(predictor: Predictor, style: Style) -> Callable[[Any, Any], str]:
+    """A function from one text's probabilities (C,) and decision to its record."""
+    labels = np.array(predictor.labels, dtype=object)
+
+    def names(row: NDArray[np.float32], decision: Any) -> list[str]:
+        if predictor.multi_label:
+            found: list[str] = labels[decision].tolist()
+            return found
+        if style.threshold is not None and row[decision] < style.threshold:
+            return [style.reject]
+        return [str(labels[decision])]
+
+    def ranked(row: NDArray[np.float32]) -> list[tuple[str, float]]:
+        best = np.argsort(-row, kind="stable")[: style.top or 1]
+        return [(str(labels[index]), round(float(row[index]), 6)) for index in best]
+
+    def as_json(row: NDArray[np.float32], decision: Any) -> str:
+        given = names(row, decision)
+        record: dict[str, Any] = {"labels": given} if predictor.multi_label else {"label": given[0]}
+        if not predictor.multi_label:
+            record["probability"] = round(float(row.max()), 6)
+        if style.top or predictor.multi_label:
+            shown = ranked(row) if style.top else zip(labels, map(float, row), strict=True)
+            record["probabilities"] = {name: round(value, 6) for name, value in shown}
+        return json.dumps(record, ensure_ascii=False)
+
+    def as_text(row: NDArray[np.float32], decision: Any) -> str:
+        if style.top:
+            return "\t".join(f"{name}\t{value:.6f}" for name, value in ranked(row))
+        text = style.delimiter.join(names(row, decision))
+        if not style.probability:
+            return text
+        likely = row[decision] if predictor.multi_label else row.max(keepdims=True)
+        return f"{text}\t{style.delimiter.join(f'{value:.6f}' for value in likely)}"
+
+    return as_json if style.as_json else as_text

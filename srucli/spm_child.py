@@ -1,0 +1,79 @@
+"""The process in which SentencePiece trains, so that it can be ended at any instant.
+
+SentencePiece's trainer sees no Ctrl-C before it is done. `tokenizer.train_tokenizer` starts this
+file with `python -m`, and it is nobody else's to call. It reads one line of JSON (the job), then
+the lines of text, then an empty line; it writes the model, or with exit code REFUSED the trainer's
+message. When standard input closes before that, the parent is gone, and so is this process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from sentencepiece import SentencePieceTrainer
+
+REFUSED = 3
+TOO_MANY = re.compile(r"Vocabulary size too high .* value <= (\d+)")
+TOO_FEW = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)")
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    for line in stream:
+        if line == b"\n":
+            threading.Thread(target=_end_with_parent, daemon=True).start()
+            return
+        yield line
+    os._exit(1)
+
+
+def _train(options: dict[str, Any], lines: Iterable[bytes]) -> bytes:
+    model = io.BytesIO()
+    SentencePieceTrainer.Train(sentence_iterator=iter(lines), model_writer=model, **options)
+    return model.getvalue()
+
+
+def _train_to_fit(options: dict[str, Any], lines: list[bytes]) -> bytes:
+    """Train again at the size that the text allows, until it does."""
+    tried = set()
+    while True:
+        tried.add(options["vocab_size"])
+        try:
+            return _train(options, lines)
+        except RuntimeError as error:
+            limit = TOO_MANY.search(str(error)) or TOO_FEW.search(str(error))
+            if limit is None or int(limit[1]) in tried:
+                raise
+            options["vocab_size"] = int(limit[1])
+
+
+def main() -> None:
+    """Do one job, and leave at once: the thread that waits for the parent never ends by itself."""
+    job = json.loads(sys.stdin.buffer.readline())
+    lines = _lines(sys.stdin.buffer)
+    try:
+        fit = job["fit"]
+        answer = (
+            _train_to_fit(job["options"], list(lines)) if fit else _train(job["options"], lines)
+        )
+        code = 0
+    except (RuntimeError, ValueError) as error:
+        answer, code = str(error).encode(), REFUSED
+    sys.stdout.buffer.write(answer)
+    sys.stdout.buffer.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What every test may use: the command as a person runs it, and the real data where present."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets: $SRUCLI_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("SRUCLI_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the real data sets are not at {folder}; set SRUCLI_DATA")
+    return folder
+
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> RunCli:
+    """Run `srucli` in a process of its own: run_cli("train", path, input="...", cwd=...)."""
+
+    def run(
+        *arguments: object,
+        input: str | bytes = "",
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 240,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "srucli", *map(str, arguments)],
+            input=input.encode() if isinstance(input, str) else input,
+            capture_output=True,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            timeout=timeout,
+        )
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    return run
+
+
+LABELS = {
+    "good": ["lovely", "wonderful", "excellent", "friendly", "bright"],
+    "bad": ["awful", "terrible", "broken", "rude", "gloomy"],
+    "none": ["wooden", "square", "blue", "local", "second"],
+}
+THINGS = ["soup", "coffee", "train", "hotel", "film", "book", "garden", "phone", "lamp", "coat"]
+SHAPES = ("the {0} was {1}", "what a {1} {0}", "{1} {0} , as always", "we found the {0} {1}")
+# The flags of a network that trains in a second.
+QUICK = (
+    *("--threads", 1, "--hidden", 16, "--layers", 1, "--batch-size", 16),
+    *("model.embedding_size=16", "model.wide_buckets=512", "model.dropout=0.1"),
+    "train.dev_share=0.1",
+)
+
+
+def sentences(seed: int = 0) -> list[tuple[str, str]]:
+    """600 pairs of label and text, of three kinds, in random order."""
+    rows = [
+        (label, shape.format(thing, word))
+        for label, words in LABELS.items()
+        for word, thing, shape in itertools.product(words, THINGS, SHAPES)
+    ]
+    random.Random(seed).shuffle(rows)
+    return rows
+
+
+def write_tsv(path: Path, rows: Iterable[tuple[str, str]]) -> Path:
+    """Write pairs of label and text."""
+    path.write_text("".join(f"{label}\t{text}\n" for label, text in rows), encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A small trained run, what it was trained on, and what the command said."""
+
+    folder: Path
+    run: Path
+    train: Path
+    test: Path
+    done: subprocess.CompletedProcess[str]
+    labels: tuple[str, ...] = tuple(sorted(LABELS))
+    texts: int = 480
+
+
+@pytest.fixture(scope="session")
+def tiny(run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """`srucli train` on sentences by template, in a process of its own. Do not change its files."""
+    folder, rows = tmp_path_factory.mktemp("tiny"), sentences()
+    train = write_tsv(folder / "train.tsv", rows[:480])
+    test = write_tsv(folder / "test.tsv", rows[480:])
+    done = run_cli(
+        "train", "train.tsv", "-o", "run", "--epochs", 5, "--lr", 0.01, *QUICK, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return Tiny(folder, folder / "run", train, test, done)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+RunMain = Callable[..., Ended]
+
+
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunMain:
+    """Run `srucli` in this process, which saves the seconds that importing torch takes.
+
+    What is no error of srucli's own escapes and fails the test, as a traceback would.
+    """
+    from srucli.cli import main
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["srucli", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _same_processor() -> Iterator[None]:
+    """Undo what using a model in this process sets: threads, and denormal numbers as zeros."""
+    before = "torch" in sys.modules and sys.modules["torch"].get_num_threads()
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+        sys.modules["torch"].set_num_threads(before or len(os.sched_getaffinity(0)))

@@ -1,0 +1,296 @@
+"""`srucli predict` as a person runs it: a line out for a line in, streams, pipes, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+from conftest import ROOT, RunCli, RunMain, Tiny
+
+from srucli.data import Input
+from srucli.predict import BATCH_TEXTS, Predictor, Style, arriving, records
+
+TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
+LABELS = ["good", "bad", "none"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    file = tmp_path / "x.txt"
+    file.write_text("".join(f"{text}\n" for text in TEXTS))
+    return file
+
+
+# --- streams, in processes of their own --------------------------------------------------------
+
+
+def test_one_line_out_for_each_line_in_from_a_copied_run(
+    run_cli: RunCli, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Empty lines, CRLF, a byte-order mark, U+0085, a long line and no line end at the end."""
+    shutil.copytree(tiny.run, tmp_path / "elsewhere" / "copy")
+    rows = ["\ufeff" + TEXTS[0], "", TEXTS[1] + "\r", "\x85 \u2028", " ", "x " * 80_000, TEXTS[2]]
+    done = run_cli("predict", "copy", input="\n".join(rows), cwd=tmp_path / "elsewhere")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = done.stdout.split("\n")
+    assert found.pop() == ""
+    assert (found[0], found[2], found[6]) == ("good", "bad", "none")
+    assert len(found) == len(rows)
+    assert set(found) <= set(tiny.labels)
+
+
+def answer(stream: IO[bytes], seconds: float = 60) -> bytes:
+    ready, _, _ = select.select([stream], [], [], seconds)
+    assert ready, "no answer came"
+    return os.read(stream.fileno(), 1000)
+
+
+def test_a_stream_that_never_ends_is_answered_at_once(tiny: Tiny) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "srucli", "predict", tiny.run, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for text, label in zip(TEXTS, LABELS, strict=True):
+            process.stdin.write(text.encode() + b"\n")
+            process.stdin.flush()
+            assert answer(process.stdout).decode() == label + "\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == b""
+        process.stdin.close()
+
+
+def test_a_closed_pipe_ends_it_quietly(tiny: Tiny) -> None:
+    """`head` leaves while the input goes on."""
+    script = f"yes what a lovely film | '{sys.executable}' -m srucli predict run - | head -2; "
+    done = subprocess.run(
+        ["bash", "-c", script + 'echo "${PIPESTATUS[1]}"'],
+        cwd=tiny.folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("good\ngood\n0\n", "")
+
+
+def test_a_full_disk_under_the_output(tiny: Tiny, lines: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "srucli", "predict", tiny.run, lines],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            text=True,
+        )
+    assert done.returncode == 73
+    assert done.stderr.startswith("srucli: the output cannot be written (No space left on device)")
+    assert done.stderr.count("\n") == 1
+
+
+# --- what is printed ---------------------------------------------------------------------------
+
+
+def test_labels_alone(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    ended = run_main("predict", tiny.run, lines)
+    assert (ended.code, ended.out, ended.err) == (0, "good\nbad\nnone\n", "")
+
+
+def test_probabilities(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    rows = [row.split("\t") for row in run_main("predict", tiny.run, lines, "-p").out.splitlines()]
+    assert [label for label, _ in rows] == LABELS
+    wanted = Predictor.load(tiny.run, "cpu", 1).probabilities(TEXTS).max(axis=1)
+    assert [float(value) for _, value in rows] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_likeliest_labels(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    ended = run_main("predict", tiny.run, lines, "-k", 2)
+    for row, label in zip(ended.out.splitlines(), LABELS, strict=True):
+        first, likely, _, less = row.split("\t")
+        assert first == label
+        assert float(likely) > float(less)
+    ended = run_main("predict", tiny.run, lines, "--top", 9)
+    values = [float(value) for value in ended.out.splitlines()[0].split("\t")[1::2]]
+    assert len(values) == 3
+    assert sum(values) == pytest.approx(1, abs=1e-5)
+
+
+def test_json_lines(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    found = [json.loads(x) for x in run_main("predict", tiny.run, lines, "--json").out.splitlines()]
+    assert [record["label"] for record in found] == LABELS
+    assert found[0].keys() == {"label", "probability"}
+    ended = run_main("predict", tiny.run, lines, "--json", "--top", 2, "--threshold", 1)
+    record = json.loads(ended.out.splitlines()[0])
+    assert record["label"] == "unknown"
+    assert next(iter(record["probabilities"])) == "good"
+    assert record["probabilities"]["good"] == record["probability"]
+
+
+def test_rejected_texts(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    assert run_main("predict", tiny.run, lines, "--threshold", 0).out == "good\nbad\nnone\n"
+    ended = run_main("predict", tiny.run, lines, "--threshold", 1, "--reject", "who knows")
+    assert ended.out == "who knows\n" * 3
+
+
+def test_the_record_is_kept(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(f'id,text\n7,"{TEXTS[0]}, ""so"""\n8,{TEXTS[1]}\n\n9,\n')
+    ended = run_main("predict", tiny.run, file, "--keep", "--format", "csv", "--text", "text")
+    assert ended.code == 0, ended.err
+    first, second, blank, empty = ended.out.splitlines()
+    assert first == f'good\t7,"{TEXTS[0]}, ""so"""'
+    assert second == f"bad\t8,{TEXTS[1]}"
+    assert blank.endswith("\t")
+    assert empty.endswith("\t9,")
+    ended = run_main("predict", tiny.run, file, "--keep")
+    assert len(ended.out.splitlines()) == 5
+
+
+def test_a_column_by_number_with_the_delimiter_alone(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.tsv"
+    file.write_text("".join(f"{n};{text}\n" for n, text in enumerate(TEXTS)))
+    ended = run_main("predict", tiny.run, file, "--delimiter", ";")
+    assert ended.out == "good\nbad\nnone\n"
+
+
+def test_more_texts_than_a_batch_keep_their_order(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    chosen = np.random.default_rng(0).integers(0, 3, 3 * BATCH_TEXTS)
+    file = tmp_path / "x.txt"
+    file.write_text("".join(f"{TEXTS[index]}\n" for index in chosen))
+    assert run_main("predict", tiny.run, file).out.split() == [LABELS[index] for index in chosen]
+
+
+# --- several labels, without a process ---------------------------------------------------------
+
+
+class Several:
+    """What a style needs of a multi-label predictor, with probabilities that are known."""
+
+    labels = ("a", "b", "c")
+    multi_label = True
+    thresholds = np.array([0.5, 0.3, 0.9])
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        return np.array([[0.6, 0.4, 0.8], [0.1, 0.2, 0.3]], np.float32)[: len(texts)]
+
+
+@pytest.mark.parametrize(
+    ("style", "rows"),
+    [
+        (Style(), ["a,b", ""]),
+        (Style(delimiter=" | "), ["a | b", ""]),
+        (Style(probability=True), ["a,b\t0.600000,0.400000", "\t"]),
+        (Style(top=2), ["c\t0.800000\ta\t0.600000", "c\t0.300000\tb\t0.200000"]),
+        (Style(keep=True), ["a,b\tRAW", "\tRAW"]),
+    ],
+)
+def test_texts_of_several_labels(style: Style, rows: list[str]) -> None:
+    inputs = [Input("x", 1, "RAW"), Input("y", 2, "RAW")]
+    found = [row for group in records(Several(), inputs, style) for row in group]  # type: ignore[arg-type]
+    assert found == rows
+
+
+def test_texts_of_several_labels_as_json() -> None:
+    groups = records(Several(), [Input("x", 1, "x")], Style(as_json=True))  # type: ignore[arg-type]
+    (record,) = (json.loads(row) for group in groups for row in group)
+    assert record["labels"] == ["a", "b"]
+    assert record["probabilities"] == {"a": 0.6, "b": 0.4, "c": 0.8}
+
+
+def test_inputs_arrive_in_order_and_errors_after_those_before_them() -> None:
+    given = [Input(str(n), n, "") for n in range(5 * BATCH_TEXTS + 3)]
+
+    def broken() -> object:
+        yield from given
+        raise ValueError("line 99")
+
+    groups = arriving(broken())  # type: ignore[arg-type]
+    found: list[Input] = []
+    while len(found) < len(given):
+        found += next(groups)
+    assert found == given
+    with pytest.raises(ValueError, match="line 99"):
+        next(groups)
+    assert max(map(len, arriving(given))) <= BATCH_TEXTS
+    assert [item for group in arriving(given) for item in group] == given
+    assert list(arriving([])) == []
+
+
+# --- what bad input gets -----------------------------------------------------------------------
+
+
+def test_lines_before_a_bad_one_are_answered(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_bytes(TEXTS[0].encode() + b"\ncaf\xe9\n")
+    ended = run_main("predict", tiny.run, file)
+    assert (ended.code, ended.out) == (65, "good\n")
+    assert ended.err.startswith(f"srucli: {file}:2: byte 4 of the line (0xe9) is not utf-8; ")
+    for flags in (("--encoding", "latin-1"), ("--errors", "replace")):
+        assert run_main("predict", tiny.run, file, *flags).out.startswith("good\n")
+
+
+def test_an_empty_file_gives_nothing(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    ended = run_main("predict", tiny.run, tmp_path / "x")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["none", "x.txt"], 66, "none: no such run; give the folder that `srucli train` printed"),
+        (["x.txt", "x.txt"], 66, "x.txt: no such run; "),
+        (["folder", "x.txt"], 66, "folder: not a run folder: it has no run.json"),
+        (["new", "x.txt"], 65, "run.json: format version 2, this srucli reads up to 1; upgrade"),
+        (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),
+        (["RUN", "folder"], 66, "folder: is a folder; name a file in it"),
+        (["RUN", "x.txt", "--keep", "--json"], 2, "--keep adds the record as text; "),
+        (["RUN", "x.txt", "--reject", "x"], 2, "--reject needs --threshold"),
+        (["RUN", "x.txt", "-k", "2", "--threshold", "0.5"], 2, "with --top it needs --json"),
+        (["RUN", "x.txt", "--device", "tpu"], 2, "--device tpu: write auto, cpu, cuda or cuda:N"),
+        (["RUN", "x.txt", "--format", "xls"], 2, "data.format = 'xls': must be 'auto', 'tsv'"),
+        (["RUN", "x.txt", "--encoding", "utf-9"], 2, "--encoding utf-9: no such encoding; "),
+    ],
+)
+def test_bad_arguments(
+    run_main: RunMain,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.txt").write_text("x\n")
+    Path("folder").mkdir()
+    Path("new").mkdir()
+    Path("new/run.json").write_text('{"format_version": 2}')
+    given = [str(tiny.run) if word == "RUN" else word for word in arguments]
+    ended = run_main("predict", *given)
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.startswith("srucli: ")
+    assert ended.err.count("\n") == 1
+    assert said in ended.err

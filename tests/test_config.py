@@ -1,0 +1,243 @@
+"""The configuration tree: layers and their order, what is refused and how, round trips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srucli.config import (
+    Config,
+    DataConfig,
+    build,
+    describe_settings,
+    did_you_mean,
+    dump,
+    known_keys,
+    load_yaml,
+    parse_overrides,
+    resolve,
+)
+from srucli.errors import InputMissingError, UsageError
+from srucli.optim import check
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    path = folder / "c.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_overrides_win_over_flags_over_yaml_over_defaults(tmp_path: Path) -> None:
+    default = Config()
+    file = written(
+        tmp_path, "model: {hidden: 7, layers: 7, dropout: 0.7, encoder: lstm}\noptim: {lr: 7e-1}"
+    )
+    found = resolve(
+        file,
+        ["model.hidden=9", "model.embedding_size=9"],
+        {"model.hidden": 8, "model.layers": 8, "optim.name": "sgd", "optim.lr": None},
+    )
+    assert (found.model.hidden, found.model.layers, found.model.dropout) == (9, 8, 0.7)
+    assert (found.model.embedding_size, found.model.encoder) == (9, "lstm")
+    assert (found.optim.name, found.optim.lr) == ("sgd", 0.7)
+    assert found.train == default.train
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1E-3", "+1e-3", "1.e-3", ".1e-2", "0.001", "10_0e-5"])
+def test_exponents_are_numbers(tmp_path: Path, number: str) -> None:
+    assert resolve(overrides=[f"optim.lr={number}"]).optim.lr == pytest.approx(1e-3)
+    file = written(tmp_path, f"optim:\n  lr: {number}\n")
+    assert resolve(file).optim.lr == pytest.approx(1e-3)
+
+
+def test_what_only_looks_like_an_exponent_stays_text() -> None:
+    assert parse_overrides(["data.text=e3"]) == {"data": {"text": "e3"}}
+    assert parse_overrides(["data.text='1e3'"]) == {"data": {"text": "1e3"}}
+
+
+def test_the_same_override_twice_takes_the_last() -> None:
+    assert resolve(overrides=["model.layers=3", "model.layers=4"]).model.layers == 4
+
+
+def test_options_of_an_optimizer_come_from_every_layer(tmp_path: Path) -> None:
+    file = written(tmp_path, "optim:\n  options:\n    eps: 1e-7\n    amsgrad: true\n")
+    found = resolve(file, ["optim.options.eps=1e-6"]).optim
+    assert found.options == {"eps": 1e-6, "amsgrad": True}
+    with pytest.raises(UsageError, match=r"optim\.options\.x: adam has no such option"):
+        check(resolve(overrides=["optim.options.x=1"]).optim)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model:\n  layer: 3\n", "unknown setting 'model.layer' (did you mean 'model.layers'?)"),
+        ("modle:\n  layers: 3\n", "unknown setting 'modle' (did you mean 'model'?)"),
+        ("layers: 3\n", "unknown setting 'layers' (did you mean 'model.layers'?)"),
+        ("model:\n  layers: x\n", "model.layers = 'x': must be a valid integer"),
+        ("model: 3\n", "model = 3: must be a section of settings"),
+        ("optim: {lr: -1}\n", "optim.lr = -1: must be greater than 0"),
+        ("optim: {lr: .inf}\n", "optim.lr = inf: must be a finite number"),
+        ("model: {pooling: max}\n", "model.pooling = 'max': must be a list"),
+        ("model: {pooling: [max, mena]}\n", "model.pooling.1 = 'mena': must be 'last', 'mean'"),
+        ("files: {train: x}\n", "files.output is not set; add it"),
+        ("1: 2\n", "1 = 1: Keys should be strings"),
+        ("[]", "expected settings such as 'model:', found []"),
+        ("- a\n- b\n", "expected settings such as 'model:', found ['a', 'b']"),
+        ("a" * 500, "expected settings such as 'model:', found 'aaaa"),
+        (bytes(range(256)), "not UTF-8 text at byte 128"),
+        ("a\0b: 1", "not valid YAML"),
+        ("train: {seed: 2024-13-45}", "not valid YAML: month must be in 1..12"),
+        ("[" * 3000, "not valid YAML"),
+    ],
+)
+def test_what_a_yaml_file_gets_wrong(tmp_path: Path, content: str | bytes, said: str) -> None:
+    file = written(tmp_path, content)
+    with pytest.raises(UsageError) as caught:
+        resolve(file)
+    assert str(caught.value).startswith(f"{file}: {said}")
+    assert len(str(caught.value)) < len(str(file)) + 200
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model:\n  layers: 3\n  layers: 4\n", "3: not valid YAML: the key 'layers' stands twice"),
+        ("model: {}\nmodel: {}\n", "2: not valid YAML: the key 'model' stands twice"),
+        ("model:\n\tlayers: 3\n", "2: not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "2: not valid YAML"),
+        ("? [a]\n: 1\n", "1: not valid YAML"),
+        ("model: {layers: 3\n", "2: not valid YAML"),
+    ],
+)
+def test_a_yaml_error_names_its_line(tmp_path: Path, content: str, said: str) -> None:
+    file = written(tmp_path, content)
+    with pytest.raises(UsageError) as caught:
+        resolve(file)
+    assert str(caught.value).startswith(f"{file}:{said}")
+
+
+@pytest.mark.parametrize("content", ["", "\n", "# nothing\n", "model:\noptim:\n", "\ufeffmodel:\n"])
+def test_files_that_set_nothing(tmp_path: Path, content: str) -> None:
+    assert resolve(written(tmp_path, content)) == Config()
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.yaml", tmp_path / "none" / "x.yaml"):
+        with pytest.raises(InputMissingError, match="cannot be read"):
+            load_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.layers", "'model.layers' is not an override; write KEY=VALUE"),
+        ("=3", "unknown setting ''"),
+        ("layers=3", "unknown setting 'layers' (did you mean 'model.layers'?)"),
+        ("train.sed=1", "unknown setting 'train.sed' (did you mean 'train.seed'?)"),
+        ("model.layers=", "overrides: model.layers = '': must be a valid integer"),
+        ("optim.lr=[", "optim.lr: '[' is not a YAML value"),
+        ("train.seed=2024-13-45", "train.seed: '2024-13-45' is not a YAML value"),
+        ("train.batch_size=0", "overrides: train.batch_size = 0: must be greater than or equal"),
+        ("optim.options=3", "overrides: optim.options = 3: must be a valid dictionary"),
+        ("train.dev_share=1", "overrides: train.dev_share = 1: must be less than 1"),
+    ],
+)
+def test_what_an_override_gets_wrong(override: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(overrides=[override])
+    assert str(caught.value).startswith(said)
+
+
+def test_a_wrong_flag_is_said_to_be_a_flag() -> None:
+    with pytest.raises(UsageError, match=r"^flags: data\.format = 'xls': must be 'auto', 'tsv'"):
+        resolve(flags={"data.format": "xls"})
+
+
+def test_did_you_mean() -> None:
+    assert did_you_mean("lstmm", ["sru", "lstm"]) == " (did you mean 'lstm'?)"
+    assert did_you_mean("zzz", ["sru", "lstm"]) == " (known: sru, lstm)"
+    assert did_you_mean("zzz", [str(number) for number in range(25)]) == ""
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+TRICKY = st.sampled_from(["1e-3", "1e5", "yes", "null", "0x1F", "~", "2024-01-01", "\x85", " ⁇ "])
+TREES = st.fixed_dictionaries(
+    {},
+    optional={
+        "data": st.fixed_dictionaries(
+            {},
+            optional={
+                "text": TEXTS | TRICKY | st.integers(1, 9) | st.none(),
+                "label_delimiter": TEXTS | TRICKY,
+                "header": st.booleans() | st.none(),
+            },
+        ),
+        "tokenizer": st.fixed_dictionaries(
+            {}, optional={"user_defined_symbols": st.lists(TEXTS | TRICKY), "unk_surface": TRICKY}
+        ),
+        "model": st.fixed_dictionaries(
+            {},
+            optional={
+                "layers": st.integers(1, 10**12),
+                "dropout": st.floats(0, 1, exclude_max=True),
+                "pooling": st.lists(st.sampled_from(["max", "attention"]), min_size=1),
+                "kernel_sizes": st.lists(st.integers(1, 9)),
+            },
+        ),
+        "optim": st.fixed_dictionaries(
+            {},
+            optional={
+                "lr": st.floats(0, 1e30, exclude_min=True) | st.none(),
+                "options": st.dictionaries(TEXTS, st.floats(0, 1) | st.booleans() | TRICKY),
+            },
+        ),
+    },
+)
+
+
+@given(TREES)
+@settings(max_examples=150, deadline=None)
+def test_a_resolved_configuration_reads_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, tree: dict[str, object]
+) -> None:
+    config = build(tree, "a tree")
+    file = written(tmp_path_factory.getbasetemp(), dump(config))
+    assert resolve(file) == config
+
+
+def test_the_dump_holds_every_setting() -> None:
+    tree = yaml.safe_load(dump(Config()))
+    keys = {f"{section}.{name}" for section, part in tree.items() for name in part or ()}
+    assert keys == {key for key in known_keys() if not key.startswith("files.")}
+
+
+def test_a_configuration_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().model.layers = 3  # type: ignore[misc]
+
+
+def test_every_setting_is_described_with_its_default() -> None:
+    described = dict(describe_settings())
+    assert list(described) == list(known_keys())
+    assert described["files.train"].startswith("required")
+    assert described["model.layers"] == "2"
+    assert described["model.pooling"] == "[max, mean, last]"
+    assert described["data.text"].startswith("null  column of the text")
+    assert set(described) >= {f"data.{name}" for name in DataConfig.model_fields}
+
+
+RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_loads(recipe: Path) -> None:
+    from srucli import model
+
+    config = resolve(recipe)
+    check(config.optim)
+    model.check(config.model)

@@ -1,0 +1,50 @@
+"""Documents that fail when they are stale."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from srucli.cli import app
+from srucli.config import resolve
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_commands_page_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("page", ROOT / "docs" / "make_commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    assert set(page.COMMANDS) == {command.name for command in app.registered_commands}
+    assert page.PATH.read_text(encoding="utf-8") == page.document(), "run `make docs`"
+
+
+def test_readme_names_every_command_and_file() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in app.registered_commands:
+        assert f"`srucli {command.name}" in readme
+    package = ROOT / "srucli"
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        if path.name != "__main__.py" and path.stat().st_size:
+            assert f"`{name}`" in readme, f"{name} is missing in the README's map of the files"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_recipes_load(path: Path) -> None:
+    resolve(path)
+
+
+def test_yaml_in_documents_is_valid(tmp_path: Path) -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for number, block in enumerate(
+            re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+        ):
+            recipe = tmp_path / f"{page.stem}-{number}.yaml"
+            recipe.write_text(block, encoding="utf-8")
+            resolve(recipe)

@@ -1,0 +1,363 @@
+"""Evaluations of a small real scorer, and `srucli eval` up to where a trained run is needed."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srucli.cli import evaluate as command
+from srucli.cli import options
+from srucli.config import DataConfig
+from srucli.data import Example, read_examples
+from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
+from srucli.evaluate import CHUNK, escaped, evaluate, read_history
+
+
+class LinearScorer:
+    """Hashed words times a matrix: what `predict.Predictor` offers, without a network.
+
+    A word that is a label's name votes for that label; every other word votes at random.
+    """
+
+    def __init__(self, labels, multi_label=False, thresholds=None):
+        self.labels, self.multi_label, self.thresholds = labels, multi_label, thresholds
+        self.calls: list[int] = []
+
+    def _votes(self, word):
+        if word in self.labels:
+            return 4.0 * np.eye(len(self.labels))[self.labels.index(word)]
+        return 0.1 * np.random.default_rng(zlib.crc32(word.encode())).normal(size=len(self.labels))
+
+    def probabilities(self, texts):
+        self.calls.append(len(texts))
+        scores = np.stack([sum((self._votes(w) for w in t.split()), 0.0) for t in texts])
+        if self.multi_label:
+            return (1 / (1 + np.exp(2 - scores))).astype(np.float32)
+        exp = np.exp(scores)
+        return (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def examples(*rows):
+    return [Example(text, tuple(labels.split()), n) for n, (labels, text) in enumerate(rows, 1)]
+
+
+ANIMALS = examples(("cat", "a cat"), ("dog", "my dog"), ("dog", "the cat"), ("cat", "cat cat"))
+
+
+def test_a_file_of_two_classes():
+    result = evaluate(LinearScorer(["cat", "dog"]), iter(ANIMALS), source="pets.tsv")
+    found = result.to_json()
+    json.dumps(found, allow_nan=False)
+    assert found["file"] == "pets.tsv"
+    assert found["texts"] == 4
+    assert found["metrics"]["accuracy"] == 0.75
+    assert found["confusion"] == {"labels": ["cat", "dog"], "counts": [[2, 0], [1, 1]]}
+    assert [row["label"] for row in found["per_class"]] == ["cat", "dog"]
+    assert found["per_class"][1]["recall"] == 0.5
+    assert found["unknown_labels"] == {}
+    low, high = found["intervals"]["accuracy"]
+    assert low < 0.75 < high
+    assert found["texts_per_second"] == pytest.approx(4 / found["seconds"])
+
+
+def test_the_table_for_people():
+    lines = evaluate(LinearScorer(["cat", "dog"]), ANIMALS, source="pets.tsv").to_text().split("\n")
+    assert lines[0].startswith("pets.tsv: 4 texts, ")
+    assert lines[2].split() == ["metric", "value", "95%", "interval"]
+    assert lines[3].split()[:2] == ["accuracy", "0.7500"]
+    assert "cat       0.6667  1.0000  0.8000        2" in lines
+    assert lines[-3:] == [
+        "true \\ predicted  cat  dog",
+        "cat                 2    0",
+        "dog                 1    1",
+    ]
+
+
+def test_wide_characters_keep_the_columns_straight():
+    rows = examples(("긍정", "긍정"), ("negative", "negative"))
+    text = evaluate(LinearScorer(["긍정", "negative"]), rows).to_text()
+    assert "\n긍정         1.0000" in text
+    assert "\nnegative     1.0000" in text
+
+
+def test_unknown_labels_are_counted_and_named():
+    rows = [*ANIMALS, *examples(("axolotl\x1b[2J", "a cat"), ("axolotl\x1b[2J", "a dog"))]
+    result = evaluate(LinearScorer(["cat", "dog"]), rows)
+    assert result.to_json()["unknown_labels"] == {"axolotl\x1b[2J": 2}
+    assert result.to_json()["texts_without_log_loss"] == 2
+    assert result.figures["accuracy"] == 0.5
+    text = result.to_text()
+    assert "\x1b" not in text
+    assert "not know, counted as errors: axolotl\\x1b[2J (2)" in text
+    assert "log_loss leaves out their texts: 2 of 6" in text
+
+
+def test_one_class_and_an_empty_class():
+    result = evaluate(LinearScorer(["cat", "dog", "eel"]), examples(("cat", "a cat")))
+    found = result.to_json()
+    assert found["metrics"]["accuracy"] == 1
+    assert found["metrics"]["auc"] is None
+    assert found["per_class"][2] == {
+        "label": "eel", "precision": None, "recall": None, "f1": None, "support": 0, "predicted": 0,
+    }  # fmt: skip
+    assert "auc                     -" in result.to_text()
+
+
+def test_multi_label():
+    scorer = LinearScorer(["cat", "dog"], multi_label=True, thresholds=np.array([0.5, 0.5]))
+    rows = examples(("cat dog", "cat and dog"), ("", "nothing here"), ("dog eel", "a dog"))
+    result = evaluate(scorer, rows)
+    found = result.to_json()
+    assert found["metrics"]["accuracy"] == pytest.approx(2 / 3)
+    assert found["metrics"]["micro_f1"] == pytest.approx(2 * 3 / (3 + 4))
+    assert found["unknown_labels"] == {"eel": 1}
+    assert "confusion" not in found
+    assert "log_loss leaves out" not in result.to_text()
+
+
+def test_thresholds_decide():
+    rows = examples(("cat", "a cat"))
+    half = evaluate(LinearScorer(["cat", "dog"], True), rows)
+    strict = evaluate(LinearScorer(["cat", "dog"], True, np.array([0.99, 0.99])), rows)
+    assert (half.figures["accuracy"], strict.figures["accuracy"]) == (1, 0)
+
+
+def test_many_classes_list_the_worst_confusions_only():
+    labels = [f"class{n:02}" for n in range(30)]
+    rows = [(name, name) for name in labels] + [("class03", "class07")] * 5
+    rows += [("class01", "class02")] * 2
+    text = evaluate(LinearScorer(labels), examples(*rows)).to_text()
+    assert text.split("\n")[-3:] == [
+        "most confused: true  predicted  texts",
+        "class03              class07        5",
+        "class01              class02        2",
+    ]
+
+
+def test_texts_go_through_in_chunks_that_the_observer_sees():
+    scorer, seen = LinearScorer(["cat", "dog"]), []
+    rows = (Example("cat", ("cat",), n) for n in range(CHUNK + 5))
+    result = evaluate(scorer, rows, observe=lambda chunk, p: seen.append((len(chunk), p.shape)))
+    assert seen == [(CHUNK, (CHUNK, 2)), (5, (5, 2))]
+    assert scorer.calls == [1, CHUNK, 5]
+    assert result.texts == CHUNK + 5
+
+
+def test_no_texts():
+    with pytest.raises(SrucliError, match="no texts to measure"):
+        evaluate(LinearScorer(["cat", "dog"]), [])
+
+
+def test_several_labels_for_a_model_of_one():
+    with pytest.raises(DataError, match=r"pets\.tsv:1: 2 labels, but the model gives each text"):
+        evaluate(LinearScorer(["cat", "dog"]), examples(("cat dog", "both")), source="pets.tsv")
+
+
+def test_a_model_whose_weights_are_no_numbers():
+    class Broken(LinearScorer):
+        def probabilities(self, texts):
+            return np.full((len(texts), 2), np.nan, np.float32)
+
+    with pytest.raises(SrucliError, match="gave 4 of 4 texts probabilities that are not numbers"):
+        evaluate(Broken(["cat", "dog"]), ANIMALS)
+
+
+def test_a_real_file(shared_data):
+    """Questions, scored by a bag of words that knows the class names only."""
+    rows = read_examples(shared_data / "trec" / "test.tsv.gz", DataConfig())
+    labels = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
+    result = evaluate(LinearScorer(labels), rows)
+    assert result.texts == 500
+    assert sum(row.support for row in result.per_class) == 500
+    assert 0 < result.figures["accuracy"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("plain", "plain"),
+        ("긍정 é", "긍정 é"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("left\u202eright", "left\\u202eright"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_escaped(label, shown):
+    assert escaped(label) == shown
+
+
+def test_history_of_a_run_that_was_killed(tmp_path):
+    lines = [
+        '{"step": 1, "train_loss": 2.0}',
+        '{"step": 2, "dev": {"accuracy": 0.5}}',
+        '{"step": 3',
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_history(tmp_path) == [json.loads(line) for line in lines[:2]]
+    assert read_history(tmp_path / "absent") == []
+
+
+# The command, without a run.
+
+
+def test_gates():
+    gates = command.parse_gates(["accuracy=0.9", "log_loss=0.5"])
+    assert gates == {"accuracy": 0.9, "log_loss": 0.5}
+    command.hold(gates, {"accuracy": 0.9, "log_loss": 0.5})
+    with pytest.raises(GateError) as caught:
+        command.hold(gates, {"accuracy": 0.8999, "log_loss": 0.51})
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == (
+        "--fail-under: accuracy 0.8999 is not at least 0.9; log_loss 0.5100 is not at most 0.5"
+    )
+    with pytest.raises(GateError, match="auc nan is not at least"):
+        command.hold({"auc": 0.5}, {"auc": math.nan})
+
+
+@pytest.mark.parametrize("gate", ["accuracy", "accuracy=", "accuracy=high", "accuracy=nan"])
+def test_gates_that_are_no_numbers(gate):
+    with pytest.raises(UsageError, match="write METRIC=NUMBER"):
+        command.parse_gates([gate])
+
+
+def test_mistakes_are_reported_before_anything_is_read(run_cli, tmp_path):
+    """The run and the file do not even exist: names of metrics come first."""
+    typo = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv", "--fail-under", "acuracy=0.9")
+    assert (typo.returncode, typo.stdout) == (2, "")
+    assert typo.stderr == "srucli: unknown metric 'acuracy' (did you mean 'accuracy'?)\n"
+    no_run = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv")
+    assert no_run.returncode == 66
+    assert "run: no such run; give the folder that `srucli train` printed" in no_run.stderr
+    (tmp_path / "run").mkdir()
+    no_file = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv")
+    assert no_file.returncode == 66
+    assert "f.tsv: no such file" in no_file.stderr
+    (tmp_path / "f.tsv").write_text("cat\ta cat\n")
+    folder = run_cli(
+        "eval", tmp_path / "run", tmp_path / "f.tsv", "--predictions", tmp_path / "no" / "p.tsv"
+    )
+    assert folder.returncode == 73
+    assert "p.tsv: its folder does not exist" in folder.stderr
+
+
+def test_help(run_cli):
+    shown = run_cli("eval", "--help", env={"COLUMNS": "200"})
+    assert shown.returncode == 0
+    for flag in ("--json", "--predictions", "--plots", "--fail-under", "--device", "--format"):
+        assert flag in shown.stdout
+
+
+def predictions(tmp_path, name, scorer, rows):
+    path = tmp_path / name
+    with command.replacing(path) as stream:
+        write = command.predictions_writer(stream, path, scorer, ",")
+        evaluate(scorer, rows, observe=write)
+        assert not path.exists()
+    return path.read_text(encoding="utf-8")
+
+
+def test_predictions_as_tsv(tmp_path):
+    rows = examples(("cat", "a cat"), ("dog", "tab\tand\nline cat"))
+    lines = predictions(tmp_path, "p.tsv", LinearScorer(["cat", "dog"]), rows).split("\n")
+    assert lines[0] == "line\tgold\tpredicted\tprobability\ttext"
+    line, gold, predicted, probability, text = lines[1].split("\t")
+    assert (line, gold, predicted, text) == ("1", "cat", "cat", "a cat")
+    assert 0.9 < float(probability) < 1
+    assert lines[2].split("\t")[4] == "tab\\tand\\nline cat"
+    assert lines[3:] == [""]
+
+
+def test_predictions_as_json_lines(tmp_path):
+    rows = examples(("dog", "tab\tand\nline 긍정 cat"))
+    text = predictions(tmp_path, "p.jsonl", LinearScorer(["cat", "dog"]), rows)
+    found = json.loads(text)
+    assert list(found) == ["line", "gold", "predicted", "probability", "text"]
+    assert (found["gold"], found["predicted"]) == ("dog", "cat")
+    assert found["text"] == "tab\tand\nline 긍정 cat"
+    assert "긍정" in text
+
+
+def test_predictions_of_several_labels(tmp_path):
+    scorer = LinearScorer(["cat", "dog"], multi_label=True)
+    rows = examples(("cat dog", "cat and dog"), ("", "nothing"))
+    lines = predictions(tmp_path, "p.tsv", scorer, rows).split("\n")
+    assert lines[1].split("\t")[1:3] == ["cat,dog", "cat,dog"]
+    assert len(lines[1].split("\t")[3].split(",")) == 2
+    assert lines[2].split("\t") == ["2", "", "", "", "nothing"]
+    first, second = predictions(tmp_path, "p.jsonl", scorer, rows).splitlines()
+    assert json.loads(first)["predicted"] == ["cat", "dog"]
+    assert json.loads(second)["probability"] == []
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "p.tsv"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), command.replacing(path) as stream:  # noqa: PT012
+        stream.write("half")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["p.tsv"]
+    assert path.read_text() == "old"
+    link = tmp_path / "link.tsv"
+    link.symlink_to(path)
+    with command.replacing(link) as stream:
+        stream.write("new")
+    assert link.is_symlink()
+    assert path.read_text() == "new"
+
+
+def test_devices_are_written_not_replaced():
+    with command.replacing(Path("/dev/null")) as stream:
+        stream.write("gone")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_full_disk():
+    with (
+        pytest.raises(OutputError, match=r"/dev/full: cannot be written \(No space"),
+        command.replacing(Path("/dev/full")) as stream,
+    ):
+        stream.write("x")
+
+
+CSV_RUN = DataConfig(format="csv", text="review", label="stars", encoding="cp949")
+
+
+@pytest.mark.parametrize(
+    ("trained", "file", "given", "expected"),
+    [
+        (CSV_RUN, "test.csv.gz", {}, CSV_RUN),
+        (CSV_RUN, "-", {}, CSV_RUN),
+        (CSV_RUN, "test.txt", {}, CSV_RUN),
+        (CSV_RUN, "test.jsonl", {}, DataConfig()),
+        (DataConfig(format="jsonl", text="body"), "test.tsv", {}, DataConfig()),
+        (DataConfig(format="jsonl", text="body"), "test.txt", {}, None),
+        (DataConfig(text="body"), "test.csv", {}, None),
+        (DataConfig(multi_label=True), "t.jsonl", {}, None),
+        (CSV_RUN, "t.csv", {"data.text": "body"}, CSV_RUN.model_copy(update={"text": "body"})),
+    ],
+)
+def test_files_are_read_as_the_run_was_unless_something_says_otherwise(
+    trained, file, given, expected
+):
+    assert command.data_config(trained, file, given) == (expected or trained)
+
+
+def test_a_wrong_data_flag():
+    with pytest.raises(UsageError, match=r"flags: data.format = 'xls'"):
+        command.data_config(DataConfig(), "t.tsv", {"data.format": "xls"})
+
+
+def test_data_flags_become_settings():
+    assert options.data_settings() == {}
+    found = options.data_settings(text="2", label="stars", header=False, delimiter="\\t")
+    assert found == {
+        "data.text": 2,
+        "data.label": "stars",
+        "data.header": False,
+        "data.delimiter": "\t",
+    }

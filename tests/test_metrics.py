@@ -1,0 +1,327 @@
+"""The figures against scikit-learn and against sums done by hand."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from srucli import metrics
+from srucli.errors import SrucliError, UsageError
+from srucli.metrics import METRICS, Outcome
+
+
+def single(texts=400, classes=5, seed=0, sure=1.5, dtype=np.float32):
+    """A model of `classes` classes that knows something: softmax of noise plus a bit of truth."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(classes, size=texts)
+    scores = rng.normal(size=(texts, classes))
+    scores[np.arange(texts), targets] += sure
+    exp = np.exp(scores)
+    return Outcome((exp / exp.sum(axis=1, keepdims=True)).astype(dtype), targets)
+
+
+def several(texts=400, labels=6, seed=0, thresholds=None):
+    rng = np.random.default_rng(seed)
+    targets = rng.random((texts, labels)) < np.linspace(0.05, 0.5, labels)
+    scores = rng.normal(size=(texts, labels)) - 1 + 2 * targets
+    return Outcome((1 / (1 + np.exp(-scores))).astype(np.float32), targets, thresholds)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_single_label_figures_are_those_of_scikit_learn(classes):
+    outcome = single(classes=classes, dtype=np.float64)
+    y, p, said = outcome.targets, outcome.probabilities, outcome.probabilities.argmax(axis=1)
+    ranked = p[:, 1] if classes == 2 else p
+    one_hot = np.eye(classes, dtype=int)[y]
+    expected = {
+        "accuracy": sk.accuracy_score(y, said),
+        "macro_f1": sk.f1_score(y, said, average="macro"),
+        "micro_f1": sk.f1_score(y, said, average="micro"),
+        "weighted_f1": sk.f1_score(y, said, average="weighted"),
+        "log_loss": sk.log_loss(y, p),
+        "auc": sk.roc_auc_score(y, ranked, multi_class="ovr"),
+        "average_precision": sk.average_precision_score(one_hot, p, average="macro"),
+    }
+    found = metrics.measure(outcome)
+    assert set(found) == {*expected, "calibration_error"}
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_multi_label_figures_are_those_of_scikit_learn():
+    thresholds = np.linspace(0.3, 0.6, 6)
+    outcome = several(thresholds=thresholds)
+    y, p = outcome.targets, outcome.probabilities
+    said = p >= thresholds
+    per_label = [sk.log_loss(y[:, k], p[:, k].astype(np.float64)) for k in range(6)]
+    expected = {
+        "accuracy": sk.accuracy_score(y, said),
+        "macro_f1": sk.f1_score(y, said, average="macro"),
+        "micro_f1": sk.f1_score(y, said, average="micro"),
+        "weighted_f1": sk.f1_score(y, said, average="weighted"),
+        "hamming_loss": sk.hamming_loss(y, said),
+        "log_loss": np.mean(per_label),
+        "auc": sk.roc_auc_score(y, p, average="macro"),
+        "average_precision": sk.average_precision_score(y, p, average="macro"),
+        "micro_average_precision": sk.average_precision_score(y, p, average="micro"),
+    }
+    found = metrics.measure(outcome)
+    assert set(found) == {*expected, "calibration_error"} == set(METRICS)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_per_class_and_confusion_are_those_of_scikit_learn():
+    outcome = single()
+    said = outcome.predictions
+    expected = sk.precision_recall_fscore_support(outcome.targets, said)
+    rows = metrics.per_class(outcome)
+    found = [[r.precision, r.recall, r.f1, r.support] for r in rows]
+    np.testing.assert_allclose(found, np.transpose(expected))
+    assert [r.predicted for r in rows] == np.bincount(said).tolist()
+    matrix = sk.confusion_matrix(outcome.targets, said)
+    np.testing.assert_array_equal(metrics.confusion(outcome), matrix)
+
+
+def test_multi_label_classes_are_those_of_scikit_learn():
+    outcome = several()
+    said = outcome.probabilities >= 0.5
+    expected = sk.precision_recall_fscore_support(outcome.targets, said, zero_division=np.nan)
+    found = [[r.precision, r.recall, r.f1, r.support] for r in metrics.per_class(outcome)]
+    np.testing.assert_allclose(found, np.transpose(expected))
+
+
+def test_calibration_error_by_hand():
+    # Two texts at 0.9, one right: a gap of 0.4. Two at 0.6, both right: 0.4 the other way.
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    outcome = Outcome(p, np.array([0, 1, 0, 0]))
+    assert METRICS["calibration_error"](outcome) == pytest.approx(0.4)
+    confidence, right, count = metrics.reliability(outcome)
+    assert count.tolist() == [0] * 8 + [2] + [0] * 4 + [2, 0]
+    assert confidence[[8, 13]] == pytest.approx([0.6, 0.9])
+    assert right[[8, 13]] == pytest.approx([1.0, 0.5])
+    assert np.isnan(confidence[0])
+
+
+def test_calibration_bins_take_both_ends():
+    """A bin holds its upper edge (0.2 is in the third); 0 and 1 are in the first and last."""
+    p = np.array([[0.0, 1.0, 3 / 15, 0.21]])
+    outcome = Outcome(p, np.array([[False, True, False, True]]))
+    assert np.flatnonzero(metrics.reliability(outcome)[2]).tolist() == [0, 2, 3, 14]
+
+
+def test_multi_label_calibration_error_by_hand():
+    outcome = Outcome(np.array([[0.9, 0.1]]), np.array([[True, True]]))
+    assert METRICS["calibration_error"](outcome) == pytest.approx((0.1 + 0.9) / 2)
+
+
+def test_a_label_that_the_model_does_not_know_is_a_class_it_never_predicts():
+    p = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    targets, names = metrics.encode([("a",), ("b",), ("new",)], ["a", "b"], False)
+    assert (targets.tolist(), names) == ([0, 1, 2], ["a", "b", "new"])
+    outcome = Outcome(p, targets)
+    found = metrics.measure(outcome)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    gold, said = ["a", "b", "new"], ["a", "b", "a"]
+    for average in ("macro", "micro", "weighted"):
+        expected = sk.f1_score(gold, said, average=average)
+        assert found[f"{average}_f1"] == pytest.approx(expected)
+    assert found["log_loss"] == pytest.approx(-(np.log(0.8) + np.log(0.7)) / 2)
+    # The text counts against both classes: 0.8 > 0.6 > 0.3 for a, 0.7 > 0.4 > 0.2 for b.
+    assert found["auc"] == 1.0
+    unknown = metrics.per_class(outcome)[2]
+    assert (unknown.support, unknown.predicted, unknown.recall) == (1, 0, 0.0)
+    assert np.isnan(unknown.precision)
+    assert metrics.confusion(outcome).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_only_unknown_labels():
+    outcome = Outcome(np.array([[0.8, 0.2]]), np.array([2]))
+    found = metrics.measure(outcome)
+    assert found["accuracy"] == found["macro_f1"] == 0
+    assert np.isnan([found["log_loss"], found["auc"], found["average_precision"]]).all()
+    assert np.isnan(metrics.intervals(outcome)["log_loss"]).all()
+
+
+def test_unknown_labels_of_a_multi_label_text():
+    targets, names = metrics.encode([("a", "new"), ()], ["a", "b"], True)
+    assert (targets.tolist(), names) == ([[True, False, True], [False] * 3], ["a", "b", "new"])
+    found = metrics.measure(Outcome(np.array([[0.9, 0.1], [0.2, 0.4]]), targets))
+    assert found["accuracy"] == 0.5
+    assert found["hamming_loss"] == pytest.approx(1 / 6)
+    assert found["micro_f1"] == pytest.approx(2 / 3)
+    assert found["macro_f1"] == pytest.approx((1 + 0) / 2)  # b neither occurs nor is predicted
+    assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.9, 0.8, 0.6]).mean())
+
+
+def test_one_class_in_the_file():
+    outcome = Outcome(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
+    found = metrics.measure(outcome)
+    assert found["accuracy"] == found["macro_f1"] == 1
+    assert np.isnan(found["auc"])
+    empty = metrics.per_class(outcome)[1]
+    assert empty.support == empty.predicted == 0
+    assert np.isnan([empty.precision, empty.recall, empty.f1]).all()
+
+
+def test_ranking_figures_go_over_the_classes_that_are_present():
+    outcome = single(classes=3)
+    wider = np.pad(outcome.probabilities, ((0, 0), (0, 1)))
+    for name in ("auc", "average_precision"):
+        assert METRICS[name](Outcome(wider, outcome.targets)) == METRICS[name](outcome)
+
+
+def test_ranking_figures_leave_out_a_label_that_every_text_has():
+    outcome = several(labels=3)
+    everywhere = np.hstack([outcome.targets, np.ones((400, 1), bool)])
+    wider = np.pad(outcome.probabilities, ((0, 0), (0, 1)), constant_values=0.9)
+    for name in ("auc", "average_precision"):
+        assert METRICS[name](Outcome(wider, everywhere)) == METRICS[name](outcome)
+
+
+def test_a_probability_at_the_threshold_is_a_yes():
+    p = np.array([[0.5, 0.4], [0.7, 0.6]])
+    assert metrics.decide(p, None, True).tolist() == [[True, False], [True, True]]
+    cuts = np.array([0.7, 0.5])
+    assert metrics.decide(p, cuts, True).tolist() == [[False, False], [True, True]]
+    assert metrics.decide(p, None, False).tolist() == [0, 0]
+
+
+def test_texts_without_labels_and_without_predictions():
+    found = metrics.measure(Outcome(np.full((3, 2), 0.1), np.zeros((3, 2), bool)))
+    assert (found["accuracy"], found["hamming_loss"]) == (1, 0)
+    undefined = ("macro_f1", "micro_f1", "weighted_f1", "auc", "micro_average_precision")
+    assert np.isnan([found[name] for name in undefined]).all()
+
+
+def test_log_loss_of_a_wrong_certainty_is_finite():
+    outcome = Outcome(np.array([[1.0, 0.0]], dtype=np.float32), np.array([1]))
+    assert METRICS["log_loss"](outcome) == pytest.approx(-np.log(np.finfo(np.float32).eps))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_probabilities_that_are_no_numbers(bad):
+    p = np.array([[0.5, 0.5], [bad, 0.5], [0.5, bad]])
+    with pytest.raises(SrucliError, match="gave 2 of 3 texts probabilities that are not numbers"):
+        Outcome(p, np.array([0, 1, 1]))
+
+
+def test_nothing_to_measure():
+    with pytest.raises(SrucliError, match="no texts to measure"):
+        Outcome(np.empty((0, 2)), np.empty(0, np.int64))
+
+
+@pytest.mark.parametrize("outcome", [single(), several()], ids=["single", "several"])
+def test_every_metric_knows_which_way_is_better(outcome):
+    """A model that knows the truth beats one that guesses, in the direction the row says."""
+    perfect = Outcome(outcome.truth.astype(np.float32), outcome.targets)
+    for name, value in metrics.measure(outcome).items():
+        best = METRICS[name](perfect)
+        assert (best > value) == METRICS[name].larger_is_better, name
+        assert best != value
+
+
+def test_metric_named():
+    assert metrics.metric_named("accuracy") is METRICS["accuracy"]
+    with pytest.raises(UsageError, match=r"'acuracy' \(did you mean 'accuracy'"):
+        metrics.metric_named("acuracy")
+    assert metrics.metric_named("hamming_loss", multi_label=True)
+    with pytest.raises(UsageError, match="'hamming_loss' needs a model that gives several labels"):
+        metrics.metric_named("hamming_loss", multi_label=False)
+
+
+def resampled(outcome, rows):
+    return Outcome(outcome.probabilities[rows], outcome.targets[rows], outcome.thresholds)
+
+
+@pytest.mark.parametrize("outcome", [single(150), several(150, 3)], ids=["single", "several"])
+def test_intervals_are_those_of_drawing_texts_one_by_one(outcome):
+    """The matrix product against the definition: draw texts, compute the figure again."""
+    rng = np.random.default_rng(1)
+    draws = [resampled(outcome, rng.integers(150, size=150)) for _ in range(300)]
+    found = metrics.intervals(outcome, resamples=4000)
+    assert {"accuracy", "macro_f1", "log_loss"} <= set(found)
+    for name, (low, high) in found.items():
+        values = [METRICS[name](draw) for draw in draws]
+        width = high - low
+        expected = np.quantile(values, [0.025, 0.975])
+        assert [low, high] == pytest.approx(expected, abs=0.2 * width), name
+        assert low < METRICS[name](outcome) < high, name
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """95% intervals of the accuracy of a model that is right 7 times in 10."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for trial in range(200):
+        right = rng.random(300) < 0.7
+        p = np.where(right[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
+        outcome = Outcome(p, np.zeros(300, np.int64))
+        low, high = metrics.intervals(outcome, seed=trial)["accuracy"]
+        held += low <= 0.7 <= high
+    assert 0.90 <= held / 200 <= 0.99
+
+
+def test_intervals_are_repeatable_and_quick():
+    outcome = single(10_000, 77, sure=4)
+    start = time.process_time()
+    first = metrics.intervals(outcome)
+    assert time.process_time() - start < 3
+    assert first == metrics.intervals(outcome)
+    assert first != metrics.intervals(outcome, seed=1)
+
+
+def calibrated_labels(texts, seed):
+    """20 labels from common to rare, their scores shifted so that 0.5 suits none of the rare."""
+    rng = np.random.default_rng(seed)
+    targets = rng.random((texts, 20)) < np.geomspace(0.3, 0.004, 20)
+    scores = 2.2 * targets + rng.normal(size=targets.shape) - np.linspace(1.5, 4, 20)
+    return 1 / (1 + np.exp(-scores)), targets
+
+
+def test_chosen_thresholds_serve_texts_they_were_not_chosen_on():
+    def macro_f1(thresholds):
+        return METRICS["macro_f1"](Outcome(*calibrated_labels(20_000, 1), thresholds))
+
+    dev_p, dev_y = calibrated_labels(1_000, 0)
+    chosen = metrics.choose_thresholds(dev_p, dev_y)
+    assert chosen.shape == (20,)
+    grid = np.linspace(0.01, 0.99, 99)
+    said = dev_p >= grid[:, None, None]
+    f1 = 2 * (said & dev_y).sum(axis=1) / (said.sum(axis=1) + dev_y.sum(axis=0))
+    best_for_dev = grid[f1.argmax(axis=0)]
+    assert macro_f1(chosen) > macro_f1(best_for_dev) + 0.005
+    assert macro_f1(chosen) > macro_f1(None) + 0.1
+
+
+def test_thresholds_of_a_common_label_are_its_own():
+    rng = np.random.default_rng(0)
+    y = rng.random((5_000, 2)) < 0.3
+    p = np.where(y, [0.9, 0.30], [0.6, 0.05])
+    low, high = metrics.choose_thresholds(p, y)[::-1]
+    assert 0.05 < low <= 0.30
+    assert 0.6 < high <= 0.9
+
+
+def test_one_text_does_not_decide_the_threshold_of_its_label():
+    p, y = calibrated_labels(2_000, 0)
+    y[:, 7] = False
+    p[0, 7], y[0, 7] = 0.999, True
+    p[1:, 7] = p[1:, 7].clip(max=0.99)  # alone, the label would ask for 0.99
+    chosen = metrics.choose_thresholds(p, y)
+    assert chosen[7] < 0.6
+
+
+def test_a_label_without_texts_takes_the_threshold_of_the_others():
+    p, y = calibrated_labels(2_000, 0)
+    y[:, 7] = False
+    chosen = metrics.choose_thresholds(p, y)
+    assert chosen.min() <= chosen[7] <= chosen.max()
+
+
+def test_thresholds_without_any_label_are_one_half():
+    chosen = metrics.choose_thresholds(np.full((10, 3), 0.2), np.zeros((10, 3), bool))
+    assert chosen == pytest.approx([0.5] * 3, abs=0.02)

@@ -1,0 +1,307 @@
+"""The network: every encoder through the same problems; poolings and n-grams by plain loops."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from srucli.config import ModelConfig
+from srucli.errors import UsageError
+from srucli.model import (
+    ACTIVATIONS,
+    ENCODERS,
+    Classifier,
+    Pooling,
+    check,
+    hashed_ngrams,
+    ngram_sums,
+    text_of_rows,
+)
+from srucli.sru import SRULayer, SRUStack, text_mask
+
+SMALL = {"embedding_size": 8, "hidden": 6, "wide_buckets": 64, "wide_size": 4, "head_hidden": 5}
+LENGTHS = [3, 0, 1, 7, 2, 0]
+encoders = pytest.mark.parametrize("encoder", ENCODERS)
+
+
+def offsets_of(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+
+
+def batch(lengths: list[int], vocab: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(vocab, (sum(lengths),), generator=generator), offsets_of(lengths)
+
+
+def small(classes: int = 3, **settings: object) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(ModelConfig.model_validate(SMALL | settings), 20, classes)
+
+
+@encoders
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_logits_of_a_text_do_not_depend_on_its_batch(encoder: str, bidirectional: bool) -> None:
+    pooling = ("max", "mean", "last", "attention")
+    model = small(encoder=encoder, pooling=pooling, bidirectional=bidirectional).eval()
+    tokens, offsets = batch(LENGTHS)
+    together = model(tokens, offsets)
+    assert together.shape == (6, 3)
+    assert together.dtype == torch.float32
+    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        alone = model(tokens[start:stop], offsets_of([stop - start]))
+        torch.testing.assert_close(alone[0], together[text], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(together[1], together[5])
+
+
+@encoders
+@pytest.mark.parametrize("lengths", [[0], [0, 0], [1], [1, 1]])
+def test_batches_of_next_to_nothing_train(encoder: str, lengths: list[int]) -> None:
+    model = small(encoder=encoder, pooling=("max", "mean", "last", "attention"))
+    logits = model(*batch(lengths))
+    assert logits.shape == (len(lengths), 3)
+    logits.sum().backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(bool(grad.isfinite().all()) for grad in [logits, *grads])
+
+
+@encoders
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_gradients_reach_every_parameter(encoder: str, head: str) -> None:
+    kinds = ("max", "mean", "attention") if encoder in ("cnn", "bag") else ("last", "attention")
+    model = small(encoder=encoder, head=head, head_activation="tanh", pooling=kinds).eval()
+    (model(*batch([5, 3, 9])) * torch.randn(3, 3)).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+
+
+@encoders
+def test_the_loss_falls(encoder: str) -> None:
+    """The question is which half of the vocabulary a text's pieces come from."""
+    model = small(2, encoder=encoder, dropout=0.1, word_dropout=0.1)
+    targets = torch.arange(32) % 2
+    tokens, offsets = batch([4] * 32, vocab=10)
+    tokens += 10 * targets.repeat_interleave(4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    losses = []
+    for _ in range(20):
+        loss = torch.nn.functional.cross_entropy(model(tokens, offsets), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+
+
+def test_an_unknown_encoder_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"unknown encoder 'lsmt' \(did you mean 'lstm'\?\)"):
+        check(ModelConfig(encoder="lsmt"))
+
+
+def test_without_the_wide_branch_and_its_dropout() -> None:
+    model = small(wide=False, head="mlp").eval()
+    assert not any(name.startswith("wide") for name, _ in model.named_parameters())
+    assert model(*batch(LENGTHS)).shape == (6, 3)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_head_is_linear_or_has_one_hidden_layer(activation: str) -> None:
+    pooled = torch.randn(4, 36, generator=torch.Generator().manual_seed(1))
+    linear = small(head="linear").head
+    torch.testing.assert_close(linear(pooled), pooled @ linear.weight.T + linear.bias)
+    head = small(head="mlp", head_activation=activation).head.eval()
+    first, _, _, second = head
+    hidden = ACTIVATIONS[activation]()(pooled @ first.weight.T + first.bias)
+    torch.testing.assert_close(head(pooled), hidden @ second.weight.T + second.bias)
+
+
+def test_dropout_works_in_training_only() -> None:
+    model = small(dropout=0.5, word_dropout=0.5)
+    inputs = batch([6, 5])
+    assert not torch.equal(model(*inputs), model(*inputs))
+    model.eval()
+    assert torch.equal(model(*inputs), model(*inputs))
+
+
+# --- pooling -----------------------------------------------------------------------------------
+
+
+def plain_pooling(pooling: Pooling, states: Tensor, last: Tensor, offsets: Tensor) -> Tensor:
+    rows = []
+    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        own, parts = states[start:stop], []
+        for kind in pooling.kinds:
+            if kind == "last":
+                parts.append(last[text])
+            elif start == stop:
+                parts.append(torch.zeros(states.shape[1]))
+            elif kind == "attention":
+                assert pooling.score is not None
+                weights = (torch.tanh(own) @ pooling.score.weight[0]).softmax(dim=0)
+                parts.append((weights[:, None] * own).sum(dim=0))
+            else:
+                parts.append(own.amax(dim=0) if kind == "max" else own.mean(dim=0))
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [("last",), ("mean",), ("max",), ("attention",), ("attention", "max", "last", "mean", "max")],
+)
+def test_pooling_against_a_plain_loop(kinds: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    pooling = Pooling(kinds, 5)
+    offsets = offsets_of(LENGTHS)
+    states = torch.randn(sum(LENGTHS), 5, requires_grad=True)
+    last = torch.randn(len(LENGTHS), 5)
+    found, wanted = (
+        function(states, last, offsets)
+        for function in (pooling, lambda *given: plain_pooling(pooling, *given))
+    )
+    assert found.shape == (len(LENGTHS), pooling.output_size)
+    torch.testing.assert_close(found, wanted)
+    if kinds != ("last",):
+        weights = torch.randn_like(found)
+        slopes = (
+            torch.autograd.grad((result * weights).sum(), states)[0] for result in (found, wanted)
+        )
+        torch.testing.assert_close(*slopes)
+
+
+def test_attention_bears_large_scores() -> None:
+    pooling = Pooling(("attention",), 2)
+    with torch.no_grad():
+        assert pooling.score is not None
+        pooling.score.weight.fill_(500.0)
+    states = torch.tensor([[3.0, 3.0], [-3.0, -3.0], [-4.0, -4.0]])
+    found = pooling(states, torch.zeros(2, 2), torch.tensor([0, 2, 3]))
+    torch.testing.assert_close(found, torch.tensor([[3.0, 3.0], [-4.0, -4.0]]))
+
+
+# --- n-grams -----------------------------------------------------------------------------------
+
+
+def plain_bucket(gram: list[int], buckets: int) -> int:
+    """The hash of pieces from the last to the first."""
+    value = 0
+    for piece in reversed(gram):
+        value = (value + piece + 1) * 0x9E3779B1 % 2**32
+    return ((value ^ (value >> 15)) * 0x85EBCA77 % 2**32 >> 8) % buckets
+
+
+@pytest.mark.parametrize("longest", [1, 3, 5])
+def test_ngrams_against_a_plain_loop_and_within_their_text(longest: int) -> None:
+    tokens, offsets = batch(LENGTHS, vocab=10_000)
+    found = hashed_ngrams(tokens, offsets, longest, 997)
+    wanted = []
+    for start, stop in pairwise(offsets.tolist()):
+        text = tokens[start:stop].tolist()
+        for end in range(len(text)):
+            wanted.append(
+                [
+                    plain_bucket(text[end - n : end + 1], 997) if end >= n else -1
+                    for n in range(longest)
+                ]
+            )
+    assert found.tolist() == wanted
+
+
+def test_ngrams_spread_over_the_buckets() -> None:
+    grams = hashed_ngrams(torch.arange(30_000), torch.tensor([0, 30_000]), 2, 4096)
+    for column in grams.T:
+        counts = torch.bincount(column[column >= 0], minlength=4096).float()
+        assert float(counts.var() / counts.mean()) < 1.3
+
+
+def test_ngram_sums_against_a_plain_loop() -> None:
+    tokens, offsets = batch(LENGTHS)
+    grams = hashed_ngrams(tokens, offsets, 3, 50)
+    table = torch.nn.Embedding(50, 4)
+    found = ngram_sums(table, grams, offsets)
+    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        rows = [table.weight[bucket] for bucket in grams[start:stop].flatten() if bucket >= 0]
+        wanted = torch.stack(rows).sum(dim=0) if rows else torch.zeros(4)
+        torch.testing.assert_close(found[text], wanted)
+
+
+def test_the_text_of_each_row() -> None:
+    assert text_of_rows(offsets_of([2, 0, 3]), 5).tolist() == [0, 0, 2, 2, 2]
+
+
+# --- SRU layers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [0.0, -3.0])
+@pytest.mark.parametrize(("size", "planes"), [(400, 3), (300, 4)])
+def test_weights_start_as_section_3_2_of_the_paper_says(
+    size: int, planes: int, bias: float
+) -> None:
+    torch.manual_seed(0)
+    layer = SRULayer(size, 200, highway_bias=bias)
+    alpha = math.sqrt(1 + 2 * math.exp(bias))
+    assert layer.planes == planes
+    assert layer.alpha == pytest.approx(alpha)
+    weights = layer.weight.detach().view(planes, 400, size)
+    variances = [1 / size, 0.5 / size, 0.5 / size, alpha**2 / size]
+    for plane, variance in zip(weights, variances, strict=False):
+        assert float(plane.var()) == pytest.approx(variance, rel=0.02)
+        assert float(plane.abs().max()) <= math.sqrt(3 * variance) * (1 + 1e-5)
+        assert abs(float(plane.mean())) < 0.01 * math.sqrt(variance) * 3
+    assert float(layer.v.detach().var()) == pytest.approx(0.5 / 400, rel=0.15)
+    assert layer.bias[0].eq(0).all()
+    assert layer.bias[1].eq(bias).all()
+
+
+@pytest.mark.parametrize("size", [6, 12])
+def test_reversing_the_texts_swaps_the_directions(size: int) -> None:
+    torch.manual_seed(0)
+    layer = SRULayer(size, 6, activation="tanh", highway_bias=-1.0)
+    swapped = SRULayer(size, 6, activation="tanh", highway_bias=-1.0)
+    swap = [*range(6, 12), *range(6)]
+    with torch.no_grad():
+        weight = layer.weight.view(layer.planes, 12, size)[:, swap]
+        if size == 12:  # the highway copies the input's units, so they are swapped as well
+            weight = weight[:, :, swap]
+        swapped.weight.copy_(weight.reshape(-1, size))
+        swapped.v.copy_(layer.v[:, swap])
+        swapped.bias.copy_(layer.bias[:, swap])
+    offsets = offsets_of(LENGTHS)
+    x = torch.randn(sum(LENGTHS), size)
+    backwards = torch.cat([torch.arange(b - 1, a - 1, -1) for a, b in pairwise(offsets.tolist())])
+    turned = x[backwards] if size == 6 else x[backwards][:, swap]
+    h, last = layer(x, offsets)
+    other_h, other_last = swapped(turned, offsets)
+    torch.testing.assert_close(other_h[backwards][:, swap], h)
+    torch.testing.assert_close(other_last[:, swap], last)
+
+
+def test_a_one_way_layer_does_not_look_ahead() -> None:
+    torch.manual_seed(0)
+    stack = SRUStack(5, 7, 2, bidirectional=False)
+    assert stack.output_size == 7
+    x, changed = torch.randn(6, 5), torch.randn(6, 5)
+    changed[:4] = x[:4]
+    offsets = torch.tensor([0, 6])
+    h, last = stack(x, offsets)
+    other, _ = stack(changed, offsets)
+    torch.testing.assert_close(h[:4], other[:4])
+    assert not torch.allclose(h[4:], other[4:])
+    assert last.shape == (1, 7)
+
+
+def test_dropout_between_layers_is_one_mask_a_text() -> None:
+    mask = text_mask(torch.zeros(1), 4, 1000, 0.25)
+    assert mask.shape == (4, 1000)
+    assert mask.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert float(mask.mean()) == pytest.approx(1.0, abs=0.05)
+    torch.manual_seed(0)
+    stack = SRUStack(8, 4, 2, dropout=0.5)
+    x, offsets = torch.randn(5, 8), torch.tensor([0, 5])
+    assert not torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])
+    stack.eval()
+    assert torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])

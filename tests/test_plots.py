@@ -1,0 +1,127 @@
+"""Pictures: that they are drawn, that they hold what they must, that no label can break them."""
+
+from __future__ import annotations
+
+import warnings
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from srucli import plots
+from srucli.data import Example
+from srucli.errors import OutputError
+from srucli.evaluate import evaluate
+
+HISTORY = [
+    {"step": 10, "epoch": 1, "train_loss": 0.9, "dev": {"accuracy": 0.5, "log_loss": 0.8}},
+    {"step": 20, "epoch": 2, "train_loss": 0.7, "dev": {"accuracy": 0.6, "log_loss": None}},
+    {"step": 30, "event": "saved"},
+]
+
+
+class Table:
+    """Probabilities that are written in the texts."""
+
+    def __init__(self, labels, multi_label=False):
+        self.labels, self.multi_label, self.thresholds = labels, multi_label, None
+
+    def probabilities(self, texts):
+        return np.array([[float(word) for word in text.split()] for text in texts], np.float32)
+
+
+def evaluation(labels, rows=300, multi_label=False, seed=0):
+    rng = np.random.default_rng(seed)
+    found = rng.dirichlet(np.full(len(labels), 0.2), size=rows)
+    gold = [labels[rng.choice(len(labels), p=p)] for p in found]
+    texts = [" ".join(map(str, p)) for p in found]
+    examples = (Example(t, (g,), n) for n, (t, g) in enumerate(zip(texts, gold, strict=True), 1))
+    return evaluate(Table(labels, multi_label), examples)
+
+
+def texts_of(svg):
+    return [node.text for node in ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_every_picture_as_png_and_svg(tmp_path):
+    paths = plots.draw(evaluation(["cat", "dog", "eel"]), HISTORY, tmp_path)
+    names = {"reliability", "learning", "confusion"}
+    assert {path.name for path in paths} == {f"{n}.{end}" for n in names for end in ("png", "svg")}
+    assert set(tmp_path.iterdir()) == set(paths)
+    assert all(is_png(path) for path in paths if path.suffix == ".png")
+    assert {"cat", "dog", "eel", "predicted"} <= set(texts_of(tmp_path / "confusion.svg"))
+    assert {"train_loss", "dev accuracy"} <= set(texts_of(tmp_path / "learning.svg"))
+
+
+def test_labels_of_any_script_and_of_no_good_will(tmp_path):
+    """Hangul stays Hangul in the SVG; `$` is no formula, an escape code no code, `<` no tag."""
+    labels = ["긍정", "$\\frac{$", "\x1b[31mred", "<b>&", "한" * 80]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.draw(evaluation(labels), [], tmp_path)
+    found = texts_of(tmp_path / "confusion.svg")
+    assert {"긍정", "$\\frac{$", "\\x1b[31mred", "<b>&", "한" * 27 + "…"} <= set(found)
+
+
+def test_cells_are_counts_coloured_by_the_share_of_their_row():
+    result = evaluation(["cat", "dog"])
+    axes = plots.confusion_figure(result).axes[0]
+    counts = np.array(result.to_json()["confusion"]["counts"])
+    assert {text.get_text() for text in axes.texts} == {str(n) for n in counts.ravel() if n}
+    shares = axes.images[0].get_array()
+    np.testing.assert_allclose(shares, counts / counts.sum(axis=1, keepdims=True))
+
+
+def test_a_hundred_classes_have_a_label_each_and_more_show_the_worst():
+    axes = plots.confusion_figure(evaluation([f"c{n}" for n in range(100)])).axes[0]
+    assert len(axes.get_yticklabels()) == 100
+    assert not axes.texts
+    result = evaluation([f"c{n}" for n in range(130)], rows=50)
+    axes = plots.confusion_figure(result).axes[0]
+    assert len(axes.get_yticklabels()) == 100
+    assert axes.get_title() == "Confusion matrix: the 100 of 130 classes with the most mistakes"
+    counts = np.array(result.to_json()["confusion"]["counts"])
+    wrong = (counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()).nonzero()[0]
+    assert {f"c{n}" for n in wrong} <= {label.get_text() for label in axes.get_yticklabels()}
+
+
+def test_the_reliability_of_a_calibrated_model_is_the_diagonal():
+    figure = plots.reliability_figure(evaluation(["cat", "dog"], rows=20_000))
+    sure, right = figure.axes[0].lines[1].get_data()
+    assert len(sure) == 8  # of two classes the likelier has at least one half
+    np.testing.assert_allclose(right, sure, atol=0.06)
+    assert sum(bar.get_height() for bar in figure.axes[1].patches) == 20_000
+
+
+def test_several_labels_have_no_confusion_matrix(tmp_path):
+    paths = plots.draw(evaluation(["cat", "dog"], multi_label=True), HISTORY, tmp_path)
+    assert {path.stem for path in paths} == {"reliability", "learning"}
+
+
+def test_a_learning_curve_draws_what_there_is():
+    losses, figures = plots.learning_figure(HISTORY).axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
+    assert drawn == {"train_loss": [[10, 0.9], [20, 0.7]], "dev log_loss": [[10, 0.8]]}
+    assert [line.get_label() for line in figures.lines] == ["dev accuracy"]
+    assert len(plots.learning_figure([*HISTORY[:1], {"dev": 3}]).axes) == 2
+    assert len(plots.learning_figure([{"step": 1, "train_loss": 1}]).axes) == 1
+    assert plots.learning_figure([]) is None
+    assert plots.learning_figure([{"step": 1}]) is None
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "reliability.png").mkdir()
+    with pytest.raises(OutputError, match="reliability: cannot be written"):
+        plots.draw(evaluation(["cat", "dog"]), [], tmp_path)
+
+
+def test_pictures_are_repeatable(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        plots.draw(evaluation(["cat", "dog"]), [], tmp_path / folder)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name

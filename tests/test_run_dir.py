@@ -1,0 +1,318 @@
+"""A run's folder: written whole or not at all, and what is said of one that is damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Tiny
+
+from srucli.config import Config
+from srucli.errors import DataError, InputMissingError, OutputError
+from srucli.files import write_atomic
+from srucli.predict import Predictor
+from srucli.run_dir import Checkpoint, RunDir
+
+WEIGHTS = {"w": torch.arange(6.0).view(2, 3).T}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def test_an_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_atomic({file: b"old"})
+    write_atomic({file: b"new"})
+    assert file.read_bytes() == b"new"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.json"
+    write_atomic({file: b"old"})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"a\.json: cannot be written \(No space left on device"):
+        write_atomic({file: b"new"})
+    assert file.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_an_interrupted_write_leaves_nothing_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic({tmp_path / "a.json": b"new"})
+    assert names(tmp_path) == []
+
+
+def test_writing_where_there_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in ("none", "file"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            write_atomic({tmp_path / folder / "x": b""})
+
+
+# --- the folder --------------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    RunDir.check_free(run)
+    run.mkdir()
+    RunDir.check_free(run)
+    (run / "mine").write_text("")
+    with pytest.raises(OutputError, match="run: exists already; choose another -o, or add --force"):
+        RunDir.check_free(run)
+    with pytest.raises(OutputError, match="holds no run, so --force does not empty it"):
+        RunDir.check_free(run, force=True)
+    (run / "run.json").write_text("{}")
+    RunDir.check_free(run, force=True)
+    assert names(run) == ["mine", "run.json"]
+
+
+def test_force_empties_a_former_run_but_follows_no_link(tmp_path: Path) -> None:
+    outside, run = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    (outside / "mine").write_text("")
+    (run / "checkpoints" / "step-1").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    (run / "link").symlink_to(outside)
+    alias = tmp_path / "alias"
+    alias.symlink_to(run)
+    with RunDir.create(alias, force=True):
+        assert names(run) == ["checkpoints"]
+        assert names(run / "checkpoints") == []
+    assert names(outside) == ["mine"]
+
+
+@pytest.mark.parametrize("path", ["file", "file/run", "file/a/run", "broken"])
+def test_a_place_that_cannot_hold_a_folder(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").symlink_to(tmp_path / "none")
+    with pytest.raises(OutputError, match="is no folder; choose another -o"):
+        RunDir.check_free(tmp_path / path)
+
+
+def test_a_place_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(OutputError, match="no permission to write there"):
+        RunDir.check_free(tmp_path / "a" / "b")
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    if not os.access("/proc", os.W_OK):
+        pytest.skip("/proc looks unwritable, so this user never gets as far as making a folder")
+    with (
+        pytest.raises(OutputError, match=r"/proc/run: cannot be made"),
+        RunDir.create(Path("/proc/run")),
+    ):
+        pass
+
+
+def test_a_failure_before_any_weights_leaves_no_folder(tmp_path: Path) -> None:
+    def fail() -> None:
+        with RunDir.create(tmp_path / "a" / "run") as run:
+            run.write("config.yaml", b"")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert names(tmp_path / "a") == []
+
+
+def test_a_failure_after_some_weights_keeps_them(tmp_path: Path) -> None:
+    def fail() -> None:
+        with RunDir.create(tmp_path / "run") as run:
+            run.save(3, WEIGHTS, {}, {"last"})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    run = RunDir(tmp_path / "run")
+    assert torch.equal(run.checkpoint("last").weights["w"], WEIGHTS["w"])
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    (tmp_path / "checkpoints").mkdir()
+    return RunDir(tmp_path)
+
+
+def test_pointers_move_and_what_nobody_points_at_goes(run: RunDir) -> None:
+    kept = run.path / "checkpoints"
+    run.save(1, WEIGHTS, {"epoch": 1}, {"last", "best"})
+    assert names(kept) == ["step-1"]
+    run.save(2, {"w": torch.ones(1)}, {"epoch": 2}, {"last"})
+    assert names(kept) == ["step-1", "step-2"]
+    run.save(3, {"w": torch.ones(1)}, {"epoch": 3}, {"last"})
+    assert names(kept) == ["step-1", "step-3"]
+    assert run.checkpoint("best").state == {"step": 1, "epoch": 1}
+    assert torch.equal(run.checkpoint("best").weights["w"], WEIGHTS["w"])
+    assert run.checkpoint("last").state == {"step": 3, "epoch": 3}
+    run.save(4, WEIGHTS, {}, {"best", "last"})
+    assert names(kept) == ["step-4"]
+    assert (run.path / "last").read_bytes() == b"step-4\n"
+
+
+def test_a_failed_checkpoint_keeps_the_one_before(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.save(1, WEIGHTS, {"epoch": 1}, {"last"})
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:  # the weights and their folder are written; now comes state.json
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        run.save(2, WEIGHTS, {"epoch": 2}, {"last"})
+    assert names(run.path / "checkpoints") == ["step-1"]
+    assert run.checkpoint("last").state["epoch"] == 1
+
+
+@pytest.mark.parametrize("pointer", [b"", b"step-", b"../x", b"step-1/..", b"\xff\xfe", b"step--1"])
+def test_a_damaged_pointer(run: RunDir, pointer: bytes) -> None:
+    (run.path / "last").write_bytes(pointer)
+    with pytest.raises(DataError, match=r"last: .* names no checkpoint; copy the run again"):
+        run.checkpoint("last")
+
+
+def test_damaged_checkpoints(run: RunDir) -> None:
+    run.save(1, WEIGHTS, {}, {"last"})
+    folder = run.path / "checkpoints" / "step-1"
+    whole = (folder / "model.safetensors").read_bytes()
+    for damaged in (whole[:-1], whole[:4], b"", b"\xff" * 99):
+        (folder / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"model\.safetensors: damaged .*; copy the run again"):
+            run.checkpoint("last")
+    (folder / "model.safetensors").write_bytes(whole)
+    for damaged in (b"", b'{"a":', b"\xff", b"[1]", b"[" * 10_000):
+        (folder / "state.json").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"state\.json: no.* JSON.*; copy the run again"):
+            run.checkpoint("last")
+    (folder / "state.json").unlink()
+    with pytest.raises(InputMissingError, match=r"state\.json: No such file"):
+        run.checkpoint("last")
+
+
+def test_thresholds_are_one_number_for_each_class() -> None:
+    assert Checkpoint({}, {}).thresholds(2, "run") is None
+    found = Checkpoint({}, {"thresholds": [0.25, 1]}).thresholds(2, "run")
+    assert found is not None
+    assert found.tolist() == [0.25, 1.0]
+    for damaged in ([0.5], [0.5, "x"], "ab", {"a": 1, "b": 2}):
+        with pytest.raises(DataError, match=r"thresholds in state\.json are not 2 numbers"):
+            Checkpoint({}, {"thresholds": damaged}).thresholds(2, "run")
+
+
+def test_metrics_are_one_json_line_each(run: RunDir) -> None:
+    run.add_metrics({"epoch": 1, "dev": {"accuracy": None}})
+    run.add_metrics({"epoch": 2, "name": "긍정"})
+    lines = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    (run.path / "metrics.jsonl").unlink()
+    (run.path / "metrics.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"metrics\.jsonl: cannot be written"):
+        run.add_metrics({})
+
+
+# --- a trained run -----------------------------------------------------------------------------
+
+
+def test_what_a_trained_run_holds(tiny: Tiny) -> None:
+    assert names(tiny.run) == [
+        "README.md",
+        "best",
+        "checkpoints",
+        "config.yaml",
+        "labels.json",
+        "last",
+        "metrics.jsonl",
+        "run.json",
+        "tokenizer.model",
+    ]
+    run = RunDir.open(tiny.run)
+    assert run.labels() == list(tiny.labels)
+    assert run.config().model.hidden == 16
+    assert run.facts()["data"]["texts"] + run.facts()["data"]["dev_texts"] == tiny.texts
+    assert set(names(tiny.run / "checkpoints")) == {
+        (tiny.run / which).read_text().strip() for which in ("best", "last")
+    }
+    for folder in (tiny.run / "checkpoints").iterdir():
+        assert names(folder) == ["model.safetensors", "state.json"]
+
+
+@pytest.fixture
+def copy(tiny: Tiny, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny.run, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("version", [2, 99, "1", None, 1.5])
+def test_a_newer_format_is_refused(copy: Path, version: object) -> None:
+    facts = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(facts | {"format_version": version}))
+    with pytest.raises(DataError, match=r"run\.json: format version .*reads up to 1; upgrade"):
+        RunDir.open(copy)
+
+
+@pytest.mark.parametrize("name", ["run.json", "labels.json"])
+@pytest.mark.parametrize("damaged", [b"", b"{", b"\xff", b"3"])
+def test_damaged_json(copy: Path, name: str, damaged: bytes) -> None:
+    (copy / name).write_bytes(damaged)
+    with pytest.raises(DataError, match=f"{name}: no.*; copy"):
+        RunDir.open(copy).labels()
+
+
+def test_folders_that_are_no_runs(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match="no such run folder"):
+        RunDir.open(tmp_path / "none")
+    with pytest.raises(InputMissingError, match=r"not a run folder: it has no run\.json"):
+        RunDir.open(tmp_path)
+    (copy / "last").unlink()
+    with pytest.raises(InputMissingError, match="has saved no weights yet"):
+        RunDir.open(copy)
+
+
+def test_parts_of_different_runs_do_not_fit(copy: Path) -> None:
+    (copy / "labels.json").write_text('["a", "b", "c", "d"]')
+    with pytest.raises(DataError, match=r"weights do not fit config\.yaml; copy the run again"):
+        Predictor.load(copy)
+
+
+def test_a_run_whose_tokenizer_is_none(copy: Path) -> None:
+    (copy / "tokenizer.model").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"tokenizer\.model: "):
+        Predictor.load(copy)
+
+
+def test_a_run_directory_writes_what_it_reads(tiny: Tiny, tmp_path: Path) -> None:
+    source = RunDir.open(tiny.run)
+    with RunDir.create(tmp_path / "run") as run:
+        run.begin(Config(), source.tokenizer(), ["a", "b"], {"parameters": 3})
+        assert run.config() == Config()
+        assert run.labels() == ["a", "b"]
+        assert run.tokenizer().model_bytes == source.tokenizer().model_bytes
+        assert run.facts()["parameters"] == 3
+        run.save(1, WEIGHTS, {}, {"last"})
