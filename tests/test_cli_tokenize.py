@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import select
 import signal
 import subprocess
@@ -146,7 +147,10 @@ def children(pid: int) -> list[str]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_training_can_be_stopped(tmp_path: Path, how: signal.Signals) -> None:
-    (tmp_path / "a.txt").write_text("".join(line + "\n" for line in made_up_lines(60_000)))
+    # Words that never come twice: over a minute of SentencePiece.
+    draw = random.Random(0)
+    words = ("".join(draw.choices("abcdefghij", k=20)) for _ in range(300_000))
+    (tmp_path / "a.txt").write_text("\n".join(words))
     options = ("--vocab-size", 100, "--num-sub-iterations", 10)
     parent = start("tokenize", tmp_path / "a.txt", "-o", tmp_path / "m", *options)
     deadline = time.monotonic() + 60
