@@ -23,6 +23,7 @@ Positive = Annotated[int, Field(ge=1)]
 PoolingName = Literal["last", "mean", "max", "attention"]
 
 DEFAULT_VOCAB_SIZE = 8_000
+MOST_DROPOUT = 0.5
 
 
 class Section(BaseModel):
@@ -144,7 +145,7 @@ class TokenizerConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network: embedding, encoder, pooling, head and wide branch."""
+    """The network: embedding, encoder, pooling, head, and branches of hashed n-grams beside it."""
 
     encoder: str = Field("sru", description="sru, lstm, gru, cnn or bag")
     embedding_size: Positive = 128
@@ -155,7 +156,11 @@ class ModelConfig(Section):
         "identity", description="g in the SRU's highway: h = r g(c) + (1 - r) x"
     )
     highway_bias: float = Field(0.0, description="initial bias of the SRU's reset gate")
-    dropout: Fraction = Field(0.5, description="on the embedding, between layers, before the head")
+    dropout: Fraction | None = Field(
+        None,
+        description="on the embedding, between layers, before the head; "
+        "default: by the number of texts",
+    )
     word_dropout: Fraction = Field(0.0, description="share of pieces dropped whole in training")
     pooling: tuple[PoolingName, ...] = Field(("max", "mean", "last"), min_length=1)
     head: Literal["linear", "mlp"] = Field(
@@ -164,10 +169,19 @@ class ModelConfig(Section):
     head_hidden: Positive = 128
     head_activation: Literal["relu", "gelu", "tanh", "sigmoid", "silu"] = "relu"
     kernel_sizes: tuple[Positive, ...] = Field((3, 4, 5), description="widths of the cnn encoder")
-    wide: bool = Field(True, description="add logits of hashed piece n-grams")
+    wide: bool = Field(True, description="add logits of hashed n-grams of pieces")
     wide_ngrams: Positive = Field(3, description="longest n-gram of the wide branch and of bag")
-    wide_buckets: Positive = Field(16_384, description="rows of the hashed n-gram table")
-    wide_size: Positive = Field(32, description="width of the hashed n-gram table's rows")
+    wide_buckets: Positive = Field(16_384, description="rows of its hashed n-gram table")
+    wide_size: Positive = Field(32, description="width of that table's rows")
+    characters: bool = Field(True, description="add logits of hashed n-grams of characters")
+    character_ngrams: Positive = Field(5, description="longest n-gram of the character branch")
+    character_buckets: Positive = Field(32_768, description="rows of its hashed n-gram table")
+    character_size: Positive = Field(64, description="width of that table's rows")
+
+    @property
+    def dropout_rate(self) -> float:
+        """`dropout`, which training chooses where it is not given."""
+        return MOST_DROPOUT if self.dropout is None else self.dropout
 
 
 class OptimConfig(Section):

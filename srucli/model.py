@@ -1,4 +1,4 @@
-"""The classifier: embedding, encoder, pooling, head and wide branch, all over ragged batches.
+"""The classifier: embedding, encoder, pooling, head and n-gram branches, over ragged batches.
 
 A new encoder is one class and one row of ENCODERS. An encoder maps embedded pieces x (N, E) and
 offsets (B+1,) to states (N, D) and last states (B, D), and says D as `output_size`.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
@@ -29,6 +31,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 EMBEDDING_STD = 0.1
 # Odd 32-bit multipliers, so that every bit of a piece reaches the bucket.
 _HASH, _MIX = 0x9E3779B1, 0x85EBCA77
+
+
+# The characters of every piece as one row of codes, and its offsets (vocab_size + 1,).
+Spelling = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def text_of_rows(offsets: Tensor, rows: int) -> Tensor:
@@ -95,7 +101,7 @@ class RecurrentEncoder(Padded):
             config.layers,
             batch_first=True,
             bidirectional=config.bidirectional,
-            dropout=config.dropout if config.layers > 1 else 0.0,
+            dropout=config.dropout_rate if config.layers > 1 else 0.0,
         )
 
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +170,7 @@ class SRUEncoder(Encoder):
             bidirectional=config.bidirectional,
             activation=config.activation,
             highway_bias=config.highway_bias,
-            dropout=config.dropout,
+            dropout=config.dropout_rate,
         )
         self.output_size = self.stack.output_size
 
@@ -223,50 +229,80 @@ def _head(config: ModelConfig, size: int, classes: int) -> nn.Module:
     return nn.Sequential(
         nn.Linear(size, config.head_hidden),
         ACTIVATIONS[config.head_activation](),
-        nn.Dropout(config.dropout),
+        nn.Dropout(config.dropout_rate),
         nn.Linear(config.head_hidden, classes),
     )
 
 
-class WideBranch(nn.Module):
-    """Logits from hashed piece n-grams: what a linear model sees, beside what the encoder reads."""
+class NgramBranch(nn.Module):
+    """Logits from hashed n-grams of symbols: what a linear model sees, at a table's low rank."""
 
-    def __init__(self, config: ModelConfig, classes: int) -> None:
+    def __init__(self, longest: int, buckets: int, size: int, dropout: float, classes: int) -> None:
         super().__init__()
-        self.longest, self.buckets = config.wide_ngrams, config.wide_buckets
-        self.table = nn.Embedding(self.buckets, config.wide_size)
+        self.longest, self.buckets = longest, buckets
+        self.table = nn.Embedding(buckets, size)
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
-        self.head = nn.Linear(config.wide_size, classes, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(size, classes, bias=False)
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """tokens (N,), offsets (B+1,) -> logits (B, C)."""
-        grams = hashed_ngrams(tokens, offsets, self.longest, self.buckets)
-        scale = offsets.diff().clamp(min=1).rsqrt().unsqueeze(1)
+    def forward(self, symbols: Tensor, offsets: Tensor) -> Tensor:
+        """symbols (N,), offsets (B+1,) -> logits (B, C)."""
+        grams = hashed_ngrams(symbols, offsets, self.longest, self.buckets)
+        scale = (offsets.diff() * self.longest).clamp(min=1).rsqrt().unsqueeze(1)
         logits: Tensor = self.head(self.dropout(ngram_sums(self.table, grams, offsets) * scale))
         return logits
 
 
-class Classifier(nn.Module):
-    """Pieces to logits. `vocab_size` pieces, `classes` labels."""
+class Speller(nn.Module):
+    """Turns pieces into the characters that they are spelt with, however a text was cut."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, classes: int) -> None:
+    codes: Tensor
+    starts: Tensor
+
+    def __init__(self, spelling: Spelling) -> None:
+        super().__init__()
+        codes, starts = map(torch.from_numpy, spelling)
+        self.register_buffer("codes", codes, persistent=False)
+        self.register_buffer("starts", starts, persistent=False)
+
+    def forward(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (N,), offsets (B+1,) -> characters (M,) and the texts' offsets in them (B+1,)."""
+        lengths = self.starts.diff().index_select(0, tokens)
+        ends = nn.functional.pad(lengths.cumsum(0), (1, 0))
+        shift = self.starts.index_select(0, tokens) - ends[:-1]
+        places = torch.arange(int(ends[-1]), device=tokens.device)
+        places += shift.repeat_interleave(lengths, output_size=places.numel())
+        return self.codes.index_select(0, places), ends.index_select(0, offsets)
+
+
+class Classifier(nn.Module):
+    """Pieces to logits: `spelling` has as many pieces as the vocabulary, `classes` is C."""
+
+    def __init__(self, config: ModelConfig, spelling: Spelling, classes: int) -> None:
         super().__init__()
         check(config)
         self.word_dropout = config.word_dropout
-        self.embedding = nn.Embedding(vocab_size, config.embedding_size)
+        self.embedding = nn.Embedding(len(spelling[1]) - 1, config.embedding_size)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         self.encoder = ENCODERS[config.encoder](config)
         self.pooling = Pooling(config.pooling, self.encoder.output_size)
         self.head = _head(config, self.pooling.output_size, classes)
-        self.wide = WideBranch(config, classes) if config.wide else None
-        self.dropout = nn.Dropout(config.dropout)
+        dropout = config.dropout_rate
+        self.wide = self.characters = None
+        if config.wide:
+            sizes = config.wide_ngrams, config.wide_buckets, config.wide_size
+            self.wide = NgramBranch(*sizes, dropout, classes)
+        if config.characters:
+            self.speller = Speller(spelling)
+            sizes = config.character_ngrams, config.character_buckets, config.character_size
+            self.characters = NgramBranch(*sizes, dropout, classes)
+        self.dropout = nn.Dropout(dropout)
 
     def branches(self, tokens: Tensor, offsets: Tensor) -> list[Tensor]:
-        """Logits (B, C) of what the encoder read, and of the wide branch where there is one.
+        """Logits (B, C) of what the encoder read, and of the n-gram branches that there are.
 
         Each is to be trained by a loss of its own: trained through their sum, the faster learner
-        leaves the other nothing to learn, and on small sets the two are worse than either.
+        leaves the others nothing to learn, and on small sets they are worse together than alone.
         """
         x = self.dropout(self.embedding(tokens))
         if self.training and self.word_dropout:
@@ -274,8 +310,12 @@ class Classifier(nn.Module):
             x = x * keep
         states, last = self.encoder(x, tokens, offsets)
         pooled = self.pooling(states.float(), last.float(), offsets)
-        deep: Tensor = self.head(self.dropout(pooled)).float()
-        return [deep] if self.wide is None else [deep, self.wide(tokens, offsets).float()]
+        branches = [self.head(self.dropout(pooled))]
+        if self.wide is not None:
+            branches.append(self.wide(tokens, offsets))
+        if self.characters is not None:
+            branches.append(self.characters(*self.speller(tokens, offsets)))
+        return [logits.float() for logits in branches]
 
     def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:
         """tokens (N,) int64, offsets (B+1,) int64 -> logits (B, C): the mean of the branches'."""

@@ -22,7 +22,8 @@ def model_card(
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
     measured = [f"| {metric} | {value:.4f} |" for metric, value in figures.items()]
     table = "\n".join(["| metric | value |", "|---|---|", *measured])
-    wide = f", wide branch of 1- to {model.wide_ngrams}-grams" if model.wide else ""
+    wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
+    wide += f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
     return f"""# {name}
 
 A text classifier made by srucli {facts["srucli"]}.

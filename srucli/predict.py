@@ -84,7 +84,7 @@ class Predictor:
         self.device = device
         checkpoint = run.checkpoint(self.config.train.keep)
         self.thresholds = checkpoint.thresholds(len(self.labels), str(run.path))
-        self.model = Classifier(self.config.model, self.tokenizer.vocab_size, len(self.labels))
+        self.model = Classifier(self.config.model, self.tokenizer.spelling, len(self.labels))
         try:
             self.model.load_state_dict(checkpoint.weights)
         except RuntimeError as error:

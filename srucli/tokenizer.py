@@ -42,6 +42,7 @@ MAX_MODEL_BYTES = 256 * 2**20
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _TYPE_NORMAL, _TYPE_USER_DEFINED = 1, 4
 _MATCHED = (_TYPE_NORMAL, _TYPE_USER_DEFINED)
+_FIRST_BYTE = 0x110000  # beyond the last code point
 _OURS = {"input_sentence_size", "shuffle_input_sentence", "seed"}
 _RESERVED = "\u2585"  # SentencePiece's own mark for the unknown; it skips lines that hold it
 _LOG_LINE = re.compile(r"[IWEF]\d{4} [^\]]*\] (.*)")
@@ -169,6 +170,26 @@ class Tokenizer:
     @property
     def _has_bytes(self) -> bool:
         return any(map(self._processor.IsByte, range(self.vocab_size)))
+
+    @property
+    def spelling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The characters of all pieces as one row of code points, and its offsets (vocab_size+1,).
+
+        The unknown piece is spelt 0, the byte b of a byte piece 0x110000 + b; control pieces have
+        no characters.
+        """
+        unknown, is_byte = self._processor.unk_id(), self._processor.IsByte
+        rows = [
+            [_FIRST_BYTE + int(piece[1:-1], 16)]
+            if is_byte(index)
+            else []
+            if self._processor.IsControl(index)
+            else list(map(ord, piece))
+            for index, piece in enumerate(self.pieces)
+        ]
+        rows[unknown] = [0]
+        codes = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
+        return codes, np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
     def _alpha(self, subword_dropout: float) -> float | None:
         """The sampler's alpha for one measure of randomness over both model types; None: do not.

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from srucli import model as models
 from srucli import optim
 from srucli.batching import Batch, TokenStore
-from srucli.config import Config
+from srucli.config import MOST_DROPOUT, Config
 from srucli.corpus import Corpus, data_hash, find_labels, hold_out, make_tokenizer
 from srucli.data import Example, read_examples
 from srucli.errors import InterruptedRun, SrucliError, UsageError
@@ -71,6 +71,20 @@ def epochs(config: Config, texts: int, classes: int) -> int:
         return config.train.epochs
     wanted = min(max(400 / math.sqrt(texts / classes), 32_000 / texts), 400_000 / texts)
     return min(max(round(wanted), 3), 30)
+
+
+def dropout(config: Config, texts: int) -> float:
+    """The configured share, or 0.5 for up to 10,000 texts and 50 / sqrt(texts) for more."""
+    if config.model.dropout is not None:
+        return config.model.dropout
+    return round(MOST_DROPOUT * min(math.sqrt(10_000 / texts), 1.0), 3)
+
+
+def complete(config: Config, texts: int, classes: int) -> Config:
+    """The configuration with what depends on the numbers of texts and classes filled in."""
+    model = config.model.model_copy(update={"dropout": dropout(config, texts)})
+    train = config.train.model_copy(update={"epochs": epochs(config, texts, classes)})
+    return config.model_copy(update={"model": model, "train": train})
 
 
 def tensorboard(folder: Path) -> Any:
@@ -133,7 +147,7 @@ class Trainer:
         self.config, self.device, self.run, self.tokenizer = config, device, run, tokenizer
         self.train_set, self.dev_set, self.labels = train, dev, labels
         torch.manual_seed(config.train.seed)
-        self.model = Classifier(config.model, tokenizer.vocab_size, classes).to(device)
+        self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
         self.optimizer = optim.build(config.optim, self.model)
         self.loss = loss_function(config, train.targets, classes)
         if isinstance(self.loss, nn.Module):
@@ -349,6 +363,7 @@ def train(
     labels = find_labels(examples, source)
     if not dev_source and config.train.dev_share:
         examples, dev_examples = hold_out(examples, config.train.dev_share, config.train.seed)
+    config = complete(config, len(examples), len(labels))
     _describe(examples, dev_examples, labels)
     if config.data.multi_label and not dev_examples:
         say("no dev texts: labels are given from 0.5; --dev FILE lets their thresholds be chosen")

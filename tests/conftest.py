@@ -64,8 +64,8 @@ SHAPES = ("the {0} was {1}", "what a {1} {0}", "{1} {0} , as always", "we found 
 # The flags of a network that trains in a second.
 QUICK = (
     *("--threads", 1, "--hidden", 16, "--layers", 1, "--batch-size", 16),
-    *("model.embedding_size=16", "model.wide_buckets=512", "model.dropout=0.1"),
-    "train.dev_share=0.1",
+    *("model.embedding_size=16", "model.wide_buckets=512", "model.character_buckets=512"),
+    *("model.dropout=0.1", "train.dev_share=0.1"),
 )
 
 

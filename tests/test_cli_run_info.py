@@ -23,7 +23,7 @@ def recipe(tiny: Tiny, tmp_path: Path) -> Path:
     """Files by name and the quick network's settings."""
     settings: dict[str, dict[str, object]] = {
         "files": {"train": str(tiny.train), "test": str(tiny.test), "output": "out/run"},
-        "model": {"hidden": 16, "layers": 1, "embedding_size": 16, "wide_buckets": 512},
+        "model": {"hidden": 16, "layers": 1, "embedding_size": 16, "wide": False},
         "optim": {"lr": "LR"},
         "train": {"epochs": 4, "batch_size": 16, "threads": 1},
     }

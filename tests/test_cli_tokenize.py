@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 from conftest import ROOT, RunCli
-from test_tokenizer import LINES, made_up_lines
+from test_tokenizer import LINES
 
 from srucli.cli.tokenize import _config, _files, _plain_switch
 from srucli.config import TokenizerConfig

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import chain, pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from srucli.model import (
     ENCODERS,
     Classifier,
     Pooling,
+    Speller,
     check,
     hashed_ngrams,
     ngram_sums,
@@ -23,7 +25,18 @@ from srucli.model import (
 )
 from srucli.sru import SRULayer, SRUStack, text_mask
 
-SMALL = {"embedding_size": 8, "hidden": 6, "wide_buckets": 64, "wide_size": 4, "head_hidden": 5}
+SMALL = {
+    "embedding_size": 8,
+    "hidden": 6,
+    "head_hidden": 5,
+    "wide_buckets": 64,
+    "wide_size": 4,
+    "character_buckets": 64,
+    "character_size": 4,
+}
+# Twenty pieces: the first without characters, the n-th of the others spelt with n % 4 + 1.
+SPELT = [[], *([n, *range(100, 100 + n % 4)] for n in range(1, 20))]
+SPELLING = np.concatenate(SPELT).astype(np.int64), np.cumsum([0, *map(len, SPELT)])
 LENGTHS = [3, 0, 1, 7, 2, 0]
 encoders = pytest.mark.parametrize("encoder", ENCODERS)
 
@@ -39,7 +52,7 @@ def batch(lengths: list[int], vocab: int = 20, seed: int = 0) -> tuple[Tensor, T
 
 def small(classes: int = 3, **settings: object) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(ModelConfig.model_validate(SMALL | settings), 20, classes)
+    return Classifier(ModelConfig.model_validate(SMALL | settings), SPELLING, classes)
 
 
 @encoders
@@ -102,10 +115,14 @@ def test_an_unknown_encoder_is_refused_by_name() -> None:
         check(ModelConfig(encoder="lsmt"))
 
 
-def test_without_the_wide_branch_and_its_dropout() -> None:
-    model = small(wide=False, head="mlp").eval()
-    assert not any(name.startswith("wide") for name, _ in model.named_parameters())
-    assert model(*batch(LENGTHS)).shape == (6, 3)
+@pytest.mark.parametrize("left_out", [("wide",), ("characters",), ("wide", "characters")])
+def test_without_branches_of_ngrams(left_out: tuple[str, ...]) -> None:
+    model = small(head="mlp", **dict.fromkeys(left_out, False)).eval()
+    modules = {name.partition(".")[0] for name, _ in model.named_parameters()}
+    assert {"wide", "characters"} - modules == set(left_out)
+    branches = model.branches(*batch(LENGTHS))
+    assert len(branches) == 3 - len(left_out)
+    torch.testing.assert_close(model(*batch(LENGTHS)), sum(branches) / len(branches))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -181,6 +198,27 @@ def test_attention_bears_large_scores() -> None:
     states = torch.tensor([[3.0, 3.0], [-3.0, -3.0], [-4.0, -4.0]])
     found = pooling(states, torch.zeros(2, 2), torch.tensor([0, 2, 3]))
     torch.testing.assert_close(found, torch.tensor([[3.0, 3.0], [-4.0, -4.0]]))
+
+
+# --- characters --------------------------------------------------------------------------------
+
+
+def test_characters_against_a_plain_loop() -> None:
+    tokens, offsets = batch([*LENGTHS, 40])
+    found, ends = Speller(SPELLING)(tokens, offsets)
+    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
+    wanted = [[code for piece in text for code in SPELT[piece]] for text in texts]
+    assert found.tolist() == list(chain.from_iterable(wanted))
+    assert ends.diff().tolist() == list(map(len, wanted))
+
+
+def test_the_character_branch_does_not_see_how_a_text_was_cut() -> None:
+    spelling = np.array([7, 8, 9, 7, 8, 9]), np.array([0, 1, 2, 3, 6])  # a, b, c and abc
+    model = Classifier(ModelConfig.model_validate(SMALL), spelling, 2).eval()
+    tokens = torch.tensor([0, 1, 2, 3, 0, 3, 1, 2])
+    *_, found = model.branches(tokens, torch.tensor([0, 3, 4, 6, 8]))
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
 
 
 # --- n-grams -----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from srucli.model import Classifier
 from srucli.optim.table import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
+SPELLING = np.arange(10), np.arange(11)  # ten pieces of one character
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -377,11 +378,13 @@ def test_every_parameter_is_in_one_group_by_the_rule() -> None:
 
 def test_groups_of_the_classifier() -> None:
     """Both of an SRU's 2-d tensors of vectors escape decay, and no weight does."""
-    model = Classifier(ModelConfig(), vocab_size=10, classes=3)
+    model = Classifier(ModelConfig(), SPELLING, classes=3)
     groups = names_by_group(optim.parameter_groups(model, 0.1), model)
     assert set(groups) == {"embeddings", "matrices", "head", "vectors"}
-    assert groups["embeddings"] == ["embedding.weight", "wide.table.weight"]
-    assert groups["head"] == ["head.weight", "wide.head.weight"]
+    assert groups["embeddings"] == [
+        *("embedding.weight", "wide.table.weight", "characters.table.weight")
+    ]
+    assert groups["head"] == ["head.weight", "wide.head.weight", "characters.head.weight"]
     assert {name.rpartition(".")[2] for name in groups["matrices"]} == {"weight"}
     assert {name.rpartition(".")[2] for name in groups["vectors"]} == {"v", "bias"}
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
