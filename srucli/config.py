@@ -176,7 +176,9 @@ class ModelConfig(Section):
     characters: bool = Field(True, description="add logits of hashed n-grams of characters")
     character_ngrams: Positive = Field(5, description="longest n-gram of the character branch")
     character_buckets: Positive = Field(32_768, description="rows of its hashed n-gram table")
-    character_size: Positive = Field(64, description="width of that table's rows")
+    character_size: Positive | None = Field(
+        None, description="width of that table's rows; default: by the number of labels"
+    )
 
     @property
     def dropout_rate(self) -> float:

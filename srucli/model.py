@@ -294,7 +294,9 @@ class Classifier(nn.Module):
             self.wide = NgramBranch(*sizes, dropout, classes)
         if config.characters:
             self.speller = Speller(spelling)
-            sizes = config.character_ngrams, config.character_buckets, config.character_size
+            # As wide as there are classes: then the table can be any linear model of its n-grams.
+            width = config.character_size or min(max(classes, 32), 128)
+            sizes = config.character_ngrams, config.character_buckets, width
             self.characters = NgramBranch(*sizes, dropout, classes)
         self.dropout = nn.Dropout(dropout)
 
