@@ -294,8 +294,8 @@ class Classifier(nn.Module):
             self.wide = NgramBranch(*sizes, dropout, classes)
         if config.characters:
             self.speller = Speller(spelling)
-            # As wide as there are classes: then the table can be any linear model of its n-grams.
-            width = config.character_size or min(max(classes, 32), 128)
+            # A table as wide as there are classes can be any linear model of its n-grams.
+            width = config.character_size or min(max(classes, 32), 64)
             sizes = config.character_ngrams, config.character_buckets, width
             self.characters = NgramBranch(*sizes, dropout, classes)
         self.dropout = nn.Dropout(dropout)
