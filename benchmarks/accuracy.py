@@ -4,9 +4,10 @@ Usage: python -m benchmarks.accuracy [--sets trec,sst2] [--systems srucli,fastte
        [--data DIR] [-o runs/accuracy.jsonl] [--table]
 
 A set is a folder with train, dev (or not) and test, or with `all`, each `.tsv` or `.tsv.gz`; the
-set `django` is made on the way by data/django_locales.py. srucli runs as a person would type it,
-with no flag but the file of dev texts where the set has one (and data.multi_label=true for
-goemotions, which says what the file is). Peers use dev only for thresholds of multi-label sets.
+sets `django` and `django_keep_all` are made by data/django_locales.py on the way. srucli runs as a
+person would type it, with no flag but the file of dev texts where the set has one (and
+data.multi_label=true for goemotions, which says what the file is). Peers use dev only for
+thresholds of multi-label sets.
 
 Seeds: 3 of each system that depends on one. A set without a split is cross-validated in 5
 stratified folds, the folds drawn anew for each seed; by default one seed. The table shows mean and
@@ -37,8 +38,9 @@ from sklearn.model_selection import StratifiedKFold
 from benchmarks.peers import PEERS, Figures, measure, read_rows, read_task
 
 ROOT = Path(__file__).parent.parent
+MADE: dict[str, list[str]] = {"django": [], "django_keep_all": ["--keep-all"]}
 SETS = (
-    *("django", "trec", "sst2", "cr", "mr", "subj", "mpqa", "banking77", "agnews_10k"),
+    *(*MADE, "trec", "sst2", "cr", "mr", "subj", "mpqa", "banking77", "agnews_10k"),
     *("nsmc_rebuilt", "sms_spam", "goemotions", "atis", "tatoeba_langid", "movie_reviews_2k"),
 )
 MULTI_LABEL = {"goemotions"}
@@ -69,11 +71,11 @@ def find(folder: Path, part: str) -> Path | None:
 def set_folder(name: str, data: Path, scratch: Path) -> Path | None:
     """Where a set lies; the demo's is made on the spot. None where it is not there."""
     folder = data / name
-    if name == "django" and not folder.is_dir():
+    if name in MADE and not folder.is_dir():
         folder = scratch / name
         if not folder.is_dir():
             script = ROOT / "data" / "django_locales.py"
-            subprocess.run([sys.executable, script, folder], check=True)
+            subprocess.run([sys.executable, script, folder, *MADE[name]], check=True)
     return folder if folder.is_dir() else None
 
 
