@@ -23,6 +23,7 @@ class SRULayer(nn.Module):
 
     `weight` (k D, input_size) makes all planes of all directions in one GEMM; D is hidden times the
     directions; k is 3 where input_size equals D, and 4 otherwise (the highway has its own matrix).
+    Where `rescale` is False, alpha is 1: the highway's input is not scaled.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class SRULayer(nn.Module):
         bidirectional: bool = True,
         activation: str = "identity",
         highway_bias: float = 0.0,
+        rescale: bool = True,
     ) -> None:
         super().__init__()
         self.directions = 2 if bidirectional else 1
@@ -40,7 +42,7 @@ class SRULayer(nn.Module):
         self.planes = 3 if input_size == self.output_size else 4
         self.tanh = activation == "tanh"
         self.highway_bias = highway_bias
-        self.alpha = math.sqrt(1 + 2 * math.exp(highway_bias))
+        self.alpha = math.sqrt(1 + 2 * math.exp(highway_bias)) if rescale else 1.0
         self.weight = nn.Parameter(torch.empty(self.planes * self.output_size, input_size))
         self.v = nn.Parameter(torch.empty(2, self.output_size))
         self.bias = nn.Parameter(torch.empty(2, self.output_size))
@@ -61,18 +63,28 @@ class SRULayer(nn.Module):
         self.bias[1] = self.highway_bias
 
     def forward(
-        self, x: Tensor, offsets: Tensor, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        offsets: Tensor,
+        mask: Tensor | None = None,
+        initial: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """x (N, input_size), offsets (B+1,), mask (B, D) -> h (N, D), last states (B, D)."""
-        u = nn.functional.linear(x, self.weight).float()
+        """x (N, input_size), offsets (B+1,), mask (B, D) -> h (N, D), last states (B, D).
+
+        initial (B, D): states before the first token; zeros where None. h and the states are of the
+        weights' dtype, and float32 where that is a smaller one.
+        """
+        u = nn.functional.linear(x.to(self.weight.dtype), self.weight)
+        dtype = torch.promote_types(u.dtype, torch.float32)
         return sru_recurrence(
-            u.view(-1, self.planes, self.output_size),
-            x.float() if self.planes == 3 else None,
-            self.v,
-            self.bias,
+            u.to(dtype).view(-1, self.planes, self.output_size),
+            x.to(dtype) if self.planes == 3 else None,
+            self.v.to(dtype),
+            self.bias.to(dtype),
             offsets,
             directions=self.directions,
-            mask=mask,
+            initial=None if initial is None else initial.to(dtype),
+            mask=None if mask is None else mask.to(dtype),
             tanh=self.tanh,
             alpha=self.alpha,
         )
@@ -90,6 +102,7 @@ class SRUStack(nn.Module):
         bidirectional: bool = True,
         activation: str = "identity",
         highway_bias: float = 0.0,
+        rescale: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -102,18 +115,30 @@ class SRUStack(nn.Module):
                 bidirectional=bidirectional,
                 activation=activation,
                 highway_bias=highway_bias,
+                rescale=rescale,
             )
             self.layers.append(layer)
             input_size = layer.output_size
         self.output_size = input_size
 
+    def all_states(
+        self, x: Tensor, offsets: Tensor, initial: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """As `forward`, with the last states (B, D) of every layer, the lowest first.
+
+        initial (layers, B, D): states before the first token; zeros where None.
+        """
+        texts = offsets.numel() - 1
+        states = []
+        for number, layer in enumerate(self.layers):
+            mask = None
+            if self.training and self.dropout and number + 1 < len(self.layers):
+                mask = text_mask(x, texts, self.output_size, self.dropout)
+            x, last = layer(x, offsets, mask, None if initial is None else initial[number])
+            states.append(last)
+        return x, states
+
     def forward(self, x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, input_size), offsets (B+1,) -> the top layer's h (N, D), last states (B, D)."""
-        texts = offsets.numel() - 1
-        last = x
-        for number, layer in enumerate(self.layers, start=1):
-            mask = None
-            if self.training and self.dropout and number < len(self.layers):
-                mask = text_mask(x, texts, self.output_size, self.dropout)
-            x, last = layer(x, offsets, mask)
-        return x, last
+        x, states = self.all_states(x, offsets)
+        return x, states[-1]
