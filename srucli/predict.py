@@ -91,7 +91,7 @@ class Predictor:
             raise DataError(
                 str(run.path), None, "the weights do not fit config.yaml", "copy the run again"
             ) from error
-        self.model.to(device).eval()
+        self.model.to(device).eval().tabulate()
 
     @classmethod
     def load(cls, run: Path, device: str = "auto", threads: int = 0) -> Predictor:

@@ -68,13 +68,15 @@ class SRULayer(nn.Module):
         offsets: Tensor,
         mask: Tensor | None = None,
         initial: Tensor | None = None,
+        planes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """x (N, input_size), offsets (B+1,), mask (B, D) -> h (N, D), last states (B, D).
 
-        initial (B, D): states before the first token; zeros where None. h and the states are of the
-        weights' dtype, and float32 where that is a smaller one.
+        initial (B, D): states before the first token; zeros where None. planes (N, k D): x times
+        the weights, where that is known already. h and the states are of the weights' dtype, and
+        float32 where that is a smaller one.
         """
-        u = nn.functional.linear(x.to(self.weight.dtype), self.weight)
+        u = nn.functional.linear(x.to(self.weight.dtype), self.weight) if planes is None else planes
         dtype = torch.promote_types(u.dtype, torch.float32)
         return sru_recurrence(
             u.to(dtype).view(-1, self.planes, self.output_size),
@@ -122,11 +124,16 @@ class SRUStack(nn.Module):
         self.output_size = input_size
 
     def all_states(
-        self, x: Tensor, offsets: Tensor, initial: Tensor | None = None
+        self,
+        x: Tensor,
+        offsets: Tensor,
+        initial: Tensor | None = None,
+        planes: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """As `forward`, with the last states (B, D) of every layer, the lowest first.
 
-        initial (layers, B, D): states before the first token; zeros where None.
+        initial (layers, B, D): states before the first token; zeros where None. planes (N, k D):
+        x times the lowest layer's weights, where that is known already.
         """
         texts = offsets.numel() - 1
         states = []
@@ -134,7 +141,8 @@ class SRUStack(nn.Module):
             mask = None
             if self.training and self.dropout and number + 1 < len(self.layers):
                 mask = text_mask(x, texts, self.output_size, self.dropout)
-            x, last = layer(x, offsets, mask, None if initial is None else initial[number])
+            x, last = layer(x, offsets, mask, None if initial is None else initial[number], planes)
+            planes = None
             states.append(last)
         return x, states
 

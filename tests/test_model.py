@@ -18,6 +18,7 @@ from srucli.model import (
     Classifier,
     Pooling,
     Speller,
+    Tabulated,
     check,
     hashed_ngrams,
     ngram_sums,
@@ -144,6 +145,26 @@ def test_dropout_works_in_training_only() -> None:
     assert torch.equal(model(*inputs), model(*inputs))
 
 
+@encoders
+@pytest.mark.parametrize("width", [2, 8])
+def test_tables_of_products_change_nothing_but_rounding(encoder: str, width: int) -> None:
+    model = small(encoder=encoder, wide_size=width, hidden=4).eval()
+    inputs = batch(LENGTHS)
+    wanted = model.branches(*inputs)
+    model.tabulate()
+    made = [module for module in model.modules() if isinstance(module, Tabulated)]
+    assert [module.product is None for module in made] == [False, width == 2, False][-len(made) :]
+    torch.testing.assert_close(model.branches(*inputs), wanted)
+    assert all(module.product is None for module in model.train().modules() if module in made)
+
+
+def test_no_table_where_it_would_be_big(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srucli.model.TABLE_BYTES", 20 * 64 * 4 - 1)
+    model = small(hidden=8).eval()
+    model.tabulate()
+    assert model.encoder.product is None
+
+
 # --- pooling -----------------------------------------------------------------------------------
 
 
@@ -260,7 +281,7 @@ def test_ngram_sums_against_a_plain_loop() -> None:
     tokens, offsets = batch(LENGTHS)
     grams = hashed_ngrams(tokens, offsets, 3, 50)
     table = torch.nn.Embedding(50, 4)
-    found = ngram_sums(table, grams, offsets)
+    found = ngram_sums(table.weight, grams, offsets)
     for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
         rows = [table.weight[bucket] for bucket in grams[start:stop].flatten() if bucket >= 0]
         wanted = torch.stack(rows).sum(dim=0) if rows else torch.zeros(4)
