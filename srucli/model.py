@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, linear
+from torch.nn.functional import linear
 
 from srucli.config import ModelConfig, did_you_mean
 from srucli.errors import UsageError
 from srucli.kernels import ragged_pool
+from srucli.kernels.ngrams import hashed_ngrams, ngram_sums, text_of_rows
 from srucli.sru import SRULayer, SRUStack
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -32,45 +33,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 EMBEDDING_STD = 0.1
 # The largest table of products that is worth its memory.
 TABLE_BYTES = 256 * 2**20
-# Odd 32-bit multipliers, so that every bit of a piece reaches the bucket.
-_HASH, _MIX = 0x9E3779B1, 0x85EBCA77
-
-
 # The characters of every piece as one row of codes, and its offsets (vocab_size + 1,).
 Spelling = tuple[NDArray[np.int64], NDArray[np.int64]]
-
-
-def text_of_rows(offsets: Tensor, rows: int) -> Tensor:
-    """The number of the text that each of the N rows belongs to (N,)."""
-    texts = torch.arange(offsets.numel() - 1, device=offsets.device)
-    return texts.repeat_interleave(offsets.diff(), output_size=rows)
-
-
-def hashed_ngrams(tokens: Tensor, offsets: Tensor, longest: int, buckets: int) -> Tensor:
-    """Buckets of the 1- to n-grams that end at each token, -1 where a text has none (N, n)."""
-    place = torch.arange(tokens.numel(), device=tokens.device)
-    place -= offsets[:-1].index_select(0, text_of_rows(offsets, tokens.numel()))
-    columns = []
-    value = torch.zeros_like(tokens)
-    for n in range(longest):
-        earlier = tokens.roll(n)
-        value = ((value + earlier + 1) * _HASH) & 0xFFFFFFFF
-        mixed = ((value ^ (value >> 15)) * _MIX & 0xFFFFFFFF) >> 8
-        columns.append(torch.where(place >= n, mixed % buckets, -1))
-    return torch.stack(columns, dim=1)
-
-
-def ngram_sums(table: Tensor, grams: Tensor, offsets: Tensor) -> Tensor:
-    """The sum of the rows of a table (buckets, W) over all n-grams (N, n) of each text (B, W)."""
-    flat = grams.flatten()
-    present = (flat >= 0).to(table.dtype)
-    return embedding_bag(
-        flat.clamp(min=0),
-        table,
-        offsets[:-1] * grams.shape[1],
-        mode="sum",
-        per_sample_weights=present,
-    )
 
 
 class Tabulated(nn.Module):
@@ -266,7 +230,7 @@ class NgramBranch(Tabulated):
 
     def __init__(self, longest: int, buckets: int, size: int, dropout: float, classes: int) -> None:
         super().__init__()
-        self.longest, self.buckets = longest, buckets
+        self.longest = longest
         self.table = nn.Embedding(buckets, size)
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
         self.head = nn.Linear(size, classes, bias=False)
@@ -274,11 +238,10 @@ class NgramBranch(Tabulated):
 
     def forward(self, symbols: Tensor, offsets: Tensor) -> Tensor:
         """symbols (N,), offsets (B+1,) -> logits (B, C)."""
-        grams = hashed_ngrams(symbols, offsets, self.longest, self.buckets)
         scale = (offsets.diff() * self.longest).clamp(min=1).rsqrt().unsqueeze(1)
         if self.product is not None:
-            return ngram_sums(self.product, grams, offsets) * scale
-        sums = ngram_sums(self.table.weight, grams, offsets) * scale
+            return ngram_sums(self.product, symbols, offsets, self.longest) * scale
+        sums = ngram_sums(self.table.weight, symbols, offsets, self.longest) * scale
         logits: Tensor = self.head(self.dropout(sums))
         return logits
 

@@ -20,9 +20,6 @@ from srucli.model import (
     Speller,
     Tabulated,
     check,
-    hashed_ngrams,
-    ngram_sums,
-    text_of_rows,
 )
 from srucli.sru import SRULayer, SRUStack, text_mask
 
@@ -240,56 +237,6 @@ def test_the_character_branch_does_not_see_how_a_text_was_cut() -> None:
     *_, found = model.branches(tokens, torch.tensor([0, 3, 4, 6, 8]))
     torch.testing.assert_close(found[0], found[1])
     assert not torch.equal(found[1], found[2])
-
-
-# --- n-grams -----------------------------------------------------------------------------------
-
-
-def plain_bucket(gram: list[int], buckets: int) -> int:
-    """The hash of pieces from the last to the first."""
-    value = 0
-    for piece in reversed(gram):
-        value = (value + piece + 1) * 0x9E3779B1 % 2**32
-    return ((value ^ (value >> 15)) * 0x85EBCA77 % 2**32 >> 8) % buckets
-
-
-@pytest.mark.parametrize("longest", [1, 3, 5])
-def test_ngrams_against_a_plain_loop_and_within_their_text(longest: int) -> None:
-    tokens, offsets = batch(LENGTHS, vocab=10_000)
-    found = hashed_ngrams(tokens, offsets, longest, 997)
-    wanted = []
-    for start, stop in pairwise(offsets.tolist()):
-        text = tokens[start:stop].tolist()
-        for end in range(len(text)):
-            wanted.append(
-                [
-                    plain_bucket(text[end - n : end + 1], 997) if end >= n else -1
-                    for n in range(longest)
-                ]
-            )
-    assert found.tolist() == wanted
-
-
-def test_ngrams_spread_over_the_buckets() -> None:
-    grams = hashed_ngrams(torch.arange(30_000), torch.tensor([0, 30_000]), 2, 4096)
-    for column in grams.T:
-        counts = torch.bincount(column[column >= 0], minlength=4096).float()
-        assert float(counts.var() / counts.mean()) < 1.3
-
-
-def test_ngram_sums_against_a_plain_loop() -> None:
-    tokens, offsets = batch(LENGTHS)
-    grams = hashed_ngrams(tokens, offsets, 3, 50)
-    table = torch.nn.Embedding(50, 4)
-    found = ngram_sums(table.weight, grams, offsets)
-    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
-        rows = [table.weight[bucket] for bucket in grams[start:stop].flatten() if bucket >= 0]
-        wanted = torch.stack(rows).sum(dim=0) if rows else torch.zeros(4)
-        torch.testing.assert_close(found[text], wanted)
-
-
-def test_the_text_of_each_row() -> None:
-    assert text_of_rows(offsets_of([2, 0, 3]), 5).tolist() == [0, 0, 2, 2, 2]
 
 
 # --- SRU layers --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The SRU recurrence and ragged pooling on a CPU, compiled by Numba: float32 only.
+"""The SRU recurrence, ragged pooling and sums of n-grams on a CPU, compiled by Numba: float32 only.
 
 One task of the parallel loops is one text in one direction, so the result of a text depends neither
 on its batch nor on the number of threads. Parameter gradients are kept per text and summed in
@@ -14,8 +14,12 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from srucli.kernels.ngrams import BITS, HASH, MIX
+
 _F = np.float32
 _U = np.uint64
+_HASH, _MIX, _BITS = _U(HASH), _U(MIX), _U(BITS)
+_COLUMNS = _U(16)
 _ONE = _F(1.0)
 _LOG2E = _F(1.4426950408889634)
 _LOG2E_REST = _F(1.4426950408889634 - float(_LOG2E))
@@ -188,6 +192,43 @@ def _pool_backward(grad_largest, grad_mean, argument, offsets, grad_h):  # type:
             grad_h[argument[text, d], d] += grad_largest[text, d]
 
 
+@njit(parallel=True, cache=True, error_model="numpy")
+def _ngram_sums(table, symbols, offsets, grams, sums):  # type: ignore[no-untyped-def]
+    buckets = _U(table.shape[0])
+    for text in prange(offsets.size - 1):
+        start, stop = _U(offsets[text]), _U(offsets[text + 1])
+        for d in range(_U(table.shape[1])):
+            sums[text, d] = _F(0.0)
+        for row in range(start, stop):
+            value = _U(0)
+            for n in range(_U(grams.shape[1])):
+                if row < start + n:
+                    grams[row, n] = -1
+                    continue
+                value = ((value + _U(symbols[row - n]) + _U(1)) * _HASH) & _BITS
+                mixed = (((value ^ (value >> _U(15))) * _MIX) & _BITS) >> _U(8)
+                bucket = mixed % buckets
+                grams[row, n] = bucket
+                for d in range(_U(table.shape[1])):
+                    sums[text, d] += table[bucket, d]
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _ngram_sums_backward(grad, grams, offsets, grad_table):  # type: ignore[no-untyped-def]
+    """Each task adds up some columns, over the texts in their order."""
+    width = _U(grad.shape[1])
+    for task in prange((width + _COLUMNS - _U(1)) // _COLUMNS):
+        low = _U(task) * _COLUMNS
+        high = min(low + _COLUMNS, width)
+        for text in range(_U(offsets.size - 1)):
+            for row in range(_U(offsets[text]), _U(offsets[text + _U(1)])):
+                for n in range(_U(grams.shape[1])):
+                    if grams[row, n] >= 0:
+                        bucket = _U(grams[row, n])
+                        for d in range(low, high):
+                            grad_table[bucket, d] += grad[text, d]
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
@@ -301,3 +342,20 @@ def pool_backward(
         _array(grad_largest), _array(grad_mean), _array(argument), _array(offsets), grad_h.numpy()
     )
     return grad_h
+
+
+def ngram_sums(
+    table: Tensor, symbols: Tensor, offsets: Tensor, longest: int
+) -> tuple[Tensor, Tensor]:
+    """The sums (B, W) of `srucli.kernels.ngrams`, and the rows that were added (N, n) int32."""
+    grams = torch.empty(symbols.numel(), longest, dtype=torch.int32)
+    sums = torch.empty(offsets.numel() - 1, table.shape[1])
+    _ngram_sums(_array(table), _array(symbols), _array(offsets), grams.numpy(), sums.numpy())
+    return sums, grams
+
+
+def ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
+    """The gradient of the table (buckets, W)."""
+    grad_table = torch.zeros(buckets, grad.shape[1])
+    _ngram_sums_backward(_array(grad), _array(grams), _array(offsets), grad_table.numpy())
+    return grad_table

@@ -1,0 +1,100 @@
+"""Hashed n-grams of ragged texts, and the sums of the rows of a table that they choose.
+
+On a CPU an operator over Numba's loops, elsewhere torch's own functions; both choose the same rows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+# Odd 32-bit multipliers, so that every bit of a symbol reaches the bucket.
+HASH, MIX, BITS = 0x9E3779B1, 0x85EBCA77, 0xFFFFFFFF
+
+
+def text_of_rows(offsets: Tensor, rows: int) -> Tensor:
+    """The number of the text that each of the N rows belongs to (N,)."""
+    texts = torch.arange(offsets.numel() - 1, device=offsets.device)
+    return texts.repeat_interleave(offsets.diff(), output_size=rows)
+
+
+def hashed_ngrams(symbols: Tensor, offsets: Tensor, longest: int, buckets: int) -> Tensor:
+    """Buckets of the 1- to n-grams that end at each symbol, -1 where a text has none (N, n)."""
+    place = torch.arange(symbols.numel(), device=symbols.device)
+    place -= offsets[:-1].index_select(0, text_of_rows(offsets, symbols.numel()))
+    columns = []
+    value = torch.zeros_like(symbols)
+    for n in range(longest):
+        earlier = symbols.roll(n)
+        value = ((value + earlier + 1) * HASH) & BITS
+        mixed = ((value ^ (value >> 15)) * MIX & BITS) >> 8
+        columns.append(torch.where(place >= n, mixed % buckets, -1))
+    return torch.stack(columns, dim=1)
+
+
+@torch.library.custom_op("srucli::ngram_sums", mutates_args=(), device_types="cpu")
+def _ngram_sums(
+    table: Tensor, symbols: Tensor, offsets: Tensor, longest: int
+) -> tuple[Tensor, Tensor]:
+    from srucli.kernels import cpu
+
+    return cpu.ngram_sums(table, symbols, offsets, longest)
+
+
+@_ngram_sums.register_fake
+def _(table: Tensor, symbols: Tensor, offsets: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    sums = table.new_empty(offsets.shape[0] - 1, table.shape[1])
+    return sums, symbols.new_empty(symbols.shape[0], longest, dtype=torch.int32)
+
+
+@torch.library.custom_op("srucli::ngram_sums_backward", mutates_args=(), device_types="cpu")
+def _ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
+    from srucli.kernels import cpu
+
+    return cpu.ngram_sums_backward(grad, grams, offsets, buckets)
+
+
+@_ngram_sums_backward.register_fake
+def _(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
+    return grad.new_empty(buckets, grad.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    table, _, offsets, _ = inputs
+    ctx.buckets = table.shape[0]
+    ctx.save_for_backward(output[1], offsets)
+
+
+def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    return _ngram_sums_backward(grad, *ctx.saved_tensors, ctx.buckets), None, None, None
+
+
+_ngram_sums.register_autograd(_gradient, setup_context=_save)
+
+
+def _torch_sums(table: Tensor, symbols: Tensor, offsets: Tensor, longest: int) -> Tensor:
+    flat = hashed_ngrams(symbols, offsets, longest, table.shape[0]).flatten()
+    present = (flat >= 0).to(table.dtype)
+    return embedding_bag(
+        flat.clamp(min=0),
+        table,
+        offsets[:-1] * longest,
+        mode="sum",
+        per_sample_weights=present,
+    )
+
+
+def ngram_sums(table: Tensor, symbols: Tensor, offsets: Tensor, longest: int) -> Tensor:
+    """The sums of the table's rows over all 1- to n-grams of each text's symbols (B, W).
+
+    table (buckets, W), symbols (N,) int64 from 0, offsets (B+1,) int64; n is `longest`.
+    """
+    on_cpu = table.device.type == "cpu" and table.dtype == torch.float32
+    if on_cpu and importlib.util.find_spec("numba"):
+        sums: Tensor = _ngram_sums(table, symbols, offsets, longest)[0]
+        return sums
+    return _torch_sums(table, symbols, offsets, longest)
