@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from srucli.config import ModelConfig, did_you_mean
 from srucli.errors import UsageError
 from srucli.kernels import ragged_pool
-from srucli.kernels.ngrams import hashed_ngrams, ngram_sums, text_of_rows
+from srucli.kernels.ngrams import hashed_ngrams, ngram_sums, places, text_of_rows
 from srucli.sru import SRULayer, SRUStack
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -61,8 +61,7 @@ class Padded(Encoder):
     def pad(self, x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The rectangle (B, T, E), each row's text and place in it, and the lengths (B,)."""
         lengths = offsets.diff()
-        text = text_of_rows(offsets, x.shape[0])
-        place = torch.arange(x.shape[0], device=x.device) - offsets[:-1].index_select(0, text)
+        text, place = places(offsets, x.shape[0])
         longest = max(int(lengths.max()), 1)
         padded = x.new_zeros(lengths.numel(), longest, x.shape[1])
         return padded.index_put((text, place), x), text, place, lengths

@@ -171,6 +171,15 @@ class Tokenizer:
     def _has_bytes(self) -> bool:
         return any(map(self._processor.IsByte, range(self.vocab_size)))
 
+    def _codes(self, index: int) -> list[int]:
+        """The characters of one piece, as `spelling` has them."""
+        piece = self.pieces[index]
+        if index == self._processor.unk_id():
+            return [0]
+        if self._processor.IsByte(index):
+            return [_FIRST_BYTE + int(piece[1:-1], 16)]
+        return [] if self._processor.IsControl(index) else list(map(ord, piece))
+
     @property
     def spelling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The characters of all pieces as one row of code points, and its offsets (vocab_size+1,).
@@ -178,16 +187,7 @@ class Tokenizer:
         The unknown piece is spelt 0, the byte b of a byte piece 0x110000 + b; control pieces have
         no characters.
         """
-        unknown, is_byte = self._processor.unk_id(), self._processor.IsByte
-        rows = [
-            [_FIRST_BYTE + int(piece[1:-1], 16)]
-            if is_byte(index)
-            else []
-            if self._processor.IsControl(index)
-            else list(map(ord, piece))
-            for index, piece in enumerate(self.pieces)
-        ]
-        rows[unknown] = [0]
+        rows = list(map(self._codes, range(self.vocab_size)))
         codes = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
         return codes, np.cumsum([0, *map(len, rows)], dtype=np.int64)
 

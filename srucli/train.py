@@ -153,7 +153,8 @@ class Trainer:
         if isinstance(self.loss, nn.Module):
             self.loss.to(device)
         self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
-        self.epochs = epochs(config, len(train.texts), classes)
+        assert config.train.epochs is not None  # `complete` saw to it
+        self.epochs = config.train.epochs
         self.metric = metric_name(config)
         self.board = tensorboard(run.path) if config.train.tensorboard else None
         self.done = Progress()

@@ -94,6 +94,9 @@ def test_how_long_and_how_large_by_the_number_of_texts() -> None:
     sizes = [(100, 2), (3_000, 2), (10_000, 77), (150_000, 2)]
     assert [epochs(Config(), *size) for size in sizes] == [30, 11, 30, 3]
     assert epochs(quick("train.epochs=3"), 10, 2) == 3
+    texts = ["x" * 10, "y" * 90]
+    assert [vocab_size(Config(), texts * n) for n in (1, 10**4, 10**6)] == [1_000, 6_000, 16_000]
+    assert vocab_size(quick("tokenizer.vocab_size=77"), texts) == 77
 
 
 def test_dropout_falls_with_the_number_of_texts() -> None:
@@ -101,9 +104,6 @@ def test_dropout_falls_with_the_number_of_texts() -> None:
     rates = [complete(Config(), size, 2).model.dropout for size in sizes]
     assert rates == [0.5, 0.5, 0.25, 0.05]
     assert complete(quick("model.dropout=0"), 40_000, 2).model.dropout == 0
-    texts = ["x" * 10, "y" * 90]
-    assert [vocab_size(Config(), texts * n) for n in (1, 10**4, 10**6)] == [1_000, 6_000, 16_000]
-    assert vocab_size(quick("tokenizer.vocab_size=77"), texts) == 77
 
 
 def test_the_hash_sees_labels_texts_and_order() -> None:

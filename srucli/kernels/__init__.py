@@ -50,24 +50,22 @@ def set_threads(threads: int) -> None:
 
 
 @functools.cache
-def _choose(device: str, dtype: torch.dtype) -> Any:
-    name = "reference"
+def fastest(device: str, dtype: torch.dtype) -> str:
+    """The back end for tensors of this device type and dtype; warns where it need not be slow."""
     if device == "cpu" and dtype == torch.float32:
         if importlib.util.find_spec("numba"):
-            name = "cpu"
-        else:
-            warnings.warn(
-                "Numba is not installed: the SRU runs as a loop in torch, several times slower; "
-                "`pip install numba`",
-                stacklevel=4,
-            )
-    return importlib.import_module(BACK_ENDS[name])
+            return "cpu"
+        warnings.warn(
+            "Numba is not installed: the SRU runs as a loop in torch, several times slower; "
+            "`pip install numba`",
+            stacklevel=4,
+        )
+    return "reference"
 
 
 def _module(kernel: str, like: Tensor) -> Any:
-    if kernel == "auto":
-        return _choose(like.device.type, like.dtype)
-    return importlib.import_module(BACK_ENDS[kernel])
+    name = fastest(like.device.type, like.dtype) if kernel == "auto" else kernel
+    return importlib.import_module(BACK_ENDS[name])
 
 
 @torch.library.custom_op("srucli::sru", mutates_args=())

@@ -5,12 +5,13 @@ On a CPU an operator over Numba's loops, elsewhere torch's own functions; both c
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+
+from srucli.kernels import fastest
 
 # Odd 32-bit multipliers, so that every bit of a symbol reaches the bucket.
 HASH, MIX, BITS = 0x9E3779B1, 0x85EBCA77, 0xFFFFFFFF
@@ -22,10 +23,15 @@ def text_of_rows(offsets: Tensor, rows: int) -> Tensor:
     return texts.repeat_interleave(offsets.diff(), output_size=rows)
 
 
+def places(offsets: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Where each of the N rows belongs: its text (N,), and its place in the text from 0 (N,)."""
+    text = text_of_rows(offsets, rows)
+    return text, torch.arange(rows, device=offsets.device) - offsets.index_select(0, text)
+
+
 def hashed_ngrams(symbols: Tensor, offsets: Tensor, longest: int, buckets: int) -> Tensor:
     """Buckets of the 1- to n-grams that end at each symbol, -1 where a text has none (N, n)."""
-    place = torch.arange(symbols.numel(), device=symbols.device)
-    place -= offsets[:-1].index_select(0, text_of_rows(offsets, symbols.numel()))
+    _, place = places(offsets, symbols.numel())
     columns = []
     value = torch.zeros_like(symbols)
     for n in range(longest):
@@ -93,8 +99,7 @@ def ngram_sums(table: Tensor, symbols: Tensor, offsets: Tensor, longest: int) ->
 
     table (buckets, W), symbols (N,) int64 from 0, offsets (B+1,) int64; n is `longest`.
     """
-    on_cpu = table.device.type == "cpu" and table.dtype == torch.float32
-    if on_cpu and importlib.util.find_spec("numba"):
+    if fastest(table.device.type, table.dtype) == "cpu":
         sums: Tensor = _ngram_sums(table, symbols, offsets, longest)[0]
         return sums
     return _torch_sums(table, symbols, offsets, longest)
