@@ -152,10 +152,27 @@ class SRUEncoder(Tabulated, Encoder):
         )
         self.output_size = self.stack.output_size
 
-    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        planes = None if self.product is None else self.product.index_select(0, tokens)
-        states, last = self.stack.all_states(x, offsets, planes=planes)
+    def forward(
+        self, x: Tensor, tokens: Tensor, offsets: Tensor, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """index (N,): the rows of x that are the tokens', where x is not (N, E) but (M, E)."""
+        product = None if index is None else self.product
+        states, last = self.stack.all_states(x, offsets, index=index, product=product)
         return states, last[-1]
+
+    def shares(self, tokens: Tensor) -> bool:
+        """Whether equal tokens should share a product: not where finding them costs more."""
+        return self.product is not None or tokens.device.type == "cpu"
+
+    def rows(self, embedding: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors to multiply, each once, and the rows among them that are the tokens' (N,).
+
+        All of the embedding (V, E) where there is a product, else those of the distinct tokens.
+        """
+        if self.product is not None:
+            return embedding, tokens
+        distinct, index = torch.unique(tokens, return_inverse=True)
+        return nn.functional.embedding(distinct, embedding), index
 
     def tabulate(self, embedding: Tensor) -> None:
         """Multiply every piece's vector (V, E) by the first layer's weights, if that is not big."""
@@ -306,17 +323,26 @@ class Classifier(nn.Module):
             if branch is not None:
                 branch.tabulate()
 
+    def _states(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder makes of the tokens (N,): states (N, D), last states (B, D)."""
+        drops = self.training and (self.dropout.p > 0 or self.word_dropout > 0)
+        if isinstance(self.encoder, SRUEncoder) and not drops and self.encoder.shares(tokens):
+            x, index = self.encoder.rows(self.embedding.weight, tokens)
+            states, last = self.encoder(x, tokens, offsets, index)
+            return states, last
+        x = self.dropout(self.embedding(tokens))
+        if self.training and self.word_dropout:
+            x = x * (torch.rand(x.shape[0], 1, device=x.device) >= self.word_dropout)
+        states, last = self.encoder(x, tokens, offsets)
+        return states, last
+
     def branches(self, tokens: Tensor, offsets: Tensor) -> list[Tensor]:
         """Logits (B, C) of what the encoder read, and of the n-gram branches that there are.
 
         Each is to be trained by a loss of its own: trained through their sum, the faster learner
         leaves the others nothing to learn, and on small sets they are worse together than alone.
         """
-        x = self.dropout(self.embedding(tokens))
-        if self.training and self.word_dropout:
-            keep = torch.rand(x.shape[0], 1, device=x.device) >= self.word_dropout
-            x = x * keep
-        states, last = self.encoder(x, tokens, offsets)
+        states, last = self._states(tokens, offsets)
         pooled = self.pooling(states.float(), last.float(), offsets)
         branches = [self.head(self.dropout(pooled))]
         if self.wide is not None:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from srucli.kernels import sru_recurrence
+from srucli.kernels import BackEnd, sru_layer
 
 
 def text_mask(like: Tensor, texts: int, width: int, p: float) -> Tensor:
@@ -35,8 +35,10 @@ class SRULayer(nn.Module):
         activation: str = "identity",
         highway_bias: float = 0.0,
         rescale: bool = True,
+        kernel: BackEnd = "auto",
     ) -> None:
         super().__init__()
+        self.kernel = kernel
         self.directions = 2 if bidirectional else 1
         self.output_size = hidden * self.directions
         self.planes = 3 if input_size == self.output_size else 4
@@ -68,27 +70,28 @@ class SRULayer(nn.Module):
         offsets: Tensor,
         mask: Tensor | None = None,
         initial: Tensor | None = None,
-        planes: Tensor | None = None,
+        index: Tensor | None = None,
+        product: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """x (N, input_size), offsets (B+1,), mask (B, D) -> h (N, D), last states (B, D).
 
-        initial (B, D): states before the first token; zeros where None. planes (N, k D): x times
-        the weights, where that is known already. h and the states are of the weights' dtype, and
-        float32 where that is a smaller one.
+        initial (B, D): states before the first token; zeros where None. index (N,), product
+        (M, k D): as in `sru_layer`. h has x's dtype, and the states float32 where that is smaller.
         """
-        u = nn.functional.linear(x.to(self.weight.dtype), self.weight) if planes is None else planes
-        dtype = torch.promote_types(u.dtype, torch.float32)
-        return sru_recurrence(
-            u.to(dtype).view(-1, self.planes, self.output_size),
-            x.to(dtype) if self.planes == 3 else None,
-            self.v.to(dtype),
-            self.bias.to(dtype),
+        return sru_layer(
+            x,
+            self.weight,
+            self.v,
+            self.bias,
             offsets,
+            index=index,
+            product=product,
             directions=self.directions,
-            initial=None if initial is None else initial.to(dtype),
-            mask=None if mask is None else mask.to(dtype),
+            initial=initial,
+            mask=mask,
             tanh=self.tanh,
             alpha=self.alpha,
+            kernel=self.kernel,
         )
 
 
@@ -106,6 +109,7 @@ class SRUStack(nn.Module):
         highway_bias: float = 0.0,
         rescale: bool = True,
         dropout: float = 0.0,
+        kernel: BackEnd = "auto",
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -118,6 +122,7 @@ class SRUStack(nn.Module):
                 activation=activation,
                 highway_bias=highway_bias,
                 rescale=rescale,
+                kernel=kernel,
             )
             self.layers.append(layer)
             input_size = layer.output_size
@@ -128,12 +133,13 @@ class SRUStack(nn.Module):
         x: Tensor,
         offsets: Tensor,
         initial: Tensor | None = None,
-        planes: Tensor | None = None,
+        index: Tensor | None = None,
+        product: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """As `forward`, with the last states (B, D) of every layer, the lowest first.
 
-        initial (layers, B, D): states before the first token; zeros where None. planes (N, k D):
-        x times the lowest layer's weights, where that is known already.
+        initial (layers, B, D): states before the first token; zeros where None. index (N,), product
+        (M, k D): of the lowest layer, as in `sru_layer`.
         """
         texts = offsets.numel() - 1
         states = []
@@ -141,8 +147,9 @@ class SRUStack(nn.Module):
             mask = None
             if self.training and self.dropout and number + 1 < len(self.layers):
                 mask = text_mask(x, texts, self.output_size, self.dropout)
-            x, last = layer(x, offsets, mask, None if initial is None else initial[number], planes)
-            planes = None
+            before = None if initial is None else initial[number]
+            x, last = layer(x, offsets, mask, before, index, product)
+            index = product = None
             states.append(last)
         return x, states
 

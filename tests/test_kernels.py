@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
+from typing import Any
 
+import numba
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from srucli.kernels import BACK_ENDS, ragged_pool, sru_recurrence
+from srucli.errors import UsageError
+from srucli.kernels import BACK_ENDS, check, fastest, ragged_pool, set_threads, sru_layer
+from srucli.sru import SRUStack
 
+# Triton's kernels have a file of their own, since its interpreter needs a process of its own.
+KERNELS = [name for name in BACK_ENDS if name != "triton"]
 LENGTHS = [[3], [0], [1, 0, 5, 2], [63, 1, 0, 17], [130]]
+FIXED = {"offsets", "mask"}
 
 
 def case(
     lengths: list[int], units: int, directions: int, planes: int, dtype: torch.dtype
 ) -> dict[str, Tensor]:
+    """What a back end reads, and the gradients that reach its outputs."""
     generator = torch.Generator().manual_seed(units * 31 + planes)
     width, rows, texts = units * directions, sum(lengths), len(lengths)
 
@@ -29,6 +39,8 @@ def case(
         "initial": draw(texts, width),
         "mask": (draw(texts, width) > 0).to(dtype) * 2,
         "offsets": torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()]),
+        "grad_h": draw(rows, width),
+        "grad_last": draw(texts, width),
     }
     if planes == 3:
         tensors["x"] = draw(rows, width)
@@ -36,28 +48,38 @@ def case(
 
 
 def results(tensors: dict[str, Tensor], directions: int, tanh: bool, kernel: str) -> list[Tensor]:
-    """Outputs, last states and every gradient, for gradients arriving at both outputs."""
-    inputs = {k: t.clone().requires_grad_() for k, t in tensors.items() if k not in FIXED}
-    h, last = sru_recurrence(
-        inputs["u"],
-        inputs.get("x"),
-        inputs["v"],
-        inputs["bias"],
-        tensors["offsets"],
-        directions=directions,
-        initial=inputs["initial"],
-        mask=tensors["mask"],
-        tanh=tanh,
-        alpha=1.3,
-        kernel=kernel,  # type: ignore[arg-type]
-    )
-    weights = torch.linspace(-1, 1, h.numel(), dtype=h.dtype).reshape(h.shape)
-    loss = (h * weights).sum() + (last * last).sum() / 2
-    grads = torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True)
+    """Outputs, last states and every gradient of a back end, given u."""
+    module = importlib.import_module(BACK_ENDS[kernel])
+    given = {name: tensor.clone() for name, tensor in tensors.items()}
+    u, x = given["u"], given.get("x")
+    rest = [given[name] for name in ("v", "bias", "initial", "mask")]
+    settings = given["offsets"], directions, tanh, 1.3
+    h, c, last = module.forward(u, x, *rest, *settings, True)
+    grads = module.backward(given["grad_h"], given["grad_last"], u, x, *rest, c, *settings)
+    without, _, end = module.forward(tensors["u"].clone(), x, *rest, *settings, False)
+    torch.testing.assert_close((h, last), (without, end), rtol=0, atol=0, equal_nan=True)
     return [h, last, *grads]
 
 
-FIXED = {"offsets", "mask"}
+def largest_errors(
+    tensors: dict[str, Tensor], directions: int, tanh: bool, kernel: str
+) -> list[tuple[float, float]]:
+    """For each result, its error and the most that it may have.
+
+    That is twice the error of the reference in float32, plus 5e-6 of the largest value.
+    """
+    single = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+    exact = {k: t.double() if t.is_floating_point() else t for k, t in single.items()}
+    wanted = results(exact, directions, tanh, "reference")
+    plain = results(single, directions, tanh, "reference")
+    got = results(single, directions, tanh, kernel)
+    errors = []
+    for w, p, g in zip(wanted, plain, got, strict=True):
+        assert g.shape == w.shape
+        if w.numel():
+            allowed = 2 * (p - w).abs().max() + 5e-6 * max(1.0, w.abs().max().item())
+            errors.append(((g - w).abs().max().item(), float(allowed)))
+    return errors
 
 
 @pytest.fixture(autouse=True)
@@ -72,18 +94,51 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", poisoned)
 
 
+def layer(
+    kernel: str, lengths: list[int], size: int, units: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """Arguments of `sru_layer` with two directions."""
+    torch.manual_seed(size)
+    rows, width = sum(lengths), 2 * units
+    planes = 3 if size == width else 4
+    return {
+        "x": torch.randn(rows, size, dtype=dtype),
+        "weight": torch.randn(planes * width, size, dtype=dtype) / size**0.5,
+        "v": torch.randn(2, width, dtype=dtype),
+        "bias": torch.randn(2, width, dtype=dtype),
+        "offsets": torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()]),
+        "directions": 2,
+        "initial": torch.randn(len(lengths), width, dtype=dtype),
+        "mask": torch.rand(len(lengths), width, dtype=dtype),
+        "alpha": 0.7,
+        "kernel": kernel,
+    }
+
+
+TRAINED = ("x", "weight", "v", "bias", "initial")
+
+
+def outputs_and_gradients(arguments: dict[str, Any]) -> list[Tensor]:
+    """Of `sru_layer`: h, the last states, and the gradients of everything that has one."""
+    given = {**arguments, **{k: arguments[k].detach().requires_grad_() for k in TRAINED}}
+    h, last = sru_layer(**given)
+    weights = torch.linspace(-1, 1, h.numel(), dtype=h.dtype).reshape(h.shape)
+    loss = (h * weights).sum() + (last * last).sum() / 2
+    return [h, last, *torch.autograd.grad(loss, [given[name] for name in TRAINED])]
+
+
 def test_two_steps_by_hand() -> None:
     """One unit, two tokens, v = 0 and biases 0: both gates are sigmoid(0) = 1/2 at both steps.
 
     c1 = 1/2 * 2 + 1/2 * 4 = 3 from the initial state 2 and u0 = 4; h1 = 1/2 * 3 + 1/2 * 10 = 6.5.
     c2 = 1/2 * 3 + 1/2 * (-1) = 1; h2 = 1/2 * 1 + 1/2 * 20 = 10.5.
     """
-    u = torch.tensor([[[4.0], [0.0], [0.0], [10.0]], [[-1.0], [0.0], [0.0], [20.0]]])
+    weight = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     zero = torch.zeros(2, 1)
-    for kernel in BACK_ENDS:
-        h, last = sru_recurrence(
-            u,
-            None,
+    for kernel in KERNELS:
+        h, last = sru_layer(
+            torch.tensor([[4.0, 10.0], [-1.0, 20.0]]),
+            weight,
             zero,
             zero,
             torch.tensor([0, 2]),
@@ -94,93 +149,98 @@ def test_two_steps_by_hand() -> None:
         assert last.item() == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("v", [1.0, 0.0])
 @pytest.mark.parametrize("tanh", [False, True])
-@pytest.mark.parametrize("planes", [3, 4])
+@pytest.mark.parametrize("size", [4, 3])
 @pytest.mark.parametrize("directions", [1, 2])
-def test_reference_gradients(directions: int, planes: int, tanh: bool) -> None:
-    tensors = case([2, 0, 1, 3], 2, directions, planes, torch.float64)
-    names = [name for name in tensors if name not in FIXED]
+def test_reference_gradients(directions: int, size: int, tanh: bool, v: float) -> None:
+    """Of k = 3 planes (an input as wide as the output) and of 4."""
+    units = 4 // directions
+    arguments = layer("reference", [2, 0, 1, 3], size, units=2, dtype=torch.float64)
+    assert arguments["v"].shape[1] == directions * units
+    arguments |= {"directions": directions, "tanh": tanh}
+    arguments["v"] *= v
 
     def run(*values: Tensor) -> tuple[Tensor, Tensor]:
-        given = dict(zip(names, values, strict=True))
-        return sru_recurrence(
-            given["u"],
-            given.get("x"),
-            given["v"],
-            given["bias"],
-            tensors["offsets"],
-            directions=directions,
-            initial=given["initial"],
-            mask=tensors["mask"],
-            tanh=tanh,
-            alpha=0.7,
-            kernel="reference",
-        )
+        return sru_layer(**{**arguments, **dict(zip(TRAINED, values, strict=True))})
 
-    assert torch.autograd.gradcheck(run, [tensors[name].requires_grad_() for name in names])
+    inputs = [arguments[name].requires_grad_() for name in TRAINED]
+    assert torch.autograd.gradcheck(run, inputs)
 
 
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("planes", [3, 4])
 @pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.parametrize("units", [1, 7, 128])
+@pytest.mark.parametrize("units", [1, 7, 63, 128])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-@pytest.mark.parametrize("kernel", [name for name in BACK_ENDS if name != "reference"])
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name != "reference"])
 def test_against_float64(
     kernel: str, lengths: list[int], units: int, directions: int, planes: int, tanh: bool
 ) -> None:
-    """Errors are at most twice those of the float32 reference, plus 5e-6 of the largest value."""
-    exact = case(lengths, units, directions, planes, torch.float64)
-    single = {k: t.float() if t.is_floating_point() else t for k, t in exact.items()}
-    exact = {k: t.double() if t.is_floating_point() else t for k, t in single.items()}
-    wanted = results(exact, directions, tanh, "reference")
-    plain = results(single, directions, tanh, "reference")
-    got = results(single, directions, tanh, kernel)
-    again = results(single, directions, tanh, kernel)
-    for w, p, g, a in zip(wanted, plain, got, again, strict=True):
-        assert torch.equal(g, a)
-        if w.numel():
-            floor = 5e-6 * max(1.0, w.abs().max().item())
-            assert (g - w).abs().max() <= 2 * (p - w).abs().max() + floor
+    tensors = case(lengths, units, directions, planes, torch.float32)
+    for error, allowed in largest_errors(tensors, directions, tanh, kernel):
+        assert error <= allowed
+    got = results(tensors, directions, tanh, kernel)
+    again = results(tensors, directions, tanh, kernel)
+    assert all(map(torch.equal, got, again))
 
 
-@pytest.mark.parametrize("kernel", list(BACK_ENDS))
+@pytest.mark.parametrize("planes", [3, 4])
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name != "reference"])
+def test_against_float64_where_long_and_wide(kernel: str, planes: int) -> None:
+    tensors = case([512, 0, 63, 1], 500, 2, planes, torch.float32)
+    for error, allowed in largest_errors(tensors, 2, True, kernel):
+        assert error <= allowed
+
+
+@pytest.mark.parametrize("size", [14, 5])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_strided_inputs(kernel: str, size: int) -> None:
+    """Tensors that are no rows of memory give what their copies give."""
+    arguments = layer(kernel, [4, 0, 9], size, 7)
+    wanted = outputs_and_gradients(arguments)
+    strided = {
+        name: value.t().contiguous().t()
+        if isinstance(value, Tensor) and value.dim() == 2
+        else value
+        for name, value in arguments.items()
+    }
+    assert not strided["x"].is_contiguous()
+    for one, other in zip(wanted, outputs_and_gradients(strided), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_a_text_alone_equals_itself_in_a_batch(kernel: str) -> None:
+    """To the bit, given the same u."""
     tensors = case([5, 0, 9], 7, 2, 4, torch.float32)
-    h, last = sru_recurrence(
-        tensors["u"],
-        None,
-        tensors["v"],
-        tensors["bias"],
-        tensors["offsets"],
-        directions=2,
-        kernel=kernel,  # type: ignore[arg-type]
-    )
-    alone, end = sru_recurrence(
-        tensors["u"][5:],
-        None,
-        tensors["v"],
-        tensors["bias"],
-        torch.tensor([0, 9]),
-        directions=2,
-        kernel=kernel,  # type: ignore[arg-type]
-    )
-    assert torch.equal(h[5:], alone)
-    assert torch.equal(last[2:], end)
+    names = "u", "initial", "mask", "grad_h", "grad_last"
+    rows = {name: slice(5, None) if name in ("u", "grad_h") else slice(2, None) for name in names}
+    alone = {**tensors, **{name: tensors[name][at] for name, at in rows.items()}}
+    alone["offsets"] = torch.tensor([0, 9])
+    h, last, grad_u, _, _, _, grad_initial = results(tensors, 2, True, kernel)
+    own_h, own_last, own_u, _, _, _, own_initial = results(alone, 2, True, kernel)
+    assert torch.equal(h[5:], own_h)
+    assert torch.equal(last[2:], own_last)
+    assert torch.equal(grad_u[5:], own_u)
+    assert torch.equal(grad_initial[2:], own_initial)
 
 
-@pytest.mark.parametrize("kernel", list(BACK_ENDS))
+def test_any_number_of_threads_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = case([5, 0, 9, 30, 1, 2], 33, 2, 3, torch.float32)
+    one, many = [], []
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    for threads, kept in ((1, one), (most, many)):
+        set_threads(threads)
+        kept.extend(results(tensors, 2, False, "cpu"))
+    assert all(map(torch.equal, one, many))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_nan_stays_nan_and_spoils_only_its_text(kernel: str) -> None:
     tensors = case([3, 4], 5, 1, 4, torch.float32)
     tensors["u"][1, 0, 2] = math.nan
-    h, last = sru_recurrence(
-        tensors["u"],
-        None,
-        tensors["v"],
-        tensors["bias"],
-        tensors["offsets"],
-        kernel=kernel,  # type: ignore[arg-type]
-    )
+    h, last, *_ = results(tensors, 1, False, kernel)
     assert h[1:3, 2].isnan().all()
     assert last[0, 2].isnan()
     assert not h[3:].isnan().any()
@@ -188,7 +248,18 @@ def test_nan_stays_nan_and_spoils_only_its_text(kernel: str) -> None:
     assert largest[0, 2].isnan()
 
 
-@pytest.mark.parametrize("kernel", list(BACK_ENDS))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_extreme_gates(kernel: str) -> None:
+    """Gates far beyond where float32's exponential ends are 0 or 1, infinity included."""
+    tensors = case([6], 1, 1, 4, torch.float32)
+    tensors["u"][:, 1, 0] = torch.tensor([1e4, -1e4, 100.0, -100.0, math.inf, -math.inf])
+    tensors["u"][:, 2, 0] = tensors["u"][:, 1, 0].flip(0)
+    wanted = results(tensors, 1, False, "reference")
+    for w, g in zip(wanted, results(tensors, 1, False, kernel), strict=True):
+        torch.testing.assert_close(g, w, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_pooling(kernel: str) -> None:
     h = torch.tensor([[1.0, 5.0], [3.0, -2.0], [2.0, 7.0]], requires_grad=True)
     offsets = torch.tensor([0, 2, 2, 3])
@@ -199,31 +270,107 @@ def test_pooling(kernel: str) -> None:
     assert grad.tolist() == [[0.5, 10.5], [10.5, 0.5], [11.0, 11.0]]
 
 
-def test_operator_contract() -> None:
-    tensors = case([3, 0, 2], 4, 2, 3, torch.float32)
-    arguments = (
-        tensors["u"].requires_grad_(),
-        tensors["x"].requires_grad_(),
-        tensors["v"].requires_grad_(),
-        tensors["bias"].requires_grad_(),
-        tensors["initial"].requires_grad_(),
-        tensors["mask"],
-        tensors["offsets"],
-        2,
-        False,
-        1.5,
-        "cpu",
-    )
-    torch.library.opcheck(torch.ops.srucli.sru.default, arguments)
-    permuted = tensors["u"].detach().permute(2, 1, 0).contiguous().permute(2, 1, 0)
-    torch.library.opcheck(torch.ops.srucli.sru.default, (permuted.requires_grad_(), *arguments[1:]))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_pooling_keeps_a_nan_that_larger_numbers_follow(kernel: str) -> None:
+    h = torch.tensor([[1.0], [math.nan], [7.0], [math.nan], [9.0]])
+    module = importlib.import_module(BACK_ENDS[kernel])
+    largest, _, argument = module.pool(h, torch.tensor([0, 5]))
+    assert largest.isnan().all()
+    assert argument.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("size", [14, 5])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_shared_rows_give_what_copies_give(kernel: str, size: int, product: bool) -> None:
+    """`index` instead of rows that are written out; a product that is known instead of weights."""
+    arguments = layer(kernel, [3, 1, 0, 4], size, 7)
+    index = torch.tensor([2, 2, 0, 1, 3, 0, 2, 3])
+    distinct = arguments["x"][:4]
+    plain = outputs_and_gradients({**arguments, "x": distinct[index]})
+    shared = {**arguments, "x": distinct, "index": index}
+    if product:
+        known = nn.functional.linear(distinct, arguments["weight"])
+        h, last = sru_layer(**shared, product=known)
+        torch.testing.assert_close((h, last), tuple(plain[:2]))
+        return
+    summed = torch.zeros_like(distinct).index_add(0, index, plain[2])
+    wanted = [*plain[:2], summed, *plain[3:]]
+    for one, other in zip(wanted, outputs_and_gradients(shared), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_graph_that_is_kept_can_be_walked_again(kernel: str) -> None:
+    arguments = layer(kernel, [3, 2], 5, 4)
+    arguments["x"].requires_grad_()
+    h, _ = sru_layer(**arguments)
+    loss = h.square().sum()
+    first = torch.autograd.grad(loss, arguments["x"], retain_graph=True)
+    assert torch.equal(first[0], torch.autograd.grad(loss, arguments["x"])[0])
+
+
+def test_no_gradient_of_the_input_where_none_is_wanted() -> None:
+    arguments = layer("cpu", [3, 2], 5, 4)
+    arguments["weight"].requires_grad_()
+    h, _ = sru_layer(**arguments)
+    h.sum().backward()
+    assert arguments["weight"].grad.isfinite().all()
+    assert arguments["x"].grad is None
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("size", [8, 5])
+@pytest.mark.parametrize("shared", [False, True])
+def test_operator_contract(kernel: str, size: int, shared: bool) -> None:
+    arguments = layer(kernel, [3, 0, 2], size, 4)
+    x, weight, v, bias, initial = (arguments[name].requires_grad_() for name in TRAINED)
+    index = torch.tensor([0, 0, 4, 2, 1]) if shared else None
+    rest = arguments["mask"], arguments["offsets"], 2, False, 1.5, True, False, kernel
+    given = (x, weight, None, index, v, bias, initial, *rest)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # opcheck's own tracing warns
+        torch.library.opcheck(torch.ops.srucli.sru.default, given)
+        permuted = x.detach().t().contiguous().t().requires_grad_()
+        torch.library.opcheck(torch.ops.srucli.sru.default, (permuted, *given[1:]))
+
+
+def test_compiled_stack_has_no_graph_break() -> None:
+    stack = SRUStack(6, 4, 2)
+    x, offsets = torch.randn(5, 6), torch.tensor([0, 3, 5])
+    with torch._dynamo.config.patch(suppress_errors=False):
+        compiled = torch.compile(stack, backend="aot_eager", fullgraph=True)
+        h, last = compiled(x, offsets)
+    wanted, end = stack(x, offsets)
+    torch.testing.assert_close((h, last), (wanted, end))
+    h.square().sum().backward()
+    grads = [parameter.grad.clone() for parameter in stack.parameters()]
+    stack.zero_grad()
+    wanted.square().sum().backward()
+    torch.testing.assert_close(grads, [parameter.grad for parameter in stack.parameters()])
+
+
+def test_what_is_not_there_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="there are auto, reference, cpu, triton"):
+        check("fast", "cpu")
+    with pytest.raises(UsageError, match=r"takes float32, not torch\.float64"):
+        check("cpu", "cpu", torch.float64)
+    with pytest.raises(UsageError, match="runs on a cpu device, not on cuda"):
+        check("cpu", "cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="kernel triton needs triton: pip install triton"):
+        check("triton", "cuda")
+    fastest.cache_clear()
+    with pytest.warns(UserWarning, match="numba is not installed: the SRU runs as a loop"):
+        assert fastest("cpu", torch.float32) == "reference"
+    fastest.cache_clear()
 
 
 def test_wrong_shapes_are_refused() -> None:
-    tensors = case([3], 4, 1, 3, torch.float32)
-    with pytest.raises(ValueError, match="planes"):
-        sru_recurrence(tensors["u"], None, tensors["v"], tensors["bias"], tensors["offsets"])
+    arguments = layer("auto", [3], 4, 3)
+    with pytest.raises(ValueError, match="weight is"):
+        sru_layer(**{**arguments, "weight": arguments["weight"][:18]})
     with pytest.raises(ValueError, match="must be"):
-        sru_recurrence(
-            tensors["u"], tensors["x"], tensors["v"][:1], tensors["bias"], tensors["offsets"]
-        )
+        sru_layer(**{**arguments, "v": arguments["v"][:1]})
+    with pytest.raises(ValueError, match="initial and mask"):
+        sru_layer(**{**arguments, "mask": arguments["mask"][:0]})

@@ -1,4 +1,4 @@
-"""The SRU recurrence and ragged pooling behind two operators that autograd knows.
+"""The SRU layer and ragged pooling behind two operators that autograd knows.
 
 This is the only bridge between the back ends and autograd. A back end is a module with `forward`,
 `backward`, `pool` and `pool_backward`, and one row of BACK_ENDS.
@@ -10,9 +10,12 @@ For a token of one text, c' the state before it (Lei et al. 2018, arXiv 1709.027
     r = sigmoid(u2 + v_r * c' + b_r)      reset gate
     h = r * m * g(c) + (1 - r) * x'       highway; m a dropout mask, g identity or tanh
 
-with x' = alpha x where u has three planes, or u3 where it has four. Layout: a batch is one flat row
-of N tokens and B+1 offsets; u (N, k, D) is planar; where there are two directions, the second half
-of the D units runs backwards through each text.
+with u = W x, and x' = alpha x where u has three planes, or u3 where it has four. Layout: a batch is
+one flat row of N tokens and B+1 offsets; u (N, k, D) is planar; where there are two directions, the
+second half of the D units runs backwards through each text.
+
+The product W x is made inside the operator, so that u is the operator's own: a back end may leave
+there what its backward pass needs, and then its gradient, instead of filling more memory.
 """
 
 from __future__ import annotations
@@ -25,12 +28,22 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-BackEnd = Literal["auto", "reference", "cpu"]
+from srucli.errors import UsageError
+
+BackEnd = Literal["auto", "reference", "cpu", "triton"]
 
 BACK_ENDS = {
     "reference": "srucli.kernels.reference",
     "cpu": "srucli.kernels.cpu",
+    "triton": "srucli.kernels.triton",
+}
+# What a back end needs besides torch, and the tensors it takes; the reference takes all there are.
+NEEDS = {"cpu": "numba", "triton": "triton"}
+TAKES = {
+    "cpu": ("cpu", (torch.float32,)),
+    "triton": ("cuda", (torch.float32, torch.bfloat16, torch.float16)),
 }
 
 
@@ -52,26 +65,81 @@ def set_threads(threads: int) -> None:
 @functools.cache
 def fastest(device: str, dtype: torch.dtype) -> str:
     """The back end for tensors of this device type and dtype; warns where it need not be slow."""
-    if device == "cpu" and dtype == torch.float32:
-        if importlib.util.find_spec("numba"):
-            return "cpu"
-        warnings.warn(
-            "Numba is not installed: the SRU runs as a loop in torch, several times slower; "
-            "`pip install numba`",
-            stacklevel=4,
-        )
+    for name, (takes_device, dtypes) in TAKES.items():
+        if device == takes_device and dtype in dtypes:
+            if importlib.util.find_spec(NEEDS[name]):
+                return name
+            warnings.warn(
+                f"{NEEDS[name]} is not installed: the SRU runs as a loop in torch, several times "
+                f"slower; `pip install {NEEDS[name]}`",
+                stacklevel=4,
+            )
     return "reference"
 
 
+def check(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
+    """The back end that `kernel` means here. Raises UsageError where it cannot be had, and why."""
+    if kernel == "auto":
+        return fastest(device, dtype)
+    if kernel not in BACK_ENDS:
+        raise UsageError(f"kernel {kernel}: there are auto, {', '.join(BACK_ENDS)}")
+    if kernel in NEEDS:
+        if not importlib.util.find_spec(NEEDS[kernel]):
+            raise UsageError(f"kernel {kernel} needs {NEEDS[kernel]}: pip install {NEEDS[kernel]}")
+        takes_device, dtypes = TAKES[kernel]
+        if device != takes_device and not _interpreted(kernel):
+            raise UsageError(f"kernel {kernel} runs on a {takes_device} device, not on {device}")
+        if dtype not in dtypes:
+            names = ", ".join(str(each).removeprefix("torch.") for each in dtypes)
+            raise UsageError(f"kernel {kernel} takes {names}, not {dtype}")
+    return kernel
+
+
+def _interpreted(kernel: str) -> bool:
+    """Whether Triton runs its kernels in Python, on any device, as for tests."""
+    if kernel != "triton":
+        return False
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
 def _module(kernel: str, like: Tensor) -> Any:
-    name = fastest(like.device.type, like.dtype) if kernel == "auto" else kernel
-    return importlib.import_module(BACK_ENDS[name])
+    return importlib.import_module(BACK_ENDS[check(kernel, like.device.type, like.dtype)])
+
+
+def _wide(module: Any, *tensors: Tensor | None) -> list[Tensor | None]:
+    """What the reference computes in: its caller's dtype, but float32 where that is a smaller one.
+
+    The other back ends read small dtypes and compute in float32 themselves.
+    """
+    if not module.__name__.endswith("reference"):
+        return list(tensors)
+    return [
+        tensor.float() if tensor is not None and tensor.dtype.itemsize == 2 else tensor
+        for tensor in tensors
+    ]
+
+
+def _make_u(
+    x: Tensor, weight: Tensor, product: Tensor | None, index: Tensor | None, width: int
+) -> tuple[Tensor, Tensor | None]:
+    """u (N, k, D) of the operator's own, and where k = 3 the highway's input (N, D)."""
+    made = linear(x, weight) if product is None else product
+    if index is not None:
+        made = made.index_select(0, index)
+    u = made.view(made.shape[0], made.shape[1] // width, width)
+    if u.shape[1] == 4:
+        return u, None
+    return u, x if index is None else x.index_select(0, index)
 
 
 @torch.library.custom_op("srucli::sru", mutates_args=())
 def _sru(
-    u: Tensor,
-    x: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    product: Tensor | None,
+    index: Tensor | None,
     v: Tensor,
     bias: Tensor,
     initial: Tensor,
@@ -80,19 +148,24 @@ def _sru(
     directions: int,
     tanh: bool,
     alpha: float,
+    save: bool,
+    private: bool,
     kernel: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    run = _module(kernel, u).forward
-    result: tuple[Tensor, Tensor, Tensor] = run(
-        u, x, v, bias, initial, mask, offsets, directions, tanh, alpha
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    u, highway = _make_u(x, weight, product, index, v.shape[1])
+    module = _module(kernel, u)
+    h, c, last = module.forward(
+        *_wide(module, u, highway), v, bias, initial, mask, offsets, directions, tanh, alpha, save
     )
-    return result
+    return h.to(u.dtype), last, c.to(u.dtype), u if save else u.new_empty(0)
 
 
 @_sru.register_fake
 def _(
-    u: Tensor,
-    x: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    product: Tensor | None,
+    index: Tensor | None,
     v: Tensor,
     bias: Tensor,
     initial: Tensor,
@@ -101,87 +174,118 @@ def _(
     directions: int,
     tanh: bool,
     alpha: float,
+    save: bool,
+    private: bool,
     kernel: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    h = u.new_empty(u.shape[0], u.shape[2])
-    return h, torch.empty_like(h), u.new_empty(initial.shape)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, width = (x if index is None else index).shape[0], v.shape[1]
+    planes = weight.shape[0] // width
+    h, c = x.new_empty(rows, width), x.new_empty(rows if save else 0, width)
+    u = x.new_empty((rows, planes, width) if save else (0,))
+    return h, torch.empty_like(initial), c, u
 
 
-@torch.library.custom_op("srucli::sru_backward", mutates_args=())
+@torch.library.custom_op("srucli::sru_backward", mutates_args={"u"})
 def _sru_backward(
     grad_h: Tensor,
     grad_last: Tensor,
+    c: Tensor,
     u: Tensor,
-    x: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    index: Tensor | None,
     v: Tensor,
     bias: Tensor,
     initial: Tensor,
     mask: Tensor,
-    c: Tensor,
     offsets: Tensor,
     directions: int,
     tanh: bool,
     alpha: float,
+    wants_x: bool,
     kernel: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    run = _module(kernel, u).backward
-    grads: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = run(
-        grad_h, grad_last, u, x, v, bias, initial, mask, c, offsets, directions, tanh, alpha
+    highway = None
+    if u.shape[1] == 3:
+        highway = x if index is None else x.index_select(0, index)
+    module = _module(kernel, u)
+    wide_h, wide_c, wide_u, wide_x = _wide(module, grad_h, c, u, highway)
+    shape = directions, tanh, alpha
+    grad_u, grad_x, *grads = module.backward(
+        wide_h, grad_last, wide_u, wide_x, v, bias, initial, mask, wide_c, offsets, *shape
     )
-    return grads
+    grad_u, grad_x = grad_u.to(u.dtype).flatten(1), grad_x.to(u.dtype)
+    if index is not None:
+        grad_u = grad_u.new_zeros(x.shape[0], grad_u.shape[1]).index_add_(0, index, grad_u)
+        if highway is not None:
+            grad_x = torch.zeros_like(x).index_add_(0, index, grad_x)
+    grad_weight = grad_u.t() @ x
+    if not wants_x:
+        grad_x = x.new_empty(0)
+    else:
+        grad_x = grad_u @ weight if highway is None else torch.addmm(grad_x, grad_u, weight)
+    return grad_x, grad_weight, *grads
 
 
 @_sru_backward.register_fake
 def _(
     grad_h: Tensor,
     grad_last: Tensor,
+    c: Tensor,
     u: Tensor,
-    x: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    index: Tensor | None,
     v: Tensor,
     bias: Tensor,
     initial: Tensor,
     mask: Tensor,
-    c: Tensor,
     offsets: Tensor,
     directions: int,
     tanh: bool,
     alpha: float,
+    wants_x: bool,
     kernel: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grad_x = u.new_empty(0) if x is None else torch.empty_like(x)
-    return (
-        torch.empty_like(u),
-        grad_x,
-        torch.empty_like(v),
-        torch.empty_like(bias),
-        torch.empty_like(initial),
-    )
+    grad_x = x.new_empty(x.shape if wants_x else (0,))
+    grads = map(torch.empty_like, (weight, v, bias, initial))
+    return grad_x, *grads  # type: ignore[return-value]
 
 
 def _sru_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    u, x, v, bias, initial, mask, offsets, *ctx.settings = inputs
-    ctx.save_for_backward(u, x, v, bias, initial, mask, output[1], offsets)
+    x, weight, _, index, *rest, _, ctx.private, ctx.kernel = inputs
+    *tensors, directions, tanh, alpha = rest
+    ctx.settings = directions, tanh, alpha
+    ctx.save_for_backward(*output[2:], x, weight, index, *tensors)
+    ctx.set_materialize_grads(True)
 
 
-def _sru_gradient(ctx: Any, grad_h: Tensor, _: Tensor, grad_last: Tensor) -> tuple[Any, ...]:
-    x = ctx.saved_tensors[1]
-    grad_u, grad_x, grad_v, grad_bias, grad_initial = _sru_backward(
-        grad_h, grad_last, *ctx.saved_tensors, *ctx.settings
+def _sru_gradient(ctx: Any, grad_h: Tensor, grad_last: Tensor, *_: Tensor) -> tuple[Any, ...]:
+    c, u, *tensors = ctx.saved_tensors
+    keeps = torch._C._autograd._get_current_graph_task_keep_graph()
+    if (
+        keeps or not ctx.private or type(u) is not Tensor
+    ):  # a tensor of another type is being traced
+        u = u.clone()
+    wants_x = ctx.needs_input_grad[0]
+    grad_x, grad_weight, *grads = _sru_backward(
+        grad_h, grad_last, c, u, *tensors, *ctx.settings, wants_x, ctx.kernel
     )
-    wanted_x = grad_x if x is not None else None
-    return grad_u, wanted_x, grad_v, grad_bias, grad_initial, *[None] * 6
+    return grad_x if wants_x else None, grad_weight, None, None, *grads, *[None] * 8
 
 
 _sru.register_autograd(_sru_gradient, setup_context=_sru_save)
 
 
-def sru_recurrence(
-    u: Tensor,
-    x: Tensor | None,
+def sru_layer(
+    x: Tensor,
+    weight: Tensor,
     v: Tensor,
     bias: Tensor,
     offsets: Tensor,
     *,
+    index: Tensor | None = None,
+    product: Tensor | None = None,
     directions: int = 1,
     initial: Tensor | None = None,
     mask: Tensor | None = None,
@@ -189,31 +293,59 @@ def sru_recurrence(
     alpha: float = 1.0,
     kernel: BackEnd = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Run one SRU layer over a ragged batch; gradients reach every tensor but mask and offsets.
+    """One SRU layer over a ragged batch; gradients reach x, weight, v, bias and initial.
 
-    u (N, k, D): candidate, forget and reset planes, and where k = 4 the highway.
-    x (N, D): the highway's input where k = 3, else None.
+    x (N, E): the layer's input. weight (k D, E): of the candidate, the forget and the reset gate,
+    and where k = 4 the highway; k = 3 needs E = D.
     v, bias (2, D): of the forget and the reset gate.
     offsets (B + 1,) int64, rising from 0 to N.
+    index (N,) int64: rows of x that are the tokens', where some are the same; x is (M, E) then.
+    product (M, k D): x times the weights where that is known already; no gradients then.
     initial (B, D): states before the first token; zeros where None.
     mask (B, D): dropout of g(c), one per text; ones where None.
+    v, bias, initial and mask are float32 where x is of a smaller dtype; under autocast x and weight
+    are brought to its dtype.
     Returns h (N, D) and the last states (B, D): after a text's last token for the first direction,
-    after its first token for the second. Raises ValueError for shapes that do not fit.
+    after its first token for the second. Raises ValueError for shapes that do not fit, UsageError
+    for a kernel that cannot be had.
     """
-    rows, planes, width = u.shape
-    texts = offsets.numel() - 1
-    if planes != (4 if x is None else 3):
-        raise ValueError(f"u has {planes} planes; it needs 3 with x, or 4 without")
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    state = torch.promote_types(x.dtype, torch.float32)
+    width, texts = v.shape[1], offsets.numel() - 1
+    initial = v.new_zeros(texts, width) if initial is None else initial
+    mask = v.new_ones(texts, width) if mask is None else mask
+    _check_shapes(x, weight, v, bias, directions, initial, mask)
+    v, bias, initial, mask = (each.to(state) for each in (v, bias, initial, mask))
+    save = torch.is_grad_enabled() and any(
+        each.requires_grad for each in (x, weight, v, bias, initial)
+    )
+    # Nobody else sees u, so the backward pass may overwrite it.
+    settings = directions, tanh, alpha, save, True, kernel
+    h, last, _, _ = _sru(x, weight, product, index, v, bias, initial, mask, offsets, *settings)
+    return h, last
+
+
+def _check_shapes(
+    x: Tensor,
+    weight: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    directions: int,
+    initial: Tensor,
+    mask: Tensor,
+) -> None:
+    width, size = v.shape[1], x.shape[1]
+    if weight.shape not in ((4 * width, size), (3 * width, width)) or size != weight.shape[1]:
+        raise ValueError(
+            f"weight is {tuple(weight.shape)}, it must be {(4 * width, size)}, or where the input "
+            f"has {width} features {(3 * width, width)}"
+        )
     if width % directions or v.shape != (2, width) or bias.shape != (2, width):
         raise ValueError(f"v {tuple(v.shape)} and bias {tuple(bias.shape)} must be (2, {width})")
-    if x is not None and x.shape != (rows, width):
-        raise ValueError(f"x is {tuple(x.shape)}, it must be {(rows, width)}")
-    initial = u.new_zeros(texts, width) if initial is None else initial
-    mask = u.new_ones(texts, width) if mask is None else mask
-    if initial.shape != (texts, width) or mask.shape != (texts, width):
-        raise ValueError(f"initial and mask must be {(texts, width)}")
-    h, _, last = _sru(u, x, v, bias, initial, mask, offsets, directions, tanh, alpha, kernel)
-    return h, last
+    if mask.shape != initial.shape or mask.shape[1] != width:
+        raise ValueError(f"initial and mask must be (texts, {width})")
 
 
 @torch.library.custom_op("srucli::pool", mutates_args=())

@@ -66,10 +66,12 @@ def forward(
     directions: int,
     tanh: bool,
     alpha: float,
+    save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shapes as in `srucli.kernels.sru_recurrence`, with k planes in u.
+    """u (N, k, D), x (N, D) where k = 3 and else None; the rest as in `srucli.kernels.sru_layer`.
 
-    Returns h (N, D), c (N, D) and the last states (B, D). u (N, k, D); x (N, D) where k = 3.
+    Returns h (N, D), c (N, D) for `backward` (others leave it empty where not `save`) and the last
+    states (B, D).
     """
     highway = u[:, 3] if x is None else alpha * x
     units = v.shape[1] // directions
