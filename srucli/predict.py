@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,6 +50,21 @@ def use_threads(threads: int) -> None:
     """Compute with this many CPU threads; 0 takes every core that this process may use."""
     set_threads(threads or len(os.sched_getaffinity(0)))
     torch.set_flush_denormal(True)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory, where the process has glibc.
+
+    It gives a tensor's pages back to the system, and then the next step waits for the system to
+    fill new ones with zeros: 2.5 times as long as writing to them takes.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    most_maps, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(most_maps, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def logits_to_probabilities(logits: torch.Tensor, multi_label: bool) -> torch.Tensor:

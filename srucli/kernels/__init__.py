@@ -257,11 +257,15 @@ def _sru_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     *tensors, directions, tanh, alpha = rest
     ctx.settings = directions, tanh, alpha
     ctx.save_for_backward(*output[2:], x, weight, index, *tensors)
-    ctx.set_materialize_grads(True)
+    ctx.set_materialize_grads(False)
 
 
-def _sru_gradient(ctx: Any, grad_h: Tensor, grad_last: Tensor, *_: Tensor) -> tuple[Any, ...]:
+def _sru_gradient(
+    ctx: Any, grad_h: Tensor | None, grad_last: Tensor | None, *_: None
+) -> tuple[Any, ...]:
     c, u, *tensors = ctx.saved_tensors
+    grad_h = torch.zeros_like(c) if grad_h is None else grad_h
+    grad_last = torch.zeros_like(tensors[5]) if grad_last is None else grad_last
     keeps = torch._C._autograd._get_current_graph_task_keep_graph()
     if (
         keeps or not ctx.private or type(u) is not Tensor

@@ -1,0 +1,487 @@
+"""The SRU recurrence and ragged pooling on a GPU, compiled by Triton: float32, bfloat16, float16.
+
+One program is one warp. It walks over some units of one direction of one text, token by token,
+while the tokens ahead are on their way to shared memory: memory takes longer to answer than a step
+to compute. (Loads into registers, however early in the source, are moved down to their use by the
+compiler.) The backward pass walks the other way and recomputes gates and states from the saved
+states. Its recurrence is linear and could be a scan over tiles of time, but that takes more
+instructions, a barrier for each of its stages and all registers, and a walk makes every result
+elementwise over units. Since multiplications and additions are fused where the source says so and
+nowhere else, a text's h, c, last and gradients depend neither on its batch nor on the size of a
+block, to the bit. Parameter gradients are kept per text and summed in order, without atomics. State
+and arithmetic are float32 whatever the tensors' dtype.
+"""
+
+# What Triton compiles is not Python and has no types that mypy could check.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# mypy: disable-error-code="assignment, var-annotated"
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Tokens of one group of loads, and groups in flight or in use.
+STEPS = 4
+STAGES = 4
+# sigmoid(z) = 1 / (1 + 2^(_SCALE z))
+_SCALE = tl.constexpr(-1.4426950408889634)
+# Whether kernels may hold NVIDIA's instructions: not in Triton's interpreter, nor on AMD.
+_ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
+
+
+def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
+    """The units of one program: 16 bytes a thread where that leaves work for all of a GPU.
+
+    Otherwise 4 bytes, the least that is copied asynchronously: an odd number of units in a small
+    dtype is not, and waits for each group of loads. Results do not depend on it.
+    """
+    size = like.element_size()
+    wide = texts * units * directions >= 2**17 and units * size >= 512
+    return (512 if wide else 128) // size
+
+
+def _launch(texts: int, units: int, directions: int, like: Tensor) -> tuple[tuple[int], Any]:
+    """The grid, and the settings that all kernels share."""
+    block = _block(texts, units, directions, like)
+    settings = {
+        "UNITS": units,
+        "DIRECTIONS": directions,
+        "BLOCK": block,
+        "num_warps": 1,
+        "enable_fp_fusion": False,
+    }
+    return (texts * directions * triton.cdiv(units, block),), settings
+
+
+@triton.jit
+def _place(
+    offsets,
+    BACK: tl.constexpr,
+    UNITS: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """What this program walks over, from its end where BACK.
+
+    Returns the text, its columns (BLOCK,), which of them exist, the row of the first token of the
+    walk, the rows from one token to the next (1 or -1), and the number of tokens.
+    """
+    blocks: tl.constexpr = (UNITS + BLOCK - 1) // BLOCK
+    program = tl.program_id(0)
+    text = (program // (DIRECTIONS * blocks)).to(tl.int64)
+    direction = program // blocks % DIRECTIONS
+    unit = program % blocks * BLOCK + tl.arange(0, BLOCK)
+    start, stop = tl.load(offsets + text), tl.load(offsets + text + 1)
+    way = 2 * direction - 1 if BACK else 1 - 2 * direction
+    row = tl.where(way > 0, start, stop - 1)
+    return text, direction * UNITS + unit, unit < UNITS, row, way, (stop - start).to(tl.int32)
+
+
+@triton.jit
+def _reciprocal(y):
+    """1 / y for y >= 1, within a unit in the last place: one instruction, a division is eight."""
+    if _ASSEMBLY:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [y], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return 1.0 / y
+
+
+@triton.jit
+def _sigmoid(z):
+    """sigmoid(z), for z times _SCALE."""
+    return _reciprocal(1.0 + tl.exp2(z))
+
+
+@triton.jit
+def _gates(u1, u2, before, gates):
+    """The forget and the reset gate of a token; gates as `_parameters` gives them."""
+    vf, vr, bf, br = gates
+    forget = _sigmoid(tl.fma(vf, before, tl.fma(u1, _SCALE, bf)))
+    return forget, _sigmoid(tl.fma(vr, before, tl.fma(u2, _SCALE, br)))
+
+
+@triton.jit
+def _activation(c, TANH: tl.constexpr):
+    return tl.fma(_sigmoid(c * (2 * _SCALE)), 2.0, -1.0) if TANH else c
+
+
+@triton.jit
+def _parameters(v, bias, d, live, WIDTH: tl.constexpr):
+    """v and bias of the forget and the reset gate at columns d, times _SCALE."""
+    return (
+        tl.load(v + d, live, 0.0) * _SCALE,
+        tl.load(v + WIDTH + d, live, 0.0) * _SCALE,
+        tl.load(bias + d, live, 0.0) * _SCALE,
+        tl.load(bias + WIDTH + d, live, 0.0) * _SCALE,
+    )
+
+
+@triton.jit
+def _inputs(u, x, alpha, there, WIDTH: tl.constexpr, PLANES: tl.constexpr):
+    """The three planes of u and the highway of a token; zeros where it is not there."""
+    u0 = tl.load(u, there, 0.0).to(tl.float32)
+    u1 = tl.load(u + WIDTH, there, 0.0).to(tl.float32)
+    u2 = tl.load(u + 2 * WIDTH, there, 0.0).to(tl.float32)
+    if PLANES == 4:
+        return u0, u1, u2, tl.load(u + 3 * WIDTH, there, 0.0).to(tl.float32)
+    return u0, u1, u2, tl.load(x, there, 0.0).to(tl.float32) * alpha
+
+
+@triton.jit
+def _forward(
+    u,
+    x,
+    v,
+    bias,
+    initial,
+    mask,
+    offsets,
+    h,
+    c,
+    last,
+    alpha,
+    PLANES: tl.constexpr,
+    TANH: tl.constexpr,
+    SAVE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAGES: tl.constexpr,
+    UNITS: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    WIDTH: tl.constexpr = UNITS * DIRECTIONS
+    text, d, live, row, way, length = _place(offsets, False, UNITS, DIRECTIONS, BLOCK)
+    ends = tl.where(live, length, 0)
+    gates = _parameters(v, bias, d, live, WIDTH)
+    drop = tl.load(mask + text * WIDTH + d, live, 0.0)
+    state = tl.load(initial + text * WIDTH + d, live, 0.0)
+    end = state
+    u, at = u + row * (PLANES * WIDTH) + d, row * WIDTH + d
+    x, h, c = x + at, h + at, c + at
+    u_way, way = way * (PLANES * WIDTH), way * WIDTH
+    for step in tl.range(0, length, STEPS, num_stages=STAGES):
+        group = ()
+        for i in tl.static_range(STEPS):
+            there = step + i < ends
+            group += (_inputs(u + i * u_way, x + i * way, alpha, there, WIDTH, PLANES),)
+        for i in tl.static_range(STEPS):
+            there = step + i < ends
+            u0, u1, u2, highway = group[i]
+            forget, reset = _gates(u1, u2, state, gates)
+            state = tl.fma(forget, state - u0, u0)
+            swing = tl.fma(drop, _activation(state, TANH), -highway)
+            tl.store(h + i * way, tl.fma(reset, swing, highway).to(h.dtype.element_ty), there)
+            if SAVE:
+                tl.store(c + i * way, state.to(c.dtype.element_ty), there)
+            # A choice beside the chain of states, not in it: steps past the end do no harm.
+            end = tl.where(step + i < ends, state, end)
+        u += STEPS * u_way
+        x, h, c = x + STEPS * way, h + STEPS * way, c + STEPS * way
+    tl.store(last + text * WIDTH + d, end, live)
+
+
+@triton.jit
+def _token_back(grad, before, inputs, gates, vf, vr, drop, adjoint, there, TANH: tl.constexpr):
+    """One token's gradients of u0, u1, u2 and the highway, and the adjoint of the state before."""
+    u0, u1, u2, highway = inputs
+    forget, reset = _gates(u1, u2, before, gates)
+    lead, keep = before - u0, 1.0 - forget
+    g = _activation(tl.fma(forget, lead, u0), TANH)
+    slope = drop * tl.fma(-g, g, 1.0) if TANH else drop
+    through = grad * reset
+    grad_reset = through * (1.0 - reset) * tl.fma(drop, g, -highway)
+    # Zero past the end, where the adjoint, which may be infinite, must not reach the sums.
+    grad_c = tl.where(there, tl.fma(through, slope, adjoint), 0.0)
+    swing = lead * (forget * keep)
+    adjoint = tl.where(there, tl.fma(tl.fma(vf, swing, forget), grad_c, grad_reset * vr), adjoint)
+    return grad_c * keep, grad_c * swing, grad_reset, grad - through, adjoint
+
+
+@triton.jit
+def _store_planes(u, x, grads, alpha, there, WIDTH: tl.constexpr, PLANES: tl.constexpr):
+    """Write a token's four gradients where `_inputs` reads."""
+    g0, g1, g2, way = grads
+    kind = u.dtype.element_ty
+    tl.store(u, g0.to(kind), there)
+    tl.store(u + WIDTH, g1.to(kind), there)
+    tl.store(u + 2 * WIDTH, g2.to(kind), there)
+    if PLANES == 4:
+        tl.store(u + 3 * WIDTH, way.to(kind), there)
+    else:
+        tl.store(x, (way * alpha).to(kind), there)
+
+
+@triton.jit
+def _backward(
+    grad_h,
+    grad_last,
+    u,
+    x,
+    v,
+    bias,
+    initial,
+    mask,
+    c,
+    offsets,
+    grad_x,
+    partial,
+    grad_initial,
+    alpha,
+    PLANES: tl.constexpr,
+    TANH: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAGES: tl.constexpr,
+    UNITS: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Writes u's gradient over u: a row is read by the program that writes it, before it does."""
+    WIDTH: tl.constexpr = UNITS * DIRECTIONS
+    text, d, live, row, way, length = _place(offsets, True, UNITS, DIRECTIONS, BLOCK)
+    ends = tl.where(live, length, 0)
+    gates = _parameters(v, bias, d, live, WIDTH)
+    vf, vr = tl.load(v + d, live, 0.0), tl.load(v + WIDTH + d, live, 0.0)
+    drop = tl.load(mask + text * WIDTH + d, live, 0.0)
+    adjoint = tl.load(grad_last + text * WIDTH + d, live, 0.0)
+    first = tl.load(initial + text * WIDTH + d, live, 0.0)
+    none = tl.zeros((BLOCK,), tl.float32)
+    sum_vf, sum_vr, sum_bf, sum_br = none, none, none, none
+    u, at = u + row * (PLANES * WIDTH) + d, row * WIDTH + d
+    x, grad_x, grad_h, c = x + at, grad_x + at, grad_h + at, c + at
+    u_way, way = way * (PLANES * WIDTH), way * WIDTH
+    for step in tl.range(0, length, STEPS, num_stages=STAGES):
+        group = ()
+        for i in tl.static_range(STEPS):
+            there = step + i < ends
+            inputs = _inputs(u + i * u_way, x + i * way, alpha, there, WIDTH, PLANES)
+            grad = tl.load(grad_h + i * way, there, 0.0).to(tl.float32)
+            # The state before the first token is not in c.
+            there = step + i + 1 < ends
+            before = tl.load(c + (i + 1) * way, there, 0.0).to(tl.float32)
+            group += ((grad, before, inputs),)
+        for i in tl.static_range(STEPS):
+            there = step + i < ends
+            grad, before, inputs = group[i]
+            before = tl.where(step + i + 1 == length, first, before)
+            g0, g1, g2, highway, adjoint = _token_back(
+                grad, before, inputs, gates, vf, vr, drop, adjoint, there, TANH
+            )
+            grads = (g0, g1, g2, highway)
+            _store_planes(u + i * u_way, grad_x + i * way, grads, alpha, there, WIDTH, PLANES)
+            sum_vf, sum_vr = tl.fma(g1, before, sum_vf), tl.fma(g2, before, sum_vr)
+            sum_bf, sum_br = sum_bf + g1, sum_br + g2
+        u += STEPS * u_way
+        x, grad_x = x + STEPS * way, grad_x + STEPS * way
+        grad_h, c = grad_h + STEPS * way, c + STEPS * way
+    tl.store(grad_initial + text * WIDTH + d, adjoint, live)
+    partial += text * (4 * WIDTH) + d
+    tl.store(partial, sum_vf, live)
+    tl.store(partial + WIDTH, sum_vr, live)
+    tl.store(partial + 2 * WIDTH, sum_bf, live)
+    tl.store(partial + 3 * WIDTH, sum_br, live)
+
+
+@triton.jit
+def _pool(
+    h,
+    offsets,
+    largest,
+    mean,
+    argument,
+    STEPS: tl.constexpr,
+    STAGES: tl.constexpr,
+    UNITS: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    text, d, live, row, _, length = _place(offsets, False, UNITS, DIRECTIONS, BLOCK)
+    ends = tl.where(live, length, 0)
+    h += row * UNITS + d
+    best = tl.load(h, ends > 0, 0.0).to(tl.float32)
+    where = tl.zeros((BLOCK,), tl.int64) + tl.where(length > 0, row, -1)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for step in tl.range(0, length, STEPS, num_stages=STAGES):
+        group = ()
+        for i in tl.static_range(STEPS):
+            there = step + i < ends
+            group += (tl.load(h + i * UNITS, there, 0.0).to(tl.float32),)
+        for i in tl.static_range(STEPS):
+            value = group[i]
+            # NaN wins, as in torch.max, and the first of equals stays.
+            better = (value > best) | ((value != value) & (best == best))
+            better = better & (step + i < ends)
+            best, where = tl.where(better, value, best), tl.where(better, row + step + i, where)
+            total += value
+        h += STEPS * UNITS
+    at = text * UNITS + d
+    kind = largest.dtype.element_ty
+    tl.store(largest + at, best.to(kind), live)
+    tl.store(mean + at, (total / tl.maximum(length, 1).to(tl.float32)).to(kind), live)
+    tl.store(argument + at, where, live)
+
+
+@triton.jit
+def _pool_backward(
+    grad_largest,
+    grad_mean,
+    argument,
+    offsets,
+    grad_h,
+    UNITS: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    text, d, live, row, _, length = _place(offsets, False, UNITS, DIRECTIONS, BLOCK)
+    at = text * UNITS + d
+    peak = tl.load(grad_largest + at, live, 0.0).to(tl.float32)
+    where = tl.load(argument + at, live, -1)
+    share = tl.load(grad_mean + at, live, 0.0).to(tl.float32)
+    share = share / tl.maximum(length, 1).to(tl.float32)
+    grad_h += row * UNITS + d
+    for step in range(length):
+        grad = tl.where(where == row + step, share + peak, share)
+        tl.store(grad_h, grad.to(grad_h.dtype.element_ty), live)
+        grad_h += UNITS
+
+
+def forward(
+    u: Tensor,
+    x: Tensor | None,
+    v: Tensor,
+    bias: Tensor,
+    initial: Tensor,
+    mask: Tensor,
+    offsets: Tensor,
+    directions: int,
+    tanh: bool,
+    alpha: float,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """h (N, D), c (N, D) in u's dtype, (0, D) where not `save`, and last (B, D) in float32.
+
+    u (N, k, D), and x (N, D) where k = 3; the other tensors are float32, as in `sru_layer`.
+    """
+    rows, planes, width = u.shape
+    h = u.new_empty(rows, width)
+    c = u.new_empty(rows if save else 0, width)
+    last = torch.empty_like(initial, memory_format=torch.contiguous_format)
+    grid, settings = _launch(initial.shape[0], width // directions, directions, u)
+    with torch.cuda.device_of(u):
+        _forward[grid](
+            u.contiguous(),
+            u if x is None else x.contiguous(),
+            v.contiguous(),
+            bias.contiguous(),
+            initial.contiguous(),
+            mask.contiguous(),
+            offsets,
+            h,
+            c,
+            last,
+            alpha,
+            PLANES=planes,
+            TANH=tanh,
+            SAVE=save,
+            STEPS=STEPS,
+            STAGES=STAGES,
+            **settings,
+        )
+    return h, c, last
+
+
+def backward(
+    grad_h: Tensor,
+    grad_last: Tensor,
+    u: Tensor,
+    x: Tensor | None,
+    v: Tensor,
+    bias: Tensor,
+    initial: Tensor,
+    mask: Tensor,
+    c: Tensor,
+    offsets: Tensor,
+    directions: int,
+    tanh: bool,
+    alpha: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, x (empty where x is None), v, bias and initial, given c of the forward pass.
+
+    grad_h (N, D) and c have u's dtype, grad_last (B, D) is float32. Overwrites u, which must be
+    contiguous, and returns it as its own gradient.
+    """
+    if not u.is_contiguous():
+        raise ValueError("the backward pass overwrites u, which must be contiguous")
+    _, planes, width = u.shape
+    texts = initial.shape[0]
+    grad_x = u.new_empty(0 if x is None else x.shape)
+    grad_initial = torch.empty_like(initial, memory_format=torch.contiguous_format)
+    partial = initial.new_empty(texts, 2, 2, width)
+    grid, settings = _launch(texts, width // directions, directions, u)
+    with torch.cuda.device_of(u):
+        _backward[grid](
+            grad_h.contiguous(),
+            grad_last.contiguous(),
+            u,
+            u if x is None else x.contiguous(),
+            v.contiguous(),
+            bias.contiguous(),
+            initial.contiguous(),
+            mask.contiguous(),
+            c,
+            offsets,
+            grad_x,
+            partial,
+            grad_initial,
+            alpha,
+            PLANES=planes,
+            TANH=tanh,
+            STEPS=STEPS,
+            STAGES=STAGES,
+            **settings,
+        )
+    return u, grad_x, partial[:, 0].sum(dim=0), partial[:, 1].sum(dim=0), grad_initial
+
+
+def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros, -1 for none."""
+    texts, width = offsets.shape[0] - 1, h.shape[1]
+    largest, mean = h.new_empty(texts, width), h.new_empty(texts, width)
+    argument = torch.empty(texts, width, dtype=torch.int64, device=h.device)
+    grid, settings = _launch(texts, width, 1, h)
+    with torch.cuda.device_of(h):
+        _pool[grid](
+            h.contiguous(),
+            offsets,
+            largest,
+            mean,
+            argument,
+            STEPS=2 * STEPS,
+            STAGES=STAGES,
+            **settings,
+        )
+    return largest, mean, argument
+
+
+def pool_backward(
+    grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
+) -> Tensor:
+    """The gradient of h (rows, D), in grad_mean's dtype."""
+    texts, width = grad_mean.shape
+    grad_h = grad_mean.new_empty(rows, width)
+    grid, settings = _launch(texts, width, 1, grad_mean)
+    with torch.cuda.device_of(grad_mean):
+        _pool_backward[grid](
+            grad_largest.contiguous(),
+            grad_mean.contiguous(),
+            argument.contiguous(),
+            offsets,
+            grad_h,
+            **settings,
+        )
+    return grad_h

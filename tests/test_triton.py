@@ -1,0 +1,418 @@
+"""The Triton back end against a float64 reference: in Triton's interpreter, and on a GPU.
+
+The same cases run on a GPU where there is one and, in a process of their own, in the interpreter,
+which every machine has. What the interpreter cannot show, that the kernels compile for a GPU and
+how, is read from the compiler's output.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from srucli.kernels import reference  # noqa: E402
+from srucli.kernels import triton as kernels  # noqa: E402
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
+runs = pytest.mark.skipif(
+    DEVICE == "cpu" and not INTERPRETED,
+    reason="there is no GPU; test_in_the_interpreter runs this one",
+)
+compiles = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+
+
+@compiles
+def test_in_the_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider"],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= len(CASES)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch of random texts; every value of it is one that `dtype` can hold."""
+
+    lengths: tuple[int, ...]
+    units: int
+    directions: int
+    planes: int
+    tanh: bool
+    dtype: torch.dtype = torch.float32
+
+    def __str__(self) -> str:
+        shape = f"{self.units}x{self.directions}x{self.planes}"
+        lengths = "-".join(map(str, self.lengths)) or "none"
+        return f"{lengths},{shape}{',tanh' * self.tanh},{str(self.dtype)[6:]}"
+
+    def tensors(self) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(self.units * 31 + self.planes)
+        width, rows, texts = self.units * self.directions, sum(self.lengths), len(self.lengths)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).to(self.dtype).double()
+
+        return {
+            "grad_h": draw(rows, width),
+            "grad_last": draw(texts, width),
+            "u": draw(rows, self.planes, width),
+            "x": draw(rows, width),
+            # Halved: states that feed back more strongly can double a rounding at every step, and
+            # the largest of all errors is then chance.
+            "v": draw(2, width) / 2,
+            "bias": draw(2, width),
+            "initial": draw(texts, width),
+            "mask": (draw(texts, width) > 0).double() * 2,
+            "offsets": torch.tensor([0, *self.lengths]).cumsum(0),
+        }
+
+
+bf16, fp16 = torch.bfloat16, torch.float16
+CASES = [
+    Case((3,), 1, 1, 3, False),
+    Case((3,), 128, 2, 4, True),
+    Case((0,), 7, 2, 3, False),
+    Case((), 7, 2, 3, False),
+    Case((1, 0, 5, 2), 7, 2, 3, False),
+    Case((1, 0, 5, 2), 63, 1, 4, True),
+    Case((1, 0, 5, 2), 500, 1, 3, True),
+    Case((63, 1, 0, 17), 63, 2, 4, False),
+    Case((63, 1, 0, 17), 128, 1, 3, True),
+    Case((130,), 1, 2, 3, True),
+    Case((130,), 7, 1, 4, False),
+    Case((512,), 7, 1, 3, False),
+    Case((3,), 128, 2, 3, False, bf16),
+    Case((1, 0, 5, 2), 7, 2, 4, True, bf16),
+    Case((63, 1, 0, 17), 128, 1, 3, True, bf16),
+    Case((130,), 63, 1, 4, False, bf16),
+    Case((0,), 7, 2, 4, True, fp16),
+    Case((1, 0, 5, 2), 63, 2, 3, False, fp16),
+    Case((130,), 7, 2, 3, True, fp16),
+]
+SMALL_CASES = [case for case in CASES if case.dtype != torch.float32 and sum(case.lengths) < 20]
+NAMES = ["h", "c", "last", "grad_u", "grad_x", "grad_v", "grad_bias", "grad_initial"]
+# What the kernels read in a small dtype; all else is float32 for them.
+SMALL = ("grad_h", "u", "x")
+
+
+def results(
+    back_end: Any,
+    case: Case,
+    dtype: torch.dtype,
+    wide: torch.dtype,
+    tensors: dict[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Outputs and gradients, for gradients arriving at both outputs: SMALL in `dtype`."""
+    device = DEVICE if back_end is kernels else "cpu"
+    given = {
+        name: tensor.to(device, dtype if name in SMALL else wide)
+        if tensor.is_floating_point()
+        else tensor.to(device)
+        for name, tensor in (tensors or case.tensors()).items()
+    }
+    grads = given.pop("grad_h"), given.pop("grad_last")
+    if case.planes == 4:
+        given["x"] = None  # type: ignore[assignment]
+    offsets = given.pop("offsets")
+    shape = case.directions, case.tanh, 1.3
+    h, c, last = back_end.forward(*given.values(), offsets, *shape, True)
+    given["u"] = given["u"].clone()
+    back = back_end.backward(*grads, *given.values(), c, offsets, *shape)
+    return {name: each.cpu() for name, each in zip(NAMES, (h, c, last, *back), strict=True)}
+
+
+def kernel_results(case: Case, tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    return results(kernels, case, case.dtype, torch.float32, tensors)
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that a kernel forgets to write shows as NaN, or as -9 where it is of integers."""
+
+    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def made(*args: Any, **kwargs: Any) -> Tensor:
+            tensor = make(*args, **kwargs)
+            return tensor.fill_(math.nan if tensor.is_floating_point() else -9)
+
+        return made
+
+    if INTERPRETED or DEVICE == "cuda":
+        monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
+        monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
+        monkeypatch.setattr(Tensor, "new_empty", poisoned(Tensor.new_empty))
+
+
+@runs
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_against_float64(case: Case) -> None:
+    """At most twice the error of the reference computed in the case's dtype, plus a floor.
+
+    The floor is 2e-6 of the largest value (errors seen are up to 5e-7), and for a result in a small
+    dtype half a unit in its last place more. In a small dtype the reference rounds every step, so
+    that the bound is wide; the next test is sharp there.
+    """
+    wanted = results(reference, case, torch.float64, torch.float64)
+    plain = results(reference, case, case.dtype, case.dtype)
+    for name, got in kernel_results(case).items():
+        want = wanted[name]
+        small = name in ("h", "c", "grad_u", "grad_x")
+        assert got.dtype == (case.dtype if small else torch.float32)
+        assert got.shape == want.shape
+        if want.numel():
+            step = torch.finfo(case.dtype).eps / 2 if small else 0.0
+            floor = (2e-6 + step) * max(1.0, want.abs().max().item())
+            error = (plain[name].double() - want).abs().max()
+            assert (got.double() - want).abs().max() <= 2 * error + floor, name
+
+
+@runs
+@pytest.mark.parametrize("case", SMALL_CASES, ids=str)
+def test_a_small_dtype_is_float32_rounded_once(case: Case) -> None:
+    """Loads are exact and arithmetic is float32, so a small dtype changes the stores alone."""
+    offsets = case.tensors()["offsets"].to(DEVICE)
+    tensors = {name: each.float().to(DEVICE) for name, each in case.tensors().items()}
+    grads = tensors["grad_h"], tensors["grad_last"]
+    x = None if case.planes == 4 else tensors["x"]
+    rest = [tensors[name] for name in ("v", "bias", "initial", "mask")]
+    shape = case.directions, case.tanh, 1.3
+    small = kernel_results(case)
+    h, c, last = kernels.forward(tensors["u"], x, *rest, offsets, *shape, True)
+    saved = stored(c, case.dtype).float()
+    back = kernels.backward(*grads, tensors["u"], x, *rest, saved, offsets, *shape)
+    for name, full in zip(NAMES, (h, c, last, *back), strict=True):
+        assert torch.equal(stored(full.cpu(), small[name].dtype), small[name]), name
+
+
+def stored(full: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a kernel's store makes of float32; the interpreter cuts a bfloat16 off."""
+    if INTERPRETED and dtype == torch.bfloat16:
+        full = (full.view(torch.int32) & -(2**16)).view(torch.float32)
+    return full.to(dtype)
+
+
+@runs
+@pytest.mark.parametrize("dtype", [torch.float32, bf16])
+def test_reruns_and_block_shapes_change_no_bit(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case((9, 0, 2), 70, 2, 3, True, dtype)
+    first, again = kernel_results(case), kernel_results(case)
+    monkeypatch.setattr(kernels, "_block", lambda *_: 256)
+    wide = kernel_results(case)
+    for name, result in first.items():
+        assert torch.equal(result, again[name]), name
+        assert torch.equal(result, wide[name]), name
+
+
+@runs
+@pytest.mark.parametrize("dtype", [torch.float32, bf16])
+def test_a_text_alone_equals_itself_in_a_batch(dtype: torch.dtype) -> None:
+    """Outputs and gradients to the bit, those of parameters apart, which are sums over texts."""
+    case = Case((5, 0, 9), 7, 2, 3, False, dtype)
+    batch = kernel_results(case)
+    tensors = case.tensors()
+    alone = {name: tensors[name][5:] for name in ("grad_h", "u", "x")}
+    alone |= {name: tensors[name][2:] for name in ("grad_last", "initial", "mask")}
+    alone |= {"v": tensors["v"], "bias": tensors["bias"], "offsets": torch.tensor([0, 9])}
+    got = kernel_results(case, {name: alone[name] for name in tensors})
+    for name in ("h", "c", "grad_u", "grad_x"):
+        assert torch.equal(batch[name][5:], got[name]), name
+    for name in ("last", "grad_initial"):
+        assert torch.equal(batch[name][2:], got[name]), name
+
+
+@runs
+def test_states_are_left_out_where_no_gradient_is_wanted() -> None:
+    case = Case((5, 2), 7, 2, 4, False)
+    given = {name: each.to(DEVICE) for name, each in case.tensors().items()}
+    arguments = [given[name].float() for name in ("u", "v", "bias", "initial", "mask")]
+    arguments.insert(1, None)  # type: ignore[arg-type]
+    h, c, last = kernels.forward(*arguments, given["offsets"], 2, False, 1.0, False)
+    kept, _, end = kernels.forward(*arguments, given["offsets"], 2, False, 1.0, True)
+    assert c.numel() == 0
+    assert torch.equal(h, kept)
+    assert torch.equal(last, end)
+
+
+@runs
+def test_nan_stays_nan_and_spoils_only_its_text() -> None:
+    case = Case((3, 4), 5, 1, 4, True)
+    tensors = case.tensors()
+    tensors["u"][1, 0, 2] = math.nan
+    got = kernel_results(case, tensors)
+    assert got["h"][1:3, 2].isnan().all()
+    assert got["last"][0, 2].isnan()
+    assert got["grad_initial"][0, 2].isnan()
+    assert got["grad_v"][:, 2].isnan().all()
+    for name in ("h", "grad_u"):
+        assert not got[name][3:].isnan().any()
+        assert int(got[name][:3].isnan().any(dim=0).sum()) in (1, 4)
+
+
+POOL_CASES = [
+    ((3,), 1, torch.float32),
+    ((0,), 7, torch.float32),
+    ((), 7, torch.float32),
+    ((63, 1, 0, 17), 63, torch.float32),
+    ((1, 0, 5, 2), 128, bf16),
+    ((130,), 7, fp16),
+]
+
+
+@runs
+@pytest.mark.parametrize(("lengths", "width", "dtype"), POOL_CASES, ids=str)
+def test_pooling(lengths: tuple[int, ...], width: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(width)
+    texts, rows = len(lengths), sum(lengths)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    # Whole numbers, so that there are equal maxima, of which the first counts.
+    h = torch.randn(rows, width, generator=generator).mul(2).round().to(dtype)
+    got = [each.cpu() for each in kernels.pool(h.to(DEVICE), offsets.to(DEVICE))]
+    largest, mean, argument = reference.pool(h.double(), offsets)
+    near = {"rtol": torch.finfo(dtype).eps, "atol": 1e-6}
+    assert torch.equal(got[0], largest.to(dtype))
+    torch.testing.assert_close(got[1].double(), mean, **near)
+    assert torch.equal(got[2], _first(h, offsets, argument))
+
+    grads = torch.randn(2, texts, width, generator=generator).to(dtype)
+    back = kernels.pool_backward(
+        *grads.to(DEVICE), got[2].to(DEVICE), offsets.to(DEVICE), rows
+    ).cpu()
+    assert back.dtype == dtype
+    want = reference.pool_backward(*grads.double(), got[2], offsets, rows)
+    torch.testing.assert_close(back.double(), want, **near)
+
+
+def _first(h: Tensor, offsets: Tensor, argument: Tensor) -> Tensor:
+    """The first row of each maximum, which torch.max does not promise."""
+    first = argument.clone()
+    for text, (start, stop) in enumerate(itertools.pairwise(offsets)):
+        if start < stop:
+            rows = h[start:stop]
+            first[text] = (rows == rows.amax(dim=0)).int().argmax(dim=0) + start
+    return first
+
+
+@runs
+def test_pooling_keeps_the_first_nan() -> None:
+    nan = math.nan
+    h = torch.tensor([[1.0, nan, -math.inf], [nan, 2.0, -math.inf], [nan, nan, -math.inf]])
+    offsets = torch.tensor([0, 3])
+    largest, mean, argument = kernels.pool(h.to(DEVICE), offsets.to(DEVICE))
+    assert largest.isnan().tolist() == [[True, True, False]]
+    assert argument.tolist() == [[1, 0, 0]]
+    assert mean.cpu()[0, :2].isnan().all()
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="there is no GPU")
+def test_a_cuda_graph_captures_the_kernels() -> None:
+    case = Case((9, 0, 33), 70, 2, 3, True)
+    want = kernel_results(case)
+    given = {
+        name: each.float().to(DEVICE) if each.is_floating_point() else each.to(DEVICE)
+        for name, each in case.tensors().items()
+    }
+    u, offsets = given["u"].clone(), given["offsets"]
+    inputs = [given[name] for name in ("x", "v", "bias", "initial", "mask")]
+
+    def run() -> tuple[Tensor, ...]:
+        h, c, last = kernels.forward(u, *inputs, offsets, 2, True, 1.3, True)
+        grads = given["grad_h"], given["grad_last"]
+        back = kernels.backward(*grads, u, *inputs, c, offsets, 2, True, 1.3)
+        return (h, c, last, *back, *kernels.pool(h, offsets))
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run()
+    u.copy_(given["u"])
+    graph.replay()
+    for name, got in zip(NAMES, outputs, strict=False):
+        assert torch.equal(got.cpu(), want[name]), name
+
+
+FLOATS = ("v", "bias", "initial", "mask", "last", "grad_last", "grad_initial", "partial")
+SRU = {"PLANES": 3, "TANH": True, "STEPS": kernels.STEPS, "STAGES": kernels.STAGES}
+COMPILED: dict[str, dict[str, Any]] = {
+    "_forward": {**SRU, "SAVE": True},
+    "_backward": SRU,
+    "_pool": {"STEPS": 2 * kernels.STEPS, "STAGES": kernels.STAGES},
+    "_pool_backward": {},
+}
+
+
+def ptx(name: str, dtype: str, block: int, capability: int) -> str:
+    """A kernel's code for a GPU that need not be there, with aligned tensors as torch makes them.
+
+    250 units are a multiple of 4 bytes in both dtypes, but not of 16.
+    """
+    units = 512 if block >= 128 else 250
+    constants = {**COMPILED[name], "UNITS": units, "DIRECTIONS": 1, "BLOCK": block}
+    kernel = getattr(kernels, name)
+    types = {"alpha": "fp32", "offsets": "*i64", "argument": "*i64"}
+    types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(constants, "constexpr")
+    signature = {argument: types.get(argument, f"*{dtype}") for argument in kernel.arg_names}
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, kind in enumerate(signature.values())
+        if kind.startswith("*")
+    }
+    source = ASTSource(kernel, signature, constants, aligned)
+    options = {"num_warps": 1, "enable_fp_fusion": False}
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    text: str = made.asm["ptx"]
+    return text
+
+
+def spilled(text: str, capability: int, folder: Path) -> int:
+    """Bytes of registers that the assembler finds no place for."""
+    (folder / "kernel.ptx").write_text(text)
+    (target,) = re.findall(r"^\.target (\w+)", text, re.MULTILINE)
+    assembler = [get_ptxas(capability).path, "-v", "--fmad=false", "--gpu-name", target]
+    done = subprocess.run(
+        [*assembler, "kernel.ptx", "-o", "kernel.cubin"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (stores,) = re.findall(r"(\d+) bytes spill stores", done.stderr)
+    return int(stores)
+
+
+@compiles
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    ("dtype", "block"), [("fp32", 32), ("fp32", 128), ("bf16", 64), ("bf16", 256)]
+)
+def test_compiled_kernels_look_ahead_and_spill_nothing(
+    dtype: str, block: int, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both block shapes of both dtypes, each kernel."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    for name in COMPILED:
+        text = ptx(name, dtype, block, capability)
+        assert spilled(text, capability, tmp_path) == 0, name
+        assert ("cp.async" in text) == (name != "_pool_backward"), name
