@@ -35,10 +35,9 @@ class SRULayer(nn.Module):
         activation: str = "identity",
         highway_bias: float = 0.0,
         rescale: bool = True,
-        kernel: BackEnd = "auto",
     ) -> None:
         super().__init__()
-        self.kernel = kernel
+        self.kernel: BackEnd = "auto"
         self.directions = 2 if bidirectional else 1
         self.output_size = hidden * self.directions
         self.planes = 3 if input_size == self.output_size else 4
@@ -109,7 +108,6 @@ class SRUStack(nn.Module):
         highway_bias: float = 0.0,
         rescale: bool = True,
         dropout: float = 0.0,
-        kernel: BackEnd = "auto",
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -122,7 +120,6 @@ class SRUStack(nn.Module):
                 activation=activation,
                 highway_bias=highway_bias,
                 rescale=rescale,
-                kernel=kernel,
             )
             self.layers.append(layer)
             input_size = layer.output_size

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from srucli import kernels, optim
 from srucli import model as models
-from srucli import optim
 from srucli.batching import Batch, TokenStore
 from srucli.config import MOST_DROPOUT, Config
 from srucli.corpus import Corpus, data_hash, find_labels, hold_out, make_tokenizer
@@ -47,6 +47,8 @@ def check(config: Config) -> torch.device:
     device = resolve_device(config.train.device)
     if config.train.precision != "float32" and device.type == "cpu":
         raise UsageError(f"train.precision={config.train.precision} needs a GPU; use float32")
+    if config.model.encoder == "sru":
+        kernels.check(config.train.kernel, device.type)
     if config.train.class_weights != "none" and config.data.multi_label:
         raise UsageError("train.class_weights=balanced needs a single label a text")
     if config.train.tensorboard and not find_spec("tensorboard"):
@@ -148,6 +150,7 @@ class Trainer:
         self.train_set, self.dev_set, self.labels = train, dev, labels
         torch.manual_seed(config.train.seed)
         self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
+        models.use_kernel(self.model, config.train.kernel)
         self.optimizer = optim.build(config.optim, self.model)
         self.loss = loss_function(config, train.targets, classes)
         if isinstance(self.loss, nn.Module):
@@ -385,9 +388,16 @@ def train(
             "device": str(device),
         }
         run.begin(config, pieces, labels, facts)
-        say(f"model: {trainer.parameters:,} parameters, {config.model.encoder}, {device}")
+        say(f"model: {trainer.parameters:,} parameters, {_encoder(config, device)}, {device}")
         trainer.train()
     return output
+
+
+def _encoder(config: Config, device: torch.device) -> str:
+    """The encoder, and what runs it where there is a choice."""
+    if config.model.encoder != "sru":
+        return config.model.encoder
+    return f"sru ({kernels.check(config.train.kernel, device.type)} kernel)"
 
 
 def _describe(train: Sequence[Example], dev: Sequence[Example], labels: list[str]) -> None:

@@ -74,6 +74,9 @@ def _fail(error: SrucliError) -> NoReturn:
 
 def main() -> None:
     """Run the command line, turning every `SrucliError` into one message and its exit code."""
+    # Threads that wait in a loop for each other keep a core from the one that they wait for, as
+    # soon as anything else runs on the machine. Read when OpenMP is loaded, with torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except SrucliError as error:

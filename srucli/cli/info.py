@@ -65,13 +65,16 @@ def _machine() -> Rows:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             yield f"cuda:{index}", torch.cuda.get_device_name(index)
-        yield "SRU on GPU", "a loop in torch: correct, not yet fast"
+        if find_spec("triton"):
+            yield "SRU on GPU", "fast: compiled by Triton at first use, kept in a cache"
+        else:
+            yield "SRU on GPU", "slow: Triton is not installed; `pip install triton`"
     else:
         built = torch.version.cuda
         reason = "torch sees no GPU" if built else "this torch is built for CPUs only"
         yield "GPU", f"none: {reason}"
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    yield "C compiler", compiler or "none: not needed on a CPU"
+    yield "C compiler", compiler or "none: needed by Triton on a GPU, not on a CPU"
     for package, use in OPTIONAL.items():
         yield package, version(package) if find_spec(package) else f"not installed ({use})"
 
