@@ -33,6 +33,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 EMBEDDING_STD = 0.1
 # The largest table of products that is worth its memory.
 TABLE_BYTES = 256 * 2**20
+SPACE = 0x2581  # as SentencePiece writes it
 # The characters of every piece as one row of codes, and its offsets (vocab_size + 1,).
 Spelling = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -275,7 +276,10 @@ class NgramBranch(Tabulated):
 
 
 class Speller(nn.Module):
-    """Turns pieces into the characters that they are spelt with, however a text was cut."""
+    """Turns pieces into the characters that they are spelt with, however a text was cut.
+
+    A space comes after a text's last piece, so that n-grams tell the end of a word there too.
+    """
 
     codes: Tensor
     starts: Tensor
@@ -283,21 +287,36 @@ class Speller(nn.Module):
     def __init__(self, spelling: Spelling) -> None:
         super().__init__()
         codes, starts = map(torch.from_numpy, spelling)
+        codes, starts = (
+            torch.cat((codes, torch.tensor([SPACE]))),
+            torch.cat((starts, starts[-1:] + 1)),
+        )
         self.register_buffer("codes", codes, persistent=False)
         self.register_buffer("starts", starts, persistent=False)
 
     def forward(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (N,), offsets (B+1,) -> characters (M,) and the texts' offsets in them (B+1,)."""
+        space, texts = self.starts.numel() - 2, offsets.numel() - 1
+        text, place = places(offsets, tokens.numel())
+        offsets = offsets + torch.arange(texts + 1, device=tokens.device)
+        tokens = tokens.new_full((tokens.numel() + texts,), space).index_put(
+            (offsets.index_select(0, text) + place,), tokens
+        )
         lengths = self.starts.diff().index_select(0, tokens)
         ends = nn.functional.pad(lengths.cumsum(0), (1, 0))
         shift = self.starts.index_select(0, tokens) - ends[:-1]
-        places = torch.arange(int(ends[-1]), device=tokens.device)
-        places += shift.repeat_interleave(lengths, output_size=places.numel())
-        return self.codes.index_select(0, places), ends.index_select(0, offsets)
+        at = torch.arange(int(ends[-1]), device=tokens.device)
+        at += shift.repeat_interleave(lengths, output_size=at.numel())
+        return self.codes.index_select(0, at), ends.index_select(0, offsets)
 
 
 class Classifier(nn.Module):
-    """Pieces to logits: `spelling` has as many pieces as the vocabulary, `classes` is C."""
+    """Pieces to logits: `spelling` has as many pieces as the vocabulary, `classes` is C.
+
+    `blend` (n,) is how much each branch counts: all alike, until it is fitted to dev texts.
+    """
+
+    blend: Tensor
 
     def __init__(self, config: ModelConfig, spelling: Spelling, classes: int) -> None:
         super().__init__()
@@ -320,6 +339,8 @@ class Classifier(nn.Module):
             sizes = config.character_ngrams, config.character_buckets, width
             self.characters = NgramBranch(*sizes, dropout, classes)
         self.dropout = nn.Dropout(dropout)
+        count = 1 + config.wide + config.characters
+        self.register_buffer("blend", torch.full((count,), 1 / count))
 
     @torch.no_grad()
     def tabulate(self) -> None:
@@ -359,6 +380,7 @@ class Classifier(nn.Module):
         return [logits.float() for logits in branches]
 
     def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """tokens (N,) int64, offsets (B+1,) int64 -> logits (B, C): the mean of the branches'."""
-        branches = self.branches(tokens, offsets)
-        return torch.stack(branches).mean(dim=0)
+        """tokens (N,) int64, offsets (B+1,) int64 -> logits (B, C): the branches', blended."""
+        branches = torch.stack(self.branches(tokens, offsets))
+        logits: Tensor = torch.tensordot(self.blend, branches, dims=1)
+        return logits

@@ -73,20 +73,24 @@ def logits_to_probabilities(logits: torch.Tensor, multi_label: bool) -> torch.Te
 
 
 @torch.inference_mode()
-def score(
-    model: Classifier, store: TokenStore, multi_label: bool, device: torch.device
-) -> NDArray[np.float32]:
-    """Probabilities (B, C) of the texts of a store, in their order; the model is left in eval."""
+def branch_logits(model: Classifier, store: TokenStore, device: torch.device) -> torch.Tensor:
+    """Logits (n, B, C) of each branch for the texts of a store; the model is left in eval."""
     model.eval()
-    rows: list[NDArray[np.float32]] = []
+    rows: list[torch.Tensor] = []
     batches = order(store.lengths, BATCH_TEXTS, batch_tokens=16_384, seed=None)
     for texts in batches:
         batch = store.batch(texts).to(device)
-        logits = model(batch.tokens, batch.offsets)
-        rows.append(logits_to_probabilities(logits, multi_label).cpu().numpy())
-    joined = np.concatenate(rows)
-    probabilities = np.empty_like(joined)
-    probabilities[np.concatenate(batches)] = joined
+        rows.append(torch.stack(model.branches(batch.tokens, batch.offsets)))
+    joined = torch.cat(rows, dim=1)
+    logits = torch.empty_like(joined)
+    logits[:, torch.from_numpy(np.concatenate(batches)).to(device)] = joined
+    return logits
+
+
+def blended(logits: torch.Tensor, blend: torch.Tensor, multi_label: bool) -> NDArray[np.float32]:
+    """Logits (n, B, C) of the branches and how much each counts (n,) -> probabilities (B, C)."""
+    mixed = torch.tensordot(blend, logits, dims=1)
+    probabilities: NDArray[np.float32] = logits_to_probabilities(mixed, multi_label).cpu().numpy()
     return probabilities
 
 
@@ -124,7 +128,8 @@ class Predictor:
             return np.empty((0, len(self.labels)), np.float32)
         longest = self.config.train.max_tokens
         store = TokenStore.encode(self.tokenizer, texts, longest=longest)
-        return score(self.model, store, self.multi_label, self.device)
+        logits = branch_logits(self.model, store, self.device)
+        return blended(logits, self.model.blend, self.multi_label)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from srucli import kernels, optim
 from srucli import model as models
 from srucli.batching import Batch, TokenStore
+from srucli.blend import fit_weights
 from srucli.config import MOST_DROPOUT, Config
 from srucli.corpus import Corpus, data_hash, find_labels, hold_out, make_tokenizer
 from srucli.data import Example, read_examples
@@ -28,7 +29,7 @@ from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import Outcome, choose_thresholds, metric_named
 from srucli.model import Classifier
 from srucli.model_card import model_card
-from srucli.predict import resolve_device, score, use_threads
+from srucli.predict import blended, branch_logits, resolve_device, use_threads
 from srucli.run_dir import RunDir, Which
 from srucli.signals import StopRequest
 from srucli.tokenizer import Tokenizer
@@ -253,18 +254,23 @@ class Trainer:
         )
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Figures on the dev texts, and what belongs beside the weights (thresholds)."""
+        """Figures on the dev texts, and what belongs beside the weights (thresholds).
+
+        How much each branch of the model counts is fitted to them first.
+        """
         multi_label = self.config.data.multi_label
         state: dict[str, Any] = {}
         if self.dev_set is None or self.dev_store is None:
             if multi_label:
                 state["thresholds"] = [0.5] * len(self.labels)
             return {}, state
-        probabilities = score(self.model, self.dev_store, multi_label, self.device)
-        thresholds = None
-        targets = self.dev_set.targets
+        logits = branch_logits(self.model, self.dev_store, self.device)
+        thresholds, targets = None, self.dev_set.targets
+        targets = targets.astype(bool) if multi_label else targets
+        blend = fit_weights(logits.double().cpu().numpy(), targets, multi_label)
+        self.model.blend.copy_(torch.tensor(blend))
+        probabilities = blended(logits, self.model.blend, multi_label)
         if multi_label:
-            targets = targets.astype(bool)
             thresholds = choose_thresholds(probabilities, targets)
             state["thresholds"] = [float(value) for value in thresholds]
         outcome = Outcome(probabilities, targets, thresholds)

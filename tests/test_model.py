@@ -15,6 +15,7 @@ from srucli.errors import UsageError
 from srucli.model import (
     ACTIVATIONS,
     ENCODERS,
+    SPACE,
     Classifier,
     Pooling,
     Speller,
@@ -225,7 +226,7 @@ def test_characters_against_a_plain_loop() -> None:
     tokens, offsets = batch([*LENGTHS, 40])
     found, ends = Speller(SPELLING)(tokens, offsets)
     texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
-    wanted = [[code for piece in text for code in SPELT[piece]] for text in texts]
+    wanted = [[*(code for piece in text for code in SPELT[piece]), SPACE] for text in texts]
     assert found.tolist() == list(chain.from_iterable(wanted))
     assert ends.diff().tolist() == list(map(len, wanted))
 

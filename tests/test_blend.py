@@ -1,0 +1,77 @@
+"""The weights of branches, fitted to dev texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from srucli.blend import fit_weights
+
+
+def made(texts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Targets (B,), and logits (2, B, 3): of a branch that knows them, and of one of noise."""
+    draw = np.random.default_rng(seed)
+    targets = draw.integers(0, 3, texts)
+    logits = draw.normal(size=(2, texts, 3))
+    logits[0, np.arange(texts), targets] += 2
+    return logits, targets
+
+
+def log_loss(weights: list[float], logits: np.ndarray, targets: np.ndarray) -> float:
+    total = np.tensordot(weights, logits, axes=1)
+    total = total - np.log(np.exp(total).sum(axis=1, keepdims=True))
+    return float(-total[np.arange(len(targets)), targets].mean())
+
+
+def test_a_branch_of_noise_counts_little_and_a_good_one_much() -> None:
+    logits, targets = made(2_000)
+    good, noise = fit_weights(logits, targets, multi_label=False)
+    assert noise < 0.1 < 1 < good
+
+
+def test_no_other_weights_have_less_loss() -> None:
+    logits, targets = made(20_000)
+    best = fit_weights(logits, targets, multi_label=False)
+    least = log_loss(best, logits, targets)
+    for step in (-0.05, 0.05):
+        for place in range(2):
+            other = list(best)
+            other[place] += step
+            assert min(other) < 0 or log_loss(other, logits, targets) > least
+
+
+def test_few_texts_change_little() -> None:
+    logits, targets = made(1)
+    assert fit_weights(logits, targets, multi_label=False) == pytest.approx([0.5, 0.5], abs=0.25)
+
+
+def test_scores_that_are_too_sure_are_scaled_down() -> None:
+    logits, targets = made(5_000)
+    one, two = fit_weights(logits, targets, multi_label=False)
+    sure = fit_weights(10 * logits, targets, multi_label=False)
+    assert sure == pytest.approx([one / 10, two / 10], abs=0.03)
+
+
+def test_unknown_labels_are_left_out_and_nothing_else_is_the_mean() -> None:
+    logits, targets = made(500)
+    more = np.concatenate((logits, logits), axis=1)
+    unknown = np.concatenate((targets, np.full(500, 3)))
+    assert fit_weights(more, unknown, multi_label=False) == pytest.approx(
+        fit_weights(logits, targets, multi_label=False)
+    )
+    assert fit_weights(logits, np.full(500, 3), multi_label=False) == [0.5, 0.5]
+
+
+def test_several_labels() -> None:
+    draw = np.random.default_rng(0)
+    targets = draw.random((2_000, 4)) < 0.3
+    logits = draw.normal(size=(2, 2_000, 4))
+    logits[0] += np.where(targets, 2, -2)
+    good, noise = fit_weights(logits, targets, multi_label=True)
+    assert noise < 0.15 < 1 < good
+
+
+def test_a_branch_that_is_wrong_never_counts_below_zero() -> None:
+    logits, targets = made(2_000)
+    logits[1] = -logits[0] + logits[1]
+    assert min(fit_weights(logits, targets, multi_label=False)) >= 0
