@@ -18,7 +18,8 @@ from torch.nn.functional import linear
 from srucli.config import ModelConfig, did_you_mean
 from srucli.errors import UsageError
 from srucli.kernels import BackEnd, ragged_pool
-from srucli.kernels.ngrams import hashed_ngrams, ngram_sums, places, text_of_rows
+from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
+from srucli.kernels.ngrams import ngram_sums
 from srucli.sru import SRULayer, SRUStack
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

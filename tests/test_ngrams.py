@@ -10,7 +10,8 @@ from test_model import LENGTHS, batch, offsets_of
 from torch import Tensor
 
 from srucli.kernels import ngrams
-from srucli.kernels.ngrams import hashed_ngrams, ngram_sums, text_of_rows
+from srucli.kernels.hashing import hashed_ngrams, text_of_rows
+from srucli.kernels.ngrams import ngram_sums
 
 
 def plain_bucket(gram: list[int], buckets: int) -> int:

@@ -137,6 +137,7 @@ def test_the_loss_of_several_labels_is_a_sum_over_labels_and_a_mean_over_texts()
         ("train.device=tpu", "write auto, cpu, cuda or cuda:N"),
         ("train.device=cuda:99", "torch sees . GPUs; use --device cpu"),
         ("train.precision=bf16", "needs a GPU; use float32"),
+        ("train.kernel=triton", "kernel triton (runs on a cuda device|needs triton)"),
         ("train.class_weights=balanced", "needs a single label a text"),
     ],
 )
@@ -225,6 +226,14 @@ def test_without_dev_texts(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFix
     assert (run / "best").read_text() == (run / "last").read_text()
     assert "dev" not in capsys.readouterr().err
     assert RunDir.open(run).facts()["data"]["texts"] == tiny.texts
+
+
+def test_branches_count_alike_until_dev_texts_say_otherwise(tiny: Tiny, tmp_path: Path) -> None:
+    alike = weights(run_training(tiny, tmp_path / "alike", "train.dev_share=0"))["blend"]
+    assert torch.equal(alike, torch.full((3,), 1 / 3))
+    fitted = weights(run_training(tiny, tmp_path / "fitted", dev=True))["blend"]
+    assert fitted.min() >= 0
+    assert not torch.allclose(fitted, alike, atol=0.01)
 
 
 def test_dev_labels_that_training_lacks(

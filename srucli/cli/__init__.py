@@ -74,9 +74,10 @@ def _fail(error: SrucliError) -> NoReturn:
 
 def main() -> None:
     """Run the command line, turning every `SrucliError` into one message and its exit code."""
-    # Threads that wait in a loop for each other keep a core from the one that they wait for, as
-    # soon as anything else runs on the machine. Read when OpenMP is loaded, with torch.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads that wait for each other in a loop keep a core from the one that they wait for as soon
+    # as anything else runs on the machine: let them sleep soon. Read when torch loads OpenMP.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         app()
     except SrucliError as error:

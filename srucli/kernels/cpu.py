@@ -19,7 +19,7 @@ import torch
 from numba import get_num_threads, njit, prange
 from torch import Tensor
 
-from srucli.kernels.ngrams import BITS, HASH, MIX
+from srucli.kernels.hashing import BITS, HASH, MIX
 
 _F = np.float32
 _U = np.uint64
