@@ -54,7 +54,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from srucli.kernels import BACK_ENDS, sru_layer
-from srucli.sru import SRULayer, SRUStack
+from srucli.sru import SRULayer, SRUStack, use_kernel
 
 ROOT = Path(__file__).parent.parent
 MIB = 2**20
@@ -426,7 +426,8 @@ def layer_runs(case: LayerCase, setup: Setup) -> dict[str, Run]:
     """One layer of each kind, and the GEMMs of srucli's."""
     length, texts, width, dtype = case
     kernel: Any = setup.kernel
-    layer = SRULayer(width, width, bidirectional=False, kernel=kernel).to(setup.device)
+    layer = SRULayer(width, width, bidirectional=False).to(setup.device)
+    use_kernel(layer, kernel)
     rows = torch.randn(texts * length, width, device=setup.device).to(dtype)
     offsets = offsets_of([length] * texts).to(setup.device)
     runs = {"srucli": step(to_dtype(layer, dtype), lambda: (rows, offsets), rows)}
@@ -502,7 +503,8 @@ def ragged_runs(case: RaggedCase, setup: Setup) -> dict[str, Run]:
     """Two layers in two directions: srucli on rows, LSTM on a packed batch."""
     lengths = ragged_lengths(case.middle, case.texts)
     kernel: Any = setup.kernel
-    stack = SRUStack(case.features, case.units, 2, kernel=kernel).to(setup.device)
+    stack = SRUStack(case.features, case.units, 2).to(setup.device)
+    use_kernel(stack, kernel)
     texts = [torch.randn(n, case.features, device=setup.device).to(case.dtype) for n in lengths]
     rows, offsets = torch.cat(texts), offsets_of(lengths).to(setup.device)
     net = nn.LSTM(case.features, case.units, 2, bidirectional=True).to(setup.device, case.dtype)

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from srucli.config import ModelConfig, did_you_mean
 from srucli.errors import UsageError
-from srucli.kernels import BackEnd, ragged_pool
+from srucli.kernels import ragged_pool
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
 from srucli.kernels.ngrams import ngram_sums
 from srucli.sru import SRULayer, SRUStack
@@ -199,13 +199,6 @@ def check(config: ModelConfig) -> None:
     if config.encoder not in ENCODERS:
         hint = did_you_mean(config.encoder, list(ENCODERS))
         raise UsageError(f"model.encoder: unknown encoder '{config.encoder}'{hint}")
-
-
-def use_kernel(model: nn.Module, kernel: BackEnd) -> None:
-    """Have every SRU layer in the model run on this back end; it is no part of the weights."""
-    for module in model.modules():
-        if isinstance(module, SRULayer):
-            module.kernel = kernel
 
 
 class Pooling(nn.Module):

@@ -94,6 +94,13 @@ class SRULayer(nn.Module):
         )
 
 
+def use_kernel(model: nn.Module, kernel: BackEnd) -> None:
+    """Have every SRU layer in the model run on this back end; it is no part of the weights."""
+    for module in model.modules():
+        if isinstance(module, SRULayer):
+            module.kernel = kernel
+
+
 class SRUStack(nn.Module):
     """SRU layers on top of each other; between them, dropout of g(c) with one mask per text."""
 

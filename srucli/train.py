@@ -32,6 +32,7 @@ from srucli.model_card import model_card
 from srucli.predict import blended, branch_logits, resolve_device, use_threads
 from srucli.run_dir import RunDir, Which
 from srucli.signals import StopRequest
+from srucli.sru import use_kernel
 from srucli.tokenizer import Tokenizer
 
 
@@ -151,7 +152,7 @@ class Trainer:
         self.train_set, self.dev_set, self.labels = train, dev, labels
         torch.manual_seed(config.train.seed)
         self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
-        models.use_kernel(self.model, config.train.kernel)
+        use_kernel(self.model, config.train.kernel)
         self.optimizer = optim.build(config.optim, self.model)
         self.loss = loss_function(config, train.targets, classes)
         if isinstance(self.loss, nn.Module):

@@ -37,7 +37,7 @@ def test_what_is_printed(tiny: Tiny) -> None:
     assert lines[0].startswith("data: 432 texts, 48 dev texts, 3 labels (")
     assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
     assert lines[2].startswith("model: ")
-    assert lines[2].endswith(" parameters, sru, cpu")
+    assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
     assert [line.split("  ")[0] for line in lines[3:]] == [f"epoch {n}/5" for n in range(1, 6)]
     assert "dev  accuracy 0." in lines[3]
     assert "\r" not in tiny.done.stderr

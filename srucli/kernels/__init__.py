@@ -223,7 +223,7 @@ def _sru_backward(
     if not wants_x:
         grad_x = x.new_empty(0)
     else:
-        grad_x = grad_u @ weight if highway is None else torch.addmm(grad_x, grad_u, weight)
+        grad_x = grad_u @ weight if highway is None else grad_x.addmm_(grad_u, weight)
     return grad_x, grad_weight, *grads
 
 
