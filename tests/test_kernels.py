@@ -372,5 +372,7 @@ def test_wrong_shapes_are_refused() -> None:
         sru_layer(**{**arguments, "weight": arguments["weight"][:18]})
     with pytest.raises(ValueError, match="must be"):
         sru_layer(**{**arguments, "v": arguments["v"][:1]})
+    with pytest.raises(ValueError, match="a product needs the index"):
+        sru_layer(**arguments, product=torch.zeros(3, 24))
     with pytest.raises(ValueError, match="initial and mask"):
         sru_layer(**{**arguments, "mask": arguments["mask"][:0]})

@@ -266,10 +266,9 @@ def _sru_gradient(
     c, u, *tensors = ctx.saved_tensors
     grad_h = torch.zeros_like(c) if grad_h is None else grad_h
     grad_last = torch.zeros_like(tensors[5]) if grad_last is None else grad_last
-    keeps = torch._C._autograd._get_current_graph_task_keep_graph()
-    if (
-        keeps or not ctx.private or type(u) is not Tensor
-    ):  # a tensor of another type is being traced
+    kept = torch._C._autograd._get_current_graph_task_keep_graph()
+    traced = type(u) is not Tensor
+    if kept or traced or not ctx.private:
         u = u.clone()
     wants_x = ctx.needs_input_grad[0]
     grad_x, grad_weight, *grads = _sru_backward(
@@ -304,7 +303,7 @@ def sru_layer(
     v, bias (2, D): of the forget and the reset gate.
     offsets (B + 1,) int64, rising from 0 to N.
     index (N,) int64: rows of x that are the tokens', where some are the same; x is (M, E) then.
-    product (M, k D): x times the weights where that is known already; no gradients then.
+    product (M, k D): x times the weights where that is known already; needs `index`.
     initial (B, D): states before the first token; zeros where None.
     mask (B, D): dropout of g(c), one per text; ones where None.
     v, bias, initial and mask are float32 where x is of a smaller dtype; under autocast x and weight
@@ -321,6 +320,8 @@ def sru_layer(
     initial = v.new_zeros(texts, width) if initial is None else initial
     mask = v.new_ones(texts, width) if mask is None else mask
     _check_shapes(x, weight, v, bias, directions, initial, mask)
+    if product is not None and index is None:
+        raise ValueError("a product needs the index of its rows")
     v, bias, initial, mask = (each.to(state) for each in (v, bias, initial, mask))
     save = torch.is_grad_enabled() and any(
         each.requires_grad for each in (x, weight, v, bias, initial)
