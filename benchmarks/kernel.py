@@ -34,18 +34,17 @@ from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
+from benchmarks.gpu import Run, offsets_of, ragged_lengths, step
 from srucli.predict import use_threads
 from srucli.sru import SRUStack
 
-LAYERS, LONGEST, SIGMA = 2, 1024, 0.6
+LAYERS = 2
 SLOW = 20
 SIZES = [(128, 128, 32), (300, 256, 64)]
-Run = Callable[[], object]
 
 
 class Case(NamedTuple):
@@ -66,27 +65,10 @@ def cases() -> list[Case]:
     """Every size with short and long texts, ragged and of one length."""
     made = []
     for (features, units, texts), middle in ((size, m) for size in SIZES for m in (25, 230)):
-        draws = np.random.default_rng(0).lognormal(np.log(middle), SIGMA, texts)
-        ragged = tuple(draws.round().clip(1, LONGEST).astype(int).tolist())
+        ragged = tuple(ragged_lengths(middle, texts))
         for kind, lengths in (("ragged", ragged), ("equal", (middle,) * texts)):
             made.append(Case(f"{kind}-{middle}-{features}x{units}", features, units, lengths))
     return made
-
-
-def step(module: nn.Module, inputs: Callable[[], Any], x: Tensor) -> Run:
-    """One training step: outputs summed with fixed weights, gradients of all weights and of x."""
-    wanted = [x, *module.parameters()]
-    x.requires_grad_()
-    weights: list[Tensor] = []
-
-    def run() -> object:
-        output = module(*inputs())[0]
-        output = output.data if isinstance(output, nn.utils.rnn.PackedSequence) else output
-        if not weights:
-            weights.append(torch.randn_like(output))
-        return torch.autograd.grad(output, wanted, weights[0])
-
-    return run
 
 
 def inference(module: nn.Module, inputs: Callable[[], Any]) -> Run:
@@ -108,7 +90,7 @@ def srucli_runs(case: Case) -> tuple[Run, Run]:
     """Ragged rows, no padding."""
     stack = SRUStack(case.features, case.units, LAYERS)
     x = torch.cat(case.texts())
-    offsets = torch.tensor([0, *np.cumsum(case.lengths).tolist()])
+    offsets = offsets_of(case.lengths)
     return both(stack, lambda: (x, offsets), x)
 
 

@@ -129,9 +129,14 @@ def _make_u(
     if index is not None:
         made = made.index_select(0, index)
     u = made.view(made.shape[0], made.shape[1] // width, width)
+    return u, _highway(u, x, index)
+
+
+def _highway(u: Tensor, x: Tensor, index: Tensor | None) -> Tensor | None:
+    """The highway's input (N, D) where u has no plane of its own for it."""
     if u.shape[1] == 4:
-        return u, None
-    return u, x if index is None else x.index_select(0, index)
+        return None
+    return x if index is None else x.index_select(0, index)
 
 
 @torch.library.custom_op("srucli::sru", mutates_args=())
@@ -205,9 +210,7 @@ def _sru_backward(
     wants_x: bool,
     kernel: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    highway = None
-    if u.shape[1] == 3:
-        highway = x if index is None else x.index_select(0, index)
+    highway = _highway(u, x, index)
     module = _module(kernel, u)
     wide_h, wide_c, wide_u, wide_x = _wide(module, grad_h, c, u, highway)
     shape = directions, tanh, alpha
