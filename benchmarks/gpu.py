@@ -16,8 +16,9 @@ The floor is the layer's GEMMs alone and the time that a copy takes for the kern
 ragged: two layers in two directions over texts of log-normal lengths, beside `nn.LSTM` on a batch
 that was packed beforehand.
 
-steps: a step of the default classifier as `srucli train` takes it, the batch's way to the GPU
-included, and what the GPU's kernels take of it by torch's profiler. Needs pydantic and PyYAML.
+steps: a step of the default classifier as `srucli train` takes it, on a batch that lies on the GPU
+and from a CUDA graph, and what the GPU's kernels take of it by torch's profiler. Needs pydantic and
+PyYAML.
 
 Layers are timed as they are called (eager; Python's time counts where the GPU waits for it), and
 replayed from a CUDA graph (the GPU's time alone). A round runs every system, up to ten calls in a
@@ -53,6 +54,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from srucli.batching import Batch, upload
 from srucli.kernels import BACK_ENDS, sru_layer
 from srucli.sru import SRULayer, SRUStack, use_kernel
 
@@ -544,39 +546,33 @@ def spelling() -> tuple[Any, Any]:
     return codes.astype(np.int64), np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def text_batch(case: StepCase) -> list[Tensor]:
-    """tokens (N,), as frequent as by Zipf's law, offsets (B + 1,) and labels (B,), on the CPU."""
+def text_batch(case: StepCase, device: str) -> Batch:
+    """Tokens as frequent as by Zipf's law, random labels, on the device as in training."""
     generator = torch.Generator().manual_seed(0)
     offsets = offsets_of(ragged_lengths(25, case.texts))
     draws = torch.rand(int(offsets[-1]), generator=generator, dtype=torch.float64)
     tokens = (PIECES**draws).long() - 1
-    return [tokens, offsets, torch.randint(case.classes, (case.texts,), generator=generator)]
+    labels = torch.randint(case.classes, (case.texts,), generator=generator)
+    spelled = np.diff(spelling()[1])
+    (batch,) = upload([Batch(tokens, offsets, labels)], torch.device(device), spelled)
+    return batch
 
 
 def classifier_step(case: StepCase, device: str) -> Run:
-    """A step of the default classifier and optimizer, as `srucli.train` takes it."""
-    from srucli import optim
-    from srucli.config import ModelConfig, OptimConfig, TrainConfig
+    """A step of the default classifier as `srucli train` takes it; its loss."""
+    from srucli.config import resolve
     from srucli.model import Classifier
+    from srucli.step import Step, loss_function
 
-    config = OptimConfig()
-    model = Classifier(ModelConfig(), spelling(), case.classes).to(device).train()
-    optimizer = optim.build(config, model)
-    loss = nn.CrossEntropyLoss(label_smoothing=TrainConfig().label_smoothing)
-    small = case.precision == "bf16"
-    batch = text_batch(case)
+    config = resolve(overrides=[f"train.precision={case.precision}"])
+    model = Classifier(config.model, spelling(), case.classes).to(device).train()
+    step = Step(config, model, loss_function(config, np.zeros(0), case.classes))
+    batch = text_batch(case, device)
 
     def run() -> object:
-        tokens, offsets, targets = (each.to(device, non_blocking=True) for each in batch)
-        with torch.autocast(device, torch.bfloat16, enabled=small):
-            branches = model.branches(tokens, offsets)
-        losses = torch.stack([loss(logits, targets) for logits in branches])
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        optim.apply(optimizer, 0.5)
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return losses.detach().mean()
+        step.total.zero_()
+        step(batch, rate=0.5)
+        return step.total / case.texts
 
     return run
 
@@ -709,7 +705,7 @@ def tests_pass() -> bool:
     # The test left out runs the others without a GPU.
     rest = "--deselect=tests/test_triton.py::test_in_the_interpreter"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/test_triton.py", rest],
+        [sys.executable, "-m", "pytest", "-q", "tests/test_triton.py", "tests/test_step.py", rest],
         cwd=ROOT,
         stdout=sys.stderr,
     )

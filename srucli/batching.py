@@ -2,32 +2,41 @@
 
 There is no padding: a batch is one row of N pieces and B+1 offsets. Batches hold texts of like
 length, so that CPU threads and GPU warps finish together, in an order that differs every epoch.
+A GPU gets many batches in one copy, and hands them out as parts of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srucli.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    from srucli.tokenizer import Tokenizer
 
 # Texts that are sorted by length together, in batches: enough for like lengths, few enough that
 # the composition of batches stays random.
 POOL_BATCHES = 50
+# Pieces that go to a GPU in one copy: many steps' worth, and 8 MiB.
+UPLOAD_TOKENS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """tokens (N,) int64, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32, or None."""
+    """tokens (N,) int64, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32, or None.
+
+    characters is how many the texts are spelt with, and a space for each, where that is known.
+    """
 
     tokens: Tensor
     offsets: Tensor
     targets: Tensor | None
+    characters: int | None = None
 
     @property
     def texts(self) -> int:
@@ -43,6 +52,7 @@ class Batch:
             self.tokens.to(device, non_blocking=True),
             self.offsets.to(device, non_blocking=True),
             targets,
+            self.characters,
         )
 
 
@@ -133,3 +143,46 @@ def _cut(
         stop = max(min(start + batch_size, fits), start + 1)
         yield texts[start:stop]
         start = stop
+
+
+def uploaded(
+    batches: Iterable[Batch], device: torch.device, spelled: NDArray[np.int64]
+) -> Iterator[Batch]:
+    """The batches on the device, their characters counted, so that nobody ever waits for it.
+
+    They go in groups of about UPLOAD_TOKENS from page-locked memory, a group while the GPU still
+    computes on the one before. spelled (vocab_size,) is the number of each piece's characters. On a
+    CPU the batches are left as they are.
+    """
+    if device.type == "cpu":
+        yield from batches
+        return
+    group: list[Batch] = []
+    tokens = 0
+    for batch in batches:
+        group.append(batch)
+        tokens += batch.tokens.numel()
+        if tokens >= UPLOAD_TOKENS:
+            yield from upload(group, device, spelled)
+            group, tokens = [], 0
+    if group:
+        yield from upload(group, device, spelled)
+
+
+def upload(
+    batches: Sequence[Batch], device: torch.device, spelled: NDArray[np.int64]
+) -> Iterator[Batch]:
+    """A group of batches with targets as parts of three tensors on the device."""
+    parts = [(batch.tokens, batch.offsets, batch.targets) for batch in batches]
+    columns = [_split_on(device, column) for column in zip(*parts, strict=True)]
+    for batch, (tokens, offsets, targets) in zip(batches, zip(*columns, strict=True), strict=True):
+        characters = int(spelled[batch.tokens.numpy()].sum()) + batch.texts
+        yield Batch(tokens, offsets, targets, characters)
+
+
+def _split_on(device: torch.device, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Tensors joined, copied to the device, and taken apart there."""
+    joined = torch.cat(tuple(rows))
+    if device.type == "cuda":
+        joined = joined.pin_memory()
+    return torch.split(joined.to(device, non_blocking=True), [len(part) for part in rows])

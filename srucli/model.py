@@ -52,13 +52,19 @@ class Tabulated(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Reads x (N, E), tokens (N,), offsets (B+1,); gives states (N, D) and last states (B, D)."""
+    """Reads x (N, E), tokens (N,), offsets (B+1,); gives states (N, D) and last states (B, D).
+
+    `waits` tells whether it waits for numbers that a GPU works out: no CUDA graph can hold it then.
+    """
 
     output_size: int
+    waits = False
 
 
 class Padded(Encoder):
     """What needs a rectangle (torch's LSTM, GRU and convolutions) around the ragged batch."""
+
+    waits = True
 
     def pad(self, x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The rectangle (B, T, E), each row's text and place in it, and the lengths (B,)."""
@@ -288,8 +294,14 @@ class Speller(nn.Module):
         self.register_buffer("codes", codes, persistent=False)
         self.register_buffer("starts", starts, persistent=False)
 
-    def forward(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (N,), offsets (B+1,) -> characters (M,) and the texts' offsets in them (B+1,)."""
+    def forward(
+        self, tokens: Tensor, offsets: Tensor, characters: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """tokens (N,), offsets (B+1,) -> characters (M,) and the texts' offsets in them (B+1,).
+
+        `characters` is M where that is known, so that a GPU need not be asked for it. The last
+        texts give up what M is too small for, or the last text gets what it is too large for.
+        """
         space, texts = self.starts.numel() - 2, offsets.numel() - 1
         text, place = places(offsets, tokens.numel())
         offsets = offsets + torch.arange(texts + 1, device=tokens.device)
@@ -299,9 +311,14 @@ class Speller(nn.Module):
         lengths = self.starts.diff().index_select(0, tokens)
         ends = nn.functional.pad(lengths.cumsum(0), (1, 0))
         shift = self.starts.index_select(0, tokens) - ends[:-1]
-        at = torch.arange(int(ends[-1]), device=tokens.device)
-        at += shift.repeat_interleave(lengths, output_size=at.numel())
-        return self.codes.index_select(0, at), ends.index_select(0, offsets)
+        if characters is None:
+            characters = int(ends[-1])
+        else:
+            ends = nn.functional.pad(ends[:-1].clamp(max=characters), (0, 1), value=characters)
+        at = torch.arange(characters, device=tokens.device)
+        at += shift.repeat_interleave(ends.diff(), output_size=characters)
+        codes = self.codes.index_select(0, at.clamp(max=self.codes.numel() - 1))
+        return codes, ends.index_select(0, offsets)
 
 
 class Classifier(nn.Module):
@@ -358,9 +375,12 @@ class Classifier(nn.Module):
         states, last = self.encoder(x, tokens, offsets)
         return states, last
 
-    def branches(self, tokens: Tensor, offsets: Tensor) -> list[Tensor]:
+    def branches(
+        self, tokens: Tensor, offsets: Tensor, characters: int | None = None
+    ) -> list[Tensor]:
         """Logits (B, C) of what the encoder read, and of the n-gram branches that there are.
 
+        `characters` is how many the texts are spelt with, where that is known, as in `Speller`.
         Each is to be trained by a loss of its own: trained through their sum, the faster learner
         leaves the others nothing to learn, and on small sets they are worse together than alone.
         """
@@ -370,7 +390,7 @@ class Classifier(nn.Module):
         if self.wide is not None:
             branches.append(self.wide(tokens, offsets))
         if self.characters is not None:
-            branches.append(self.characters(*self.speller(tokens, offsets)))
+            branches.append(self.characters(*self.speller(tokens, offsets, characters)))
         return [logits.float() for logits in branches]
 
     def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:

@@ -261,7 +261,7 @@ def _spell(code, table, ids, at):  # type: ignore[no-untyped-def]
     return at + extra + 1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _draw(codes, offsets, table, unigram, alpha, seed, first):  # type: ignore[no-untyped-def]
     """All texts: ids (N,), the code where each ends (N,), and the texts' offsets among ids (B+1,).
 

@@ -6,7 +6,8 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,13 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from srucli import kernels, optim
 from srucli import model as models
-from srucli.batching import Batch, TokenStore
+from srucli.batching import TokenStore, uploaded
 from srucli.blend import fit_weights
 from srucli.config import MOST_DROPOUT, Config
 from srucli.corpus import Corpus, data_hash, find_labels, hold_out, make_tokenizer
@@ -33,6 +32,7 @@ from srucli.predict import blended, branch_logits, resolve_device, use_threads
 from srucli.run_dir import RunDir, Which
 from srucli.signals import StopRequest
 from srucli.sru import use_kernel
+from srucli.step import Readout, Step, loss_function
 from srucli.tokenizer import Tokenizer
 
 
@@ -98,25 +98,6 @@ def tensorboard(folder: Path) -> Any:
     return SummaryWriter(folder / "tensorboard")
 
 
-def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Any:
-    """Cross-entropy, or for several labels a text binary cross-entropy; (logits, targets) -> ()."""
-    smoothing = config.train.label_smoothing
-    if config.data.multi_label:
-
-        def several(logits: Tensor, wanted: Tensor) -> Tensor:
-            smooth = wanted * (1 - smoothing) + smoothing / classes
-            return nn.functional.binary_cross_entropy_with_logits(
-                logits, smooth, reduction="sum"
-            ) / len(logits)
-
-        return several
-    weight = None
-    if config.train.class_weights == "balanced":
-        counts = np.bincount(targets, minlength=classes).clip(min=1)
-        weight = torch.tensor(len(targets) / (classes * counts), dtype=torch.float32)
-    return nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
-
-
 @dataclass
 class Progress:
     """What the loop has done so far."""
@@ -153,11 +134,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
         use_kernel(self.model, config.train.kernel)
-        self.optimizer = optim.build(config.optim, self.model)
-        self.loss = loss_function(config, train.targets, classes)
-        if isinstance(self.loss, nn.Module):
-            self.loss.to(device)
-        self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
+        self.step = Step(config, self.model, loss_function(config, train.targets, classes))
+        self.readout = Readout()
         assert config.train.epochs is not None  # `complete` saw to it
         self.epochs = config.train.epochs
         self.metric = metric_name(config)
@@ -185,69 +163,60 @@ class Trainer:
             seed=settings.seed * 1_000_003 + epoch,
         )
 
-    def _set_learning_rate(self) -> None:
-        """By the share of all texts that were seen, since batches vary in number."""
+    def _stores(self) -> Iterator[TokenStore]:
+        """The texts in pieces for each epoch; where a GPU trains, cut while it still does."""
+        if self.device.type == "cpu":
+            yield from map(self._store, range(self.epochs))
+            return
+        with ThreadPoolExecutor(1) as cutter:
+            ahead = cutter.submit(self._store, 0)
+            for number in range(1, self.epochs):
+                store = ahead.result()
+                ahead = cutter.submit(self._store, number)
+                yield store
+            yield ahead.result()
+
+    def _rate(self) -> float:
+        """As a share of the peak; by the share of texts that were seen, as batches vary in size."""
         planned = len(self.train_set.texts) * self.epochs
         settings = self.config.optim
-        rate = optim.factor(settings.schedule, self.done.texts, planned, settings.warmup)
-        optim.apply(self.optimizer, rate)
+        return optim.factor(settings.schedule, self.done.texts, planned, settings.warmup)
 
-    def _backward(self, batch: Batch) -> Tensor:
-        """Add the gradients of one batch. Returns its mean loss."""
-        precision = self.config.train.precision
-        kind = torch.bfloat16 if precision == "bf16" else torch.float16
-        with torch.autocast(self.device.type, kind, enabled=precision != "float32"):
-            branches = self.model.branches(batch.tokens, batch.offsets)
-        losses = torch.stack([self.loss(logits, batch.targets) for logits in branches])
-        scaled: Tensor = self.scaler.scale(losses.sum() / self.config.train.accumulate)
-        torch.autograd.backward(scaled)
-        return losses.detach().mean()
-
-    def _update(self) -> None:
-        """Clip, step, forget the gradients."""
-        self._set_learning_rate()
-        if self.config.optim.clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.done.step += 1
-
-    def epoch(self, number: int, bar: tqdm[Any], stop: StopRequest) -> float:
+    def epoch(self, store: TokenStore, number: int, bar: tqdm[Any], stop: StopRequest) -> float:
         """One pass over the texts. Returns the mean loss. Raises SrucliError where it diverges."""
         settings = self.config.train
-        store = self._store(number)
-        order = (settings.seed, number)
-        total = torch.zeros((), device=self.device)
+        self.step.total.zero_()
         self.model.train()
         texts = 0
-        batches = store.batches(settings.batch_size, settings.batch_tokens, order)
-        for count, batch in enumerate(batches, start=1):
-            total += self._backward(batch.to(self.device)) * batch.texts
+        batches = store.batches(settings.batch_size, settings.batch_tokens, (settings.seed, number))
+        spelled = np.diff(self.tokenizer.spelling[1])
+        for count, batch in enumerate(uploaded(batches, self.device, spelled), start=1):
             texts += batch.texts
             self.done.texts += batch.texts
             self.done.pieces += batch.tokens.numel()
-            if count % settings.accumulate == 0 or texts == len(store.lengths):
-                self._update()
+            update = count % settings.accumulate == 0 or texts == len(store.lengths)
+            self.step(batch, self._rate(), update)
+            self.done.step += update
             bar.update(batch.texts)
-            if count % 20 == 0 or stop.wanted:
-                self._report(bar, total / texts)
+            if count % 20 == 0:
+                self._report(bar, self.readout.latest(self.step.total / texts))
             if stop.wanted:
                 break
-        return self._report(bar, total / max(texts, 1))
+        loss = float(self.step.total) / max(texts, 1)
+        self._report(bar, loss)
+        return loss
 
-    def _report(self, bar: tqdm[Any], loss: Tensor) -> float:
-        """Show the loss so far; stop where it is not a number."""
-        value = float(loss)
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss is {value}")
+    def _report(self, bar: tqdm[Any], loss: float | None) -> None:
+        """Show the loss so far, where it is known; stop where it is not a number."""
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
         speed = self.done.pieces / max(self.done.seconds, 1e-9)
-        bar.set_postfix_str(f"loss {value:.4f}, {speed:,.0f} pieces/s", refresh=False)
-        return value
+        bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
 
     def _diverged(self, sign: str) -> SrucliError:
-        rate = self.optimizer.param_groups[0]["initial_lr"]
+        rate = self.step.optimizer.param_groups[0]["initial_lr"]
         clip = self.config.optim.clip
         return SrucliError(
             f"{sign} at step {self.done.step}: training diverged; lower optim.lr (now {rate:g}) "
@@ -280,7 +249,7 @@ class Trainer:
 
     def _record(self, number: int, loss: float, figures: dict[str, float]) -> None:
         """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = float(self.step.optimizer.param_groups[0]["lr"])
         defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         self.run.add_metrics(
             {
@@ -340,8 +309,8 @@ class Trainer:
             StopRequest(say).listening() as stop,
             tqdm(total=texts, unit="text", unit_scale=True, disable=None, leave=False) as bar,
         ):
-            for number in range(self.epochs):
-                loss = self.epoch(number, bar, stop)
+            for number, store in enumerate(self._stores()):
+                loss = self.epoch(store, number, bar, stop)
                 self.finish_epoch(number, loss)
                 if stop.wanted:
                     raise InterruptedRun(
@@ -395,7 +364,8 @@ def train(
             "device": str(device),
         }
         run.begin(config, pieces, labels, facts)
-        say(f"model: {trainer.parameters:,} parameters, {_encoder(config, device)}, {device}")
+        how = ", steps as CUDA graphs" if trainer.step.captured else ""
+        say(f"model: {trainer.parameters:,} parameters, {_encoder(config, device)}, {device}{how}")
         trainer.train()
     return output
 

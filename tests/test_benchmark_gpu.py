@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -316,7 +317,9 @@ def test_a_packed_batch_gives_gradients_of_all_it_holds() -> None:
 
 
 def test_the_batch_of_a_step() -> None:
-    tokens, offsets, targets = gpu.text_batch(gpu.StepCase(256, 20, "float32"))
+    batch = gpu.text_batch(gpu.StepCase(256, 20, "float32"), "cpu")
+    tokens, offsets, targets = batch.tokens, batch.offsets, batch.targets
+    assert targets is not None
     assert 22 <= offsets.diff().double().quantile(0.5) <= 28
     assert offsets[-1] == tokens.numel()
     assert 0 <= int(tokens.min()) <= int(tokens.max()) < gpu.PIECES
@@ -325,6 +328,7 @@ def test_the_batch_of_a_step() -> None:
     codes, starts = gpu.spelling()
     assert len(starts) == gpu.PIECES + 1
     assert starts[-1] == len(codes)
+    assert batch.characters == np.diff(starts)[tokens].sum() + 256
 
 
 def test_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,8 @@ from srucli.model import ENCODERS
 from srucli.predict import Predictor
 from srucli.run_dir import RunDir
 from srucli.signals import StopRequest
-from srucli.train import check, complete, epochs, loss_function, train
+from srucli.step import loss_function
+from srucli.train import check, complete, epochs, train
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]

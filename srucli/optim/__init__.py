@@ -5,7 +5,7 @@ Importing this package does not import torch; `build` does.
 
 from srucli.optim.groups import GROUPS, parameter_groups
 from srucli.optim.schedules import SCHEDULES, apply, factor
-from srucli.optim.table import OPTIMIZERS, build, check, describe, resolve
+from srucli.optim.table import OPTIMIZERS, build, can_be_captured, check, describe, resolve
 
 __all__ = [
     "GROUPS",
@@ -13,6 +13,7 @@ __all__ = [
     "SCHEDULES",
     "apply",
     "build",
+    "can_be_captured",
     "check",
     "describe",
     "factor",

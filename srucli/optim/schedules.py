@@ -56,6 +56,13 @@ def factor(schedule: str, step: int, total: int, warmup: float) -> float:
 
 
 def apply(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to `factor` times its own peak, `initial_lr`."""
+    """Set every group's learning rate to `factor` times its own peak, `initial_lr`.
+
+    A rate that is a tensor gets the new value, so that CUDA graphs which read it see that.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], float):
+            group["lr"] = rate
+        else:
+            group["lr"].fill_(rate)

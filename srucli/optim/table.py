@@ -39,8 +39,9 @@ class Row:
 
     `target` is `module:Class`, taking parameter groups, `lr` and the options by name. `fixed` are
     arguments that make it what its name says. `fused` are the kinds of device for which every torch
-    we allow has a fused kernel, which is then used. `weight_decay` is what applies where none is
-    set. `state` says what each tensor that it keeps for a parameter means.
+    we allow has a fused kernel, which is then used. `captured` are the arguments with which a CUDA
+    graph can hold a step, None where it cannot. `weight_decay` is what applies where none is set.
+    `state` says what each tensor that it keeps for a parameter means.
     """
 
     target: str
@@ -51,10 +52,12 @@ class Row:
     state: Mapping[str, str] = field(default_factory=dict)
     fused: frozenset[str] = frozenset()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    captured: Mapping[str, Any] | None = None
     weight_decay: float = 0.0
 
 
 FUSED = frozenset({"cpu", "cuda"})
+CAPTURABLE = {"capturable": True}
 
 STEP = {"step": "steps taken"}
 VELOCITY = {"momentum_buffer": "decaying sum of the gradients: the velocity"}
@@ -78,6 +81,7 @@ OPTIMIZERS: dict[str, Row] = {
         summary="steps down the gradient, without memory",
         paper="Robbins & Monro 1951, Annals of Mathematical Statistics 22(3)",
         fused=FUSED,
+        captured={},
     ),
     "momentum": Row(
         target="torch.optim:SGD",
@@ -90,6 +94,7 @@ OPTIMIZERS: dict[str, Row] = {
         },
         state=VELOCITY,
         fused=FUSED,
+        captured={},
     ),
     "nesterov": Row(
         target="torch.optim:SGD",
@@ -100,6 +105,7 @@ OPTIMIZERS: dict[str, Row] = {
         state=VELOCITY,
         fused=FUSED,
         fixed={"nesterov": True},
+        captured={},
     ),
     "adagrad": Row(
         target="torch.optim:Adagrad",
@@ -131,6 +137,7 @@ OPTIMIZERS: dict[str, Row] = {
             "momentum_buffer": "decaying sum of the scaled gradients (momentum only)",
             "grad_avg": "exponential mean of the gradients (centered only)",
         },
+        captured=CAPTURABLE,
     ),
     "adam": Row(
         target="torch.optim:Adam",
@@ -140,6 +147,7 @@ OPTIMIZERS: dict[str, Row] = {
         options={"betas": BETAS, "eps": EPS, "amsgrad": AMSGRAD},
         state={**MOMENTS, **AMSGRAD_STATE},
         fused=FUSED,
+        captured=CAPTURABLE,
     ),
     "adamw": Row(
         target="torch.optim:AdamW",
@@ -149,6 +157,7 @@ OPTIMIZERS: dict[str, Row] = {
         options={"betas": BETAS, "eps": EPS, "amsgrad": AMSGRAD},
         state={**MOMENTS, **AMSGRAD_STATE},
         fused=FUSED,
+        captured=CAPTURABLE,
         weight_decay=0.01,
     ),
     "adadelta": Row(
@@ -165,6 +174,7 @@ OPTIMIZERS: dict[str, Row] = {
             "square_avg": "exponential mean of the squared gradients",
             "acc_delta": "exponential mean of the squared steps (before the learning rate)",
         },
+        captured=CAPTURABLE,
     ),
     "adamax": Row(
         target="torch.optim:Adamax",
@@ -173,6 +183,7 @@ OPTIMIZERS: dict[str, Row] = {
         paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980, section 7.1",
         options={"betas": BETAS, "eps": EPS},
         state={**STEP, "exp_avg": MOMENTS["exp_avg"], "exp_inf": "decaying largest gradient"},
+        captured=CAPTURABLE,
     ),
     "nadam": Row(
         target="torch.optim:NAdam",
@@ -186,6 +197,7 @@ OPTIMIZERS: dict[str, Row] = {
             "decoupled_weight_decay": DECOUPLED,
         },
         state={**MOMENTS, "mu_product": "product of the momenta of all steps: corrects the start"},
+        captured=CAPTURABLE,
     ),
     "radam": Row(
         target="torch.optim:RAdam",
@@ -194,6 +206,7 @@ OPTIMIZERS: dict[str, Row] = {
         paper="Liu et al. 2020, ICLR, arXiv 1908.03265",
         options={"betas": BETAS, "eps": EPS, "decoupled_weight_decay": DECOUPLED},
         state=MOMENTS,
+        captured=CAPTURABLE,
     ),
     "adafactor": Row(
         target="torch.optim:Adafactor",
@@ -289,23 +302,41 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
+def can_be_captured(config: OptimConfig) -> bool:
+    """Whether a CUDA graph can hold the optimizer's step. Raises UsageError for an unknown one."""
+    return _row(config.name).captured is not None
+
+
 def build(
-    config: OptimConfig, model: nn.Module, embeddings: Iterable[nn.Parameter] = ()
+    config: OptimConfig,
+    model: nn.Module,
+    embeddings: Iterable[nn.Parameter] = (),
+    *,
+    captured: bool = False,
 ) -> Optimizer:
     """The optimizer of `config` over the trainable parameters of `model`, where they are now.
 
     Its groups are those of `parameter_groups`, each with `initial_lr`, the peak that schedules
-    scale. `embeddings` are embedding tables that no nn.Embedding holds. Raises UsageError.
+    scale. `embeddings` are embedding tables that no nn.Embedding holds. Where `captured`, steps are
+    to be part of CUDA graphs, and the groups' learning rates are tensors on the parameters' device.
+    Raises UsageError.
     """
     config = resolve(config)
     row = OPTIMIZERS[config.name]
+    assert config.lr is not None
     assert config.weight_decay is not None
     groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, embeddings)
     arguments = {**row.fixed, **config.options}
-    if {parameter.device.type for group in groups for parameter in group["params"]} <= row.fused:
+    devices = {parameter.device for group in groups for parameter in group["params"]}
+    if {device.type for device in devices} <= row.fused:
         arguments["fused"] = True
+    if captured:
+        assert row.captured is not None
+        arguments |= row.captured
     module, _, name = row.target.partition(":")
     optimizer: Optimizer = getattr(import_module(module), name)(groups, lr=config.lr, **arguments)
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+        group["initial_lr"] = config.lr
+        if captured:
+            group["lr"] = group["params"][0].new_tensor(config.lr)
     return optimizer

@@ -1,0 +1,128 @@
+"""One training step: forward, losses, backward, clipping, the optimizer's update.
+
+On a GPU a step is replayed from a CUDA graph where nothing in it waits for the GPU. No data, no
+files and no progress here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from srucli import optim
+from srucli.batching import Batch
+from srucli.config import Config
+from srucli.graphs import Graphs
+from srucli.model import Classifier
+
+
+def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Any:
+    """Cross-entropy, or for several labels a text binary cross-entropy; (logits, targets) -> ()."""
+    smoothing = config.train.label_smoothing
+    if config.data.multi_label:
+
+        def several(logits: Tensor, wanted: Tensor) -> Tensor:
+            smooth = wanted * (1 - smoothing) + smoothing / classes
+            return nn.functional.binary_cross_entropy_with_logits(
+                logits, smooth, reduction="sum"
+            ) / len(logits)
+
+        return several
+    weight = None
+    if config.train.class_weights == "balanced":
+        counts = np.bincount(targets, minlength=classes).clip(min=1)
+        weight = torch.tensor(len(targets) / (classes * counts), dtype=torch.float32)
+    return nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
+
+
+class Step:
+    """What one batch does to a model and its optimizer.
+
+    `total` () is the sum of the losses of all texts since it was last set to 0. `captured` tells
+    whether steps are replayed as CUDA graphs.
+    """
+
+    def __init__(self, config: Config, model: Classifier, loss: Any) -> None:
+        self.config, self.model, self.loss = config, model, loss
+        self.device = next(model.parameters()).device
+        if isinstance(loss, nn.Module):
+            loss.to(self.device)
+        self.captured = self.device.type == "cuda" and self._can_be_captured()
+        self.optimizer = optim.build(config.optim, model, captured=self.captured)
+        self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
+        self.total = torch.zeros((), device=self.device)
+        self.graphs = Graphs(self._whole) if self.captured else None
+
+    def _can_be_captured(self) -> bool:
+        """Not where something waits for the GPU: some encoders and optimizers, fp16's scaling."""
+        train = self.config.train
+        return (
+            not self.model.encoder.waits
+            and optim.can_be_captured(self.config.optim)
+            and train.precision != "fp16"
+            and train.accumulate == 1
+        )
+
+    def __call__(self, batch: Batch, rate: float, update: bool = True) -> None:
+        """A step on a batch with targets, at `rate` times the peak learning rate.
+
+        Where not `update`, its gradients only are added to those that there are.
+        """
+        optim.apply(self.optimizer, rate)
+        if self.graphs is not None:
+            self.graphs.run(batch)
+            return
+        self._backward(batch)
+        if update:
+            self._update()
+
+    def _whole(self, batch: Batch) -> None:
+        self._backward(batch)
+        self._update()
+
+    def _backward(self, batch: Batch) -> None:
+        """Add the gradients of one batch; texts at its end that have no target do not count."""
+        assert batch.targets is not None
+        texts, precision = len(batch.targets), self.config.train.precision
+        kind = torch.bfloat16 if precision == "bf16" else torch.float16
+        with torch.autocast(self.device.type, kind, enabled=precision != "float32"):
+            branches = self.model.branches(batch.tokens, batch.offsets, batch.characters)
+        losses = torch.stack([self.loss(logits[:texts], batch.targets) for logits in branches])
+        scaled: Tensor = self.scaler.scale(losses.sum() / self.config.train.accumulate)
+        torch.autograd.backward(scaled)
+        self.total += losses.detach().mean() * texts
+
+    def _update(self) -> None:
+        """Clip, step, forget the gradients."""
+        if self.config.optim.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class Readout:
+    """Reads a number that a GPU works out, without waiting for it."""
+
+    def __init__(self) -> None:
+        self.copy: Tensor | None = None
+        self.copied: Any = None
+
+    def latest(self, value: Tensor) -> float | None:
+        """`value` () itself on a CPU; else what an earlier call was given, once, or None."""
+        if value.device.type == "cpu":
+            return float(value)
+        found = None
+        if self.copy is not None and self.copied.query():
+            found, self.copy = float(self.copy), None
+        if self.copy is None:
+            self.copy = torch.empty((), dtype=value.dtype, pin_memory=True)
+            self.copy.copy_(value, non_blocking=True)
+            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.copied.record()
+        return found

@@ -1,0 +1,251 @@
+"""A training step: fillers do not count, nothing waits for a GPU, graphs do what steps do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from srucli import optim
+from srucli.batching import Batch, TokenStore, upload, uploaded
+from srucli.config import Config, resolve
+from srucli.graphs import FILLERS, LEAST, Graphs, Inputs, Shape, rounded, shape_of
+from srucli.model import ENCODERS, Classifier
+from srucli.optim import OPTIMIZERS
+from srucli.step import Readout, Step, loss_function
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+VOCABULARY, CLASSES, TEXTS = 40, 3, 20
+# Pieces of 1 to 4 characters.
+STARTS = np.cumsum([0, *(1 + piece % 4 for piece in range(VOCABULARY))], dtype=np.int64)
+SPELLING = (np.arange(STARTS[-1]) % 17 + 1, STARTS)
+SPELLED = np.diff(STARTS)
+SMALL = [
+    *("model.embedding_size=12", "model.hidden=8", "model.head_hidden=8"),
+    *("model.wide_buckets=64", "model.character_buckets=64"),
+]
+
+
+def settings(*overrides: str) -> Config:
+    return resolve(overrides=[*SMALL, "model.dropout=0", *overrides])
+
+
+def store(config: Config, seed: int = 0) -> TokenStore:
+    """Texts of 0 to 30 pieces, with targets."""
+    generator = np.random.default_rng(seed)
+    offsets = np.cumsum([0, *generator.integers(0, 31, TEXTS)])
+    ids = generator.integers(0, VOCABULARY, offsets[-1]).astype(np.int32)
+    if config.data.multi_label:
+        targets: Any = generator.integers(0, 2, (TEXTS, CLASSES)).astype(np.float32)
+    else:
+        targets = generator.integers(0, CLASSES, TEXTS)
+    return TokenStore(ids, offsets, targets)
+
+
+def batches(config: Config, device: str = "cpu", seed: int = 0) -> list[Batch]:
+    """Batches of four texts with their characters counted."""
+    made = store(config, seed).batches(4, 1000, (seed,))
+    return list(upload(list(made), torch.device(device), SPELLED))
+
+
+def make_step(config: Config, device: str = "cpu") -> Step:
+    torch.manual_seed(0)
+    model = Classifier(config.model, SPELLING, CLASSES).to(device).train()
+    return Step(config, model, loss_function(config, np.zeros(0), CLASSES))
+
+
+# --- shapes and fillers ------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6))
+def test_sizes_are_rounded_up_by_less_than_a_quarter(count: int) -> None:
+    size = rounded(count)
+    assert size == rounded(size) >= count
+    assert size == LEAST or size < 1.25 * count
+
+
+def test_there_are_few_sizes() -> None:
+    assert len({rounded(count) for count in range(2**14)}) == 1 + 4 * 8
+
+
+KINDS = [("sru", "false"), ("sru", "true"), ("bag", "false")]
+
+
+@pytest.mark.parametrize(("encoder", "several"), KINDS)
+def test_fillers_do_not_count(encoder: str, several: str) -> None:
+    config = settings(f"model.encoder={encoder}", f"data.multi_label={several}")
+    plain, padded = make_step(config), make_step(config)
+    shape = Shape(4, rounded(4 * 30), rounded(4 * 30 * 4))
+    inputs = Inputs(shape, batches(config)[0])
+    for batch in [batch for seed in range(3) for batch in batches(config, seed=seed)]:
+        inputs.fill(batch)
+        wider = inputs.batch()
+        assert wider.texts == batch.texts + FILLERS
+        assert wider.tokens.numel() == shape.tokens == int(wider.offsets[-1])
+        assert bool((wider.offsets.diff() >= 0).all())
+        for step, given_batch in ((plain, batch), (padded, wider)):
+            step(given_batch, 1.0)
+    torch.testing.assert_close(padded.total, plain.total)
+    state = plain.model.state_dict()
+    for name, weight in padded.model.state_dict().items():
+        torch.testing.assert_close(weight, state[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_shape_has_room_for_the_batch_and_a_space_for_each_filler() -> None:
+    for batch in batches(settings()):
+        shape = shape_of(batch)
+        assert batch.characters is not None
+        assert shape.texts == batch.texts
+        assert shape.tokens >= batch.tokens.numel()
+        assert shape.characters >= batch.characters + FILLERS
+
+
+def test_accumulated_steps_are_one_step_on_both_batches() -> None:
+    config = settings("train.accumulate=2", "optim.clip=0")
+    step, batch = make_step(config), batches(config)[0]
+    before = [parameter.clone() for parameter in step.model.parameters()]
+    step(batch, 1.0, update=False)
+    assert all(map(torch.equal, before, step.model.parameters()))
+    step(batch, 1.0)
+    once = make_step(settings("optim.clip=0"))
+    once(batch, 1.0)
+    for one, two in zip(once.model.parameters(), step.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+# --- nothing waits -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_encoder_says_whether_it_waits(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be read from a meta tensor, just as nothing should be from a GPU's."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # it knows no meta
+    config = settings(f"model.encoder={encoder}", "model.dropout=0.5", "model.word_dropout=0.1")
+    model = Classifier(config.model, SPELLING, CLASSES).to("meta").train()
+
+    def step() -> None:
+        tokens = torch.zeros(100, dtype=torch.int64, device="meta")
+        offsets = torch.zeros(9, dtype=torch.int64, device="meta")
+        targets = torch.zeros(8, dtype=torch.int64, device="meta")
+        loss = loss_function(config, np.zeros(0), CLASSES)
+        branches = model.branches(tokens, offsets, 300)
+        torch.autograd.backward(torch.stack([loss(logits, targets) for logits in branches]).sum())
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+    if model.encoder.waits:
+        with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
+            step()
+    else:
+        step()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_captured_optimizer_reads_its_rate_from_a_tensor(name: str) -> None:
+    config = settings(f"optim.name={name}")
+    if not optim.can_be_captured(config.optim):
+        return
+    model = nn.Linear(3, 2).to("meta")
+    optimizer = optim.build(config.optim, model, captured=True)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optim.apply(optimizer, 0.5)
+    assert all(isinstance(rate, Tensor) for rate in rates)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        assert group["lr"] is rate
+        assert isinstance(group["initial_lr"], float)
+
+
+def test_a_rate_tensor_gets_its_share_of_the_peak() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=torch.tensor(1.0))
+    optimizer.param_groups[0]["initial_lr"] = 0.25
+    optim.apply(optimizer, 0.5)
+    assert float(optimizer.param_groups[0]["lr"]) == 0.125
+
+
+# --- uploads -----------------------------------------------------------------------------------
+
+
+def test_an_upload_holds_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings()
+    plain = list(store(config).batches(4, 1000, (0,)))
+    for got, wanted in zip(batches(config), plain, strict=True):
+        assert got.targets is not None
+        assert wanted.targets is not None
+        for one, other in zip(got.tokens, wanted.tokens, strict=True):
+            assert one == other
+        assert got.offsets.tolist() == wanted.offsets.tolist()
+        assert got.targets.tolist() == wanted.targets.tolist()
+        spelled = SPELLED[wanted.tokens.numpy()].sum()
+        assert got.characters == spelled + wanted.texts
+    monkeypatch.setattr("srucli.batching.UPLOAD_TOKENS", 100)
+    meta = uploaded(plain, torch.device("meta"), SPELLED)
+    assert [batch.characters for batch in meta] == [batch.characters for batch in batches(config)]
+    assert list(uploaded(plain, torch.device("cpu"), SPELLED)) == plain
+
+
+def test_the_characters_are_those_that_the_speller_counts() -> None:
+    model = Classifier(settings().model, SPELLING, CLASSES)
+    for batch in batches(settings()):
+        codes, ends = model.speller(batch.tokens, batch.offsets)
+        assert codes.numel() == batch.characters
+        told, told_ends = model.speller(batch.tokens, batch.offsets, batch.characters)
+        assert torch.equal(codes, told)
+        assert torch.equal(ends, told_ends)
+
+
+def test_a_number_on_a_cpu_is_read_at_once() -> None:
+    assert Readout().latest(torch.tensor(2.5)) == 2.5
+
+
+# --- on a GPU ----------------------------------------------------------------------------------
+
+
+@on_gpu
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_graphs_do_what_steps_do(name: str) -> None:
+    config = settings(f"optim.name={name}")
+    plain, captured = make_step(config, "cuda"), make_step(config, "cuda")
+    plain.graphs = None
+    assert (captured.graphs is not None) == captured.captured
+    for seed in (0, 0, 0, 1, 1):
+        for number, batch in enumerate(batches(config, "cuda", seed)):
+            for step in (plain, captured):
+                step(batch, 0.1 + 0.1 * number)
+    torch.testing.assert_close(captured.total, plain.total, rtol=1e-3, atol=1e-3)
+    if isinstance(captured.graphs, Graphs):
+        assert captured.graphs.graphs
+
+
+@on_gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
+    config = settings(f"train.precision={precision}", "model.dropout=0.5")
+    step, readout = make_step(config, "cuda"), Readout()
+    for _ in range(2):
+        for batch in batches(config, "cuda"):
+            step(batch, 1.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in uploaded(store(config).batches(4, 1000, (0,)), torch.device("cuda"), SPELLED):
+            step(batch, 1.0)
+            readout.latest(step.total)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(step.total)
+
+
+@on_gpu
+def test_dropout_is_drawn_anew_in_each_replay() -> None:
+    config = settings("model.dropout=0.5", "optim.lr=0.0001")
+    step, losses = make_step(config, "cuda"), []
+    batch = batches(config, "cuda")[0]
+    for _ in range(6):
+        step.total.zero_()
+        step(batch, 0.0)
+        losses.append(float(step.total))
+    assert len(set(losses[2:])) > 1
