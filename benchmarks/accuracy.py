@@ -256,20 +256,27 @@ def show(cells: list[Cell]) -> None:
     print("\n" + json.dumps(means))
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def comma_list(text: str) -> list[str]:
+    """`a,b` as two words."""
+    return text.split(",")
 
-    def comma_list(text: str) -> list[str]:
-        return text.split(",")
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sets", type=comma_list, default=list(SETS))
-    parser.add_argument("--systems", type=comma_list, default=list(SYSTEMS))
+def parser_for(document: str, sets: Sequence[str], output: str) -> argparse.ArgumentParser:
+    """The flags of a benchmark over sets; `document` is its docstring."""
+    parser = argparse.ArgumentParser(description=document.partition("\n")[0])
+    parser.add_argument("--sets", type=comma_list, default=list(sets))
     parser.add_argument("--seeds", type=int, help="default: 3, cross-validation 1")
     shared = Path(os.environ.get("SRUCLI_DATA", ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=shared, help="folder of the sets")
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/accuracy.jsonl"))
+    parser.add_argument("-o", "--output", type=Path, default=Path(output))
     parser.add_argument("--table", action="store_true", help="only print what is measured")
+    return parser
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = parser_for(__doc__, SETS, "runs/accuracy.jsonl")
+    parser.add_argument("--systems", type=comma_list, default=list(SYSTEMS))
     arguments = parser.parse_args()
     if unknown := set(arguments.systems) - set(SYSTEMS):
         parser.error(f"unknown systems {sorted(unknown)}; known: {', '.join(SYSTEMS)}")
