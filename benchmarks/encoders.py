@@ -14,9 +14,9 @@ take a thread each, as many at once as there are cores, so their seconds mean no
 
 Then the encoder is trained with that rate on all training texts, 3 seeds, or 5 stratified folds
 where the set has no split, one run at a time with all cores, and measured on the test texts.
-Seconds are those of the training loop, without the tokenizer and the start. Every measurement is a
-line of the results file, and one that stands there is not repeated. The table goes to stdout, then
-one JSON line.
+Seconds are those of the training loop, without the tokenizer and the start; the table shows their
+median. Every measurement is a line of the results file, and one that stands there is not repeated.
+The table goes to stdout, then one JSON line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.accuracy import (
@@ -194,11 +194,11 @@ def show(record: Record) -> None:
     rows, means = [], []
     for (name, way, encoder), cells in grouped.items():
         seconds, rate, parameters = (
-            fmean(cell[figure] for cell in cells)
+            median(cell[figure] for cell in cells)
             for figure in ("seconds", "texts_per_second", "parameters")
         )
         own = grouped.get((name, way, "sru"), cells)
-        ratio = seconds / fmean(cell["seconds"] for cell in own)
+        ratio = seconds / median(cell["seconds"] for cell in own)
         figures = [f"{cells[0]['rate']:g}", percent(cells, "accuracy"), f"{seconds:,.1f}"]
         figures += [f"{ratio:.2f}", f"{rate:,.0f}", f"{parameters / 1e6:.2f}"]
         rows.append([name, way, encoder, *figures])
