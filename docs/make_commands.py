@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("train", "eval", "predict", "run", "info", "tokenize", "encode", "decode")
-TOPICS = ("settings", "optimizers")
+COMMANDS = (
+    *("train", "eval", "predict", "run", "info"),
+    *("optimizers", "tokenize", "encode", "decode"),
+)
+TABLES = (("info", "settings"), ("optimizers",))
 PATH = Path(__file__).with_name("commands.md")
 
 
@@ -33,8 +36,8 @@ def document() -> str:
     ]
     for command in COMMANDS:
         parts.append(f"## srucli {command}\n\n```\n{output(command, '--help')}\n```")
-    for topic in TOPICS:
-        parts.append(f"## srucli info {topic}\n\n```\n{output('info', topic)}\n```")
+    for words in TABLES:
+        parts.append(f"## What `srucli {' '.join(words)}` prints\n\n```\n{output(*words)}\n```")
     return "\n\n".join(parts) + "\n"
 
 

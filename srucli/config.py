@@ -189,7 +189,7 @@ class ModelConfig(Section):
 class OptimConfig(Section):
     """The optimizer, its schedule and its limits."""
 
-    name: str = Field("adam", description="a name of the table `srucli info optimizers` prints")
+    name: str = Field("adam", description="a name of the table `srucli optimizers` prints")
     lr: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="peak learning rate; default: the optimizer's own"
     )

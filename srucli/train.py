@@ -85,10 +85,11 @@ def dropout(config: Config, texts: int) -> float:
 
 
 def complete(config: Config, texts: int, classes: int) -> Config:
-    """The configuration with what depends on the numbers of texts and classes filled in."""
+    """The configuration with what depends on the data, and on the optimizer, filled in."""
     model = config.model.model_copy(update={"dropout": dropout(config, texts)})
     train = config.train.model_copy(update={"epochs": epochs(config, texts, classes)})
-    return config.model_copy(update={"model": model, "train": train})
+    optimizer = optim.resolve(config.optim)
+    return config.model_copy(update={"model": model, "train": train, "optim": optimizer})
 
 
 def tensorboard(folder: Path) -> Any:
@@ -187,6 +188,7 @@ class Trainer:
         settings = self.config.train
         self.step.total.zero_()
         self.model.train()
+        optim.use(self.step.optimizer, training=True)
         texts = 0
         batches = store.batches(settings.batch_size, settings.batch_tokens, (settings.seed, number))
         spelled = np.diff(self.tokenizer.spelling[1])
@@ -270,6 +272,7 @@ class Trainer:
 
     def finish_epoch(self, number: int, loss: float) -> None:
         """Evaluate, record, save. Raises SrucliError where the last step broke the weights."""
+        optim.use(self.step.optimizer, training=False)
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             raise self._diverged("a weight is not a number")
         figures, state = self.evaluate()

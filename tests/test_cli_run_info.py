@@ -138,16 +138,34 @@ def test_info_of_the_settings(run_cli: RunCli) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(known_keys())
 
 
-def test_info_of_the_optimizers(run_main: RunMain) -> None:
-    ended = run_main("info", "optimizers")
-    assert [line.split()[0] for line in ended.out.splitlines()] == list(OPTIMIZERS)
-    assert "momentum=0.9" in ended.out
+def test_optimizers_are_listed(run_main: RunMain) -> None:
+    ended = run_main("optimizers")
+    assert (ended.code, ended.err) == (0, "")
+    assert [line.split()[0] for line in ended.out.splitlines()] == ["name", *OPTIMIZERS]
+    assert run_main("optimizers", "velocity", "fused").out.count("\n") == 3
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_is_described(run_main: RunMain, name: str) -> None:
+    ended = run_main("optimizers", name)
+    assert (ended.code, ended.err) == (0, "")
+    row = OPTIMIZERS[name]
+    for word in (name, row.paper, f"{row.lr:g}", *row.rule, *row.options, *row.state):
+        assert word in ended.out
+    assert json.loads(run_main("optimizers", name, "--json").out)["rule"] == list(row.rule)
+
+
+def test_an_unknown_optimizer_is_refused(run_main: RunMain) -> None:
+    ended = run_main("optimizers", "adagard")
+    assert (ended.code, ended.out) == (2, "")
+    assert "did you mean 'adagrad'" in ended.err
+    assert len(json.loads(run_main("optimizers", "--json").out)) == len(OPTIMIZERS)
 
 
 @pytest.mark.parametrize(
     ("what", "code", "said"),
     [
-        ("nothing", 2, "'nothing' is no run, no tokenizer and none of: machine, settings, "),
+        ("nothing", 2, "'nothing' is no run, no tokenizer and none of: machine, settings"),
         ("file", 65, "file: not a SentencePiece model; "),
         ("folder", 66, "folder: not a run folder: it has no run.json"),
     ],

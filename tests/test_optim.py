@@ -230,6 +230,44 @@ def _adam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
     return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + o["eps"])
 
 
+def _adam_nobias(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+    m, v = _moments(g, s, o)
+    s["top"] = np.maximum(s.get("top", 0.0), v)
+    return m / (np.sqrt(s["top"] if o["amsgrad"] else v) + o["eps"])
+
+
+def _lion(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+    b1, b2 = o["betas"]
+    mean = s.get("m", 0.0)
+    s["m"] = b2 * mean + (1 - b2) * g
+    return np.sign(b1 * mean + (1 - b1) * g)
+
+
+def _adafactor(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+    """Of a matrix; `w` is the weights before the step, which torch scales by what they were."""
+    beta, (least, floor) = 1 - t ** o["beta2_decay"], o["eps"]
+    s["row"] = beta * s.get("row", 0.0) + (1 - beta) * (g**2).mean(1, keepdims=True)
+    s["column"] = beta * s.get("column", 0.0) + (1 - beta) * (g**2).mean(0, keepdims=True)
+    square = s["row"] * s["column"] / np.maximum(s["row"].mean(), least)
+    update = g / np.sqrt(np.maximum(square, least**2))
+    update /= max(1.0, math.sqrt((update**2).mean()) / o["d"])
+    size = max(floor, math.sqrt((s["w"] ** 2).mean()))
+    return update * size * min(o["lr"], 1 / math.sqrt(t)) / o["lr"]
+
+
+def _muon(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+    keep = o["momentum"]
+    s["v"] = keep * s.get("v", 0.0) + (1 - keep) * g
+    step = keep * s["v"] + (1 - keep) * g if o["nesterov"] else s["v"]
+    x = step.T if step.shape[0] > step.shape[1] else step
+    x = x / max(np.linalg.norm(x), 1e-7)
+    for _ in range(o["ns_steps"]):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    x = x.T if step.shape[0] > step.shape[1] else x
+    return x * 0.2 * math.sqrt(max(step.shape))
+
+
 def _adadelta(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
     rho, eps = o["rho"], o["eps"]
     s["square"] = rho * s.get("square", 0.0) + (1 - rho) * g**2
@@ -271,7 +309,11 @@ EQUATIONS: dict[str, Rule] = {
     "adagrad": _adagrad,
     "rmsprop": _rmsprop,
     "adam": _adam,
+    "adam-nobias": _adam_nobias,
     "adamw": _adam,
+    "adafactor": _adafactor,
+    "muon": _muon,
+    "lion": _lion,
     "adadelta": _adadelta,
     "adamax": _adamax,
     "nadam": _nadam,
@@ -287,17 +329,24 @@ TRAJECTORIES = [
 ]
 
 
+DECOUPLED = {"adamw", "adafactor", "muon", "lion"}
+# torch keeps nadam's mu_product in float32, loses digits of rmsprop's variance, takes adafactor's
+# sums of squares from norms, and makes muon's matrices orthogonal in bfloat16.
+TOLERANCES = {"nadam": 1e-6, "rmsprop": 1e-10, "adafactor": 1e-8, "muon": 1e-2}
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize(("name", "options"), TRAJECTORIES)
 def test_trajectory_is_that_of_the_equations(
-    name: str, options: dict[str, Any], decay: float
+    name: str, options: dict[str, Any], decay: float, clip: float
 ) -> None:
     """50 steps in float64 on sum(a (w - b)^2 / 2 - cos(3 w) / 10), which is not convex."""
     start, a, b = np.random.default_rng(3).normal(size=(3, 4, 5))
     a, lr, w, memory = np.abs(a), 0.05, start.copy(), {}
-    tolerance = 1e-8 if name == "nadam" else 1e-12  # torch keeps nadam's mu_product in float32
+    tolerance = TOLERANCES.get(name, 1e-12)
     config = OptimConfig(name=name, lr=lr, weight_decay=decay, options=options)
-    o = optim.resolve(config).options
+    o = optim.resolve(config).options | {"lr": lr}
     model = nn.Linear(5, 4, bias=False, dtype=torch.float64)
     model.weight.data = torch.from_numpy(start.copy())
     optimizer = optim.build(config, model)
@@ -306,9 +355,14 @@ def test_trajectory_is_that_of_the_equations(
         optimizer.zero_grad()
         bowl = ta * (model.weight - tb) ** 2 / 2
         (bowl - torch.cos(3 * model.weight) / 10).sum().backward()
-        optimizer.step()
         g = a * (w - b) + 0.3 * np.sin(3 * w)
-        if name == "adamw":
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            # torch adds 1e-6 to the norm.
+            g = g * min(1.0, clip / (np.linalg.norm(g) + 1e-6))
+        optimizer.step()
+        memory["w"] = w
+        if name in DECOUPLED:
             w = w * (1 - lr * decay)
         else:
             g = g + decay * w
@@ -489,8 +543,94 @@ def test_rows_are_described_as_data() -> None:
     adam = optim.describe("adam")
     assert adam["options"]["betas"]["default"] == [0.9, 0.999]
     assert "1412.6980" in adam["paper"]
-    with pytest.raises(UsageError, match="unknown optimizer 'lion'"):
-        optim.describe("lion")
+    with pytest.raises(UsageError, match="unknown optimizer 'tiger'"):
+        optim.describe("tiger")
+
+
+def test_words_find_rows() -> None:
+    assert optim.matching([]) == list(OPTIMIZERS)
+    assert optim.matching(["fused", "VELOCITY"]) == ["momentum", "nesterov"]
+    assert "adagrad" not in optim.matching(["exponential"])
+    with pytest.raises(UsageError, match=r"described by 'adagard' .did you mean 'adagrad'"):
+        optim.matching(["adagard"])
+
+
+# --- of other packages -------------------------------------------------------------------------
+
+FREE = "schedulefree:AdamWScheduleFree"
+LION = "pytorch_optimizer:Lion"
+
+
+def external(name: str) -> str:
+    pytest.importorskip(name.partition(":")[0])
+    return name
+
+
+@pytest.mark.parametrize(("name", "rate"), [(FREE, 0.05), (LION, 0.01)])
+def test_optimizers_of_other_packages_learn(name: str, rate: float) -> None:
+    model = tiny()
+    optimizer = optim.build(OptimConfig(name=external(name), lr=rate), model)
+    optim.use(optimizer, training=True)
+    before = loss_of(model).item()
+    take_steps(optimizer, model, 60)
+    optim.use(optimizer, training=False)
+    assert loss_of(model).item() < before / 2
+
+
+def test_a_lion_of_another_package_is_ours() -> None:
+    ours, theirs = tiny(), tiny()
+    for name, model in (("lion", ours), (external(LION), theirs)):
+        config = OptimConfig(name=name, lr=1e-3, weight_decay=0.1)
+        take_steps(optim.build(config, model), model, 10)
+    assert distance(ours, theirs) < 1e-6
+
+
+def test_schedule_free_weights_are_averages_in_evaluation_only() -> None:
+    model = tiny()
+    optimizer = optim.build(OptimConfig(name=external(FREE)), model)
+    optim.use(optimizer, training=True)
+    take_steps(optimizer, model, 5)
+    trained = copy.deepcopy(model)
+    optim.use(optimizer, training=False)
+    assert distance(model, trained) > 1e-4
+    optim.use(optimizer, training=True)
+    assert distance(model, trained) < 1e-6
+
+
+def test_schedule_free_needs_no_schedule() -> None:
+    name = external(FREE)
+    assert optim.resolve(OptimConfig(name=name)).schedule == "constant"
+    assert optim.resolve(OptimConfig(name=name, schedule="cosine")).schedule == "cosine"
+    assert optim.resolve(OptimConfig(name=name)).lr == 0.0025
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("os:system", {}, "no optimizers are taken from 'os'"),
+        ("schedulefre:X", {}, "did you mean 'schedulefree'"),
+        ("schedulefree:AdamWScheduleFre", {}, "did you mean 'AdamWScheduleFree'"),
+        ("schedulefree:torch", {}, "schedulefree has no optimizer 'torch'"),
+        (FREE, {"beta": 1}, "no such option .did you mean 'betas'"),
+        (FREE, {"fused": True}, "no such option"),
+    ],
+)
+def test_what_other_packages_do_not_have(name: str, options: dict[str, Any], said: str) -> None:
+    pytest.importorskip("schedulefree")
+    with pytest.raises(UsageError, match=said):
+        optim.check(OptimConfig(name=name, options=options))
+
+
+def test_an_optimizer_that_cannot_be_made_says_why() -> None:
+    name = external("pytorch_optimizer:Lookahead")
+    with pytest.raises(UsageError, match=r"pytorch_optimizer:Lookahead"):
+        optim.build(OptimConfig(name=name), tiny())
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srucli.optim.external.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'srucli\[schedulefree\]'"):
+        optim.check(OptimConfig(name=FREE))
 
 
 def test_checking_does_not_import_torch() -> None:

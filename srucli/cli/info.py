@@ -1,4 +1,4 @@
-"""`srucli info`: what this machine, a tokenizer, a run, the settings or the optimizers are."""
+"""`srucli info`: what this machine, a tokenizer, a run or the settings are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def command(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="[WHAT]", help="A run's folder, a tokenizer, or: machine, settings, optimizers."
+            metavar="[WHAT]", help="A run's folder, a tokenizer, or: machine, settings."
         ),
     ] = "machine",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -79,7 +79,12 @@ def _machine() -> Rows:
         yield package, version(package) if find_spec(package) else f"not installed ({use})"
 
 
-OPTIONAL = {"zstandard": "reads .zst files", "tensorboard": "train.tensorboard=true"}
+OPTIONAL = {
+    "zstandard": "reads .zst files",
+    "tensorboard": "train.tensorboard=true",
+    "schedulefree": "schedule-free optimizers",
+    "pytorch_optimizer": "more optimizers",
+}
 
 
 def _run(path: Path) -> Rows:
@@ -119,12 +124,4 @@ def _settings() -> Rows:
     yield from describe_settings()
 
 
-def _optimizers() -> Rows:
-    from srucli.optim import OPTIMIZERS
-
-    for name, row in OPTIMIZERS.items():
-        options = ", ".join(f"{key}={option.default}" for key, option in row.options.items())
-        yield name, f"lr {row.lr:g}; {row.summary}" + (f" ({options})" if options else "")
-
-
-TOPICS = {"machine": _machine, "settings": _settings, "optimizers": _optimizers}
+TOPICS = {"machine": _machine, "settings": _settings}

@@ -111,7 +111,7 @@ Optimizer = Annotated[
     typer.Option(
         "--optimizer",
         metavar="NAME",
-        help="As adam or adagrad; `srucli info optimizers` lists them.",
+        help="As adam or adagrad; `srucli optimizers` lists them.",
         show_default=False,
     ),
 ]

@@ -3,9 +3,18 @@
 Importing this package does not import torch; `build` does.
 """
 
+from srucli.optim.external import use
 from srucli.optim.groups import GROUPS, parameter_groups
 from srucli.optim.schedules import SCHEDULES, apply, factor
-from srucli.optim.table import OPTIMIZERS, build, can_be_captured, check, describe, resolve
+from srucli.optim.table import (
+    OPTIMIZERS,
+    build,
+    can_be_captured,
+    check,
+    describe,
+    matching,
+    resolve,
+)
 
 __all__ = [
     "GROUPS",
@@ -17,6 +26,8 @@ __all__ = [
     "check",
     "describe",
     "factor",
+    "matching",
     "parameter_groups",
     "resolve",
+    "use",
 ]

@@ -1,7 +1,8 @@
 """The table of optimizers, the check of what a person asked for, and a row made an optimizer.
 
-A new optimizer is one more row here, and the tests that walk OPTIMIZERS test it. The update rules
-are torch's. No torch at import: a wrong name or option is reported before torch is loaded.
+A new optimizer is one more row here, and the tests that walk OPTIMIZERS test it. The updates are
+torch's wherever torch has them. No torch at import: a wrong name or option is reported before torch
+is loaded. Names with a colon are those of other packages: see `external.py`.
 
 Default learning rates are peaks for a small recurrent classifier, one-cycle schedule and clipping
 at 1. They come from a coarse grid, scored on a held-out tenth of TREC's training texts after 4
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from srucli.config import OptimConfig, did_you_mean
 from srucli.errors import UsageError
+from srucli.optim import external
 from srucli.optim.groups import parameter_groups
 from srucli.optim.options import (
     AT_LEAST_ONE,
@@ -37,16 +39,19 @@ if TYPE_CHECKING:
 class Row:
     """One optimizer.
 
-    `target` is `module:Class`, taking parameter groups, `lr` and the options by name. `fixed` are
-    arguments that make it what its name says. `fused` are the kinds of device for which every torch
-    we allow has a fused kernel, which is then used. `captured` are the arguments with which a CUDA
-    graph can hold a step, None where it cannot. `weight_decay` is what applies where none is set.
-    `state` says what each tensor that it keeps for a parameter means.
+    `rule` is the update in plain text: w a weight, g its gradient (weight decay added, unless it
+    says otherwise), t the step from 1. `target` is `module:Class`, taking parameter groups, `lr`
+    and the options by name. `fixed` are arguments that make it what its name says. `fused` are the
+    kinds of device for which every torch we allow has a fused kernel, which is then used.
+    `captured` are the arguments with which a CUDA graph can hold a step, None where it cannot.
+    `weight_decay` is what applies where none is set. `state` says what each tensor that it keeps
+    for a parameter means.
     """
 
     target: str
     lr: float
     summary: str
+    rule: tuple[str, ...]
     paper: str
     options: Mapping[str, Option] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +84,7 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:SGD",
         lr=3.0,
         summary="steps down the gradient, without memory",
+        rule=("w <- w - lr g",),
         paper="Robbins & Monro 1951, Annals of Mathematical Statistics 22(3)",
         fused=FUSED,
         captured={},
@@ -87,6 +93,7 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:SGD",
         lr=0.3,
         summary="steps along a velocity that the gradients push: the heavy ball",
+        rule=("v <- momentum v + (1 - dampening) g", "w <- w - lr v"),
         paper="Polyak 1964, USSR Computational Mathematics and Mathematical Physics 4(5)",
         options={
             "momentum": MOMENTUM,
@@ -100,6 +107,7 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:SGD",
         lr=0.3,
         summary="momentum that looks one step of the velocity ahead",
+        rule=("v <- momentum v + g", "w <- w - lr (g + momentum v)"),
         paper="Nesterov 1983, Soviet Mathematics Doklady 27(2); as Sutskever et al. 2013, ICML",
         options={"momentum": MOMENTUM},
         state=VELOCITY,
@@ -111,6 +119,7 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:Adagrad",
         lr=5e-2,
         summary="divides by the root of all squared gradients so far: the steps only shrink",
+        rule=("s <- s + g^2", "w <- w - lr / (1 + lr_decay (t - 1)) g / (sqrt(s) + eps)"),
         paper="Duchi, Hazan & Singer 2011, Journal of Machine Learning Research 12",
         options={
             "lr_decay": Option(0.0, "learning rate is divided by 1 + lr_decay * steps taken"),
@@ -124,6 +133,11 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:RMSprop",
         lr=2e-3,
         summary="divides by the root of an exponential mean of the squared gradients",
+        rule=(
+            "s <- alpha s + (1 - alpha) g^2",
+            "v <- momentum v + g / (sqrt(s) + eps); centered takes the mean of g out of s",
+            "w <- w - lr v",
+        ),
         paper="Tieleman & Hinton 2012, Neural Networks for Machine Learning, lecture 6.5",
         options={
             "alpha": Option(0.99, "decay of the mean of squares, per step", SHARE),
@@ -140,19 +154,50 @@ OPTIMIZERS: dict[str, Row] = {
         captured=CAPTURABLE,
     ),
     "adam": Row(
-        target="torch.optim:Adam",
+        target="srucli.optim.adam:Adam",
         lr=2e-3,
         summary="momentum divided by rmsprop's root, both corrected for their start at zero",
+        rule=(
+            "m <- beta1 m + (1 - beta1) g",
+            "v <- beta2 v + (1 - beta2) g^2",
+            "w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
+        ),
         paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980",
-        options={"betas": BETAS, "eps": EPS, "amsgrad": AMSGRAD},
+        options={
+            "betas": BETAS,
+            "eps": EPS,
+            "amsgrad": AMSGRAD,
+            "bias_correction": Option(True, "divide both moments by what they lack at the start"),
+        },
         state={**MOMENTS, **AMSGRAD_STATE},
         fused=FUSED,
         captured=CAPTURABLE,
+    ),
+    "adam-nobias": Row(
+        target="srucli.optim.adam:Adam",
+        lr=2e-3,
+        summary="adam without its bias correction: what that is good for shows in the first steps",
+        rule=(
+            "m <- beta1 m + (1 - beta1) g",
+            "v <- beta2 v + (1 - beta2) g^2",
+            "w <- w - lr m / (sqrt(v) + eps)",
+        ),
+        paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980, section 3 left out",
+        options={"betas": BETAS, "eps": EPS, "amsgrad": AMSGRAD},
+        state={**MOMENTS, **AMSGRAD_STATE},
+        fused=FUSED,
+        fixed={"bias_correction": False},
     ),
     "adamw": Row(
         target="torch.optim:AdamW",
         lr=2e-3,
         summary="adam whose weight decay shrinks the weights directly",
+        rule=(
+            "m <- beta1 m + (1 - beta1) g; g without weight decay",
+            "v <- beta2 v + (1 - beta2) g^2",
+            "w <- (1 - lr weight_decay) w",
+            "w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
+        ),
         paper="Loshchilov & Hutter 2019, ICLR, arXiv 1711.05101",
         options={"betas": BETAS, "eps": EPS, "amsgrad": AMSGRAD},
         state={**MOMENTS, **AMSGRAD_STATE},
@@ -164,6 +209,12 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:Adadelta",
         lr=5.0,
         summary="scales each step by the size of the latest steps over that of the gradients",
+        rule=(
+            "s <- rho s + (1 - rho) g^2",
+            "d <- sqrt(a + eps) / sqrt(s + eps) g",
+            "a <- rho a + (1 - rho) d^2",
+            "w <- w - lr d",
+        ),
         paper="Zeiler 2012, arXiv 1212.5701",
         options={
             "rho": Option(0.9, "decay of both means, per step", SHARE),
@@ -180,6 +231,11 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:Adamax",
         lr=8e-3,
         summary="adam that divides by a decaying largest gradient in place of the root",
+        rule=(
+            "m <- beta1 m + (1 - beta1) g",
+            "u <- max(beta2 u, |g| + eps)",
+            "w <- w - lr m / (1 - beta1^t) / u",
+        ),
         paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980, section 7.1",
         options={"betas": BETAS, "eps": EPS},
         state={**STEP, "exp_avg": MOMENTS["exp_avg"], "exp_inf": "decaying largest gradient"},
@@ -189,6 +245,12 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:NAdam",
         lr=2e-3,
         summary="adam with nesterov's look ahead",
+        rule=(
+            "m, v as adam's",
+            "mu(t) = beta1 (1 - 0.96^(t momentum_decay) / 2); p(t) = mu(1) mu(2) ... mu(t)",
+            "n <- (1 - mu(t)) g / (1 - p(t)) + mu(t + 1) m / (1 - p(t + 1))",
+            "w <- w - lr n / (sqrt(v / (1 - beta2^t)) + eps)",
+        ),
         paper="Dozat 2016, ICLR workshop",
         options={
             "betas": BETAS,
@@ -203,6 +265,12 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:RAdam",
         lr=5e-3,
         summary="adam that scales its first steps down while the second moment is uncertain",
+        rule=(
+            "m, v as adam's; k = 2 / (1 - beta2) - 1; l = k - 2 t beta2^t / (1 - beta2^t)",
+            "r = sqrt((l - 4) (l - 2) k / ((k - 4) (k - 2) l))",
+            "w <- w - lr r m / (1 - beta1^t) sqrt(1 - beta2^t) / (sqrt(v) + eps), where l > 5",
+            "w <- w - lr m / (1 - beta1^t), before that",
+        ),
         paper="Liu et al. 2020, ICLR, arXiv 1908.03265",
         options={"betas": BETAS, "eps": EPS, "decoupled_weight_decay": DECOUPLED},
         state=MOMENTS,
@@ -212,6 +280,12 @@ OPTIMIZERS: dict[str, Row] = {
         target="torch.optim:Adafactor",
         lr=3e-2,
         summary="steps relative to the weights' size; squares kept by row and column only",
+        rule=(
+            "V <- beta V + (1 - beta) g^2, where beta = 1 - t^beta2_decay",
+            "of a matrix's V only the means of rows and of columns are kept, and multiplied",
+            "u <- g / sqrt(V), divided by max(1, rms(u) / d)",
+            "w <- (1 - lr weight_decay) w - max(eps2, rms(w)) min(lr, 1 / sqrt(t)) u",
+        ),
         paper="Shazeer & Stern 2018, ICML, arXiv 1804.04235",
         options={
             "beta2_decay": Option(-0.8, "the squares' decay at step t is 1 - t^this", NEGATIVE),
@@ -227,10 +301,30 @@ OPTIMIZERS: dict[str, Row] = {
             "variance": "exponential mean of the squared gradients (vectors only)",
         },
     ),
+    "lion": Row(
+        target="srucli.optim.lion:Lion",
+        lr=2e-3,
+        summary="moves every weight by the same step, to the side that a momentum says",
+        rule=(
+            "d <- sign(beta1 m + (1 - beta1) g); g without weight decay",
+            "m <- beta2 m + (1 - beta2) g",
+            "w <- (1 - lr weight_decay) w - lr d",
+        ),
+        paper="Chen et al. 2023, NeurIPS, arXiv 2302.06675",
+        options={"betas": Option((0.9, 0.99), "share of the mean in a step, and its decay", SHARE)},
+        state={"exp_avg": "exponential mean of the gradients"},
+        weight_decay=0.01,
+    ),
     "muon": Row(
         target="srucli.optim.muon:MuonWithAdamW",
         lr=4e-3,
         summary="makes the momentum of hidden matrices orthogonal; adamw for all the rest",
+        rule=(
+            "hidden matrices: v <- momentum v + (1 - momentum) g; looks ahead where nesterov",
+            "U S V' = v, by ns_steps Newton-Schulz iterations",
+            "w <- (1 - lr weight_decay) w - 0.2 sqrt(max(rows, columns)) lr U V'",
+            "all the rest: as adamw",
+        ),
         paper="Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, "
         "arXiv 2502.16982",
         options={
@@ -259,6 +353,8 @@ def _row(name: str) -> Row:
 
 def resolve(config: OptimConfig) -> OptimConfig:
     """`config` with learning rate, weight decay and every option filled in. Raises UsageError."""
+    if external.is_external(config.name):
+        return external.resolve(config)
     row = _row(config.name)
     for key in config.options:
         if key not in row.options:
@@ -284,6 +380,7 @@ def describe(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "summary": row.summary,
+        "rule": list(row.rule),
         "lr": row.lr,
         "weight_decay": row.weight_decay,
         "options": {
@@ -298,13 +395,36 @@ def describe(name: str) -> dict[str, Any]:
         },
         "state": dict(row.state),
         "fused": sorted(row.fused),
+        "captured": row.captured is not None,
         "paper": row.paper,
     }
 
 
+def matching(words: Iterable[str]) -> list[str]:
+    """The names of rows that have every word somewhere. Raises UsageError where there is none."""
+    wanted = [word.lower() for word in words]
+    found = [name for name in OPTIMIZERS if all(word in _text(name) for word in wanted)]
+    if not found:
+        asked = " ".join(wanted)
+        hint = did_you_mean(asked, list(OPTIMIZERS))
+        raise UsageError(f"no optimizer is described by '{asked}'{hint}")
+    return found
+
+
+def _text(name: str) -> str:
+    row = OPTIMIZERS[name]
+    meanings = [option.meaning for option in row.options.values()]
+    parts = [name, row.summary, row.paper, *row.rule, *row.options, *meanings]
+    parts += [*row.state, *row.state.values(), *(f"fused {device}" for device in row.fused)]
+    return " ".join(parts).lower()
+
+
 def can_be_captured(config: OptimConfig) -> bool:
     """Whether a CUDA graph can hold the optimizer's step. Raises UsageError for an unknown one."""
-    return _row(config.name).captured is not None
+    if external.is_external(config.name):
+        return False
+    corrected = resolve(config).options.get("bias_correction", True)
+    return _row(config.name).captured is not None and bool(corrected)
 
 
 def build(
@@ -322,10 +442,23 @@ def build(
     Raises UsageError.
     """
     config = resolve(config)
-    row = OPTIMIZERS[config.name]
     assert config.lr is not None
     assert config.weight_decay is not None
     groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, embeddings)
+    if external.is_external(config.name):
+        optimizer = external.build(config, groups)
+    else:
+        optimizer = _build(config, groups, captured)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = config.lr
+        if captured:
+            group["lr"] = group["params"][0].new_tensor(config.lr)
+    return optimizer
+
+
+def _build(config: OptimConfig, groups: list[dict[str, Any]], captured: bool) -> Optimizer:
+    """An optimizer of the table over the groups."""
+    row = OPTIMIZERS[config.name]
     arguments = {**row.fixed, **config.options}
     devices = {parameter.device for group in groups for parameter in group["params"]}
     if {device.type for device in devices} <= row.fused:
@@ -335,8 +468,4 @@ def build(
         arguments |= row.captured
     module, _, name = row.target.partition(":")
     optimizer: Optimizer = getattr(import_module(module), name)(groups, lr=config.lr, **arguments)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = config.lr
-        if captured:
-            group["lr"] = group["params"][0].new_tensor(config.lr)
     return optimizer

@@ -1,0 +1,63 @@
+"""`srucli optimizers`: parse, call, print. The table is `srucli/optim/table.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|WORD]...",
+            help="An optimizer to describe, or words that a row must have, as fused or momentum.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the optimizers, those that words describe, or one with its rule, options and state.
+
+    Those of other packages go by `schedulefree:CLASS` and `pytorch_optimizer:CLASS`, where `pip
+    install 'srucli[schedulefree]'` or `'srucli[pytorch-optimizer]'` put them.
+    """
+    from srucli.optim import OPTIMIZERS, describe, matching
+
+    if words and len(words) == 1 and words[0] in OPTIMIZERS:
+        row = describe(words[0])
+        _print_json(row) if as_json else _print_row(row)
+        return
+    rows = [describe(name) for name in matching(words or [])]
+    _print_json(rows) if as_json else _print_table(rows)
+
+
+def _print_json(data: Any) -> None:
+    import json
+
+    print(json.dumps(data, ensure_ascii=False))
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'name':<{width}}  {'rate':>6}  {'fused on':<9}  what it does")
+    for row in rows:
+        fused = ", ".join(row["fused"]) or "-"
+        print(f"{row['name']:<{width}}  {row['lr']:>6g}  {fused:<9}  {row['summary']}")
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    print(f"{row['name']}: {row['summary']}")
+    print(f"paper: {row['paper']}")
+    print(f"learning rate {row['lr']:g}, weight decay {row['weight_decay']:g}")
+    print(f"fused on: {', '.join(row['fused']) or 'nothing'}")
+    print(f"in CUDA graphs: {'yes' if row['captured'] else 'no'}")
+    print("\na step:")
+    for line in row["rule"]:
+        print(f"  {line}")
+    print("\noptions (optim.options.NAME=VALUE):" if row["options"] else "\nno options")
+    for name, option in row["options"].items():
+        print(f"  {name}={option['default']}  {option['meaning']}; {option['wanted']}")
+    print("\nit keeps for every weight:" if row["state"] else "\nit keeps nothing")
+    for name, meaning in row["state"].items():
+        print(f"  {name}  {meaning}")

@@ -1,0 +1,45 @@
+"""Adam with a switch for its bias correction, which torch's Adam has not.
+
+The update itself, fused or not, stays torch's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Adam(torch.optim.Adam):
+    """Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; without correction m / (sqrt(v) + eps).
+
+    torch divides m by 1 - beta1^t and sqrt(v) by sqrt(1 - beta2^t). A learning rate and an eps that
+    are changed for the step undo that exactly.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], *, bias_correction: bool = True, **options: Any
+    ) -> None:
+        super().__init__(groups, **options)
+        for group in self.param_groups:
+            group["bias_correction"] = bias_correction
+            group["steps"] = 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """As torch's."""
+        plain = [(group["lr"], group["eps"]) for group in self.param_groups]
+        for group in self.param_groups:
+            group["steps"] += 1
+            if not group["bias_correction"]:
+                first, second = (1 - beta ** group["steps"] for beta in group["betas"])
+                group["lr"] *= first / math.sqrt(second)
+                group["eps"] /= math.sqrt(second)
+        try:
+            loss: float | None = super().step(closure)
+            return loss
+        finally:
+            for group, (rate, eps) in zip(self.param_groups, plain, strict=True):
+                group["lr"], group["eps"] = rate, eps
