@@ -240,6 +240,9 @@ class TrainConfig(Section):
     )
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     tensorboard: bool = False
+    diagnose: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps between looks at the optimizer, for `srucli explain`; 0: never"
+    )
 
 
 class FilesConfig(Section):

@@ -6,7 +6,6 @@ The figures are defined in `metrics.py`. Not here: reading files (`data.py`), th
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import unicodedata
@@ -14,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -166,23 +164,6 @@ def _check_single(chunk: Sequence[Example], source: str) -> None:
                 f"{len(example.labels)} labels, but the model gives each text exactly one",
                 "give one label a text, or a model trained with --multi-label",
             )
-
-
-def read_history(run: Path) -> list[dict[str, Any]]:
-    """The records of a run's metrics.jsonl; none where it is absent, without a cut last line."""
-    try:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
-    except OSError:
-        return []
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def escaped(label: str) -> str:

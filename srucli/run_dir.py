@@ -5,6 +5,7 @@
     tokenizer.model   SentencePiece's model
     labels.json       the labels in the order of the logits
     metrics.jsonl     one line for each evaluation
+    diagnostics.jsonl what the optimizer did, where that was asked for
     checkpoints/step-N/model.safetensors, state.json
     best, last        the name of a checkpoint
     README.md         the model card
@@ -69,6 +70,23 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "command": sys.argv,
     }
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one a line; none where it is absent, no cut last line."""
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
 
 
 @dataclass(frozen=True)
@@ -214,14 +232,14 @@ class RunDir:
         """The run's tokenizer."""
         return Tokenizer.load(self.path / "tokenizer.model")
 
-    def add_metrics(self, record: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
+    def add(self, name: str, record: Mapping[str, Any]) -> None:
+        """Append one line to a file of the folder, such as metrics.jsonl."""
+        file = self.path / name
         try:
-            with (self.path / "metrics.jsonl").open("ab") as file:
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            with file.open("ab") as out:
+                out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         except OSError as error:
-            name = self.path / "metrics.jsonl"
-            raise OutputError(f"{name}: cannot be written ({error.strerror})") from error
+            raise OutputError(f"{file}: cannot be written ({error.strerror})") from error
 
     def save(
         self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], which: set[Which]

@@ -18,6 +18,7 @@ from srucli.batching import Batch
 from srucli.config import Config
 from srucli.graphs import Graphs
 from srucli.model import Classifier
+from srucli.optim.diagnostics import Watch
 
 
 def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Any:
@@ -43,7 +44,7 @@ class Step:
     """What one batch does to a model and its optimizer.
 
     `total` () is the sum of the losses of all texts since it was last set to 0. `captured` tells
-    whether steps are replayed as CUDA graphs.
+    whether steps are replayed as CUDA graphs. `watch` looks at the steps, where it is set.
     """
 
     def __init__(self, config: Config, model: Classifier, loss: Any) -> None:
@@ -55,16 +56,18 @@ class Step:
         self.optimizer = optim.build(config.optim, model, captured=self.captured)
         self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
         self.total = torch.zeros((), device=self.device)
+        self.watch: Watch | None = None
         self.graphs = Graphs(self._whole) if self.captured else None
 
     def _can_be_captured(self) -> bool:
-        """Not where something waits for the GPU: some encoders and optimizers, fp16's scaling."""
+        """Not where something waits for the GPU: some encoders, some optimizers, fp16, a watch."""
         train = self.config.train
         return (
             not self.model.encoder.waits
             and optim.can_be_captured(self.config.optim)
             and train.precision != "fp16"
             and train.accumulate == 1
+            and not train.diagnose
         )
 
     def __call__(self, batch: Batch, rate: float, update: bool = True) -> None:
@@ -98,10 +101,16 @@ class Step:
 
     def _update(self) -> None:
         """Clip, step, forget the gradients."""
-        if self.config.optim.clip:
+        clip, norm = self.config.optim.clip, None
+        if clip or self.watch:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        if self.watch:
+            self.watch.before()
+        if clip:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         self.scaler.step(self.optimizer)
+        if self.watch:
+            self.watch.after(norm, clip)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -28,6 +28,8 @@ from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import Outcome, choose_thresholds, metric_named
 from srucli.model import Classifier
 from srucli.model_card import model_card
+from srucli.optim.diagnostics import Watch
+from srucli.optim.effective import rule_of
 from srucli.predict import blended, branch_logits, resolve_device, use_threads
 from srucli.run_dir import RunDir, Which
 from srucli.signals import StopRequest
@@ -186,6 +188,8 @@ class Trainer:
     def epoch(self, store: TokenStore, number: int, bar: tqdm[Any], stop: StopRequest) -> float:
         """One pass over the texts. Returns the mean loss. Raises SrucliError where it diverges."""
         settings = self.config.train
+        if settings.diagnose and not self.step.watch:
+            self.step.watch = self._watch(store)
         self.step.total.zero_()
         self.model.train()
         optim.use(self.step.optimizer, training=True)
@@ -199,6 +203,8 @@ class Trainer:
             update = count % settings.accumulate == 0 or texts == len(store.lengths)
             self.step(batch, self._rate(), update)
             self.done.step += update
+            if self.step.watch and (record := self.step.watch.taken()):
+                self.run.add("diagnostics.jsonl", record)
             bar.update(batch.texts)
             if count % 20 == 0:
                 self._report(bar, self.readout.latest(self.step.total / texts))
@@ -207,6 +213,16 @@ class Trainer:
         loss = float(self.step.total) / max(texts, 1)
         self._report(bar, loss)
         return loss
+
+    def _watch(self, store: TokenStore) -> Watch:
+        """What looks at the optimizer; a first line of diagnostics.jsonl says how to read it."""
+        settings = optim.resolve(self.config.optim)
+        counts = np.bincount(store.ids, minlength=self.tokenizer.vocab_size)
+        rule = rule_of(settings.name, settings.options)
+        watch = Watch(self.model, self.step.optimizer, rule, self.config.train.diagnose, counts)
+        facts = {"optimizer": settings.model_dump(mode="json"), "counts": watch.counts}
+        self.run.add("diagnostics.jsonl", facts)
+        return watch
 
     def _report(self, bar: tqdm[Any], loss: float | None) -> None:
         """Show the loss so far, where it is known; stop where it is not a number."""
@@ -253,7 +269,8 @@ class Trainer:
         """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
         rate = float(self.step.optimizer.param_groups[0]["lr"])
         defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        self.run.add_metrics(
+        self.run.add(
+            "metrics.jsonl",
             {
                 "step": self.done.step,
                 "epoch": number + 1,
@@ -261,7 +278,7 @@ class Trainer:
                 "lr": rate,
                 "seconds": round(self.done.seconds, 3),
                 "dev": defined,
-            }
+            },
         )
         if self.board is not None:
             shown = {"train/loss": loss, "train/lr": rate}

@@ -15,7 +15,7 @@ from srucli.cli import options
 from srucli.config import DataConfig
 from srucli.data import Example, read_examples
 from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
-from srucli.evaluate import CHUNK, escaped, evaluate, read_history
+from srucli.evaluate import CHUNK, escaped, evaluate
 
 
 class LinearScorer:
@@ -189,17 +189,6 @@ def test_a_real_file(shared_data):
 )
 def test_escaped(label, shown):
     assert escaped(label) == shown
-
-
-def test_history_of_a_run_that_was_killed(tmp_path):
-    lines = [
-        '{"step": 1, "train_loss": 2.0}',
-        '{"step": 2, "dev": {"accuracy": 0.5}}',
-        '{"step": 3',
-    ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    assert read_history(tmp_path) == [json.loads(line) for line in lines[:2]]
-    assert read_history(tmp_path / "absent") == []
 
 
 # The command, without a run.

@@ -15,7 +15,7 @@ from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.files import write_atomic
 from srucli.predict import Predictor
-from srucli.run_dir import Checkpoint, RunDir
+from srucli.run_dir import Checkpoint, RunDir, read_records
 
 WEIGHTS = {"w": torch.arange(6.0).view(2, 3).T}
 
@@ -228,14 +228,14 @@ def test_thresholds_are_one_number_for_each_class() -> None:
 
 
 def test_metrics_are_one_json_line_each(run: RunDir) -> None:
-    run.add_metrics({"epoch": 1, "dev": {"accuracy": None}})
-    run.add_metrics({"epoch": 2, "name": "긍정"})
+    run.add("metrics.jsonl", {"epoch": 1, "dev": {"accuracy": None}})
+    run.add("metrics.jsonl", {"epoch": 2, "name": "긍정"})
     lines = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     (run.path / "metrics.jsonl").unlink()
     (run.path / "metrics.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"metrics\.jsonl: cannot be written"):
-        run.add_metrics({})
+        run.add("metrics.jsonl", {})
 
 
 # --- a trained run -----------------------------------------------------------------------------
@@ -316,3 +316,10 @@ def test_a_run_directory_writes_what_it_reads(tiny: Tiny, tmp_path: Path) -> Non
         assert run.tokenizer().model_bytes == source.tokenizer().model_bytes
         assert run.facts()["parameters"] == 3
         run.save(1, WEIGHTS, {}, {"last"})
+
+
+def test_records_of_a_run_that_was_killed(tmp_path: Path) -> None:
+    lines = ['{"step": 1}', '{"step": 2, "dev": {"accuracy": 0.5}}', "[1]", '{"step": 3']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_records(tmp_path / "metrics.jsonl") == [json.loads(line) for line in lines[:2]]
+    assert read_records(tmp_path / "absent") == []

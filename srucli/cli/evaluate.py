@@ -89,10 +89,10 @@ def command(
         print(result.to_text())
     sys.stdout.flush()
     if plots is not None:
-        from srucli.evaluate import read_history
         from srucli.plots import draw
+        from srucli.run_dir import read_records
 
-        for path in draw(result, read_history(run), plots):
+        for path in draw(result, read_records(run / "metrics.jsonl"), plots):
             print(path, file=sys.stderr)
     hold(gates, result.figures)
 

@@ -1,0 +1,227 @@
+"""What an optimizer does to each group of parameters, looked at every so many steps.
+
+A look costs a few passes over the parameters: norms are exact, quantiles and shares come from a
+sample that stays the same over the run. Steps are recorded at 1, 2, 3, 4, 6, 8, 12, 16, ... too,
+since the first ones differ most and slopes are taken against log t.
+
+A record of a step: lr; grad_norm, of all gradients before clipping; clipped, the share of steps
+since the last record whose gradients were; of each group the norms of gradients, update and weights
+before it, and their ratio. Where an optimizer divides by a root of squared gradients, of those
+entries that ever had a gradient: effective, how far a unit of gradient moves them, lr / (root +
+eps), and accumulator, what the root comes from, at p10, p50 and p90; eps_dominates, the share whose
+root is below eps; stride, the root mean square of their moves in units of lr. untouched: the share
+of each table's rows that are as they began. by_frequency: geometric means of effective over the
+pieces in each decile of frequency, the most frequent first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from srucli.optim.effective import SECOND_MOMENTS, Rule
+
+QUANTILES = (0.1, 0.5, 0.9)
+SAMPLE = 4096
+DECILES = 10
+PIECES_OF_DECILE = 256
+Record = dict[str, Any]
+
+
+def is_looked_at(step: int, every: int) -> bool:
+    """Whether step (from 1) is recorded: multiples of `every`, and 2^k and 3 2^k."""
+    power = step & -step
+    return step % every == 0 or step // power in (1, 3)
+
+
+def deciles(counts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The pieces that occur, in ten parts of equal size, the most frequent first.
+
+    counts (V,): how often each piece occurs.
+    """
+    present = np.flatnonzero(counts)
+    ranked = present[np.argsort(-counts[present], kind="stable")]
+    return np.array_split(ranked, DECILES)
+
+
+class Table(NamedTuple):
+    """An embedding table, rows of it, and what those were before the first step."""
+
+    weight: Tensor
+    rows: Tensor
+    initial: Tensor
+
+
+class Watch:
+    """Looks at steps. `before` and `after` stand around what clips and applies the gradients."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        rule: Rule | None,
+        every: int,
+        counts: NDArray[np.int64],
+    ) -> None:
+        """counts (V,): how often each piece occurs in the training texts.
+
+        The pieces' table is the model's first.
+        """
+        self.optimizer, self.rule, self.every = optimizer, rule, every
+        self.step = self.since = self.clipped = 0
+        self.record: Record | None = None
+        self.old: dict[Tensor, Tensor] = {}
+        self.grads: dict[str, float] = {}
+        self.places: dict[Tensor, Tensor] = {
+            weight: _sample(weight.numel(), SAMPLE) for weight in model.parameters()
+        }
+        self.tables = {
+            name: _table(module.weight)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Embedding)
+        }
+        self.pieces = next(iter(self.tables.values())).weight
+        parts = deciles(counts)
+        self.counts = [round(float(counts[part].mean()), 2) if len(part) else 0 for part in parts]
+        self.deciles = [
+            torch.from_numpy(part[_sample(len(part), PIECES_OF_DECILE).numpy()]) for part in parts
+        ]
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """Gradients are there, not yet clipped."""
+        self.step += 1
+        self.since += 1
+        if not is_looked_at(self.step, self.every):
+            return
+        for group in self.optimizer.param_groups:
+            weights = _with_gradient(group)
+            self.grads[group["name"]] = _norm([_gradient(weight) for weight in weights])
+            self.old |= {weight: weight.detach().clone() for weight in weights}
+
+    @torch.no_grad()
+    def after(self, norm: Tensor | None, clip: float) -> None:
+        """The step is taken. norm (): of all gradients before they were clipped to `clip`."""
+        if norm is not None:
+            self.clipped += bool(norm > clip)
+        if not is_looked_at(self.step, self.every):
+            return
+        self.record = {
+            "step": self.step,
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "grad_norm": math.hypot(*self.grads.values()),
+            "clipped": self.clipped / self.since,
+            "groups": {group["name"]: self._group(group) for group in self.optimizer.param_groups},
+            "untouched": {name: _untouched(table) for name, table in self.tables.items()},
+            "by_frequency": self._by_frequency(),
+        }
+        self.clipped = self.since = 0
+        self.old.clear()
+
+    def taken(self) -> Record | None:
+        """The record of the last step, once, if it was looked at."""
+        record, self.record = self.record, None
+        return record
+
+    def _group(self, group: Mapping[str, Any]) -> Record:
+        """Norms of a group's gradients, step and weights, and how far a unit of gradient moves."""
+        weights = _with_gradient(group)
+        update = _norm([weight - self.old[weight] for weight in weights])
+        size = _norm([self.old[weight] for weight in weights])
+        found: Record = {
+            "grad_norm": self.grads[group["name"]],
+            "update_norm": update,
+            "weight_norm": size,
+            "ratio": update / size if size else None,
+        }
+        looked = [self._look(weight, group, self.places[weight]) for weight in weights]
+        if any(looked):
+            columns = zip(*filter(None, looked), strict=True)
+            kept, root, step, moved = (torch.cat(column) for column in columns)
+            found["effective"] = _quantiles(step)
+            found["accumulator"] = _quantiles(kept)
+            found["eps_dominates"] = _mean(root < group.get("eps", 0.0))
+            rate = float(group["lr"])
+            found["stride"] = _mean(moved.square()) ** 0.5 / rate if rate else 0.0
+        return found
+
+    def _look(
+        self, weight: Tensor, group: Mapping[str, Any], places: Tensor
+    ) -> tuple[Tensor, ...] | None:
+        """Of the entries at `places` that were ever touched: what is kept, root, effective step.
+
+        And how far they moved in this step. None where the optimizer keeps no such thing.
+        """
+        state = self.optimizer.state[weight]
+        if self.rule is None or not state.keys() & SECOND_MOMENTS:
+            return None
+        found = self.rule(state, group, self.step)
+        parts = (found.kept, found.root, found.scale)
+        kept, root, scale = (
+            part.flatten()[places] if isinstance(part, Tensor) else part for part in parts
+        )
+        step = float(group["lr"]) * scale / (root + found.eps)
+        moved = weight.detach().flatten()[places] - self.old[weight].flatten()[places]
+        return tuple(part[kept > 0] for part in (kept, root, step, moved))
+
+    def _by_frequency(self) -> list[float | None] | None:
+        """Geometric means of the effective steps of the pieces in each decile of frequency."""
+        groups = self.optimizer.param_groups
+        own = next(g for g in groups if any(weight is self.pieces for weight in g["params"]))
+        width = self.pieces.shape[1]
+        means: list[float | None] = []
+        for rows in self.deciles:
+            places = (rows.unsqueeze(1) * width + torch.arange(width)).flatten()
+            looked = self._look(self.pieces, own, places.to(self.pieces.device))
+            if looked is None:
+                return None
+            steps = looked[2]
+            means.append(float(steps.log().mean().exp()) if len(steps) else None)
+        return means
+
+
+def _table(weight: Tensor) -> Table:
+    rows = _sample(len(weight), SAMPLE).to(weight.device)
+    return Table(weight, rows, weight.detach()[rows])
+
+
+def _untouched(table: Table) -> float:
+    """The share of rows that are as they were before the first step."""
+    same = (table.weight.detach()[table.rows] == table.initial).all(dim=1)
+    return float(same.float().mean())
+
+
+def _sample(size: int, most: int) -> Tensor:
+    """At most `most` places among `size`, evenly spread."""
+    return torch.linspace(0, size - 1, min(size, most), dtype=torch.float64).long()
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None
+    return weight.grad
+
+
+def _with_gradient(group: Mapping[str, Any]) -> list[Tensor]:
+    return [weight for weight in group["params"] if weight.grad is not None]
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return float(torch.stack(torch._foreach_norm(tensors)).norm()) if tensors else 0.0
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.float().mean()) if values.numel() else 0.0
+
+
+def _quantiles(values: Tensor) -> list[float] | None:
+    if not values.numel():
+        return None
+    points = torch.tensor(QUANTILES, dtype=values.dtype, device=values.device)
+    return [float(value) for value in torch.quantile(values, points)]
