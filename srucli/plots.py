@@ -6,7 +6,7 @@ The numbers in the pictures are those of `metrics.py`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,15 @@ import numpy as np
 from matplotlib import font_manager, rc_context
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from srucli import metrics
+from srucli import explain, metrics
 from srucli.errors import OutputError
 from srucli.evaluate import escaped
 
 if TYPE_CHECKING:
     from srucli.evaluate import Evaluation
+    from srucli.explain import Story
 
 INK, ACCENT, PALE, GRID = "#22303c", "#c2410c", "#9fb8cc", "#e5e9ed"
 History = Sequence[Mapping[str, Any]]
@@ -140,12 +142,97 @@ def learning_figure(history: History) -> Figure | None:
     return figure
 
 
+def optimizer_figure(story: Story) -> Figure:
+    """What diagnostics saw: steps for a unit of gradient, ratios, first strides, rare pieces."""
+    panels: list[Callable[[Any, Story], None]] = [_ratio_panel]
+    if any(explain.per_gradient(story, group)[0] for group in story.groups):
+        panels += [_effective_panel, _stride_panel, _frequency_panel]
+    figure = Figure(figsize=(7, 1 + 3 * len(panels)), layout="constrained")
+    for axes, panel in zip(np.ravel(figure.subplots(len(panels), 1)), panels, strict=True):
+        panel(axes, story)
+        axes.grid(color=GRID)
+    figure.suptitle(f"{story.name}, learning rate {story.peak:g}, {story.steps:,} steps")
+    return figure
+
+
+def _logarithmic(axes: Any, *names: str) -> None:
+    """Set the named axes to logarithms, with plain numbers: mathematics is not parsed here."""
+    for name in names:
+        axis = getattr(axes, f"{name}axis")
+        axes.set(**{f"{name}scale": "log"})
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _ratio_panel(axes: Any, story: Story) -> None:
+    for group in story.groups:
+        axes.plot(*story.series(group, "ratio"), label=group)
+    _logarithmic(axes, "x", "y")
+    axes.set(xlabel="step", ylabel="norm of a step / of the weights")
+    axes.legend(frameon=False)
+
+
+def _effective_panel(axes: Any, story: Story) -> None:
+    for group in story.groups:
+        steps, values = explain.per_gradient(story, group)
+        if not steps:
+            continue
+        (line,) = axes.plot(steps, values, label=group)
+        shape = values[0] * (np.array(steps) / steps[0]) ** -0.5
+        axes.plot(steps, shape, color=line.get_color(), linewidth=0.8, linestyle=":")
+    _logarithmic(axes, "x", "y")
+    axes.set_xlabel("step; dotted: a sum that only grows")
+    axes.set_ylabel("step for a unit of gradient / rate")
+    axes.legend(frameon=False)
+
+
+def _stride_panel(axes: Any, story: Story) -> None:
+    for group in story.groups:
+        steps, values = story.series(group, "stride")
+        axes.plot(steps, values, label=group)
+    steps = [record["step"] for record in story.records]
+    theory = [(step, explain.theory(story, step)) for step in steps]
+    known = [(step, value) for step, value in theory if value is not None]
+    if known:
+        label = "theory: for want of bias correction"
+        axes.plot(*zip(*known, strict=True), color=INK, linestyle=":", label=label)
+    _logarithmic(axes, "x", "y")
+    axes.set(xlabel="step", ylabel="move of a weight / learning rate")
+    axes.legend(frameon=False)
+
+
+def _frequency_panel(axes: Any, story: Story) -> None:
+    tenths = explain.by_frequency(story)
+    axes.bar(range(len(tenths)), [step for _, step in tenths], color=PALE, edgecolor="white")
+    axes.set_xticks(range(len(tenths)), [f"{count:,.0f}" for count, _ in tenths])
+    _logarithmic(axes, "y")
+    axes.set_xlabel("tenths of the pieces, by how often one comes in an epoch")
+    axes.set_ylabel("step for a unit of gradient")
+
+
+def draw_story(story: Story, folder: Path) -> list[Path]:
+    """Write the picture of an optimizer's diagnostics. Returns the paths. Raises OutputError."""
+    return _write(lambda: {"optimizer": optimizer_figure(story)}, folder)
+
+
 def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
     """Write every picture that the evaluation and the run's history allow into `folder`.
 
     Returns the paths: reliability, learning and, for a single label, confusion, each as .png and
     .svg. Raises OutputError.
     """
+
+    def make() -> dict[str, Figure | None]:
+        figures = {"reliability": reliability_figure(result), "learning": learning_figure(history)}
+        if not result.outcome.multi_label:
+            figures["confusion"] = confusion_figure(result)
+        return figures
+
+    return _write(make, folder)
+
+
+def _write(make: Callable[[], Mapping[str, Figure | None]], folder: Path) -> list[Path]:
+    """Make figures in the house's style and save those that there are."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     style: dict[Any, Any] = {
         "font.family": ["DejaVu Sans", *(name for name in FONTS if name in installed)],
@@ -156,16 +243,14 @@ def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
     }
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        figures = {"reliability": reliability_figure(result), "learning": learning_figure(history)}
-        if not result.outcome.multi_label:
-            figures["confusion"] = confusion_figure(result)
-        drawn = [(name, figure) for name, figure in figures.items() if figure is not None]
+        drawn = [(name, figure) for name, figure in make().items() if figure is not None]
         return [path for name, figure in drawn for path in _save(figure, folder / name)]
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(png, dpi=150)
         figure.savefig(svg, metadata={"Date": None})
     except OSError as error:

@@ -1,0 +1,383 @@
+"""What the diagnostics of a run say of its optimizer, in sentences that each give their figures.
+
+A finding is a fault or it is none; either way it says what was measured and what that means. The
+records are those of `optim/diagnostics.py`. No torch and no pictures here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from srucli.errors import InputMissingError
+from srucli.run_dir import read_records
+
+Record = Mapping[str, Any]
+
+# A sum of squares that grows evenly gives -1/2, an exponential mean 0.
+STALLING_SLOPE = -0.3
+# Adam's corrected step moves a weight by the learning rate at most; this many times is too far.
+LONG_STRIDE = 2.0
+# A gradient's memory beyond this share of the run is as good as a sum.
+LONG_MEMORY = 1 / 3
+STARVED = 1 / 30
+OFTEN = 0.5
+EPS_SHARE = 0.1
+FIRST_STEPS = 100
+# Relative change of weights in a step, at the peak of the schedule.
+USUAL_RATIOS = (1e-5, 0.3)
+# A loss that rises by this factor in an epoch, and one that did not fall below this share.
+RISE, IDLE = 1.05, 0.95
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: its name, whether it is a fault, and what to say."""
+
+    name: str
+    fault: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run's diagnostics: the optimizer's settings, looks at steps, evaluations, piece counts.
+
+    counts: mean number of times that a piece of each decile of frequency occurs in an epoch.
+    """
+
+    optimizer: Record
+    records: Sequence[Record]
+    metrics: Sequence[Record]
+    counts: Sequence[float]
+
+    @property
+    def name(self) -> str:
+        """The optimizer's name."""
+        return str(self.optimizer["name"])
+
+    @property
+    def steps(self) -> int:
+        """Steps taken, as far as is known."""
+        return int(max(self.records[-1]["step"], self.metrics[-1]["step"] if self.metrics else 0))
+
+    @property
+    def peak(self) -> float:
+        """The peak learning rate."""
+        return float(self.optimizer["lr"])
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of parameters."""
+        return list(self.records[0]["groups"])
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """An option of the optimizer."""
+        return self.optimizer["options"].get(name, default)
+
+    def series(self, group: str, figure: str) -> tuple[list[int], list[Any]]:
+        """Steps, and a figure of a group there; those where it is missing are left out."""
+        found = [
+            (record["step"], record["groups"][group].get(figure))
+            for record in self.records
+            if record["lr"] > 0
+        ]
+        kept = [(step, value) for step, value in found if value is not None]
+        return [step for step, _ in kept], [value for _, value in kept]
+
+
+def read(run: Path) -> Story:
+    """The story of a run's folder. Raises InputMissingError where it was not diagnosed."""
+    if not run.is_dir():
+        raise InputMissingError(f"{run}: no such run folder; `srucli train -o` makes one")
+    lines = read_records(run / "diagnostics.jsonl")
+    if len(lines) < 2 or "optimizer" not in lines[0]:
+        raise InputMissingError(
+            f"{run}: it has no diagnostics; train it again with `srucli train ... --diagnose 20`"
+        )
+    first, *records = lines
+    return Story(first["optimizer"], records, read_records(run / "metrics.jsonl"), first["counts"])
+
+
+def per_gradient(story: Story, group: str) -> tuple[list[int], list[float]]:
+    """Median effective steps of a group at learning rate 1, so without the schedule."""
+    rates = {record["step"]: record["lr"] for record in story.records}
+    steps, quantiles = story.series(group, "effective")
+    return steps, [each[1] / rates[step] for step, each in zip(steps, quantiles, strict=True)]
+
+
+def slope(steps: Sequence[int], values: Sequence[float], start: float) -> float | None:
+    """Of log value against log step by least squares, from step `start` on."""
+    kept = [(step, value) for step, value in zip(steps, values, strict=True) if step >= start]
+    if len(kept) < 3:
+        return None
+    logs = np.log(np.array(kept, dtype=np.float64))
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+
+
+def verdict(name: str, fault: bool, words: tuple[str, str], said: str, remedy: str) -> Finding:
+    """What was seen, after the one of two words that fits, and for a fault what to do."""
+    bad, good = words
+    return Finding(name, fault, f"{bad}: {said}; {remedy}" if fault else f"{good}: {said}")
+
+
+def stalling(story: Story) -> Iterator[Finding]:
+    """Whether a unit of gradient moves weights ever less."""
+    name, fills = story.name, filled(story)
+    if fills and fills > story.steps / 2:
+        text = (
+            f"its mean of squared gradients fills up for {fills:,.0f} steps, over half of the run"
+        )
+        yield Finding("stalling", False, f"whether {name} stalls cannot be told: {text}")
+        return
+    start = max(story.steps / 20, 3.0, fills or 0.0)
+    slopes, changes = [], []
+    for group in story.groups:
+        steps, values = per_gradient(story, group)
+        found = slope(steps, values, start)
+        if found is not None:
+            early = next(value for step, value in zip(steps, values, strict=True) if step >= start)
+            slopes.append(found)
+            changes.append(values[-1] / early)
+    if not slopes:
+        return
+    middle, change = median(slopes), median(changes)
+    times = f"{change:.3g} times longer" if change >= 1 else f"{1 / change:.3g} times shorter"
+    said = (
+        f"without the schedule, the step for a unit of gradient is {times} at the end than at step "
+        f"{math.ceil(start):,}, slope {middle:+.2f} of log step against log t (medians of the "
+        "groups; a sum of squares that only grows gives -0.50)"
+    )
+    words = (f"{name} stalls", f"{name} does not stall")
+    yield verdict("stalling", middle <= STALLING_SLOPE, words, said, "rmsprop and adam forget")
+
+
+def memory_decay(story: Story) -> float | None:
+    """The decay per step of the mean of squared gradients, where there is one."""
+    if story.name == "rmsprop":
+        return float(story.option("alpha"))
+    if story.name == "adadelta":
+        return float(story.option("rho"))
+    betas = story.option("betas")
+    return float(betas[1]) if betas and story.name != "lion" else None
+
+
+def filled(story: Story) -> float | None:
+    """Steps until an uncorrected mean of squares holds 7/8 of what it should; None for others."""
+    decay = memory_decay(story)
+    if not decay or theory(story, 1) is None:
+        return None
+    return 3 * math.log(0.5) / math.log(decay)
+
+
+def usual_gap(story: Story) -> float | None:
+    """Steps between two occurrences of a piece in the middle of the ranking by frequency."""
+    if not story.metrics or not story.counts:
+        return None
+    last = story.metrics[-1]
+    middle = story.counts[len(story.counts) // 2]
+    return float(last["step"] / last["epoch"] / middle) if middle else None
+
+
+def memory(story: Story) -> Iterator[Finding]:
+    """Whether squared gradients are remembered for too short or too long."""
+    decay = memory_decay(story)
+    if not decay:
+        return
+    half, gap = math.log(0.5) / math.log(decay), usual_gap(story)
+    said = f"squared gradients lose half their weight in {half:,.0f} steps of {story.steps:,}"
+    if gap:
+        said += f", and a piece of middling frequency comes every {gap:.2g}"
+    if gap and half < gap:
+        words, remedy = ("the memory is short", ""), f"raise the decay {decay:g}"
+    else:
+        words = ("the memory is long, nearly a sum as adagrad's", "the memory fits")
+        remedy = f"lower the decay {decay:g}"
+    fault = bool(gap and half < gap) or half > story.steps * LONG_MEMORY
+    yield verdict("memory", fault, words, said, remedy)
+
+
+def theory(story: Story, step: int) -> float | None:
+    """How many times too long a step is for want of bias correction; None where there is no want.
+
+    Kingma & Ba 2015, section 3: m lacks 1 - beta1^t and v lacks 1 - beta2^t; rmsprop has no m.
+    """
+    decay = memory_decay(story)
+    if story.name == "rmsprop" and decay:
+        return 1 / math.sqrt(1 - decay**step)
+    uncorrected = story.name == "adam-nobias" or story.option("bias_correction") is False
+    if uncorrected and decay:
+        return float((1 - story.option("betas")[0] ** step) / math.sqrt(1 - decay**step))
+    return None
+
+
+def first_steps(story: Story) -> Iterator[Finding]:
+    """Whether the first steps were too long, beside what the theory says of them."""
+    strides: dict[int, float] = {}
+    rates: dict[int, float] = {}
+    for record in story.records:
+        own = [group["stride"] for group in record["groups"].values() if group.get("stride")]
+        if own and record["step"] <= FIRST_STEPS:
+            strides[record["step"]] = median(own)
+            rates[record["step"]] = record["lr"] / story.peak
+    if not strides or memory_decay(story) is None:
+        return
+    first, later = min(strides), max((step for step in strides if step <= 12), default=1)
+    said = f"step {first} moved a weight by {strides[first]:.2f} times the rate of that moment"
+    wanted, beyond = theory(story, first), theory(story, later)
+    if wanted and beyond:
+        said += (
+            f" (theory without bias correction: {wanted:.2f}; that makes step {later} {beyond:.2f} "
+            "times as long)"
+        )
+    else:
+        said += " (theory: at most 1.00)"
+    worst = max(strides, key=lambda step: strides[step] * rates[step])
+    length = strides[worst] * rates[worst]
+    said += f"; the longest was step {worst}, by {length:.2f} times the peak rate"
+    words = ("the first steps are long", "the first steps are no longer than they should be")
+    remedy = "adam corrects for this, a longer optim.warmup hides it"
+    yield verdict("first steps", length > LONG_STRIDE, words, said, remedy)
+
+
+def learning_rate(story: Story) -> Iterator[Finding]:
+    """Whether the learning rate lies at an edge of what can be learnt with."""
+    losses = [record["train_loss"] for record in story.metrics if record.get("train_loss")]
+    pairs = enumerate(itertools.pairwise(losses), start=2)
+    rises = [epoch for epoch, (before, after) in pairs if after > RISE * before]
+    top = max(story.records, key=lambda record: record["lr"])
+    # Biases and the like begin at zero, where every step is a large one.
+    ratios = {
+        name: group["ratio"]
+        for name, group in top["groups"].items()
+        if group["ratio"] and name != "vectors"
+    }
+    if not ratios:
+        return
+    name = max(ratios, key=lambda key: ratios[key])
+    most, (least_usual, most_usual) = ratios[name], USUAL_RATIOS
+    said = f"at the peak, {story.peak:g}, a step changes {name} most, by {most:.1e} of their size"
+    if losses:
+        said += f"; the training loss went from {losses[0]:.3f} to {losses[-1]:.3f}"
+    if rises:
+        said += f" and rose by over {RISE - 1:.0%} in epoch {', '.join(map(str, rises[:5]))}"
+    idle = len(losses) > 1 and losses[-1] > IDLE * losses[0] and not rises
+    high, low = bool(rises) or most > most_usual, most < least_usual or idle
+    edge = "lower" if low and not high else "upper"
+    words = (f"the learning rate is at its {edge} edge", "the learning rate is at no edge")
+    remedy = f"{'raise' if edge == 'lower' else 'lower'} optim.lr"
+    yield verdict("learning rate", high or low, words, said, remedy)
+
+
+def starved(story: Story) -> Iterator[Finding]:
+    """Whether a group learns far slower than the others."""
+    rates = {group: story.series(group, "ratio")[1] for group in story.groups}
+    middle = {group: median(found) for group, found in rates.items() if found}
+    if len(middle) < 2:
+        return
+    slow, *_, fast = sorted(middle, key=lambda group: middle[group])
+    others = median(rate for group, rate in middle.items() if group != slow)
+    said = (
+        f"in the median step {slow} change least, by {middle[slow]:.1e} of their size, and {fast} "
+        f"most, by {middle[fast]:.1e}"
+    )
+    words = (f"{slow} are starved", "no group is starved")
+    remedy = "an optimizer with a step for every weight, as adam, feeds them"
+    yield verdict("starved", middle[slow] < STARVED * others, words, said, remedy)
+
+
+def clipping(story: Story) -> Iterator[Finding]:
+    """Whether the limit on the gradient's norm decides most steps."""
+    limit = story.optimizer["clip"]
+    if not limit:
+        return
+    steps = [0, *(record["step"] for record in story.records)]
+    shares = [record["clipped"] for record in story.records]
+    clipped = sum(
+        share * (stop - start) for share, start, stop in zip(shares, steps, steps[1:], strict=False)
+    )
+    share = clipped / steps[-1]
+    norm = median(record["grad_norm"] for record in story.records)
+    said = (
+        f"the gradients of {share:.0%} of the steps were longer than optim.clip={limit:g} (median "
+        f"norm {norm:.2g})"
+    )
+    words = ("clipping decides", "clipping is an exception")
+    yield verdict("clipping", share > OFTEN, words, said, "raise optim.clip or lower optim.lr")
+
+
+def eps(story: Story) -> Iterator[Finding]:
+    """Whether eps decides the step of many weights."""
+    found = {group: story.series(group, "eps_dominates")[1] for group in story.groups}
+    shares = {group: values[-1] for group, values in found.items() if values}
+    if not shares:
+        return
+    name = max(shares, key=lambda group: shares[group])
+    said = (
+        f"at the end the root is below eps for {shares[name]:.1%} of those weights in {name} that "
+        "ever had a gradient, the most of all groups"
+    )
+    words, remedy = ("eps decides", "eps only guards"), "lower optim.options.eps"
+    yield verdict("eps", shares[name] > EPS_SHARE, words, said, remedy)
+
+
+def by_frequency(story: Story) -> list[tuple[float, float]]:
+    """Occurrences in an epoch and steps for a unit of gradient, of tenths of the pieces, at last.
+
+    The last steps of most schedules are of length 0 and tell nothing.
+    """
+    found = [record["by_frequency"] for record in story.records if record["lr"] > 0]
+    pairs = zip(story.counts, (found and found[-1]) or [], strict=False)
+    return [(count, step) for count, step in pairs if step]
+
+
+def rare_pieces(story: Story) -> Iterator[Finding]:
+    """How much longer steps rare pieces take than common ones."""
+    tenths = by_frequency(story)
+    if len(tenths) < 2:
+        return
+    (common, short), (rare, long) = tenths[0], tenths[-1]
+    times = long / short
+    longer = "longer" if times > 1 else "no longer"
+    text = (
+        f"rare pieces take {longer} steps: for a unit of gradient the rarest tenth (each comes "
+        f"{rare:,.0f} times an epoch) moves {times:.3g} times as far as the most common tenth "
+        f"({common:,.0f} times)"
+    )
+    yield Finding("rare pieces", False, text)
+
+
+def untouched(story: Story) -> Iterator[Finding]:
+    """Whether tables have rows that never got a gradient."""
+    shares = story.records[-1]["untouched"]
+    if not shares:
+        return
+    name = max(shares, key=lambda key: shares[key])
+    said = f"rows that never had a gradient: {', '.join(f'{k} {v:.1%}' for k, v in shares.items())}"
+    words, remedy = (f"{name} is too large", "the tables are used"), "give it fewer rows"
+    yield verdict("untouched", shares[name] > OFTEN, words, said, remedy)
+
+
+QUESTIONS: tuple[Callable[[Story], Iterator[Finding]], ...] = (
+    stalling,
+    memory,
+    first_steps,
+    learning_rate,
+    starved,
+    clipping,
+    eps,
+    rare_pieces,
+    untouched,
+)
+
+
+def explain(story: Story) -> list[Finding]:
+    """Every question that can be answered of this run."""
+    return [finding for question in QUESTIONS for finding in question(story)]
