@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Task:
     multi_label: bool
     long: bool
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """The labels of train, the most frequent first: what a model without a clue answers."""
         counts = Counter(label for labels in self.train[1] for label in labels)

@@ -213,6 +213,9 @@ class TrainConfig(Section):
     epochs: Positive | None = Field(
         None, description="passes over the data; default: by the numbers of texts and labels"
     )
+    steps: Positive | None = Field(
+        None, description="steps in all, whatever number of epochs that is; default: by epochs"
+    )
     batch_size: Positive = Field(32, description="texts in a step, at most")
     batch_tokens: Positive = Field(8_192, description="pieces in a batch, at most")
     accumulate: Positive = Field(1, description="batches whose gradients make one step")

@@ -6,7 +6,8 @@ The numbers in the pictures are those of `metrics.py`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,7 @@ def optimizer_figure(story: Story) -> Figure:
     return figure
 
 
-def _logarithmic(axes: Any, *names: str) -> None:
+def logarithmic(axes: Any, *names: str) -> None:
     """Set the named axes to logarithms, with plain numbers: mathematics is not parsed here."""
     for name in names:
         axis = getattr(axes, f"{name}axis")
@@ -167,7 +168,7 @@ def _logarithmic(axes: Any, *names: str) -> None:
 def _ratio_panel(axes: Any, story: Story) -> None:
     for group in story.groups:
         axes.plot(*story.series(group, "ratio"), label=group)
-    _logarithmic(axes, "x", "y")
+    logarithmic(axes, "x", "y")
     axes.set(xlabel="step", ylabel="norm of a step / of the weights")
     axes.legend(frameon=False)
 
@@ -180,7 +181,7 @@ def _effective_panel(axes: Any, story: Story) -> None:
         (line,) = axes.plot(steps, values, label=group)
         shape = values[0] * (np.array(steps) / steps[0]) ** -0.5
         axes.plot(steps, shape, color=line.get_color(), linewidth=0.8, linestyle=":")
-    _logarithmic(axes, "x", "y")
+    logarithmic(axes, "x", "y")
     axes.set_xlabel("step; dotted: a sum that only grows")
     axes.set_ylabel("step for a unit of gradient / rate")
     axes.legend(frameon=False)
@@ -196,7 +197,7 @@ def _stride_panel(axes: Any, story: Story) -> None:
     if known:
         label = "theory: for want of bias correction"
         axes.plot(*zip(*known, strict=True), color=INK, linestyle=":", label=label)
-    _logarithmic(axes, "x", "y")
+    logarithmic(axes, "x", "y")
     axes.set(xlabel="step", ylabel="move of a weight / learning rate")
     axes.legend(frameon=False)
 
@@ -205,14 +206,15 @@ def _frequency_panel(axes: Any, story: Story) -> None:
     tenths = explain.by_frequency(story)
     axes.bar(range(len(tenths)), [step for _, step in tenths], color=PALE, edgecolor="white")
     axes.set_xticks(range(len(tenths)), [f"{count:,.0f}" for count, _ in tenths])
-    _logarithmic(axes, "y")
+    logarithmic(axes, "y")
     axes.set_xlabel("tenths of the pieces, by how often one comes in an epoch")
     axes.set_ylabel("step for a unit of gradient")
 
 
 def draw_story(story: Story, folder: Path) -> list[Path]:
     """Write the picture of an optimizer's diagnostics. Returns the paths. Raises OutputError."""
-    return _write(lambda: {"optimizer": optimizer_figure(story)}, folder)
+    with styled():
+        return _save(optimizer_figure(story), folder / "optimizer")
 
 
 def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
@@ -221,18 +223,17 @@ def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
     Returns the paths: reliability, learning and, for a single label, confusion, each as .png and
     .svg. Raises OutputError.
     """
-
-    def make() -> dict[str, Figure | None]:
+    with styled():
         figures = {"reliability": reliability_figure(result), "learning": learning_figure(history)}
         if not result.outcome.multi_label:
             figures["confusion"] = confusion_figure(result)
-        return figures
+        drawn = [(name, figure) for name, figure in figures.items() if figure is not None]
+        return [path for name, figure in drawn for path in _save(figure, folder / name)]
 
-    return _write(make, folder)
 
-
-def _write(make: Callable[[], Mapping[str, Figure | None]], folder: Path) -> list[Path]:
-    """Make figures in the house's style and save those that there are."""
+@contextmanager
+def styled() -> Iterator[None]:
+    """The house's style for everything that is drawn and saved inside."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     style: dict[Any, Any] = {
         "font.family": ["DejaVu Sans", *(name for name in FONTS if name in installed)],
@@ -243,8 +244,7 @@ def _write(make: Callable[[], Mapping[str, Figure | None]], folder: Path) -> lis
     }
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        drawn = [(name, figure) for name, figure in make().items() if figure is not None]
-        return [path for name, figure in drawn for path in _save(figure, folder / name)]
+        yield
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

@@ -70,11 +70,15 @@ def metric_name(config: Config) -> str:
 def epochs(config: Config, texts: int, classes: int) -> int:
     """The configured number, or 400 / sqrt(texts of a class): many passes over few texts.
 
+    Where the steps are given, as many as those may take.
     Those make at least 32,000 texts in all, so that small sets get steps enough, and at most
     400,000; from 3 to 30 epochs. The rule was fitted to cross-validation on small sets.
     """
-    if config.train.epochs is not None:
-        return config.train.epochs
+    settings = config.train
+    if settings.steps is not None:
+        return math.ceil(settings.steps * settings.batch_size * settings.accumulate / texts)
+    if settings.epochs is not None:
+        return settings.epochs
     wanted = min(max(400 / math.sqrt(texts / classes), 32_000 / texts), 400_000 / texts)
     return min(max(round(wanted), 3), 30)
 
@@ -181,9 +185,16 @@ class Trainer:
 
     def _rate(self) -> float:
         """As a share of the peak; by the share of texts that were seen, as batches vary in size."""
-        planned = len(self.train_set.texts) * self.epochs
         settings = self.config.optim
-        return optim.factor(settings.schedule, self.done.texts, planned, settings.warmup)
+        done, planned = self.done.texts, len(self.train_set.texts) * self.epochs
+        if self.config.train.steps is not None:
+            done, planned = self.done.step, self.config.train.steps
+        return optim.factor(settings.schedule, done, planned, settings.warmup)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all the steps that were asked for are taken."""
+        return self.done.step == self.config.train.steps
 
     def epoch(self, store: TokenStore, number: int, bar: tqdm[Any], stop: StopRequest) -> float:
         """One pass over the texts. Returns the mean loss. Raises SrucliError where it diverges."""
@@ -208,7 +219,7 @@ class Trainer:
             bar.update(batch.texts)
             if count % 20 == 0:
                 self._report(bar, self.readout.latest(self.step.total / texts))
-            if stop.wanted:
+            if stop.wanted or self.finished:
                 break
         loss = float(self.step.total) / max(texts, 1)
         self._report(bar, loss)
@@ -322,7 +333,7 @@ class Trainer:
         return False
 
     def train(self) -> None:
-        """All epochs. Raises InterruptedRun, with the weights saved, where a stop was asked for."""
+        """All of it. Raises InterruptedRun, with the weights saved, where a stop was asked for."""
         patience = self.config.train.patience
         texts = len(self.train_set.texts) * self.epochs
         with (
@@ -337,6 +348,8 @@ class Trainer:
                         f"{self.run.path}: stopped in epoch {number + 1} of {self.epochs}; the "
                         "weights so far are saved and can be used"
                     )
+                if self.finished:
+                    return
                 if patience and self.done.stale >= patience:
                     say(f"no better {self.metric} for {patience} epochs: stopping early")
                     return

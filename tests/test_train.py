@@ -100,6 +100,15 @@ def test_how_long_and_how_large_by_the_number_of_texts() -> None:
     assert vocab_size(quick("tokenizer.vocab_size=77"), texts) == 77
 
 
+def test_steps_end_a_training_wherever_they_fall(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.steps=40", "train.dev_share=0")
+    records = history(run)
+    assert [record["step"] for record in records] == [30, 40]
+    assert records[-1]["lr"] == pytest.approx(0, abs=1e-12)
+    assert epochs(quick("train.steps=100"), 160, 2) == 10
+    assert epochs(quick("train.steps=101", "train.accumulate=2"), 160, 2) == 21
+
+
 def test_dropout_falls_with_the_number_of_texts() -> None:
     sizes = (20, 10_000, 40_000, 1_000_000)
     rates = [complete(Config(), size, 2).model.dropout for size in sizes]

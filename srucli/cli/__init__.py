@@ -14,7 +14,18 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from srucli.cli import evaluate, explain, info, optimizers, pieces, predict, run, tokenize, train
+from srucli.cli import (
+    compare,
+    evaluate,
+    explain,
+    info,
+    optimizers,
+    pieces,
+    predict,
+    run,
+    tokenize,
+    train,
+)
 from srucli.errors import OutputError, SrucliError
 
 # What a write says where the disk, or one's share of it, is full or broken.
@@ -49,6 +60,7 @@ app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("run")(run.command)
 app.command("info")(info.command)
+app.command("compare")(compare.command)
 app.command("explain")(explain.command)
 app.command("optimizers")(optimizers.command)
 app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(

@@ -1,0 +1,156 @@
+"""`srucli compare`: parse, call, print. What compares is `srucli/compare.py`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srucli.cli import options
+from srucli.cli.train import default_folder
+from srucli.errors import UsageError
+
+if TYPE_CHECKING:
+    from srucli.compare import Arm
+
+
+def command(
+    train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every training."),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option("--optimizer", metavar="A,B,...", help="Optimizers to compare.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", metavar="A,B,...", help="Encoders to compare.")
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            "--over", metavar="KEY=A,B,...", help="Values of a setting, as model.layers=1,2,4."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="[default: runs/compare-TRAIN]"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
+    ] = None,
+    dev: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Chooses the rates. [default: a tenth of TRAIN]"),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Only measured at last. [default: a tenth of TRAIN]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings at the best rate.")] = 3,
+    grid: Annotated[
+        int, typer.Option(min=1, help="Learning rates to begin with; 1: the default rate alone.")
+    ] = 5,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Dev figure to time. [default: 95% of the best one]", show_default=False),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Trainings at once; 0: one for each core, on a GPU one.")
+    ] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another comparison in the output folder.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    epochs: options.Epochs = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of each.", show_default=False)
+    ] = None,
+    device: options.Device = None,
+    format: options.Format = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    header: options.Header = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    errors: options.Errors = None,
+    multi_label: options.MultiLabel = None,
+    label_delimiter: options.LabelDelimiter = None,
+) -> None:
+    """Compare optimizers, encoders or values of a setting, each at its own best learning rate.
+
+    Same texts, tokenizer, budget of steps and, for a seed, initial weights and order of texts. What
+    is finished is never run again: the same command goes on where it was stopped. The last line on
+    stdout is the page that shows everything.
+    """
+    from srucli.config import resolve
+
+    flags: dict[str, object] = {"train.epochs": epochs, "train.steps": steps}
+    flags |= {"train.device": device} | options.data_settings(
+        format=format,
+        text=text,
+        label=label,
+        header=header,
+        delimiter=delimiter,
+        encoding=encoding,
+        errors=errors,
+        multi_label=multi_label,
+        label_delimiter=label_delimiter,
+    )
+    settings = resolve(config, overrides or (), flags)
+    arms = find_arms(optimizer, encoder, over)
+    sources = {"train": train, "dev": dev, "test": test}
+    for source in filter(None, sources.values()):
+        options.need_file(source)
+    from srucli.compare import Plan, compare, to_json
+    from srucli.train import metric_name
+
+    plan = Plan(settings, arms, metric_name(settings), grid, seeds, target)
+    plain = default_folder(train)
+    folder = output or plain.with_name(f"compare-{Path(train).name.split('.')[0]}")
+    found = compare(plan, sources, folder, jobs=jobs, force=force)
+    from srucli.report import text_table, write_page
+
+    page = write_page(folder, plan, found, shlex.join(["srucli", *sys.argv[1:]]))
+    if as_json:
+        import json
+
+        print(json.dumps(to_json(found) | {"page": str(page)}))
+    else:
+        print(text_table(found), page, sep="\n")
+
+
+def find_arms(optimizer: str | None, encoder: str | None, over: str | None) -> list[Arm]:
+    """What one of the three flags asks to compare. Raises UsageError."""
+    from srucli.compare import Arm
+
+    given = {"optim.name": optimizer, "model.encoder": encoder}
+    asked = {key: words.split(",") for key, words in given.items() if words}
+    values: dict[str, list[Any]] = {key: list(words) for key, words in asked.items()}
+    if over:
+        key, words = _values(over)
+        values[key] = words
+    if len(values) != 1:
+        raise UsageError("give one of --optimizer, --encoder and --over KEY=A,B")
+    ((key, found),) = values.items()
+    if len(found) < 2 or len(set(map(str, found))) < len(found):
+        raise UsageError(f"two or more different values of {key} are needed to compare")
+    prefix = f"{key}=" if over else ""
+    return [Arm(f"{prefix}{value}", {key: value}) for value in found]
+
+
+def _values(over: str) -> tuple[str, list[Any]]:
+    """`model.layers=1,2` as its key and values, read as an override is."""
+    from srucli.config import parse_overrides
+
+    key, _, words = over.partition("=")
+    values = []
+    for word in words.split(","):
+        value: Any = parse_overrides([f"{key}={word}"])
+        for part in key.split("."):
+            value = value[part]
+        values.append(value)
+    return key, values

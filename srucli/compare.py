@@ -1,0 +1,525 @@
+"""Several optimizers, encoders or other settings side by side, each at its own learning rate.
+
+Every one of them (an arm) sees the same texts held out, the same tokenizer and budget of steps,
+and for one seed the same initial weights and order of texts. Learning rates are tried on a
+logarithmic grid, further while the best is at its edge; the best by the dev texts is then trained
+with more seeds. A training is a cell; it runs in a process of its own and leaves one file when it
+is done, so that what is finished is never run again. What people read is in `report.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from srucli import optim
+from srucli.config import Config, DataConfig, build, dump
+from srucli.corpus import data_hash, hold_out, make_tokenizer
+from srucli.data import Example, read_examples
+from srucli.errors import InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.files import write_atomic
+from srucli.metrics import METRICS
+
+# Neighbours of the grid are half a power of ten apart.
+STEP = math.sqrt(10)
+WIDER = 4
+STABLE = 0.01
+# The share of the training texts that stands for a file of dev or test texts.
+HELD_OUT = 0.1
+# What an arm has to reach on dev, of the best arm's figure, where no target is given.
+TARGET = 0.95
+LOOK_EVERY = 50
+DIVERGED = "training diverged"
+
+
+class Arm(NamedTuple):
+    """One of the things compared: its name in the table, and the settings that make it."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+class Cell(NamedTuple):
+    """One training."""
+
+    arm: str
+    lr: float
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Its place below the comparison's folder."""
+        arm = re.sub(r"[^\w.=,-]+", "_", self.arm)
+        return Path("cells") / arm / f"lr-{self.lr:g}" / f"seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell found: figures on dev and test, one record an evaluation, and its cost.
+
+    diverged: what was said where the loss was no number; everything else is empty then.
+    """
+
+    cell: Cell
+    dev: Mapping[str, float]
+    test: Mapping[str, float]
+    history: Sequence[Mapping[str, Any]]
+    diverged: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and how."""
+
+    config: Config
+    arms: Sequence[Arm]
+    metric: str
+    grid: int
+    seeds: int
+    target: float | None
+
+    def config_of(self, cell: Cell, threads: int = 0) -> Config:
+        """The settings of a cell, which is looked at where optimizers differ. Raises UsageError."""
+        (arm,) = [arm for arm in self.arms if arm.name == cell.arm]
+        given = {**arm.settings, "optim.lr": cell.lr, "train.seed": cell.seed}
+        given["train.threads"] = self.config.train.threads or threads
+        if any(key.startswith("optim.") for key in arm.settings):
+            given["train.diagnose"] = self.config.train.diagnose or LOOK_EVERY
+        return with_settings(self.config, given)
+
+    def rates(self, arm: Arm) -> list[float]:
+        """The grid of an arm around its own default rate; the rate that it says, where it does."""
+        config = optim.resolve(with_settings(self.config, arm.settings).optim)
+        assert config.lr is not None
+        if "optim.lr" in arm.settings:
+            return [config.lr]
+        return [neighbour(config.lr, number - (self.grid - 1) // 2) for number in range(self.grid)]
+
+
+def neighbour(rate: float, distance: int) -> float:
+    """The rate so many places further in the grid, in three digits."""
+    return float(f"{rate * STEP**distance:.3g}")
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A configuration with some dotted settings replaced. Raises UsageError."""
+    tree = config.model_dump(exclude_unset=True)
+    for key, value in settings.items():
+        *path, name = key.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[name] = value
+    return build(tree, ", ".join(f"{key}={value}" for key, value in settings.items()))
+
+
+class Folder:
+    """Where a comparison keeps its data, its cells and its page."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = {part: path / "data" / f"{part}.jsonl" for part in ("train", "dev", "test")}
+        self.tokenizer = path / "data" / "tokenizer.model"
+
+    def prepare(
+        self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str, force: bool
+    ) -> None:
+        """Write the texts and train their tokenizer, or see that those there are the same ones.
+
+        Raises UsageError where the folder holds another comparison.
+        """
+        facts = {
+            "settings": dump(plan.config),
+            "data": {part: data_hash(examples) for part, examples in parts.items()},
+        }
+        file = self.path / "plan.json"
+        if self.path.is_dir() and any(self.path.iterdir()):
+            self._check(file, facts, force)
+        try:
+            (self.path / "data").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be made ({error.strerror})") from error
+        several = plan.config.data.multi_label
+        write_atomic({self.data[part]: _lines(rows, several) for part, rows in parts.items()})
+        if not self.tokenizer.is_file():
+            texts = [example.text for example in parts["train"]]
+            trained = make_tokenizer(plan.config, texts, source)
+            write_atomic({self.tokenizer: trained.tokenizer.model_bytes})
+        write_atomic({file: json.dumps(facts, indent=1).encode()})
+
+    def _check(self, file: Path, facts: Mapping[str, Any], force: bool) -> None:
+        if force and file.is_file():
+            shutil.rmtree(self.path)
+            return
+        try:
+            found = json.loads(file.read_bytes())
+        except (OSError, ValueError):
+            raise OutputError(f"{self.path}: holds no comparison; choose another -o") from None
+        different = [key for key in facts if found.get(key) != facts[key]]
+        if different:
+            raise UsageError(
+                f"{self.path}: holds a comparison with other {' and '.join(different)}; choose "
+                "another -o, or add --force to replace it"
+            )
+
+    def result(self, cell: Cell) -> Result | None:
+        """What a cell found, if it is done."""
+        try:
+            found = json.loads((self.path / cell.folder / "result.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return Result(cell, **found)
+
+
+def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
+    """JSON lines that srucli's reader gives back as they were."""
+    rows = (
+        {"text": each.text, "label": list(each.labels) if multi_label else each.labels[0]}
+        for each in examples
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+# --- one training -------------------------------------------------------------------------------
+
+
+def run_cell(path: Path, config: Config, cell: Cell) -> None:
+    """Train and measure one cell, and write what it found. Runs in a process of its own."""
+    from tqdm import tqdm
+
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    # tqdm's own lock is shared by processes, and would be left behind where this one is killed.
+    tqdm.set_lock(threading.RLock())
+    place = path / cell.folder
+    place.mkdir(parents=True, exist_ok=True)
+    os.dup2(os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    data = DataConfig(multi_label=config.data.multi_label)
+    try:
+        found = _measure(Folder(path), config.model_copy(update={"data": data}), place / "run")
+    except SrucliError as error:
+        if DIVERGED not in str(error):
+            write_atomic({place / "error.txt": str(error).encode()})
+            raise SystemExit(1) from None
+        found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
+    write_atomic({place / "result.json": json.dumps(found).encode()})
+
+
+def _end_with_parent(parent: int) -> None:
+    """No training goes on after the comparison was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _measure(folder: Folder, config: Config, run: Path) -> dict[str, Any]:
+    from srucli.evaluate import evaluate
+    from srucli.predict import Predictor
+    from srucli.run_dir import read_records
+    from srucli.train import train
+
+    sources = {part: str(file) for part, file in folder.data.items()}
+    train(config, sources["train"], sources["dev"], run, tokenizer=folder.tokenizer, force=True)
+    history = read_records(run / "metrics.jsonl")
+    predictor = Predictor.load(run, config.train.device, config.train.threads)
+    figures = evaluate(predictor, read_examples(sources["test"], config.data)).figures
+    shutil.rmtree(run / "checkpoints")
+    (run / "tokenizer.model").unlink()
+    test = {name: value for name, value in figures.items() if math.isfinite(value)}
+    return {"dev": history[-1]["dev"], "test": test, "history": history, "diverged": None}
+
+
+def run_cells(
+    folder: Folder, plan: Plan, cells: Sequence[Cell], jobs: int, done: Callable[[Cell], None]
+) -> None:
+    """Run cells in processes, at most `jobs` at once. Raises SrucliError where one fails."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["srucli.train", "srucli.evaluate"])
+    threads = max(len(os.sched_getaffinity(0)) // jobs, 1)
+    left = list(cells)
+    running: dict[Any, tuple[Any, Cell]] = {}
+    try:
+        while left or running:
+            while left and len(running) < jobs:
+                cell = left.pop(0)
+                arguments = (folder.path, plan.config_of(cell, threads), cell)
+                process = context.Process(target=run_cell, args=arguments)
+                process.start()
+                running[process.sentinel] = process, cell
+            for sentinel in wait(running.keys()):
+                process, cell = running.pop(sentinel)
+                process.join()
+                if folder.result(cell) is None:
+                    raise SrucliError(_failure(folder.path / cell.folder, process.exitcode))
+                done(cell)
+    finally:
+        for process, _ in running.values():
+            process.kill()
+            process.join()
+
+
+def _failure(place: Path, code: int | None) -> str:
+    try:
+        said = (place / "error.txt").read_text(encoding="utf-8")
+    except OSError:
+        said = f"ended with {code}"
+    return f"{place}: {said}; see {place / 'log.txt'}"
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm's line of the table; standard deviations are over seeds, and None for one.
+
+    tried: the dev figure of each rate, None where it diverged. to_target: mean steps and seconds
+    until an evaluation reached the target, None where a seed never did.
+    """
+
+    arm: str
+    lr: float
+    dev: tuple[float, float | None]
+    test: tuple[float, float | None]
+    to_target: tuple[float, float] | None
+    steps: int
+    seconds: float
+    tried: Mapping[float, float | None]
+    stable: float
+    results: Sequence[Result]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was found: rows with the best on dev first, arms that never learnt last."""
+
+    metric: str
+    target: float
+    rows: Sequence[Row]
+    diverged: Sequence[str]
+
+
+class Progress:
+    """A bar over all cells, those included that widening the grid adds."""
+
+    def __init__(self, total: int, finished: int) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=total, initial=finished, unit="run", disable=None, leave=False)
+
+    def more(self, count: int) -> None:
+        """Cells that were not planned."""
+        self.bar.reset(int(self.bar.total or 0) + count)
+
+    def done(self, cell: Cell) -> None:
+        """One cell."""
+        self.bar.set_postfix_str(f"{cell.arm}, lr {cell.lr:g}, seed {cell.seed}", refresh=False)
+        self.bar.update()
+
+
+def larger_is_better(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return METRICS[metric].larger_is_better
+
+
+def score(plan: Plan, result: Result) -> float:
+    """A dev figure for comparing: larger is better, minus infinity where there is none."""
+    value = result.dev.get(plan.metric)
+    if value is None or not math.isfinite(value):
+        return -math.inf
+    return value if larger_is_better(plan.metric) else -value
+
+
+def search(folder: Folder, plan: Plan, arm: Arm) -> tuple[list[Cell], list[Result]]:
+    """Cells of an arm's grid that are still to run, and what the others found, by rate."""
+    rates = plan.rates(arm)
+    while True:
+        cells = [Cell(arm.name, rate, 0) for rate in sorted(rates)]
+        found = [(cell, folder.result(cell)) for cell in cells]
+        results = [result for _, result in found if result is not None]
+        missing = [cell for cell, result in found if result is None]
+        wider = not missing and 1 < len(rates) < plan.grid + WIDER
+        further = beyond(plan, results) if wider else None
+        if further is None:
+            return missing, results
+        rates.append(further)
+
+
+def beyond(plan: Plan, results: Sequence[Result]) -> float | None:
+    """The rate to try next, where the best of those sorted by rate is at an edge."""
+    scores = [score(plan, result) for result in results]
+    place = scores.index(max(scores))
+    if place == 0:  # also where all of them diverged
+        return neighbour(results[0].cell.lr, -1)
+    return neighbour(results[-1].cell.lr, 1) if place == len(scores) - 1 else None
+
+
+def best_of(plan: Plan, results: Sequence[Result]) -> Result | None:
+    """The result with the best dev figure, of equals that with the lowest rate."""
+    best = max(results, key=lambda result: score(plan, result))
+    return best if score(plan, best) > -math.inf else None
+
+
+def find(folder: Folder, plan: Plan, jobs: int) -> None:
+    """Run whatever is missing. Raises InterruptedRun, with all that is finished kept."""
+    planned = len(plan.arms) * (plan.grid + plan.seeds - 1)
+    known = len(list(folder.path.glob("cells/*/*/*/result.json")))
+    progress = Progress(planned, min(known, planned))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _find(folder, plan, jobs, progress)
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            f"{folder.path}: stopped; finished trainings are kept, the same command goes on"
+        ) from None
+    finally:
+        progress.bar.close()
+
+
+def _find(folder: Folder, plan: Plan, jobs: int, progress: Progress) -> None:
+    first = {arm.name: set(plan.rates(arm)) for arm in plan.arms}
+    while missing := [cell for arm in plan.arms for cell in search(folder, plan, arm)[0]]:
+        progress.more(sum(cell.lr not in first[cell.arm] for cell in missing))
+        run_cells(folder, plan, missing, jobs, progress.done)
+    wanted = [cell for arm in plan.arms for cell in seed_cells(folder, plan, arm)]
+    missing = [cell for cell in wanted if folder.result(cell) is None]
+    run_cells(folder, plan, missing, jobs, progress.done)
+
+
+def seed_cells(folder: Folder, plan: Plan, arm: Arm) -> list[Cell]:
+    """All seeds of an arm at its best rate; none where every rate diverged."""
+    best = best_of(plan, search(folder, plan, arm)[1])
+    return [best.cell._replace(seed=seed) for seed in range(plan.seeds)] if best else []
+
+
+def summary(folder: Folder, plan: Plan) -> Comparison:
+    """The table, from finished cells."""
+    seeds: dict[str, list[Result]] = {}
+    for arm in plan.arms:
+        found = (folder.result(cell) for cell in seed_cells(folder, plan, arm))
+        seeds[arm.name] = [result for result in found if result and not result.diverged]
+    learnt = {name: results for name, results in seeds.items() if results}
+    if not learnt:
+        raise SrucliError("every training diverged; give lower rates by --lr")
+    means = {
+        name: fmean(score(plan, result) for result in results) for name, results in learnt.items()
+    }
+    target = plan.target
+    if target is None:
+        best = max(means.values())
+        target = TARGET * best if larger_is_better(plan.metric) else -best / TARGET
+    rows = [
+        _row(plan, search(folder, plan, arm)[1], learnt[arm.name], target)
+        for arm in plan.arms
+        if arm.name in learnt
+    ]
+    rows.sort(key=lambda row: -means[row.arm])
+    diverged = [name for name, results in seeds.items() if not results]
+    return Comparison(plan.metric, target, rows, diverged)
+
+
+def _row(plan: Plan, tried: Sequence[Result], seeds: Sequence[Result], target: float) -> Row:
+    reached = [_first(result, plan.metric, target) for result in seeds]
+    complete = [each for each in reached if each is not None]
+    scores = [score(plan, result) for result in tried]
+    edge = max(scores) - abs(max(scores)) * STABLE
+    last = [result.history[-1] for result in seeds]
+    return Row(
+        arm=seeds[0].cell.arm,
+        lr=seeds[0].cell.lr,
+        dev=spread(result.dev[plan.metric] for result in seeds),
+        test=spread(result.test[plan.metric] for result in seeds),
+        to_target=(fmean(steps for steps, _ in complete), fmean(time for _, time in complete))
+        if len(complete) == len(reached)
+        else None,
+        steps=last[0]["step"],
+        seconds=fmean(record["seconds"] for record in last),
+        tried={result.cell.lr: result.dev.get(plan.metric) for result in tried},
+        stable=sum(each >= edge for each in scores) / len(scores),
+        results=seeds,
+    )
+
+
+def _first(result: Result, metric: str, target: float) -> tuple[float, float] | None:
+    """Steps and seconds of the first evaluation that reached the target."""
+    for record in result.history:
+        value = record["dev"].get(metric)
+        if value is not None and (value >= target) == larger_is_better(metric):
+            return record["step"], record["seconds"]
+    return None
+
+
+def spread(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation."""
+    found = list(values)
+    return fmean(found), stdev(found) if len(found) > 1 else None
+
+
+def to_json(found: Comparison) -> dict[str, Any]:
+    """The comparison as data."""
+    rows = [
+        {key: value for key, value in asdict(row).items() if key != "results"} for row in found.rows
+    ]
+    return {
+        "metric": found.metric,
+        "target": found.target,
+        "rows": rows,
+        "diverged": list(found.diverged),
+    }
+
+
+def compare(
+    plan: Plan,
+    sources: Mapping[str, str | None],
+    path: Path,
+    *,
+    jobs: int,
+    force: bool = False,
+) -> Comparison:
+    """Run a whole comparison. sources: files of train, dev and test; a tenth stands for the last.
+
+    Raises every kind of SrucliError.
+    """
+    check(plan)
+    jobs = jobs or default_jobs(plan)
+    train = sources["train"]
+    assert train is not None
+    parts = {"train": list(read_examples(train, plan.config.data))}
+    for part in ("test", "dev"):
+        source = sources[part]
+        if source:
+            parts[part] = list(read_examples(source, plan.config.data))
+        else:
+            parts["train"], parts[part] = hold_out(parts["train"], HELD_OUT, seed=0)
+    folder = Folder(path)
+    folder.prepare(plan, parts, train, force)
+    find(folder, plan, jobs)
+    return summary(folder, plan)
+
+
+def default_jobs(plan: Plan) -> int:
+    """One training for each core; one in all on a GPU."""
+    from srucli.predict import resolve_device
+
+    on_cpu = resolve_device(plan.config.train.device).type == "cpu"
+    return len(os.sched_getaffinity(0)) if on_cpu else 1
+
+
+def check(plan: Plan) -> None:
+    """Refuse, before any data is read, what cannot be compared. Raises UsageError."""
+    from srucli.train import check as check_training
+
+    for arm in plan.arms:
+        check_training(plan.config_of(Cell(arm.name, plan.rates(arm)[0], 0)))

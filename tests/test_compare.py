@@ -1,0 +1,386 @@
+"""Comparisons: the grid, what is run again and what is not, faults, and the page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
+
+from srucli import compare
+from srucli.cli.compare import find_arms
+from srucli.compare import Arm, Cell, Folder, Plan
+from srucli.config import resolve
+from srucli.errors import SrucliError, UsageError
+
+FLAGS = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
+FLAGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16"]
+ADAMS = (Arm("adam", {"optim.name": "adam"}), Arm("sgd", {"optim.name": "sgd"}))
+
+
+def plan(grid: int = 3, seeds: int = 2, arms: tuple[Arm, ...] = ADAMS) -> Plan:
+    return Plan(resolve(), arms, "accuracy", grid, seeds, None)
+
+
+def finish(folder: Path, cell: Cell, accuracy: float | None) -> None:
+    """Leave the result of a cell; None: it diverged."""
+    place = folder / cell.folder
+    place.mkdir(parents=True)
+    dev = {} if accuracy is None else {"accuracy": accuracy, "log_loss": 1 - accuracy}
+    record = {"step": 10, "epoch": 1, "train_loss": 1.0, "seconds": 2.0, "dev": dev}
+    history = [] if accuracy is None else [{**record, "step": 5, "dev": {"accuracy": 0.1}}, record]
+    diverged = "training diverged" if accuracy is None else None
+    found = {"dev": dev, "test": dev, "history": history, "diverged": diverged}
+    (place / "result.json").write_text(json.dumps(found))
+
+
+def searched(folder: Path, accuracy: Callable[[float], float | None], **more: Any) -> list[float]:
+    """The rates tried for adam where the dev figure is this function of the rate."""
+    wanted = plan(**more)
+    while True:
+        missing, results = compare.search(Folder(folder), wanted, wanted.arms[0])
+        if not missing:
+            return [result.cell.lr for result in results]
+        for cell in missing:
+            finish(folder, cell, accuracy(cell.lr))
+
+
+# --- the grid -----------------------------------------------------------------------------------
+
+
+def test_the_grid_is_logarithmic_around_the_default() -> None:
+    assert plan(grid=5).rates(ADAMS[0]) == [0.0002, 0.000632, 0.002, 0.00632, 0.02]
+    assert plan(grid=2).rates(ADAMS[0]) == [0.002, 0.00632]
+    assert plan(grid=1).rates(ADAMS[1]) == [3.0]
+    assert plan().rates(Arm("0.5", {"optim.lr": 0.5})) == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("best", "wanted"),
+    [
+        (0.002, [0.000632, 0.002, 0.00632]),
+        (0.02, [0.000632, 0.002, 0.00632, 0.02, 0.0632]),
+        (6.32e-5, [2e-05, 6.32e-05, 0.0002, 0.000632, 0.002, 0.00632]),
+        (1e9, [0.000632, 0.002, 0.00632, 0.02, 0.0632, 0.2, 0.632]),
+    ],
+)
+def test_the_grid_is_widened_while_the_best_is_at_its_edge(
+    tmp_path: Path, best: float, wanted: list[float]
+) -> None:
+    rates = searched(tmp_path, lambda rate: 1 / (1 + abs(rate - best)))
+    assert rates == pytest.approx(wanted, rel=2e-3)
+
+
+def test_rates_that_diverge_send_the_search_down(tmp_path: Path) -> None:
+    rates = searched(tmp_path, lambda rate: None if rate > 3e-4 else 0.5 + rate)
+    assert rates == pytest.approx([6.32e-5, 0.0002, 0.000632, 0.002, 0.00632], rel=2e-3)
+
+
+def test_a_grid_of_one_is_not_widened(tmp_path: Path) -> None:
+    assert searched(tmp_path, lambda rate: rate, grid=1) == [0.002]
+
+
+def test_a_loss_is_better_when_it_is_smaller(tmp_path: Path) -> None:
+    wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
+    for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.2, 0.9, 0.3), strict=True):
+        finish(tmp_path, Cell("adam", rate, 0), accuracy)
+    missing, results = compare.search(Folder(tmp_path), wanted, ADAMS[0])
+    assert not missing
+    best = compare.best_of(wanted, results)
+    assert best is not None
+    assert best.cell.lr == 0.002
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
+    wanted = plan(grid=3, seeds=3)
+    for arm, level in zip(ADAMS, (0.8, 0.6), strict=True):
+        low, middle, high = wanted.rates(arm)
+        finish(tmp_path, Cell(arm.name, low, 0), level - 0.2)
+        finish(tmp_path, Cell(arm.name, high, 0), None if arm.name == "sgd" else level - 0.007)
+        for seed, accuracy in enumerate((level, level + 0.03, level - 0.03)):
+            finish(tmp_path, Cell(arm.name, middle, seed), accuracy)
+    found = compare.summary(Folder(tmp_path), wanted)
+    adam, sgd = found.rows
+    assert (adam.arm, sgd.arm) == ("adam", "sgd")
+    assert adam.dev == pytest.approx((0.8, 0.03))
+    assert adam.stable == pytest.approx(2 / 3)
+    assert sgd.stable == pytest.approx(1 / 3)
+    assert found.target == pytest.approx(0.95 * 0.8)
+    # Of adam's seeds 0.77 to 0.83 reach it, of sgd's none.
+    assert adam.to_target == (10, 2.0)
+    assert sgd.to_target is None
+    assert sgd.tried == {0.949: pytest.approx(0.4), 3.0: pytest.approx(0.6), 9.49: None}
+    assert json.loads(json.dumps(compare.to_json(found)))["rows"][0]["arm"] == "adam"
+
+
+def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
+    searched(tmp_path, lambda rate: 0.5)
+    wanted = plan(grid=3, seeds=1)
+    while missing := compare.search(Folder(tmp_path), wanted, ADAMS[1])[0]:
+        for cell in missing:
+            finish(tmp_path, cell, None)
+    found = compare.summary(Folder(tmp_path), wanted)
+    assert [row.arm for row in found.rows] == ["adam"]
+    assert found.diverged == ["sgd"]
+
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+def test_arms_are_what_one_flag_lists() -> None:
+    assert find_arms("adam,sgd", None, None) == list(ADAMS)
+    assert find_arms(None, "sru,bag", None)[1] == Arm("bag", {"model.encoder": "bag"})
+    assert find_arms(None, None, "model.layers=1,2")[1] == Arm(
+        "model.layers=2", {"model.layers": 2}
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((None, None, None), "give one of --optimizer, --encoder and --over"),
+        (("adam,sgd", "sru,bag", None), "give one of --optimizer"),
+        (("adam", None, None), "two or more different values of optim.name"),
+        (("adam,adam", None, None), "two or more different values of optim.name"),
+        ((None, None, "model.layer=1,2"), "unknown setting 'model.layer' .did you mean"),
+    ],
+)
+def test_what_cannot_be_arms(flags: tuple[str | None, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        find_arms(*flags)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--optimizer", "adam,adagard"), 2, "unknown optimizer 'adagard' (did you mean 'adagrad'"),
+        (("--encoder", "sru,lsmt"), 2, "unknown encoder 'lsmt' (did you mean 'lstm'"),
+        (("--optimizer", "adam,sgd", "optim.options.momentum=0.5"), 2, "no such option"),
+        (("--over", "model.layers=1,0"), 2, "model.layers=0"),
+    ],
+)
+def test_mistakes_are_seen_before_anything_is_trained(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, words: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = run_main("compare", tiny.train, *words, "-o", tmp_path / "out")
+    assert (ended.code, ended.out) == (code, "")
+    assert said in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+# --- real ones ----------------------------------------------------------------------------------
+
+
+def without_seconds(found: dict[str, Any]) -> dict[str, Any]:
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "to_target")} for row in found["rows"]
+    ]
+    return {**found, "rows": rows, "page": ""}
+
+
+@pytest.fixture(scope="module")
+def compared(
+    tiny: Tiny, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A comparison's folder, and what the command said."""
+    folder = tmp_path_factory.mktemp("compared") / "out"
+    done = run_cli(*command(tiny, folder))
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+ARMS = ["optim.lr=0.02", "optim.lr=0.05", "optim.lr=1e+30"]
+
+
+def command(tiny: Tiny, folder: Path) -> list[object]:
+    """Two rates that learn and one that diverges."""
+    return [
+        *("compare", tiny.train, "-o", folder, "--over", "optim.lr=0.02,0.05,1e30"),
+        *("--test", tiny.test, "--seeds", 2, "--epochs", 2, "--json"),
+        *("optim.name=adagrad", "optim.clip=0", *FLAGS),
+    ]
+
+
+def test_a_comparison(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = compared
+    assert found["metric"] == "accuracy"
+    assert {row["arm"] for row in found["rows"]} == set(ARMS[:2])
+    assert found["diverged"] == ARMS[2:]
+    for row in found["rows"]:
+        seeds = sorted((folder / "cells" / row["arm"] / f"lr-{row['lr']:g}").iterdir())
+        assert [seed.name for seed in seeds] == ["seed-0", "seed-1"]
+        results = [json.loads((seed / "result.json").read_text()) for seed in seeds]
+        accuracies = [result["test"]["accuracy"] for result in results]
+        assert row["test"][0] == pytest.approx(sum(accuracies) / 2)
+        assert len({result["history"][-1]["step"] for result in results}) == 1
+        assert (seeds[0] / "run" / "diagnostics.jsonl").is_file()
+        assert not (seeds[0] / "run" / "checkpoints").exists()
+
+
+def test_what_is_finished_is_not_run_again(
+    tiny: Tiny, run_cli: RunCli, compared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, found = compared
+    copy = tmp_path / "out"
+    shutil.copytree(folder, copy)
+    results = sorted(copy.glob("cells/*/*/*/result.json"))
+    lost = next(path for path in results if path.parent.name == "seed-1")
+    lost.unlink()
+    before = {path: path.stat().st_mtime_ns for path in results if path != lost}
+    done = run_cli(*command(tiny, copy))
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert without_seconds(json.loads(done.stdout)) == without_seconds(found)
+
+
+def test_a_killed_comparison_goes_on(
+    tiny: Tiny, run_cli: RunCli, compared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(done := list(folder.glob("cells/*/*/*/result.json"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in done}
+    time.sleep(1.5)  # its trainings notice and end
+    again = run_cli(*command(tiny, folder))
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert without_seconds(json.loads(again.stdout)) == without_seconds(compared[1])
+
+
+def test_an_interrupt_keeps_what_is_finished(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("cells/*/*/*/result.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert said.rstrip().endswith("the same command goes on")
+
+
+def test_another_comparison_is_not_mixed_in(
+    tiny: Tiny, run_main: RunMain, compared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = compared
+    words = [*command(tiny, folder), "model.layers=2"]
+    ended = run_main(*words)
+    assert ended.code == 2
+    assert "holds a comparison with other settings; choose another -o, or add --force" in ended.err
+    (tmp_path / "mine").write_text("")
+    ended = run_main(*command(tiny, tmp_path))
+    assert ended.code == 73
+    assert "holds no comparison" in ended.err
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
+    wanted, folder = plan(), Folder(tmp_path / "out")
+    with pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"):
+        compare.run_cells(folder, wanted, [Cell("adam", 0.1, 0)], 1, lambda cell: None)
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = compared
+    page = page_of(folder)
+    assert "<script" not in page
+    assert not re.search(r"<(img|link|a|iframe)[^>]* (src|href)=\"?(?!\"?data:)", page)
+    images = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
+    assert len(images) == 4
+    assert all(b"<svg" in base64.b64decode(image) for image in images)
+    for row in found["rows"]:
+        assert f"<td>{row['arm']}</td><td>{row['lr']:g}</td>" in page
+        assert f"<td>{100 * row['dev'][0]:.1f} ± {100 * row['dev'][1]:.1f}</td>" in page
+    best = found["rows"][0]
+    assert f"{best['arm']} is best on dev, {100 * best['dev'][0]:.1f}" in page
+    assert f"At every rate that was tried diverged: {ARMS[2]}." in page
+
+
+def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """On a phone's width nothing but the table is wider than the page, and every picture loads."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("Debian's chromium is not installed")
+    folder, _ = compared
+    probe = """<script>addEventListener("load", () => { document.title = JSON.stringify({
+      wide: document.documentElement.scrollWidth - innerWidth,
+      images: [...document.images].map(image => image.naturalWidth),
+      rows: document.querySelectorAll("tbody tr").length,
+      headings: [...document.querySelectorAll("h2")].map(h => h.textContent) }) })</script>"""
+    probed = tmp_path / "page.html"
+    probed.write_text(page_of(folder).replace("</head>", f"{probe}</head>"), encoding="utf-8")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path}",
+    ]
+    size = "--window-size=500,4000"
+    dumped = subprocess.run(
+        [browser, *flags, size, "--dump-dom", probed.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    title = re.search(r"<title>(.*?)</title>", dumped, re.S)
+    assert title is not None
+    seen = json.loads(title[1].replace("&amp;", "&"))
+    assert seen["wide"] <= 0
+    assert seen["rows"] == 3
+    assert len(seen["images"]) == 4
+    assert min(seen["images"]) > 100
+    assert seen["headings"] == [
+        "What it says",
+        "Pictures",
+        "What each optimizer did",
+        "To repeat it",
+    ]
+    artefacts = Path(os.environ.get("SRUCLI_ARTEFACTS", tmp_path))
+    picture = artefacts / "compare.png"
+    subprocess.run(
+        [browser, *flags, size, f"--screenshot={picture}", (folder / "index.html").as_uri()],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert picture.stat().st_size > 10_000
