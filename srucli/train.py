@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -36,6 +36,8 @@ from srucli.signals import StopRequest
 from srucli.sru import use_kernel
 from srucli.step import Readout, Step, loss_function
 from srucli.tokenizer import Tokenizer
+
+Observer = Callable[[int, Mapping[str, float]], None]
 
 
 def say(line: str) -> None:
@@ -134,7 +136,9 @@ class Trainer:
         train: Corpus,
         dev: Corpus | None,
         labels: list[str],
+        observe: Observer | None = None,
     ) -> None:
+        self.observe = observe
         classes = len(labels)
         self.config, self.device, self.run, self.tokenizer = config, device, run, tokenizer
         self.train_set, self.dev_set, self.labels = train, dev, labels
@@ -318,6 +322,8 @@ class Trainer:
             f"epoch {number + 1}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
             f"{'  *' if figures and 'best' in which else ''}  {self.done.seconds:.0f} s"
         )
+        if self.observe:
+            self.observe(number + 1, figures)
 
     def _improved(self, figures: dict[str, float]) -> bool:
         """Whether the weights are the best so far; always while there is no figure to go by."""
@@ -363,8 +369,13 @@ def train(
     *,
     tokenizer: Path | None = None,
     force: bool = False,
+    observe: Observer | None = None,
 ) -> Path:
-    """Train a classifier and return its folder. Raises every kind of SrucliError."""
+    """Train a classifier and return its folder. Raises every kind of SrucliError.
+
+    `observe` sees the number of each epoch, from 1, and its figures on dev; what it raises ends the
+    training.
+    """
     device = check(config)
     given = Tokenizer.load(tokenizer) if tokenizer else None
     RunDir.check_free(output, force=force)
@@ -388,7 +399,7 @@ def train(
         say(f"tokenizer: {trained.describe()}")
         pieces = trained.tokenizer
     with RunDir.create(output, force=force) as run:
-        trainer = Trainer(config, device, run, pieces, corpus, dev, labels)
+        trainer = Trainer(config, device, run, pieces, corpus, dev, labels, observe)
         data = {"texts": len(examples), "dev_texts": len(dev_examples), "sha256": hashes}
         facts = {
             "parameters": trainer.parameters,

@@ -25,6 +25,7 @@ from srucli.cli import (
     run,
     tokenize,
     train,
+    tune,
 )
 from srucli.errors import OutputError, SrucliError
 
@@ -61,6 +62,7 @@ app.command("predict")(predict.command)
 app.command("run")(run.command)
 app.command("info")(info.command)
 app.command("compare")(compare.command)
+app.command("tune")(tune.command)
 app.command("explain")(explain.command)
 app.command("optimizers")(optimizers.command)
 app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(

@@ -84,6 +84,7 @@ OPTIONAL = {
     "tensorboard": "train.tensorboard=true",
     "schedulefree": "schedule-free optimizers",
     "pytorch_optimizer": "more optimizers",
+    "optuna": "srucli tune",
 }
 
 

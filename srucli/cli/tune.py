@@ -1,0 +1,89 @@
+"""`srucli tune`: parse, call, print. What searches is `srucli/tune.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srucli.cli import options
+from srucli.errors import OutputError, UsageError
+
+
+def command(
+    train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every trial."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long to search.")] = 10.0,
+    max_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--max-mb",
+            min=0.01,
+            help="Largest model, as copied for prediction.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The recipe.")
+    ] = Path("recipe.yaml"),
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
+    ] = None,
+    dev: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="What trials are judged by. [default: a tenth of TRAIN]"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the recipe's file.")] = False,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    seed: options.Seed = None,
+    format: options.Format = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    header: options.Header = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    errors: options.Errors = None,
+    multi_label: options.MultiLabel = None,
+    label_delimiter: options.LabelDelimiter = None,
+) -> None:
+    """Search for a better recipe within a time, and if wanted within a size of the model.
+
+    Ctrl-C ends the search early and keeps the best so far. The last line on stdout is the recipe's
+    file, for `srucli train TRAIN -c FILE`.
+    """
+    from importlib.util import find_spec
+
+    from srucli.config import resolve
+
+    flags: dict[str, object] = {"train.device": device, "train.threads": threads}
+    flags |= {"train.seed": seed} | options.data_settings(
+        format=format,
+        text=text,
+        label=label,
+        header=header,
+        delimiter=delimiter,
+        encoding=encoding,
+        errors=errors,
+        multi_label=multi_label,
+        label_delimiter=label_delimiter,
+    )
+    settings = resolve(config, overrides or (), flags)
+    if not find_spec("optuna"):
+        raise UsageError("srucli tune needs optuna: pip install 'srucli[tune]'")
+    if output.exists() and not force:
+        raise OutputError(f"{output}: exists already; choose another -o, or add --force")
+    if train == "-":
+        raise UsageError("TRAIN is read once a trial, so it cannot be stdin; give a file")
+    for source in filter(None, (train, dev)):
+        options.need_file(source)
+    from srucli.files import write_atomic
+    from srucli.tune import tune
+
+    found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb)
+    write_atomic({output: found.encode()})
+    print(output)
