@@ -129,6 +129,80 @@ def test_the_loss_is_halved_at_the_default_learning_rate(name: str) -> None:
     assert losses[-1] < before / 2, losses
 
 
+class Weights(nn.Module):
+    """A matrix to be moved to where a function of it is small."""
+
+    def __init__(self, start: list[list[float]], loss: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(start))
+        self.loss = loss
+
+    def forward(self) -> torch.Tensor:
+        return self.loss(self.weight)
+
+
+class SRUProblem(nn.Module):
+    """A small classifier that has to tell which of two pieces a text holds more of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = {"embedding_size": 8, "hidden": 4, "layers": 1, "dropout": 0.0}
+        config = ModelConfig(**sizes, wide=False, characters=False)
+        self.model = Classifier(config, SPELLING, 2)
+        self.tokens = torch.randint(2, (60 * 5,), generator=torch.Generator().manual_seed(1))
+        self.offsets = torch.arange(0, 301, 5)
+        self.targets = (self.tokens.view(60, 5).sum(1) > 2).long()
+
+    def forward(self) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.model(self.tokens, self.offsets), self.targets)
+
+
+def _quadratic(w: torch.Tensor) -> torch.Tensor:
+    return (torch.tensor([[1.0, 10.0], [3.0, 30.0]]) * (w - 1) ** 2).sum()
+
+
+def _rosenbrock(w: torch.Tensor) -> torch.Tensor:
+    x, y = w.flatten()
+    return (1 - x) ** 2 + 100 * (y - x**2) ** 2
+
+
+def _logistic(w: torch.Tensor) -> torch.Tensor:
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    side = torch.where(x @ torch.tensor([2.0, -1.0]) > 0.3, 1.0, -1.0)
+    return nn.functional.softplus(-side * (x @ w.flatten())).mean()
+
+
+# A problem, the steps and the share of the first loss that are allowed.
+PROBLEMS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
+    "quadratic": (lambda: Weights([[3.0, -2.0], [0.0, 2.0]], _quadratic), 200, 0.01),
+    "rosenbrock": (lambda: Weights([[-0.5, 1.0]], _rosenbrock), 600, 0.1),
+    "logistic": (lambda: Weights([[-1.0, 1.0]], _logistic), 200, 0.3),
+    "sru": (SRUProblem, 60, 0.3),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_row_solves_every_problem_at_some_rate(name: str, problem: str) -> None:
+    """At one of seventeen rates around its default, the nearest first."""
+    make, steps, share = PROBLEMS[problem]
+    reached = []
+    for power in sorted(range(-8, 9), key=abs):
+        torch.manual_seed(0)
+        model = make()
+        config = OptimConfig(name=name, lr=OPTIMIZERS[name].lr * 10 ** (power / 2), weight_decay=0)
+        optimizer = optim.build(config, model)
+        first = model().item()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model().backward()
+            optimizer.step()
+        reached.append(model().item() / first)
+        if reached[-1] < share:
+            return
+    pytest.fail(f"shares of the first loss: {reached}")
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_saved_state_goes_on_bit_equally(name: str) -> None:
     """Groups pass through JSON, as a checkpoint without pickle keeps them."""

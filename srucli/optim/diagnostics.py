@@ -29,9 +29,10 @@ from torch.optim import Optimizer
 from srucli.optim.effective import SECOND_MOMENTS, Rule
 
 QUANTILES = (0.1, 0.5, 0.9)
-SAMPLE = 4096
+SAMPLE = 4096  # entries of a tensor
+ROWS = 1024  # of a table
 DECILES = 10
-PIECES_OF_DECILE = 256
+PIECES_OF_DECILE = 32
 Record = dict[str, Any]
 
 
@@ -77,8 +78,10 @@ class Watch:
         self.optimizer, self.rule, self.every = optimizer, rule, every
         self.step = self.since = self.clipped = 0
         self.record: Record | None = None
-        self.old: dict[Tensor, Tensor] = {}
+        # Minus what each weight moves by in this step; before that, what it was.
+        self.moves: dict[Tensor, Tensor] = {}
         self.grads: dict[str, float] = {}
+        self.sizes: dict[str, float] = {}
         self.places: dict[Tensor, Tensor] = {
             weight: _sample(weight.numel(), SAMPLE) for weight in model.parameters()
         }
@@ -104,7 +107,8 @@ class Watch:
         for group in self.optimizer.param_groups:
             weights = _with_gradient(group)
             self.grads[group["name"]] = _norm([_gradient(weight) for weight in weights])
-            self.old |= {weight: weight.detach().clone() for weight in weights}
+            self.sizes[group["name"]] = _norm(weights)
+            self.moves |= {weight: weight.detach().clone() for weight in weights}
 
     @torch.no_grad()
     def after(self, norm: Tensor | None, clip: float) -> None:
@@ -113,6 +117,8 @@ class Watch:
             self.clipped += bool(norm > clip)
         if not is_looked_at(self.step, self.every):
             return
+        for weight, move in self.moves.items():
+            move.sub_(weight)
         self.record = {
             "step": self.step,
             "lr": float(self.optimizer.param_groups[0]["lr"]),
@@ -123,7 +129,7 @@ class Watch:
             "by_frequency": self._by_frequency(),
         }
         self.clipped = self.since = 0
-        self.old.clear()
+        self.moves.clear()
 
     def taken(self) -> Record | None:
         """The record of the last step, once, if it was looked at."""
@@ -133,8 +139,8 @@ class Watch:
     def _group(self, group: Mapping[str, Any]) -> Record:
         """Norms of a group's gradients, step and weights, and how far a unit of gradient moves."""
         weights = _with_gradient(group)
-        update = _norm([weight - self.old[weight] for weight in weights])
-        size = _norm([self.old[weight] for weight in weights])
+        update = _norm([self.moves[weight] for weight in weights])
+        size = self.sizes[group["name"]]
         found: Record = {
             "grad_norm": self.grads[group["name"]],
             "update_norm": update,
@@ -162,14 +168,17 @@ class Watch:
         state = self.optimizer.state[weight]
         if self.rule is None or not state.keys() & SECOND_MOMENTS:
             return None
-        found = self.rule(state, group, self.step)
-        parts = (found.kept, found.root, found.scale)
-        kept, root, scale = (
-            part.flatten()[places] if isinstance(part, Tensor) else part for part in parts
-        )
-        step = float(group["lr"]) * scale / (root + found.eps)
-        moved = weight.detach().flatten()[places] - self.old[weight].flatten()[places]
-        return tuple(part[kept > 0] for part in (kept, root, step, moved))
+        # Only these entries are computed with.
+        few = {
+            key: value.flatten()[places]
+            for key, value in state.items()
+            if isinstance(value, Tensor) and value.shape == weight.shape
+        }
+        found = self.rule(few, group, self.step)
+        step = float(group["lr"]) * found.scale / (found.root + found.eps)
+        touched = found.kept > 0
+        parts = (found.kept, found.root, step, self.moves[weight].flatten()[places])
+        return tuple(part[touched] for part in parts)
 
     def _by_frequency(self) -> list[float | None] | None:
         """Geometric means of the effective steps of the pieces in each decile of frequency."""
@@ -188,7 +197,7 @@ class Watch:
 
 
 def _table(weight: Tensor) -> Table:
-    rows = _sample(len(weight), SAMPLE).to(weight.device)
+    rows = _sample(len(weight), ROWS).to(weight.device)
     return Table(weight, rows, weight.detach()[rows])
 
 
