@@ -1,10 +1,11 @@
 """Several optimizers, encoders or other settings side by side, each at its own learning rate.
 
-Every one of them (an arm) sees the same texts held out, the same tokenizer and budget of steps,
-and for one seed the same initial weights and order of texts. Learning rates are tried on a
-logarithmic grid, further while the best is at its edge; the best by the dev texts is then trained
-with more seeds. A training is a cell; it runs in a process of its own and leaves one file when it
-is done, so that what is finished is never run again. What people read is in `report.py`.
+Every one of them (an arm) sees the same texts held out, the same tokenizer (unless that is what
+differs) and budget of steps, and for one seed the same initial weights and order of texts. Learning
+rates are tried on a logarithmic grid, further while the best is at its edge; the best by the dev
+texts is then trained with more seeds. A training is a cell; it runs in a process of its own and
+leaves one file when it is done, so that what is finished is never run again. What people read is in
+`report.py`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ HELD_OUT = 0.1
 # What an arm has to reach on dev, of the best arm's figure, where no target is given.
 TARGET = 0.95
 LOOK_EVERY = 50
+# Sections of settings in which the things compared must not differ.
+SAME = ("data.", "files.")
 DIVERGED = "training diverged"
 
 
@@ -90,6 +93,11 @@ class Plan:
     grid: int
     seeds: int
     target: float | None
+
+    @property
+    def own_tokenizers(self) -> bool:
+        """Whether tokenizers are what is compared, so that they cannot be shared."""
+        return any(key.startswith("tokenizer.") for arm in self.arms for key in arm.settings)
 
     def config_of(self, cell: Cell, threads: int = 0) -> Config:
         """The settings of a cell, which is looked at where optimizers differ. Raises UsageError."""
@@ -196,7 +204,7 @@ def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
 # --- one training -------------------------------------------------------------------------------
 
 
-def run_cell(path: Path, config: Config, cell: Cell) -> None:
+def run_cell(path: Path, config: Config, cell: Cell, tokenizer: Path | None) -> None:
     """Train and measure one cell, and write what it found. Runs in a process of its own."""
     from tqdm import tqdm
 
@@ -208,7 +216,8 @@ def run_cell(path: Path, config: Config, cell: Cell) -> None:
     os.dup2(os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     data = DataConfig(multi_label=config.data.multi_label)
     try:
-        found = _measure(Folder(path), config.model_copy(update={"data": data}), place / "run")
+        config = config.model_copy(update={"data": data})
+        found = _measure(Folder(path), config, place / "run", tokenizer)
     except SrucliError as error:
         if DIVERGED not in str(error):
             write_atomic({place / "error.txt": str(error).encode()})
@@ -224,21 +233,23 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _measure(folder: Folder, config: Config, run: Path) -> dict[str, Any]:
+def _measure(folder: Folder, config: Config, run: Path, tokenizer: Path | None) -> dict[str, Any]:
     from srucli.evaluate import evaluate
     from srucli.predict import Predictor
-    from srucli.run_dir import read_records
+    from srucli.run_dir import RunDir, read_records
     from srucli.train import train
 
     sources = {part: str(file) for part, file in folder.data.items()}
-    train(config, sources["train"], sources["dev"], run, tokenizer=folder.tokenizer, force=True)
+    train(config, sources["train"], sources["dev"], run, tokenizer=tokenizer, force=True)
     history = read_records(run / "metrics.jsonl")
+    step = RunDir.open(run).checkpoint(config.train.keep).state["step"]
+    (used,) = [record["dev"] for record in history if record["step"] == step]
     predictor = Predictor.load(run, config.train.device, config.train.threads)
     figures = evaluate(predictor, read_examples(sources["test"], config.data)).figures
     shutil.rmtree(run / "checkpoints")
     (run / "tokenizer.model").unlink()
     test = {name: value for name, value in figures.items() if math.isfinite(value)}
-    return {"dev": history[-1]["dev"], "test": test, "history": history, "diverged": None}
+    return {"dev": used, "test": test, "history": history, "diverged": None}
 
 
 def run_cells(
@@ -254,7 +265,8 @@ def run_cells(
         while left or running:
             while left and len(running) < jobs:
                 cell = left.pop(0)
-                arguments = (folder.path, plan.config_of(cell, threads), cell)
+                shared = None if plan.own_tokenizers else folder.tokenizer
+                arguments = (folder.path, plan.config_of(cell, threads), cell, shared)
                 process = context.Process(target=run_cell, args=arguments)
                 process.start()
                 running[process.sentinel] = process, cell
@@ -521,5 +533,8 @@ def check(plan: Plan) -> None:
     """Refuse, before any data is read, what cannot be compared. Raises UsageError."""
     from srucli.train import check as check_training
 
+    for key in {key for arm in plan.arms for key in arm.settings}:
+        if key.startswith(SAME) or key == "train.seed":
+            raise UsageError(f"{key} cannot be compared: it has to be the same for all")
     for arm in plan.arms:
         check_training(plan.config_of(Cell(arm.name, plan.rates(arm)[0], 0)))

@@ -219,27 +219,30 @@ def rate_figure(found: Comparison) -> Figure:
 
 
 def effective_figure(told: Mapping[str, explain.Story]) -> Figure | None:
-    """Median steps for a unit of gradient, the schedule included, of all groups together."""
+    """Steps for a unit of gradient, the schedule included, of the arms that have such."""
+    curves = {arm: _effective(story) for arm, story in told.items()}
+    if not any(steps for steps, _ in curves.values()):
+        return None
     figure, axes = _axes("How far a unit of gradient moves a weight")
-    drawn = False
-    for number, (arm, story) in enumerate(told.items()):
-        steps, middles = [], []
-        for record in story.records:
-            found = [
-                group["effective"][1]
-                for group in record["groups"].values()
-                if group.get("effective")
-            ]
-            if found and record["lr"] > 0:
-                steps.append(record["step"])
-                middles.append(float(np.exp(np.mean(np.log(found)))))
+    for number, (arm, (steps, middles)) in enumerate(curves.items()):
         if steps:
             axes.plot(steps, middles, color=_colour(number), label=arm)
-            drawn = True
     logarithmic(axes, "x", "y")
     axes.set(xlabel="step", ylabel="lr / (sqrt(v) + eps)")
     axes.legend(frameon=False, fontsize="small")
-    return figure if drawn else None
+    return figure
+
+
+def _effective(story: explain.Story) -> tuple[list[int], list[float]]:
+    """Steps, and the geometric mean over the groups of their median effective steps there."""
+    steps, means = [], []
+    for record in story.records:
+        groups = record["groups"].values()
+        middles = [group["effective"][1] for group in groups if group.get("effective")]
+        if middles and record["lr"] > 0:
+            steps.append(record["step"])
+            means.append(float(np.exp(np.mean(np.log(middles)))))
+    return steps, means
 
 
 def _image(figure: Figure, words: str) -> str:

@@ -171,6 +171,8 @@ def test_what_cannot_be_arms(flags: tuple[str | None, ...], said: str) -> None:
         (("--encoder", "sru,lsmt"), 2, "unknown encoder 'lsmt' (did you mean 'lstm'"),
         (("--optimizer", "adam,sgd", "optim.options.momentum=0.5"), 2, "no such option"),
         (("--over", "model.layers=1,0"), 2, "model.layers=0"),
+        (("--over", "train.seed=1,2"), 2, "train.seed cannot be compared"),
+        (("--over", "data.format=tsv,csv"), 2, "data.format cannot be compared"),
     ],
 )
 def test_mistakes_are_seen_before_anything_is_trained(
@@ -269,6 +271,16 @@ def test_a_killed_comparison_goes_on(
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert without_seconds(json.loads(again.stdout)) == without_seconds(compared[1])
+
+
+def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
+    ended = run_main(
+        *("compare", tiny.train, "-o", tmp_path / "out", "--over", "tokenizer.vocab_size=60,100"),
+        *("--grid", 1, "--seeds", 1, "--epochs", 1, "--jobs", 1, "train.keep=best", *FLAGS),
+    )
+    assert ended.code == 0, ended.err
+    said = [file.read_text() for file in sorted(tmp_path.glob("out/cells/*/*/*/log.txt"))]
+    assert ["100 pieces" in each for each in said] == [True, False]
 
 
 def test_an_interrupt_keeps_what_is_finished(tiny: Tiny, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ PROBLEMS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
     "quadratic": (lambda: Weights([[3.0, -2.0], [0.0, 2.0]], _quadratic), 200, 0.01),
     "rosenbrock": (lambda: Weights([[-0.5, 1.0]], _rosenbrock), 600, 0.1),
     "logistic": (lambda: Weights([[-1.0, 1.0]], _logistic), 200, 0.3),
-    "sru": (SRUProblem, 60, 0.3),
+    "sru": (SRUProblem, 60, 0.5),
 }
 
 
