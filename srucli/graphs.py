@@ -21,6 +21,10 @@ FILLERS = 4
 LEAST = 64
 
 
+class CaptureError(RuntimeError):
+    """A step cannot be captured here, and why; nothing of it was done."""
+
+
 class Shape(NamedTuple):
     """Texts, tokens and characters of a batch, the last two rounded up."""
 
@@ -88,7 +92,7 @@ class Graphs:
         self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def run(self, batch: Batch) -> None:
-        """One step on a batch on the GPU, whose characters are known."""
+        """One step on a batch on the GPU, whose characters are known. Raises CaptureError."""
         shape = shape_of(batch)
         known = shape in self.inputs
         inputs = self.inputs.setdefault(shape, Inputs(shape, batch))
@@ -110,6 +114,9 @@ class Graphs:
 
     def _captured(self, inputs: Inputs) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            self.step(inputs.batch())
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                self.step(inputs.batch())
+        except RuntimeError as error:
+            raise CaptureError(str(error).partition("\n")[0]) from error
         return graph

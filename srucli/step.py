@@ -6,6 +6,7 @@ files and no progress here.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from srucli import optim
 from srucli.batching import Batch
 from srucli.config import Config
-from srucli.graphs import Graphs
+from srucli.graphs import CaptureError, Graphs
 from srucli.model import Classifier
 from srucli.optim.diagnostics import Watch
 
@@ -77,8 +78,16 @@ class Step:
         """
         optim.apply(self.optimizer, rate)
         if self.graphs is not None:
-            self.graphs.run(batch)
-            return
+            try:
+                self.graphs.run(batch)
+                return
+            except CaptureError as error:
+                warnings.warn(
+                    f"steps are launched kernel by kernel: no CUDA graph holds them ({error})",
+                    stacklevel=2,
+                )
+                self.graphs, self.captured = None, False
+                self.optimizer.zero_grad(set_to_none=True)
         self._backward(batch)
         if update:
             self._update()

@@ -112,10 +112,18 @@ def test_csv_with_a_dev_file_and_every_flag_by_name(
     assert (config.train.seed, config.train.batch_size) == (3, 8)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adafactor", "adadelta"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *("sgd", "momentum", "adafactor", "adadelta", "adam-nobias", "lion"),
+        *("schedulefree:AdamWScheduleFree", "pytorch_optimizer:AdaBelief"),
+    ],
+)
 def test_optimizers_by_their_flag(
     run_main: RunMain, tiny: Tiny, tmp_path: Path, optimizer: str
 ) -> None:
+    if ":" in optimizer:
+        pytest.importorskip(optimizer.partition(":")[0])
     ended = run_main(
         *("train", tiny.train, "-o", tmp_path / "run", "--optimizer", optimizer, "--epochs", 3),
         *("--tokenizer", tiny.run / "tokenizer.model", *QUICK),

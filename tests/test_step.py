@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from srucli import optim
 from srucli.batching import Batch, TokenStore, upload, uploaded
 from srucli.config import Config, resolve
-from srucli.graphs import FILLERS, LEAST, Graphs, Inputs, Shape, rounded, shape_of
+from srucli.graphs import FILLERS, LEAST, CaptureError, Graphs, Inputs, Shape, rounded, shape_of
 from srucli.model import ENCODERS, Classifier
 from srucli.optim import OPTIMIZERS
 from srucli.step import Readout, Step, loss_function
@@ -117,6 +117,29 @@ def test_accumulated_steps_are_one_step_on_both_batches() -> None:
     once(batch, 1.0)
     for one, two in zip(once.model.parameters(), step.model.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+class Refusing(Graphs):
+    """Graphs on a machine that captures nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def run(self, batch: Batch) -> None:
+        raise CaptureError("operation not permitted when stream is capturing")
+
+
+def test_what_cannot_be_captured_is_launched_and_said() -> None:
+    config = settings()
+    plain, refused = make_step(config), make_step(config)
+    refused.graphs = Refusing()
+    first, second, *_ = batches(config)
+    with pytest.warns(UserWarning, match=r"no CUDA graph holds them \(operation not permitted"):
+        refused(first, 1.0)
+    refused(second, 1.0)
+    plain(first, 1.0)
+    plain(second, 1.0)
+    assert float(refused.total) == float(plain.total)
 
 
 # --- nothing waits -----------------------------------------------------------------------------
