@@ -348,8 +348,8 @@ def rare_pieces(story: Story) -> Iterator[Finding]:
     longer = "longer" if times > 1 else "no longer"
     text = (
         f"rare pieces take {longer} steps: for a unit of gradient the rarest tenth (each comes "
-        f"{rare:,.0f} times an epoch) moves {times:.3g} times as far as the most common tenth "
-        f"({common:,.0f} times)"
+        f"{rare:.3g} times an epoch) moves {times:.3g} times as far as the most common tenth "
+        f"({common:.3g} times)"
     )
     yield Finding("rare pieces", False, text)
 

@@ -116,6 +116,10 @@ def _ranking(found: Comparison) -> Iterator[str]:
         if close:
             names = ", ".join(f"{row.arm} ({_figure(metric, row.dev)})" for row in close)
             yield f"Within a standard deviation of it, so not told apart by these seeds: {names}."
+    tested = max(found.rows, key=lambda row: row.test[0] * (1 if larger_is_better(metric) else -1))
+    if tested is not best:
+        said = f"{tested.arm} is best there, {_figure(metric, tested.test)}"
+        yield f"On the test texts, which chose nothing, {said}."
     if others:
         last = others[-1]
         said = f"{last.arm} is last, {_figure(metric, last.dev)}"
