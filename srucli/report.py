@@ -118,7 +118,7 @@ def _ranking(found: Comparison) -> Iterator[str]:
             yield f"Within a standard deviation of it, so not told apart by these seeds: {names}."
     tested = max(found.rows, key=lambda row: row.test[0] * (1 if larger_is_better(metric) else -1))
     if tested is not best:
-        said = f"{tested.arm} is best there, {_figure(metric, tested.test)}"
+        said = f"{tested.arm} is best, {_figure(metric, tested.test)}"
         yield f"On the test texts, which chose nothing, {said}."
     if others:
         last = others[-1]
