@@ -206,11 +206,9 @@ def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
 
 def run_cell(path: Path, config: Config, cell: Cell, tokenizer: Path | None) -> None:
     """Train and measure one cell, and write what it found. Runs in a process of its own."""
-    from tqdm import tqdm
-
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    # tqdm's own lock is shared by processes, and would be left behind where this one is killed.
-    tqdm.set_lock(threading.RLock())
+    # Locks of tqdm and Numba then have no names in the system that a kill would leave behind.
+    multiprocessing.set_start_method("fork", force=True)
     place = path / cell.folder
     place.mkdir(parents=True, exist_ok=True)
     os.dup2(os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)

@@ -108,7 +108,7 @@ def test_csv_with_a_dev_file_and_every_flag_by_name(
     assert (config.model.encoder, config.model.layers, config.model.hidden) == ("gru", 1, 7)
     assert (config.model.embedding_size, config.model.wide) == (12, False)
     assert (config.optim.name, config.optim.lr) == ("muon", 1e-3)
-    assert config.optim.options == {"momentum": 0.9}
+    assert config.optim.options["momentum"] == 0.9
     assert (config.train.seed, config.train.batch_size) == (3, 8)
 
 

@@ -342,8 +342,10 @@ def test_a_wrong_data_flag():
 
 
 def test_data_flags_become_settings():
-    assert options.data_settings() == {}
-    found = options.data_settings(text="2", label="stars", header=False, delimiter="\\t")
+    assert options.data_settings({"text": None}) == {}
+    found = options.data_settings(
+        {"text": "2", "label": "stars", "header": False, "delimiter": "\\t", "format": None}
+    )
     assert found == {
         "data.text": 2,
         "data.label": "stars",

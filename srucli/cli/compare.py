@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from srucli.compare import Arm
 
 
+@options.reads_data()
 def command(
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.")],
     overrides: Annotated[
@@ -70,15 +71,8 @@ def command(
         int | None, typer.Option("--steps", min=1, help="Steps of each.", show_default=False)
     ] = None,
     device: options.Device = None,
-    format: options.Format = None,
-    text: options.Text = None,
-    label: options.Label = None,
-    header: options.Header = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
-    multi_label: options.MultiLabel = None,
-    label_delimiter: options.LabelDelimiter = None,
+    *,
+    data: options.Settings,
 ) -> None:
     """Compare optimizers, encoders or values of a setting, each at its own best learning rate.
 
@@ -89,17 +83,7 @@ def command(
     from srucli.config import resolve
 
     flags: dict[str, object] = {"train.epochs": epochs, "train.steps": steps}
-    flags |= {"train.device": device} | options.data_settings(
-        format=format,
-        text=text,
-        label=label,
-        header=header,
-        delimiter=delimiter,
-        encoding=encoding,
-        errors=errors,
-        multi_label=multi_label,
-        label_delimiter=label_delimiter,
-    )
+    flags |= {"train.device": device} | data
     settings = resolve(config, overrides or (), flags)
     arms = find_arms(optimizer, encoder, over)
     sources = {"train": train, "dev": dev, "test": test}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COLUMNS = ("line", "gold", "predicted", "probability", "text")
 
 
+@options.reads_data("multi_label")
 def command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="Folder of a run, as `srucli train` prints it.")
@@ -49,14 +50,8 @@ def command(
     fail_under: options.FailUnder = None,
     device: options.Device = None,
     threads: options.Threads = None,
-    format: options.Format = None,
-    text: options.Text = None,
-    label: options.Label = None,
-    header: options.Header = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
-    label_delimiter: options.LabelDelimiter = None,
+    *,
+    data: options.Settings,
 ) -> None:
     """Measure a run on a labelled file.
 
@@ -65,23 +60,13 @@ def command(
     that the model does not know count as errors and are named. Of log_loss, hamming_loss and
     calibration_error the smaller is the better.
     """
-    given = options.data_settings(
-        format=format,
-        text=text,
-        label=label,
-        header=header,
-        delimiter=delimiter,
-        encoding=encoding,
-        errors=errors,
-        label_delimiter=label_delimiter,
-    )
     gates = parse_gates(fail_under or [])
     _check_paths(run, file, predictions, plots)
     from srucli.predict import Predictor
 
     predictor = Predictor.load(run, device or "auto", threads or 0)
     check_gates(gates, predictor.multi_label)
-    config = data_config(predictor.config.data, file, given)
+    config = data_config(predictor.config.data, file, data)
     result = _evaluate(predictor, file, config, predictions)
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))

@@ -1,13 +1,16 @@
 """Flags that several commands share, so that one name means one thing everywhere.
 
-Each is a type to annotate a parameter with: `file_format: options.Format = None`. None means "not
-given": the defaults stand in `srucli/config.py`, whose settings `data_settings` names.
+Each is a type to annotate a parameter with: `device: options.Device = None`. None means "not
+given": the defaults stand in `srucli/config.py`. The flags of data files come by `reads_data`.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -199,42 +202,66 @@ FailUnder = Annotated[
 ]
 
 
-def data_settings(
-    *,
-    format: str | None = None,
-    text: str | None = None,
-    label: str | None = None,
-    header: bool | None = None,
-    delimiter: str | None = None,
-    encoding: str | None = None,
-    errors: str | None = None,
-    multi_label: bool | None = None,
-    label_delimiter: str | None = None,
-) -> dict[str, object]:
-    """The flags that were given as dotted settings, such as {"data.format": "csv"}.
+DATA: dict[str, Any] = {
+    "format": Format,
+    "text": Text,
+    "label": Label,
+    "header": Header,
+    "delimiter": Delimiter,
+    "encoding": Encoding,
+    "errors": Errors,
+    "multi_label": MultiLabel,
+    "label_delimiter": LabelDelimiter,
+}
+Settings = dict[str, object]
+
+
+def reads_data(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of DATA but those named, and it them as its argument `data`.
+
+    `data` has the flags that were given as dotted settings, such as {"data.format": "csv"}.
+    """
+    names = [name for name in DATA if name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        plain = inspect.signature(command, eval_str=True)
+        own = [each for each in plain.parameters.values() if each.name != "data"]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        flags = [inspect.Parameter(n, kind, default=None, annotation=DATA[n]) for n in names]
+        signature = plain.replace(parameters=[*own, *flags])
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            data = data_settings({name: given.pop(name) for name in names})
+            command(**given, data=data)
+
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in [*own, *flags]}
+        return run
+
+    return decorate
+
+
+def data_settings(given: Mapping[str, Any]) -> Settings:
+    """The flags that were given, by their names in DATA, as dotted settings.
 
     A column that is a number becomes one; the two characters \\t become a tab.
     """
-    given = {
-        "data.format": format,
-        "data.text": _column(text),
-        "data.label": _column(label),
-        "data.header": header,
-        "data.delimiter": _with_tabs(delimiter),
-        "data.encoding": encoding,
-        "data.errors": errors,
-        "data.multi_label": multi_label,
-        "data.label_delimiter": _with_tabs(label_delimiter),
+    read = {"text": _column, "label": _column}
+    read |= {"delimiter": _with_tabs, "label_delimiter": _with_tabs}
+    found = {name: value for name, value in given.items() if value is not None}
+    return {
+        f"data.{name}": read[name](value) if name in read else value
+        for name, value in found.items()
     }
-    return {key: value for key, value in given.items() if value is not None}
 
 
-def _column(value: str | None) -> str | int | None:
-    return int(value) if value is not None and value.isdecimal() else value
+def _column(value: str) -> str | int:
+    return int(value) if value.isdecimal() else value
 
 
-def _with_tabs(value: str | None) -> str | None:
-    return value and value.replace("\\t", "\t")
+def _with_tabs(value: str) -> str:
+    return value.replace("\\t", "\t")
 
 
 def need_run(run: Path) -> None:

@@ -12,6 +12,7 @@ from srucli.cli import options
 from srucli.errors import UsageError
 
 
+@options.reads_data("label", "multi_label", "label_delimiter")
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     file: Annotated[
@@ -40,12 +41,8 @@ def command(
     ] = False,
     device: options.Device = None,
     threads: options.Threads = None,
-    format: options.Format = None,
-    text: options.Text = None,
-    header: options.Header = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
+    *,
+    data: options.Settings,
 ) -> None:
     """Label texts: one line of output for each of input.
 
@@ -53,14 +50,6 @@ def command(
     A line is a text, unless a flag such as --format or --text says that it holds more. Works on a
     stream that never ends: what has arrived is answered at once.
     """
-    given = options.data_settings(
-        format=format,
-        text=text,
-        header=header,
-        delimiter=delimiter,
-        encoding=encoding,
-        errors=errors,
-    )
     if keep and as_json:
         raise UsageError("--keep adds the record as text; it does not go with --json")
     if top is not None and threshold is not None and not as_json:
@@ -73,8 +62,8 @@ def command(
     from srucli.data import read_inputs
     from srucli.predict import Predictor, Style, records
 
-    plain = not given.keys() - {"data.encoding", "data.errors"}
-    config = resolve(flags=given).data
+    plain = not data.keys() - {"data.encoding", "data.errors"}
+    config = resolve(flags=data).data
     predictor = Predictor.load(run, device or "auto", threads or 0)
     if threshold is not None and predictor.multi_label:
         raise UsageError("--threshold is for a single label a text; this run has its own for each")

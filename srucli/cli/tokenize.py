@@ -236,6 +236,7 @@ def _status() -> Iterator[Progress | None]:
         sys.stderr.write("\r\x1b[K")
 
 
+@options.reads_data("label", "multi_label", "label_delimiter")
 def command(
     context: typer.Context,
     inputs: Annotated[
@@ -262,12 +263,8 @@ def command(
         typer.Option("--input", metavar="INPUT", help="The same as INPUT, as spm_train has it."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
-    format: options.Format = None,
-    text: options.Text = None,
-    header: options.Header = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
+    *,
+    data: options.Settings,
 ) -> None:
     """Train a SentencePiece tokenizer from raw text.
 
@@ -280,14 +277,6 @@ def command(
     if not model_prefix:
         raise UsageError("no --model-prefix; pass -o m to write m.model and m.vocab")
     config = _config(context.obj)
-    data = options.data_settings(
-        format=format,
-        text=text,
-        header=header,
-        delimiter=delimiter,
-        encoding=encoding,
-        errors=errors,
-    )
     data_config = resolve(flags=data).data
     labelled = bool(data.keys() - {"data.encoding", "data.errors"})
     model, vocab = _outputs(model_prefix, force)

@@ -10,6 +10,7 @@ import typer
 from srucli.cli import options
 
 
+@options.reads_data()
 def command(
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.")],
     overrides: Annotated[
@@ -58,15 +59,8 @@ def command(
     seed: options.Seed = None,
     device: options.Device = None,
     threads: options.Threads = None,
-    format: options.Format = None,
-    text: options.Text = None,
-    label: options.Label = None,
-    header: options.Header = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
-    multi_label: options.MultiLabel = None,
-    label_delimiter: options.LabelDelimiter = None,
+    *,
+    data: options.Settings,
 ) -> None:
     """Train a classifier from labelled texts. The last line on stdout is the run's folder.
 
@@ -88,17 +82,7 @@ def command(
         "train.seed": seed,
         "train.device": device,
         "train.threads": threads,
-        **options.data_settings(
-            format=format,
-            text=text,
-            label=label,
-            header=header,
-            delimiter=delimiter,
-            encoding=encoding,
-            errors=errors,
-            multi_label=multi_label,
-            label_delimiter=label_delimiter,
-        ),
+        **data,
     }
     settings = resolve(config, overrides or (), flags)
     folder = output or default_folder(train)

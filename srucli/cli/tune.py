@@ -11,6 +11,7 @@ from srucli.cli import options
 from srucli.errors import OutputError, UsageError
 
 
+@options.reads_data()
 def command(
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file.")],
     overrides: Annotated[
@@ -41,15 +42,8 @@ def command(
     device: options.Device = None,
     threads: options.Threads = None,
     seed: options.Seed = None,
-    format: options.Format = None,
-    text: options.Text = None,
-    label: options.Label = None,
-    header: options.Header = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
-    multi_label: options.MultiLabel = None,
-    label_delimiter: options.LabelDelimiter = None,
+    *,
+    data: options.Settings,
 ) -> None:
     """Search for a better recipe within a time, and if wanted within a size of the model.
 
@@ -61,17 +55,7 @@ def command(
     from srucli.config import resolve
 
     flags: dict[str, object] = {"train.device": device, "train.threads": threads}
-    flags |= {"train.seed": seed} | options.data_settings(
-        format=format,
-        text=text,
-        label=label,
-        header=header,
-        delimiter=delimiter,
-        encoding=encoding,
-        errors=errors,
-        multi_label=multi_label,
-        label_delimiter=label_delimiter,
-    )
+    flags |= {"train.seed": seed} | data
     settings = resolve(config, overrides or (), flags)
     if not find_spec("optuna"):
         raise UsageError("srucli tune needs optuna: pip install 'srucli[tune]'")
