@@ -103,7 +103,7 @@ class Plan:
         """The settings of a cell, which is looked at where optimizers differ. Raises UsageError."""
         (arm,) = [arm for arm in self.arms if arm.name == cell.arm]
         given = {**arm.settings, "optim.lr": cell.lr, "train.seed": cell.seed}
-        given["train.threads"] = self.config.train.threads or threads
+        given.setdefault("train.threads", self.config.train.threads or threads)
         if any(key.startswith("optim.") for key in arm.settings):
             given["train.diagnose"] = self.config.train.diagnose or LOOK_EVERY
         return with_settings(self.config, given)
@@ -115,6 +115,11 @@ class Plan:
         if "optim.lr" in arm.settings:
             return [config.lr]
         return [neighbour(config.lr, number - (self.grid - 1) // 2) for number in range(self.grid)]
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds, from the one that is set."""
+        return range(self.config.train.seed, self.config.train.seed + self.seeds)
 
 
 def neighbour(rate: float, distance: int) -> float:
@@ -160,13 +165,13 @@ class Folder:
             (self.path / "data").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be made ({error.strerror})") from error
+        write_atomic({file: json.dumps(facts, indent=1).encode()})
         several = plan.config.data.multi_label
         write_atomic({self.data[part]: _lines(rows, several) for part, rows in parts.items()})
         if not self.tokenizer.is_file():
             texts = [example.text for example in parts["train"]]
             trained = make_tokenizer(plan.config, texts, source)
             write_atomic({self.tokenizer: trained.tokenizer.model_bytes})
-        write_atomic({file: json.dumps(facts, indent=1).encode()})
 
     def _check(self, file: Path, facts: Mapping[str, Any], force: bool) -> None:
         if force and file.is_file():
@@ -211,6 +216,9 @@ def run_cell(path: Path, config: Config, cell: Cell, tokenizer: Path | None) -> 
     multiprocessing.set_start_method("fork", force=True)
     place = path / cell.folder
     place.mkdir(parents=True, exist_ok=True)
+    # What a kill may have left behind.
+    shutil.rmtree(place / "run", ignore_errors=True)
+    (place / "error.txt").unlink(missing_ok=True)
     os.dup2(os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     data = DataConfig(multi_label=config.data.multi_label)
     try:
@@ -296,7 +304,8 @@ class Row:
     """An arm's line of the table; standard deviations are over seeds, and None for one.
 
     tried: the dev figure of each rate, None where it diverged. to_target: mean steps and seconds
-    until an evaluation reached the target, None where a seed never did.
+    until an evaluation reached the target, None where a seed never did. lost: the seeds that
+    diverged at the best rate, and count in no figure.
     """
 
     arm: str
@@ -308,12 +317,16 @@ class Row:
     seconds: float
     tried: Mapping[float, float | None]
     stable: float
+    lost: int
     results: Sequence[Result]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was found: rows with the best on dev first, arms that never learnt last."""
+    """Everything that was found: rows with the best on dev first, those that lost seeds after all.
+
+    diverged: arms that have no row because every rate diverged.
+    """
 
     metric: str
     target: float
@@ -331,7 +344,8 @@ class Progress:
 
     def more(self, count: int) -> None:
         """Cells that were not planned."""
-        self.bar.reset(int(self.bar.total or 0) + count)
+        self.bar.total = (self.bar.total or 0) + count
+        self.bar.refresh()
 
     def done(self, cell: Cell) -> None:
         """One cell."""
@@ -356,7 +370,7 @@ def search(folder: Folder, plan: Plan, arm: Arm) -> tuple[list[Cell], list[Resul
     """Cells of an arm's grid that are still to run, and what the others found, by rate."""
     rates = plan.rates(arm)
     while True:
-        cells = [Cell(arm.name, rate, 0) for rate in sorted(rates)]
+        cells = [Cell(arm.name, rate, plan.all_seeds[0]) for rate in sorted(rates)]
         found = [(cell, folder.result(cell)) for cell in cells]
         results = [result for _, result in found if result is not None]
         missing = [cell for cell, result in found if result is None]
@@ -384,7 +398,7 @@ def best_of(plan: Plan, results: Sequence[Result]) -> Result | None:
 
 def find(folder: Folder, plan: Plan, jobs: int) -> None:
     """Run whatever is missing. Raises InterruptedRun, with all that is finished kept."""
-    planned = len(plan.arms) * (plan.grid + plan.seeds - 1)
+    planned = sum(len(plan.rates(arm)) + plan.seeds - 1 for arm in plan.arms)
     known = len(list(folder.path.glob("cells/*/*/*/result.json")))
     progress = Progress(planned, min(known, planned))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -411,7 +425,7 @@ def _find(folder: Folder, plan: Plan, jobs: int, progress: Progress) -> None:
 def seed_cells(folder: Folder, plan: Plan, arm: Arm) -> list[Cell]:
     """All seeds of an arm at its best rate; none where every rate diverged."""
     best = best_of(plan, search(folder, plan, arm)[1])
-    return [best.cell._replace(seed=seed) for seed in range(plan.seeds)] if best else []
+    return [best.cell._replace(seed=seed) for seed in plan.all_seeds] if best else []
 
 
 def summary(folder: Folder, plan: Plan) -> Comparison:
@@ -422,7 +436,11 @@ def summary(folder: Folder, plan: Plan) -> Comparison:
         seeds[arm.name] = [result for result in found if result and not result.diverged]
     learnt = {name: results for name, results in seeds.items() if results}
     if not learnt:
-        raise SrucliError("every training diverged; give lower rates by --lr")
+        tried = "; ".join(
+            f"{arm.name} at {', '.join(f'{r.cell.lr:g}' for r in search(folder, plan, arm)[1])}"
+            for arm in plan.arms
+        )
+        raise SrucliError(f"every training diverged: {tried}; set optim.clip=1 or a lower optim.lr")
     means = {
         name: fmean(score(plan, result) for result in results) for name, results in learnt.items()
     }
@@ -435,7 +453,7 @@ def summary(folder: Folder, plan: Plan) -> Comparison:
         for arm in plan.arms
         if arm.name in learnt
     ]
-    rows.sort(key=lambda row: -means[row.arm])
+    rows.sort(key=lambda row: (row.lost > 0, -means[row.arm]))
     diverged = [name for name, results in seeds.items() if not results]
     return Comparison(plan.metric, target, rows, diverged)
 
@@ -452,8 +470,9 @@ def _row(plan: Plan, tried: Sequence[Result], seeds: Sequence[Result], target: f
         dev=spread(result.dev[plan.metric] for result in seeds),
         test=spread(result.test[plan.metric] for result in seeds),
         to_target=(fmean(steps for steps, _ in complete), fmean(time for _, time in complete))
-        if len(complete) == len(reached)
+        if len(complete) == plan.seeds
         else None,
+        lost=plan.seeds - len(seeds),
         steps=last[0]["step"],
         seconds=fmean(record["seconds"] for record in last),
         tried={result.cell.lr: result.dev.get(plan.metric) for result in tried},
@@ -513,6 +532,8 @@ def compare(
             parts[part] = list(read_examples(source, plan.config.data))
         else:
             parts["train"], parts[part] = hold_out(parts["train"], HELD_OUT, seed=0)
+            if not parts[part]:
+                raise UsageError(f"{train}: too few texts to set some aside; give --dev and --test")
     folder = Folder(path)
     folder.prepare(plan, parts, train, force)
     find(folder, plan, jobs)
@@ -534,5 +555,13 @@ def check(plan: Plan) -> None:
     for key in {key for arm in plan.arms for key in arm.settings}:
         if key.startswith(SAME) or key == "train.seed":
             raise UsageError(f"{key} cannot be compared: it has to be the same for all")
+    if plan.config.train.patience:
+        raise UsageError("train.patience ends trainings at different steps; set it to 0 to compare")
+    given = plan.config.optim.model_fields_set
+    if "lr" in given and any("optim.name" in arm.settings for arm in plan.arms):
+        raise UsageError(
+            "optim.lr is set, but every optimizer has rates of its own; leave it out, or compare "
+            "rates by --over optim.lr=A,B"
+        )
     for arm in plan.arms:
         check_training(plan.config_of(Cell(arm.name, plan.rates(arm)[0], 0)))

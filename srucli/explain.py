@@ -138,12 +138,13 @@ def stalling(story: Story) -> Iterator[Finding]:
         yield Finding("stalling", False, f"whether {name} stalls cannot be told: {text}")
         return
     start = max(story.steps / 20, 3.0, fills or 0.0)
-    slopes, changes = [], []
+    slopes, changes, first = [], [], start
     for group in story.groups:
         steps, values = per_gradient(story, group)
         found = slope(steps, values, start)
         if found is not None:
-            early = next(value for step, value in zip(steps, values, strict=True) if step >= start)
+            pairs = zip(steps, values, strict=True)
+            first, early = next((step, value) for step, value in pairs if step >= start)
             slopes.append(found)
             changes.append(values[-1] / early)
     if not slopes:
@@ -152,7 +153,7 @@ def stalling(story: Story) -> Iterator[Finding]:
     times = f"{change:.3g} times longer" if change >= 1 else f"{1 / change:.3g} times shorter"
     said = (
         f"without the schedule, the step for a unit of gradient is {times} at the end than at step "
-        f"{math.ceil(start):,}, slope {middle:+.2f} of log step against log t (medians of the "
+        f"{first:,}, slope {middle:+.2f} of log step against log t (medians of the "
         "groups; a sum of squares that only grows gives -0.50)"
     )
     words = (f"{name} stalls", f"{name} does not stall")
@@ -194,7 +195,7 @@ def memory(story: Story) -> Iterator[Finding]:
     half, gap = math.log(0.5) / math.log(decay), usual_gap(story)
     said = f"squared gradients lose half their weight in {half:,.0f} steps of {story.steps:,}"
     if gap:
-        said += f", and a piece of middling frequency comes every {gap:.2g}"
+        said += f", and a piece of middling frequency comes every {gap:.3g} steps"
     if gap and half < gap:
         words, remedy = ("the memory is short", ""), f"raise the decay {decay:g}"
     else:
@@ -238,7 +239,7 @@ def first_steps(story: Story) -> Iterator[Finding]:
             "times as long)"
         )
     else:
-        said += " (theory: at most 1.00)"
+        said += " (theory: about 1)"
     worst = max(strides, key=lambda step: strides[step] * rates[step])
     length = strides[worst] * rates[worst]
     said += f"; the longest was step {worst}, by {length:.2f} times the peak rate"

@@ -94,14 +94,14 @@ class Graphs:
     def run(self, batch: Batch) -> None:
         """One step on a batch on the GPU, whose characters are known. Raises CaptureError."""
         shape = shape_of(batch)
-        known = shape in self.inputs
-        inputs = self.inputs.setdefault(shape, Inputs(shape, batch))
-        inputs.fill(batch)
-        if not known:
-            self._warm_up(inputs)
+        if shape not in self.inputs:
+            self.inputs[shape] = Inputs(shape, batch)
+            self.inputs[shape].fill(batch)
+            self._warm_up(self.inputs[shape])
             return
+        self.inputs[shape].fill(batch)
         if shape not in self.graphs:
-            self.graphs[shape] = self._captured(inputs)
+            self.graphs[shape] = self._captured(self.inputs[shape])
         self.graphs[shape].replay()
 
     def _warm_up(self, inputs: Inputs) -> None:
@@ -113,10 +113,12 @@ class Graphs:
         now.wait_stream(self.stream)
 
     def _captured(self, inputs: Inputs) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 self.step(inputs.batch())
         except RuntimeError as error:
-            raise CaptureError(str(error).partition("\n")[0]) from error
+            torch.cuda.set_stream(before)  # torch leaves its own behind where a capture fails
+            cause = error.__context__ or error
+            raise CaptureError(str(cause).partition("\n")[0]) from error
         return graph

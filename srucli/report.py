@@ -69,11 +69,12 @@ def cells(found: Comparison) -> list[list[str]]:
 
 def _cells(metric: str, row: Row) -> list[str]:
     steps, seconds = ("never", "never")
+    lost = f", {row.lost} diverged" if row.lost else ""
     if row.to_target:
         steps, seconds = f"{row.to_target[0]:,.0f}", f"{row.to_target[1]:,.1f}"
     good = round(row.stable * len(row.tried))
     return [
-        *(row.arm, f"{row.lr:g}", _figure(metric, row.dev), _figure(metric, row.test)),
+        *(row.arm, f"{row.lr:g}", _figure(metric, row.dev) + lost, _figure(metric, row.test)),
         *(steps, seconds, f"{row.steps:,}", f"{row.seconds:,.1f}"),
         f"{good} of {len(row.tried)}",
     ]
@@ -98,6 +99,7 @@ def text_table(found: Comparison) -> str:
 def sentences(found: Comparison) -> Iterator[str]:
     """What the table says, each with its figures."""
     yield from _ranking(found)
+    yield from _edges(found)
     yield from _stability(found)
     yield from _speed(found)
     yield from _divergence(found)
@@ -124,6 +126,14 @@ def _ranking(found: Comparison) -> Iterator[str]:
         last = others[-1]
         said = f"{last.arm} is last, {_figure(metric, last.dev)}"
         yield f"{said} (test {_figure(metric, last.test)})."
+
+
+def _edges(found: Comparison) -> Iterator[str]:
+    for row in found.rows:
+        rates = sorted(row.tried)
+        if len(rates) > 1 and row.lr in (rates[0], rates[-1]):
+            way = "lower" if row.lr == rates[0] else "higher"
+            yield f"{row.arm} may be better still at a {way} rate than {row.lr:g}, the last tried."
 
 
 def _stability(found: Comparison) -> Iterator[str]:
@@ -160,6 +170,11 @@ def _speed(found: Comparison) -> Iterator[str]:
 
 def _divergence(found: Comparison) -> Iterator[str]:
     for row in found.rows:
+        if row.lost:
+            yield (
+                f"{row.arm} diverged with {row.lost} of its seeds at its best rate, {row.lr:g}: "
+                "its figures are those of the others, and it stands below arms that never did."
+            )
         rates = [f"{rate:g}" for rate, figure in sorted(row.tried.items()) if figure is None]
         if rates:
             yield f"{row.arm} diverged at {', '.join(rates)}."
@@ -315,12 +330,13 @@ def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:
     run = RunDir(folder / found.rows[0].results[0].cell.folder / "run").facts()
     data = run["data"]
     test = sum(1 for _ in Folder(folder).data["test"].open("rb"))
+    steps = {row.steps for row in found.rows}
+    budget = f"{min(steps):,} steps, the same for all" if len(steps) == 1 else "steps as listed"
     threads = plan.config.train.threads or "as many threads as cores, shared by what ran at once"
     return [
         f"Trained on {data['texts']:,} texts, rates chosen on {data['dev_texts']:,} dev texts, "
-        f"measured on {test:,} test texts; {found.rows[0].steps:,} steps, the same for all. For "
-        "one seed all begin with the same weights, where their parts are the same, and read the "
-        "same texts in the same order.",
+        f"measured on {test:,} test texts; {budget}. For one seed all begin with the same weights, "
+        "where their parts are the same, and read the same texts in the same order.",
         f"srucli {run['srucli']}, torch {run['torch']}, {run['device']}, {run['cores']} cores; "
         f"threads: {threads}. Seconds are those of the training loop.",
     ]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srucli import optim
+from srucli import kernels, optim
 from srucli.batching import Batch
 from srucli.config import Config
 from srucli.graphs import CaptureError, Graphs
@@ -61,14 +61,14 @@ class Step:
         self.graphs = Graphs(self._whole) if self.captured else None
 
     def _can_be_captured(self) -> bool:
-        """Not where something waits for the GPU: some encoders, some optimizers, fp16, a watch."""
+        """Not where something waits for the GPU: some encoders and optimizers, fp16, no Triton."""
         train = self.config.train
         return (
             not self.model.encoder.waits
+            and kernels.check(train.kernel, "cuda") == kernels.check("auto", "cuda") == "triton"
             and optim.can_be_captured(self.config.optim)
             and train.precision != "fp16"
             and train.accumulate == 1
-            and not train.diagnose
         )
 
     def __call__(self, batch: Batch, rate: float, update: bool = True) -> None:
@@ -77,7 +77,8 @@ class Step:
         Where not `update`, its gradients only are added to those that there are.
         """
         optim.apply(self.optimizer, rate)
-        if self.graphs is not None:
+        look = update and self.watch is not None and self.watch.next()
+        if self.graphs is not None and not look:
             try:
                 self.graphs.run(batch)
                 return
@@ -90,11 +91,11 @@ class Step:
                 self.optimizer.zero_grad(set_to_none=True)
         self._backward(batch)
         if update:
-            self._update()
+            self._update(look)
 
     def _whole(self, batch: Batch) -> None:
         self._backward(batch)
-        self._update()
+        self._update(look=False)
 
     def _backward(self, batch: Batch) -> None:
         """Add the gradients of one batch; texts at its end that have no target do not count."""
@@ -108,18 +109,20 @@ class Step:
         torch.autograd.backward(scaled)
         self.total += losses.detach().mean() * texts
 
-    def _update(self) -> None:
-        """Clip, step, forget the gradients."""
-        clip, norm = self.config.optim.clip, None
-        if clip or self.watch:
+    def _update(self, look: bool) -> None:
+        """Clip, step, forget the gradients. Where `look`, the watch looks at it."""
+        clip = self.config.optim.clip
+        if clip or look:
             self.scaler.unscale_(self.optimizer)
-        if self.watch:
+        if self.watch and look:
             self.watch.before()
         if clip:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            if self.watch:
+                self.watch.clipped += norm > clip
         self.scaler.step(self.optimizer)
-        if self.watch:
-            self.watch.after(norm, clip)
+        if self.watch and look:
+            self.watch.after()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 

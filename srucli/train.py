@@ -302,7 +302,7 @@ class Trainer:
                 self.board.add_scalar(name, value, self.done.step)
             self.board.flush()
 
-    def finish_epoch(self, number: int, loss: float) -> None:
+    def finish_epoch(self, number: int, loss: float) -> dict[str, float]:
         """Evaluate, record, save. Raises SrucliError where the last step broke the weights."""
         optim.use(self.step.optimizer, training=False)
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
@@ -322,8 +322,7 @@ class Trainer:
             f"epoch {number + 1}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
             f"{'  *' if figures and 'best' in which else ''}  {self.done.seconds:.0f} s"
         )
-        if self.observe:
-            self.observe(number + 1, figures)
+        return figures
 
     def _improved(self, figures: dict[str, float]) -> bool:
         """Whether the weights are the best so far; always while there is no figure to go by."""
@@ -348,12 +347,14 @@ class Trainer:
         ):
             for number, store in enumerate(self._stores()):
                 loss = self.epoch(store, number, bar, stop)
-                self.finish_epoch(number, loss)
+                figures = self.finish_epoch(number, loss)
                 if stop.wanted:
                     raise InterruptedRun(
                         f"{self.run.path}: stopped in epoch {number + 1} of {self.epochs}; the "
                         "weights so far are saved and can be used"
                     )
+                if self.observe:
+                    self.observe(number + 1, figures)
                 if self.finished:
                     return
                 if patience and self.done.stale >= patience:

@@ -120,6 +120,11 @@ SMALLEST = {
 }
 
 
+def dev_share(config: Config) -> float:
+    """The share of the texts that judges trials where no file does."""
+    return config.train.dev_share or DEV_SHARE
+
+
 def value_of(config: Config, key: str) -> Any:
     """The value of a dotted setting."""
     section, _, name = key.partition(".")
@@ -187,7 +192,7 @@ class Search:
         return sign * last[self.task.metric]
 
     def _train(self, config: Config, observe: Callable[[int, Mapping[str, float]], None]) -> None:
-        share = 0.0 if self.task.dev else self.task.config.train.dev_share or DEV_SHARE
+        share = 0.0 if self.task.dev else dev_share(config)
         config = with_settings(config, {"train.dev_share": share})
         with redirect_stderr(io.StringIO()):
             train(
@@ -225,6 +230,8 @@ class Search:
         except OutOfTime:
             pass
         except (InterruptedRun, KeyboardInterrupt):
+            if not self.best.trials:
+                raise InterruptedRun("stopped before a trial was finished") from None
             say("stopped: the best so far is kept")
         if not self.best.trials:
             raise SrucliError("no trial was finished; give it more --minutes, or a larger --max-mb")
@@ -267,7 +274,7 @@ def tune(
     examples = list(read_examples(train_source, config.data))
     labels = find_labels(examples, train_source)
     if not dev:
-        examples, _ = hold_out(examples, DEV_SHARE, config.train.seed)
+        examples, _ = hold_out(examples, dev_share(config), config.train.seed)
     most = math.inf if max_mb is None else max_mb * 1e6
     task = Task(config, train_source, dev, examples, labels, minutes * 60, most)
     optim.check(config.optim)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
 
-from srucli import compare
+from srucli import compare, report
 from srucli.cli.compare import find_arms
 from srucli.compare import Arm, Cell, Folder, Plan
 from srucli.config import resolve
@@ -127,6 +127,71 @@ def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
     assert json.loads(json.dumps(compare.to_json(found)))["rows"][0]["arm"] == "adam"
 
 
+def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path) -> None:
+    wanted = plan(grid=1, seeds=3)
+    for seed in range(3):
+        finish(tmp_path, Cell("adam", 0.002, seed), 0.8)
+        finish(tmp_path, Cell("sgd", 3.0, seed), 0.9 if seed == 0 else None)
+    found = compare.summary(Folder(tmp_path), wanted)
+    assert [(row.arm, row.lost) for row in found.rows] == [("adam", 0), ("sgd", 2)]
+    assert found.rows[1].to_target is None
+    assert "90.0, 2 diverged" in report.text_table(found)
+    said = " ".join(report.sentences(found))
+    assert said.startswith("adam is best on dev, 80.0 ± 0.0 accuracy")
+    assert "sgd diverged with 2 of its seeds at its best rate, 3:" in said
+
+
+def test_a_best_rate_at_the_edge_is_said_to_be_one(tmp_path: Path) -> None:
+    for arm in ADAMS:
+        wanted = plan(grid=3, seeds=1)
+        while missing := compare.search(Folder(tmp_path), wanted, arm)[0]:
+            for cell in missing:
+                finish(tmp_path, cell, cell.lr / 1e6)
+    said = " ".join(report.sentences(compare.summary(Folder(tmp_path), wanted)))
+    assert "adam may be better still at a higher rate than 0.632, the last tried." in said
+
+
+def test_where_everything_diverged_the_rates_are_named(tmp_path: Path) -> None:
+    wanted = plan(grid=1, seeds=1)
+    for arm in ADAMS:
+        finish(tmp_path, Cell(arm.name, wanted.rates(arm)[0], 0), None)
+    with pytest.raises(SrucliError, match=r"every training diverged: adam at 0\.002; sgd at 3;"):
+        compare.summary(Folder(tmp_path), wanted)
+
+
+def test_seeds_begin_with_the_one_that_is_set(tmp_path: Path) -> None:
+    wanted = Plan(resolve(overrides=["train.seed=5"]), ADAMS, "accuracy", 1, 2, None)
+    finish(tmp_path, Cell("adam", 0.002, 5), 0.5)
+    cells = compare.seed_cells(Folder(tmp_path), wanted, ADAMS[0])
+    assert [cell.seed for cell in cells] == [5, 6]
+
+
+def test_an_arms_own_threads_are_its_own() -> None:
+    arm = Arm("train.threads=3", {"train.threads": 3})
+    cell = Cell(arm.name, 0.1, 0)
+    assert plan(arms=(arm,)).config_of(cell, threads=1).train.threads == 3
+
+
+def test_what_a_kill_leaves_behind_is_no_hindrance(
+    tiny: Tiny, run_main: RunMain, tmp_path: Path
+) -> None:
+    """Before the data was written, and before a run's first file was."""
+    words = [
+        *("compare", tiny.train, "-o", tmp_path / "out", "--over", "model.hidden=4,8", "--jobs", 1),
+        *("--grid", 1, "--seeds", 1, "--steps", 2, "model.layers=1", "model.wide_buckets=64"),
+    ]
+    assert run_main(*words).code == 0
+    for path in (tmp_path / "out").iterdir():
+        if path.name != "plan.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for arm in ("model.hidden=4", "model.hidden=8"):
+        (tmp_path / "out" / "cells" / arm / "lr-0.002" / "seed-0" / "run" / "checkpoints").mkdir(
+            parents=True
+        )
+    ended = run_main(*words)
+    assert ended.code == 0, ended.err
+
+
 def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
     searched(tmp_path, lambda rate: 0.5)
     wanted = plan(grid=3, seeds=1)
@@ -173,6 +238,8 @@ def test_what_cannot_be_arms(flags: tuple[str | None, ...], said: str) -> None:
         (("--over", "model.layers=1,0"), 2, "model.layers=0"),
         (("--over", "train.seed=1,2"), 2, "train.seed cannot be compared"),
         (("--over", "data.format=tsv,csv"), 2, "data.format cannot be compared"),
+        (("--optimizer", "adam,sgd", "optim.lr=0.1"), 2, "every optimizer has rates of its own"),
+        (("--optimizer", "adam,sgd", "train.patience=2"), 2, "train.patience ends trainings at"),
     ],
 )
 def test_mistakes_are_seen_before_anything_is_trained(

@@ -49,11 +49,15 @@ def watched(
         ids = torch.randperm(30, generator=generator).view(6, 5)
         target = torch.randint(3, (6,), generator=generator)
         nn.functional.cross_entropy(model(ids), target).backward()
-        watch.before()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), clip) if clip else None
+        look = watch.next()
+        if look:
+            watch.before()
+        if clip:
+            watch.clipped += nn.utils.clip_grad_norm_(model.parameters(), clip) > clip
         before = model.embedding.weight.detach().clone()
         optimizer.step()
-        watch.after(norm, clip)
+        if look:
+            watch.after()
         grad = model.embedding.weight.grad
         assert grad is not None
         moves.append((grad.clone(), model.embedding.weight.detach() - before))
@@ -143,6 +147,22 @@ def test_rows_that_never_had_a_gradient_are_untouched() -> None:
     assert records[-1]["untouched"] == {"embedding": 0.25}
 
 
+def test_rows_cannot_be_told_untouched_where_they_all_decay() -> None:
+    records, _ = watched(3, name="adamw", decay_embeddings=True)
+    assert records[-1]["untouched"] == {}
+
+
+@pytest.mark.parametrize("options", [{}, {"initial_accumulator_value": 0.5}])
+def test_untouched_rows_take_no_part_in_quantiles(options: dict[str, Any]) -> None:
+    records, _ = watched(20, name="adagrad", options=options)
+    assert records[-1]["groups"]["embeddings"]["accumulator"][0] > 0
+
+
+def test_eps_dominates_adadelta_where_it_does() -> None:
+    records, _ = watched(3, name="adadelta", options={"eps": 1.0})
+    assert records[-1]["groups"]["head"]["eps_dominates"] == 1.0
+
+
 def test_eps_dominates_where_it_is_large() -> None:
     settings = {"name": "adam", "options": {"eps": 10.0}}
     assert watched(4, **settings)[0][-1]["groups"]["head"]["eps_dominates"] == 1.0
@@ -159,9 +179,11 @@ def test_rare_pieces_take_longer_steps_under_adagrad() -> None:
     for _ in range(200):
         ids = torch.multinomial(odds, 80, replacement=True).view(16, 5)
         nn.functional.cross_entropy(model(ids), ids[:, 0] % 3).backward()
-        watch.before()
+        if look := watch.next():
+            watch.before()
         optimizer.step()
-        watch.after(None, 0.0)
+        if look:
+            watch.after()
         optimizer.zero_grad()
     record = watch.taken()
     assert record is not None

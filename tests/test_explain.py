@@ -64,7 +64,7 @@ CASES = {
     "memory (short)": (
         ("--optimizer", "rmsprop", "optim.options.alpha=0.001"),
         ("--optimizer", "rmsprop", "optim.options.alpha=0.9"),
-        r"the memory is short.* in 0 steps .* comes every 0\.\d+; raise the decay 0\.001",
+        r"the memory is short.* in 0 steps .* comes every 0\.\d+ steps; raise the decay 0\.001",
     ),
     "first steps": (
         ("--optimizer", "adam-nobias", *STEADY),

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 import typing
@@ -695,10 +696,18 @@ def test_what_other_packages_do_not_have(name: str, options: dict[str, Any], sai
         optim.check(OptimConfig(name=name, options=options))
 
 
-def test_an_optimizer_that_cannot_be_made_says_why() -> None:
-    name = external("pytorch_optimizer:Lookahead")
-    with pytest.raises(UsageError, match=r"pytorch_optimizer:Lookahead"):
-        optim.build(OptimConfig(name=name), tiny())
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("pytorch_optimizer:Lookahead", "takes no lr, so srucli cannot use it"),
+        ("pytorch_optimizer:SophiaH", "cannot be used here: "),
+        ("pytorch_optimizer:A2Grad", "has no default, so give one"),
+        ("schedulefree:AdamWScheduleFreeClosure", "cannot be used here: "),
+    ],
+)
+def test_an_optimizer_that_cannot_be_used_says_why(kind: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        optim.check(OptimConfig(name=external(kind)))
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,11 @@ class Table(NamedTuple):
 
 
 class Watch:
-    """Looks at steps. `before` and `after` stand around what clips and applies the gradients."""
+    """Looks at steps. `next` counts one; `before` and `after` stand around what applies it.
+
+    `clipped` () counts the steps since the last record whose gradients were clipped; whoever clips
+    adds to it, on the device, so that nothing waits for that.
+    """
 
     def __init__(
         self,
@@ -76,7 +80,8 @@ class Watch:
         The pieces' table is the model's first.
         """
         self.optimizer, self.rule, self.every = optimizer, rule, every
-        self.step = self.since = self.clipped = 0
+        self.step = self.since = 0
+        self.clipped = torch.zeros((), device=next(model.parameters()).device)
         self.record: Record | None = None
         # Minus what each weight moves by in this step; before that, what it was.
         self.moves: dict[Tensor, Tensor] = {}
@@ -97,13 +102,15 @@ class Watch:
             torch.from_numpy(part[_sample(len(part), PIECES_OF_DECILE).numpy()]) for part in parts
         ]
 
+    def next(self) -> bool:
+        """One more step begins; whether it is to be looked at."""
+        self.step += 1
+        self.since += 1
+        return is_looked_at(self.step, self.every)
+
     @torch.no_grad()
     def before(self) -> None:
         """Gradients are there, not yet clipped."""
-        self.step += 1
-        self.since += 1
-        if not is_looked_at(self.step, self.every):
-            return
         for group in self.optimizer.param_groups:
             weights = _with_gradient(group)
             self.grads[group["name"]] = _norm([_gradient(weight) for weight in weights])
@@ -111,24 +118,21 @@ class Watch:
             self.moves |= {weight: weight.detach().clone() for weight in weights}
 
     @torch.no_grad()
-    def after(self, norm: Tensor | None, clip: float) -> None:
-        """The step is taken. norm (): of all gradients before they were clipped to `clip`."""
-        if norm is not None:
-            self.clipped += bool(norm > clip)
-        if not is_looked_at(self.step, self.every):
-            return
+    def after(self) -> None:
+        """The step is taken."""
         for weight, move in self.moves.items():
             move.sub_(weight)
         self.record = {
             "step": self.step,
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "grad_norm": math.hypot(*self.grads.values()),
-            "clipped": self.clipped / self.since,
+            "clipped": float(self.clipped) / self.since,
             "groups": {group["name"]: self._group(group) for group in self.optimizer.param_groups},
-            "untouched": {name: _untouched(table) for name, table in self.tables.items()},
+            "untouched": self._untouched(),
             "by_frequency": self._by_frequency(),
         }
-        self.clipped = self.since = 0
+        self.since = 0
+        self.clipped.zero_()
         self.moves.clear()
 
     def taken(self) -> Record | None:
@@ -150,10 +154,10 @@ class Watch:
         looked = [self._look(weight, group, self.places[weight]) for weight in weights]
         if any(looked):
             columns = zip(*filter(None, looked), strict=True)
-            kept, root, step, moved = (torch.cat(column) for column in columns)
+            kept, small, step, moved = (torch.cat(column) for column in columns)
             found["effective"] = _quantiles(step)
             found["accumulator"] = _quantiles(kept)
-            found["eps_dominates"] = _mean(root < group.get("eps", 0.0))
+            found["eps_dominates"] = _mean(small)
             rate = float(group["lr"])
             found["stride"] = _mean(moved.square()) ** 0.5 / rate if rate else 0.0
         return found
@@ -161,9 +165,9 @@ class Watch:
     def _look(
         self, weight: Tensor, group: Mapping[str, Any], places: Tensor
     ) -> tuple[Tensor, ...] | None:
-        """Of the entries at `places` that were ever touched: what is kept, root, effective step.
+        """Of the entries at `places` that were ever touched: what is kept, and whether eps is more.
 
-        And how far they moved in this step. None where the optimizer keeps no such thing.
+        And effective steps, and moves in this step. None where the optimizer keeps no such thing.
         """
         state = self.optimizer.state[weight]
         if self.rule is None or not state.keys() & SECOND_MOMENTS:
@@ -177,8 +181,17 @@ class Watch:
         found = self.rule(few, group, self.step)
         step = float(group["lr"]) * found.scale / (found.root + found.eps)
         touched = found.kept > 0
-        parts = (found.kept, found.root, step, self.moves[weight].flatten()[places])
+        small = found.root < found.eps if found.small is None else found.small
+        parts = (found.kept, small, step, self.moves[weight].flatten()[places])
         return tuple(part[touched] for part in parts)
+
+    def _untouched(self) -> dict[str, float]:
+        """Of each table; nothing where weight decay moves all rows."""
+        decays = any(
+            group["weight_decay"] > 0 and any(weight is self.pieces for weight in group["params"])
+            for group in self.optimizer.param_groups
+        )
+        return {} if decays else {name: _untouched(each) for name, each in self.tables.items()}
 
     def _by_frequency(self) -> list[float | None] | None:
         """Geometric means of the effective steps of the pieces in each decile of frequency."""

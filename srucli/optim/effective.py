@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 class Effective(NamedTuple):
     """A weight's effective step is lr scale / (root + eps), tensors of the weight's shape.
 
-    kept: what the optimizer keeps that root comes from. scale is 1, or a tensor too.
+    kept: what the optimizer keeps that root comes from, 0 where no gradient ever came. scale is 1,
+    or a tensor too. small: whether eps decides, where that is not root < eps.
     """
 
     kept: Any
     root: Any
     eps: float
     scale: Any = 1.0
+    small: Any = None
 
 
 # From a weight's state, its group's options and the number of steps taken.
@@ -31,7 +33,8 @@ Rule = Callable[[Mapping[str, Any], Mapping[str, Any], int], Effective]
 def adagrad(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Effective:
     """The root of the sum; lr_decay shrinks the rate besides."""
     scale = 1 / (1 + (step - 1) * group["lr_decay"])
-    return Effective(state["sum"], state["sum"].sqrt(), group["eps"], scale)
+    grown = state["sum"] - group["initial_accumulator_value"]
+    return Effective(grown, state["sum"].sqrt(), group["eps"], scale)
 
 
 def rmsprop(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Effective:
@@ -69,7 +72,8 @@ def radam(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Effe
 def adadelta(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Effective:
     """The root of the mean square of steps over that of gradients; eps stands under both roots."""
     square, eps = state["square_avg"], group["eps"]
-    return Effective(square, (square + eps).sqrt(), 0.0, (state["acc_delta"] + eps).sqrt())
+    scale = (state["acc_delta"] + eps).sqrt()
+    return Effective(square, (square + eps).sqrt(), 0.0, scale, square < eps)
 
 
 def adamax(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Effective:

@@ -78,18 +78,43 @@ def resolve(config: OptimConfig) -> OptimConfig:
         if field not in parameters:
             raise UsageError(f"optim.name: {config.name} takes no {field}, so srucli cannot use it")
         if getattr(config, field) is None:
-            update[field] = float(parameters[field].default)
+            default = parameters[field].default
+            if not isinstance(default, int | float):
+                raise UsageError(f"optim.{field}: {config.name} has no default, so give one")
+            update[field] = float(default)
+    _try(config.model_copy(update=update))
     if hasattr(kind, "eval") and "schedule" not in config.model_fields_set:
         update["schedule"] = "constant"
     return config.model_copy(update=update)
+
+
+def _try(config: OptimConfig) -> None:
+    """Take one step with a vector and a matrix. Raises UsageError where that cannot be done."""
+    import torch
+
+    weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, 2))]
+    group = {"params": weights, "weight_decay": config.weight_decay or 0.0}
+    optimizer = build(config, [group])
+    use(optimizer, training=True)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    try:
+        optimizer.step()
+    except Exception as error:  # whatever a stranger's optimizer raises
+        raise _unusable(config, error) from error
+
+
+def _unusable(config: OptimConfig, error: Exception) -> UsageError:
+    said = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UsageError(f"optim.name: {config.name} cannot be used here: {said}")
 
 
 def build(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
     """The optimizer over the groups. Raises UsageError where it does not take the options."""
     try:
         return find(config.name)(groups, lr=config.lr, **config.options)  # type: ignore[call-arg]
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"optim.name: {config.name} cannot be used here: {error}") from error
+    except Exception as error:  # whatever a stranger's constructor raises
+        raise _unusable(config, error) from error
 
 
 def use(optimizer: Optimizer, *, training: bool) -> None:

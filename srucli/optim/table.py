@@ -453,6 +453,9 @@ def build(
         group["initial_lr"] = config.lr
         if captured:
             group["lr"] = group["params"][0].new_tensor(config.lr)
+    if captured:
+        # The first step of each shape runs outside a graph on purpose: torch need not warn of it.
+        optimizer._warned_capturable_if_run_uncaptured = True
     return optimizer
 
 
