@@ -404,6 +404,18 @@ def build(tree: Mapping[str, Any], source: str) -> Config:
         raise UsageError(_explain(error, source)) from None
 
 
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A configuration with some dotted settings replaced. Raises UsageError."""
+    tree: dict[str, Any] = config.model_dump(exclude_unset=True)
+    for key, value in settings.items():
+        *path, name = key.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[name] = value
+    return build(tree, ", ".join(f"{key}={value}" for key, value in settings.items()))
+
+
 def resolve(
     file: Path | None = None,
     overrides: Sequence[str] = (),

@@ -20,7 +20,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from srucli import explain
-from srucli.compare import Comparison, Folder, Plan, Row, larger_is_better
+from srucli.cells import Folder, Plan
+from srucli.compare import Comparison, Row, larger_is_better
 from srucli.errors import InputMissingError
 from srucli.files import write_atomic
 from srucli.plots import GRID, logarithmic, styled

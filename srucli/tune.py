@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from srucli import optim
-from srucli.compare import DIVERGED, larger_is_better, with_settings
-from srucli.config import Config
+from srucli.cells import DIVERGED
+from srucli.compare import larger_is_better
+from srucli.config import Config, with_settings
 from srucli.corpus import find_labels, hold_out, make_tokenizer
 from srucli.data import Example, read_examples
 from srucli.errors import InterruptedRun, SrucliError, UsageError

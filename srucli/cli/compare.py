@@ -14,7 +14,7 @@ from srucli.cli.train import default_folder
 from srucli.errors import UsageError
 
 if TYPE_CHECKING:
-    from srucli.compare import Arm
+    from srucli.cells import Arm
 
 
 @options.reads_data()
@@ -89,7 +89,8 @@ def command(
     sources = {"train": train, "dev": dev, "test": test}
     for source in filter(None, sources.values()):
         options.need_file(source)
-    from srucli.compare import Plan, compare, to_json
+    from srucli.cells import Plan
+    from srucli.compare import compare, to_json
     from srucli.train import metric_name
 
     plan = Plan(settings, arms, metric_name(settings), grid, seeds, target)
@@ -109,7 +110,7 @@ def command(
 
 def find_arms(optimizer: str | None, encoder: str | None, over: str | None) -> list[Arm]:
     """What one of the three flags asks to compare. Raises UsageError."""
-    from srucli.compare import Arm
+    from srucli.cells import Arm
 
     given = {"optim.name": optimizer, "model.encoder": encoder}
     asked = {key: words.split(",") for key, words in given.items() if words}

@@ -1,0 +1,267 @@
+"""The trainings of a comparison: what each is, where it leaves what it found, running them.
+
+A training is a cell. It runs in a process of its own and leaves one file when it is done, so that
+what is finished is never run again, wherever the comparison is killed. Which cells there are to be
+is decided in `compare.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from srucli import optim
+from srucli.config import Config, DataConfig, dump, with_settings
+from srucli.corpus import data_hash, make_tokenizer
+from srucli.data import Example, read_examples
+from srucli.errors import OutputError, SrucliError, UsageError
+from srucli.files import write_atomic
+
+# Neighbours of the grid are half a power of ten apart.
+STEP = math.sqrt(10)
+LOOK_EVERY = 50
+DIVERGED = "training diverged"
+
+
+class Arm(NamedTuple):
+    """One of the things compared: its name in the table, and the settings that make it."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+class Cell(NamedTuple):
+    """One training."""
+
+    arm: str
+    lr: float
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Its place below the comparison's folder."""
+        arm = re.sub(r"[^\w.=,-]+", "_", self.arm)
+        return Path("cells") / arm / f"lr-{self.lr:g}" / f"seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell found: figures on dev and test, one record an evaluation, and its cost.
+
+    diverged: what was said where the loss was no number; everything else is empty then.
+    """
+
+    cell: Cell
+    dev: Mapping[str, float]
+    test: Mapping[str, float]
+    history: Sequence[Mapping[str, Any]]
+    diverged: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and how."""
+
+    config: Config
+    arms: Sequence[Arm]
+    metric: str
+    grid: int
+    seeds: int
+    target: float | None
+
+    @property
+    def own_tokenizers(self) -> bool:
+        """Whether tokenizers are what is compared, so that they cannot be shared."""
+        return any(key.startswith("tokenizer.") for arm in self.arms for key in arm.settings)
+
+    def config_of(self, cell: Cell, threads: int = 0) -> Config:
+        """The settings of a cell, which is looked at where optimizers differ. Raises UsageError."""
+        (arm,) = [arm for arm in self.arms if arm.name == cell.arm]
+        given = {**arm.settings, "optim.lr": cell.lr, "train.seed": cell.seed}
+        given.setdefault("train.threads", self.config.train.threads or threads)
+        if any(key.startswith("optim.") for key in arm.settings):
+            given["train.diagnose"] = self.config.train.diagnose or LOOK_EVERY
+        return with_settings(self.config, given)
+
+    def rates(self, arm: Arm) -> list[float]:
+        """The grid of an arm around its own default rate; the rate that it says, where it does."""
+        config = optim.resolve(with_settings(self.config, arm.settings).optim)
+        assert config.lr is not None
+        if "optim.lr" in arm.settings:
+            return [config.lr]
+        return [neighbour(config.lr, number - (self.grid - 1) // 2) for number in range(self.grid)]
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds, from the one that is set."""
+        return range(self.config.train.seed, self.config.train.seed + self.seeds)
+
+
+def neighbour(rate: float, distance: int) -> float:
+    """The rate so many places further in the grid, in three digits."""
+    return float(f"{rate * STEP**distance:.3g}")
+
+
+class Folder:
+    """Where a comparison keeps its data, its cells and its page."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = {part: path / "data" / f"{part}.jsonl" for part in ("train", "dev", "test")}
+        self.tokenizer = path / "data" / "tokenizer.model"
+
+    def prepare(
+        self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str, force: bool
+    ) -> None:
+        """Write the texts and train their tokenizer, or see that those there are the same ones.
+
+        Raises UsageError where the folder holds another comparison.
+        """
+        facts = {
+            "settings": dump(plan.config),
+            "data": {part: data_hash(examples) for part, examples in parts.items()},
+        }
+        file = self.path / "plan.json"
+        if self.path.is_dir() and any(self.path.iterdir()):
+            self._check(file, facts, force)
+        try:
+            (self.path / "data").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be made ({error.strerror})") from error
+        write_atomic({file: json.dumps(facts, indent=1).encode()})
+        several = plan.config.data.multi_label
+        write_atomic({self.data[part]: _lines(rows, several) for part, rows in parts.items()})
+        if not self.tokenizer.is_file():
+            texts = [example.text for example in parts["train"]]
+            trained = make_tokenizer(plan.config, texts, source)
+            write_atomic({self.tokenizer: trained.tokenizer.model_bytes})
+
+    def _check(self, file: Path, facts: Mapping[str, Any], force: bool) -> None:
+        if force and file.is_file():
+            shutil.rmtree(self.path)
+            return
+        try:
+            found = json.loads(file.read_bytes())
+        except (OSError, ValueError):
+            raise OutputError(f"{self.path}: holds no comparison; choose another -o") from None
+        different = [key for key in facts if found.get(key) != facts[key]]
+        if different:
+            raise UsageError(
+                f"{self.path}: holds a comparison with other {' and '.join(different)}; choose "
+                "another -o, or add --force to replace it"
+            )
+
+    def result(self, cell: Cell) -> Result | None:
+        """What a cell found, if it is done."""
+        try:
+            found = json.loads((self.path / cell.folder / "result.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return Result(cell, **found)
+
+
+def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
+    """JSON lines that srucli's reader gives back as they were."""
+    rows = (
+        {"text": each.text, "label": list(each.labels) if multi_label else each.labels[0]}
+        for each in examples
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def run_cell(path: Path, config: Config, cell: Cell, tokenizer: Path | None) -> None:
+    """Train and measure one cell, and write what it found. Runs in a process of its own."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    # Locks of tqdm and Numba then have no names in the system that a kill would leave behind.
+    multiprocessing.set_start_method("fork", force=True)
+    place = path / cell.folder
+    place.mkdir(parents=True, exist_ok=True)
+    # What a kill may have left behind.
+    shutil.rmtree(place / "run", ignore_errors=True)
+    (place / "error.txt").unlink(missing_ok=True)
+    os.dup2(os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    data = DataConfig(multi_label=config.data.multi_label)
+    try:
+        config = config.model_copy(update={"data": data})
+        found = _measure(Folder(path), config, place / "run", tokenizer)
+    except SrucliError as error:
+        if DIVERGED not in str(error):
+            write_atomic({place / "error.txt": str(error).encode()})
+            raise SystemExit(1) from None
+        found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
+    write_atomic({place / "result.json": json.dumps(found).encode()})
+
+
+def _end_with_parent(parent: int) -> None:
+    """No training goes on after the comparison was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _measure(folder: Folder, config: Config, run: Path, tokenizer: Path | None) -> dict[str, Any]:
+    from srucli.evaluate import evaluate
+    from srucli.predict import Predictor
+    from srucli.run_dir import RunDir, read_records
+    from srucli.train import train
+
+    sources = {part: str(file) for part, file in folder.data.items()}
+    train(config, sources["train"], sources["dev"], run, tokenizer=tokenizer, force=True)
+    history = read_records(run / "metrics.jsonl")
+    step = RunDir.open(run).checkpoint(config.train.keep).state["step"]
+    (used,) = [record["dev"] for record in history if record["step"] == step]
+    predictor = Predictor.load(run, config.train.device, config.train.threads)
+    figures = evaluate(predictor, read_examples(sources["test"], config.data)).figures
+    shutil.rmtree(run / "checkpoints")
+    (run / "tokenizer.model").unlink()
+    test = {name: value for name, value in figures.items() if math.isfinite(value)}
+    return {"dev": used, "test": test, "history": history, "diverged": None}
+
+
+def run_cells(
+    folder: Folder, plan: Plan, cells: Sequence[Cell], jobs: int, done: Callable[[Cell], None]
+) -> None:
+    """Run cells in processes, at most `jobs` at once. Raises SrucliError where one fails."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["srucli.train", "srucli.evaluate"])
+    threads = max(len(os.sched_getaffinity(0)) // jobs, 1)
+    left = list(cells)
+    running: dict[Any, tuple[Any, Cell]] = {}
+    try:
+        while left or running:
+            while left and len(running) < jobs:
+                cell = left.pop(0)
+                shared = None if plan.own_tokenizers else folder.tokenizer
+                arguments = (folder.path, plan.config_of(cell, threads), cell, shared)
+                process = context.Process(target=run_cell, args=arguments)
+                process.start()
+                running[process.sentinel] = process, cell
+            for sentinel in wait(running.keys()):
+                process, cell = running.pop(sentinel)
+                process.join()
+                if folder.result(cell) is None:
+                    raise SrucliError(_failure(folder.path / cell.folder, process.exitcode))
+                done(cell)
+    finally:
+        for process, _ in running.values():
+            process.kill()
+            process.join()
+
+
+def _failure(place: Path, code: int | None) -> str:
+    try:
+        said = (place / "error.txt").read_text(encoding="utf-8")
+    except OSError:
+        said = f"ended with {code}"
+    return f"{place}: {said}; see {place / 'log.txt'}"
