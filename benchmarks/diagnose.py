@@ -1,0 +1,63 @@
+"""What `--diagnose N` costs: steps of the default classifier with and without it, in turn.
+
+Usage: python -m benchmarks.diagnose [--every N] [--rounds R]
+
+A round takes three times N steps each way, on a batch of 32 made-up texts; the early steps of a
+training, which are looked at more often, are left out. The figure is the median over rounds of the
+ratio of the two times in the same round. A line goes to stdout, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from benchmarks.gpu import PIECES, StepCase, spelling, text_batch
+from srucli.config import resolve
+from srucli.model import Classifier
+from srucli.optim.diagnostics import Watch
+from srucli.optim.effective import rule_of
+from srucli.predict import use_threads
+from srucli.step import Step, loss_function
+
+CLASSES = 6
+# Far beyond the first steps, at which only multiples of N are looked at.
+LATE = 3 * 5 * 7 * 10**6 + 1
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=13)
+    given = parser.parse_args()
+    use_threads(0)
+    torch.manual_seed(0)
+    config, batch = resolve(), text_batch(StepCase(32, CLASSES, "float32"), "cpu")
+    model = Classifier(config.model, spelling(), CLASSES).train()
+    step = Step(config, model, loss_function(config, np.zeros(0), CLASSES))
+    counts = np.bincount(batch.tokens.numpy(), minlength=PIECES)
+    watch = Watch(model, step.optimizer, rule_of("adam", {}), given.every, counts)
+    watch.step = LATE
+
+    def seconds(looking: bool) -> float:
+        step.watch = watch if looking else None
+        start = perf_counter()
+        for _ in range(3 * given.every):
+            step(batch, rate=1.0)
+        return perf_counter() - start
+
+    seconds(looking=True)
+    ratios = [seconds(looking=True) / seconds(looking=False) for _ in range(given.rounds)]
+    low, high = min(ratios), max(ratios)
+    print(f"--diagnose {given.every}: {median(ratios):.3f} times as long ({low:.3f} to {high:.3f})")
+    print(json.dumps({"every": given.every, "ratios": ratios}))
+
+
+if __name__ == "__main__":
+    main()
