@@ -20,7 +20,7 @@ from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
 
 from srucli import compare, report
 from srucli.cells import Arm, Cell, Folder, Plan, run_cells
-from srucli.cli.compare import find_arms
+from srucli.cli.compare import find_arms, own_folder
 from srucli.config import resolve
 from srucli.errors import SrucliError, UsageError
 
@@ -212,6 +212,19 @@ def test_arms_are_what_one_flag_lists() -> None:
     assert find_arms(None, None, "model.layers=1,2")[1] == Arm(
         "model.layers=2", {"model.layers": 2}
     )
+
+
+def test_a_comparison_has_a_folder_of_its_own() -> None:
+    names = [
+        str(own_folder(train, find_arms(*flags)))
+        for train, flags in (
+            ("a/reviews.tsv.gz", ("adam,sgd", None, None)),
+            ("reviews.tsv", (None, "sru,bag", None)),
+            ("-", (None, None, "model.layers=1,2")),
+        )
+    ]
+    wanted = ["reviews-optimizer", "reviews-encoder", "stdin-layers"]
+    assert names == [f"runs/compare-{name}" for name in wanted]
 
 
 @pytest.mark.parametrize(

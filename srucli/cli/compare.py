@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srucli.cli import options
-from srucli.cli.train import default_folder
 from srucli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="[default: runs/compare-TRAIN]"),
+        typer.Option("-o", "--output", metavar="DIR", help="[default: runs/compare-TRAIN-WHAT]"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
@@ -94,8 +93,7 @@ def command(
     from srucli.train import metric_name
 
     plan = Plan(settings, arms, metric_name(settings), grid, seeds, target)
-    plain = default_folder(train)
-    folder = output or plain.with_name(f"compare-{Path(train).name.split('.')[0]}")
+    folder = output or own_folder(train, arms)
     found = compare(plan, sources, folder, jobs=jobs, force=force)
     from srucli.report import text_table, write_page
 
@@ -106,6 +104,14 @@ def command(
         print(json.dumps(to_json(found) | {"page": str(page)}))
     else:
         print(text_table(found), page, sep="\n")
+
+
+def own_folder(train: str, arms: list[Arm]) -> Path:
+    """runs/compare-NAME-optimizer for the file NAME.tsv: the same one for the same comparison."""
+    (key,) = arms[0].settings
+    what = "optimizer" if key == "optim.name" else key.rpartition(".")[2]
+    name = "stdin" if train == "-" else Path(train).name.split(".")[0]
+    return Path("runs") / f"compare-{name}-{what}"
 
 
 def find_arms(optimizer: str | None, encoder: str | None, over: str | None) -> list[Arm]:
