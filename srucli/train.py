@@ -231,7 +231,7 @@ class Trainer:
 
     def _watch(self, store: TokenStore) -> Watch:
         """What looks at the optimizer; a first line of diagnostics.jsonl says how to read it."""
-        settings = optim.resolve(self.config.optim)
+        settings = self.config.optim
         counts = np.bincount(store.ids, minlength=self.tokenizer.vocab_size)
         rule = rule_of(settings.name, settings.options)
         watch = Watch(self.model, self.step.optimizer, rule, self.config.train.diagnose, counts)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from srucli import optim
 from srucli.cells import DIVERGED
 from srucli.compare import larger_is_better
 from srucli.config import Config, with_settings
@@ -278,7 +277,6 @@ def tune(
         examples, _ = hold_out(examples, dev_share(config), config.train.seed)
     most = math.inf if max_mb is None else max_mb * 1e6
     task = Task(config, train_source, dev, examples, labels, minutes * 60, most)
-    optim.check(config.optim)
     with tempfile.TemporaryDirectory(prefix="srucli-tune-") as scratch:
         best = Search(task, Path(scratch)).run()
     return recipe(task, best), best

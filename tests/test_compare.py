@@ -329,22 +329,29 @@ def test_what_is_finished_is_not_run_again(
     assert without_seconds(json.loads(done.stdout)) == without_seconds(found)
 
 
-def test_a_killed_comparison_goes_on(
-    tiny: Tiny, run_cli: RunCli, compared: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    folder = tmp_path / "out"
+def started(tiny: Tiny, folder: Path, *, finished: int) -> tuple[subprocess.Popen[str], list[Path]]:
+    """The comparison as a process, once it has finished so many trainings, and their results."""
     process = subprocess.Popen(
         [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 120
-    while len(done := list(folder.glob("cells/*/*/*/result.json"))) < 2:
+    while len(done := list(folder.glob("cells/*/*/*/result.json"))) < finished:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return process, done
+
+
+def test_a_killed_comparison_goes_on(
+    tiny: Tiny, run_cli: RunCli, compared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    process, done = started(tiny, folder, finished=2)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     before = {path: path.stat().st_mtime_ns for path in done}
     time.sleep(1.5)  # its trainings notice and end
     again = run_cli(*command(tiny, folder))
@@ -365,17 +372,7 @@ def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Pat
 
 def test_an_interrupt_keeps_what_is_finished(tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("cells/*/*/*/result.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process, _ = started(tiny, folder, finished=1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 75

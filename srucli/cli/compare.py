@@ -39,9 +39,7 @@ def command(
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="[default: runs/compare-TRAIN-WHAT]"),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
-    ] = None,
+    config: options.ConfigFile = None,
     dev: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Chooses the rates. [default: a tenth of TRAIN]"),

@@ -109,6 +109,9 @@ Threads = Annotated[
     typer.Option("--threads", min=0, help="CPU threads; 0 takes all cores.", show_default=False),
 ]
 
+ConfigFile = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
+]
 Optimizer = Annotated[
     str | None,
     typer.Option(

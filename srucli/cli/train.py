@@ -23,10 +23,7 @@ def command(
             "-o", "--output", metavar="DIR", help="Folder of the run. [default: runs/TRAIN]"
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML."),
-    ] = None,
+    config: options.ConfigFile = None,
     dev: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Labelled file to evaluate on after each epoch."),

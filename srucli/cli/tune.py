@@ -31,9 +31,7 @@ def command(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="The recipe.")
     ] = Path("recipe.yaml"),
-    config: Annotated[
-        Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
-    ] = None,
+    config: options.ConfigFile = None,
     dev: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="What trials are judged by. [default: a tenth of TRAIN]"),

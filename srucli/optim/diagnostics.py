@@ -187,17 +187,18 @@ class Watch:
 
     def _untouched(self) -> dict[str, float]:
         """Of each table; nothing where weight decay moves all rows."""
-        decays = any(
-            group["weight_decay"] > 0 and any(weight is self.pieces for weight in group["params"])
-            for group in self.optimizer.param_groups
-        )
-        return {} if decays else {name: _untouched(each) for name, each in self.tables.items()}
+        if self._embeddings()["weight_decay"] > 0:
+            return {}
+        return {name: _untouched(each) for name, each in self.tables.items()}
+
+    def _embeddings(self) -> dict[str, Any]:
+        """The optimizer's group that holds the pieces' table."""
+        groups = self.optimizer.param_groups
+        return next(g for g in groups if any(weight is self.pieces for weight in g["params"]))
 
     def _by_frequency(self) -> list[float | None] | None:
         """Geometric means of the effective steps of the pieces in each decile of frequency."""
-        groups = self.optimizer.param_groups
-        own = next(g for g in groups if any(weight is self.pieces for weight in g["params"]))
-        width = self.pieces.shape[1]
+        own, width = self._embeddings(), self.pieces.shape[1]
         means: list[float | None] = []
         for rows in self.deciles:
             places = (rows.unsqueeze(1) * width + torch.arange(width)).flatten()

@@ -82,14 +82,16 @@ def resolve(config: OptimConfig) -> OptimConfig:
             if not isinstance(default, int | float):
                 raise UsageError(f"optim.{field}: {config.name} has no default, so give one")
             update[field] = float(default)
-    _try(config.model_copy(update=update))
     if hasattr(kind, "eval") and "schedule" not in config.model_fields_set:
         update["schedule"] = "constant"
     return config.model_copy(update=update)
 
 
-def _try(config: OptimConfig) -> None:
-    """Take one step with a vector and a matrix. Raises UsageError where that cannot be done."""
+def check(config: OptimConfig) -> None:
+    """Take one step with a vector and a matrix. Raises UsageError where that cannot be done.
+
+    `config` is resolved.
+    """
     import torch
 
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, 2))]

@@ -371,7 +371,9 @@ def resolve(config: OptimConfig) -> OptimConfig:
 
 def check(config: OptimConfig) -> None:
     """Refuse an unknown optimizer or option and a value that cannot be. Raises UsageError."""
-    resolve(config)
+    config = resolve(config)
+    if external.is_external(config.name):
+        external.check(config)
 
 
 def describe(name: str) -> dict[str, Any]:
