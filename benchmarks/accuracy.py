@@ -121,7 +121,8 @@ def prediction_megabytes(run: Path) -> float:
     """What has to be copied for prediction: tokenizer, labels, settings, one set of weights."""
     checkpoint = run / "checkpoints" / (run / "last").read_text(encoding="utf-8").strip()
     files = [run / name for name in ("tokenizer.model", "labels.json", "config.yaml", "run.json")]
-    return sum(file.stat().st_size for file in (*files, *checkpoint.iterdir())) / 1e6
+    files += [checkpoint / name for name in ("model.safetensors", "state.json", "manifest.json")]
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def measure_srucli(files: Files, multi_label: bool, seed: int, scratch: Path) -> Figures:

@@ -570,9 +570,9 @@ def classifier_step(case: StepCase, device: str) -> Run:
     batch = text_batch(case, device)
 
     def run() -> object:
-        step.total.zero_()
+        step.begin()
         step(batch, rate=0.5)
-        return step.total / case.texts
+        return step.figures[0] / case.texts
 
     return run
 

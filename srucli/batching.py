@@ -104,10 +104,13 @@ class TokenStore:
         return Batch(tokens, torch.from_numpy(offsets), targets)
 
     def batches(
-        self, batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None
+        self, batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None, first: int = 0
     ) -> Iterator[Batch]:
-        """All texts in batches; in a random order that `seed` fixes, or by length where None."""
-        for texts in order(self.lengths, batch_size, batch_tokens, seed):
+        """All texts in batches, from the one of number `first` on.
+
+        In a random order that `seed` fixes, or by length where it is None.
+        """
+        for texts in order(self.lengths, batch_size, batch_tokens, seed)[first:]:
             yield self.batch(texts)
 
 

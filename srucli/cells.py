@@ -219,7 +219,7 @@ def _measure(folder: Folder, config: Config, run: Path, tokenizer: Path | None) 
     sources = {part: str(file) for part, file in folder.data.items()}
     train(config, sources["train"], sources["dev"], run, tokenizer=tokenizer, force=True)
     history = read_records(run / "metrics.jsonl")
-    step = RunDir.open(run).checkpoint(config.train.keep).state["step"]
+    step = RunDir.open(run).state(config.train.keep)["step"]
     (used,) = [record["dev"] for record in history if record["step"] == step]
     predictor = Predictor.load(run, config.train.device, config.train.threads)
     figures = evaluate(predictor, read_examples(sources["test"], config.data)).figures

@@ -285,7 +285,7 @@ def default_jobs(plan: Plan) -> int:
 
 def check(plan: Plan) -> None:
     """Refuse, before any data is read, what cannot be compared. Raises UsageError."""
-    from srucli.train import check as check_training
+    from srucli.recipe import check as check_training
 
     for key in {key for arm in plan.arms for key in arm.settings}:
         if key.startswith(SAME) or key == "train.seed":

@@ -8,6 +8,7 @@ Names that belong to a table elsewhere (optimizers, encoders, metrics) are check
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from srucli.errors import InputMissingError, UsageError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
+# Bounds of what a network is made of: a stranger's settings must not ask for all there is.
+Width = Annotated[int, Field(ge=1, le=2**16)]
+Rows = Annotated[int, Field(ge=1, le=2**28)]
+Ngram = Annotated[int, Field(ge=1, le=64)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 PoolingName = Literal["last", "mean", "max", "attention"]
 
 DEFAULT_VOCAB_SIZE = 8_000
 MOST_DROPOUT = 0.5
+# Of YAML that anybody may have written: bytes, and values with its aliases written out.
+MOST_YAML, MOST_NODES = 2**18, 10_000
 
 
 class Section(BaseModel):
@@ -57,6 +65,9 @@ class DataConfig(Section):
     multi_label: bool = Field(False, description="a text may have several labels, or none")
     label_delimiter: Annotated[str, Field(min_length=1)] = Field(
         ",", description="what joins the labels of one multi-label text"
+    )
+    max_ratio: Annotated[float, Field(ge=1.0)] | None = Field(
+        None, description="refuse compressed files that grow beyond this many times their size"
     )
 
 
@@ -113,7 +124,7 @@ class TokenizerConfig(Section):
     shuffle_input_sentence: bool = Field(
         True, description="draw those lines from the whole input, not from its beginning"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of that draw")
+    seed: Seed = Field(0, description="seed of that draw")
     seed_sentencepiece_size: Positive = Field(
         1_000_000, description="unigram: pieces that training starts from"
     )
@@ -148,9 +159,9 @@ class ModelConfig(Section):
     """The network: embedding, encoder, pooling, head, and branches of hashed n-grams beside it."""
 
     encoder: str = Field("sru", description="sru, lstm, gru, cnn or bag")
-    embedding_size: Positive = 128
-    hidden: Positive = Field(64, description="units of each layer and direction")
-    layers: Positive = 2
+    embedding_size: Width = 128
+    hidden: Width = Field(64, description="units of each layer and direction")
+    layers: Annotated[int, Field(ge=1, le=256)] = 2
     bidirectional: bool = True
     activation: Literal["identity", "tanh"] = Field(
         "identity", description="g in the SRU's highway: h = r g(c) + (1 - r) x"
@@ -162,21 +173,23 @@ class ModelConfig(Section):
         "default: by the number of texts",
     )
     word_dropout: Fraction = Field(0.0, description="share of pieces dropped whole in training")
-    pooling: tuple[PoolingName, ...] = Field(("max", "mean", "last"), min_length=1)
+    pooling: tuple[PoolingName, ...] = Field(("max", "mean", "last"), min_length=1, max_length=4)
     head: Literal["linear", "mlp"] = Field(
         "linear", description="fully connected, or a shallow network with one hidden layer"
     )
-    head_hidden: Positive = 128
+    head_hidden: Width = 128
     head_activation: Literal["relu", "gelu", "tanh", "sigmoid", "silu"] = "relu"
-    kernel_sizes: tuple[Positive, ...] = Field((3, 4, 5), description="widths of the cnn encoder")
+    kernel_sizes: tuple[Ngram, ...] = Field(
+        (3, 4, 5), description="widths of the cnn encoder", min_length=1, max_length=64
+    )
     wide: bool = Field(True, description="add logits of hashed n-grams of pieces")
-    wide_ngrams: Positive = Field(3, description="longest n-gram of the wide branch and of bag")
-    wide_buckets: Positive = Field(16_384, description="rows of its hashed n-gram table")
-    wide_size: Positive = Field(32, description="width of that table's rows")
+    wide_ngrams: Ngram = Field(3, description="longest n-gram of the wide branch and of bag")
+    wide_buckets: Rows = Field(16_384, description="rows of its hashed n-gram table")
+    wide_size: Width = Field(32, description="width of that table's rows")
     characters: bool = Field(True, description="add logits of hashed n-grams of characters")
-    character_ngrams: Positive = Field(5, description="longest n-gram of the character branch")
-    character_buckets: Positive = Field(32_768, description="rows of its hashed n-gram table")
-    character_size: Positive | None = Field(
+    character_ngrams: Ngram = Field(5, description="longest n-gram of the character branch")
+    character_buckets: Rows = Field(32_768, description="rows of its hashed n-gram table")
+    character_size: Width | None = Field(
         None, description="width of that table's rows; default: by the number of labels"
     )
 
@@ -235,13 +248,26 @@ class TrainConfig(Section):
     keep: Literal["last", "best"] = Field(
         "last", description="the weights that eval and predict use"
     )
-    seed: Annotated[int, Field(ge=0)] = 0
+    save_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps between checkpoints within an epoch; 0: none by steps"
+    )
+    save_minutes: Annotated[float, Field(ge=0.0)] = Field(
+        5.0, description="minutes between checkpoints within an epoch; 0: none by minutes"
+    )
+    checkpoints: Positive | None = Field(
+        None,
+        description="newest checkpoints that stay; default: 2, and 1 once training is finished",
+    )
+    seed: Seed = 0
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: all cores")
     kernel: Literal["auto", "reference", "cpu", "triton"] = Field(
         "auto", description="what runs the SRU; auto: Triton on a GPU, Numba on a CPU"
     )
     precision: Literal["float32", "bf16", "fp16"] = "float32"
+    detect_anomaly: bool = Field(
+        False, description="stop at a gradient that is no number, and name the text it comes from"
+    )
     tensorboard: bool = False
     diagnose: Annotated[int, Field(ge=0)] = Field(
         0, description="steps between looks at the optimizer, for `srucli explain`; 0: never"
@@ -299,7 +325,7 @@ _Dumper.add_representer(str, _represent_text)
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+        re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
         list("-+.0123456789"),
     )
 
@@ -307,18 +333,46 @@ for _side in (_Loader, _Dumper):
 def load_yaml(path: Path) -> Any:
     """Read one YAML document. Raises InputMissingError or UsageError naming file and line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_YAML + 1)
     except OSError as error:
         raise InputMissingError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    return parse_yaml(data, str(path))
+
+
+def parse_yaml(data: bytes, source: str) -> Any:
+    """One YAML document in plain values, however it was made. Raises UsageError."""
+    if len(data) > MOST_YAML:
+        raise UsageError(f"{source}: more than {MOST_YAML:,} bytes; settings need a few thousand")
     try:
-        return yaml.load(text, _Loader)
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source}: not UTF-8 text at byte {error.start}") from error
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_NODES:
+            raise UsageError(f"{source}: aliases make more than {MOST_NODES:,} values of it")
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from error
+        raise UsageError(f"{source}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{source}: not valid YAML: {reason}") from error
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node is, aliases written out: infinitely many where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts: list[Any] = [] if isinstance(node, yaml.ScalarNode) else list(node.value)
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
@@ -348,6 +402,15 @@ def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
         merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings by dotted keys; the optimizer's options are one of them."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping) and key != "options"
+        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return found
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -414,6 +477,11 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
             branch = branch.setdefault(part, {})
         branch[name] = value
     return build(tree, ", ".join(f"{key}={value}" for key, value in settings.items()))
+
+
+def read(data: bytes, source: str) -> Config:
+    """A configuration from a YAML document. Raises UsageError naming `source`."""
+    return build(parse_yaml(data, source), source)
 
 
 def resolve(

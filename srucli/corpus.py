@@ -21,18 +21,26 @@ from srucli.tokenizer import TrainedTokenizer, train_tokenizer
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts and their targets: (B,) int64, or (B, C) float32 for several labels."""
+    """Texts, their targets (B,) int64, or (B, C) float32 for several labels, and their lines.
+
+    `source` is the file, as messages name it.
+    """
 
     texts: list[str]
     targets: NDArray[Any]
+    lines: list[int]
+    source: str
 
     @classmethod
-    def make(cls, examples: Sequence[Example], labels: list[str], multi_label: bool) -> Corpus:
+    def make(
+        cls, examples: Sequence[Example], labels: list[str], multi_label: bool, source: str
+    ) -> Corpus:
         """Number the labels. Those that the training texts lack fall outside the C classes."""
         targets, _ = encode([example.labels for example in examples], labels, multi_label)
         if multi_label:
             targets = targets[:, : len(labels)].astype(np.float32)
-        return cls([example.text for example in examples], targets)
+        texts, lines = [each.text for each in examples], [each.line for each in examples]
+        return cls(texts, targets, lines, source)
 
 
 def find_labels(examples: Sequence[Example], source: str) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from srucli import metrics
 from srucli.errors import DataError
+from srucli.lines import escaped
 from srucli.metrics import Array, ClassFigures, Floats, Outcome
 
 if TYPE_CHECKING:
@@ -164,14 +165,6 @@ def _check_single(chunk: Sequence[Example], source: str) -> None:
                 f"{len(example.labels)} labels, but the model gives each text exactly one",
                 "give one label a text, or a model trained with --multi-label",
             )
-
-
-def escaped(label: str) -> str:
-    """`label` with what a terminal would obey, or nobody can see, written as `\\x1b`."""
-    joiners = "\u200c\u200d"  # part of the spelling of Persian, Hindi and many emoji
-    return "".join(
-        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode() for c in label
-    )
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,13 +1,24 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files of a folder that a stranger may have made.
+
+Everything goes through functions of `os`, so that a test can let any of them fail.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from srucli.errors import OutputError
+from srucli.errors import DataError, InputMissingError, OutputError
+
+# A file beside a final name, as `write_atomic` makes it; whoever was killed leaves some behind.
+TEMPORARY = ".tmp"
+COPY_AGAIN = "copy the run again"
 
 
 def write_atomic(contents: Mapping[Path, bytes]) -> None:
@@ -15,24 +26,50 @@ def write_atomic(contents: Mapping[Path, bytes]) -> None:
 
     Where one cannot be written, none is renamed. Raises OutputError naming the file.
     """
-    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}") for path in contents}
     path = next(iter(contents))
     try:
         for path, data in contents.items():
-            with beside[path].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(beside[path], data, os.O_TRUNC)
         for path in contents:
-            beside[path].replace(path)
+            os.replace(beside[path], path)
         for folder in {path.parent for path in contents}:
             sync_folder(folder)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise unwritable(path, error) from error
     finally:
         for temporary in beside.values():
             with suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to the end of a file and sync it. Raises OutputError naming the file."""
+    try:
+        _write(path, data, os.O_APPEND)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _write(path: Path, data: bytes, how: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """What is said where a file or folder cannot be written."""
+    remedy = "choose a folder that can be written"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "make room"
+    elif error.errno == errno.ENOENT:
+        remedy = "its folder was removed or renamed"
+    return OutputError(f"{path}: cannot be written ({error.strerror}); {remedy}")
 
 
 def sync_folder(folder: Path) -> None:
@@ -42,3 +79,50 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_within(folder: Path, name: str, most: int) -> bytes:
+    """A file of a folder that anybody may have made: at most `most` bytes, and nothing outside.
+
+    Raises InputMissingError where there is none, DataError for links that lead out of the folder,
+    for what is no plain file, and for one that is too large.
+    """
+    path = folder / name
+    try:
+        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+        # Without waiting for the other end, should it be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name with a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputMissingError(f"{path}: cannot be read ({reason})") from error
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not inside or not stat.S_ISREG(found.st_mode):
+            problem = "is no plain file" if inside else "is a link to outside of its folder"
+            raise DataError(str(path), None, problem, COPY_AGAIN)
+        data = b"" if found.st_size > most else _read(file, path, most)
+    if found.st_size > most or len(data) > most:
+        problem = f"larger than the {most:,} bytes that it can need"
+        raise DataError(str(path), None, problem, COPY_AGAIN)
+    return data
+
+
+def _read(file: Any, path: Path, most: int) -> bytes:
+    try:
+        data: bytes = file.read(most + 1)
+    except OSError as error:
+        raise InputMissingError(f"{path}: cannot be read ({error.strerror})") from error
+    return data
+
+
+def read_json(folder: Path, name: str, most: int) -> Any:
+    """A JSON file of such a folder. Raises DataError and InputMissingError, as `read_within`."""
+    try:
+        return json.loads(read_within(folder, name, most))
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(folder / name), None, "not valid JSON", COPY_AGAIN) from error
+
+
+def to_json(data: Any) -> bytes:
+    """JSON for people and for `read_json`."""
+    return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()

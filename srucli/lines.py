@@ -41,6 +41,14 @@ def excerpt(text: str) -> str:
     return repr(kept) if kept == text else f"{kept!r}..."
 
 
+def escaped(text: str) -> str:
+    """`text` with what a terminal would obey, or nobody can see, written as `\\x1b`."""
+    joiners = "\u200c\u200d"  # part of the spelling of Persian, Hindi and many emoji
+    return "".join(
+        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 class _Decompressor(Protocol):
     @property
     def eof(self) -> bool: ...

@@ -7,13 +7,14 @@ offsets (B+1,) to states (N, D) and last states (B, D), and says D as `output_si
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
 
 from srucli.config import ModelConfig, did_you_mean
 from srucli.errors import UsageError
@@ -288,7 +289,7 @@ class Speller(nn.Module):
         super().__init__()
         codes, starts = map(torch.from_numpy, spelling)
         codes, starts = (
-            torch.cat((codes, torch.tensor([SPACE]))),
+            torch.cat((codes, codes.new_tensor([SPACE]))),
             torch.cat((starts, starts[-1:] + 1)),
         )
         self.register_buffer("codes", codes, persistent=False)
@@ -398,3 +399,23 @@ class Classifier(nn.Module):
         branches = torch.stack(self.branches(tokens, offsets))
         logits: Tensor = torch.tensordot(self.blend, branches, dims=1)
         return logits
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out random initial values: on the meta device torch imports half of itself for one."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        initial = getattr(func, "__module__", "") == nn.init.__name__
+        if initial or func in (Tensor.normal_, Tensor.uniform_):
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
+def shapes(config: ModelConfig, vocab_size: int, classes: int) -> dict[str, Tensor]:
+    """Tensors without memory, on the meta device, like those in a classifier's `state_dict`."""
+    spelling = np.zeros(0, np.int64), np.zeros(vocab_size + 1, np.int64)
+    with torch.device("meta"), _Undrawn():
+        return dict(Classifier(config, spelling, classes).state_dict())

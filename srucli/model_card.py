@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from srucli.config import Config
+from srucli.run_dir import Facts
 
 
 def model_card(
     name: str,
     config: Config,
     labels: Sequence[str],
-    facts: Mapping[str, Any],
+    facts: Facts,
     figures: Mapping[str, float],
 ) -> str:
     """Markdown. `facts` are those of run.json, `figures` those of the last evaluation, if any."""
     model, train = config.model, config.train
-    sizes = facts["data"]
+    sizes = facts.data
     shown = ", ".join(f"`{label}`" for label in labels[:20])
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
     measured = [f"| {metric} | {value:.4f} |" for metric, value in figures.items()]
@@ -26,18 +26,18 @@ def model_card(
     wide += f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
     return f"""# {name}
 
-A text classifier made by srucli {facts["srucli"]}.
+A text classifier made by srucli {facts.srucli}.
 
 - Labels ({len(labels)}): {shown}{more}
 - A text gets {"any number of labels" if config.data.multi_label else "one label"}.
 - Model: {model.layers} layers of {model.encoder}, {model.hidden} units\
 {" a direction, both directions" if model.bidirectional else ""}, pooling by \
-{" and ".join(model.pooling)}{wide}; {facts["parameters"]:,} parameters.
-- Trained on {sizes["texts"]:,} texts, {facts["epochs"]} epochs, {config.optim.name}, \
-seed {train.seed}; torch {facts["torch"]} on {facts["device"]}.
-- SHA-256 of the training texts: `{sizes["sha256"]["train"]}`
+{" and ".join(model.pooling)}{wide}; {facts.parameters:,} parameters.
+- Trained on {sizes.texts:,} texts, {facts.epochs} epochs, {config.optim.name}, \
+seed {train.seed}; torch {facts.torch} on {facts.device}.
+- SHA-256 of the training texts: `{sizes.sha256["train"]}`
 
-## Measured on {sizes["dev_texts"]:,} dev texts
+## Measured on {sizes.dev_texts:,} dev texts
 
 {table if figures else "No dev texts were given: nothing was measured during training."}
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from srucli import explain, metrics
 from srucli.errors import OutputError
-from srucli.evaluate import escaped
+from srucli.lines import escaped
 
 if TYPE_CHECKING:
     from srucli.evaluate import Evaluation

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from srucli.batching import TokenStore, order
 from srucli.data import Input
-from srucli.errors import DataError, UsageError
+from srucli.errors import UsageError
 from srucli.kernels import set_threads
 from srucli.metrics import decide
-from srucli.model import Classifier
+from srucli.model import Classifier, shapes
 from srucli.run_dir import RunDir
 
 # A stream is answered at the latest after this many texts, and at once where it pauses.
@@ -103,15 +103,13 @@ class Predictor:
         self.multi_label = self.config.data.multi_label
         self.tokenizer = run.tokenizer()
         self.device = device
-        checkpoint = run.checkpoint(self.config.train.keep)
-        self.thresholds = checkpoint.thresholds(len(self.labels), str(run.path))
-        self.model = Classifier(self.config.model, self.tokenizer.spelling, len(self.labels))
-        try:
-            self.model.load_state_dict(checkpoint.weights)
-        except RuntimeError as error:
-            raise DataError(
-                str(run.path), None, "the weights do not fit config.yaml", "copy the run again"
-            ) from error
+        classes, pieces = len(self.labels), self.tokenizer.vocab_size
+        checkpoint = run.checkpoint(
+            self.config.train.keep, shapes(self.config.model, pieces, classes)
+        )
+        self.thresholds = checkpoint.thresholds(classes, str(run.path))
+        self.model = Classifier(self.config.model, self.tokenizer.spelling, classes)
+        self.model.load_state_dict(checkpoint.weights)
         self.model.to(device).eval().tabulate()
 
     @classmethod

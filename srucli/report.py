@@ -329,16 +329,16 @@ def write_page(folder: Path, plan: Plan, found: Comparison, command: str) -> Pat
 def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:
     """What was trained on, and on what machine."""
     run = RunDir(folder / found.rows[0].results[0].cell.folder / "run").facts()
-    data = run["data"]
+    data = run.data
     test = sum(1 for _ in Folder(folder).data["test"].open("rb"))
     steps = {row.steps for row in found.rows}
     budget = f"{min(steps):,} steps, the same for all" if len(steps) == 1 else "steps as listed"
     threads = plan.config.train.threads or "as many threads as cores, shared by what ran at once"
     return [
-        f"Trained on {data['texts']:,} texts, rates chosen on {data['dev_texts']:,} dev texts, "
+        f"Trained on {data.texts:,} texts, rates chosen on {data.dev_texts:,} dev texts, "
         f"measured on {test:,} test texts; {budget}. For one seed all begin with the same weights, "
         "where their parts are the same, and read the same texts in the same order.",
-        f"srucli {run['srucli']}, torch {run['torch']}, {run['device']}, {run['cores']} cores; "
+        f"srucli {run.srucli}, torch {run.torch}, {run.device}, {run.cores} cores; "
         f"threads: {threads}. Seconds are those of the training loop.",
     ]
 

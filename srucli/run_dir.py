@@ -1,16 +1,17 @@
 """What a run's folder holds, and how it gets there: whole or not at all.
 
-    run.json          format version, versions, seeds, hashes of the data, machine, sizes
+    run.json          format version, versions, data and its hashes, machine, sizes
     config.yaml       the resolved configuration
     tokenizer.model   SentencePiece's model
     labels.json       the labels in the order of the logits
     metrics.jsonl     one line for each evaluation
     diagnostics.jsonl what the optimizer did, where that was asked for
-    checkpoints/step-N/model.safetensors, state.json
-    best, last        the name of a checkpoint
+    checkpoints, best, last: see `checkpoints.py`
     README.md         the model card
+    lock              there while a training writes
 
-There is no pickle anywhere. A folder is complete once `last` is there, and then predicts alone.
+There is no pickle anywhere. A folder is complete once `last` is there, and then predicts alone. It
+may come from anybody: what is read is checked, has a limit, and lies inside of it.
 """
 
 from __future__ import annotations
@@ -21,41 +22,82 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import sentencepiece
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from srucli import config as configuration
+from srucli import locks
+from srucli.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
 from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError
-from srucli.files import sync_folder, write_atomic
-from srucli.tokenizer import Tokenizer
+from srucli.files import (
+    COPY_AGAIN,
+    TEMPORARY,
+    append,
+    read_json,
+    read_within,
+    to_json,
+    unwritable,
+    write_atomic,
+)
+from srucli.tokenizer import MAX_MODEL_BYTES, Tokenizer
 
-FORMAT_VERSION = 1
-Which = Literal["best", "last"]
+FORMAT_VERSION = 2
+# What there is before the first weights are.
+FILES = {
+    *("run.json", "config.yaml", "tokenizer.model", "labels.json", "checkpoints", locks.NAME),
+    *("metrics.jsonl", "diagnostics.jsonl", "tensorboard", "best", "last"),
+}
+# The largest files of a run that are read.
+MOST_FACTS, MOST_LABELS = 2**20, 64 * 2**20
+# Of a safetensors file, what is not numbers: for each tensor, and besides.
+HEADER_OF_TENSOR, HEADER = 4096, 2**16
+Shapes = Mapping[str, Tensor]
+
+
+class DataFacts(BaseModel):
+    """How many texts there were, and their hashes (see `corpus.data_hash`)."""
+
+    texts: int
+    dev_texts: int
+    sha256: dict[str, str]
+
+
+class Facts(BaseModel):
+    """What run.json says. Runs of format version 1 do not say where their texts came from."""
+
+    format_version: int
+    parameters: int
+    data: DataFacts
+    epochs: int
+    device: str
+    srucli: str
+    torch: str
+    cores: int
+    command: list[str]
+    sources: dict[str, str | None] = {}
 
 
 def _empty(folder: Path) -> None:
+    """Remove all that is in a folder but its lock."""
     for item in folder.iterdir():
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)
-        else:
+        elif item.name != locks.NAME:
             item.unlink()
-
-
-def _json(data: Any) -> bytes:
-    return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def machine() -> dict[str, Any]:
@@ -107,28 +149,30 @@ class Checkpoint:
         numbers = isinstance(given, list) and all(isinstance(x, float | int) for x in given)
         if not numbers or len(given) != classes:
             problem = f"the thresholds in state.json are not {classes} numbers"
-            raise DataError(source, None, problem, "copy the run again")
+            raise DataError(source, None, problem, COPY_AGAIN)
         return np.array(given, np.float64)
 
 
 class RunDir:
     """A run's folder, made by `create` or found by `open`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, manifests: bool = True) -> None:
         self.path = path
+        self.checkpoints = Checkpoints(path, manifests=manifests)
 
     @staticmethod
     def check_free(path: Path, *, force: bool = False) -> None:
         """Refuse, before anything slow, a folder that cannot be written or holds something.
 
-        Under `force` it may hold a former run. Raises OutputError.
+        Under `force` it may hold a former run. What a training left that was killed before it wrote
+        anything worth keeping is nothing. Raises OutputError.
         """
         held = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
         if not held.is_dir():
             raise OutputError(f"{held}: is no folder; choose another -o")
         if not os.access(held, os.W_OK | os.X_OK):
             raise OutputError(f"{held}: no permission to write there; choose another -o")
-        if held != path or not any(path.iterdir()):
+        if held != path or not any(path.iterdir()) or is_begun(path):
             return
         if not force:
             raise OutputError(f"{path}: exists already; choose another -o, or add --force")
@@ -137,24 +181,24 @@ class RunDir:
 
     @classmethod
     @contextmanager
-    def create(cls, path: Path, *, force: bool = False) -> Iterator[RunDir]:
-        """Make the folder, emptied of a former run under `force`. Raises OutputError.
+    def claim(cls, path: Path) -> Iterator[RunDir]:
+        """Hold the lock of the folder, made where there is none, for a block. Raises OutputError.
 
-        It is removed where the block ends in an error before any weights are saved.
+        Where the block ends in an error before any weights are saved, nothing is left.
         """
-        cls.check_free(path, force=force)
+        made = [part for part in (path, *path.parents) if not part.exists()]
         try:
-            if path.is_dir():
-                _empty(path)
-            (path / "checkpoints").mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{path}: cannot be made ({error.strerror})") from error
-        try:
-            yield cls(path)
-        except BaseException:
-            if not (path / "last").is_file():
-                shutil.rmtree(path, ignore_errors=True)
-            raise
+        with _removed_if_empty(made), locks.locked(path):
+            try:
+                yield cls(path)
+            except BaseException:
+                with suppress(OSError):
+                    if is_begun(path):
+                        _empty(path)
+                raise
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -163,41 +207,32 @@ class RunDir:
             raise InputMissingError(f"{path}: no such run folder; `srucli train -o` makes one")
         if not (path / "run.json").is_file():
             raise InputMissingError(f"{path}: not a run folder: it has no run.json")
-        run = cls(path)
-        found = run.facts().get("format_version")
-        if not isinstance(found, int) or found > FORMAT_VERSION:
-            raise DataError(
-                str(path / "run.json"),
-                None,
-                f"format version {found!r}, this srucli reads up to {FORMAT_VERSION}",
-                "upgrade srucli",
-            )
+        found = cls(path).facts()
         if not (path / "last").is_file():
             raise InputMissingError(f"{path}: the training has saved no weights yet")
-        return run
+        return cls(path, manifests=found.format_version > 1)
 
-    def _read(self, name: str) -> bytes:
+    def facts(self) -> Facts:
+        """run.json. Raises DataError where it does not say what it should, or is newer."""
+        found, source = read_json(self.path, "run.json", MOST_FACTS), str(self.path / "run.json")
+        number = found.get("format_version") if isinstance(found, dict) else None
+        if type(number) is not int or not 1 <= number <= FORMAT_VERSION:
+            problem = f"format version {number!r}, this srucli reads up to {FORMAT_VERSION}"
+            raise DataError(source, None, problem, "upgrade srucli")
         try:
-            return (self.path / name).read_bytes()
+            return Facts.model_validate(found, strict=True)
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            problem = f"{key} is not as srucli writes it"
+            raise DataError(source, None, problem, COPY_AGAIN) from None
+
+    def clear(self) -> None:
+        """Remove whatever the folder holds but the lock, for a new run. Raises OutputError."""
+        try:
+            _empty(self.path)
+            os.mkdir(self.path / "checkpoints")
         except OSError as error:
-            raise InputMissingError(f"{self.path / name}: {error.strerror}") from error
-
-    def _read_json(self, name: str) -> Any:
-        try:
-            return json.loads(self._read(name))
-        except (ValueError, RecursionError) as error:
-            source = str(self.path / name)
-            raise DataError(source, None, "not valid JSON", "copy the run again") from error
-
-    def _read_object(self, name: str) -> dict[str, Any]:
-        found = self._read_json(name)
-        if not isinstance(found, dict):
-            raise DataError(str(self.path / name), None, "no JSON object", "copy the run again")
-        return found
-
-    def facts(self) -> dict[str, Any]:
-        """run.json. Raises DataError where it is not an object."""
-        return self._read_object("run.json")
+            raise unwritable(self.path, error) from error
 
     def begin(
         self,
@@ -206,11 +241,11 @@ class RunDir:
         labels: list[str],
         facts: Mapping[str, Any],
     ) -> None:
-        """Write everything that is known before the first step."""
+        """Write everything that is known before the first step; run.json is the last."""
         self.write("config.yaml", configuration.dump(config).encode())
         self.write("tokenizer.model", tokenizer.model_bytes)
-        self.write("labels.json", _json(labels))
-        self.write("run.json", _json({"format_version": FORMAT_VERSION, **facts, **machine()}))
+        self.write("labels.json", to_json(labels))
+        self.write("run.json", to_json({"format_version": FORMAT_VERSION, **machine(), **facts}))
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the folder atomically."""
@@ -218,74 +253,144 @@ class RunDir:
 
     def config(self) -> Config:
         """The resolved configuration of the run."""
-        return configuration.resolve(self.path / "config.yaml")
+        data = read_within(self.path, "config.yaml", configuration.MOST_YAML)
+        return configuration.read(data, str(self.path / "config.yaml"))
 
     def labels(self) -> list[str]:
         """The labels in the order of the logits."""
-        labels = self._read_json("labels.json")
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        labels = read_json(self.path, "labels.json", MOST_LABELS)
+        if not isinstance(labels, list) or not all(map(_is_text, labels)):
             source = str(self.path / "labels.json")
-            raise DataError(source, None, "not a list of labels", "copy the run again")
+            raise DataError(source, None, "not a list of labels", COPY_AGAIN)
         return labels
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""
-        return Tokenizer.load(self.path / "tokenizer.model")
+        data = read_within(self.path, "tokenizer.model", MAX_MODEL_BYTES)
+        return Tokenizer.from_bytes(data, str(self.path / "tokenizer.model"))
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
-        """Append one line to a file of the folder, such as metrics.jsonl."""
-        file = self.path / name
+        """Append one line to a file of the folder, such as metrics.jsonl. Raises OutputError."""
+        append(self.path / name, json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+    def size(self, name: str) -> int:
+        """The bytes of a file of the folder; 0 where it is absent."""
         try:
-            with file.open("ab") as out:
-                out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        except OSError as error:
-            raise OutputError(f"{file}: cannot be written ({error.strerror})") from error
+            return os.stat(self.path / name).st_size
+        except OSError:
+            return 0
+
+    def cut(self, name: str, size: int) -> None:
+        """Take off what was added to a file after it had `size` bytes. Raises OutputError."""
+        if self.size(name) > size:
+            try:
+                os.truncate(self.path / name, size)
+            except (OSError, ValueError) as error:
+                raise OutputError(f"{self.path / name}: cannot be cut ({error})") from error
 
     def save(
-        self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], which: set[Which]
+        self,
+        step: int,
+        weights: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        which: set[Which],
+        training: Mapping[str, bytes] | None = None,
+        keep: int = 1,
     ) -> None:
-        """Write a checkpoint, point `which` at it, and remove those that nothing points at."""
-        name = f"step-{step}"
-        final = self.path / "checkpoints" / name
-        beside = final.with_name(f".{name}.tmp")
+        """Write a checkpoint, point `which` at it, and keep the `keep` newest. Raises OutputError.
+
+        `training` are the files that going on needs.
+        """
+        tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
+        files = {MODEL: save_tensors(tensors), STATE: to_json({"step": step, **state})}
+        self.checkpoints.save(step, {**files, **(training or {})}, which, keep)
+
+    def state(self, which: Which) -> dict[str, Any]:
+        """state.json of the `best` or `last` checkpoint. Raises InputMissingError, DataError."""
+        return self.state_of(self.checkpoints.pointed(which))
+
+    def state_of(self, name: str) -> dict[str, Any]:
+        """state.json of a checkpoint by name."""
+        place = str(self.path / "checkpoints" / name / STATE)
         try:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
-            tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
-            contents = {"model.safetensors": save_tensors(tensors)}
-            contents["state.json"] = _json({"step": step, **state})
-            write_atomic({beside / name: data for name, data in contents.items()})
-            shutil.rmtree(final, ignore_errors=True)
-            beside.replace(final)
-            sync_folder(final.parent)
-        except OSError as error:
-            raise OutputError(f"{final}: cannot be written ({error.strerror})") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        for pointer in sorted(which):
-            self.write(pointer, name.encode() + b"\n")
-        self._sweep()
+            found = json.loads(self.checkpoints.read(name, STATE))
+        except (ValueError, RecursionError) as error:
+            raise DataError(place, None, "not valid JSON", COPY_AGAIN) from error
+        if not isinstance(found, dict):
+            raise DataError(place, None, "no JSON object", COPY_AGAIN)
+        return found
 
-    def _sweep(self) -> None:
-        kept = {self._pointed(which) for which in ("best", "last") if (self.path / which).is_file()}
-        for folder in (self.path / "checkpoints").iterdir():
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+    def checkpoint(self, which: Which | str, shapes: Shapes | None = None) -> Checkpoint:
+        """The `best` or `last` checkpoint, or one by name. Raises DataError where it is damaged.
 
-    def _pointed(self, which: str) -> str:
-        name = self._read(which).decode("utf-8", "replace").strip()
-        number = name.removeprefix("step-")
-        if not (name.startswith("step-") and number.isascii() and number.isdigit()):
-            source = str(self.path / which)
-            raise DataError(source, None, f"{name!r} names no checkpoint", "copy the run again")
-        return name
+        `shapes` are tensors, on the meta device say, like those that there must be.
+        """
+        name = self.checkpoints.pointed(which) if which in POINTERS else which
+        most = None if shapes is None else most_bytes(shapes)
+        data = self.checkpoints.read(name, MODEL, most)
+        source = str(self.path / "checkpoints" / name / MODEL)
+        weights = tensors_of(data, source)
+        if shapes is not None:
+            check_fit(weights, shapes, str(self.path))
+        return Checkpoint(weights, self.state_of(name))
 
-    def checkpoint(self, which: Which) -> Checkpoint:
-        """The `best` or `last` checkpoint. Raises DataError where it is damaged."""
-        folder = f"checkpoints/{self._pointed(which)}"
-        try:
-            weights = load_tensors(self._read(f"{folder}/model.safetensors"))
-        except SafetensorError as error:
-            source = str(self.path / folder / "model.safetensors")
-            raise DataError(source, None, f"damaged ({error})", "copy the run again") from error
-        return Checkpoint(weights, self._read_object(f"{folder}/state.json"))
+
+@contextmanager
+def _removed_if_empty(folders: list[Path]) -> Iterator[None]:
+    """Remove folders, the innermost first, that an error in the block leaves without content."""
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a folder holds what a training left that ended before its first checkpoint.
+
+    Such a training has left its lock or its run.json, and nothing but files of a run.
+    """
+    names = {item.name for item in path.iterdir()}
+    ours = all(name in FILES or name.endswith(TEMPORARY) for name in names)
+    return ours and "last" not in names and bool(names & {locks.NAME, "run.json"})
+
+
+def tidy(path: Path) -> None:
+    """Remove what write_atomic left behind where it was killed. The lock must be held."""
+    for item in path.glob(f".*{TEMPORARY}"):
+        with suppress(OSError):
+            item.unlink()
+
+
+def _is_text(label: Any) -> bool:
+    """Whether a label can be printed: JSON can spell halves of surrogate pairs."""
+    try:
+        return isinstance(label, str) and bool(label.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def most_bytes(shapes: Shapes) -> int:
+    """The size of the largest safetensors file that can hold tensors like these."""
+    numbers = sum(tensor.numel() * tensor.element_size() for tensor in shapes.values())
+    return HEADER + HEADER_OF_TENSOR * len(shapes) + numbers
+
+
+def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
+    """The tensors in a safetensors file. Raises DataError naming `source`."""
+    try:
+        return load_tensors(data)
+    except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise DataError(source, None, f"damaged ({error})", COPY_AGAIN) from error
+
+
+def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> None:
+    """Refuse weights of other names, shapes or dtypes. Raises DataError naming `source`."""
+    for name in [*shapes, *weights]:
+        found, wanted = weights.get(name), shapes.get(name)
+        same = found is not None and wanted is not None
+        if not same or (found.shape, found.dtype) != (wanted.shape, wanted.dtype):  # type: ignore[union-attr]
+            problem = f"the weights do not fit config.yaml (see {name[:99]!r})"
+            raise DataError(source, None, problem, COPY_AGAIN)

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from srucli.errors import InterruptedRun
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+EXIT_AT_ONCE = 130
 
 
 class StopRequest:
-    """Becomes true at the first INT or TERM; the second INT interrupts at once."""
+    """What the first INT, TERM or USR1 makes; the second ends the process at once.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.wanted, self._say = False, say
+    As long as there is nothing to keep, the first ends the block that is `listening` right away,
+    with InterruptedRun. Once there is, it only makes `wanted` true.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = self.keeping = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if self.wanted:
+            _say("stopped at once")
+            os._exit(EXIT_AT_ONCE)
         self.wanted = True
-        self._say("stopping after this step; once more to stop at once")
+        if not self.keeping:
+            raise KeyboardInterrupt  # no SrucliError: what is caught as one goes on
+        _say("stopping after this step; once more to stop at once")
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Take the signals for the length of a block."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._handle) for number in numbers]
+        """Take the signals for the length of a block, where this thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = [signal.signal(number, self._handle) for number in SIGNALS]
         try:
             yield self
+        except KeyboardInterrupt:
+            words = "stopped before the first step; the same command starts again"
+            raise InterruptedRun(words) from None
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in zip(SIGNALS, before, strict=True):
                 signal.signal(number, handler)
+
+
+def _say(words: str) -> None:
+    """Say it past all buffers: the signal may have come amidst a write to them."""
+    with suppress(OSError):
+        os.write(2, f"\nsrucli: {words}\n".encode())

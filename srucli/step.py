@@ -44,8 +44,11 @@ def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Any:
 class Step:
     """What one batch does to a model and its optimizer.
 
-    `total` () is the sum of the losses of all texts since it was last set to 0. `captured` tells
-    whether steps are replayed as CUDA graphs. `watch` looks at the steps, where it is set.
+    A step whose gradient is not finite changes nothing: on a GPU, where nobody waits to see that,
+    it is a step with a gradient of zero. `figures` (4,) are the sum of the losses of all texts
+    since `begin`, their number, the steps without a finite gradient, and how many of those there
+    have been in a row by now. `captured` tells whether steps are replayed as CUDA graphs. `watch`
+    looks at the steps, where it is set.
     """
 
     def __init__(self, config: Config, model: Classifier, loss: Any) -> None:
@@ -56,7 +59,7 @@ class Step:
         self.captured = self.device.type == "cuda" and self._can_be_captured()
         self.optimizer = optim.build(config.optim, model, captured=self.captured)
         self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
-        self.total = torch.zeros((), device=self.device)
+        self.figures = torch.zeros(4, dtype=torch.float64, device=self.device)
         self.watch: Watch | None = None
         self.graphs = Graphs(self._whole) if self.captured else None
 
@@ -69,7 +72,12 @@ class Step:
             and optim.can_be_captured(self.config.optim)
             and train.precision != "fp16"
             and train.accumulate == 1
+            and not train.detect_anomaly
         )
+
+    def begin(self) -> None:
+        """An epoch begins."""
+        self.figures[:3] = 0
 
     def __call__(self, batch: Batch, rate: float, update: bool = True) -> None:
         """A step on a batch with targets, at `rate` times the peak learning rate.
@@ -98,52 +106,99 @@ class Step:
         self._update(look=False)
 
     def _backward(self, batch: Batch) -> None:
-        """Add the gradients of one batch; texts at its end that have no target do not count."""
+        """Add the gradients of one batch."""
+        assert batch.targets is not None
+        texts, losses = len(batch.targets), self._losses(batch)
+        scaled: Tensor = self.scaler.scale(losses.sum() / self.config.train.accumulate)
+        torch.autograd.backward(scaled)
+        mean = losses.detach().mean().double()
+        finite = mean.isfinite()
+        self.figures[0] += torch.where(finite, mean, 0.0) * texts
+        self.figures[1] += finite * texts
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """Of each branch (n,). Texts at the batch's end that have no target do not count."""
         assert batch.targets is not None
         texts, precision = len(batch.targets), self.config.train.precision
         kind = torch.bfloat16 if precision == "bf16" else torch.float16
         with torch.autocast(self.device.type, kind, enabled=precision != "float32"):
             branches = self.model.branches(batch.tokens, batch.offsets, batch.characters)
-        losses = torch.stack([self.loss(logits[:texts], batch.targets) for logits in branches])
-        scaled: Tensor = self.scaler.scale(losses.sum() / self.config.train.accumulate)
-        torch.autograd.backward(scaled)
-        self.total += losses.detach().mean() * texts
+        return torch.stack([self.loss(logits[:texts], batch.targets) for logits in branches])
 
     def _update(self, look: bool) -> None:
         """Clip, step, forget the gradients. Where `look`, the watch looks at it."""
         clip = self.config.optim.clip
-        if clip or look:
-            self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self.optimizer)
         if self.watch and look:
             self.watch.before()
-        if clip:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-            if self.watch:
-                self.watch.clipped += norm > clip
-        self.scaler.step(self.optimizer)
+        norm = self._clip(clip) if clip else self._norm()
+        finite = norm.isfinite()
+        self.figures[2] += ~finite
+        self.figures[3] = (self.figures[3] + 1) * ~finite
+        if self.watch and clip:
+            self.watch.clipped += norm > clip
+        if self.device.type == "cpu" and not finite:
+            look = False
+        else:
+            self._forget_unless(finite)
+            self.scaler.step(self.optimizer)
         if self.watch and look:
             self.watch.after()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def _clip(self, clip: float) -> Tensor:
+        return nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+
+    def _norm(self) -> Tensor:
+        gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+        return nn.utils.get_total_norm(gradients)
+
+    def _forget_unless(self, finite: Tensor) -> None:
+        """Gradients of zero on a GPU, where they are not `finite` ()."""
+        if self.device.type == "cpu":
+            return
+        for weight in self.model.parameters():
+            if weight.grad is not None:
+                weight.grad.copy_(torch.where(finite, weight.grad, 0.0))
+
+    def anomaly(self, batch: Batch) -> str | None:
+        """What is not finite in the loss or the gradient of a batch, if anything; nothing is kept.
+
+        Training mode, so dropout may decide it.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            with warnings.catch_warnings(), torch.autograd.detect_anomaly(check_nan=True):
+                warnings.simplefilter("ignore")
+                loss = self._losses(batch).sum()
+                if not loss.isfinite():
+                    return f"its loss is {float(loss)}"
+                torch.autograd.backward(loss)
+            return None if self._norm().isfinite() else "its gradient is not finite"
+        except RuntimeError as error:  # autograd names the operation
+            return f"its gradient is not finite: {str(error).partition(chr(10))[0]}"
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+
 
 class Readout:
-    """Reads a number that a GPU works out, without waiting for it."""
+    """Reads numbers that a GPU works out, without waiting for them."""
 
     def __init__(self) -> None:
         self.copy: Tensor | None = None
         self.copied: Any = None
 
-    def latest(self, value: Tensor) -> float | None:
-        """`value` () itself on a CPU; else what an earlier call was given, once, or None."""
-        if value.device.type == "cpu":
-            return float(value)
+    def latest(self, values: Tensor) -> list[float] | None:
+        """`values` (n,) themselves on a CPU; else what an earlier call was given, once, or None."""
+        if values.device.type == "cpu":
+            return list(values.tolist())
         found = None
         if self.copy is not None and self.copied.query():
-            found, self.copy = float(self.copy), None
+            found, self.copy = list(self.copy.tolist()), None
         if self.copy is None:
-            self.copy = torch.empty((), dtype=value.dtype, pin_memory=True)
-            self.copy.copy_(value, non_blocking=True)
+            self.copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self.copy.copy_(values, non_blocking=True)
             self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.copied.record()
         return found

@@ -26,7 +26,9 @@ from srucli.corpus import find_labels, hold_out, make_tokenizer
 from srucli.data import Example, read_examples
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.model import Classifier
-from srucli.train import check, complete, metric_name, say, train
+from srucli.recipe import check, complete, metric_name
+from srucli.train import train
+from srucli.trainer import say
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

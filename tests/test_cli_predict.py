@@ -263,7 +263,7 @@ def test_an_empty_file_gives_nothing(run_main: RunMain, tiny: Tiny, tmp_path: Pa
         (["none", "x.txt"], 66, "none: no such run; give the folder that `srucli train` printed"),
         (["x.txt", "x.txt"], 66, "x.txt: no such run; "),
         (["folder", "x.txt"], 66, "folder: not a run folder: it has no run.json"),
-        (["new", "x.txt"], 65, "run.json: format version 2, this srucli reads up to 1; upgrade"),
+        (["new", "x.txt"], 65, "run.json: format version 3, this srucli reads up to 2; upgrade"),
         (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),
         (["RUN", "folder"], 66, "folder: is a folder; name a file in it"),
         (["RUN", "x.txt", "--keep", "--json"], 2, "--keep adds the record as text; "),
@@ -287,7 +287,7 @@ def test_bad_arguments(
     Path("x.txt").write_text("x\n")
     Path("folder").mkdir()
     Path("new").mkdir()
-    Path("new/run.json").write_text('{"format_version": 2}')
+    Path("new/run.json").write_text('{"format_version": 3}')
     given = [str(tiny.run) if word == "RUN" else word for word in arguments]
     ended = run_main("predict", *given)
     assert (ended.code, ended.out) == (code, "")

@@ -102,8 +102,8 @@ def test_csv_with_a_dev_file_and_every_flag_by_name(
     assert (ended.code, ended.out) == (0, "out/run\n"), ended.err
     run = RunDir.open(Path("out/run"))
     assert run.labels() == ["bad", "good", "none"]
-    assert run.facts()["data"]["texts"] == 50
-    assert run.facts()["data"]["dev_texts"] == 10
+    assert run.facts().data.texts == 50
+    assert run.facts().data.dev_texts == 10
     config = run.config()
     assert (config.model.encoder, config.model.layers, config.model.hidden) == ("gru", 1, 7)
     assert (config.model.embedding_size, config.model.wide) == (12, False)
@@ -144,7 +144,7 @@ def test_odd_but_sound_input(run_main: RunMain, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     run = RunDir.open(tmp_path / "run")
     assert run.labels() == ["good", "so, so"]
-    assert run.facts()["data"]["texts"] + run.facts()["data"]["dev_texts"] == 9
+    assert run.facts().data.texts + run.facts().data.dev_texts == 9
 
 
 @pytest.mark.parametrize("flags", [("--encoding", "latin-1"), ("--errors", "replace")])

@@ -183,10 +183,10 @@ TREES = st.fixed_dictionaries(
         "model": st.fixed_dictionaries(
             {},
             optional={
-                "layers": st.integers(1, 10**12),
+                "layers": st.integers(1, 256),
                 "dropout": st.floats(0, 1, exclude_max=True),
-                "pooling": st.lists(st.sampled_from(["max", "attention"]), min_size=1),
-                "kernel_sizes": st.lists(st.integers(1, 9)),
+                "pooling": st.lists(st.sampled_from(["max", "attention"]), min_size=1, max_size=4),
+                "kernel_sizes": st.lists(st.integers(1, 64), min_size=1, max_size=9),
             },
         ),
         "optim": st.fixed_dictionaries(

@@ -15,7 +15,8 @@ from srucli.cli import options
 from srucli.config import DataConfig
 from srucli.data import Example, read_examples
 from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
-from srucli.evaluate import CHUNK, escaped, evaluate
+from srucli.evaluate import CHUNK, evaluate
+from srucli.lines import escaped
 
 
 class LinearScorer:

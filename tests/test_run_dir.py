@@ -95,8 +95,9 @@ def test_force_empties_a_former_run_but_follows_no_link(tmp_path: Path) -> None:
     (run / "link").symlink_to(outside)
     alias = tmp_path / "alias"
     alias.symlink_to(run)
-    with RunDir.create(alias, force=True):
-        assert names(run) == ["checkpoints"]
+    with RunDir.claim(alias) as claimed:
+        claimed.clear()
+        assert names(run) == ["checkpoints", "lock"]
         assert names(run / "checkpoints") == []
     assert names(outside) == ["mine"]
 
@@ -120,25 +121,32 @@ def test_a_folder_that_cannot_be_made() -> None:
         pytest.skip("/proc looks unwritable, so this user never gets as far as making a folder")
     with (
         pytest.raises(OutputError, match=r"/proc/run: cannot be made"),
-        RunDir.create(Path("/proc/run")),
+        RunDir.claim(Path("/proc/run")),
     ):
         pass
 
 
 def test_a_failure_before_any_weights_leaves_no_folder(tmp_path: Path) -> None:
     def fail() -> None:
-        with RunDir.create(tmp_path / "a" / "run") as run:
+        with RunDir.claim(tmp_path / "a" / "b" / "run") as run:
+            run.clear()
             run.write("config.yaml", b"")
             raise ZeroDivisionError
 
+    (tmp_path / "a").mkdir()
     with pytest.raises(ZeroDivisionError):
         fail()
     assert names(tmp_path / "a") == []
+    (tmp_path / "a" / "b" / "run").mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert names(tmp_path / "a" / "b" / "run") == []
 
 
 def test_a_failure_after_some_weights_keeps_them(tmp_path: Path) -> None:
     def fail() -> None:
-        with RunDir.create(tmp_path / "run") as run:
+        with RunDir.claim(tmp_path / "run") as run:
+            run.clear()
             run.save(3, WEIGHTS, {}, {"last"})
             raise ZeroDivisionError
 
@@ -199,21 +207,35 @@ def test_a_damaged_pointer(run: RunDir, pointer: bytes) -> None:
         run.checkpoint("last")
 
 
-def test_damaged_checkpoints(run: RunDir) -> None:
+@pytest.mark.parametrize("manifests", [True, False])
+def test_damaged_checkpoints(run: RunDir, manifests: bool) -> None:
+    """Runs of the first format have no manifests: what is in their files must do."""
     run.save(1, WEIGHTS, {}, {"last"})
+    reader = RunDir(run.path, manifests=manifests)
     folder = run.path / "checkpoints" / "step-1"
     whole = (folder / "model.safetensors").read_bytes()
     for damaged in (whole[:-1], whole[:4], b"", b"\xff" * 99):
         (folder / "model.safetensors").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"model\.safetensors: damaged .*; copy the run again"):
-            run.checkpoint("last")
+        with pytest.raises(DataError, match=r"model\.safetensors: damaged.*; copy the run again"):
+            reader.checkpoint("last")
     (folder / "model.safetensors").write_bytes(whole)
     for damaged in (b"", b'{"a":', b"\xff", b"[1]", b"[" * 10_000):
         (folder / "state.json").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"state\.json: no.* JSON.*; copy the run again"):
-            run.checkpoint("last")
+        with pytest.raises(DataError, match=r"state\.json: (no.* JSON.*|damaged.*); copy the run"):
+            reader.checkpoint("last")
     (folder / "state.json").unlink()
-    with pytest.raises(InputMissingError, match=r"state\.json: No such file"):
+    with pytest.raises(InputMissingError, match=r"state\.json: cannot be read \(No such file"):
+        reader.checkpoint("last")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b"", b"[]", b"{}", b'{"files": []}', b'{"files": {"../../x": {}}}', b'{"files": {}}'],
+)
+def test_damaged_manifests(run: RunDir, manifest: bytes) -> None:
+    run.save(1, WEIGHTS, {}, {"last"})
+    (run.path / "checkpoints" / "step-1" / "manifest.json").write_bytes(manifest)
+    with pytest.raises(DataError, match=r"(manifest|model)\..*: (not valid|no list|damaged)"):
         run.checkpoint("last")
 
 
@@ -256,12 +278,18 @@ def test_what_a_trained_run_holds(tiny: Tiny) -> None:
     run = RunDir.open(tiny.run)
     assert run.labels() == list(tiny.labels)
     assert run.config().model.hidden == 16
-    assert run.facts()["data"]["texts"] + run.facts()["data"]["dev_texts"] == tiny.texts
+    assert run.facts().data.texts + run.facts().data.dev_texts == tiny.texts
     assert set(names(tiny.run / "checkpoints")) == {
         (tiny.run / which).read_text().strip() for which in ("best", "last")
     }
     for folder in (tiny.run / "checkpoints").iterdir():
-        assert names(folder) == ["model.safetensors", "state.json"]
+        assert names(folder) == [
+            "manifest.json",
+            "model.safetensors",
+            "state.json",
+            "training.json",
+            "training.safetensors",
+        ]
 
 
 @pytest.fixture
@@ -269,11 +297,11 @@ def copy(tiny: Tiny, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny.run, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("version", [2, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [3, 99, "1", None, 1.5, 0, True])
 def test_a_newer_format_is_refused(copy: Path, version: object) -> None:
     facts = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(facts | {"format_version": version}))
-    with pytest.raises(DataError, match=r"run\.json: format version .*reads up to 1; upgrade"):
+    with pytest.raises(DataError, match=r"run\.json: format version .*reads up to 2; upgrade"):
         RunDir.open(copy)
 
 
@@ -281,7 +309,7 @@ def test_a_newer_format_is_refused(copy: Path, version: object) -> None:
 @pytest.mark.parametrize("damaged", [b"", b"{", b"\xff", b"3"])
 def test_damaged_json(copy: Path, name: str, damaged: bytes) -> None:
     (copy / name).write_bytes(damaged)
-    with pytest.raises(DataError, match=f"{name}: no.*; copy"):
+    with pytest.raises(DataError, match=rf"{name}: (no|format).*; (copy|upgrade)"):
         RunDir.open(copy).labels()
 
 
@@ -297,7 +325,7 @@ def test_folders_that_are_no_runs(copy: Path, tmp_path: Path) -> None:
 
 def test_parts_of_different_runs_do_not_fit(copy: Path) -> None:
     (copy / "labels.json").write_text('["a", "b", "c", "d"]')
-    with pytest.raises(DataError, match=r"weights do not fit config\.yaml; copy the run again"):
+    with pytest.raises(DataError, match=r"weights do not fit config\.yaml .*; copy the run again"):
         Predictor.load(copy)
 
 
@@ -309,12 +337,14 @@ def test_a_run_whose_tokenizer_is_none(copy: Path) -> None:
 
 def test_a_run_directory_writes_what_it_reads(tiny: Tiny, tmp_path: Path) -> None:
     source = RunDir.open(tiny.run)
-    with RunDir.create(tmp_path / "run") as run:
-        run.begin(Config(), source.tokenizer(), ["a", "b"], {"parameters": 3})
+    with RunDir.claim(tmp_path / "run") as run:
+        run.clear()
+        facts = source.facts().model_dump()
+        run.begin(Config(), source.tokenizer(), ["a", "b"], facts | {"parameters": 3})
         assert run.config() == Config()
         assert run.labels() == ["a", "b"]
         assert run.tokenizer().model_bytes == source.tokenizer().model_bytes
-        assert run.facts()["parameters"] == 3
+        assert run.facts().parameters == 3
         run.save(1, WEIGHTS, {}, {"last"})
 
 

@@ -91,7 +91,7 @@ def test_fillers_do_not_count(encoder: str, several: str) -> None:
         assert bool((wider.offsets.diff() >= 0).all())
         for step, given_batch in ((plain, batch), (padded, wider)):
             step(given_batch, 1.0)
-    torch.testing.assert_close(padded.total, plain.total)
+    torch.testing.assert_close(padded.figures, plain.figures)
     state = plain.model.state_dict()
     for name, weight in padded.model.state_dict().items():
         torch.testing.assert_close(weight, state[name], rtol=1e-3, atol=1e-5, msg=name)
@@ -139,7 +139,7 @@ def test_what_cannot_be_captured_is_launched_and_said() -> None:
     refused(second, 1.0)
     plain(first, 1.0)
     plain(second, 1.0)
-    assert float(refused.total) == float(plain.total)
+    assert refused.figures.tolist() == plain.figures.tolist()
 
 
 # --- nothing waits -----------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_the_characters_are_those_that_the_speller_counts() -> None:
 
 
 def test_a_number_on_a_cpu_is_read_at_once() -> None:
-    assert Readout().latest(torch.tensor(2.5)) == 2.5
+    assert Readout().latest(torch.tensor([2.5, 1.0])) == [2.5, 1.0]
 
 
 # --- on a GPU ----------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_graphs_do_what_steps_do(name: str) -> None:
         for number, batch in enumerate(batches(config, "cuda", seed)):
             for step in (plain, captured):
                 step(batch, 0.1 + 0.1 * number)
-    torch.testing.assert_close(captured.total, plain.total, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(captured.figures, plain.figures, rtol=1e-3, atol=1e-3)
     if isinstance(captured.graphs, Graphs):
         assert captured.graphs.graphs
 
@@ -256,10 +256,10 @@ def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
     try:
         for batch in uploaded(store(config).batches(4, 1000, (0,)), torch.device("cuda"), SPELLED):
             step(batch, 1.0)
-            readout.latest(step.total)
+            readout.latest(step.figures)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.isfinite(step.total)
+    assert torch.isfinite(step.figures).all()
 
 
 @on_gpu
@@ -268,7 +268,7 @@ def test_dropout_is_drawn_anew_in_each_replay() -> None:
     step, losses = make_step(config, "cuda"), []
     batch = batches(config, "cuda")[0]
     for _ in range(6):
-        step.total.zero_()
+        step.begin()
         step(batch, 0.0)
-        losses.append(float(step.total))
+        losses.append(float(step.figures[0]))
     assert len(set(losses[2:])) > 1

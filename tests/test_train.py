@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 from srucli.config import Config, resolve
 from srucli.corpus import data_hash, find_labels, hold_out, short_lines, vocab_size
 from srucli.data import Example
-from srucli.errors import DataError, OutputError, SrucliError, UsageError
+from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
 from srucli.model import ENCODERS
 from srucli.predict import Predictor
+from srucli.recipe import check, complete, epochs
 from srucli.run_dir import RunDir
-from srucli.signals import StopRequest
+from srucli.signals import SIGNALS, StopRequest
 from srucli.step import loss_function
-from srucli.train import check, complete, epochs, train
+from srucli.train import train
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
@@ -235,7 +236,7 @@ def test_without_dev_texts(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFix
     assert [record["dev"] for record in history(run)] == [{}, {}]
     assert (run / "best").read_text() == (run / "last").read_text()
     assert "dev" not in capsys.readouterr().err
-    assert RunDir.open(run).facts()["data"]["texts"] == tiny.texts
+    assert RunDir.open(run).facts().data.texts == tiny.texts
 
 
 def test_branches_count_alike_until_dev_texts_say_otherwise(tiny: Tiny, tmp_path: Path) -> None:
@@ -366,24 +367,24 @@ def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (73, ""), done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("srucli: runs/full/checkpoints/")
-    assert last.endswith("cannot be written (File too large)")
+    assert last.endswith("cannot be written (File too large); make room")
     assert "Traceback" not in done.stderr
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- stopping ----------------------------------------------------------------------------------
 
 
-def test_the_first_signal_asks_and_the_second_interrupts() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with StopRequest(print).listening() as stop:
+def test_a_signal_asks_once_there_is_something_to_keep() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with StopRequest().listening() as stop:
         assert not stop.wanted
-        os.kill(os.getpid(), signal.SIGTERM)
+        stop.keeping = True
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wanted
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(InterruptedRun), StopRequest().listening():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: RunCli) -> None:
@@ -405,6 +406,6 @@ def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: Run
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (75, "")
     assert "stopping after this step; once more to stop at once" in err
-    assert err.splitlines()[-1].startswith("srucli: run: stopped in epoch ")
-    assert "of 9999; the weights so far are saved and can be used" in err
+    assert err.splitlines()[-1].startswith("srucli: run: stopped at step ")
+    assert "of 9999, and saved; to go on: srucli train --resume run" in err
     assert Predictor.load(tmp_path / "run", "cpu", 1).probabilities(["x"]).shape == (1, 3)

@@ -88,7 +88,7 @@ def command(
         options.need_file(source)
     from srucli.cells import Plan
     from srucli.compare import compare, to_json
-    from srucli.train import metric_name
+    from srucli.recipe import metric_name
 
     plan = Plan(settings, arms, metric_name(settings), grid, seeds, target)
     folder = output or own_folder(train, arms)

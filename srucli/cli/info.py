@@ -95,18 +95,18 @@ def _run(path: Path) -> Rows:
     facts, config = run.facts(), run.config()
     labels = run.labels()
     yield "run", str(path)
-    yield "made by", f"srucli {facts.get('srucli')}, torch {facts.get('torch')}"
-    yield "texts", str(facts.get("data", {}).get("texts"))
+    yield "made by", f"srucli {facts.srucli}, torch {facts.torch}"
+    yield "texts", str(facts.data.texts)
     yield "labels", f"{len(labels)}: {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
     yield "encoder", config.model.encoder
-    yield "parameters", f"{facts.get('parameters'):,}"
+    yield "parameters", f"{facts.parameters:,}"
     yield "pieces", f"{run.tokenizer().vocab_size:,}"
     yield "optimizer", config.optim.name
     for which in ("best", "last"):
         if (path / which).is_file():
             used = " (used by eval and predict)" if which == config.train.keep else ""
-            state = run.checkpoint(which).state
-            yield which, f"step {state['step']}, epoch {state['epoch']}{used}"
+            state = run.state(which)
+            yield which, f"step {state.get('step')}, epoch {state.get('epoch')}{used}"
 
 
 def _tokenizer(path: Path) -> Rows:

@@ -3,7 +3,7 @@
 Importing this package does not import torch; `build` does.
 """
 
-from srucli.optim.external import use
+from srucli.optim.external import has_averages, use
 from srucli.optim.groups import GROUPS, parameter_groups
 from srucli.optim.schedules import SCHEDULES, apply, factor
 from srucli.optim.table import (
@@ -26,6 +26,7 @@ __all__ = [
     "check",
     "describe",
     "factor",
+    "has_averages",
     "matching",
     "parameter_groups",
     "resolve",

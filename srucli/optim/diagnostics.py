@@ -102,6 +102,15 @@ class Watch:
             torch.from_numpy(part[_sample(len(part), PIECES_OF_DECILE).numpy()]) for part in parts
         ]
 
+    def tree(self) -> dict[str, Any]:
+        """What going on needs, besides weights as they were before the first step."""
+        return {"step": self.step, "since": self.since, "clipped": float(self.clipped)}
+
+    def load(self, tree: Mapping[str, Any]) -> None:
+        """Take over what `tree` gave."""
+        self.step, self.since = int(tree["step"]), int(tree["since"])
+        self.clipped.fill_(float(tree["clipped"]))
+
     def next(self) -> bool:
         """One more step begins; whether it is to be looked at."""
         self.step += 1

@@ -125,6 +125,11 @@ def use(optimizer: Optimizer, *, training: bool) -> None:
     Those of a schedule-free optimizer (Defazio et al. 2024, arXiv 2405.15682) are averages in
     evaluation; all others know only one set of weights.
     """
-    switch = getattr(optimizer, "train" if training else "eval", None)
-    if switch is not None:
-        switch()
+    if has_averages(optimizer):
+        switch: Any = optimizer
+        switch.train() if training else switch.eval()
+
+
+def has_averages(optimizer: Optimizer) -> bool:
+    """Whether it evaluates other weights than it trains."""
+    return hasattr(optimizer, "train") and hasattr(optimizer, "eval")

@@ -1,0 +1,146 @@
+"""Whether a folder holds a training that can go on, from which checkpoint, and whether it may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srucli.checkpoints import TRAINING
+from srucli.config import Config, flat
+from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
+from srucli.locks import is_locked
+from srucli.run_dir import FORMAT_VERSION, Facts, RunDir, is_begun
+from srucli.tokenizer import Tokenizer
+
+# What does not decide which weights come out, or may become longer.
+FREE = {
+    *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
+    *("train.keep", "train.save_steps", "train.save_minutes", "train.checkpoints"),
+    *("train.detect_anomaly", "train.max_ratio"),
+}
+LONGER = {"train.epochs", "train.steps"}
+
+
+@dataclass(frozen=True)
+class Former:
+    """A training that a folder holds, and the checkpoint to go on from, if it got that far.
+
+    damaged: what is wrong with newer checkpoints, which are passed over.
+    """
+
+    facts: Facts
+    config: Config
+    tokenizer: Tokenizer
+    labels: list[str]
+    checkpoint: str | None
+    finished: bool
+    damaged: Sequence[str]
+
+
+def former(run: RunDir) -> Former:
+    """What the folder holds. Raises InputMissingError and DataError where it cannot go on."""
+    if not (run.path / "run.json").is_file():
+        raise InputMissingError(
+            f"{run.path}: holds no run to go on with; `srucli train -o` makes one"
+        )
+    facts = run.facts()
+    if facts.format_version < FORMAT_VERSION:
+        problem = f"format version {facts.format_version} kept nothing to go on from"
+        raise DataError(str(run.path), None, problem, "train anew; it still predicts")
+    name, damaged = _newest(run)
+    finished = name is not None and bool(run.state_of(name).get("finished"))
+    return Former(facts, run.config(), run.tokenizer(), run.labels(), name, finished, damaged)
+
+
+def _newest(run: RunDir) -> tuple[str | None, list[str]]:
+    """The newest checkpoint that is whole, and what is wrong with the newer ones."""
+    damaged: list[str] = []
+    if not run.checkpoints.folder.is_dir():
+        return None, damaged
+    for name, error in run.checkpoints.whole():
+        if error is None:
+            try:
+                run.checkpoints.read(name, TRAINING)
+            except SrucliError as missing:
+                error = missing
+        if error is None:
+            return name, damaged
+        damaged.append(str(error))
+    if damaged and (run.path / "last").is_file():
+        problem = f"no checkpoint to go on from: {damaged[0]}"
+        raise DataError(str(run.path), None, problem, "or train anew with --force")
+    return None, damaged
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a folder holds a training that stopped before its end and can go on."""
+    if not (path / "run.json").is_file() or is_begun(path):
+        return False
+    try:
+        return not former(RunDir(path)).finished
+    except SrucliError:
+        return False
+
+
+def is_of(path: Path, command: Sequence[str]) -> bool:
+    """Whether nobody trains there just now, and the same command did, without coming to its end."""
+    if not path.is_dir() or is_locked(path):
+        return False
+    if is_begun(path) and not (path / "run.json").is_file():
+        return True
+    try:
+        same = RunDir(path).facts().command[1:] == list(command[1:])
+    except SrucliError:
+        return False
+    return same and (is_begun(path) or is_unfinished(path))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """The settings that matter and are others now, as `optim.lr: 0.002 -> 0.01`.
+
+    How the texts are read is none of them: what they are is told by their hash.
+    """
+    before, after = (flat(config.model_dump(mode="json")) for config in (old, new))
+    changed = [key for key in before | after if before.get(key) != after.get(key)]
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in changed
+        if key not in FREE
+        and not key.startswith(("files", "data."))
+        and not (key in LONGER and _is_longer(before.get(key), after.get(key)))
+    ]
+
+
+def _is_longer(before: Any, after: Any) -> bool:
+    return isinstance(before, int) and isinstance(after, int) and after > before
+
+
+def check_same(
+    run: Path,
+    found: Former,
+    config: Config,
+    labels: list[str],
+    hashes: Mapping[str, str],
+    force: bool,
+) -> bool:
+    """Refuse to go on with other settings or texts, unless under `force`.
+
+    Returns whether the texts are the same. Raises UsageError.
+    """
+    if labels != found.labels:
+        raise UsageError(f"{run}: was trained with other labels; choose another -o")
+    texts = [
+        f"{part} texts: SHA-256 {found.facts.data.sha256.get(part, '')[:8]} -> {hashes[part][:8]}"
+        for part in hashes
+        if found.facts.data.sha256.get(part) != hashes[part]
+    ]
+    changed = [*texts, *differences(found.config, config)]
+    if changed and not force:
+        raise UsageError(
+            f"{run}: holds a training with other settings or texts ({'; '.join(changed)}); "
+            f"--resume {run} --force goes on with these, -o takes another folder, --force alone "
+            "begins anew"
+        )
+    return not texts

@@ -1,0 +1,502 @@
+"""The training loop: epochs, evaluation, checkpoints, and what ends them.
+
+Where texts, tokenizer and folder come from is decided in `train.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from torch import Tensor
+from tqdm import tqdm
+
+from srucli import optim
+from srucli.anomaly import culprit
+from srucli.batching import TokenStore, order, uploaded
+from srucli.blend import fit_weights
+from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
+from srucli.config import Config
+from srucli.corpus import Corpus
+from srucli.errors import DataError, InterruptedRun, SrucliError
+from srucli.files import COPY_AGAIN
+from srucli.metrics import Outcome, choose_thresholds, metric_named
+from srucli.model import Classifier
+from srucli.model_card import model_card
+from srucli.optim.diagnostics import Watch
+from srucli.optim.effective import rule_of
+from srucli.predict import blended, branch_logits
+from srucli.recipe import metric_name
+from srucli.run_dir import RunDir, check_fit, tensors_of
+from srucli.signals import StopRequest
+from srucli.sru import use_kernel
+from srucli.step import Readout, Step, loss_function
+from srucli.tokenizer import Tokenizer
+from srucli.training_state import (
+    OptimizerState,
+    UnwritableError,
+    from_files,
+    random_states,
+    set_random_states,
+    to_files,
+)
+
+Observer = Callable[[int, Mapping[str, float]], None]
+# Steps in a row without a finite gradient that end a training; a search for the scale of fp16 takes
+# up to 16.
+MOST_SKIPPED = 20
+LOGS = ("metrics.jsonl", "diagnostics.jsonl")
+# What reading a stranger's state may raise.
+_UNFIT = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
+
+
+def say(line: str) -> None:
+    """A line for people, above a progress bar where there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def tensorboard(folder: Path, step: int) -> Any:
+    """A writer of TensorBoard's event files into the run's folder, after `step`."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+
+
+class Progress(BaseModel):
+    """What the loop has done so far, in all processes that it ran in.
+
+    `epoch` are those that are finished; of the next one `batches` and `taken` texts are done.
+    `stale` are the evaluations since the `best` figure. `seconds` are those of earlier processes.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    step: NonNegativeInt = 0
+    texts: NonNegativeInt = 0
+    pieces: NonNegativeInt = 0
+    epoch: NonNegativeInt = 0
+    batches: NonNegativeInt = 0
+    taken: NonNegativeInt = 0
+    best: float = -math.inf
+    stale: NonNegativeInt = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """One training: model, optimizer, data and what is done at each step and epoch."""
+
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        run: RunDir,
+        tokenizer: Tokenizer,
+        train: Corpus,
+        dev: Corpus | None,
+        labels: list[str],
+        stop: StopRequest,
+        observe: Observer | None = None,
+    ) -> None:
+        self.observe, self.stop = observe, stop
+        classes = len(labels)
+        self.config, self.device, self.run, self.tokenizer = config, device, run, tokenizer
+        self.train_set, self.dev_set, self.labels = train, dev, labels
+        torch.manual_seed(config.train.seed)
+        self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
+        use_kernel(self.model, config.train.kernel)
+        self.step = Step(config, self.model, loss_function(config, train.targets, classes))
+        self.optimizer_state = OptimizerState(self.model, self.step.optimizer)
+        self.readout = Readout()
+        assert config.train.epochs is not None  # `complete` saw to it
+        self.epochs = config.train.epochs
+        self.metric = metric_name(config)
+        self.board: Any = None
+        self.done = Progress()
+        self.thresholds = [0.5] * classes if config.data.multi_label else None
+        self.started = self.saved = time.monotonic()
+        self.resumable = True
+        self.dev_store = None
+        if dev is not None:
+            longest = config.train.max_tokens
+            self.dev_store = TokenStore.encode(tokenizer, dev.texts, longest=longest)
+        if config.train.diagnose:
+            self.step.watch = self._watch()
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def seconds(self) -> float:
+        """Spent on training, in all processes."""
+        return self.done.seconds + time.monotonic() - self.started
+
+    def _watch(self) -> Watch:
+        """What looks at the optimizer; it begins while the weights are as they are made."""
+        settings = self.config.optim
+        counts = np.bincount(self._store(0).ids, minlength=self.tokenizer.vocab_size)
+        rule = rule_of(settings.name, settings.options)
+        return Watch(self.model, self.step.optimizer, rule, self.config.train.diagnose, counts)
+
+    # ------------------------------------------------------------ an epoch
+
+    def _store(self, epoch: int) -> TokenStore:
+        """The training texts in pieces, cut afresh for each epoch."""
+        settings = self.config.train
+        return TokenStore.encode(
+            self.tokenizer,
+            self.train_set.texts,
+            self.train_set.targets,
+            longest=settings.max_tokens,
+            subword_dropout=settings.subword_dropout,
+            seed=settings.seed * 1_000_003 + epoch,
+        )
+
+    def _stores(self) -> Iterator[TokenStore]:
+        """The texts for each epoch that is left; where a GPU trains, cut while it still does."""
+        left = range(self.done.epoch, self.epochs)
+        if self.device.type == "cpu":
+            yield from map(self._store, left)
+            return
+        with ThreadPoolExecutor(1) as cutter:
+            ahead = cutter.submit(self._store, left[0])
+            for number in left[1:]:
+                store = ahead.result()
+                ahead = cutter.submit(self._store, number)
+                yield store
+            yield ahead.result()
+
+    def _rate(self) -> float:
+        """As a share of the peak; by the share of texts that were seen, as batches vary in size."""
+        settings = self.config.optim
+        done, planned = self.done.texts, len(self.train_set.texts) * self.epochs
+        if self.config.train.steps is not None:
+            done, planned = self.done.step, self.config.train.steps
+        return optim.factor(settings.schedule, done, planned, settings.warmup)
+
+    def epoch(self, store: TokenStore, bar: tqdm[Any]) -> bool:
+        """What is left of a pass over the texts; whether it came to the end, or to the last step.
+
+        Raises SrucliError where training diverges.
+        """
+        settings, done = self.config.train, self.done
+        if not done.batches:
+            self.step.begin()
+        self.model.train()
+        optim.use(self.step.optimizer, training=True)
+        whole, seed = len(store.lengths), (settings.seed, done.epoch)
+        batches = store.batches(settings.batch_size, settings.batch_tokens, seed, done.batches)
+        spelled = np.diff(self.tokenizer.spelling[1])
+        update = True
+        for batch in uploaded(batches, self.device, spelled):
+            if update and self.stop.wanted:
+                return False
+            if update and done.batches and self._is_due():
+                self.save({"last"})
+            done.taken += batch.texts
+            done.texts += batch.texts
+            done.pieces += batch.tokens.numel()
+            done.batches += 1
+            update = done.batches % settings.accumulate == 0 or done.taken == whole
+            self.step(batch, self._rate(), update)
+            done.step += update
+            self._look(store, bar, batch.texts)
+            if done.step == settings.steps:
+                break
+        return True
+
+    def _look(self, store: TokenStore, bar: tqdm[Any], texts: int) -> None:
+        """After a step: diagnostics, progress, and whether the numbers are still numbers."""
+        if self.step.watch and (record := self.step.watch.taken()):
+            self.run.add("diagnostics.jsonl", record)
+        bar.update(texts)
+        if self.config.train.detect_anomaly and self.step.figures[3]:
+            raise self._anomaly(store)
+        if self.done.batches % 20 == 0:
+            self._report(bar, self.readout.latest(self.step.figures))
+
+    def _report(self, bar: tqdm[Any], figures: list[float] | None) -> None:
+        """Show the loss so far, where it is known; stop where too many steps were skipped."""
+        if figures is None:
+            return
+        total, texts, _, in_a_row = figures
+        if in_a_row >= MOST_SKIPPED:
+            raise self._diverged(f"{in_a_row:.0f} steps in a row had no finite gradient")
+        speed = self.done.pieces / max(self.seconds, 1e-9)
+        loss = total / max(texts, 1)
+        bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
+
+    def _anomaly(self, store: TokenStore) -> SrucliError:
+        """What is said of a step without a finite gradient: the text, where it is one text."""
+        settings, done = self.config.train, self.done
+        first = (done.batches - 1) // settings.accumulate * settings.accumulate
+        seed = (settings.seed, done.epoch)
+        batches = order(store.lengths, settings.batch_size, settings.batch_tokens, seed)
+        texts = np.concatenate(batches[first : done.batches])
+        found = culprit(self.step, store, texts)
+        if found is None:
+            return self._diverged("a gradient is not finite, though no single text makes it so,")
+        text, problem = found
+        line = self.train_set.lines[text]
+        remedy = "look at the text, and lower optim.lr if nothing is wrong with it"
+        where = f"{problem} at step {done.step}"
+        return DataError(self.train_set.source, line, where, remedy)
+
+    def _diverged(self, sign: str) -> SrucliError:
+        rate = self.step.optimizer.param_groups[0]["initial_lr"]
+        clip = self.config.optim.clip
+        kept = ""
+        if (self.run.path / "last").is_file():
+            name = self.run.checkpoints.pointed("last")
+            kept = f"; {self.run.path} keeps {name}, from where --resume --force goes on"
+        return SrucliError(
+            f"{sign} at step {self.done.step}: training diverged; lower optim.lr (now {rate:g}) "
+            f"or {f'optim.clip (now {clip:g})' if clip else 'set optim.clip=1'}{kept}"
+        )
+
+    # ------------------------------------------------------------ its end
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures on the dev texts; thresholds and weights of branches are fitted to them first."""
+        multi_label = self.config.data.multi_label
+        if self.dev_set is None or self.dev_store is None:
+            return {}
+        logits = branch_logits(self.model, self.dev_store, self.device)
+        thresholds, targets = None, self.dev_set.targets
+        targets = targets.astype(bool) if multi_label else targets
+        blend = fit_weights(logits.double().cpu().numpy(), targets, multi_label)
+        self.model.blend.copy_(torch.tensor(blend))
+        probabilities = blended(logits, self.model.blend, multi_label)
+        if multi_label:
+            thresholds = choose_thresholds(probabilities, targets)
+            self.thresholds = [float(value) for value in thresholds]
+        outcome = Outcome(probabilities, targets, thresholds)
+        names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
+        return {name: metric_named(name, multi_label)(outcome) for name in names}
+
+    def _record(self, loss: float, figures: dict[str, float]) -> None:
+        """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
+        rate = float(self.step.optimizer.param_groups[0]["lr"])
+        defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        self.run.add(
+            "metrics.jsonl",
+            {
+                "step": self.done.step,
+                "epoch": self.done.epoch,
+                "train_loss": loss,
+                "lr": rate,
+                "seconds": round(self.seconds, 3),
+                "dev": defined,
+            },
+        )
+        if self.board is not None:
+            shown = {"train/loss": loss, "train/lr": rate}
+            shown |= {f"dev/{name}": value for name, value in figures.items()}
+            for name, value in shown.items():
+                self.board.add_scalar(name, value, self.done.step)
+            self.board.flush()
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Evaluate, record, save. Raises SrucliError where training has diverged."""
+        total, texts, skipped, _ = self.step.figures.tolist()
+        steps = -(-self.done.batches // self.config.train.accumulate)
+        if 2 * skipped > steps:
+            raise self._diverged(f"{skipped:.0f} of {steps} steps had no finite gradient")
+        if skipped:
+            say(f"{skipped:.0f} of {steps} steps were skipped: they had no finite gradient")
+        optim.use(self.step.optimizer, training=False)
+        self._check_weights()
+        loss = total / max(texts, 1)
+        self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
+        figures = self.evaluate()
+        self._record(loss, figures)
+        best = self._improved(figures)
+        self.save({"last", "best"} if best else {"last"})
+        card = model_card(self.run.path.name, self.config, self.labels, self.run.facts(), figures)
+        self.run.write("README.md", card.encode())
+        shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
+        say(
+            f"epoch {self.done.epoch}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
+            f"{'  *' if figures and best else ''}  {self.seconds:.0f} s"
+        )
+        return figures
+
+    def _improved(self, figures: dict[str, float]) -> bool:
+        """Whether the weights are the best so far; always while there is no figure to go by."""
+        if not figures:
+            return True
+        value = figures[self.metric]
+        value = value if metric_named(self.metric).larger_is_better else -value
+        if self.done.best == -math.inf or value > self.done.best:
+            value = -math.inf if math.isnan(value) else value
+            self.done.best, self.done.stale = value, 0
+            return True
+        self.done.stale += 1
+        return False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train: epochs, steps or patience are used up."""
+        settings, done = self.config.train, self.done
+        tired = bool(settings.patience) and done.stale >= settings.patience
+        return done.epoch >= self.epochs or done.step == settings.steps or tired
+
+    def train(self) -> None:
+        """What is left. Raises InterruptedRun, with all saved, where a stop was asked for."""
+        texts = len(self.train_set.texts) * self.epochs
+        if self.config.train.tensorboard:
+            self.board = tensorboard(self.run.path, self.done.step)
+        if self.is_over:
+            say(f"{self.run.path}: is finished; a longer --epochs goes on")
+            return
+        bar = tqdm(
+            total=texts,
+            initial=self.done.texts,
+            unit="text",
+            unit_scale=True,
+            disable=None,
+            leave=False,
+        )
+        with bar:
+            for store in self._stores():
+                if not self.epoch(store, bar):
+                    self.save({"last"})
+                    raise self._interrupted()
+                figures = self.finish_epoch()
+                if self.observe:
+                    self.observe(self.done.epoch, figures)
+                if self.is_over:
+                    break
+                if self.stop.wanted:
+                    raise self._interrupted()
+        if self.done.epoch < self.epochs and self.done.step != self.config.train.steps:
+            say(f"no better {self.metric} for {self.done.stale} epochs: stopping early")
+
+    def _interrupted(self) -> InterruptedRun:
+        return InterruptedRun(
+            f"{self.run.path}: stopped at step {self.done.step:,}, in epoch "
+            f"{self.done.epoch + 1} of {self.epochs}, and saved; to go on: "
+            f"srucli train --resume {self.run.path}"
+        )
+
+    # ------------------------------------------------------------ checkpoints
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint within the epoch."""
+        steps, minutes = self.config.train.save_steps, self.config.train.save_minutes
+        waited = time.monotonic() - self.saved
+        return bool(steps and self.done.step % steps == 0) or bool(
+            minutes and waited > 60 * minutes
+        )
+
+    def _check_weights(self) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise self._diverged("a weight is not a number")
+
+    def save(self, which: set[Which]) -> None:
+        """A checkpoint. Raises OutputError, and SrucliError where the weights are no numbers."""
+        self._check_weights()
+        state: dict[str, Any] = {"epoch": self.done.epoch, "finished": self.is_over}
+        if self.thresholds is not None:
+            state["thresholds"] = self.thresholds
+        keep = self.config.train.checkpoints or (1 if self.is_over else 2)
+        tree = self._tree()
+        weights = self._averages(tree)
+        try:
+            training = to_files(tree)
+        except UnwritableError as error:
+            if self.resumable:
+                say(f"this run cannot be resumed: of {self.config.optim.name}, {error}")
+            self.resumable, training = False, {}
+        self.run.save(self.done.step, weights, state, which, training, keep)
+        self.saved = time.monotonic()
+
+    def _tree(self) -> dict[str, Any]:
+        """All that going on needs besides the weights that predict."""
+        watch = self.step.watch
+        return {
+            "progress": self.done.model_copy(update={"seconds": self.seconds}).model_dump(),
+            "figures": self.step.figures,
+            "optimizer": self.optimizer_state.tree(),
+            "scaler": self.step.scaler.state_dict(),
+            "random": random_states(self.device),
+            "watch": watch.tree() if watch else None,
+            "thresholds": self.thresholds,
+            "logs": {name: self.run.size(name) for name in LOGS},
+            "weights": {},
+        }
+
+    def _averages(self, tree: dict[str, Any]) -> dict[str, Tensor]:
+        """The weights that predict. Within an epoch some optimizers train others: those to `tree`.
+
+        What they do to get from the ones to the others cannot be undone to the bit.
+        """
+        optimizer = self.step.optimizer
+        if not (self.done.batches and optim.has_averages(optimizer)):
+            return self.model.state_dict()
+        kept = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+        optim.use(optimizer, training=False)
+        weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+        optim.use(optimizer, training=True)
+        self._set_weights(kept)
+        tree["weights"] = kept
+        return weights
+
+    @torch.no_grad()
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in self.model.named_parameters():
+            weight.copy_(weights[name])
+
+    def resume(self, name: str, *, same_data: bool = True) -> None:
+        """Go on from a checkpoint that is whole. Raises DataError where it does not fit.
+
+        Where the data is not the same any more, the epoch begins anew.
+        """
+        saved = self.run.checkpoint(name, self.model.state_dict())
+        self.model.load_state_dict(saved.weights)
+        source = str(self.run.path / "checkpoints" / name / TRAINING)
+        text = self.run.checkpoints.read(name, TRAINING)
+        tensors = tensors_of(self.run.checkpoints.read(name, TRAINING_TENSORS), source)
+        try:
+            self._load(from_files(text, tensors), source)
+        except _UNFIT as error:
+            raise DataError(
+                source, None, f"does not fit this training ({error})", COPY_AGAIN
+            ) from error
+        if not same_data:
+            self.done.batches = self.done.taken = 0
+        self.run.checkpoints.point(name, {"last"})
+
+    def _load(self, tree: Any, source: str) -> None:
+        self.done = Progress.model_validate(tree["progress"])
+        self.optimizer_state.load(tree["optimizer"])
+        self.step.scaler.load_state_dict(tree["scaler"])
+        self.step.figures.copy_(tree["figures"])
+        if tree["weights"]:
+            parameters = dict(self.model.named_parameters())
+            check_fit(tree["weights"], parameters, source)
+            self._set_weights(tree["weights"])
+        if self.step.watch:
+            self.step.watch.load(tree["watch"])
+        if self.thresholds is not None:
+            self.thresholds = [float(value) for value in tree["thresholds"]]
+        for name in LOGS:
+            self.run.cut(name, int(tree["logs"][name]))
+        set_random_states(tree["random"], self.device)
+
+    def begin(self) -> None:
+        """What a new training leaves before its first step: how to read its diagnostics."""
+        if self.step.watch:
+            settings = self.config.optim.model_dump(mode="json")
+            self.run.add(
+                "diagnostics.jsonl", {"optimizer": settings, "counts": self.step.watch.counts}
+            )

@@ -1,0 +1,403 @@
+"""Going on: to the same weights to the bit, from wherever it stopped, and when it is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import QUICK, RunMain, Tiny, sentences, write_tsv
+
+from srucli import locks
+from srucli.config import Config, resolve
+from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.optim import OPTIMIZERS
+from srucli.resume import differences
+from srucli.run_dir import RunDir
+from srucli.step import Step
+from srucli.train import resume, train
+
+SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
+SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
+
+
+def quick(*overrides: str) -> Config:
+    return resolve(overrides=[*SETTINGS, "train.epochs=2", "train.save_steps=7", *overrides])
+
+
+class Killed(BaseException):
+    """Ends a training without any of its handlers having a say."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """From the n-th batch on, training dies; None: it lives."""
+    real = Step.__call__
+
+    def arrange(batches: int | None) -> None:
+        left = [batches]
+
+        def step(self: Step, *arguments: Any) -> None:
+            if left[0] == 0:
+                raise Killed
+            if left[0] is not None:
+                left[0] -= 1
+            real(self, *arguments)
+
+        monkeypatch.setattr(Step, "__call__", step)
+
+    return arrange
+
+
+def run_training(tiny: Tiny, output: Path, *overrides: str, **how: Any) -> Path:
+    tokenizer = tiny.run / "tokenizer.model"
+    return train(
+        quick(*overrides), str(tiny.train), str(tiny.test), output, tokenizer=tokenizer, **how
+    )
+
+
+def killed(tiny: Tiny, output: Path, *overrides: str) -> None:
+    """A training that `kill_after` ends. Its claim on the folder ends as that of a dead process."""
+    with pytest.raises(Killed):
+        run_training(tiny, output, *overrides)
+
+
+def same_runs(one: Path, other: Path) -> None:
+    """The same weights, figures and records, whatever time they took."""
+    for which in ("last", "best"):
+        a, b = (RunDir.open(run).checkpoint(which) for run in (one, other))
+        assert a.state == b.state
+        assert a.weights.keys() == b.weights.keys()
+        for name, weight in a.weights.items():
+            assert torch.equal(weight, b.weights[name]), (which, name)
+    for name in ("metrics.jsonl", "diagnostics.jsonl"):
+        assert records(one / name) == records(other / name)
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{key: record[key] for key in record if key != "seconds"} for record in found]
+
+
+# --- to the same weights -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_to_the_bit(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, name: str
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole", f"optim.name={name}")
+    for batches in (12, 18):
+        kill_after(batches)
+        killed(tiny, tmp_path / "run", f"optim.name={name}")
+    kill_after(None)
+    assert RunDir.open(tmp_path / "run").state("last") == {
+        "step": 21,
+        "epoch": 0,
+        "finished": False,
+    }
+    same_runs(whole, run_training(tiny, tmp_path / "run", f"optim.name={name}"))
+
+
+@pytest.mark.parametrize("name", ["schedulefree:AdamWScheduleFree", "schedulefree:SGDScheduleFree"])
+def test_so_do_optimizers_that_evaluate_averages(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, name: str
+) -> None:
+    pytest.importorskip("schedulefree")
+    settings = (f"optim.name={name}", "train.save_steps=10")
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole", *settings)
+    kill_after(25)
+    killed(tiny, tmp_path / "run", *settings)
+    kill_after(15)
+    killed(tiny, tmp_path / "run", *settings)
+    kill_after(None)
+    same_runs(whole, run_training(tiny, tmp_path / "run", *settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.diagnose=5",),
+        ("train.accumulate=2", "train.save_steps=3"),
+        ("train.steps=43",),
+        ("train.metric=log_loss", "train.patience=1", "optim.lr=1e-9", "train.epochs=9"),
+        ("model.encoder=lstm", "model.layers=2", "train.tensorboard=false"),
+        ("train.save_steps=0", "train.save_minutes=1e-9"),
+        ("train.save_steps=0", "train.save_minutes=0"),
+        ("optim.clip=0", "train.subword_dropout=0", "model.word_dropout=0.1"),
+        ("train.checkpoints=3", "train.keep=best"),
+    ],
+)
+def test_so_does_every_kind_of_training(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, settings: tuple[str, ...]
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole", *settings)
+    for batches in (9, 35, 16):
+        kill_after(batches)
+        try:
+            run_training(tiny, tmp_path / "run", *settings)
+        except Killed:
+            continue
+        break
+    kill_after(None)
+    if not RunDir.open(tmp_path / "run").state("last")["finished"]:
+        run_training(tiny, tmp_path / "run", *settings)
+    same_runs(whole, tmp_path / "run")
+
+
+def test_several_labels_keep_their_thresholds(tmp_path: Path, kill_after: Any) -> None:
+    pairs = zip(sentences(), sentences(1), strict=True)
+    rows = [(",".join(sorted({a, b} - {"none"})), f"{x} and {y}") for (a, x), (b, y) in pairs]
+    data = str(write_tsv(tmp_path / "x.tsv", rows[:300]))
+    config = quick("data.multi_label=true", "train.epochs=3")
+    whole = train(config, data, None, tmp_path / "whole")
+    kill_after(30)
+    with pytest.raises(Killed):
+        train(config, data, None, tmp_path / "run")
+    kill_after(None)
+    same_runs(whole, train(config, data, None, tmp_path / "run"))
+
+
+def test_before_the_first_checkpoint_it_starts_again(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole")
+    (tmp_path / "run" / "checkpoints" / ".step-7.tmp").mkdir(parents=True)
+    (tmp_path / "run" / "lock").write_text("process 1 on a machine that is gone\n")
+    (tmp_path / "run" / ".run.json.1.tmp").write_text("{")
+    same_runs(whole, run_training(tiny, tmp_path / "run"))
+    for name in ("best", "last", "README.md", "metrics.jsonl"):
+        (tmp_path / "run" / name).unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    same_runs(whole, resume(tmp_path / "run", {}))
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole")
+    kill_after(17)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    newest = tmp_path / "run" / "checkpoints" / "step-14" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    capsys.readouterr()
+    same_runs(whole, resume(tmp_path / "run", {}))
+    said = capsys.readouterr().err
+    assert f"passed over: {newest}: damaged: not what manifest.json says" in said
+    assert "going on from step 7, after 0 whole epochs" in said
+    shutil.copytree(tmp_path / "whole", tmp_path / "none")
+    for folder in (tmp_path / "none" / "checkpoints").iterdir():
+        (folder / "training.json").unlink()
+    with pytest.raises(DataError, match=r"no checkpoint to go on from: .*train anew with --force"):
+        resume(tmp_path / "none", {"train.epochs": 3})
+
+
+# --- what is allowed and what is not -----------------------------------------------------------
+
+
+def test_a_finished_run_goes_on_with_more_epochs_only(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    assert resume(run, {}) == run
+    assert "run: is finished; a longer --epochs goes on" in capsys.readouterr().err
+    resume(run, {"train.epochs": 4})
+    assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert RunDir.open(run).facts().epochs == 4
+    with pytest.raises(UsageError, match=r"train\.epochs: 4 -> 3"):
+        resume(run, {"train.epochs": 3})
+    with pytest.raises(OutputError, match="exists already"):
+        run_training(tiny, run)
+
+
+def test_other_settings_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    wanted = r"optim\.lr: 0\.002 -> 0\.01\); --resume .*run --force goes on with these"
+    with pytest.raises(UsageError, match=wanted):
+        run_training(tiny, tmp_path / "run", "optim.lr=0.01")
+    with pytest.raises(UsageError, match=r"optim\.lr: 0\.002 -> 0\.01"):
+        resume(tmp_path / "run", {"optim.lr": 0.01})
+    resume(tmp_path / "run", {"optim.lr": 0.01}, force=True)
+    assert RunDir.open(tmp_path / "run").config().optim.lr == 0.01
+    with pytest.raises(DataError, match=r"weights do not fit config\.yaml"):
+        resume(tmp_path / "run", {"model.hidden": 9}, force=True)
+    assert RunDir.open(tmp_path / "run").config().model.hidden == 8
+
+
+def test_other_texts_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    fewer = str(write_tsv(tmp_path / "fewer.tsv", sentences()[:300]))
+    with pytest.raises(UsageError, match=r"train texts: SHA-256 \w{8} -> \w{8}"):
+        resume(tmp_path / "run", {}, fewer)
+    run = resume(tmp_path / "run", {}, fewer, force=True)
+    assert RunDir.open(run).facts().data.texts == 300
+    other = str(write_tsv(tmp_path / "other.tsv", [("a", "x"), ("b", "y")] * 9))
+    with pytest.raises(UsageError, match="was trained with other labels"):
+        resume(run, {"train.epochs": 9}, other, force=True)
+    own = write_tsv(tmp_path / "own.tsv", sentences())
+    made = train(quick("train.epochs=1"), str(own), None, tmp_path / "own")
+    with pytest.raises(OutputError, match="exists already"):
+        train(quick(), str(own), None, made, tokenizer=tiny.run / "tokenizer.model")
+
+
+def test_what_does_not_decide_the_weights_may_change() -> None:
+    free = quick("train.threads=3", "train.save_minutes=1", "train.checkpoints=9", "data.text=2")
+    assert differences(quick(), free) == []
+    assert differences(quick(), quick("train.epochs=3")) == []
+    assert differences(quick(), quick("train.seed=1")) == ["train.seed: 0 -> 1"]
+
+
+def test_a_run_of_the_first_format_cannot_go_on() -> None:
+    with pytest.raises(DataError, match="format version 1 kept nothing to go on from; train anew"):
+        resume(Path(__file__).parent / "runs" / "v1", {})
+
+
+def test_state_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run", "optim.name=momentum")
+    kill_after(None)
+    run = RunDir(tmp_path / "run")
+    files = {
+        file: run.checkpoints.read("step-14", file)
+        for file in ("model.safetensors", "state.json", "training.json", "training.safetensors")
+    }
+    plain = json.loads(files["training.json"])
+    for damaged in (b"[]", b"{", b'{"dict": []}', b"1" * 9999, json.dumps(plain["dict"]).encode()):
+        run.checkpoints.save(14, {**files, "training.json": damaged}, {"last"}, 1)
+        with pytest.raises(DataError, match="does not fit this training"):
+            run_training(tiny, tmp_path / "run", "optim.name=momentum")
+    small = files["training.json"].replace(b'"batches", 14', b'"batches", -1')
+    assert small != files["training.json"]
+    run.checkpoints.save(14, {**files, "training.json": small}, {"last"}, 1)
+    with pytest.raises(DataError, match="does not fit this training"):
+        run_training(tiny, tmp_path / "run", "optim.name=momentum")
+
+
+# --- signals and locks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_amidst_an_epoch(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    whole = run_training(tiny, tmp_path / "whole", "train.save_steps=0")
+    real, calls = Step.__call__, []
+
+    def step(self: Step, *arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 40:
+            os.kill(os.getpid(), number)
+        real(self, *arguments)
+
+    monkeypatch.setattr(Step, "__call__", step)
+    said = r"run: stopped at step 40, in epoch 2 of 2, and saved; to go on: srucli train --resume"
+    with pytest.raises(InterruptedRun, match=said):
+        run_training(tiny, tmp_path / "run", "train.save_steps=0")
+    assert RunDir.open(tmp_path / "run").state("last")["step"] == 40
+    same_runs(whole, run_training(tiny, tmp_path / "run", "train.save_steps=0"))
+
+
+def test_a_signal_before_the_first_step_leaves_nothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from srucli import train as training
+
+    def reading(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not end it")
+
+    monkeypatch.setattr(training, "read_examples", reading)
+    with pytest.raises(InterruptedRun, match="stopped before the first step; the same command"):
+        run_training(tiny, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_trainings_into_one_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    with locks.locked(tmp_path / "run"):
+        assert locks.is_locked(tmp_path / "run")
+        said = r"another training writes there \(process \d+ on"
+        with pytest.raises(OutputError, match=said):
+            run_training(tiny, tmp_path / "run")
+        with pytest.raises(OutputError, match=said):
+            resume(tmp_path / "run", {})
+    assert not locks.is_locked(tmp_path / "run")
+    assert (tmp_path / "run" / "last").exists()
+    run_training(tiny, tmp_path / "run")
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def test_ranks_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="srucli trains in one process"):
+        run_training(tiny, tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    run_training(tiny, tmp_path / "run", "train.epochs=1")
+
+
+# --- as a command ------------------------------------------------------------------------------
+
+
+def test_resume_on_the_command_line(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ("--epochs", 2, "--tokenizer", tiny.run / "tokenizer.model", *QUICK)
+    assert run_main("train", tiny.train, "-o", run, *flags).code == 0
+    ended = run_main("train", "--resume", run)
+    assert (ended.code, ended.out) == (0, f"{run}\n")
+    assert "is finished" in ended.err
+    ended = run_main("train", "train.epochs=3", "--resume", run, "train.patience=5")
+    assert (ended.code, ended.out) == (0, f"{run}\n"), ended.err
+    assert "epoch 3/3" in ended.err
+    assert run_main("train", "--resume", run, "--lr", 1).code == 2
+    assert run_main("train", "--resume", run, "-o", run).code == 2
+    assert run_main("train", "--resume", run, "model.layer=1").code == 2
+    assert run_main("train", "--resume", tmp_path / "none").code == 66
+    assert run_main("train", "--resume", tmp_path).code == 66
+    assert run_main("train").code == 2
+
+
+def test_the_same_command_without_a_folder_finds_its_run(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_after: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("train", tiny.train, "--epochs", 2, *QUICK, "train.save_steps=5")
+    kill_after(12)
+    with pytest.raises(Killed):
+        run_main(*command)
+    kill_after(None)
+    with locks.locked(Path("runs/train")):
+        assert run_main(*command).out == "runs/train-2\n"
+    assert run_main(*command, "train.seed=1").out == "runs/train-3\n"
+    ended = run_main(*command)
+    assert ended.out == "runs/train\n"
+    assert "going on from step 10" in ended.err
+    assert run_main(*command).out == "runs/train-4\n"
+
+
+def test_what_was_piped_must_be_piped_again(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"sources": {"train": "-", "dev": None}}))
+    with pytest.raises(SrucliError, match=r"was trained on standard input; give the texts again"):
+        resume(run, {})
