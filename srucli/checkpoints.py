@@ -31,6 +31,7 @@ from srucli.files import (
     to_json,
     unwritable,
     write_atomic,
+    write_synced,
 )
 
 Which = Literal["best", "last"]
@@ -67,7 +68,9 @@ class Checkpoints:
             shutil.rmtree(beside, ignore_errors=True)
             os.mkdir(beside)
             whole = {**files, MANIFEST: to_json({"files": manifest})}
-            write_atomic({beside / file: data for file, data in whole.items()})
+            for file, data in whole.items():
+                write_synced(beside / file, data)
+            sync_folder(beside)
             shutil.rmtree(self.folder / name, ignore_errors=True)
             os.replace(beside, self.folder / name)
             sync_folder(self.folder)

@@ -406,7 +406,8 @@ def _job(source: Source, config: DataConfig, *, labelled: bool) -> _Job:
 
 
 def _records(source: Source, job: _Job) -> Iterator[_Record]:
-    lines = read_lines(source, job.config.encoding, job.config.errors)
+    config = job.config
+    lines = read_lines(source, config.encoding, config.errors, config.max_ratio)
     return _READERS[job.format](job, lines)
 
 
@@ -463,15 +464,16 @@ def read_inputs(
     *,
     encoding: str = "utf-8",
     errors: str = "strict",
+    max_ratio: float | None = None,
 ) -> Iterator[Input]:
     """The texts to label, one for one record, empty ones too; no labels are needed or looked at.
 
-    Without a `config` each line is a text, in `encoding` with `errors`. With one, the text is that
-    of a column or key, in the encoding of the config. Raises as `read_examples` does, but an empty
-    file or text is no error.
+    Without a `config` each line is a text, read as `read_lines` does with the rest. With one, the
+    text is that of a column or key, and the rest is the config's. Raises as `read_examples` does,
+    but an empty file or text is no error.
     """
     if config is None:
-        for line, text in read_lines(source, encoding, errors):
+        for line, text in read_lines(source, encoding, errors, max_ratio):
             yield Input(text, line, text)
         return
     for record in _records(source, _job(source, config, labelled=False)):

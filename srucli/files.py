@@ -30,7 +30,7 @@ def write_atomic(contents: Mapping[Path, bytes]) -> None:
     path = next(iter(contents))
     try:
         for path, data in contents.items():
-            _write(beside[path], data, os.O_TRUNC)
+            write_synced(beside[path], data)
         for path in contents:
             os.replace(beside[path], path)
         for folder in {path.parent for path in contents}:
@@ -46,12 +46,13 @@ def write_atomic(contents: Mapping[Path, bytes]) -> None:
 def append(path: Path, data: bytes) -> None:
     """Add to the end of a file and sync it. Raises OutputError naming the file."""
     try:
-        _write(path, data, os.O_APPEND)
+        write_synced(path, data, os.O_APPEND)
     except OSError as error:
         raise unwritable(path, error) from error
 
 
-def _write(path: Path, data: bytes, how: int) -> None:
+def write_synced(path: Path, data: bytes, how: int = os.O_TRUNC) -> None:
+    """Write to a file and see that it lasts. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o666)
     try:
         left = memoryview(data)

@@ -3,6 +3,8 @@
 - A line ends at LF and nowhere else; the CR of a CRLF and a byte-order mark at the start are
   dropped. gzip, xz and zstandard are recognised by their first bytes, not by the file's name.
 - `-` is standard input.
+- Memory is bounded, whoever wrote the file: compressed data is taken apart by the kilobyte, and no
+  line may be longer than MOST_LINE.
 
 What a line means is not known here: that is `srucli/data.py`.
 """
@@ -16,7 +18,7 @@ import lzma
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +27,12 @@ from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 Source = str | os.PathLike[str]
 
 _CHUNK = 1 << 16
+# Bytes of compressed data taken apart at once: not even a bomb makes more than some MB of them.
+_MOUTHFUL = 1 << 10
+_XZ_MEMORY = 1 << 28
+MOST_LINE = 1 << 26
+# Small files may compress as well as they like.
+_FREE_BYTES = 1 << 20
 _UTF_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -39,6 +47,11 @@ def excerpt(text: str) -> str:
     while len(repr(kept)) > 56:
         kept = kept[:-1]
     return repr(kept) if kept == text else f"{kept!r}..."
+
+
+def for_terminal(line: str) -> str:
+    """A line of output as a terminal may get it: `escaped`, but for its tabs."""
+    return "\t".join(map(escaped, line.split("\t")))
 
 
 def escaped(text: str) -> str:
@@ -71,7 +84,7 @@ class _Compression(NamedTuple):
 
 _COMPRESSIONS = (
     _Compression(b"\x1f\x8b", "gzip", lambda: zlib.decompressobj(wbits=31)),
-    _Compression(b"\xfd7zXZ\0", "xz", lzma.LZMADecompressor),
+    _Compression(b"\xfd7zXZ\0", "xz", lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)),
     _Compression(b"\x28\xb5\x2f\xfd", "zstandard", _zstandard),
 )
 
@@ -132,7 +145,7 @@ def _start(kind: _Compression, source: str) -> _Decompressor:
 def _inflate(chunks: Iterator[bytes], kind: _Compression, source: str) -> Iterator[bytes]:
     """Decompress chunks, over the members that a file of several holds one after the other."""
     member = _start(kind, source)
-    for chunk in chunks:
+    for chunk in _mouthfuls(chunks):
         while chunk:
             if member.eof:
                 chunk = chunk.lstrip(b"\0")  # gzip and xz allow padding between members
@@ -150,7 +163,36 @@ def _inflate(chunks: Iterator[bytes], kind: _Compression, source: str) -> Iterat
         raise DataError(source, None, f"the {kind.name} data is cut short", "copy the file again")
 
 
-def _plain_chunks(stream: Any, source: str) -> Iterator[bytes]:
+def _mouthfuls(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for start in range(0, len(chunk), _MOUTHFUL):
+            yield chunk[start : start + _MOUTHFUL]
+
+
+class _Counted:
+    """Chunks, and how many bytes they had so far."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self.chunks, self.bytes = chunks, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            self.bytes += len(chunk)
+            yield chunk
+
+
+def _within(ratio: float, plain: Iterable[bytes], packed: _Counted, source: str) -> Iterator[bytes]:
+    """The plain chunks, as long as they are not `ratio` times as long as the compressed ones."""
+    size = 0
+    for chunk in plain:
+        size += len(chunk)
+        if size > max(ratio * packed.bytes, _FREE_BYTES):
+            problem = f"grows beyond {ratio:g} times its size"
+            raise DataError(source, None, problem, "raise --max-ratio if you trust it")
+        yield chunk
+
+
+def _plain_chunks(stream: Any, source: str, ratio: float | None) -> Iterator[bytes]:
     chunks = _chunks(stream, source)
     head = b""
     while any(kind.magic.startswith(head) and kind.magic != head for kind in _COMPRESSIONS):
@@ -160,7 +202,11 @@ def _plain_chunks(stream: Any, source: str) -> Iterator[bytes]:
         head += more
     whole = itertools.chain([head], chunks)
     kind = next((kind for kind in _COMPRESSIONS if head.startswith(kind.magic)), None)
-    return whole if kind is None else _inflate(whole, kind, source)
+    if kind is None:
+        return whole
+    packed = _Counted(whole)
+    plain = _inflate(iter(packed), kind, source)
+    return plain if ratio is None else _within(ratio, plain, packed, source)
 
 
 def _open(source: Source, name: str) -> AbstractContextManager[Any]:
@@ -176,15 +222,16 @@ def _open(source: Source, name: str) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def open_input(source: Source) -> Iterator[io.BufferedReader]:
+def open_input(source: Source, max_ratio: float | None = None) -> Iterator[io.BufferedReader]:
     """The decompressed bytes of a file, or of standard input for '-', readable as they arrive.
 
     Raises InputMissingError where it cannot be opened or read, DataError (without a line) where
-    compressed data is broken, SrucliError where zstandard is not installed.
+    compressed data is broken or grows beyond `max_ratio` times its size, SrucliError where
+    zstandard is not installed.
     """
     name = display_name(source)
     with _open(source, name) as stream:
-        yield io.BufferedReader(_ChunkReader(_plain_chunks(stream, name)), _CHUNK)
+        yield io.BufferedReader(_ChunkReader(_plain_chunks(stream, name, max_ratio)), _CHUNK)
 
 
 # ------------------------------------------------------------------ lines
@@ -213,7 +260,8 @@ def _refuse_utf_mark(first: bytes, encoding: str, name: str) -> None:
 
 def _byte_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
     """Lines of an encoding in which the byte 0x0A is LF and nothing else."""
-    for number, raw in enumerate(stream):
+    for number, raw in enumerate(iter(lambda: stream.readline(MOST_LINE + 1), b"")):
+        _refuse_long(raw, name)
         if number == 0:
             _refuse_utf_mark(raw, encoding, name)
         try:
@@ -239,10 +287,17 @@ def _wide_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str
             text, problem = "", str(error)  # a UTF-16 stream without its mark
         *lines, tail = (tail + text).split("\n")
         yield from (line + "\n" for line in lines)
+        _refuse_long(tail, name)
         if problem:
             raise DataError(name, None, problem, _DECODE_REMEDY)
     if tail:
         yield tail
+
+
+def _refuse_long(line: bytes | str, name: str) -> None:
+    if len(line) > MOST_LINE:
+        problem = f"a line of over {MOST_LINE >> 20} MB"
+        raise DataError(name, None, problem, "cut it, or look whether this is text")
 
 
 def _without_end(line: str) -> str:
@@ -251,11 +306,13 @@ def _without_end(line: str) -> str:
     return line[:-1] if line.endswith("\n") else line
 
 
-def _read_lines(source: Source, encoding: str, errors: str) -> Iterator[tuple[int, str]]:
+def _read_lines(
+    source: Source, encoding: str, errors: str, max_ratio: float | None
+) -> Iterator[tuple[int, str]]:
     name, number = display_name(source), 0
     cut = _byte_lines if "\n".encode(encoding) == b"\n" else _wide_lines
     try:
-        with open_input(source) as stream:
+        with open_input(source, max_ratio) as stream:
             for number, decoded in enumerate(cut(stream, encoding, errors, name), 1):
                 if number == 1:
                     decoded = decoded.removeprefix("\ufeff")
@@ -274,11 +331,15 @@ def _read_lines(source: Source, encoding: str, errors: str) -> Iterator[tuple[in
 
 
 def read_lines(
-    source: Source, encoding: str = "utf-8", errors: str = "strict"
+    source: Source,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    max_ratio: float | None = None,
 ) -> Iterator[tuple[int, str]]:
     """Lines as (1-based number, text without its end), each as soon as its LF has arrived.
 
     Raises what `open_input` raises; UsageError for an unknown encoding; DataError with the line for
-    bytes that the encoding does not allow, for a NUL, and for broken compressed data.
+    bytes that the encoding does not allow, for a NUL, for too long a line, and for compressed data
+    that is broken or grows beyond `max_ratio` times its size.
     """
-    return _read_lines(source, _checked_encoding(encoding), errors)
+    return _read_lines(source, _checked_encoding(encoding), errors, max_ratio)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from srucli.config import Config
+from srucli.lines import escaped
 from srucli.run_dir import Facts
 
 
@@ -18,7 +19,7 @@ def model_card(
     """Markdown. `facts` are those of run.json, `figures` those of the last evaluation, if any."""
     model, train = config.model, config.train
     sizes = facts.data
-    shown = ", ".join(f"`{label}`" for label in labels[:20])
+    shown = ", ".join(f"`{escaped(label)}`" for label in labels[:20])
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
     measured = [f"| {metric} | {value:.4f} |" for metric, value in figures.items()]
     table = "\n".join(["| metric | value |", "|---|---|", *measured])

@@ -365,9 +365,9 @@ def tidy(path: Path) -> None:
 
 
 def _is_text(label: Any) -> bool:
-    """Whether a label can be printed: JSON can spell halves of surrogate pairs."""
+    """Whether a label can be printed in a line: JSON can spell line ends, and half characters."""
     try:
-        return isinstance(label, str) and bool(label.encode() or True)
+        return isinstance(label, str) and not set(label.encode()) & set(b"\t\r\n")
     except UnicodeEncodeError:
         return False
 

@@ -169,11 +169,10 @@ class Step:
         """
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            with warnings.catch_warnings(), torch.autograd.detect_anomaly(check_nan=True):
-                warnings.simplefilter("ignore")
+            with torch.autograd.set_detect_anomaly(True):
                 loss = self._losses(batch).sum()
                 if not loss.isfinite():
-                    return f"its loss is {float(loss)}"
+                    return f"its loss is {float(loss.detach())}"
                 torch.autograd.backward(loss)
             return None if self._norm().isfinite() else "its gradient is not finite"
         except RuntimeError as error:  # autograd names the operation

@@ -83,8 +83,28 @@ def _leave_quietly() -> NoReturn:
     raise SystemExit(0)
 
 
+def _take_descriptors() -> None:
+    """See that 0 to 2 are open: the next file that is opened would get what is written to them.
+
+    Raises OutputError where stdout was closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+    if sys.stdout is None:
+        raise OutputError("stdout is closed; send it somewhere, as >/dev/null")
+
+
 def _fail(error: SrucliError) -> NoReturn:
-    sys.stderr.write(f"srucli: {error}\n")
+    """Say it and end. The message may hold what strangers wrote."""
+    from srucli.lines import escaped
+
+    lines = map(escaped, str(error).split("\n"))
+    sys.stderr.write("srucli: " + "\n".join(lines) + "\n")
     raise SystemExit(error.exit_code)
 
 
@@ -95,6 +115,7 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
+        _take_descriptors()
         app()
     except SrucliError as error:
         _fail(error)

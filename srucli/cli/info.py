@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -43,9 +44,12 @@ def command(
 
         print(json.dumps(dict(found), ensure_ascii=False))
         return
+    from srucli.lines import for_terminal
+
+    show = for_terminal if sys.stdout.isatty() else str
     width = max(len(name) for name, _ in found)
     for name, value in found:
-        print(f"{name:<{width}}  {value}".rstrip())
+        print(show(f"{name:<{width}}  {value}".rstrip()))
 
 
 def _machine() -> Rows:

@@ -95,6 +95,16 @@ LabelDelimiter = Annotated[
         show_default=False,
     ),
 ]
+MaxRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--max-ratio",
+        min=1,
+        metavar="X",
+        help="Refuse compressed files that grow beyond X times their size.",
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -215,7 +225,10 @@ DATA: dict[str, Any] = {
     "errors": Errors,
     "multi_label": MultiLabel,
     "label_delimiter": LabelDelimiter,
+    "max_ratio": MaxRatio,
 }
+# What says how bytes become lines, and not what a line holds.
+OF_LINES = {"data.encoding", "data.errors", "data.max_ratio"}
 Settings = dict[str, object]
 
 

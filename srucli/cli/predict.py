@@ -60,9 +60,10 @@ def command(
     options.need_file(file)
     from srucli.config import resolve
     from srucli.data import read_inputs
+    from srucli.lines import for_terminal
     from srucli.predict import Predictor, Style, records
 
-    plain = not data.keys() - {"data.encoding", "data.errors"}
+    plain = not data.keys() - options.OF_LINES
     config = resolve(flags=data).data
     predictor = Predictor.load(run, device or "auto", threads or 0)
     if threshold is not None and predictor.multi_label:
@@ -77,10 +78,17 @@ def command(
         delimiter=predictor.config.data.label_delimiter,
     )
     inputs = (
-        read_inputs(file, None, encoding=config.encoding, errors=config.errors)
+        read_inputs(
+            file,
+            None,
+            encoding=config.encoding,
+            errors=config.errors,
+            max_ratio=config.max_ratio,
+        )
         if plain
         else read_inputs(file, config)
     )
+    show = for_terminal if sys.stdout.isatty() else str
     for group in records(predictor, inputs, style):
-        sys.stdout.write("".join(f"{line}\n" for line in group))
+        sys.stdout.write("".join(f"{show(line)}\n" for line in group))
         sys.stdout.flush()

@@ -181,7 +181,8 @@ def _texts(files: Sequence[str], config: DataConfig, labelled: bool) -> Iterator
 
     for file in files:
         settings = config if labelled else None
-        for record in read_inputs(file, settings, encoding=config.encoding, errors=config.errors):
+        how = {"encoding": config.encoding, "errors": config.errors, "max_ratio": config.max_ratio}
+        for record in read_inputs(file, settings, **how):  # type: ignore[arg-type]
             yield record.text
 
 
@@ -278,7 +279,7 @@ def command(
         raise UsageError("no --model-prefix; pass -o m to write m.model and m.vocab")
     config = _config(context.obj)
     data_config = resolve(flags=data).data
-    labelled = bool(data.keys() - {"data.encoding", "data.errors"})
+    labelled = bool(data.keys() - options.OF_LINES)
     model, vocab = _outputs(model_prefix, force)
     files = _files([*(inputs or []), *(more_inputs or [])])
     if not labelled:
