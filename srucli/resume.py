@@ -74,14 +74,14 @@ def _newest(run: RunDir) -> tuple[str | None, list[str]]:
     return None, damaged
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether a folder holds a training that stopped before its end and can go on."""
+def held(path: Path) -> Former | None:
+    """The training in a folder that has a checkpoint to go on from, be it finished or not."""
     if not (path / "run.json").is_file() or is_begun(path):
-        return False
+        return None
     try:
-        return not former(RunDir(path)).finished
+        return former(RunDir(path))
     except SrucliError:
-        return False
+        return None
 
 
 def is_of(path: Path, command: Sequence[str]) -> bool:
@@ -91,10 +91,13 @@ def is_of(path: Path, command: Sequence[str]) -> bool:
     if is_begun(path) and not (path / "run.json").is_file():
         return True
     try:
-        same = RunDir(path).facts().command[1:] == list(command[1:])
+        facts = RunDir(path).facts()
     except SrucliError:
         return False
-    return same and (is_begun(path) or is_unfinished(path))
+    if facts.command[1:] != list(command[1:]):
+        return False
+    found = held(path)
+    return is_begun(path) or (found is not None and not found.finished)
 
 
 def differences(old: Config, new: Config) -> list[str]:

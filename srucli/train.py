@@ -17,7 +17,7 @@ from srucli.errors import InputMissingError, UsageError
 from srucli.lines import display_name, escaped
 from srucli.predict import use_threads
 from srucli.recipe import check, complete
-from srucli.resume import Former, check_same, former, is_unfinished
+from srucli.resume import Former, check_same, former, held
 from srucli.run_dir import RunDir, tidy
 from srucli.signals import StopRequest
 from srucli.tokenizer import Tokenizer
@@ -58,14 +58,14 @@ def train(
 ) -> Path:
     """Train a classifier and return its folder. Raises every kind of SrucliError.
 
-    Where the folder holds a training that did not come to its end, it goes on, unless `force`
-    begins anew. `observe` sees the number of each epoch, from 1, and its figures on dev; what it
-    raises ends the training. `stop` is what already listens to signals.
+    Where the folder holds a training with the same settings and texts, it goes on until it comes to
+    its end, unless `force` begins anew. `observe` sees the number of each epoch, from 1, and its
+    figures on dev; what it raises ends the training. `stop` is what already listens to signals.
     """
     device = check(config)
     _check_one_process()
     given = Tokenizer.load(tokenizer) if tokenizer else None
-    goes_on = not force and is_unfinished(output)
+    goes_on = not force and held(output) is not None
     if not goes_on:
         RunDir.check_free(output, force=force)
     with (stop or StopRequest()).listening() as stop, RunDir.claim(output) as run:

@@ -177,9 +177,12 @@ def test_force_replaces_a_run_and_only_a_run(run_main: RunMain, tiny: Tiny, tmp_
     arguments = ("train", tiny.train, "-o", run, "--epochs", 1, *QUICK)
     tokenizer = ("--tokenizer", tiny.run / "tokenizer.model")
     assert run_main(*arguments, *tokenizer).code == 0
-    ended = run_main(*arguments)
-    assert (ended.code, ended.out) == (73, "")
-    assert one_line(ended.err) == f"{run}: exists already; choose another -o, or add --force"
+    ended = run_main(*arguments, *tokenizer)
+    assert (ended.code, ended.out) == (0, f"{run}\n")
+    assert ended.err.splitlines()[-1] == f"{run}: is finished; a longer --epochs goes on"
+    ended = run_main(*arguments, *tokenizer, "--lr", 1)
+    assert (ended.code, ended.out) == (2, "")
+    assert "holds a training with other settings or texts (optim.lr: 0.002 -> 1.0); " in ended.err
     (run / "mine").write_text("")
     assert run_main(*arguments, *tokenizer, "--force").code == 0
     assert not (run / "mine").exists()

@@ -219,8 +219,9 @@ def test_a_finished_run_goes_on_with_more_epochs_only(
     assert RunDir.open(run).facts().epochs == 4
     with pytest.raises(UsageError, match=r"train\.epochs: 4 -> 3"):
         resume(run, {"train.epochs": 3})
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(UsageError, match=r"train\.epochs: 4 -> 2"):
         run_training(tiny, run)
+    assert run_training(tiny, run, "train.epochs=4") == run
 
 
 def test_other_settings_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
@@ -253,7 +254,7 @@ def test_other_texts_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_afte
         resume(run, {"train.epochs": 9}, other, force=True)
     own = write_tsv(tmp_path / "own.tsv", sentences())
     made = train(quick("train.epochs=1"), str(own), None, tmp_path / "own")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(UsageError, match="--tokenizer: the run was trained with another one"):
         train(quick(), str(own), None, made, tokenizer=tiny.run / "tokenizer.model")
 
 
