@@ -15,6 +15,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EXIT_AT_ONCE = 130
 
 
+class _Stop(BaseException):
+    """Ends a block in which there is nothing to keep.
+
+    No SrucliError, for what catches those goes on; no KeyboardInterrupt, for where one passes an
+    `exec`, Python ends itself by the signal even if the exception was handled.
+    """
+
+
 class StopRequest:
     """What the first INT, TERM or USR1 makes; the second ends the process at once.
 
@@ -31,7 +39,7 @@ class StopRequest:
             os._exit(EXIT_AT_ONCE)
         self.wanted = True
         if not self.keeping:
-            raise KeyboardInterrupt  # no SrucliError: what is caught as one goes on
+            raise _Stop
         _say("stopping after this step; once more to stop at once")
 
     @contextmanager
@@ -43,7 +51,7 @@ class StopRequest:
         before = [signal.signal(number, self._handle) for number in SIGNALS]
         try:
             yield self
-        except KeyboardInterrupt:
+        except _Stop:
             words = "stopped before the first step; the same command starts again"
             raise InterruptedRun(words) from None
         finally:
