@@ -113,7 +113,8 @@ class Trainer:
         self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
         use_kernel(self.model, config.train.kernel)
         self.step = Step(config, self.model, loss_function(config, train.targets, classes))
-        self.optimizer_state = OptimizerState(self.model, self.step.optimizer)
+        own = config.optim.name in optim.OPTIMIZERS
+        self.optimizer_state = OptimizerState(self.model, self.step.optimizer, own=own)
         self.readout = Readout()
         assert config.train.epochs is not None  # `complete` saw to it
         self.epochs = config.train.epochs

@@ -2,7 +2,7 @@
 
 A tree of plain values and tensors becomes JSON in which a tensor is {"tensor": its name}, and the
 tensors. Trees hold what optimizers keep: numbers, text, None, lists, tuples, dicts with text or
-whole numbers as keys. When to save, and what a run's folder holds, is not known here.
+numbers as keys. When to save, and what a run's folder holds, is not known here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def to_files(tree: Any) -> dict[str, bytes]:
     """The files of a checkpoint that hold a tree. Raises UnwritableError."""
     tensors: dict[str, Tensor] = {}
     plain = _plain(tree, "", tensors)
-    whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    # Copies, for a file holds no two tensors that share memory.
+    whole = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     return {
         TRAINING: json.dumps(plain, allow_nan=True).encode() + b"\n",
         TRAINING_TENSORS: save_tensors(whole),
@@ -63,8 +64,8 @@ def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise UnwritableError(f"{path.lstrip('.')}: a {type(value).__name__} cannot be written")
 
 
-def _key(key: Any, path: str) -> str | int:
-    if isinstance(key, str | int):
+def _key(key: Any, path: str) -> str | int | float:
+    if isinstance(key, str | int | float):
         return key
     raise UnwritableError(f"{path.lstrip('.')}: the key {key!r} cannot be written")
 
@@ -93,8 +94,9 @@ class OptimizerState:
     Of its groups that is what differs from how it was made: what the settings say stays theirs.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+    def __init__(self, model: nn.Module, optimizer: Optimizer, *, own: bool = True) -> None:
+        """`own` tells whether it is of srucli's table, whose states can be broadcast to weights."""
+        self.optimizer, self.fits = optimizer, _broadcasts if own else _is_of_sizes
         self.names: dict[Tensor, str] = {
             parameter: name for name, parameter in model.named_parameters()
         }
@@ -110,36 +112,41 @@ class OptimizerState:
             }
             for group, made in zip(self.optimizer.param_groups, self.made, strict=True)
         ]
-        try:
-            state = {self.names[weight]: kept for weight, kept in self.optimizer.state.items()}
-        except KeyError:
-            raise UnwritableError(
-                "state of something that is no parameter cannot be written"
-            ) from None
-        return {"groups": groups, "state": state}
+        state: dict[str, dict[Any, Any]] = {"weights": {}, "others": {}}
+        for key, kept in self.optimizer.state.items():
+            own = self.names.get(key) if isinstance(key, Tensor) else None
+            state["others" if own is None else "weights"][own or key] = kept
+        return {"groups": groups, **state}
 
     def load(self, tree: Any) -> None:
         """Take over what `tree` gave. Raises ValueError, TypeError, LookupError, AttributeError.
 
-        So it does for state that is no parameter's, or cannot be broadcast to its parameter.
+        So it does for state that is no parameter's, or does not fit its parameter.
         """
         whole = self.optimizer.state_dict()
-        places = {
-            self.names[parameter]: place
-            for group, numbered in zip(
-                self.optimizer.param_groups, whole["param_groups"], strict=True
-            )
-            for parameter, place in zip(group["params"], numbered["params"], strict=True)
-        }
-        shapes = {name: parameter.shape for parameter, name in self.names.items()}
-        for name, kept in tree["state"].items():
-            for value in kept.values():
-                if isinstance(value, Tensor) and not _broadcasts(value.shape, shapes[name]):
-                    raise ValueError(f"{name}: {tuple(value.shape)} for {tuple(shapes[name])}")
+        self._check_shapes(tree["weights"])
         for group, learned in zip(whole["param_groups"], tree["groups"], strict=True):
             group.update({key: learned[key] for key in learned if key not in _APPLIED})
-        whole["state"] = {places[name]: kept for name, kept in tree["state"].items()}
+        places = self._places(whole["param_groups"])
+        weights = {places[name]: kept for name, kept in tree["weights"].items()}
+        whole["state"] = weights | {str(key): kept for key, kept in tree["others"].items()}
         self.optimizer.load_state_dict(whole)
+
+    def _places(self, numbered: list[dict[str, Any]]) -> dict[str, int]:
+        """The number that a state_dict has for each parameter."""
+        groups = zip(self.optimizer.param_groups, numbered, strict=True)
+        return {
+            self.names[parameter]: place
+            for group, numbers in groups
+            for parameter, place in zip(group["params"], numbers["params"], strict=True)
+        }
+
+    def _check_shapes(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        shapes = {name: parameter.shape for parameter, name in self.names.items()}
+        for name, kept in state.items():
+            for value in kept.values():
+                if isinstance(value, Tensor) and not self.fits(value.shape, shapes[name]):
+                    raise ValueError(f"{name}: {tuple(value.shape)} for {tuple(shapes[name])}")
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -153,6 +160,11 @@ def _broadcasts(shape: torch.Size, wanted: torch.Size) -> bool:
         return False
     tail = wanted[len(wanted) - len(shape) :]
     return all(size in (1, whole) for size, whole in zip(shape, tail, strict=True))
+
+
+def _is_of_sizes(shape: torch.Size, wanted: torch.Size) -> bool:
+    """Whether a weight's sizes, in any order, are all that there is: as much as is known."""
+    return all(size in (1, *wanted) for size in shape)
 
 
 # ---------------------------------------------------------------- randomness
