@@ -330,6 +330,12 @@ for _side in (_Loader, _Dumper):
     )
 
 
+# What PyYAML raises for what anybody may have written: for `!!timestamp x` an AttributeError.
+_YAML_ERRORS = (
+    *(yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError),
+)
+
+
 def load_yaml(path: Path) -> Any:
     """Read one YAML document. Raises InputMissingError or UsageError naming file and line."""
     try:
@@ -359,7 +365,7 @@ def parse_yaml(data: bytes, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{source}:{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
+    except _YAML_ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{source}: not valid YAML: {reason}") from error
 
@@ -425,7 +431,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"unknown setting '{key}'{did_you_mean(key, keys)}")
         try:
             branch: Any = yaml.load(raw, _Loader) if raw else ""
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
+        except _YAML_ERRORS as error:
             raise UsageError(f"{key}: '{raw}' is not a YAML value") from error
         for part in reversed(key.split(".")):
             branch = {part: branch}

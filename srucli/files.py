@@ -92,28 +92,35 @@ def read_within(folder: Path, name: str, most: int) -> bytes:
     try:
         inside = path.resolve(strict=True).is_relative_to(folder.resolve())
         # Without waiting for the other end, should it be a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if inside else None
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name with a NUL
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputMissingError(f"{path}: cannot be read ({reason})") from error
-    with open(descriptor, "rb") as file:
+        raise _unreadable(path, error) from error
+    if descriptor is None:
+        raise DataError(str(path), None, "is a link to outside of its folder", COPY_AGAIN)
+    try:
         found = os.fstat(descriptor)
-        if not inside or not stat.S_ISREG(found.st_mode):
-            problem = "is no plain file" if inside else "is a link to outside of its folder"
-            raise DataError(str(path), None, problem, COPY_AGAIN)
-        data = b"" if found.st_size > most else _read(file, path, most)
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(str(path), None, "is no plain file", COPY_AGAIN)
+        data = b"" if found.st_size > most else _read(descriptor, path, most)
+    finally:
+        os.close(descriptor)
     if found.st_size > most or len(data) > most:
         problem = f"larger than the {most:,} bytes that it can need"
         raise DataError(str(path), None, problem, COPY_AGAIN)
     return data
 
 
-def _read(file: Any, path: Path, most: int) -> bytes:
+def _read(descriptor: int, path: Path, most: int) -> bytes:
     try:
-        data: bytes = file.read(most + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most + 1)
     except OSError as error:
-        raise InputMissingError(f"{path}: cannot be read ({error.strerror})") from error
-    return data
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputMissingError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputMissingError(f"{path}: cannot be read ({reason}); {COPY_AGAIN}")
 
 
 def read_json(folder: Path, name: str, most: int) -> Any:

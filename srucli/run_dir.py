@@ -62,7 +62,7 @@ FILES = {
     *("metrics.jsonl", "diagnostics.jsonl", "tensorboard", "best", "last"),
 }
 # The largest files of a run that are read.
-MOST_FACTS, MOST_LABELS = 2**20, 64 * 2**20
+MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 64 * 2**20, 256 * 2**20
 # Of a safetensors file, what is not numbers: for each tensor, and besides.
 HEADER_OF_TENSOR, HEADER = 4096, 2**16
 Shapes = Mapping[str, Tensor]
@@ -115,13 +115,16 @@ def machine() -> dict[str, Any]:
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line; none where it is absent, no cut last line."""
+    """The JSON objects of a file with one a line; none where it is absent, no cut last line.
+
+    Raises DataError as `read_within`.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except OSError:
+        data = read_within(file.parent, file.name, MOST_RECORDS)
+    except InputMissingError:
         return []
     records = []
-    for line in lines:
+    for line in data.split(b"\n"):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
