@@ -39,12 +39,12 @@ POINTERS: tuple[Which, ...] = ("best", "last")
 MODEL, STATE = "model.safetensors", "state.json"
 TRAINING_TENSORS, TRAINING = "training.safetensors", "training.json"
 MANIFEST = "manifest.json"
-# The largest that are read, whoever wrote them: room for a thousand times what is usual.
+# The largest that are read, whoever wrote them: room for hundreds of times what is usual.
 MOST_BYTES = {
     MODEL: 4 * 2**30,
-    STATE: 16 * 2**20,
+    STATE: 4 * 2**20,
     TRAINING_TENSORS: 16 * 2**30,
-    TRAINING: 64 * 2**20,
+    TRAINING: 16 * 2**20,
     MANIFEST: 2**16,
 }
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")

@@ -31,7 +31,8 @@ PoolingName = Literal["last", "mean", "max", "attention"]
 DEFAULT_VOCAB_SIZE = 8_000
 MOST_DROPOUT = 0.5
 # Of YAML that anybody may have written: bytes, and values with its aliases written out.
-MOST_YAML, MOST_NODES = 2**18, 10_000
+MOST_YAML, MOST_NODES, MOST_DIGITS = 2**18, 10_000, 300
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class Section(BaseModel):
@@ -297,7 +298,26 @@ class Config(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-3` as a number, as YAML 1.2 does, and refuses repeated keys."""
+    """Safe YAML that reads `1e-3` as a number, as YAML 1.2 does, and refuses repeated keys.
+
+    It stops at more values than settings can need, and at numbers that take long to work out.
+    """
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            problem = f"more than {MOST_NODES:,} values"
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
+            problem = f"a number of more than {MOST_DIGITS} digits"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -333,6 +353,7 @@ for _side in (_Loader, _Dumper):
 # What PyYAML raises for what anybody may have written: for `!!timestamp x` an AttributeError.
 _YAML_ERRORS = (
     *(yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError),
+    OverflowError,
 )
 
 
@@ -360,7 +381,9 @@ def parse_yaml(data: bytes, source: str) -> Any:
         if node is None:
             return None
         if _size(node, {}) > MOST_NODES:
-            raise UsageError(f"{source}: aliases make more than {MOST_NODES:,} values of it")
+            raise UsageError(
+                f"{source}: aliases make more than {MOST_NODES:,} values of it; write them out"
+            )
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

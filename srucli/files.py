@@ -19,6 +19,8 @@ from srucli.errors import DataError, InputMissingError, OutputError
 # A file beside a final name, as `write_atomic` makes it; whoever was killed leaves some behind.
 TEMPORARY = ".tmp"
 COPY_AGAIN = "copy the run again"
+# Lists and objects of a JSON document: in Python a million of them take seconds.
+MOST_NESTED = 2**18
 
 
 def write_atomic(contents: Mapping[Path, bytes]) -> None:
@@ -125,10 +127,22 @@ def _unreadable(path: Path, error: Exception) -> InputMissingError:
 
 def read_json(folder: Path, name: str, most: int) -> Any:
     """A JSON file of such a folder. Raises DataError and InputMissingError, as `read_within`."""
+    return parse_json(read_within(folder, name, most), str(folder / name))
+
+
+def parse_json(data: bytes, source: str) -> Any:
+    """A JSON document that anybody may have written. Raises DataError naming `source`."""
+    check_nested(data, source, MOST_NESTED)
     try:
-        return json.loads(read_within(folder, name, most))
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataError(str(folder / name), None, "not valid JSON", COPY_AGAIN) from error
+        raise DataError(source, None, "not valid JSON", COPY_AGAIN) from error
+
+
+def check_nested(data: bytes, source: str, most: int) -> None:
+    """Refuse JSON of more lists and objects than that. Raises DataError naming `source`."""
+    if data.count(b"[") + data.count(b"{") > most:
+        raise DataError(source, None, f"more than {most:,} lists and objects", COPY_AGAIN)
 
 
 def to_json(data: Any) -> bytes:

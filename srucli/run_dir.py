@@ -47,12 +47,15 @@ from srucli.files import (
     COPY_AGAIN,
     TEMPORARY,
     append,
+    check_nested,
+    parse_json,
     read_json,
     read_within,
     to_json,
     unwritable,
     write_atomic,
 )
+from srucli.lines import escaped
 from srucli.tokenizer import MAX_MODEL_BYTES, Tokenizer
 
 FORMAT_VERSION = 2
@@ -62,9 +65,10 @@ FILES = {
     *("metrics.jsonl", "diagnostics.jsonl", "tensorboard", "best", "last"),
 }
 # The largest files of a run that are read.
-MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 64 * 2**20, 256 * 2**20
+MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 16 * 2**20, 32 * 2**20
+MOST_NESTED_RECORDS = 2**20
 # Of a safetensors file, what is not numbers: for each tensor, and besides.
-HEADER_OF_TENSOR, HEADER = 4096, 2**16
+HEADER_OF_TENSOR, HEADER, MOST_HEADER = 4096, 2**16, 2**22
 Shapes = Mapping[str, Tensor]
 
 
@@ -123,6 +127,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
         data = read_within(file.parent, file.name, MOST_RECORDS)
     except InputMissingError:
         return []
+    check_nested(data, str(file), MOST_NESTED_RECORDS)
     records = []
     for line in data.split(b"\n"):
         try:
@@ -315,10 +320,7 @@ class RunDir:
     def state_of(self, name: str) -> dict[str, Any]:
         """state.json of a checkpoint by name."""
         place = str(self.path / "checkpoints" / name / STATE)
-        try:
-            found = json.loads(self.checkpoints.read(name, STATE))
-        except (ValueError, RecursionError) as error:
-            raise DataError(place, None, "not valid JSON", COPY_AGAIN) from error
+        found = parse_json(self.checkpoints.read(name, STATE), place)
         if not isinstance(found, dict):
             raise DataError(place, None, "no JSON object", COPY_AGAIN)
         return found
@@ -383,10 +385,15 @@ def most_bytes(shapes: Shapes) -> int:
 
 def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
     """The tensors in a safetensors file. Raises DataError naming `source`."""
+    if int.from_bytes(data[:8], "little") > MOST_HEADER:
+        problem = f"damaged: its header is larger than the {MOST_HEADER:,} bytes that it can need"
+        raise DataError(source, None, problem, COPY_AGAIN)
     try:
         return load_tensors(data)
     except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise DataError(source, None, f"damaged ({error})", COPY_AGAIN) from error
+        # What it says repeats names and types as they stand in the file.
+        problem = f"damaged ({escaped(str(error)[:200])})"
+        raise DataError(source, None, problem, COPY_AGAIN) from error
 
 
 def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> None:
