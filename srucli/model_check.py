@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 # The largest public vocabularies have 262,144 pieces of 7 bytes on average.
 MOST_PIECES, MOST_PIECE_BYTES, MOST_TEXT_BYTES = 2**20, 2048, 2**24
 # Rules of normalization: of all of them, of what one replaces, and of what it puts there.
-MOST_RULES_BYTES, MOST_RULE_BYTES, MOST_REPLACEMENT_BYTES = 2**24, 512, 512
+MOST_RULES_BYTES, MOST_RULE_BYTES, MOST_REPLACEMENT_BYTES = 2**22, 512, 512
 # Fields of a message that is no piece: settings, files and symbols of the training.
 MOST_FIELDS, MOST_PIECE_FIELDS = 2**21, 8
 MOST_SCORE = 1e30
@@ -114,6 +114,7 @@ def check(data: bytes) -> Model:
     for key, value, end in _fields(data, MOST_PIECES + MOST_FIELDS):
         if key == _PIECE:
             assert isinstance(value, bytes)
+            _require(len(pieces) < MOST_PIECES, f"it has more than {MOST_PIECES:,} pieces")
             pieces.append(_message(value, MOST_PIECE_FIELDS))
         elif key in _PARTS:
             assert isinstance(value, bytes)
@@ -142,7 +143,6 @@ def _checked_pieces(pieces: list[dict[int, Any]]) -> tuple[list[str], list[float
     """Names, scores and types of the pieces. Raises UnusableModelError, another ValueError."""
     if not pieces:
         raise ValueError("no pieces")
-    _require(len(pieces) <= MOST_PIECES, f"it has more than {MOST_PIECES:,} pieces")
     texts = [piece.get(_TEXT, b"") for piece in pieces]
     types = [piece.get(_TYPE, NORMAL) for piece in pieces]
     joined = b"\0".join(texts)
@@ -209,5 +209,5 @@ def _check_depth(
         level, visits = np.unique(below[children]), visits + total
         if not total:
             return
-        _require(visits <= 4 * len(below), "its rules of normalization go in circles")
+        _require(visits <= 16 * len(below), "its rules of normalization go in circles")
     raise UnusableModelError("its rules of normalization go in circles")
