@@ -14,7 +14,9 @@ before they begin with it. Counts go to stdout, then one JSON line; exit 1 where
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
+import lzma
 import os
 import resource
 import shutil
@@ -54,8 +56,8 @@ from srucli.train import train
 
 ROOT = Path(__file__).parent.parent
 MOST_SECONDS, MOST_GROWTH = 5.0, 2**30
-# Inputs that one process handles before a new one is forked.
-BATCH = 500
+# Inputs that one process handles before a new one is forked; findings that are printed.
+BATCH, SHOWN = 500, 50
 TEXTS = [
     "",
     "the film was lovely",
@@ -89,6 +91,7 @@ KINDS: dict[str, dict[str, Any]] = {
             "user_defined_symbols": ("<url>",),
         },
         "model": SMALL["model"] | {"encoder": "cnn", "pooling": ("attention", "max")},
+        "data": {"multi_label": True},
     },
 }
 
@@ -236,48 +239,49 @@ def try_yaml(seeds: Seeds, random: Random, folder: Path) -> None:
         resolve(path)
 
 
-def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
-    """Labelled lines of every format, compressed or not, read in any way."""
-    import bz2
-    import gzip
-    import lzma
+WRITERS: dict[str, Callable[[str, str], str]] = {
+    "tsv": lambda label, text: f"{label}\t{text}",
+    "csv": lambda label, text: f'"{label}","{text}"',
+    "jsonl": lambda label, text: json.dumps({"label": label, "text": text}),
+    "fasttext": lambda label, text: f"__label__{label} {text}",
+    "pairs": lambda label, text: f"{label} {text}",
+}
+ENCODINGS = ("utf-8", "utf-8", "utf-16-le", "utf-32-be", "cp949", "utf-7", "latin-1")
+ODD = (b'\0"\t,{}', b"\xef\xbb\xbf", b"[" * 2000, b"\r\n\x1b[31m", b"\xed\xa0\x80", b"\\ud83d")
+PACKERS: tuple[Callable[[bytes], bytes], ...] = (bytes, bytes, gzip.compress, lzma.compress)
 
-    rows = [random.choice(sentences()) for _ in range(random.randint(0, 4))]
-    write = random.choice(
-        (
-            lambda label, text: f"{label}\t{text}",
-            lambda label, text: f'"{label}","{text}"',
-            lambda label, text: json.dumps({"label": label, "text": text}),
-            lambda label, text: f"__label__{label} {text}",
-            lambda label, text: f"{label} {text}",
+
+def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
+    """Labelled lines of every format, compressed or not; half of them read in any way."""
+    kind, encoding = random.choice(list(WRITERS)), random.choice(ENCODINGS)
+    rows = [WRITERS[kind](*random.choice(sentences())) for _ in range(random.randint(0, 5))]
+    data = "\n".join(rows).encode(encoding, "replace")
+    if random.random() < 0.7:
+        odd = random.choice(
+            (b'\0"\t,{}', b"\xef\xbb\xbf", b"[" * 2000, b"\r\n\x1b[31m\xed\xa0\x80")
         )
-    )
-    data = "\n".join(write(*row) for row in rows).encode(
-        random.choice(("utf-8", "utf-16", "cp949"))
-    )
-    if random.random() < 0.8:
-        data = mutate_bytes(
-            random, data, random.choice((b'\0"\t,{}', b"\xef\xbb\xbf", b"[" * 2000))
-        )
-    pack = random.choice((bytes, bytes, gzip.compress, lzma.compress, bz2.compress))
+        data = mutate_bytes(random, data, odd)
+    pack = random.choice(PACKERS)
     data = pack(data)
     if pack is not bytes and random.random() < 0.5:
         data = mutate_bytes(random, data)
+    config = DataConfig(format=kind, encoding=encoding, errors=random.choice(("strict", "replace")))
+    if random.random() < 0.5:
+        config = DataConfig(
+            format=random.choice(("auto", *WRITERS)),
+            text=random.choice((None, None, 1, 2, "text", "2", "x")),
+            label=random.choice((None, None, 1, 2, "label", "y")),
+            header=random.choice((None, True, False)),
+            delimiter=random.choice((None, None, ";", "|", " ")),
+            encoding=random.choice((*ENCODINGS, "hex")),
+            errors=random.choice(("strict", "replace", "ignore")),
+            multi_label=random.random() < 0.3,
+        )
     path = folder / random.choice(("x.tsv", "x.csv", "x.jsonl", "x.ft", "x.txt", "x.gz"))
     path.write_bytes(data)
-    config = DataConfig(
-        format=random.choice(("auto", "tsv", "csv", "jsonl", "fasttext", "pairs")),
-        text=random.choice((None, None, 1, 2, "text", "2", "x")),
-        label=random.choice((None, None, 1, 2, "label", "y")),
-        header=random.choice((None, True, False)),
-        delimiter=random.choice((None, None, ";", "|", " ")),
-        encoding=random.choice(("utf-8", "utf-8", "utf-16", "cp949", "utf-7", "idna", "hex")),
-        errors=random.choice(("strict", "replace", "ignore")),
-        multi_label=random.random() < 0.3,
-    )
     try:
         with watched(folder):
-            for read in (read_examples, read_inputs):
+            for read in (read_inputs, read_examples):
                 for item in read(path, config):
                     item.text.encode()
     finally:
@@ -356,7 +360,8 @@ def watched(folder: Path) -> Iterator[None]:
         yield
     finally:
         watch.folder = None
-    assert not watch.events, watch.events[0]
+        if watch.events:
+            raise AssertionError(watch.events[0])
 
 
 # ---------------------------------------------------------------- processes
@@ -440,8 +445,8 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
             os._exit(code)
     hung = False
     while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
             break
         number, since, _ = journal.read()
         if monotonic() - since > MOST_SECONDS:
@@ -453,8 +458,8 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
         result.findings += [tuple(json.loads(line)) for line in out.read_text().splitlines()]
     if status:
         log = out.with_suffix(".log").read_text(errors="replace").strip().split("\n")[-1]
-        how = f"no end after {MOST_SECONDS:g} s" if hung else f"ended with {status}: {log[:300]}"
-        result.findings.append((number, how))
+        ended = f"ended with {os.waitstatus_to_exitcode(status)}: {log[:300]}"
+        result.findings.append((number, f"no end after {MOST_SECONDS:g} s" if hung else ended))
         number += 1
     result.inputs, result.used = result.inputs + number - numbers.start, result.used + used
     return number
@@ -488,6 +493,24 @@ def prepared() -> Iterator[Seeds]:
         yield seeds
 
 
+def report(target: str, result: Result) -> dict[str, Any]:
+    """Print what became of a target's inputs; the same for the line of JSON."""
+    rate = result.inputs / max(result.seconds, 1e-9)
+    print(
+        f"{target}: {result.inputs:,} inputs, {result.used:,} used, "
+        f"{len(result.findings)} findings, {rate:.0f} a second",
+        flush=True,
+    )
+    for number, text in result.findings[:SHOWN]:
+        print(f"  {target} {number}: {text}")
+    return {
+        "inputs": result.inputs,
+        "used": result.used,
+        "seconds": round(result.seconds, 1),
+        "findings": result.findings[:SHOWN],
+    }
+
+
 def main() -> int:
     """Fuzz and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -497,35 +520,20 @@ def main() -> int:
     parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--only", type=int, help="repeat the input of this number, alone")
     given = parser.parse_args()
-    targets = given.targets.split(",")
-    summary: dict[str, Any] = {"seed": given.seed}
+    targets, summary = given.targets.split(","), {}
     with prepared() as seeds:
         if given.only is not None:
+            WATCH[:] = [Watch()]
             folder = Path(tempfile.mkdtemp(dir=seeds.folder))
             print(attempt(targets[0], given.seed, given.only, seeds, folder) or "used")
             return 0
+        end = monotonic() + given.seconds
         for place, target in enumerate(targets):
-            left = (
-                given.seconds
-                - sum(each["seconds"] for each in summary.values() if isinstance(each, dict))
-            ) / (len(targets) - place)
-            result = fuzz(target, given.seed, given.inputs, monotonic() + left, seeds)
-            rate = result.inputs / max(result.seconds, 1e-9)
-            print(
-                f"{target}: {result.inputs:,} inputs, {result.used:,} used, "
-                f"{len(result.findings)} findings, {rate:.0f} a second",
-                flush=True,
-            )
-            for number, text in result.findings[:50]:
-                print(f"  {target} {number}: {text}")
-            summary[target] = {
-                "inputs": result.inputs,
-                "used": result.used,
-                "seconds": round(result.seconds, 1),
-                "findings": result.findings[:50],
-            }
-    print(json.dumps(summary))
-    return int(any(isinstance(each, dict) and each["findings"] for each in summary.values()))
+            until = monotonic() + (end - monotonic()) / (len(targets) - place)
+            result = fuzz(target, given.seed, given.inputs, until, seeds)
+            summary[target] = report(target, result)
+    print(json.dumps({"seed": given.seed, **summary}))
+    return int(any(found["findings"] for found in summary.values()))
 
 
 if __name__ == "__main__":
