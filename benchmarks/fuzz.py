@@ -326,8 +326,9 @@ class Watch:
         elif event.startswith(_FORBIDDEN):
             self.events.append(f"{event} {arguments!r}"[:300])
         elif event.startswith(_CHANGES):
+            place = _folder(arguments[-1])
             for path in arguments:
-                if isinstance(path, str | bytes | os.PathLike) and not _inside(path, folder):
+                if isinstance(path, str | bytes | os.PathLike) and not _inside(path, folder, place):
                     self.events.append(f"{event} {arguments!r}"[:300])
         self.folder = folder
 
@@ -340,8 +341,16 @@ class Watch:
             self.events.append(f"open {path!r} {mode} {flags:#o}")
 
 
-def _inside(path: Any, folder: str) -> bool:
-    return os.path.realpath(os.fsdecode(path)).startswith(folder)
+def _folder(descriptor: Any) -> str:
+    """Where relative paths begin: the folder of `dir_fd`, where one was given."""
+    if isinstance(descriptor, int) and descriptor >= 0:
+        with suppress(OSError):
+            return os.readlink(f"/proc/self/fd/{descriptor}")
+    return ""
+
+
+def _inside(path: Any, folder: str, place: str = "") -> bool:
+    return os.path.realpath(os.path.join(place, os.fsdecode(path))).startswith(folder)
 
 
 WATCH: list[Watch] = []

@@ -167,7 +167,9 @@ class ModelConfig(Section):
     activation: Literal["identity", "tanh"] = Field(
         "identity", description="g in the SRU's highway: h = r g(c) + (1 - r) x"
     )
-    highway_bias: float = Field(0.0, description="initial bias of the SRU's reset gate")
+    highway_bias: Annotated[float, Field(ge=-100.0, le=100.0)] = Field(
+        0.0, description="initial bias of the SRU's reset gate"
+    )
     dropout: Fraction | None = Field(
         None,
         description="on the embedding, between layers, before the head; "

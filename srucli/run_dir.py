@@ -67,6 +67,8 @@ FILES = {
 # The largest files of a run that are read.
 MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 16 * 2**20, 32 * 2**20
 MOST_NESTED_RECORDS = 2**20
+# Beyond any probability; larger whole numbers of JSON may be no float.
+MOST_THRESHOLD = 1e9
 # Of a safetensors file, what is not numbers: for each tensor, and besides.
 HEADER_OF_TENSOR, HEADER, MOST_HEADER = 4096, 2**16, 2**22
 Shapes = Mapping[str, Tensor]
@@ -154,7 +156,9 @@ class Checkpoint:
         given = self.state.get("thresholds")
         if given is None:
             return None
-        numbers = isinstance(given, list) and all(isinstance(x, float | int) for x in given)
+        numbers = isinstance(given, list) and all(
+            isinstance(x, float | int) and abs(x) <= MOST_THRESHOLD for x in given
+        )
         if not numbers or len(given) != classes:
             problem = f"the thresholds in state.json are not {classes} numbers"
             raise DataError(source, None, problem, COPY_AGAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -244,7 +245,7 @@ def test_thresholds_are_one_number_for_each_class() -> None:
     found = Checkpoint({}, {"thresholds": [0.25, 1]}).thresholds(2, "run")
     assert found is not None
     assert found.tolist() == [0.25, 1.0]
-    for damaged in ([0.5], [0.5, "x"], "ab", {"a": 1, "b": 2}):
+    for damaged in ([0.5], [0.5, "x"], "ab", {"a": 1, "b": 2}, [0.5, 10**400], [0.5, math.nan]):
         with pytest.raises(DataError, match=r"thresholds in state\.json are not 2 numbers"):
             Checkpoint({}, {"thresholds": damaged}).thresholds(2, "run")
 
