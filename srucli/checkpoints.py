@@ -113,7 +113,8 @@ class Checkpoints:
         place = f"checkpoints/{name}/{file}"
         entry = self._entries(name).get(file) if self.manifests else None
         limit = min(MOST_BYTES[file], MOST_BYTES[file] if most is None else most)
-        data = read_within(self.run, place, limit)
+        said = entry.get("bytes") if isinstance(entry, dict) else None
+        data = read_within(self.run, place, min(limit, said) if type(said) is int else limit)
         if self.manifests and entry != {"bytes": len(data), "sha256": sha256(data).hexdigest()}:
             problem = "damaged: not what manifest.json says"
             raise DataError(str(self.run / place), None, problem, COPY_AGAIN)

@@ -18,6 +18,7 @@ import numpy as np
 
 from srucli.errors import DataError, InputMissingError
 from srucli.files import COPY_AGAIN
+from srucli.lines import escaped
 from srucli.run_dir import read_records
 
 Record = Mapping[str, Any]
@@ -390,5 +391,5 @@ def explain(story: Story) -> list[Finding]:
             str(fact).encode()
         return [finding for question in QUESTIONS for finding in question(story)]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        problem = f"not as srucli writes it ({type(error).__name__}: {error})"
+        problem = f"not as srucli writes it ({type(error).__name__}: {escaped(str(error)[:200])})"
         raise DataError(story.source, None, problem, COPY_AGAIN) from error

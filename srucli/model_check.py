@@ -107,7 +107,7 @@ def check(data: bytes) -> Model:
 
     Raises UnusableModelError, and another ValueError or a LookupError where it is no model at all.
     """
-    pieces: list[dict[int, Any]] = []
+    pieces: list[tuple[bytes, bytes, int]] = []
     parts: dict[int, bytes] = {}
     needed: list[bytes] = []
     start = 0
@@ -115,7 +115,9 @@ def check(data: bytes) -> Model:
         if key == _PIECE:
             assert isinstance(value, bytes)
             _require(len(pieces) < MOST_PIECES, f"it has more than {MOST_PIECES:,} pieces")
-            pieces.append(_message(value, MOST_PIECE_FIELDS))
+            piece = _message(value, MOST_PIECE_FIELDS)
+            score = piece.get(_SCORE, b"\0\0\0\0")
+            pieces.append((piece.get(_TEXT, b""), score, piece.get(_TYPE, NORMAL)))
         elif key in _PARTS:
             assert isinstance(value, bytes)
             _require(key not in parts, "it has two parts of one kind")
@@ -139,12 +141,15 @@ def _require(holds: bool | np.bool_, otherwise: str) -> None:
         raise UnusableModelError(otherwise)
 
 
-def _checked_pieces(pieces: list[dict[int, Any]]) -> tuple[list[str], list[float], list[int]]:
-    """Names, scores and types of the pieces. Raises UnusableModelError, another ValueError."""
-    if not pieces:
-        raise ValueError("no pieces")
-    texts = [piece.get(_TEXT, b"") for piece in pieces]
-    types = [piece.get(_TYPE, NORMAL) for piece in pieces]
+def _checked_pieces(
+    pieces: list[tuple[bytes, bytes, int]],
+) -> tuple[list[str], list[float], list[int]]:
+    """Names, scores and types of pieces, from their fields.
+
+    Raises UnusableModelError, and another ValueError where there is none.
+    """
+    texts, numbers, kinds = zip(*pieces, strict=True)
+    types = list(kinds)
     joined = b"\0".join(texts)
     _require(all(texts), "a piece is empty")
     _require(max(map(len, texts)) <= MOST_PIECE_BYTES, "a piece is too long")
@@ -155,7 +160,7 @@ def _checked_pieces(pieces: list[dict[int, Any]]) -> tuple[list[str], list[float
     _require(types.count(UNKNOWN) == 1, "it has not one unknown piece")
     spelt = {text for text, kind in zip(texts, types, strict=True) if kind == BYTE}
     _require(not spelt or spelt == _BYTE_PIECES, "its byte pieces are not those of 256 bytes")
-    scores = np.frombuffer(b"".join(piece.get(_SCORE, b"\0\0\0\0") for piece in pieces), "<f4")
+    scores = np.frombuffer(b"".join(numbers), "<f4")
     _require((np.abs(scores) <= MOST_SCORE).all(), "a score is too large or no number")
     return joined.decode().split("\0"), scores.tolist(), types
 
