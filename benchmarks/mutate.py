@@ -285,6 +285,8 @@ def _mutate_message(random: Random, data: bytes) -> bytes:
 def _mutate_rules(random: Random, rules: bytes) -> bytes:
     """Rules of normalization with units of the trie, their size, or what they put in changed."""
     changed, size = bytearray(rules), int.from_bytes(rules[:4], "little")
+    if not 4 <= size < len(rules) - 4:  # changed before
+        return mutate_bytes(random, rules)
     way = random.randrange(4)
     if way == 0:
         changed[:4] = (random.choice(INTEGERS) % 2**32).to_bytes(4, "little")
