@@ -39,12 +39,12 @@ POINTERS: tuple[Which, ...] = ("best", "last")
 MODEL, STATE = "model.safetensors", "state.json"
 TRAINING_TENSORS, TRAINING = "training.safetensors", "training.json"
 MANIFEST = "manifest.json"
-# The largest that are read, whoever wrote them: room for a thousand times what is usual.
+# The largest that are read, whoever wrote them: room for hundreds of times what is usual.
 MOST_BYTES = {
     MODEL: 4 * 2**30,
-    STATE: 16 * 2**20,
+    STATE: 4 * 2**20,
     TRAINING_TENSORS: 16 * 2**30,
-    TRAINING: 64 * 2**20,
+    TRAINING: 16 * 2**20,
     MANIFEST: 2**16,
 }
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")
@@ -113,7 +113,8 @@ class Checkpoints:
         place = f"checkpoints/{name}/{file}"
         entry = self._entries(name).get(file) if self.manifests else None
         limit = min(MOST_BYTES[file], MOST_BYTES[file] if most is None else most)
-        data = read_within(self.run, place, limit)
+        said = entry.get("bytes") if isinstance(entry, dict) else None
+        data = read_within(self.run, place, min(limit, said) if type(said) is int else limit)
         if self.manifests and entry != {"bytes": len(data), "sha256": sha256(data).hexdigest()}:
             problem = "damaged: not what manifest.json says"
             raise DataError(str(self.run / place), None, problem, COPY_AGAIN)

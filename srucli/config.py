@@ -31,7 +31,8 @@ PoolingName = Literal["last", "mean", "max", "attention"]
 DEFAULT_VOCAB_SIZE = 8_000
 MOST_DROPOUT = 0.5
 # Of YAML that anybody may have written: bytes, and values with its aliases written out.
-MOST_YAML, MOST_NODES = 2**18, 10_000
+MOST_YAML, MOST_NODES, MOST_DIGITS = 2**18, 10_000, 300
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class Section(BaseModel):
@@ -166,7 +167,9 @@ class ModelConfig(Section):
     activation: Literal["identity", "tanh"] = Field(
         "identity", description="g in the SRU's highway: h = r g(c) + (1 - r) x"
     )
-    highway_bias: float = Field(0.0, description="initial bias of the SRU's reset gate")
+    highway_bias: Annotated[float, Field(ge=-100.0, le=100.0)] = Field(
+        0.0, description="initial bias of the SRU's reset gate"
+    )
     dropout: Fraction | None = Field(
         None,
         description="on the embedding, between layers, before the head; "
@@ -297,7 +300,26 @@ class Config(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-3` as a number, as YAML 1.2 does, and refuses repeated keys."""
+    """Safe YAML that reads `1e-3` as a number, as YAML 1.2 does, and refuses repeated keys.
+
+    It stops at more values than settings can need, and at numbers that take long to work out.
+    """
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            problem = f"more than {MOST_NODES:,} values"
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
+            problem = f"a number of more than {MOST_DIGITS} digits"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -330,6 +352,13 @@ for _side in (_Loader, _Dumper):
     )
 
 
+# What PyYAML raises for what anybody may have written: for `!!timestamp x` an AttributeError.
+_YAML_ERRORS = (
+    *(yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError),
+    OverflowError,
+)
+
+
 def load_yaml(path: Path) -> Any:
     """Read one YAML document. Raises InputMissingError or UsageError naming file and line."""
     try:
@@ -354,12 +383,14 @@ def parse_yaml(data: bytes, source: str) -> Any:
         if node is None:
             return None
         if _size(node, {}) > MOST_NODES:
-            raise UsageError(f"{source}: aliases make more than {MOST_NODES:,} values of it")
+            raise UsageError(
+                f"{source}: aliases make more than {MOST_NODES:,} values of it; write them out"
+            )
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{source}:{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
+    except _YAML_ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{source}: not valid YAML: {reason}") from error
 
@@ -425,7 +456,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"unknown setting '{key}'{did_you_mean(key, keys)}")
         try:
             branch: Any = yaml.load(raw, _Loader) if raw else ""
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
+        except _YAML_ERRORS as error:
             raise UsageError(f"{key}: '{raw}' is not a YAML value") from error
         for part in reversed(key.split(".")):
             branch = {part: branch}

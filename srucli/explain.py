@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from srucli.errors import InputMissingError
+from srucli.errors import DataError, InputMissingError
+from srucli.files import COPY_AGAIN
+from srucli.lines import escaped
 from srucli.run_dir import read_records
 
 Record = Mapping[str, Any]
@@ -57,6 +59,7 @@ class Story:
     records: Sequence[Record]
     metrics: Sequence[Record]
     counts: Sequence[float]
+    source: str = "diagnostics.jsonl"
 
     @property
     def name(self) -> str:
@@ -103,7 +106,9 @@ def read(run: Path) -> Story:
             f"{run}: it has no diagnostics; train it again with `srucli train ... --diagnose 20`"
         )
     first, *records = lines
-    return Story(first["optimizer"], records, read_records(run / "metrics.jsonl"), first["counts"])
+    metrics = read_records(run / "metrics.jsonl")
+    source = str(run / "diagnostics.jsonl")
+    return Story(first["optimizer"], records, metrics, first.get("counts", []), source)
 
 
 def per_gradient(story: Story, group: str) -> tuple[list[int], list[float]]:
@@ -380,5 +385,11 @@ QUESTIONS: tuple[Callable[[Story], Iterator[Finding]], ...] = (
 
 
 def explain(story: Story) -> list[Finding]:
-    """Every question that can be answered of this run."""
-    return [finding for question in QUESTIONS for finding in question(story)]
+    """Every question that can be answered of this run. Raises DataError for damaged records."""
+    try:
+        for fact in (story.name, story.steps, story.peak):
+            str(fact).encode()
+        return [finding for question in QUESTIONS for finding in question(story)]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        problem = f"not as srucli writes it ({type(error).__name__}: {escaped(str(error)[:200])})"
+        raise DataError(story.source, None, problem, COPY_AGAIN) from error

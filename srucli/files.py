@@ -19,6 +19,8 @@ from srucli.errors import DataError, InputMissingError, OutputError
 # A file beside a final name, as `write_atomic` makes it; whoever was killed leaves some behind.
 TEMPORARY = ".tmp"
 COPY_AGAIN = "copy the run again"
+# Lists and objects of a JSON document: in Python a million of them take seconds.
+MOST_NESTED = 2**18
 
 
 def write_atomic(contents: Mapping[Path, bytes]) -> None:
@@ -92,36 +94,55 @@ def read_within(folder: Path, name: str, most: int) -> bytes:
     try:
         inside = path.resolve(strict=True).is_relative_to(folder.resolve())
         # Without waiting for the other end, should it be a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if inside else None
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name with a NUL
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputMissingError(f"{path}: cannot be read ({reason})") from error
-    with open(descriptor, "rb") as file:
+        raise _unreadable(path, error) from error
+    if descriptor is None:
+        raise DataError(str(path), None, "is a link to outside of its folder", COPY_AGAIN)
+    try:
         found = os.fstat(descriptor)
-        if not inside or not stat.S_ISREG(found.st_mode):
-            problem = "is no plain file" if inside else "is a link to outside of its folder"
-            raise DataError(str(path), None, problem, COPY_AGAIN)
-        data = b"" if found.st_size > most else _read(file, path, most)
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(str(path), None, "is no plain file", COPY_AGAIN)
+        data = b"" if found.st_size > most else _read(descriptor, path, most)
+    finally:
+        os.close(descriptor)
     if found.st_size > most or len(data) > most:
         problem = f"larger than the {most:,} bytes that it can need"
         raise DataError(str(path), None, problem, COPY_AGAIN)
     return data
 
 
-def _read(file: Any, path: Path, most: int) -> bytes:
+def _read(descriptor: int, path: Path, most: int) -> bytes:
     try:
-        data: bytes = file.read(most + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most + 1)
     except OSError as error:
-        raise InputMissingError(f"{path}: cannot be read ({error.strerror})") from error
-    return data
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputMissingError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputMissingError(f"{path}: cannot be read ({reason}); {COPY_AGAIN}")
 
 
 def read_json(folder: Path, name: str, most: int) -> Any:
     """A JSON file of such a folder. Raises DataError and InputMissingError, as `read_within`."""
+    return parse_json(read_within(folder, name, most), str(folder / name))
+
+
+def parse_json(data: bytes, source: str) -> Any:
+    """A JSON document that anybody may have written. Raises DataError naming `source`."""
+    check_nested(data, source, MOST_NESTED)
     try:
-        return json.loads(read_within(folder, name, most))
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataError(str(folder / name), None, "not valid JSON", COPY_AGAIN) from error
+        raise DataError(source, None, "not valid JSON", COPY_AGAIN) from error
+
+
+def check_nested(data: bytes, source: str, most: int) -> None:
+    """Refuse JSON of more lists and objects than that. Raises DataError naming `source`."""
+    if data.count(b"[") + data.count(b"{") > most:
+        raise DataError(source, None, f"more than {most:,} lists and objects", COPY_AGAIN)
 
 
 def to_json(data: Any) -> bytes:

@@ -47,12 +47,15 @@ from srucli.files import (
     COPY_AGAIN,
     TEMPORARY,
     append,
+    check_nested,
+    parse_json,
     read_json,
     read_within,
     to_json,
     unwritable,
     write_atomic,
 )
+from srucli.lines import escaped
 from srucli.tokenizer import MAX_MODEL_BYTES, Tokenizer
 
 FORMAT_VERSION = 2
@@ -62,9 +65,12 @@ FILES = {
     *("metrics.jsonl", "diagnostics.jsonl", "tensorboard", "best", "last"),
 }
 # The largest files of a run that are read.
-MOST_FACTS, MOST_LABELS = 2**20, 64 * 2**20
+MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 16 * 2**20, 32 * 2**20
+MOST_NESTED_RECORDS = 2**20
+# Beyond any probability; larger whole numbers of JSON may be no float.
+MOST_THRESHOLD = 1e9
 # Of a safetensors file, what is not numbers: for each tensor, and besides.
-HEADER_OF_TENSOR, HEADER = 4096, 2**16
+HEADER_OF_TENSOR, HEADER, MOST_HEADER = 4096, 2**16, 2**22
 Shapes = Mapping[str, Tensor]
 
 
@@ -115,13 +121,17 @@ def machine() -> dict[str, Any]:
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line; none where it is absent, no cut last line."""
+    """The JSON objects of a file with one a line; none where it is absent, no cut last line.
+
+    Raises DataError as `read_within`.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except OSError:
+        data = read_within(file.parent, file.name, MOST_RECORDS)
+    except InputMissingError:
         return []
+    check_nested(data, str(file), MOST_NESTED_RECORDS)
     records = []
-    for line in lines:
+    for line in data.split(b"\n"):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
@@ -146,7 +156,9 @@ class Checkpoint:
         given = self.state.get("thresholds")
         if given is None:
             return None
-        numbers = isinstance(given, list) and all(isinstance(x, float | int) for x in given)
+        numbers = isinstance(given, list) and all(
+            isinstance(x, float | int) and abs(x) <= MOST_THRESHOLD for x in given
+        )
         if not numbers or len(given) != classes:
             problem = f"the thresholds in state.json are not {classes} numbers"
             raise DataError(source, None, problem, COPY_AGAIN)
@@ -312,10 +324,7 @@ class RunDir:
     def state_of(self, name: str) -> dict[str, Any]:
         """state.json of a checkpoint by name."""
         place = str(self.path / "checkpoints" / name / STATE)
-        try:
-            found = json.loads(self.checkpoints.read(name, STATE))
-        except (ValueError, RecursionError) as error:
-            raise DataError(place, None, "not valid JSON", COPY_AGAIN) from error
+        found = parse_json(self.checkpoints.read(name, STATE), place)
         if not isinstance(found, dict):
             raise DataError(place, None, "no JSON object", COPY_AGAIN)
         return found
@@ -380,10 +389,15 @@ def most_bytes(shapes: Shapes) -> int:
 
 def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
     """The tensors in a safetensors file. Raises DataError naming `source`."""
+    if int.from_bytes(data[:8], "little") > MOST_HEADER:
+        problem = f"damaged: its header is larger than the {MOST_HEADER:,} bytes that it can need"
+        raise DataError(source, None, problem, COPY_AGAIN)
     try:
         return load_tensors(data)
     except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise DataError(source, None, f"damaged ({error})", COPY_AGAIN) from error
+        # What it says repeats names and types as they stand in the file.
+        problem = f"damaged ({escaped(str(error)[:200])})"
+        raise DataError(source, None, problem, COPY_AGAIN) from error
 
 
 def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> None:

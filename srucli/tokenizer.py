@@ -28,6 +28,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from srucli import model_check
 from srucli.config import DEFAULT_VOCAB_SIZE, TokenizerConfig
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.spm_child import REFUSED, TOO_FEW, TOO_MANY
@@ -39,9 +40,7 @@ Progress = Callable[[str], None]
 
 MAX_MODEL_BYTES = 256 * 2**20
 
-_MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-_TYPE_NORMAL, _TYPE_USER_DEFINED = 1, 4
-_MATCHED = (_TYPE_NORMAL, _TYPE_USER_DEFINED)
+_MATCHED = (model_check.NORMAL, model_check.USER_DEFINED)
 _FIRST_BYTE = 0x110000  # beyond the last code point
 _OURS = {"input_sentence_size", "shuffle_input_sentence", "seed"}
 _RESERVED = "\u2585"  # SentencePiece's own mark for the unknown; it skips lines that hold it
@@ -49,47 +48,6 @@ _LOG_LINE = re.compile(r"[IWEF]\d{4} [^\]]*\] (.*)")
 
 
 # ---------------------------------------------------------------- using a model
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (number, value) fields of a serialized protocol buffer, such as a model."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        value: int | bytes
-        if key & 7 == 0:
-            value, at = _varint(data, at)
-        else:
-            size, at = {1: (8, at), 5: (4, at)}.get(key & 7) or _varint(data, at)
-            value, at = data[at : at + size], at + size
-        yield key >> 3, value
-
-
-def _model_type(model: bytes) -> str:
-    """TrainerSpec.model_type of a ModelProto; SentencePiece has no call that tells it."""
-    spec = next((value for number, value in _fields(model) if number == 2), b"")
-    assert isinstance(spec, bytes)
-    return _MODEL_TYPES[next((int(value) for number, value in _fields(spec) if number == 3), 1)]
-
-
-def _piece_types(model: bytes) -> list[int]:
-    """SentencePiece.type of each piece: see the _TYPE numbers; 1, a normal one, is the default."""
-    pieces = (value for number, value in _fields(model) if number == 1)
-    return [
-        next((int(value) for number, value in _fields(piece) if number == 3), _TYPE_NORMAL)
-        for piece in pieces
-        if isinstance(piece, bytes)
-    ]
 
 
 def _arguments(form: type[str] | type[int], bos: bool, eos: bool, reverse: bool) -> dict[str, Any]:
@@ -101,26 +59,23 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         """Raises RuntimeError, LookupError or ValueError for bytes that are no model."""
+        self._model = model_check.check(model)
         self._processor = sentencepiece.SentencePieceProcessor()
-        self._processor.LoadFromSerializedProto(model)
+        self._processor.LoadFromSerializedProto(self._model.proto)
         self.model_bytes = model
-        self.model_type = _model_type(model)
-        self.pieces: list[str] = [
-            self._processor.IdToPiece(index) for index in range(self._processor.GetPieceSize())
-        ]
+        self.model_type, self.pieces = self._model.type, self._model.pieces
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str) -> Tokenizer:
         """A tokenizer from a serialized model. Raises DataError naming `source`."""
+        remedy = "name a .model file that srucli tokenize or spm_train wrote"
         try:
             return cls(data)
-        except (RuntimeError, LookupError, ValueError, AssertionError):
-            raise DataError(
-                source,
-                None,
-                "not a SentencePiece model",
-                "name a .model file that srucli tokenize or spm_train wrote",
-            ) from None
+        except model_check.UnusableModelError as error:
+            problem = f"a SentencePiece model that cannot be used: {error}"
+            raise DataError(source, None, problem, remedy) from None
+        except (RuntimeError, LookupError, ValueError):
+            raise DataError(source, None, "not a SentencePiece model", remedy) from None
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -143,8 +98,8 @@ class Tokenizer:
     @property
     def vocab(self) -> str:
         """The text of SentencePiece's `.vocab` file: piece, tab, score on each line."""
-        score = self._processor.GetScore
-        return "".join(f"{piece}\t{score(index):g}\n" for index, piece in enumerate(self.pieces))
+        rows = zip(self.pieces, self._model.scores, strict=True)
+        return "".join(f"{piece}\t{score:g}\n" for piece, score in rows)
 
     def has_control(self, name: str) -> bool:
         """Whether the model has the control piece `name`: "bos", "eos" or "pad"."""
@@ -154,31 +109,27 @@ class Tokenizer:
     def _sampler(self) -> Sampler:
         from srucli.sampling import Piece, Sampler  # Numba takes a second that few commands need
 
-        score, known = self._processor.GetScore, {piece: i for i, piece in enumerate(self.pieces)}
+        rows = zip(self.pieces, self._model.scores, self._model.types, strict=True)
+        known = {piece: index for index, piece in enumerate(self.pieces)}
+        names = [f"<0x{byte:02X}>" for byte in range(256)]
         return Sampler(
             [
-                Piece(text, score(index), kind in _MATCHED, kind == _TYPE_USER_DEFINED)
-                for index, (text, kind) in enumerate(
-                    zip(self.pieces, _piece_types(self.model_bytes), strict=True)
-                )
+                Piece(text, score, kind in _MATCHED, kind == model_check.USER_DEFINED)
+                for text, score, kind in rows
             ],
             unigram=self.model_type == "unigram",
-            unknown=self._processor.unk_id(),
-            byte_ids=[known[f"<0x{byte:02X}>"] for byte in range(256)] if self._has_bytes else [],
+            unknown=self._model.unknown,
+            byte_ids=[known[name] for name in names] if self._model.has_bytes else [],
         )
-
-    @property
-    def _has_bytes(self) -> bool:
-        return any(map(self._processor.IsByte, range(self.vocab_size)))
 
     def _codes(self, index: int) -> list[int]:
         """The characters of one piece, as `spelling` has them."""
-        piece = self.pieces[index]
-        if index == self._processor.unk_id():
+        piece, kind = self.pieces[index], self._model.types[index]
+        if kind == model_check.UNKNOWN:
             return [0]
-        if self._processor.IsByte(index):
+        if kind == model_check.BYTE:
             return [_FIRST_BYTE + int(piece[1:-1], 16)]
-        return [] if self._processor.IsControl(index) else list(map(ord, piece))
+        return [] if kind == model_check.CONTROL else list(map(ord, piece))
 
     @property
     def spelling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -269,7 +220,7 @@ class Tokenizer:
         ids, ends, _ = self._sampler.draw([normalized], alpha, seed, number)
         if form is int:
             return list(ids.tolist())
-        starts, unknown = [0, *ends.tolist()], self._processor.unk_id()
+        starts, unknown = [0, *ends.tolist()], self._model.unknown
         return [
             normalized[start:end] if index == unknown else self.pieces[index]
             for index, start, end in zip(ids.tolist(), starts, ends.tolist(), strict=False)

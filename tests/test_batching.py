@@ -99,12 +99,23 @@ def test_a_batch_holds_the_pieces_of_its_texts(
     assert batch.targets.tolist() == texts
 
 
-def test_all_batches_of_a_store_hold_all_its_pieces() -> None:
-    full = store(np.array([3, 0, 7, 1, 0, 2]))
-    batches = list(full.batches(2, 100, (1, 2)))
-    assert sum(batch.texts for batch in batches) == 6
-    pieces = torch.cat([batch.tokens for batch in batches])
-    assert sorted(pieces.tolist()) == sorted(full.ids.tolist())
+@given(LENGTHS, st.integers(1, 20), st.integers(1, 60), SEEDS, st.integers(0, 5))
+def test_all_batches_of_a_store_hold_every_text_once_and_whole(
+    lengths: NDArray[np.int64], size: int, tokens: int, seed: tuple[int, int] | None, first: int
+) -> None:
+    full = store(lengths)
+    batches = list(full.batches(size, tokens, seed))
+    found = {}
+    for batch in batches:
+        assert batch.targets is not None
+        bounds = batch.offsets.tolist()
+        for text, start, stop in zip(batch.targets.tolist(), bounds, bounds[1:], strict=False):
+            found[text] = batch.tokens[start:stop].tolist()
+    assert sum(batch.texts for batch in batches) == len(found) == len(lengths)
+    for text, length in enumerate(lengths):
+        assert found[text] == [1000 * text + place for place in range(length)]
+    rest = [batch.tokens.tolist() for batch in full.batches(size, tokens, seed, first)]
+    assert rest == [batch.tokens.tolist() for batch in batches[first:]]
 
 
 def test_several_labels_keep_their_rows() -> None:

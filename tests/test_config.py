@@ -81,6 +81,7 @@ def test_options_of_an_optimizer_come_from_every_layer(tmp_path: Path) -> None:
         ("model:\n  layers: x\n", "model.layers = 'x': must be a valid integer"),
         ("model: 3\n", "model = 3: must be a section of settings"),
         ("optim: {lr: -1}\n", "optim.lr = -1: must be greater than 0"),
+        ("model: {highway_bias: 1e6}\n", "model.highway_bias = 1000000.0: must be less than"),
         ("optim: {lr: .inf}\n", "optim.lr = inf: must be a finite number"),
         ("model: {pooling: max}\n", "model.pooling = 'max': must be a list"),
         ("model: {pooling: [max, mena]}\n", "model.pooling.1 = 'mena': must be 'last', 'mean'"),

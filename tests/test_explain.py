@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import RunMain, Tiny
 
+from benchmarks.mutate import mutate_tree
 from srucli import explain
 from srucli.explain import Finding, Story
 
@@ -156,6 +158,23 @@ def test_the_theory_of_uncorrected_adam(step: int, wanted: float) -> None:
     assert explain.theory(story, step) == pytest.approx(wanted, rel=1e-2)
     plain = Story({"name": "adam", "lr": 1.0, "options": options}, [], [], [])
     assert explain.theory(plain, step) is None
+
+
+@pytest.mark.parametrize("damage", range(40))
+def test_damaged_records_are_refused(
+    diagnosed: Diagnosed, run_main: RunMain, tmp_path: Path, damage: int
+) -> None:
+    """A value of a record removed or replaced: still an answer, or one sentence."""
+    lines = (diagnosed("--optimizer", "adam") / "diagnostics.jsonl").read_text().splitlines()
+    draw = random.Random(damage)
+    place = draw.choice((0, draw.randrange(len(lines))))
+    lines[place] = json.dumps(mutate_tree(draw, json.loads(lines[place])))
+    (tmp_path / "diagnostics.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff{}\n")
+    ended = run_main("explain", tmp_path)
+    assert ended.code in (0, 65, 66)
+    if ended.code == 65:
+        assert "diagnostics.jsonl: not as srucli writes it (" in ended.err
+        assert ended.err.endswith("; copy the run again\n")
 
 
 def test_the_command(diagnosed: Diagnosed, run_main: RunMain, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -216,12 +217,14 @@ def test_damaged_checkpoints(run: RunDir, manifests: bool) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     for damaged in (whole[:-1], whole[:4], b"", b"\xff" * 99):
         (folder / "model.safetensors").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"model\.safetensors: damaged.*; copy the run again"):
+        with pytest.raises(
+            DataError, match=r"model\.safetensors: (damaged|larger).*; copy the run"
+        ):
             reader.checkpoint("last")
     (folder / "model.safetensors").write_bytes(whole)
     for damaged in (b"", b'{"a":', b"\xff", b"[1]", b"[" * 10_000):
         (folder / "state.json").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"state\.json: (no.* JSON.*|damaged.*); copy the run"):
+        with pytest.raises(DataError, match=r"state\.json: (no.* JSON|damaged|larger).*; copy"):
             reader.checkpoint("last")
     (folder / "state.json").unlink()
     with pytest.raises(InputMissingError, match=r"state\.json: cannot be read \(No such file"):
@@ -244,7 +247,7 @@ def test_thresholds_are_one_number_for_each_class() -> None:
     found = Checkpoint({}, {"thresholds": [0.25, 1]}).thresholds(2, "run")
     assert found is not None
     assert found.tolist() == [0.25, 1.0]
-    for damaged in ([0.5], [0.5, "x"], "ab", {"a": 1, "b": 2}):
+    for damaged in ([0.5], [0.5, "x"], "ab", {"a": 1, "b": 2}, [0.5, 10**400], [0.5, math.nan]):
         with pytest.raises(DataError, match=r"thresholds in state\.json are not 2 numbers"):
             Checkpoint({}, {"thresholds": damaged}).thresholds(2, "run")
 
@@ -353,3 +356,13 @@ def test_records_of_a_run_that_was_killed(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     assert read_records(tmp_path / "metrics.jsonl") == [json.loads(line) for line in lines[:2]]
     assert read_records(tmp_path / "absent") == []
+
+
+def test_a_file_that_is_larger_than_its_manifest_says_is_not_read(run: RunDir) -> None:
+    run.save(1, WEIGHTS, {}, {"last"})
+    path = run.path / "checkpoints" / "step-1" / "model.safetensors"
+    os.truncate(path, 2**32)  # takes no room on a disk, and 4 GiB in memory
+    with pytest.raises(
+        DataError, match=r"model\.safetensors: larger than the 96 bytes that it can need; copy"
+    ):
+        run.checkpoint("last")

@@ -1,0 +1,218 @@
+"""What a SentencePiece model says, read and checked before SentencePiece sees it.
+
+A model may come from anybody, and SentencePiece is C++: it trusts scores, ids and the trie of
+normalization rules more than a stranger deserves. What passes here has names and scores that can be
+used, one unknown piece, and rules whose lookups end. The format is `sentencepiece_model.proto`;
+nothing is encoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The largest public vocabularies have 262,144 pieces of 7 bytes on average.
+MOST_PIECES, MOST_PIECE_BYTES, MOST_TEXT_BYTES = 2**20, 2048, 2**24
+# Rules of normalization: of all of them, of what one replaces, and of what it puts there.
+MOST_RULES_BYTES, MOST_RULE_BYTES, MOST_REPLACEMENT_BYTES = 2**22, 512, 512
+# Fields of a message that is no piece: settings, files and symbols of the training.
+MOST_FIELDS, MOST_PIECE_FIELDS = 2**21, 8
+MOST_SCORE = 1e30
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+_MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
+_BYTE_PIECES = {b"<0x%02X>" % byte for byte in range(256)}
+
+
+def _key(number: int, kind: int) -> int:
+    return number << 3 | kind
+
+
+_PIECE, _TRAINER, _NORMALIZER, _DENORMALIZER = (_key(number, _BYTES) for number in (1, 2, 3, 5))
+_PARTS = (_TRAINER, _NORMALIZER, _DENORMALIZER)
+_TEXT, _SCORE, _TYPE = _key(1, _BYTES), _key(2, _FIXED32), _key(3, _VARINT)
+_MODEL_TYPE, _UNK_SURFACE = _key(3, _VARINT), _key(44, _BYTES)
+_CHARSMAP = _key(2, _BYTES)
+
+
+class UnusableModelError(ValueError):
+    """A model that is whole but would not work; the message says what is wrong with it."""
+
+
+class Model(NamedTuple):
+    """What is known of a model of V pieces."""
+
+    proto: bytes  # what SentencePiece has to load: without the texts by which it tests itself
+    type: str  # unigram, bpe, word or char
+    pieces: list[str]
+    scores: list[float]
+    types: list[int]  # NORMAL, UNKNOWN, ...
+    unknown: int  # the id of the unknown piece
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether characters without a piece are cut into bytes."""
+        return BYTE in self.types
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at a place, and where it ends. Raises ValueError, IndexError."""
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    value, start, shift = value & 0x7F, at, 7
+    while True:
+        at += 1
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at + 1
+        if at - start == 9:
+            raise ValueError("a number of more than ten bytes")
+
+
+def _fields(data: bytes, most: int) -> Iterator[tuple[int, int | bytes, int]]:
+    """The fields of a serialized message: key (number and wire type), value, where it ends.
+
+    Raises ValueError, LookupError where it is none, or has more than `most` fields.
+    """
+    at = count = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind, count = key & 7, count + 1
+        value: int | bytes
+        if kind == _VARINT:
+            value, at = _varint(data, at)
+        else:
+            size, at = _varint(data, at) if kind == _BYTES else (_FIXED_SIZES[kind], at)
+            value, at = data[at : at + size], at + size
+        if at > len(data) or key >= 2**32 or count > most:
+            raise ValueError("a field that ends outside of its message, or too many")
+        yield key, value, at
+
+
+def _message(data: bytes, most: int) -> dict[int, Any]:
+    """The fields by key; of a field that is there twice the last counts, as for SentencePiece."""
+    return {key: value for key, value, _ in _fields(data, most)}
+
+
+def check(data: bytes) -> Model:
+    """Read a serialized model.
+
+    Raises UnusableModelError, and another ValueError or a LookupError where it is no model at all.
+    """
+    pieces: list[tuple[bytes, bytes, int]] = []
+    parts: dict[int, bytes] = {}
+    needed: list[bytes] = []
+    start = 0
+    for key, value, end in _fields(data, MOST_PIECES + MOST_FIELDS):
+        if key == _PIECE:
+            assert isinstance(value, bytes)
+            _require(len(pieces) < MOST_PIECES, f"it has more than {MOST_PIECES:,} pieces")
+            piece = _message(value, MOST_PIECE_FIELDS)
+            score = piece.get(_SCORE, b"\0\0\0\0")
+            pieces.append((piece.get(_TEXT, b""), score, piece.get(_TYPE, NORMAL)))
+        elif key in _PARTS:
+            assert isinstance(value, bytes)
+            _require(key not in parts, "it has two parts of one kind")
+            parts[key] = value
+        if key == _PIECE or key in _PARTS:
+            needed.append(data[start:end])
+        start = end
+    trainer = _message(parts.get(_TRAINER, b""), MOST_FIELDS)
+    kind = trainer.get(_MODEL_TYPE, 1)
+    _require(kind in _MODEL_TYPES, f"model type {kind} is unknown")
+    trainer.get(_UNK_SURFACE, b"").decode()
+    for key in (_NORMALIZER, _DENORMALIZER):
+        _check_rules(_message(parts.get(key, b""), MOST_FIELDS).get(_CHARSMAP, b""))
+    names, scores, types = _checked_pieces(pieces)
+    proto = data if sum(map(len, needed)) == len(data) else b"".join(needed)
+    return Model(proto, _MODEL_TYPES[kind], names, scores, types, types.index(UNKNOWN))
+
+
+def _require(holds: bool | np.bool_, otherwise: str) -> None:
+    if not holds:
+        raise UnusableModelError(otherwise)
+
+
+def _checked_pieces(
+    pieces: list[tuple[bytes, bytes, int]],
+) -> tuple[list[str], list[float], list[int]]:
+    """Names, scores and types of pieces, from their fields.
+
+    Raises UnusableModelError, and another ValueError where there is none.
+    """
+    texts, numbers, kinds = zip(*pieces, strict=True)
+    types = list(kinds)
+    joined = b"\0".join(texts)
+    _require(all(texts), "a piece is empty")
+    _require(max(map(len, texts)) <= MOST_PIECE_BYTES, "a piece is too long")
+    _require(len(joined) <= MOST_TEXT_BYTES, "its pieces are too long together")
+    _require(joined.count(b"\0") == len(texts) - 1, "a piece holds a NUL character")
+    _require(len(set(texts)) == len(texts), "two pieces are the same")
+    _require(set(types) <= set(range(NORMAL, BYTE + 1)), "a piece is of an unknown type")
+    _require(types.count(UNKNOWN) == 1, "it has not one unknown piece")
+    spelt = {text for text, kind in zip(texts, types, strict=True) if kind == BYTE}
+    _require(not spelt or spelt == _BYTE_PIECES, "its byte pieces are not those of 256 bytes")
+    scores = np.frombuffer(b"".join(numbers), "<f4")
+    _require((np.abs(scores) <= MOST_SCORE).all(), "a score is too large or no number")
+    return joined.decode().split("\0"), scores.tolist(), types
+
+
+def _check_rules(rules: bytes) -> None:
+    """Refuse rules of normalization that do not end, or lead outside of what they are.
+
+    They are the size of a trie in bytes, a trie from what is replaced to places among what is put
+    there, and that, each ended by NUL. The trie is a double array of Darts: of unit u, the
+    children stand at u ^ offset(u) ^ label, and its value at u ^ offset(u).
+    Raises UnusableModelError, UnicodeError.
+    """
+    if not rules:
+        return
+    size = int.from_bytes(rules[:4], "little")
+    whole = 4 + size < len(rules) <= MOST_RULES_BYTES and size and not size % 1024
+    _require(bool(whole), "its rules of normalization are cut or too many")
+    units, texts = np.frombuffer(rules, "<u4", size // 4, 4), rules[4 + size :]
+    texts.decode()
+    letters = np.frombuffer(texts, np.uint8)
+    lengths = np.diff(np.flatnonzero(letters == 0), prepend=-1) - 1
+    _require(texts[-1] == 0, "its rules of normalization are cut")
+    _require(lengths.max() <= MOST_REPLACEMENT_BYTES, "a rule of normalization is too long")
+    inner = np.flatnonzero(units < 2**31)
+    _require(bool(units[0] < 2**31), "its rules of normalization lead outside")
+    below = inner ^ (units[inner] >> 10 << ((units[inner] & 2**9) >> 6))
+    _require(below.max(initial=0) < len(units), "its rules of normalization lead outside")
+    values = units[below[units[inner] & 2**8 != 0]] & (2**31 - 1)
+    _require(values.max(initial=0) < len(texts), "its rules of normalization lead outside")
+    begins = (letters[values] & 0xC0) != 0x80
+    _require(begins.all(), "a rule of normalization begins within a character")
+    _check_depth(below[:1], below, inner ^ (units[inner] & 0xFF))
+
+
+def _check_depth(
+    root: NDArray[np.int64], below: NDArray[np.int64], above: NDArray[np.int64]
+) -> None:
+    """Refuse a trie with circles in it, or of endless depth: a lookup would go round and round.
+
+    below (K,) is where the children of each of K units stand, above (K,) where those of its parent
+    do, root (1,) where those of the root do.
+    """
+    order = np.argsort(above, kind="stable")
+    above, below = above[order], below[order]
+    level, visits = root, 0
+    for _ in range(MOST_RULE_BYTES):
+        starts = np.searchsorted(above, level)
+        counts = np.searchsorted(above, level, "right") - starts
+        total = int(counts.sum())
+        children = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(total)
+        level, visits = np.unique(below[children]), visits + total
+        if not total:
+            return
+        _require(visits <= 16 * len(below), "its rules of normalization go in circles")
+    raise UnusableModelError("its rules of normalization go in circles")

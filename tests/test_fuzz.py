@@ -1,0 +1,167 @@
+"""A short run of the fuzzer, that it sees what it is for, and any Unicode through the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_tokenizer import LINES, trained
+
+from benchmarks.fuzz import TARGETS
+from srucli.config import parse_yaml
+from srucli.errors import UsageError
+from srucli.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parent.parent
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: the fuzzer forks, which threads of other tests forbid."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+
+
+def test_no_input_of_a_short_run_is_a_finding() -> None:
+    done = python("-m", "benchmarks.fuzz", "--inputs", "1000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for target in TARGETS:
+        assert found[target]["inputs"] == 1000
+        # Too few are too broken to be tried at all, or too little to be refused.
+        assert 50 < found[target]["used"] < 950
+
+
+# What inputs of these numbers do; the others do nothing.
+FAULTS = """
+import os, pickle, socket, subprocess, time
+from pathlib import Path
+from types import SimpleNamespace
+from benchmarks import fuzz
+from srucli.errors import UsageError
+
+class Touch:
+    def __reduce__(self):
+        return print, ("x",)
+
+def refuse():
+    raise UsageError("no")
+
+def inside(folder):
+    (folder / "x").write_text("x")
+    (folder / "x").unlink()
+
+FAULTS = {
+    1: lambda folder: {}["x"],
+    3: lambda folder: os.abort(),
+    4: lambda folder: time.sleep(60),
+    5: lambda folder: len(b"x" * (2**30 + 2**27)),
+    6: lambda folder: (folder.parent / "beside").write_text("x"),
+    7: lambda folder: os.remove(folder.parent / "beside"),
+    8: lambda folder: subprocess.run(["true"]),
+    9: lambda folder: pickle.loads(pickle.dumps(Touch())),
+    10: lambda folder: (folder / "link").read_bytes(),
+    11: lambda folder: socket.socket(),
+    12: lambda folder: os.mkdir(folder / ".." / "made"),
+    13: lambda folder: refuse(),
+    14: inside,
+}
+
+def attempt(seeds, random, folder):
+    global number
+    number += 1
+    (folder / "link").unlink(missing_ok=True)
+    (folder / "link").symlink_to("/etc/passwd")
+    with fuzz.watched(folder):
+        FAULTS.get(number, lambda folder: None)(folder)
+
+fuzz.TARGETS["faults"] = attempt
+fuzz.MOST_SECONDS = 2.0
+here = Path(__import__("sys").argv[1])
+first = 0
+result = fuzz.Result()
+while first < 16:
+    number = first - 1
+    first = fuzz.run_batch("faults", 0, range(first, 16), SimpleNamespace(folder=here), result)
+for place, text in result.findings:
+    print(place, text.replace(str(here), "HERE"))
+print(result.inputs, result.used)
+"""
+
+
+def test_the_fuzzer_sees_faults(tmp_path: Path) -> None:
+    done = python("-c", FAULTS, str(tmp_path))
+    *findings, last = done.stdout.splitlines()
+    wanted = {
+        1: "KeyError: 'x'",
+        3: "ended with -6",
+        4: "no end after 2 s",
+        5: "AssertionError: 1,",
+        6: "AssertionError: open ",
+        7: "AssertionError: os.remove ('HERE/beside'",
+        8: "AssertionError: subprocess.Popen",
+        9: "AssertionError: pickle.find_class ('builtins', 'print')",
+        10: "AssertionError: open ",
+        11: "AssertionError: socket.__new__",
+        12: "AssertionError: os.mkdir",
+    }
+    found = {int(line.split()[0]): line.partition(" ")[2] for line in findings}
+    assert found.keys() == wanted.keys(), done.stdout + done.stderr
+    assert all(found[number].startswith(text) for number, text in wanted.items()), findings
+    assert last == "16 4"  # one was refused, eleven were findings
+
+
+# ---------------------------------------------------------------- any Unicode
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def lossless(request: pytest.FixtureRequest) -> Tokenizer:
+    return trained(
+        [*LINES, "긍정 부정"],
+        model_type=request.param,
+        vocab_size=400,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        lower_vocab=True,
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts=st.lists(ANY_TEXT, max_size=4), dropout=st.sampled_from([0.0, 0.3]))
+def test_any_text_comes_back(lossless: Tokenizer, texts: list[str], dropout: float) -> None:
+    ids, offsets = lossless.encode(texts, dropout)
+    assert offsets[0] == 0
+    assert offsets[-1] == len(ids)
+    assert ids.min(initial=0) >= 0
+    assert ids.max(initial=0) < lossless.vocab_size
+    rows = np.split(ids, offsets[1:-1]) if texts else []
+    for text, row in zip(texts, rows, strict=True):
+        assert lossless.decode(row.tolist()) == text.replace("▁", " ")
+
+
+YAML_TEXT = st.text(
+    st.sampled_from("a1 \n\t:-?,[]{}&*!|>'\"%@`#.~=<_\0\x85\ufeff한") | st.characters(), max_size=60
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(YAML_TEXT)
+def test_any_yaml_is_values_or_a_usage_error(text: str) -> None:
+    with suppress(UsageError):
+        parse_yaml(text.encode("utf-8", "surrogatepass"), "x.yaml")

@@ -1,0 +1,324 @@
+"""Runs, tokenizers and YAML that somebody made to harm: one sentence, soon, and nothing happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import RunMain, Tiny
+from safetensors.torch import load_file, save_file
+
+from benchmarks.mutate import repair_manifests
+from srucli.config import parse_yaml, resolve
+from srucli.errors import DataError, SrucliError, UsageError
+from srucli.explain import read as read_story
+from srucli.predict import Predictor
+from srucli.run_dir import RunDir
+
+MOST_SECONDS, MOST_MEMORY = 5.0, 2**28
+
+
+@pytest.fixture
+def copy(tiny: Tiny, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny.run, tmp_path / "copy"))
+
+
+def peak_memory() -> int:
+    """Bytes that this process had in memory at most, since it was last told to forget."""
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
+    return 1024 * int(line.split()[1])
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """A block that must take neither long nor much memory."""
+    Path("/proc/self/clear_refs").write_text("5")
+    memory, start = peak_memory(), time.monotonic()
+    yield
+    assert time.monotonic() - start < MOST_SECONDS
+    assert peak_memory() - memory < MOST_MEMORY
+
+
+@contextmanager
+def refused(said: str, error: type[SrucliError] = DataError) -> Iterator[None]:
+    """A block that must end soon, in an error that says this, in one line."""
+    with bounded(), pytest.raises(error, match=said) as caught:
+        yield
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+def load(run: Path) -> None:
+    Predictor.load(run, "cpu", 1)
+
+
+def weights_of(run: Path) -> Path:
+    return run / "checkpoints" / (run / "last").read_text().strip() / "model.safetensors"
+
+
+def safetensors(
+    header: dict[str, Any] | bytes, data: bytes = b"", size: int | None = None
+) -> bytes:
+    written = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(written) if size is None else size).to_bytes(8, "little") + written + data
+
+
+# ---------------------------------------------------------------- weights
+
+
+class Touch:
+    """What a pickle makes of itself: a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.open, (str(self.path), os.O_CREAT)
+
+
+def test_a_pickle_in_the_place_of_weights(copy: Path, tmp_path: Path) -> None:
+    made, harmful = tmp_path / "made", pickle.dumps(Touch(tmp_path / "made"))
+    pickle.loads(harmful)
+    assert made.exists()
+    made.unlink()
+    weights_of(copy).write_bytes(harmful)
+    repair_manifests(copy)
+    with refused(r"model\.safetensors: damaged.*; copy the run again"):
+        load(copy)
+    assert not made.exists()
+
+
+FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors(b"{}", size=2**60),
+        safetensors(b"{}", size=2**63 + 1),
+        safetensors({"a": FLOATS, "b": FLOATS}, bytes(8)),
+        safetensors({"a": FLOATS | {"shape": [2**62, 4]}}, bytes(8)),
+        safetensors({"a": FLOATS | {"data_offsets": [0, 2**40]}}, bytes(8)),
+        safetensors({"a": FLOATS | {"dtype": "\x1b[31mF32"}}, bytes(8)),
+        safetensors(b'{"a":' + b"[" * 10_000),
+        safetensors(
+            {f"{n}": FLOATS | {"shape": [0], "data_offsets": [0, 0]} for n in range(10**5)}
+        ),
+    ],
+    ids=["size", "size+", "overlap", "overflow", "outside", "escape", "deep", "many"],
+)
+@pytest.mark.parametrize("manifests", [True, False])
+def test_headers_that_lie(copy: Path, content: bytes, manifests: bool) -> None:
+    weights_of(copy).write_bytes(content)
+    repair_manifests(copy)
+    with refused(r"model\.safetensors: (damaged|larger).*; copy the run again"):
+        RunDir(copy, manifests=manifests).checkpoint("last")
+
+
+def test_tensors_that_config_yaml_does_not_know(copy: Path) -> None:
+    path = weights_of(copy)
+    whole = load_file(path)
+    name = "embedding.weight"
+    rest = {key: value for key, value in whole.items() if key != name}
+    for changed in (
+        rest,
+        {**whole, "\x1b[31m": whole[name].clone()},
+        {**whole, name: whole[name].double()},
+        {**whole, name: whole[name].half()},
+        {**whole, name: whole[name].T.contiguous()},
+        {**whole, name: whole[name][:-1].clone()},
+        {**whole, name: whole[name].flatten().clone()},
+    ):
+        save_file(changed, path)
+        repair_manifests(copy)
+        with refused(r"copy: the weights do not fit config\.yaml.*|.*larger.*; copy the run again"):
+            load(copy)
+
+
+@pytest.mark.parametrize("encoder", ["sru", "lstm", "gru", "cnn", "bag"])
+def test_a_network_of_terabytes(copy: Path, encoder: str) -> None:
+    rows, width = 2**28, 2**16
+    largest = {
+        "encoder": encoder,
+        "embedding_size": width,
+        "hidden": width,
+        "layers": 256,
+        "head": "mlp",
+        "head_hidden": width,
+        "kernel_sizes": list(range(1, 65)),
+        "wide_buckets": rows,
+        "wide_size": width,
+        "character_buckets": rows,
+        "character_size": width,
+    }
+    (copy / "config.yaml").write_text(json.dumps({"model": largest}))
+    with refused(r"copy: the weights do not fit config\.yaml .*; copy the run again"):
+        load(copy)
+    (copy / "config.yaml").write_text(json.dumps({"model": largest | {"hidden": 2**17}}))
+    with refused(r"config\.yaml: model\.hidden = 131072: must be less than", UsageError):
+        load(copy)
+
+
+# ---------------------------------------------------------------- what is no plain file
+
+
+NAMES = ("run.json", "config.yaml", "labels.json", "tokenizer.model", "last")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "weights"])
+def test_links_stay_within_the_folder(copy: Path, name: str) -> None:
+    path = weights_of(copy) if name == "weights" else copy / name
+    inside = copy / "kept"
+    path.rename(inside)
+    path.symlink_to(inside)
+    load(copy)
+    for outside in (Path("/etc/passwd"), shutil.copy(inside, copy.parent / "outside")):
+        path.unlink()
+        path.symlink_to(outside)
+        with refused(rf"{path.name}: is a link to outside of its folder; copy the run again"):
+            load(copy)
+
+
+def test_a_folder_of_checkpoints_elsewhere(copy: Path) -> None:
+    (copy / "checkpoints").rename(copy.parent / "elsewhere")
+    (copy / "checkpoints").symlink_to("../elsewhere")
+    with refused(r"manifest\.json: is a link to outside of its folder; copy the run again"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "weights"])
+def test_pipes_and_folders_are_not_waited_for(copy: Path, name: str) -> None:
+    path = weights_of(copy) if name == "weights" else copy / name
+    for make in (os.mkfifo, os.mkdir):
+        path.unlink()
+        make(path)
+        with refused(r"(is no plain file; copy the run|has no run\.json|no weights)", SrucliError):
+            load(copy)
+        shutil.rmtree(path) if path.is_dir() else None
+        path.touch()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "diagnostics.jsonl"])
+def test_records_are_read_as_carefully(copy: Path, tmp_path: Path, name: str) -> None:
+    (copy / "diagnostics.jsonl").write_text('{"optimizer": {}}\n{}\n')
+    for make, said in (
+        (os.mkfifo, "is no plain file; copy"),
+        (os.mkdir, "is no plain file; copy"),
+        (lambda path: path.symlink_to("/etc/passwd"), "is a link to outside of its folder; copy"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40), "larger than"),
+        (lambda path: path.write_bytes(b"[{}," * 2**20), "more than .* lists and objects; copy"),
+    ):
+        path = copy / name
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+        make(path)
+        with refused(rf"{name}: {said}"):
+            read_story(copy)
+
+
+def test_paths_that_lead_outside(copy: Path) -> None:
+    target = weights_of(copy).parent
+    for name in ("../checkpoints/x", "step-1/../../..", "/etc", "step-1\0"):
+        (copy / "last").write_text(name)
+        with refused(r"last: .* names no checkpoint; copy the run again"):
+            load(copy)
+    (copy / "last").write_text(target.name)
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["files"]["../../../outside"] = {"bytes": 1, "sha256": "0"}
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    with refused(r"manifest\.json: no list of a checkpoint's files; copy the run again"):
+        load(copy)
+
+
+# ---------------------------------------------------------------- JSON and YAML
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        b'["good", "\\ud83d", "none"]',
+        b"[" * 100_000,
+        b"[" + b"[]," * 10**6 + b"1]",
+        b'["' + b"a" * 2**25 + b'"]',
+        b'{"good": 0}',
+        b"[1e999, 2, 3]",
+    ],
+    ids=["surrogate", "deep", "nested", "huge", "object", "numbers"],
+)
+def test_labels_that_are_none(copy: Path, labels: bytes) -> None:
+    (copy / "labels.json").write_bytes(labels)
+    with refused(r"labels\.json: (not |more than |larger than ).*; copy the run again"):
+        load(copy)
+
+
+BOMB = "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9) if before else 'x'}]\n"
+    for before, name in zip([None, *"abcdefghijkl"], "abcdefghijklm", strict=True)
+)
+
+
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{number + 1}: &a{number + 1} {{<<: [*a{number}, *a{number}]}}\n" for number in range(40)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BOMB, "aliases make more than 10,000 values of it; write them out"),
+        ("a: &a [*a]", "aliases make more than"),
+        (MERGES, "aliases make more than"),
+        ("[" * 50_000, "not valid YAML: maximum recursion depth"),
+        ("{a: " * 50_000, "not valid YAML: maximum recursion depth"),
+        ("- " * 50_000, "not valid YAML: maximum recursion depth"),
+        ("[" + "x," * 120_000 + "]", "1: not valid YAML: more than 10,000 values"),
+        ("model:\n" + "# \n" * 2**20, "more than 262,144 bytes; settings need"),
+        ("model: {layers: 0x" + "f" * 10_000 + "}", "not valid YAML: a number of more than 300"),
+        ("model: {layers: 1" + ":59" * 50_000 + "}", "not valid YAML: a number of more than 300"),
+        ("optim: {lr: 1" + ":59" * 90 + ".5e400}", "optim.lr = "),
+        ("model: {layers: !!timestamp x}", "not valid YAML"),
+        ("model: !!python/object/apply:os.system ['touch made']", "could not determine a constr"),
+        ("model: !!python/object/new:os.system ['touch made']", "could not determine a constr"),
+        ("model: !!python/name:os.system", "could not determine a constructor"),
+        ("model: !!python/module:antigravity", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_harms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.yaml"
+    path.write_text(content, encoding="utf-8")
+    with refused(rf"x\.yaml:.*{said}", UsageError):
+        resolve(path)
+    assert os.listdir(tmp_path) == ["x.yaml"]
+
+
+def test_as_much_as_yaml_may_hold_is_read() -> None:
+    with bounded():
+        assert len(parse_yaml(b"[" + b"x," * 9_000 + b"]", "x")) == 9_000
+
+
+def test_commands_refuse_what_harms(copy: Path, run_main: RunMain) -> None:
+    """As a person sees it: an exit code, one line, no traceback."""
+    (copy / "labels.json").unlink()
+    os.mkfifo(copy / "labels.json")
+    for command in ("info", "predict"):
+        ended = run_main(command, copy)
+        assert (ended.code, ended.out) == (65, "")
+        assert ended.err.endswith("labels.json: is no plain file; copy the run again\n")
