@@ -246,7 +246,9 @@ WRITERS: dict[str, Callable[[str, str], str]] = {
     "fasttext": lambda label, text: f"__label__{label} {text}",
     "pairs": lambda label, text: f"{label} {text}",
 }
-ENCODINGS = ("utf-8", "utf-8", "utf-16-le", "utf-32-be", "cp949", "utf-7", "latin-1")
+ENCODINGS = (
+    *("utf-8", "utf-8", "utf-16", "utf-16-le", "utf-32", "utf-32-be", "cp949", "utf-7", "latin-1"),
+)
 ODD = (b'\0"\t,{}', b"\xef\xbb\xbf", b"[" * 2000, b"\r\n\x1b[31m", b"\xed\xa0\x80", b"\\ud83d")
 PACKERS: tuple[Callable[[bytes], bytes], ...] = (bytes, bytes, gzip.compress, lzma.compress)
 

@@ -269,6 +269,8 @@ def _byte_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str
         except UnicodeDecodeError as error:
             bad = f"byte {error.start + 1} of the line (0x{raw[error.start]:02x})"
             raise DataError(name, None, f"{bad} is not {encoding}", _DECODE_REMEDY) from error
+        except UnicodeError as error:  # of encodings that are made of several
+            raise DataError(name, None, f"not {encoding} ({error})", _DECODE_REMEDY) from error
         yield line
 
 
@@ -281,7 +283,7 @@ def _wide_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:  # first give the lines before the bad one
-            text = decoder.decode(error.object[held : error.start])
+            text = _decodable(error.object[held : error.start], encoding)
             problem = f"byte 0x{error.object[error.start]:02x} is not {encoding}"
         except UnicodeError as error:
             text, problem = "", str(error)  # a UTF-16 stream without its mark
@@ -292,6 +294,23 @@ def _wide_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str
             raise DataError(name, None, problem, _DECODE_REMEDY)
     if tail:
         yield tail
+
+
+def _decodable(data: bytes, encoding: str) -> str:
+    """Text before a byte that is none; nothing where even that cannot be told."""
+    try:
+        return data.decode(encoding)
+    except UnicodeError:
+        return ""
+
+
+def _refuse_halves(line: str, name: str, number: int) -> None:
+    """Some encodings can spell halves of surrogate pairs, which no file can hold."""
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        problem = f"half of a surrogate pair at character {error.start + 1} of the line"
+        raise DataError(name, number, problem, _DECODE_REMEDY) from None
 
 
 def _refuse_long(line: bytes | str, name: str) -> None:
@@ -319,6 +338,8 @@ def _read_lines(
                     if not decoded:
                         return  # a mark and nothing else
                 line = _without_end(decoded)
+                if encoding != "utf-8":
+                    _refuse_halves(line, name, number)
                 if "\0" in line:
                     problem = f"a NUL character after {excerpt(line[: line.index(chr(0))])}"
                     remedy = "take it out, or pass --encoding utf-16-le if that is what this is"

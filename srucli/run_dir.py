@@ -65,8 +65,8 @@ FILES = {
     *("metrics.jsonl", "diagnostics.jsonl", "tensorboard", "best", "last"),
 }
 # The largest files of a run that are read.
-MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 16 * 2**20, 32 * 2**20
-MOST_NESTED_RECORDS = 2**20
+MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 16 * 2**20, 64 * 2**20
+MOST_NESTED_RECORDS = 2**21
 # Beyond any probability; larger whole numbers of JSON may be no float.
 MOST_THRESHOLD = 1e9
 # Of a safetensors file, what is not numbers: for each tensor, and besides.

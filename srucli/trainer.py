@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from srucli import optim
 from srucli.anomaly import culprit
-from srucli.batching import TokenStore, order, uploaded
+from srucli.batching import Batch, TokenStore, order, uploaded
 from srucli.blend import fit_weights
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
 from srucli.config import Config
@@ -124,6 +124,8 @@ class Trainer:
         self.thresholds = [0.5] * classes if config.data.multi_label else None
         self.started = self.saved = time.monotonic()
         self.resumable = True
+        # What the optimizer goes on from, until a step has shown that it can.
+        self.unproven: str | None = None
         self.dev_store = None
         if dev is not None:
             longest = config.train.max_tokens
@@ -208,12 +210,24 @@ class Trainer:
             done.pieces += batch.tokens.numel()
             done.batches += 1
             update = done.batches % settings.accumulate == 0 or done.taken == whole
-            self.step(batch, self._rate(), update)
+            self._step(batch, update)
             done.step += update
             self._look(store, bar, batch.texts)
             if done.step == settings.steps:
                 break
         return True
+
+    def _step(self, batch: Batch, update: bool) -> None:
+        """A step. Raises DataError where the first shows that it goes on from no such state."""
+        try:
+            self.step(batch, self._rate(), update)
+        except _UNFIT as error:
+            if self.unproven is None:
+                raise
+            problem = f"does not fit this training ({type(error).__name__}: {error})"
+            raise DataError(self.unproven, None, problem, COPY_AGAIN) from error
+        if update:
+            self.unproven = None
 
     def _look(self, store: TokenStore, bar: tqdm[Any], texts: int) -> None:
         """After a step: diagnostics, progress, and whether the numbers are still numbers."""
@@ -473,6 +487,7 @@ class Trainer:
             raise DataError(
                 source, None, f"does not fit this training ({error})", COPY_AGAIN
             ) from error
+        self.unproven = source
         if not same_data:
             self.done.batches = self.done.taken = 0
         self.run.checkpoints.point(name, {"last"})

@@ -287,3 +287,24 @@ def test_labels_are_escaped_on_a_terminal_only(tiny: Tiny, tmp_path: Path) -> No
         ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True
     ).stdout
     assert piped.startswith(b"\x1b[2J")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("utf-16", b"^\x92\x1b\xdf"),
+        ("utf-32", b"^\x92\x1b\xdf\xff"),
+        ("idna", b"xn--\xff\n"),
+        ("utf-7", b"a +2F4- b\n"),
+    ],
+)
+@pytest.mark.parametrize("errors", ["strict", "replace", "ignore"])
+def test_bytes_that_are_odd_in_odd_encodings(
+    tmp_path: Path, encoding: str, data: bytes, errors: str
+) -> None:
+    (tmp_path / "x").write_bytes(data)
+    try:
+        lines = [line for _, line in read_lines(tmp_path / "x", encoding, errors)]
+    except DataError as error:
+        lines = [str(error.line)]
+    assert lines == ["1"] or all(line.encode() is not None for line in lines)

@@ -17,6 +17,7 @@ from srucli import locks
 from srucli.config import Config, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
 from srucli.optim import OPTIMIZERS
+from srucli.predict import Predictor
 from srucli.resume import differences
 from srucli.run_dir import RunDir
 from srucli.step import Step
@@ -401,4 +402,31 @@ def test_what_was_piped_must_be_piped_again(
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(facts | {"sources": {"train": "-", "dev": None}}))
     with pytest.raises(SrucliError, match=r"was trained on standard input; give the texts again"):
+        resume(run, {})
+
+
+def test_state_that_lacks_something_is_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    run = RunDir(tmp_path / "run")
+    files = {
+        file: run.checkpoints.read("step-14", file)
+        for file in ("model.safetensors", "state.json", "training.json", "training.safetensors")
+    }
+    for old, new in ((b'"exp_avg_sq"', b'"exp_avg_no"'), (b'["steps", 14]', b'["steps", "x"]')):
+        other = files["training.json"].replace(old, new)
+        assert other != files["training.json"]
+        run.checkpoints.save(14, {**files, "training.json": other}, {"last"}, 1)
+        with pytest.raises(DataError, match=r"training\.json: does not fit this training"):
+            run_training(tiny, tmp_path / "run")
+
+
+def test_predicting_needs_nothing_of_the_training(tiny: Tiny, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
+    wanted = Predictor.load(run, "cpu", 1).probabilities(["a lovely film"])
+    for file in run.glob("checkpoints/*/training.*"):
+        file.unlink()
+    assert (Predictor.load(run, "cpu", 1).probabilities(["a lovely film"]) == wanted).all()
+    with pytest.raises(DataError, match="no checkpoint to go on from"):
         resume(run, {})
