@@ -166,7 +166,9 @@ def _train(
     if kept:
         for problem in kept.damaged:
             say(f"passed over: {problem}")
-        say(f"going on from step {trainer.done.step:,}, after {trainer.done.epoch} whole epochs")
+        if not trainer.is_over:
+            done = trainer.done
+            say(f"going on from step {done.step:,}, after {done.epoch} whole epochs")
     else:
         trainer.begin()
     stop.keeping = True

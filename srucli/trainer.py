@@ -124,6 +124,8 @@ class Trainer:
         self.thresholds = [0.5] * classes if config.data.multi_label else None
         self.started = self.saved = time.monotonic()
         self.resumable = True
+        # Steps and epochs of the checkpoint that there is.
+        self.kept: tuple[int, int] | None = None
         # What the optimizer goes on from, until a step has shown that it can.
         self.unproven: str | None = None
         self.dev_store = None
@@ -418,7 +420,12 @@ class Trainer:
             raise self._diverged("a weight is not a number")
 
     def save(self, which: set[Which]) -> None:
-        """A checkpoint. Raises OutputError, and SrucliError where the weights are no numbers."""
+        """A checkpoint, unless nothing was done since the one before.
+
+        Raises OutputError, and SrucliError where the weights are no numbers.
+        """
+        if self.kept == (self.done.step, self.done.epoch):
+            return
         self._check_weights()
         state: dict[str, Any] = {"epoch": self.done.epoch, "finished": self.is_over}
         if self.thresholds is not None:
@@ -433,7 +440,7 @@ class Trainer:
                 say(f"this run cannot be resumed: of {self.config.optim.name}, {error}")
             self.resumable, training = False, {}
         self.run.save(self.done.step, weights, state, which, training, keep)
-        self.saved = time.monotonic()
+        self.saved, self.kept = time.monotonic(), (self.done.step, self.done.epoch)
 
     def _tree(self) -> dict[str, Any]:
         """All that going on needs besides the weights that predict."""
@@ -487,7 +494,7 @@ class Trainer:
             raise DataError(
                 source, None, f"does not fit this training ({error})", COPY_AGAIN
             ) from error
-        self.unproven = source
+        self.unproven, self.kept = source, (self.done.step, self.done.epoch)
         if not same_data:
             self.done.batches = self.done.taken = 0
         self.run.checkpoints.point(name, {"last"})

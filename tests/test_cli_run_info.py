@@ -61,8 +61,11 @@ def test_run_without_a_test_file_and_with_a_tokenizer(
     assert (ended.code, ended.out) == (0, "out/run\n"), ended.err
     assert Path("out/run/tokenizer.model").read_bytes() == model.read_bytes()
     ended = run_main("run", recipe, *changes)
-    assert ended.code == 73
-    assert "out/run: exists already; choose another -o, or add --force" in ended.err
+    assert (ended.code, ended.out) == (0, "out/run\n")
+    assert "out/run: is finished; a longer --epochs goes on" in ended.err
+    ended = run_main("run", recipe, *changes, "train.seed=9")
+    assert ended.code == 2
+    assert "train.seed: 0 -> 9" in ended.err
     assert run_main("run", recipe, *changes, "--force").code == 0
 
 

@@ -20,6 +20,7 @@ from srucli.optim import OPTIMIZERS
 from srucli.predict import Predictor
 from srucli.resume import differences
 from srucli.run_dir import RunDir
+from srucli.signals import StopRequest
 from srucli.step import Step
 from srucli.train import resume, train
 
@@ -430,3 +431,25 @@ def test_predicting_needs_nothing_of_the_training(tiny: Tiny, tmp_path: Path) ->
     assert (Predictor.load(run, "cpu", 1).probabilities(["a lovely film"]) == wanted).all()
     with pytest.raises(DataError, match="no checkpoint to go on from"):
         resume(run, {})
+
+
+def test_a_checkpoint_that_is_pointed_at_is_never_replaced(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain
+) -> None:
+    """A stop before the first step after an epoch, or after going on, has nothing to save."""
+    stop = StopRequest()
+
+    def asked(number: int, figures: Any) -> None:
+        stop.wanted = True
+
+    with pytest.raises(InterruptedRun, match="stopped at step 30, in epoch 2 of 2"):
+        run_training(tiny, tmp_path / "run", observe=asked, stop=stop)
+    folder = tmp_path / "run" / "checkpoints" / "step-30"
+    before = folder.stat().st_ino
+    with pytest.raises(InterruptedRun, match="stopped at step 30, in epoch 2 of 2"):
+        run_training(tiny, tmp_path / "run", stop=stop)
+    assert folder.stat().st_ino == before
+    ended = run_main("info", tmp_path / "run")
+    assert ended.out.splitlines()[-1].endswith(f"srucli train --resume {tmp_path / 'run'}")
+    run_training(tiny, tmp_path / "run")
+    assert "stopped" not in run_main("info", tmp_path / "run").out

@@ -111,6 +111,8 @@ def _run(path: Path) -> Rows:
             used = " (used by eval and predict)" if which == config.train.keep else ""
             state = run.state(which)
             yield which, f"step {state.get('step')}, epoch {state.get('epoch')}{used}"
+    if run.state("last").get("finished") is False:
+        yield "training", f"stopped; to go on: srucli train --resume {path}"
 
 
 def _tokenizer(path: Path) -> Rows:
