@@ -91,7 +91,8 @@ class Checkpoints:
         kept = set(self.names()[:keep])
         kept |= {self.pointed(which) for which in POINTERS if (self.run / which).is_file()}
         for path in self.folder.iterdir():
-            if path.name not in kept:
+            ours = _NAME.fullmatch(path.name) or path.name.endswith(TEMPORARY)
+            if ours and path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
     def names(self) -> list[str]:

@@ -19,24 +19,37 @@ from srucli.files import unwritable
 from srucli.lines import escaped
 
 NAME = "lock"
+_HOLDER = b"process"
 # What file systems say that know no locks.
 _WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock for a block. Raises OutputError where somebody else holds it."""
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock for a block; gives whether there is nothing else in it.
+
+    Raises OutputError where somebody else holds it.
+    """
     path = folder / NAME
     try:
         descriptor = _acquire(path)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        yield
+        yield os.listdir(folder) == [NAME]
     finally:
         with suppress(OSError):
             os.unlink(path)
         os.close(descriptor)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a training left its lock in a folder: the file says so."""
+    try:
+        with open(folder / NAME, "rb") as file:
+            return file.read(len(_HOLDER)) in (_HOLDER, b"")
+    except OSError:
+        return False
 
 
 def is_locked(folder: Path) -> bool:
@@ -65,7 +78,8 @@ def _acquire(path: Path) -> int:
         if _is_at(path, descriptor):
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+                words = f" {os.getpid()} on {platform.node()}\n"
+                os.write(descriptor, _HOLDER + words.encode())
             return descriptor
         os.close(descriptor)
 

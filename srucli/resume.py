@@ -57,9 +57,8 @@ def former(run: RunDir) -> Former:
 def _newest(run: RunDir) -> tuple[str | None, list[str]]:
     """The newest checkpoint that is whole, and what is wrong with the newer ones."""
     damaged: list[str] = []
-    if not run.checkpoints.folder.is_dir():
-        return None, damaged
-    for name, error in run.checkpoints.whole():
+    there = run.checkpoints.folder.is_dir()
+    for name, error in run.checkpoints.whole() if there else ():
         if error is None:
             try:
                 run.checkpoints.read(name, TRAINING)
@@ -68,8 +67,8 @@ def _newest(run: RunDir) -> tuple[str | None, list[str]]:
         if error is None:
             return name, damaged
         damaged.append(str(error))
-    if damaged and (run.path / "last").is_file():
-        problem = f"no checkpoint to go on from: {damaged[0]}"
+    if not is_begun(run.path):
+        problem = f"no checkpoint to go on from: {damaged[0] if damaged else 'there is none'}"
         raise DataError(str(run.path), None, problem, "or train anew with --force")
     return None, damaged
 
@@ -111,7 +110,7 @@ def differences(old: Config, new: Config) -> list[str]:
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in changed
         if key not in FREE
-        and not key.startswith(("files", "data."))
+        and (not key.startswith(("files", "data.")) or key == "data.multi_label")
         and not (key in LONGER and _is_longer(before.get(key), after.get(key)))
     ]
 
@@ -127,11 +126,8 @@ def check_same(
     labels: list[str],
     hashes: Mapping[str, str],
     force: bool,
-) -> bool:
-    """Refuse to go on with other settings or texts, unless under `force`.
-
-    Returns whether the texts are the same. Raises UsageError.
-    """
+) -> None:
+    """Refuse to go on with other settings or texts, unless under `force`. Raises UsageError."""
     if labels != found.labels:
         raise UsageError(f"{run}: was trained with other labels; choose another -o")
     texts = [
@@ -143,7 +139,6 @@ def check_same(
     if changed and not force:
         raise UsageError(
             f"{run}: holds a training with other settings or texts ({'; '.join(changed)}); "
-            f"--resume {run} --force goes on with these, -o takes another folder, --force alone "
-            "begins anew"
+            f"srucli train --resume {run} --force goes on with these, --force alone begins anew; "
+            "or choose another folder"
         )
-    return not texts

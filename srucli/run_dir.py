@@ -42,7 +42,7 @@ from srucli import config as configuration
 from srucli import locks
 from srucli.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
 from srucli.config import Config
-from srucli.errors import DataError, InputMissingError, OutputError
+from srucli.errors import DataError, InputMissingError, OutputError, SrucliError
 from srucli.files import (
     COPY_AGAIN,
     TEMPORARY,
@@ -97,9 +97,13 @@ class Facts(BaseModel):
     sources: dict[str, str | None] = {}
 
 
+# As long as there is run.json a folder is known to be a run's, and without `last` to hold nothing.
+_ORDER = {"last": 0, "best": 1, "README.md": 2, "run.json": 9}
+
+
 def _empty(folder: Path) -> None:
-    """Remove all that is in a folder but its lock."""
-    for item in folder.iterdir():
+    """Remove all that is in a folder but its lock, so that a kill leaves what can be told."""
+    for item in sorted(folder.iterdir(), key=lambda item: _ORDER.get(item.name, 5)):
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)
         elif item.name != locks.NAME:
@@ -196,19 +200,20 @@ class RunDir:
     def claim(cls, path: Path) -> Iterator[RunDir]:
         """Hold the lock of the folder, made where there is none, for a block. Raises OutputError.
 
-        Where the block ends in an error before any weights are saved, nothing is left.
+        Where the block ends in an error before any weights are saved, nothing is left of what it
+        made in a folder that was empty.
         """
         made = [part for part in (path, *path.parents) if not part.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{path}: cannot be made ({error.strerror})") from error
-        with _removed_if_empty(made), locks.locked(path):
+        with _removed_if_empty(made), locks.locked(path) as fresh:
             try:
                 yield cls(path)
             except BaseException:
                 with suppress(OSError):
-                    if is_begun(path):
+                    if fresh and is_begun(path):
                         _empty(path)
                 raise
 
@@ -362,8 +367,17 @@ def is_begun(path: Path) -> bool:
     Such a training has left its lock or its run.json, and nothing but files of a run.
     """
     names = {item.name for item in path.iterdir()}
-    ours = all(name in FILES or name.endswith(TEMPORARY) for name in names)
-    return ours and "last" not in names and bool(names & {locks.NAME, "run.json"})
+    if not all(name in FILES or name.endswith(TEMPORARY) for name in names) or "last" in names:
+        return False
+    checkpoints = Checkpoints(path)
+    if checkpoints.folder.is_dir() and checkpoints.names():
+        return False
+    if "run.json" not in names:
+        return locks.is_ours(path)
+    try:
+        return bool(RunDir(path).facts())
+    except SrucliError:
+        return False
 
 
 def tidy(path: Path) -> None:

@@ -48,14 +48,17 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = [signal.signal(number, self._handle) for number in SIGNALS]
+        before = {number: signal.getsignal(number) for number in SIGNALS}
         try:
+            for number, handler in before.items():
+                if handler != signal.SIG_IGN:  # as of what a script starts in its background
+                    signal.signal(number, self._handle)
             yield self
         except _Stop:
             words = "stopped before the first step; the same command starts again"
             raise InterruptedRun(words) from None
         finally:
-            for number, handler in zip(SIGNALS, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)
 
 

@@ -65,13 +65,19 @@ def train(
     device = check(config)
     _check_one_process()
     given = Tokenizer.load(tokenizer) if tokenizer else None
-    goes_on = not force and held(output) is not None
-    if not goes_on:
-        RunDir.check_free(output, force=force)
+    _find(output, force)
     with (stop or StopRequest()).listening() as stop, RunDir.claim(output) as run:
-        found = former(run) if goes_on else None
+        found = _find(output, force)
         _train(run, found, config, device, train_source, dev_source, given, observe, stop)
     return output
+
+
+def _find(output: Path, force: bool) -> Former | None:
+    """The training to go on with, None to begin. Raises OutputError where neither may be."""
+    found = None if force else held(output)
+    if found is None:
+        RunDir.check_free(output, force=force)
+    return found
 
 
 def resume(
@@ -90,27 +96,50 @@ def resume(
     """
     if not output.is_dir():
         raise InputMissingError(f"{output}: no such run; give the folder that `srucli train` made")
+    former(RunDir(output))  # nothing is touched in a folder that is no run's
     with (stop or StopRequest()).listening() as stop, RunDir.claim(output) as run:
         found = former(run)
-        config = with_settings(found.config, settings) if settings else found.config
+        config = _changed(found.config, settings)
         device = check(config)
         _check_one_process()
-        sources = found.facts.sources
-        if not train_source and sources.get("train") in (None, "-"):
-            raise UsageError(
-                f"{output}: was trained on standard input; give the texts again: "
-                f"srucli train FILE --resume {output}"
-            )
-        train_source, dev_source = train_source or sources["train"], dev_source or sources["dev"]
-        assert train_source is not None
+        train_source, dev_source = _sources(found, output, train_source, dev_source)
         given = found.tokenizer if found.checkpoint is None else None
         _train(run, found, config, device, train_source, dev_source, given, None, stop, force)
     return output
 
 
+def _changed(config: Config, settings: dict[str, object]) -> Config:
+    """A run's configuration with some settings replaced; another optimizer has its own defaults."""
+    if settings.get("optim.name", config.optim.name) != config.optim.name:
+        fresh: dict[str, object] = {
+            "optim.options": {},
+            "optim.lr": None,
+            "optim.weight_decay": None,
+        }
+        settings = {**fresh, **settings}
+    return with_settings(config, settings) if settings else config
+
+
+def _sources(
+    found: Former, run: Path, train_source: str | None, dev_source: str | None
+) -> tuple[str, str | None]:
+    """Where the texts are: as given, or where they were. Raises UsageError for what was piped."""
+    before = found.facts.sources
+    for given, part, flag in ((train_source, "train", ""), (dev_source, "dev", "--dev ")):
+        if given is None and before.get(part) == "-":
+            raise UsageError(
+                f"{run}: its {part} texts were standard input; give them again: "
+                f"srucli train --resume {run} {flag}FILE"
+            )
+    train_source = train_source or before.get("train")
+    if train_source is None:
+        raise UsageError(f"{run}: does not say what it was trained on; name the file as TRAIN")
+    return train_source, dev_source or before.get("dev")
+
+
 def _check_one_process() -> None:
     """Several processes would write to one folder, and none would know of the others' gradients."""
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
         raise UsageError("srucli trains in one process; start it with --nproc-per-node 1, or alone")
 
 
@@ -138,14 +167,15 @@ def _train(
     corpus = Corpus.make(texts.train, texts.labels, several, source)
     dev = Corpus.make(texts.dev, texts.labels, several, dev_source or source) if texts.dev else None
     kept = found if found and found.checkpoint else None
-    same = check_same(run.path, kept, config, texts.labels, texts.hashes, force) if kept else True
+    if kept:
+        check_same(run.path, kept, config, texts.labels, texts.hashes, force)
     pieces = _tokenizer(kept, given, config, corpus, source)
     if not kept:
         run.clear()
     tidy(run.path)
     trainer = Trainer(config, device, run, pieces, corpus, dev, texts.labels, stop, observe)
     if kept and kept.checkpoint:
-        trainer.resume(kept.checkpoint, same_data=same)
+        trainer.resume(kept.checkpoint, kept.config.optim)
     sources = {"train": train_source, "dev": dev_source}
     facts: dict[str, object] = {
         "parameters": trainer.parameters,
@@ -158,9 +188,9 @@ def _train(
         "device": str(device),
         "sources": {part: name and _place(name) for part, name in sources.items()},
     }
-    run.begin(
-        config, pieces, texts.labels, facts | ({"command": kept.facts.command} if kept else {})
-    )
+    if found:
+        facts["command"] = found.facts.command
+    run.begin(config, pieces, texts.labels, facts)
     how = ", steps as CUDA graphs" if trainer.step.captured else ""
     say(f"model: {trainer.parameters:,} parameters, {_encoder(config, device)}, {device}{how}")
     if kept:

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from srucli.anomaly import culprit
 from srucli.batching import Batch, TokenStore, order, uploaded
 from srucli.blend import fit_weights
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
-from srucli.config import Config
+from srucli.config import Config, OptimConfig
 from srucli.corpus import Corpus
 from srucli.errors import DataError, InterruptedRun, SrucliError
 from srucli.files import COPY_AGAIN
@@ -55,12 +57,16 @@ Observer = Callable[[int, Mapping[str, float]], None]
 MOST_SKIPPED = 20
 LOGS = ("metrics.jsonl", "diagnostics.jsonl")
 # What reading a stranger's state may raise.
-_UNFIT = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
+_UNFIT = (
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError),
+    AssertionError,
+)
 
 
 def say(line: str) -> None:
     """A line for people, above a progress bar where there is one."""
-    tqdm.write(line, file=sys.stderr)
+    with suppress(BrokenPipeError):  # whoever read it has gone; the work goes on
+        tqdm.write(line, file=sys.stderr)
 
 
 def tensorboard(folder: Path, step: int) -> Any:
@@ -74,7 +80,8 @@ class Progress(BaseModel):
     """What the loop has done so far, in all processes that it ran in.
 
     `epoch` are those that are finished; of the next one `batches` and `taken` texts are done.
-    `stale` are the evaluations since the `best` figure. `seconds` are those of earlier processes.
+    `stale` are the evaluations since the `best` figure, at `best_step`. `seconds` are those of
+    earlier processes.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -86,6 +93,7 @@ class Progress(BaseModel):
     batches: NonNegativeInt = 0
     taken: NonNegativeInt = 0
     best: float = -math.inf
+    best_step: NonNegativeInt | None = None
     stale: NonNegativeInt = 0
     seconds: float = 0.0
 
@@ -123,6 +131,8 @@ class Trainer:
         self.done = Progress()
         self.thresholds = [0.5] * classes if config.data.multi_label else None
         self.started = self.saved = time.monotonic()
+        # Whether the optimizer has put the weights in place that are evaluated.
+        self.evaluating = False
         self.resumable = True
         # Steps and epochs of the checkpoint that there is.
         self.kept: tuple[int, int] | None = None
@@ -198,6 +208,7 @@ class Trainer:
             self.step.begin()
         self.model.train()
         optim.use(self.step.optimizer, training=True)
+        self.evaluating = False
         whole, seed = len(store.lengths), (settings.seed, done.epoch)
         batches = store.batches(settings.batch_size, settings.batch_tokens, seed, done.batches)
         spelled = np.diff(self.tokenizer.spelling[1])
@@ -214,8 +225,8 @@ class Trainer:
             update = done.batches % settings.accumulate == 0 or done.taken == whole
             self._step(batch, update)
             done.step += update
-            self._look(store, bar, batch.texts)
-            if done.step == settings.steps:
+            self._look(store, bar, batch.texts, update)
+            if settings.steps and done.step >= settings.steps:
                 break
         return True
 
@@ -231,12 +242,12 @@ class Trainer:
         if update:
             self.unproven = None
 
-    def _look(self, store: TokenStore, bar: tqdm[Any], texts: int) -> None:
+    def _look(self, store: TokenStore, bar: tqdm[Any], texts: int, update: bool) -> None:
         """After a step: diagnostics, progress, and whether the numbers are still numbers."""
         if self.step.watch and (record := self.step.watch.taken()):
             self.run.add("diagnostics.jsonl", record)
         bar.update(texts)
-        if self.config.train.detect_anomaly and self.step.figures[3]:
+        if self.config.train.detect_anomaly and update and self.step.figures[3]:
             raise self._anomaly(store)
         if self.done.batches % 20 == 0:
             self._report(bar, self.readout.latest(self.step.figures))
@@ -300,6 +311,11 @@ class Trainer:
         names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
         return {name: metric_named(name, multi_label)(outcome) for name in names}
 
+    @property
+    def epoch_number(self) -> int:
+        """The latest epoch that was evaluated, from 1; one that the last step cut short counts."""
+        return self.done.epoch + bool(self.done.taken)
+
     def _record(self, loss: float, figures: dict[str, float]) -> None:
         """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
         rate = float(self.step.optimizer.param_groups[0]["lr"])
@@ -308,7 +324,7 @@ class Trainer:
             "metrics.jsonl",
             {
                 "step": self.done.step,
-                "epoch": self.done.epoch,
+                "epoch": self.epoch_number,
                 "train_loss": loss,
                 "lr": rate,
                 "seconds": round(self.seconds, 3),
@@ -326,23 +342,28 @@ class Trainer:
         """Evaluate, record, save. Raises SrucliError where training has diverged."""
         total, texts, skipped, _ = self.step.figures.tolist()
         steps = -(-self.done.batches // self.config.train.accumulate)
-        if 2 * skipped > steps:
+        searching = self.step.scaler.is_enabled()  # for the scale of fp16, by steps that fail
+        if 2 * skipped > steps and not searching:
             raise self._diverged(f"{skipped:.0f} of {steps} steps had no finite gradient")
         if skipped:
             say(f"{skipped:.0f} of {steps} steps were skipped: they had no finite gradient")
         optim.use(self.step.optimizer, training=False)
+        self.evaluating = True
         self._check_weights()
         loss = total / max(texts, 1)
-        self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
+        if self.done.taken == len(self.train_set.texts):
+            self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
         figures = self.evaluate()
         self._record(loss, figures)
         best = self._improved(figures)
+        if best:
+            self.done.best_step = self.done.step
         self.save({"last", "best"} if best else {"last"})
         card = model_card(self.run.path.name, self.config, self.labels, self.run.facts(), figures)
         self.run.write("README.md", card.encode())
         shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
         say(
-            f"epoch {self.done.epoch}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
+            f"epoch {self.epoch_number}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
             f"{'  *' if figures and best else ''}  {self.seconds:.0f} s"
         )
         return figures
@@ -364,17 +385,26 @@ class Trainer:
     def is_over(self) -> bool:
         """Whether nothing is left to train: epochs, steps or patience are used up."""
         settings, done = self.config.train, self.done
-        tired = bool(settings.patience) and done.stale >= settings.patience
-        return done.epoch >= self.epochs or done.step == settings.steps or tired
+        if settings.steps and done.step >= settings.steps:
+            return True
+        return done.epoch >= self.epochs or self.is_tired
+
+    @property
+    def is_tired(self) -> bool:
+        """Whether patience is used up."""
+        patience = self.config.train.patience
+        return bool(patience) and self.done.stale >= patience
 
     def train(self) -> None:
         """What is left. Raises InterruptedRun, with all saved, where a stop was asked for."""
         texts = len(self.train_set.texts) * self.epochs
+        if self.is_over:
+            longer = "train.patience" if self.is_tired else "--epochs"
+            longer = "train.steps" if self.config.train.steps else longer
+            say(f"{self.run.path}: is finished; a longer {longer} goes on")
+            return
         if self.config.train.tensorboard:
             self.board = tensorboard(self.run.path, self.done.step)
-        if self.is_over:
-            say(f"{self.run.path}: is finished; a longer --epochs goes on")
-            return
         bar = tqdm(
             total=texts,
             initial=self.done.texts,
@@ -390,19 +420,21 @@ class Trainer:
                     raise self._interrupted()
                 figures = self.finish_epoch()
                 if self.observe:
-                    self.observe(self.done.epoch, figures)
+                    self.observe(self.epoch_number, figures)
                 if self.is_over:
                     break
                 if self.stop.wanted:
                     raise self._interrupted()
-        if self.done.epoch < self.epochs and self.done.step != self.config.train.steps:
+        if self.is_tired:
             say(f"no better {self.metric} for {self.done.stale} epochs: stopping early")
 
     def _interrupted(self) -> InterruptedRun:
+        further = f"to go on: srucli train --resume {self.run.path}"
+        if not self.resumable:
+            further = "the weights can be used, but not trained further"
         return InterruptedRun(
             f"{self.run.path}: stopped at step {self.done.step:,}, in epoch "
-            f"{self.done.epoch + 1} of {self.epochs}, and saved; to go on: "
-            f"srucli train --resume {self.run.path}"
+            f"{self.done.epoch + 1} of {self.epochs}, and saved; {further}"
         )
 
     # ------------------------------------------------------------ checkpoints
@@ -453,6 +485,7 @@ class Trainer:
             "random": random_states(self.device),
             "watch": watch.tree() if watch else None,
             "thresholds": self.thresholds,
+            "place": self._place(),
             "logs": {name: self.run.size(name) for name in LOGS},
             "weights": {},
         }
@@ -463,7 +496,7 @@ class Trainer:
         What they do to get from the ones to the others cannot be undone to the bit.
         """
         optimizer = self.step.optimizer
-        if not (self.done.batches and optim.has_averages(optimizer)):
+        if self.evaluating or not optim.has_averages(optimizer):
             return self.model.state_dict()
         kept = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
         optim.use(optimizer, training=False)
@@ -478,10 +511,19 @@ class Trainer:
         for name, weight in self.model.named_parameters():
             weight.copy_(weights[name])
 
-    def resume(self, name: str, *, same_data: bool = True) -> None:
+    def _place(self) -> str:
+        """What must be the same for a place in an epoch to mean the same."""
+        settings = self.config.train
+        digest = sha256("\n".join(self.train_set.texts).encode())
+        keys = ("batch_size", "batch_tokens", "accumulate", "max_tokens", "subword_dropout", "seed")
+        digest.update(repr([getattr(settings, key) for key in keys]).encode())
+        return digest.hexdigest()
+
+    def resume(self, name: str, before: OptimConfig) -> None:
         """Go on from a checkpoint that is whole. Raises DataError where it does not fit.
 
-        Where the data is not the same any more, the epoch begins anew.
+        `before` is how it was optimized: of another optimizer there is nothing to go on from. Where
+        the texts or their batches are others, the epoch begins anew.
         """
         saved = self.run.checkpoint(name, self.model.state_dict())
         self.model.load_state_dict(saved.weights)
@@ -489,32 +531,49 @@ class Trainer:
         text = self.run.checkpoints.read(name, TRAINING)
         tensors = tensors_of(self.run.checkpoints.read(name, TRAINING_TENSORS), source)
         try:
-            self._load(from_files(text, tensors), source)
+            own, other = (each.model_dump(mode="json") for each in (self.config.optim, before))
+            same = all(own[key] == other[key] for key in ("name", "options"))
+            self._load(from_files(text, tensors), source, same)
         except _UNFIT as error:
             raise DataError(
                 source, None, f"does not fit this training ({error})", COPY_AGAIN
             ) from error
         self.unproven, self.kept = source, (self.done.step, self.done.epoch)
-        if not same_data:
-            self.done.batches = self.done.taken = 0
-        self.run.checkpoints.point(name, {"last"})
+        self._point(name)
 
-    def _load(self, tree: Any, source: str) -> None:
+    def _point(self, name: str) -> None:
+        """Let `last` and `best` name what they should; a kill may have come before that."""
+        checkpoints = self.run.checkpoints
+        checkpoints.point(name, {"last"})
+        best = f"step-{self.done.best_step}"
+        if best in checkpoints.names():
+            checkpoints.point(best, {"best"})
+        if self.is_over:
+            checkpoints.sweep(self.config.train.checkpoints or 1)
+
+    def _load(self, tree: Any, source: str, same_optimizer: bool) -> None:
         self.done = Progress.model_validate(tree["progress"])
-        self.optimizer_state.load(tree["optimizer"])
+        if same_optimizer:
+            self.optimizer_state.load(tree["optimizer"])
         self.step.scaler.load_state_dict(tree["scaler"])
         self.step.figures.copy_(tree["figures"])
         if tree["weights"]:
             parameters = dict(self.model.named_parameters())
             check_fit(tree["weights"], parameters, source)
             self._set_weights(tree["weights"])
-        if self.step.watch:
+        if self.step.watch and tree["watch"]:
             self.step.watch.load(tree["watch"])
         if self.thresholds is not None:
             self.thresholds = [float(value) for value in tree["thresholds"]]
-        for name in LOGS:
-            self.run.cut(name, int(tree["logs"][name]))
+        if tree["place"] != self._place():
+            self.done.batches = self.done.taken = 0
+            self.done.texts = self.done.epoch * len(self.train_set.texts)
+        sizes = {name: int(tree["logs"][name]) for name in LOGS}
         set_random_states(tree["random"], self.device)
+        for name, size in sizes.items():
+            self.run.cut(name, size)
+        if self.step.watch and not tree["watch"]:
+            self.begin()
 
     def begin(self) -> None:
         """What a new training leaves before its first step: how to read its diagnostics."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, RunMain, Tiny, sentences, write_tsv
+from conftest import QUICK, ROOT, RunMain, Tiny, sentences, write_tsv
 
 from srucli import locks
+from srucli.checkpoints import Checkpoints
 from srucli.config import Config, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
 from srucli.optim import OPTIMIZERS
@@ -230,7 +234,7 @@ def test_other_settings_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_a
     kill_after(20)
     killed(tiny, tmp_path / "run")
     kill_after(None)
-    wanted = r"optim\.lr: 0\.002 -> 0\.01\); --resume .*run --force goes on with these"
+    wanted = r"optim\.lr: 0\.002 -> 0\.01\); srucli train --resume .*run --force goes on with these"
     with pytest.raises(UsageError, match=wanted):
         run_training(tiny, tmp_path / "run", "optim.lr=0.01")
     with pytest.raises(UsageError, match=r"optim\.lr: 0\.002 -> 0\.01"):
@@ -402,7 +406,7 @@ def test_what_was_piped_must_be_piped_again(
     run = run_training(tiny, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(facts | {"sources": {"train": "-", "dev": None}}))
-    with pytest.raises(SrucliError, match=r"was trained on standard input; give the texts again"):
+    with pytest.raises(SrucliError, match=r"its train texts were standard input; give them again"):
         resume(run, {})
 
 
@@ -453,3 +457,188 @@ def test_a_checkpoint_that_is_pointed_at_is_never_replaced(
     assert ended.out.splitlines()[-1].endswith(f"srucli train --resume {tmp_path / 'run'}")
     run_training(tiny, tmp_path / "run")
     assert "stopped" not in run_main("info", tmp_path / "run").out
+
+
+# --- kills between two writes, and folders of one's own ---------------------------------------
+
+
+def test_a_kill_between_a_checkpoint_and_its_pointers(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever pointer was not switched, at whichever checkpoint."""
+    settings = ("train.epochs=3", "optim.lr=1e-2", "train.save_steps=0")
+    whole = run_training(tiny, tmp_path / "whole", *settings)
+    real = Checkpoints.point
+    for at, pointers in itertools.product(range(3), (0, 1)):
+        run, calls = tmp_path / f"run-{at}-{pointers}", itertools.count()
+
+        def point(
+            self: Checkpoints,
+            name: str,
+            which: Any,
+            calls: Any = calls,
+            at: int = at,
+            n: int = pointers,
+        ) -> None:
+            if next(calls) == at:
+                real(self, name, set(sorted(which)[:n]))
+                raise Killed
+            real(self, name, which)
+
+        monkeypatch.setattr(Checkpoints, "point", point)
+        killed(tiny, run, *settings)
+        monkeypatch.setattr(Checkpoints, "point", real)
+        same_runs(whole, run_training(tiny, run, *settings))
+        assert {path.name for path in (run / "checkpoints").iterdir()} == {
+            (run / which).read_text().strip() for which in ("best", "last")
+        }
+
+
+def test_a_kill_while_a_former_run_is_removed(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = run_training(tiny, tmp_path / "former")
+    count = len(list(former.iterdir()))
+    real = Path.unlink
+    for files in range(count - 1):
+        run, calls = Path(shutil.copytree(former, tmp_path / f"run-{files}")), itertools.count()
+
+        def unlink(
+            self: Path, missing_ok: bool = False, calls: Any = calls, files: int = files
+        ) -> None:
+            if next(calls) == files:
+                raise Killed
+            real(self, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", unlink)
+        with pytest.raises(Killed):
+            run_training(tiny, run, "train.seed=1", force=True)
+        monkeypatch.setattr(Path, "unlink", real)
+        run_training(tiny, run, "train.seed=1", "train.epochs=1", force=True)
+
+
+def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    (tmp_path / "begun").mkdir()
+    for name in ("run.json", "config.yaml", "labels.json", "tokenizer.model"):
+        shutil.copy(run / name, tmp_path / "begun")
+    (tmp_path / "begun" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        run_training(tiny, tmp_path / "begun")
+    with pytest.raises(DataError, match="no checkpoint to go on from: there is none"):
+        resume(tmp_path / "begun", {})
+    assert (tmp_path / "begun" / "notes.txt").exists()
+    (tmp_path / "begun" / "notes.txt").unlink()
+    with pytest.raises(DataError):
+        resume(tmp_path / "begun", {}, str(write_tsv(tmp_path / "bad.tsv", [("a", "x")])))
+    assert (tmp_path / "begun" / "run.json").exists()
+    for name, text in (("run.json", '{"mine": 1}'), ("lock", "mine"), ("config.yaml", "a: 1")):
+        own = tmp_path / f"own-{name}"
+        (own / "checkpoints").mkdir(parents=True)
+        (own / name).write_text(text)
+        for begin in (lambda own: run_training(tiny, own), lambda own: resume(own, {})):
+            with pytest.raises(SrucliError):
+                begin(own)
+            assert (own / name).read_text() == text
+            assert (own / "checkpoints").is_dir()
+    shutil.copytree(run / "checkpoints" / "step-60", run / "checkpoints" / "good")
+    resume(run, {"train.epochs": 3})
+    assert (run / "checkpoints" / "good" / "state.json").exists()
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(OutputError, match="exists already"):
+        run_training(tiny, run)
+    assert (run / "tokenizer.model").exists()
+
+
+def test_a_whole_checkpoint_is_used_though_nothing_points_at_it(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole")
+    kill_after(10)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    (tmp_path / "run" / "last").unlink()
+    capsys.readouterr()
+    same_runs(whole, run_training(tiny, tmp_path / "run"))
+    assert "going on from step 7" in capsys.readouterr().err
+
+
+# --- what --force may change -------------------------------------------------------------------
+
+
+def steps_of(run: Path) -> list[int]:
+    return [record["step"] for record in records(run / "metrics.jsonl")]
+
+
+def test_other_batches_begin_the_epoch_anew(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(3)
+    with pytest.raises(Killed):
+        resume(tmp_path / "run", {"train.batch_size": 32}, force=True)
+    kill_after(None)
+    resume(tmp_path / "run", {})  # the settings are those of the run by now
+    assert steps_of(tmp_path / "run") == [14 + 15, 14 + 30]
+
+
+def test_fewer_texts_train_at_the_rate_of_their_place(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(40)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    fewer = str(write_tsv(tmp_path / "fewer.tsv", sentences()[:100]))
+    resume(tmp_path / "run", {"train.epochs": 4}, fewer, force=True)
+    rates = [record["lr"] for record in records(tmp_path / "run" / "metrics.jsonl")]
+    assert rates[1] > rates[2] > rates[3]
+    assert rates[2] > 1e-5
+
+
+def test_another_optimizer_begins_without_state(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    resume(tmp_path / "run", {"optim.name": "adafactor"}, force=True)
+    config = RunDir.open(tmp_path / "run").config()
+    assert (config.optim.name, config.optim.lr) == ("adafactor", 0.03)
+    with pytest.raises(UsageError, match=r"train\.diagnose: 0 -> 5"):
+        resume(tmp_path / "run", {"train.diagnose": 5, "train.epochs": 3})
+    resume(tmp_path / "run", {"train.diagnose": 5, "train.epochs": 3}, force=True)
+    assert records(tmp_path / "run" / "diagnostics.jsonl")[0]["optimizer"]["name"] == "adafactor"
+
+
+def test_more_steps_go_on_where_the_last_one_was(tiny: Tiny, tmp_path: Path) -> None:
+    even = ("optim.schedule=constant", "optim.warmup=0")
+    whole = run_training(tiny, tmp_path / "whole", "train.steps=25", *even)
+    run = run_training(tiny, tmp_path / "run", "train.steps=10", *even)
+    resume(run, {"train.steps": 25})
+    assert steps_of(run) == [10, 25]
+    a, b = (RunDir.open(each).checkpoint("last").weights for each in (whole, run))
+    # The evaluation at step 10 fitted how much each branch counts, which training does not use.
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    with pytest.raises(UsageError, match=r"train\.steps: 25 -> 20"):
+        resume(run, {"train.steps": 20})
+
+
+def test_several_labels_are_not_taken_for_one(tmp_path: Path) -> None:
+    data = str(write_tsv(tmp_path / "x.tsv", [("a", "x"), ("b", "y")] * 9))
+    run = train(quick("train.epochs=1"), data, None, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"data\.multi_label: False -> True"):
+        resume(run, {"data.multi_label": True, "train.epochs": 2})
+
+
+def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    flags = " ".join(map(str, QUICK))
+    command = f"'{sys.executable}' -m srucli train {tiny.train} -o run --epochs 3 {flags}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} 2>&1 >/dev/null | head -1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("data: ")
+    assert RunDir.open(tmp_path / "run").state("last")["finished"] is True
