@@ -42,9 +42,9 @@ def metric_name(config: Config) -> str:
 def epochs(config: Config, texts: int, classes: int) -> int:
     """The configured number, or 400 / sqrt(texts of a class): many passes over few texts.
 
-    Where the steps are given, as many as those may take.
-    Those make at least 32,000 texts in all, so that small sets get steps enough, and at most
-    400,000; from 3 to 30 epochs. The rule was fitted to cross-validation on small sets.
+    They make at least 32,000 texts in all, so that small sets get steps enough, and at most
+    400,000; from 3 to 30 epochs. The rule was fitted to cross-validation on small sets. Where the
+    steps are given, as many epochs as those may take.
     """
     settings = config.train
     if settings.steps is not None:

@@ -44,6 +44,15 @@ class Texts:
             train, dev = hold_out(train, config.train.dev_share, config.train.seed)
         return cls(train, dev, labels, hashes)
 
+    def corpora(
+        self, several: bool, train_source: str, dev_source: str | None
+    ) -> tuple[Corpus, Corpus | None]:
+        """Both with numbered labels, and named as messages name them."""
+        source = display_name(train_source)
+        held = display_name(dev_source) if dev_source else source
+        dev = Corpus.make(self.dev, self.labels, several, held) if self.dev else None
+        return Corpus.make(self.train, self.labels, several, source), dev
+
 
 def train(
     config: Config,
@@ -157,52 +166,52 @@ def _train(
 ) -> None:
     """All that happens while the folder is locked. `given` is the tokenizer, where there is one."""
     use_threads(config.train.threads)
-    source = display_name(train_source)
     texts = Texts.read(config, train_source, dev_source)
     config = complete(config, len(texts.train), len(texts.labels))
-    _describe(texts)
-    if config.data.multi_label and not texts.dev:
-        say("no dev texts: labels are given from 0.5; --dev FILE lets their thresholds be chosen")
-    several = config.data.multi_label
-    corpus = Corpus.make(texts.train, texts.labels, several, source)
-    dev = Corpus.make(texts.dev, texts.labels, several, dev_source or source) if texts.dev else None
+    _describe(texts, config.data.multi_label)
     kept = found if found and found.checkpoint else None
     if kept:
         check_same(run.path, kept, config, texts.labels, texts.hashes, force)
-    pieces = _tokenizer(kept, given, config, corpus, source)
+    corpus, dev = texts.corpora(config.data.multi_label, train_source, dev_source)
+    pieces = _tokenizer(kept, given, config, corpus)
     if not kept:
         run.clear()
     tidy(run.path)
     trainer = Trainer(config, device, run, pieces, corpus, dev, texts.labels, stop, observe)
     if kept and kept.checkpoint:
         trainer.resume(kept.checkpoint, kept.config.optim)
-    sources = {"train": train_source, "dev": dev_source}
-    facts: dict[str, object] = {
-        "parameters": trainer.parameters,
-        "data": {
-            "texts": len(texts.train),
-            "dev_texts": len(texts.dev),
-            "sha256": texts.hashes,
-        },
-        "epochs": trainer.epochs,
-        "device": str(device),
-        "sources": {part: name and _place(name) for part, name in sources.items()},
-    }
+    facts = _facts(texts, trainer, {"train": train_source, "dev": dev_source})
     if found:
         facts["command"] = found.facts.command
     run.begin(config, pieces, texts.labels, facts)
-    how = ", steps as CUDA graphs" if trainer.step.captured else ""
-    say(f"model: {trainer.parameters:,} parameters, {_encoder(config, device)}, {device}{how}")
-    if kept:
-        for problem in kept.damaged:
-            say(f"passed over: {problem}")
-        if not trainer.is_over:
-            done = trainer.done
-            say(f"going on from step {done.step:,}, after {done.epoch} whole epochs")
-    else:
+    _announce(trainer, kept)
+    if not kept:
         trainer.begin()
     stop.keeping = True
     trainer.train()
+
+
+def _facts(texts: Texts, trainer: Trainer, sources: dict[str, str | None]) -> dict[str, object]:
+    """What run.json says of a training, besides the machine."""
+    data = {"texts": len(texts.train), "dev_texts": len(texts.dev), "sha256": texts.hashes}
+    return {
+        "parameters": trainer.parameters,
+        "data": data,
+        "epochs": trainer.epochs,
+        "device": str(trainer.device),
+        "sources": {part: name and _place(name) for part, name in sources.items()},
+    }
+
+
+def _announce(trainer: Trainer, kept: Former | None) -> None:
+    how = ", steps as CUDA graphs" if trainer.step.captured else ""
+    encoder = _encoder(trainer.config, trainer.device)
+    say(f"model: {trainer.parameters:,} parameters, {encoder}, {trainer.device}{how}")
+    for problem in kept.damaged if kept else ():
+        say(f"passed over: {problem}")
+    if kept and not trainer.is_over:
+        done = trainer.done
+        say(f"going on from step {done.step:,}, after {done.epoch} whole epochs")
 
 
 def _place(source: str) -> str:
@@ -211,7 +220,7 @@ def _place(source: str) -> str:
 
 
 def _tokenizer(
-    kept: Former | None, given: Tokenizer | None, config: Config, corpus: Corpus, source: str
+    kept: Former | None, given: Tokenizer | None, config: Config, corpus: Corpus
 ) -> Tokenizer:
     """The one that the run has, or was given, or one trained on the texts."""
     if kept:
@@ -220,7 +229,7 @@ def _tokenizer(
         return kept.tokenizer
     if given:
         return given
-    trained = make_tokenizer(config, corpus.texts, source)
+    trained = make_tokenizer(config, corpus.texts, corpus.source)
     say(f"tokenizer: {trained.describe()}")
     return trained.tokenizer
 
@@ -232,7 +241,7 @@ def _encoder(config: Config, device: torch.device) -> str:
     return f"sru ({kernels.check(config.train.kernel, device.type)} kernel)"
 
 
-def _describe(texts: Texts) -> None:
+def _describe(texts: Texts, several: bool) -> None:
     counts = Counter(label for example in texts.train for label in example.labels)
     common = ", ".join(f"{escaped(label)} {count:,}" for label, count in counts.most_common(6))
     more = ", ..." if len(texts.labels) > 6 else ""
@@ -242,3 +251,5 @@ def _describe(texts: Texts) -> None:
     if unknown:
         named = ", ".join(map(escaped, sorted(unknown)[:6]))
         say(f"dev has labels that the training texts lack: {named}")
+    if several and not texts.dev:
+        say("no dev texts: labels are given from 0.5; --dev FILE lets their thresholds be chosen")
