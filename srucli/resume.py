@@ -18,7 +18,7 @@ from srucli.tokenizer import Tokenizer
 FREE = {
     *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
     *("train.keep", "train.save_steps", "train.save_minutes", "train.checkpoints"),
-    *("train.detect_anomaly", "train.max_ratio"),
+    "train.detect_anomaly",
 }
 LONGER = {"train.epochs", "train.steps"}
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -485,7 +486,7 @@ class Trainer:
             "random": random_states(self.device),
             "watch": watch.tree() if watch else None,
             "thresholds": self.thresholds,
-            "place": self._place(),
+            "place": self._place,
             "logs": {name: self.run.size(name) for name in LOGS},
             "weights": {},
         }
@@ -511,6 +512,7 @@ class Trainer:
         for name, weight in self.model.named_parameters():
             weight.copy_(weights[name])
 
+    @cached_property
     def _place(self) -> str:
         """What must be the same for a place in an epoch to mean the same."""
         settings = self.config.train
@@ -565,7 +567,7 @@ class Trainer:
             self.step.watch.load(tree["watch"])
         if self.thresholds is not None:
             self.thresholds = [float(value) for value in tree["thresholds"]]
-        if tree["place"] != self._place():
+        if tree["place"] != self._place:
             self.done.batches = self.done.taken = 0
             self.done.texts = self.done.epoch * len(self.train_set.texts)
         sizes = {name: int(tree["logs"][name]) for name in LOGS}

@@ -85,6 +85,12 @@ def same_runs(one: Path, other: Path) -> None:
         assert records(one / name) == records(other / name)
 
 
+def files_of(run: RunDir, name: str) -> dict[str, bytes]:
+    """What a checkpoint holds beside its manifest."""
+    files = ("model.safetensors", "state.json", "training.json", "training.safetensors")
+    return {file: run.checkpoints.read(name, file) for file in files}
+
+
 def records(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
@@ -281,10 +287,7 @@ def test_state_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, kill_aft
     killed(tiny, tmp_path / "run", "optim.name=momentum")
     kill_after(None)
     run = RunDir(tmp_path / "run")
-    files = {
-        file: run.checkpoints.read("step-14", file)
-        for file in ("model.safetensors", "state.json", "training.json", "training.safetensors")
-    }
+    files = files_of(run, "step-14")
     plain = json.loads(files["training.json"])
     for damaged in (b"[]", b"{", b'{"dict": []}', b"1" * 9999, json.dumps(plain["dict"]).encode()):
         run.checkpoints.save(14, {**files, "training.json": damaged}, {"last"}, 1)
@@ -415,10 +418,7 @@ def test_state_that_lacks_something_is_refused(tiny: Tiny, tmp_path: Path, kill_
     killed(tiny, tmp_path / "run")
     kill_after(None)
     run = RunDir(tmp_path / "run")
-    files = {
-        file: run.checkpoints.read("step-14", file)
-        for file in ("model.safetensors", "state.json", "training.json", "training.safetensors")
-    }
+    files = files_of(run, "step-14")
     for old, new in ((b'"exp_avg_sq"', b'"exp_avg_no"'), (b'["steps", 14]', b'["steps", "x"]')):
         other = files["training.json"].replace(old, new)
         assert other != files["training.json"]
