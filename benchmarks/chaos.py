@@ -1,14 +1,15 @@
 """A training that is killed again and again, and goes on: does it come to the same weights?
 
-Usage: python -m benchmarks.chaos [--kills N] [--ways kill,term,faults] [--seed K] [--train FILE]
+Usage: python -m benchmarks.chaos [--kills N] [--ways kill,term,calls,faults]
+       [--seed K] [--train FILE]
 
 A small training of TREC's questions runs once from beginning to end. Then it is ended N times at
 random instants and started again by the same command each time; when it comes to its end before
 that, another one is begun. The ways:
 
 kill: SIGKILL. term: SIGTERM, after which it must have saved and exit with 75 (or 143 where Python
-had not begun to listen). faults: nothing ends it but the `os` of `benchmarks/faulty.py`, over which
-writes fail at random; it must exit with 73.
+had not begun to listen). The other ways end it by the `os` of `benchmarks/faulty.py` alone, at
+random calls that write. calls: SIGKILL. faults: the call fails; it must exit with 73.
 
 After each ending every checkpoint that `last` or `best` names must be what its manifest says. At
 each end the weights of both must be those of the undisturbed training to the bit, and the records
@@ -41,9 +42,11 @@ from srucli.checkpoints import POINTERS
 from srucli.errors import SrucliError
 from srucli.run_dir import RunDir
 
-WAYS = ("kill", "term", "faults")
+WAYS = ("kill", "term", "calls", "faults")
+# Those that `benchmarks/faulty.py` ends, by what it calls so.
+STRUCK = {"calls": "kill", "faults": "fail"}
 # Of the calls that write; about one checkpoint in eight then fails.
-FAULTY_SHARE = 0.004
+STRUCK_SHARE = 0.004
 SETTINGS = (
     *("--threads", "1", "--epochs", "5", "--hidden", "16", "--layers", "1", "--save-steps", "20"),
     *("model.embedding_size=32", "model.wide_buckets=2048", "model.character_buckets=2048"),
@@ -70,11 +73,11 @@ class Training:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.how: dict[str, Any] = {"cwd": scratch, "env": environment, "text": True}
 
-    def start(self, run: str, faults: int | None = None) -> subprocess.Popen[str]:
-        """The same command each time; `faults` is the seed of those of its disk."""
+    def start(self, run: str, way: str = "", seed: int = 0) -> subprocess.Popen[str]:
+        """The same command each time, over a disk that strikes if the way is such a one."""
         module = ["srucli"]
-        if faults is not None:
-            module = ["benchmarks.faulty", run, str(faults), str(FAULTY_SHARE)]
+        if way in STRUCK:
+            module = ["benchmarks.faulty", STRUCK[way], run, str(seed), str(STRUCK_SHARE)]
         command = [sys.executable, "-m", *module, "train", *self.arguments, "-o", run]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, **pipes, **self.how)
@@ -82,11 +85,16 @@ class Training:
     def whole(self) -> float:
         """The undisturbed training, in the folder `whole`; its seconds."""
         begun = time.monotonic()
-        process = self.start("whole")
-        _, said = process.communicate()
-        if process.returncode:
+        code, said = self.undisturbed("whole")
+        if code:
             sys.exit(said)
         return time.monotonic() - begun
+
+    def undisturbed(self, run: str) -> tuple[int, str]:
+        """Start the command and let it come to its end; its exit code and what it said."""
+        process = self.start(run)
+        _, said = process.communicate()
+        return process.returncode, said
 
 
 def stage(run: Path) -> str:
@@ -129,8 +137,8 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 def ended(training: Training, way: str, longest: float, draw: random.Random) -> tuple[int, str]:
     """Start the command and end it, if it does not end before; its exit code and what it said."""
-    process = training.start("run", draw.randrange(2**31) if way == "faults" else None)
-    if way != "faults":
+    process = training.start("run", way, draw.randrange(2**31))
+    if way not in STRUCK:
         try:
             _, said = process.communicate(timeout=draw.uniform(0, longest))
             return process.returncode, said
@@ -140,16 +148,9 @@ def ended(training: Training, way: str, longest: float, draw: random.Random) -> 
     return process.returncode, said
 
 
-def undisturbed(training: Training) -> tuple[int, str]:
-    """Start the command and let it come to its end; its exit code and what it said."""
-    process = training.start("run")
-    _, said = process.communicate()
-    return process.returncode, said
-
-
 def amiss(way: str, code: int, said: str, run: Path, whole: Path) -> list[str]:
     """What should not be, after an ending."""
-    right = {"kill": -signal.SIGKILL, "term": 75, "faults": 73}
+    right = {"kill": -signal.SIGKILL, "term": 75, "calls": -signal.SIGKILL, "faults": 73}
     found = damage(run)
     if code not in (0, right[way], -signal.SIGTERM if way == "term" else 0) or "Traceback" in said:
         found.append(f"exit code {code}: {said[-2000:]}")
@@ -163,7 +164,7 @@ def endure(training: Training, way: str, kills: int, longest: float, seed: int) 
     shutil.rmtree(run, ignore_errors=True)
     while True:
         last = result.endings == kills
-        code, said = undisturbed(training) if last else ended(training, way, longest, draw)
+        code, said = training.undisturbed("run") if last else ended(training, way, longest, draw)
         result.codes[code] += 1
         result.amiss += amiss(way, code, said, run, training.scratch / "whole")
         if code:

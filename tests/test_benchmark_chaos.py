@@ -15,7 +15,7 @@ from benchmarks import chaos
 from benchmarks.faulty import Disk
 from srucli.run_dir import RunDir
 
-KILLS = {"kill": 8, "term": 2, "faults": 2}
+KILLS = {"kill": 8, "term": 2, "calls": 4, "faults": 2}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_what_is_amiss_is_seen(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_a_faulty_disk_fails_where_it_should(tmp_path: Path) -> None:
-    disk = Disk(str(tmp_path / "disk"), 0, 1.0)
+    disk = Disk("fail", str(tmp_path / "disk"), 0, 1.0)
     outside = disk.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
     assert disk.write(outside, b"xy") == 2
     with pytest.raises(OSError, match=r"No space|Input/output|quota") as raised:
@@ -71,5 +71,12 @@ def test_a_faulty_disk_fails_where_it_should(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space|Input/output|quota"):
         disk.write(inside, b"x" * 1000)
     assert 0 < (tmp_path / "disk" / "file").stat().st_size < 1000
+    folder = disk.open(tmp_path / "disk", os.O_RDONLY)
+    with pytest.raises(OSError, match=r"No space|Input/output|quota"):
+        disk.on_path("unlink", "file", dir_fd=folder)
+    disk.share = 0.0
+    disk.on_path("unlink", "file", dir_fd=folder)
+    assert not list((tmp_path / "disk").iterdir())
+    os.close(folder)
     os.close(outside)
     os.close(inside)
