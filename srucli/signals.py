@@ -13,6 +13,8 @@ from srucli.errors import InterruptedRun
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EXIT_AT_ONCE = 130
+# Seconds until a block is ended that was importing something when it was asked to stop.
+AGAIN = 0.02
 
 
 class _Stop(BaseException):
@@ -32,15 +34,27 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.wanted = self.keeping = False
+        # Whether an alarm is set, or was, for the end of an import.
+        self.alarmed = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.wanted:
             _say("stopped at once")
             os._exit(EXIT_AT_ONCE)
         self.wanted = True
-        if not self.keeping:
+        if self.keeping:
+            _say("stopping after this step; once more to stop at once")
+        else:
+            self._end(number, frame)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        """End the block, but no import halfway: what imports may take that for a missing module."""
+        if _importing(frame):
+            self.alarmed = True
+            signal.signal(signal.SIGALRM, self._end)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        elif not self.keeping:
             raise _Stop
-        _say("stopping after this step; once more to stop at once")
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
@@ -49,6 +63,7 @@ class StopRequest:
             yield self
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
+        alarm = signal.getsignal(signal.SIGALRM)
         try:
             for number, handler in before.items():
                 if handler != signal.SIG_IGN:  # as of what a script starts in its background
@@ -58,8 +73,20 @@ class StopRequest:
             words = "stopped before the first step; the same command starts again"
             raise InterruptedRun(words) from None
         finally:
+            if self.alarmed:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, alarm)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported in this frame or in one that called it."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _say(words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +341,34 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     with pytest.raises(InterruptedRun, match="stopped before the first step; the same command"):
         run_training(tiny, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_amidst_an_import_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules take what their own imports raise for something else, and go on without."""
+    (tmp_path / "imported_amidst.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(0.1)\n"
+        "    swallowed = False\n"
+        "except BaseException:\n"
+        "    swallowed = True\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+
+    def work() -> None:
+        with StopRequest().listening():
+            importlib.import_module("imported_amidst")
+            time.sleep(5)
+
+    with pytest.raises(InterruptedRun, match="before the first step"):
+        work()
+    assert not sys.modules["imported_amidst"].swallowed  # type: ignore[attr-defined]
+    assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_two_trainings_into_one_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
