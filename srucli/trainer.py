@@ -359,9 +359,9 @@ class Trainer:
         best = self._improved(figures)
         if best:
             self.done.best_step = self.done.step
+        self.save({"last", "best"} if best else {"last"})
         card = model_card(self.run.path.name, self.config, self.labels, self.run.facts(), figures)
         self.run.write("README.md", card.encode())
-        self.save({"last", "best"} if best else {"last"})
         shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
         say(
             f"epoch {self.epoch_number}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
