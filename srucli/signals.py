@@ -13,8 +13,10 @@ from srucli.errors import InterruptedRun
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EXIT_AT_ONCE = 130
-# Seconds until a block is ended that was importing something when it was asked to stop.
+# Seconds until a block is ended that was in others' code when it was asked to stop.
 AGAIN = 0.02
+OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+OTHERS = ("site-packages", "dist-packages", "<")
 
 
 class _Stop(BaseException):
@@ -34,7 +36,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.wanted = self.keeping = False
-        # Whether an alarm is set, or was, for the end of an import.
+        # Whether an alarm is set, or was, for the end of what others' code does.
         self.alarmed = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -48,12 +50,14 @@ class StopRequest:
             self._end(number, frame)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
-        """End the block, but no import halfway: what imports may take that for a missing module."""
-        if _importing(frame):
+        """End the block, but not amidst others' code: it may take that for something else."""
+        if self.keeping:
+            return
+        if _is_others(frame):
             self.alarmed = True
             signal.signal(signal.SIGALRM, self._end)
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
-        elif not self.keeping:
+        else:
             raise _Stop
 
     @contextmanager
@@ -80,11 +84,18 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def _importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported in this frame or in one that called it."""
+def _is_others(frame: FrameType | None) -> bool:
+    """Whether srucli has called another package, or an import, and that has not come back.
+
+    Packages catch what their own imports raise and do without a module; an exception out of a
+    callback from C is lost, or leaves LLVM in pieces.
+    """
+    found = False
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+        file = frame.f_code.co_filename
+        if file.startswith(OWN):
+            return found
+        found = found or any(sign in file for sign in OTHERS)
         frame = frame.f_back
     return False
 

@@ -341,30 +341,42 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_signal_amidst_an_import_waits_for_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_signal_amidst_others_code_waits_for_its_end(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Modules take what their own imports raise for something else, and go on without."""
-    (tmp_path / "imported_amidst.py").write_text(
+    """Packages take what their own imports raise for something else, and go on without."""
+    from srucli import train as training
+
+    package = tmp_path / "site-packages"
+    package.mkdir()
+    (package / "imported_amidst.py").write_text(
         "import os, signal, time\n"
-        "try:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(0.1)\n"
-        "    swallowed = False\n"
-        "except BaseException:\n"
-        "    swallowed = True\n"
+        "def called():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.1)\n"
+        "        return True\n"
+        "    except BaseException:\n"
+        "        return False\n"
+        "whole = called()\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(package))
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
 
-    def work() -> None:
-        with StopRequest().listening():
-            importlib.import_module("imported_amidst")
-            time.sleep(5)
+    for amidst in ("import", "call"):
 
-    with pytest.raises(InterruptedRun, match="before the first step"):
-        work()
-    assert not sys.modules["imported_amidst"].swallowed  # type: ignore[attr-defined]
+        def reading(*arguments: Any, amidst: str = amidst) -> None:
+            if amidst == "import":
+                assert importlib.import_module("imported_amidst").whole
+            else:
+                assert sys.modules["imported_amidst"].called()  # type: ignore[attr-defined]
+            time.sleep(5)
+            raise AssertionError("the signal did not end it")
+
+        monkeypatch.setattr(training, "read_examples", reading)
+        with pytest.raises(InterruptedRun, match="stopped before the first step"):
+            run_training(tiny, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
     assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
