@@ -75,6 +75,16 @@ def killed(tiny: Tiny, output: Path, *overrides: str) -> None:
         run_training(tiny, output, *overrides)
 
 
+def whole_and_killed(tiny: Tiny, folder: Path, kill_after: Any, batches: int) -> Path:
+    """A training that came to its end, which is returned, and `run`, killed amidst an epoch."""
+    kill_after(None)
+    whole = run_training(tiny, folder / "whole")
+    kill_after(batches)
+    killed(tiny, folder / "run")
+    kill_after(None)
+    return whole
+
+
 def same_runs(one: Path, other: Path) -> None:
     """The same weights, figures and records, whatever time they took."""
     for which in ("last", "best"):
@@ -200,11 +210,7 @@ def test_before_the_first_checkpoint_it_starts_again(
 def test_a_damaged_checkpoint_is_named_and_passed_over(
     tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kill_after(None)
-    whole = run_training(tiny, tmp_path / "whole")
-    kill_after(17)
-    killed(tiny, tmp_path / "run")
-    kill_after(None)
+    whole = whole_and_killed(tiny, tmp_path, kill_after, 17)
     newest = tmp_path / "run" / "checkpoints" / "step-14" / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"x")
     capsys.readouterr()
@@ -595,11 +601,7 @@ def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_whole_checkpoint_is_used_though_nothing_points_at_it(
     tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kill_after(None)
-    whole = run_training(tiny, tmp_path / "whole")
-    kill_after(10)
-    killed(tiny, tmp_path / "run")
-    kill_after(None)
+    whole = whole_and_killed(tiny, tmp_path, kill_after, 10)
     (tmp_path / "run" / "last").unlink()
     capsys.readouterr()
     same_runs(whole, run_training(tiny, tmp_path / "run"))
