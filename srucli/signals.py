@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from traceback import walk_stack
 from types import FrameType
 
 from srucli.errors import InterruptedRun
@@ -17,6 +18,7 @@ EXIT_AT_ONCE = 130
 AGAIN = 0.02
 OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 OTHERS = ("site-packages", "dist-packages", "<")
+IMPORT = "<frozen importlib"
 
 
 class _Stop(BaseException):
@@ -85,19 +87,20 @@ class StopRequest:
 
 
 def _is_others(frame: FrameType | None) -> bool:
-    """Whether srucli has called another package, or an import, and that has not come back.
+    """Whether srucli has called another package, or imports a module, and that has not come back.
 
     Packages catch what their own imports raise and do without a module; an exception out of a
-    callback from C is lost, or leaves LLVM in pieces.
+    callback from C is lost, or leaves LLVM in pieces. Python makes another exception of one that
+    is raised while a class is made, so srucli's own modules are imported whole as well.
     """
-    found = False
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(OWN):
-            return found
-        found = found or any(sign in file for sign in OTHERS)
-        frame = frame.f_back
-    return False
+    files = [each.f_code.co_filename for each, _ in walk_stack(frame)]
+    own = [place for place, file in enumerate(files) if file.startswith(OWN)]
+    if not own:
+        return False
+    called, within = files[: own[0]], files[: own[-1]]
+    return any(sign in file for file in called for sign in OTHERS) or any(
+        file.startswith(IMPORT) for file in within
+    )
 
 
 def _say(words: str) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, RunMain, Tiny, sentences, write_tsv
 
-from srucli import locks
+from srucli import locks, signals
 from srucli.checkpoints import Checkpoints
 from srucli.config import Config, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
@@ -350,7 +350,10 @@ def test_a_signal_before_the_first_step_leaves_nothing(
 def test_a_signal_amidst_others_code_waits_for_its_end(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packages take what their own imports raise for something else, and go on without."""
+    """Packages take what their own imports raise for something else, and go on without.
+
+    Python, too, for what is raised while it makes a class, be it one of srucli's.
+    """
     from srucli import train as training
 
     package = tmp_path / "site-packages"
@@ -366,16 +369,27 @@ def test_a_signal_amidst_others_code_waits_for_its_end(
         "        return False\n"
         "whole = called()\n"
     )
+    (tmp_path / "made_amidst.py").write_text(
+        "import os, signal, time\n"
+        "class Named:\n"
+        "    def __set_name__(self, owner, name):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.1)\n"
+        f"code = compile('class Owner: name = Named()', {signals.OWN + 'made.py'!r}, 'exec')\n"
+        "exec(code)\n"
+        "whole = True\n"
+    )
     monkeypatch.syspath_prepend(str(package))
+    monkeypatch.syspath_prepend(str(tmp_path))
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
 
-    for amidst in ("import", "call"):
+    for amidst in ("imported_amidst", "a call", "made_amidst"):
 
         def reading(*arguments: Any, amidst: str = amidst) -> None:
-            if amidst == "import":
-                assert importlib.import_module("imported_amidst").whole
-            else:
+            if amidst == "a call":
                 assert sys.modules["imported_amidst"].called()  # type: ignore[attr-defined]
+            else:
+                assert importlib.import_module(amidst).whole
             time.sleep(5)
             raise AssertionError("the signal did not end it")
 
