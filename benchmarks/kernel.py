@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from benchmarks.gpu import Run, offsets_of, ragged_lengths, step
+from srucli.kernels import gemm
 from srucli.predict import use_threads
 from srucli.sru import SRUStack
 
@@ -134,7 +135,7 @@ def sru_runs(case: Case) -> tuple[Run, Run]:
 
 
 def gemm_runs(case: Case) -> tuple[Run, Run]:
-    """The multiplications of srucli's layers, into memory that is there already."""
+    """The multiplications of srucli's layers, by the library that it uses on this processor."""
     rows, width = sum(case.lengths), 2 * case.units
     forward: list[Run] = []
     backward: list[Run] = []
@@ -142,10 +143,10 @@ def gemm_runs(case: Case) -> tuple[Run, Run]:
     for _ in range(LAYERS):
         planes = 3 if size == width else 4
         x, weight = torch.randn(rows, size), torch.randn(planes * width, size)
-        u, grad_x, grad_weight = torch.randn(rows, planes * width), x.clone(), weight.clone()
-        forward.append(lambda x=x, w=weight, u=u: torch.mm(x, w.t(), out=u))  # type: ignore[misc]
-        backward.append(lambda u=u, w=weight, g=grad_x: torch.mm(u, w, out=g))  # type: ignore[misc]
-        backward.append(lambda u=u, x=x, g=grad_weight: torch.mm(u.t(), x, out=g))  # type: ignore[misc]
+        u = torch.randn(rows, planes * width)
+        forward.append(lambda x=x, w=weight: gemm.product(x, w))  # type: ignore[misc]
+        backward.append(lambda u=u, w=weight: gemm.input_gradient(u, w))  # type: ignore[misc]
+        backward.append(lambda u=u, x=x: gemm.weight_gradient(u, x))  # type: ignore[misc]
         size = width
     return lambda: [run() for run in forward + backward], lambda: [run() for run in forward]
 

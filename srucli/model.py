@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from srucli.config import ModelConfig, did_you_mean
 from srucli.errors import UsageError
-from srucli.kernels import ragged_pool
+from srucli.kernels import gemm, ragged_pool
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
 from srucli.kernels.ngrams import ngram_sums
 from srucli.sru import SRULayer, SRUStack
@@ -189,7 +188,7 @@ class SRUEncoder(Tabulated, Encoder):
         assert isinstance(first, SRULayer)
         rows = first.weight.shape[0]
         if embedding.shape[0] * rows * embedding.element_size() <= TABLE_BYTES:
-            self.product = linear(embedding, first.weight)
+            self.product = gemm.product(embedding, first.weight)
 
 
 ENCODERS: dict[str, Callable[[ModelConfig], Encoder]] = {

@@ -28,9 +28,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from srucli.errors import UsageError
+from srucli.kernels import gemm
 
 BackEnd = Literal["auto", "reference", "cpu", "triton"]
 
@@ -125,7 +125,7 @@ def _make_u(
     x: Tensor, weight: Tensor, product: Tensor | None, index: Tensor | None, width: int
 ) -> tuple[Tensor, Tensor | None]:
     """u (N, k, D) of the operator's own, and where k = 3 the highway's input (N, D)."""
-    made = linear(x, weight) if product is None else product
+    made = gemm.product(x, weight) if product is None else product
     if index is not None:
         made = made.index_select(0, index)
     u = made.view(made.shape[0], made.shape[1] // width, width)
@@ -222,11 +222,11 @@ def _sru_backward(
         grad_u = grad_u.new_zeros(x.shape[0], grad_u.shape[1]).index_add_(0, index, grad_u)
         if highway is not None:
             grad_x = torch.zeros_like(x).index_add_(0, index, grad_x)
-    grad_weight = grad_u.t() @ x
+    grad_weight = gemm.weight_gradient(grad_u, x)
     if not wants_x:
         grad_x = x.new_empty(0)
     else:
-        grad_x = grad_u @ weight if highway is None else grad_x.addmm_(grad_u, weight)
+        grad_x = gemm.input_gradient(grad_u, weight, None if highway is None else grad_x)
     return grad_x, grad_weight, *grads
 
 

@@ -1,0 +1,54 @@
+"""The products of layers: torch's own and oneDNN's both are what they should be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from srucli.kernels import gemm
+
+
+@pytest.fixture(params=[False, True], ids=["torch", "onednn"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either library, whatever the processor."""
+    if request.param and not hasattr(torch.ops.mkldnn, gemm.OPERATOR):
+        pytest.skip("torch without oneDNN")
+    monkeypatch.setattr(gemm, "prefers_onednn", lambda: request.param)
+
+
+def near(made: Tensor, one: Tensor, other: Tensor, plus: float = 0) -> None:
+    """Whether this is one @ other, by the usual bound of a sum's rounding."""
+    one, other = one.double(), other.double()
+    error = (made.double() - (one @ other + plus)).abs()
+    assert made.is_contiguous()
+    assert (error <= 1e-6 * (one.abs() @ other.abs() + plus)).all()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 100, 1935])
+@pytest.mark.parametrize(("features", "width"), [(1, 3), (7, 28), (128, 1024)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products(rows: int, features: int, width: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(features, rows, generator=generator, dtype=dtype).t()
+    weight = torch.randn(width, features, generator=generator, dtype=dtype)
+    grad = torch.randn(rows, width, generator=generator, dtype=dtype)
+    near(gemm.product(x, weight), x, weight.t())
+    near(gemm.weight_gradient(grad, x), grad.t(), x)
+    near(gemm.input_gradient(grad, weight), grad, weight)
+    onto = torch.ones(rows, features, dtype=dtype)
+    assert gemm.input_gradient(grad, weight, onto) is onto
+    near(onto, grad, weight, plus=1)
+
+
+def test_again_gives_the_same_to_the_bit() -> None:
+    x, weight = torch.randn(300, 100), torch.randn(500, 100)
+    assert torch.equal(gemm.product(x, weight), gemm.product(x, weight))
+
+
+def test_nan_stays_in_its_row() -> None:
+    x, weight = torch.randn(20, 16), torch.randn(12, 16)
+    x[3, 5] = torch.nan
+    made = gemm.product(x, weight)
+    assert made[3].isnan().all()
+    assert made.isnan().sum() == 12
