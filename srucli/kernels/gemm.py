@@ -1,9 +1,9 @@
 """The matrix products of layers, on a CPU by the faster of torch's two libraries.
 
-torch multiplies float32 matrices by Intel's MKL, which runs its fastest kernels on Intel's
-processors only. On those of AMD, oneDNN, which is in torch too, takes 0.4 to 0.6 times as long
-with AVX-512 and 0.85 to 1 times with AVX2. torch has no public function for it; its compiler calls
-the operator that is called here, and without it everything is as torch has it.
+torch multiplies float32 matrices by Intel's MKL, which keeps its AVX-512 kernels for Intel's
+processors. On those of AMD that have AVX-512, oneDNN, which is in torch too, takes 0.4 to 0.7 times
+as long. torch has no public function for it; its compiler calls the operator that is called here,
+and without it everything is as torch has it.
 
 oneDNN compiles code for each shape that it meets, half a millisecond and half a megabyte, and keeps
 it. Batches have any number of rows, so they are filled up or cut to few numbers.
@@ -26,8 +26,10 @@ FEW = 16
 
 @functools.cache
 def prefers_onednn() -> bool:
-    """Whether this is an AMD processor, as LLVM sees it, and torch has oneDNN's operator."""
-    if not importlib.util.find_spec("llvmlite") or not hasattr(torch.ops.mkldnn, OPERATOR):
+    """Whether this is an AMD processor with AVX-512, and torch has oneDNN's operator."""
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    known = importlib.util.find_spec("llvmlite")  # knows the processor, and comes with Numba
+    if not wide or not known or not hasattr(torch.ops.mkldnn, OPERATOR):
         return False
     from llvmlite import binding
 
