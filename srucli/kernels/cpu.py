@@ -294,12 +294,12 @@ def _shares(offsets: np.ndarray, directions: int) -> np.ndarray:
 
     Returns the bounds of the runs; each has about as many rows as the others.
     """
-    texts, rows = offsets.size - 1, int(offsets[-1])
-    threads = get_num_threads()
-    goals = np.arange(1, threads) * rows * directions // threads
-    direction, row = np.divmod(goals, max(rows, 1))
-    inner = direction * texts + np.searchsorted(offsets[:-1], row)
-    return np.concatenate(([0], inner, [texts * directions]))
+    texts, rows, threads = offsets.size - 1, int(offsets[-1]), get_num_threads()
+    bounds = [0]
+    for share in range(1, threads):
+        direction, row = divmod(share * rows * directions // threads, max(rows, 1))
+        bounds.append(direction * texts + int(np.searchsorted(offsets[:-1], row)))
+    return np.array([*bounds, texts * directions])
 
 
 def _planes(

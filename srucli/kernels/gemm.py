@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 OPERATOR = "_linear_pointwise"
-# Fewer rows than this are MKL's.
-FEW = 16
+# Fewer rows than this are MKL's; runs of more than this do not stay in the cache.
+FEW, MANY = 16, 1024
 
 
 @functools.cache
@@ -83,8 +83,8 @@ def _runs(rows: int) -> Iterator[tuple[slice, Callable[[Tensor, Tensor], Tensor]
     """Runs of rows of few different sizes, each with what multiplies it."""
     start = 0
     while rows - start >= FEW:
-        left = rows - start
-        stop = rows - left % _step(left)
+        left = min(rows - start, MANY)
+        stop = start + left - left % _step(left)
         yield slice(start, stop), _onednn
         start = stop
     if start < rows:
