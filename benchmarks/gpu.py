@@ -17,17 +17,18 @@ ragged: two layers in two directions over texts of log-normal lengths, beside `n
 that was packed beforehand.
 
 steps: a step of the default classifier as `srucli train` takes it, on a batch that lies on the GPU
-and from a CUDA graph, and what the GPU's kernels take of it by torch's profiler. Needs pydantic and
-PyYAML.
+and from a CUDA graph, and what the GPU's kernels take of it by torch's profiler. Its settings are
+`step.json` beside this file: the defaults, which a test compares, without what checks settings.
 
 Layers are timed as they are called (eager; Python's time counts where the GPU waits for it), and
 replayed from a CUDA graph (the GPU's time alone). A round runs every system, up to ten calls in a
 row each; a ratio is a system's time to srucli's in the same round. Caches are warm, as in training.
 Times are CUDA events; a figure is the median over rounds, with its quartiles.
 
-The GPU tests run first, and nothing is measured if they fail. Tables go to stdout, then one JSON
-line, whose figures are [lower quartile, median, upper quartile]. Exit codes: 1 where the tests or a
-part failed, 2 where there is no GPU.
+It needs torch, Triton, NumPy and the checkout. The GPU tests run first, as far as what they need is
+installed, and nothing is measured if they fail. Tables go to stdout, then one JSON line, whose
+figures are [lower quartile, median, upper quartile]. Exit codes: 1 where the tests or a part
+failed, 2 where there is no GPU.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,9 +58,16 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from srucli.batching import Batch, upload
 from srucli.kernels import BACK_ENDS, sru_layer
+from srucli.model import Classifier
 from srucli.sru import SRULayer, SRUStack, use_kernel
+from srucli.step import Step, loss_function
 
 ROOT = Path(__file__).parent.parent
+SETTINGS = Path(__file__).with_name("step.json")
+TESTS = {
+    "tests/test_triton.py": ("pytest",),
+    "tests/test_step.py": ("pytest", "hypothesis", "pydantic", "yaml"),
+}
 MIB = 2**20
 CALLS, LONG_CALL = 10, 20.0  # calls in a row, but one where a call takes more milliseconds
 SIGMA, LONGEST = 0.6, 1024
@@ -558,13 +567,24 @@ def text_batch(case: StepCase, device: str) -> Batch:
     return batch
 
 
+class Section(SimpleNamespace):
+    """Settings as `srucli.config` has them."""
+
+    def model_copy(self, update: dict[str, Any]) -> Section:
+        """As pydantic's."""
+        return Section(**vars(self) | update)
+
+
+def default_settings() -> Section:
+    """What `srucli train` takes where no flag is given."""
+    sections = json.loads(SETTINGS.read_text(encoding="utf-8"))
+    return Section(**{name: Section(**section) for name, section in sections.items()})
+
+
 def classifier_step(case: StepCase, device: str) -> Run:
     """A step of the default classifier as `srucli train` takes it; its loss."""
-    from srucli.config import resolve
-    from srucli.model import Classifier
-    from srucli.step import Step, loss_function
-
-    config = resolve(overrides=[f"train.precision={case.precision}"])
+    config: Any = default_settings()
+    config.train.precision = case.precision
     model = Classifier(config.model, spelling(), case.classes).to(device).train()
     step = Step(config, model, loss_function(config, np.zeros(0), case.classes))
     batch = text_batch(case, device)
@@ -609,11 +629,6 @@ def device_rows(events: Iterable[Any], calls: int) -> list[Report]:
 
 def measure_steps(cases: Iterable[StepCase], setup: Setup, report: Report) -> None:
     """Training steps of the classifier, and the kernels that take longest in each."""
-    missing = [name for name in ("pydantic", "yaml") if find_spec(name) is None]
-    if missing:
-        print(f"\nsteps: skipped, the classifier needs {' and '.join(missing)}")
-        report["skipped"].append("steps")
-        return
     names = ("texts", "classes", "precision", "step, ms", "GPU's kernels, ms", "kernels")
     heads("steps of the default classifier", *names, "step / kernels", "goal")
     measured = [step_figures(case, setup) for case in cases]
@@ -699,17 +714,19 @@ def kernels_agree(setup: Setup, dtypes: Iterable[torch.dtype]) -> bool:
 
 def tests_pass() -> bool:
     """Whether the kernels are right: a speed of wrong results is no speed."""
-    if find_spec("pytest") is None:
-        print("no pytest: layers are compared with the reference loop", file=sys.stderr)
+    files = []
+    for file, needs in TESTS.items():
+        if missing := [name for name in needs if find_spec(name) is None]:
+            print(f"{file} is left out: it needs {' and '.join(missing)}", file=sys.stderr)
+        else:
+            files.append(file)
+    if not files:
+        print("layers are compared with the reference loop instead", file=sys.stderr)
         return kernels_agree(Setup(), (torch.float32, torch.bfloat16, torch.float16))
     # The test left out runs the others without a GPU.
     rest = "--deselect=tests/test_triton.py::test_in_the_interpreter"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/test_triton.py", "tests/test_step.py", rest],
-        cwd=ROOT,
-        stdout=sys.stderr,
-    )
-    return done.returncode == 0
+    command = [sys.executable, "-m", "pytest", "-q", *files, rest]
+    return subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode == 0
 
 
 def refusal() -> str | None:
@@ -760,7 +777,7 @@ PARTS: dict[str, Callable[[Setup, Report], None]] = {
 def empty_report(setup: Setup) -> Report:
     """The JSON line before anything is measured."""
     made: Report = {"machine": facts(), "rounds": setup.rounds}
-    return made | {name: [] for name in PARTS} | {"failed": [], "skipped": []}
+    return made | {name: [] for name in PARTS} | {"failed": []}
 
 
 def measure(parts: Iterable[str], setup: Setup, report: Report, output: Path | None) -> None:

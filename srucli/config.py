@@ -7,7 +7,6 @@ Names that belong to a table elsewhere (optimizers, encoders, metrics) are check
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from srucli.errors import InputMissingError, UsageError
+from srucli.errors import InputMissingError, UsageError, did_you_mean
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1, le=2**31)]
@@ -414,16 +413,6 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[
             yield from known_keys(kind, f"{prefix}{name}.")
         else:
             yield prefix + name
-
-
-def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """' (did you mean 'x'?)', or where nothing is close, the whole short list."""
-    close = difflib.get_close_matches(word, words, n=1)
-    if not close and "." not in word:
-        close = [known for known in words if known.rpartition(".")[2] == word][:1]
-    if close:
-        return f" (did you mean '{close[0]}'?)"
-    return f" (known: {', '.join(words)})" if len(words) <= 24 else ""
 
 
 def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ without a traceback, and exits with `exit_code`. Anything else that escapes is a
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -58,3 +60,13 @@ class InterruptedRun(SrucliError):
     """The person or the machine asked for a stop; everything worth keeping is on disk."""
 
     exit_code = 75
+
+
+def did_you_mean(word: str, words: Sequence[str]) -> str:
+    """' (did you mean 'x'?)', or where nothing is close, the whole short list."""
+    close = difflib.get_close_matches(word, words, n=1)
+    if not close and "." not in word:
+        close = [known for known in words if known.rpartition(".")[2] == word][:1]
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (known: {', '.join(words)})" if len(words) <= 24 else ""

@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from srucli.config import did_you_mean
-from srucli.errors import SrucliError, UsageError
+from srucli.errors import SrucliError, UsageError, did_you_mean
 
 Floats = npt.NDArray[np.floating[Any]]
 Array = npt.NDArray[Any]

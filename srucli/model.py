@@ -7,7 +7,7 @@ offsets (B+1,) to states (N, D) and last states (B, D), and says D as `output_si
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from srucli.config import ModelConfig, did_you_mean
-from srucli.errors import UsageError
+from srucli.errors import UsageError, did_you_mean
 from srucli.kernels import gemm, ragged_pool
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
 from srucli.kernels.ngrams import ngram_sums
 from srucli.sru import SRULayer, SRUStack
+
+if TYPE_CHECKING:
+    from srucli.config import ModelConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -7,7 +7,7 @@ files and no progress here.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from srucli import kernels, optim
 from srucli.batching import Batch
-from srucli.config import Config
 from srucli.graphs import CaptureError, Graphs
 from srucli.model import Classifier
 from srucli.optim.diagnostics import Watch
+
+if TYPE_CHECKING:
+    from srucli.config import Config
 
 
 def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import DeviceType
 
 from benchmarks import gpu
+from srucli.config import Config
 from srucli.kernels import cpu
 
 ROOT = Path(__file__).parent.parent
@@ -78,24 +79,50 @@ def test_an_unknown_part_is_a_usage_error(
 
 WITHOUT = """
 import sys
-sys.modules.update(dict.fromkeys(["pydantic", "yaml", "sentencepiece", "numba", "tqdm"]))
+sys.modules.update(dict.fromkeys(["pydantic", "yaml", "sentencepiece", "numba", "tqdm", "pytest"]))
 from benchmarks import gpu
 setup = gpu.Setup("cpu", "reference", 1, 1)
 report = gpu.empty_report(setup) | {"copy_gb_per_s": [1, 1, 1]}
 gpu.measure_layers([gpu.LayerCase(3, 2, 8, gpu.torch.float32)], setup, report)
-gpu.measure_steps(gpu.step_cases(), setup, report)
+gpu.measure_steps([gpu.StepCase(2, 2, "float32")], setup, report)
 """
 
 
 def test_it_needs_no_more_than_torch_numpy_and_the_checkout() -> None:
-    """But for the steps, which are skipped in one line."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    *_, layer, empty, skipped = done.stdout.splitlines()
-    assert layer.startswith("| 3, 2, 8 | float32 | eager |")
-    assert empty == ""
-    assert skipped == "steps: skipped, the classifier needs pydantic and yaml"
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert any(row.startswith("| 3, 2, 8 | float32 | eager |") for row in rows)
+    assert any(row.startswith("| 2 | 2 | float32 |") for row in rows)
+
+
+def test_a_steps_settings_are_the_defaults() -> None:
+    config = Config()
+    wanted = {
+        name: getattr(config, name).model_dump(mode="json")
+        for name in ("data", "model", "optim", "train")
+    }
+    wanted["model"]["dropout_rate"] = config.model.dropout_rate
+    assert json.loads(gpu.SETTINGS.read_text(encoding="utf-8")) == wanted
+
+
+def test_tests_are_left_out_where_what_they_need_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        commands.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "pydantic" else object())
+    assert gpu.tests_pass()
+    ((*_, last, _),) = commands
+    assert last == "tests/test_triton.py"
+    said = capsys.readouterr().err
+    assert said == "tests/test_step.py is left out: it needs pydantic\n"
 
 
 def test_byte_floors() -> None:
@@ -384,7 +411,6 @@ def test_the_json_line() -> None:
         "rounds": 2,
         **{name: [] for name in ("kernels", "layers", "ragged", "steps")},
         "failed": [],
-        "skipped": [],
     }
     wanted = {"device", "capability", "memory_gib", "processors", "driver", "cuda", "cudnn"}
     assert set(machine) == wanted | {"torch", "triton", "python", "date"}

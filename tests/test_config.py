@@ -15,14 +15,13 @@ from srucli.config import (
     DataConfig,
     build,
     describe_settings,
-    did_you_mean,
     dump,
     known_keys,
     load_yaml,
     parse_overrides,
     resolve,
 )
-from srucli.errors import InputMissingError, UsageError
+from srucli.errors import InputMissingError, UsageError, did_you_mean
 from srucli.optim import check
 
 

@@ -11,11 +11,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from srucli.config import OptimConfig, did_you_mean
-from srucli.errors import UsageError
+from srucli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+
+    from srucli.config import OptimConfig
 
 # module -> the extra of srucli that installs it
 PACKAGES = {"schedulefree": "schedulefree", "pytorch_optimizer": "pytorch-optimizer"}

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from srucli.config import OptimConfig, did_you_mean
-from srucli.errors import UsageError
+from srucli.errors import UsageError, did_you_mean
 from srucli.optim import external
 from srucli.optim.groups import parameter_groups
 from srucli.optim.options import (
@@ -33,6 +32,8 @@ from srucli.optim.options import (
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
+
+    from srucli.config import OptimConfig
 
 
 @dataclass(frozen=True)
