@@ -66,7 +66,7 @@ ROOT = Path(__file__).parent.parent
 SETTINGS = Path(__file__).with_name("step.json")
 TESTS = {
     "tests/test_triton.py": ("pytest",),
-    "tests/test_step.py": ("pytest", "hypothesis", "pydantic", "yaml"),
+    "tests/test_step.py": ("pytest", "hypothesis", "pydantic", "yaml", "numba"),
 }
 MIB = 2**20
 CALLS, LONG_CALL = 10, 20.0  # calls in a row, but one where a call takes more milliseconds
