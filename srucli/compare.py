@@ -19,8 +19,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from srucli.cells import Arm, Cell, Folder, Plan, Result, neighbour, run_cells
-from srucli.corpus import hold_out
-from srucli.data import read_examples
+from srucli.corpus import find_labels, hold_out, read_held_out, read_texts
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import METRICS
 
@@ -260,11 +259,12 @@ def compare(
     jobs = jobs or default_jobs(plan)
     train = sources["train"]
     assert train is not None
-    parts = {"train": list(read_examples(train, plan.config.data))}
+    parts = {"train": read_texts(train, plan.config.data)}
+    labels = find_labels(parts["train"], train)
     for part in ("test", "dev"):
         source = sources[part]
         if source:
-            parts[part] = list(read_examples(source, plan.config.data))
+            parts[part] = read_held_out(source, plan.config.data, labels)
         else:
             parts["train"], parts[part] = hold_out(parts["train"], HELD_OUT, seed=0)
             if not parts[part]:

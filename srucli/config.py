@@ -66,6 +66,9 @@ class DataConfig(Section):
     label_delimiter: Annotated[str, Field(min_length=1)] = Field(
         ",", description="what joins the labels of one multi-label text"
     )
+    merge_labels: bool = Field(
+        False, description="take labels that look the same or are alike, as Pos and pos, for one"
+    )
     max_ratio: Annotated[float, Field(ge=1.0)] | None = Field(
         None, description="refuse compressed files that grow beyond this many times their size"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srucli.config import Config, TokenizerConfig
-from srucli.data import Example
+from srucli.config import Config, DataConfig, TokenizerConfig
+from srucli.console import say
+from srucli.data import Example, read_examples
 from srucli.errors import DataError
+from srucli.labels import Known, Spellings, agreed, notes
+from srucli.lines import Source, display_name, escaped
 from srucli.metrics import encode
 from srucli.tokenizer import TrainedTokenizer, train_tokenizer
 
@@ -41,6 +44,43 @@ class Corpus:
             targets = targets[:, : len(labels)].astype(np.float32)
         texts, lines = [each.text for each in examples], [each.line for each in examples]
         return cls(texts, targets, lines, source)
+
+
+def read_texts(source: Source, config: DataConfig) -> list[Example]:
+    """The labelled texts of a file that decides what labels there are. Says what became of them.
+
+    Raises what `read_examples` does, and DataError where two labels look the same.
+    """
+    examples = list(read_examples(source, config))
+    spellings = Spellings(examples)
+    names = agreed(spellings, display_name(source), merge=config.merge_labels)
+    return _named(examples, spellings, names.__getitem__, source, config)
+
+
+def read_held_out(source: Source, config: DataConfig, labels: Iterable[str]) -> list[Example]:
+    """The labelled texts of a file to measure on, where `labels` are known already."""
+    examples = list(read_examples(source, config))
+    known = Known(labels, merge=config.merge_labels)
+    return _named(examples, Spellings(examples), known.name, source, config, known)
+
+
+def _named(
+    examples: Sequence[Example],
+    spellings: Spellings,
+    name: Callable[[str], str],
+    source: Source,
+    config: DataConfig,
+    known: Known | None = None,
+) -> list[Example]:
+    """Examples with the labels that those which are written stand for."""
+    joiner = config.label_delimiter if config.multi_label else None
+    for note in notes(spellings, name, known, joiner):
+        say(f"{escaped(display_name(source))}: {note}")
+    names = {label: name(label) for label, _ in spellings}
+    return [
+        example._replace(labels=tuple(dict.fromkeys(map(names.__getitem__, example.labels))))
+        for example in examples
+    ]
 
 
 def find_labels(examples: Sequence[Example], source: str) -> list[str]:

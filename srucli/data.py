@@ -11,7 +11,8 @@ for more input than the record it is about to give. What every reader agrees on:
   that people give texts and one that they give labels (TEXT_NAMES, LABEL_NAMES).
 - fasttext takes the `__label__` words at the start of a line; pairs takes everything before the
   first blank or tab as the label.
-- Labels lose the white space around them; a text is kept as it stands.
+- Labels are given as they are written, without the blanks around them: what is one label is decided
+  in `srucli/labels.py`. A text is kept as it stands.
 - Blank lines are passed over in labelled files, and are empty texts among the inputs of `predict`.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from typing import Any, NamedTuple
 
 from srucli.config import DataConfig
 from srucli.errors import DataError, UsageError
+from srucli.labels import Bare, clean
 from srucli.lines import Source, display_name, excerpt, read_lines
 
 TEXT_NAMES = ("text", "sentence", "document", "review", "comment", "message", "question", "content")
@@ -46,7 +49,10 @@ _CSV_FIELD_LIMIT = 10_000_000
 
 
 class Example(NamedTuple):
-    """A labelled text. `line` is the 1-based line where its record starts."""
+    """A labelled text. `line` is the 1-based line where its record starts.
+
+    `labels` are as written; `srucli/labels.py` says which of them are one.
+    """
 
     text: str
     labels: tuple[str, ...]
@@ -322,12 +328,19 @@ def _json_string(job: _Job, line: int, value: str) -> str:
 def _json_label(job: _Job, line: int, value: Any) -> Label:
     if value is None:
         return None
+    if isinstance(value, list) and not any(isinstance(part, (list, dict)) for part in value):
+        return ["" if part is None else _json_scalar(job, line, part) for part in value]
+    return _json_scalar(job, line, value)
+
+
+def _json_scalar(job: _Job, line: int, value: Any) -> str:
     if isinstance(value, str):
         return _json_string(job, line, value)
+    if isinstance(value, float) and not math.isfinite(value):
+        problem = f"the label is {json.dumps(value)}, as of a missing value"
+        raise job.error(line, problem, "add a label or take the line out")
     if isinstance(value, (bool, int, float)):
-        return json.dumps(value)
-    if isinstance(value, list) and not any(isinstance(part, (list, dict)) for part in value):
-        return [str(_json_label(job, line, "" if part is None else part)) for part in value]
+        return Bare(json.dumps(value))
     problem = f"the label is {excerpt(json.dumps(value, ensure_ascii=False))}"
     raise job.error(line, problem, "make it a string, a number, a boolean or a list of them")
 
@@ -411,19 +424,19 @@ def _records(source: Source, job: _Job) -> Iterator[_Record]:
     return _READERS[job.format](job, lines)
 
 
-_BREAK = re.compile(r"[\t\r\n]")
+_BLANKS, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
 
 
 def _labels(job: _Job, record: _Record) -> tuple[str, ...]:
-    """The labels of a record, each once, in its order; exactly one in single-label mode."""
+    """The labels of a record as they are written, in its order; one in single-label mode."""
     parts = record.label
-    if parts is None or (isinstance(parts, str) and not parts.strip()):
+    if parts is None or (isinstance(parts, str) and not clean(parts)):
         parts = []
     elif isinstance(parts, str):
-        several = job.config.multi_label
+        several = job.config.multi_label and not isinstance(parts, Bare)
         parts = parts.split(job.config.label_delimiter) if several else [parts]
-    labels = tuple(dict.fromkeys(part.strip() for part in parts))
-    if "" in labels:
+    labels = tuple(part if isinstance(part, Bare) else part.strip(_BLANKS) for part in parts)
+    if not all(map(clean, labels)):
         problem = f"an empty label among those of {excerpt(record.raw)}"
         raise job.error(record.line, problem, "name it or take it out")
     if bad := next((label for label in labels if _BREAK.search(label)), None):
@@ -432,7 +445,7 @@ def _labels(job: _Job, record: _Record) -> tuple[str, ...]:
     if not labels and not job.config.multi_label:
         problem = f"no label for the text {excerpt(record.text)}"
         raise job.error(record.line, problem, "add a label or take the line out")
-    if len(labels) > 1 and not job.config.multi_label:
+    if len(set(labels)) > 1 and not job.config.multi_label:
         problem = f"{len(labels)} labels: {excerpt(', '.join(labels))}"
         raise job.error(record.line, problem, "keep one, or pass --multi-label")
     return labels

@@ -19,6 +19,7 @@ import numpy as np
 
 from srucli import metrics
 from srucli.errors import DataError
+from srucli.labels import Known, Spellings, notes
 from srucli.lines import escaped
 from srucli.metrics import Array, ClassFigures, Floats, Outcome
 
@@ -51,7 +52,8 @@ class Evaluation:
 
     names: the K classes, those of the model and then the unknown ones; unknown: texts by label
     that the model does not know; unscored: texts that log loss leaves out for that; intervals:
-    95% by bootstrap; seconds: spent by the model, tokenizing included.
+    95% by bootstrap; seconds: spent by the model, tokenizing included; notes: sentences on how the
+    file's labels were read.
     """
 
     source: str
@@ -62,6 +64,7 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]]
     per_class: list[ClassFigures]
     seconds: float
+    notes: list[str]
 
     @property
     def texts(self) -> int:
@@ -109,18 +112,24 @@ def evaluate(
     *,
     source: str = "-",
     observe: Observer | None = None,
+    merge: bool = False,
     seed: int = 0,
 ) -> Evaluation:
     """Measure `predictor` on labelled `examples`, which are read once, a chunk at a time.
 
     `source` is the file's name for people; `observe(examples, probabilities (b, C))` sees every
-    chunk; `seed` is the bootstrap's. Raises DataError for an example that does not fit the task,
-    SrucliError where there are none or where a probability is not a number.
+    chunk; `merge` takes a label for the one of the model that it is like; `seed` is that of the
+    bootstrap. Raises DataError for an example that does not fit the task, SrucliError where there
+    are none or where a probability is not a number.
     """
+    known, spellings = Known(predictor.labels, merge=merge), Spellings()
     gold: list[tuple[str, ...]] = []
     found: list[Array] = []
     seconds = 0.0
-    for chunk in _chunks(examples):
+    for written in _chunks(examples):
+        for example in written:
+            spellings.add(example)
+        chunk = [each._replace(labels=known.names(each.labels)) for each in written]
         if not predictor.multi_label:
             _check_single(chunk, source)
         texts = [example.text for example in chunk]
@@ -133,11 +142,11 @@ def evaluate(
         if observe is not None:
             observe(chunk, found[-1])
     targets, names = metrics.encode(gold, predictor.labels, predictor.multi_label)
-    known = len(predictor.labels)
-    scores = np.concatenate(found) if found else np.empty((0, known), np.float32)
+    classes = len(predictor.labels)
+    scores = np.concatenate(found) if found else np.empty((0, classes), np.float32)
     outcome = Outcome(scores, targets, predictor.thresholds)
     per_class = metrics.per_class(outcome)
-    rows = zip(names[known:], per_class[known:], strict=True)
+    rows = zip(names[classes:], per_class[classes:], strict=True)
     return Evaluation(
         source=source,
         outcome=outcome,
@@ -147,6 +156,7 @@ def evaluate(
         intervals=metrics.intervals(outcome, seed=seed),
         per_class=per_class,
         seconds=seconds,
+        notes=[f"{escaped(source)}: {note}" for note in notes(spellings, known.name, known)],
     )
 
 

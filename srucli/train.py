@@ -11,8 +11,17 @@ import torch
 
 from srucli import kernels
 from srucli.config import Config, with_settings
-from srucli.corpus import Corpus, data_hash, find_labels, hold_out, make_tokenizer
-from srucli.data import Example, read_examples
+from srucli.console import say
+from srucli.corpus import (
+    Corpus,
+    data_hash,
+    find_labels,
+    hold_out,
+    make_tokenizer,
+    read_held_out,
+    read_texts,
+)
+from srucli.data import Example
 from srucli.errors import InputMissingError, UsageError
 from srucli.lines import display_name, escaped
 from srucli.predict import use_threads
@@ -21,7 +30,7 @@ from srucli.resume import Former, check_same, former, held
 from srucli.run_dir import RunDir, tidy
 from srucli.signals import StopRequest
 from srucli.tokenizer import Tokenizer
-from srucli.trainer import Observer, Trainer, say
+from srucli.trainer import Observer, Trainer
 
 
 @dataclass(frozen=True)
@@ -36,10 +45,10 @@ class Texts:
     @classmethod
     def read(cls, config: Config, train_source: str, dev_source: str | None) -> Texts:
         """Read both, or hold the configured share out. Raises DataError and InputMissingError."""
-        train = list(read_examples(train_source, config.data))
-        dev = list(read_examples(dev_source, config.data)) if dev_source else []
-        hashes = {"train": data_hash(train), "dev": data_hash(dev)}
+        train = read_texts(train_source, config.data)
         labels = find_labels(train, display_name(train_source))
+        dev = read_held_out(dev_source, config.data, labels) if dev_source else []
+        hashes = {"train": data_hash(train), "dev": data_hash(dev)}
         if not dev_source and config.train.dev_share:
             train, dev = hold_out(train, config.train.dev_share, config.train.seed)
         return cls(train, dev, labels, hashes)

@@ -6,11 +6,9 @@ Where texts, tokenizer and folder come from is decided in `train.py`.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +26,7 @@ from srucli.batching import Batch, TokenStore, order, uploaded
 from srucli.blend import fit_weights
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
 from srucli.config import Config, OptimConfig
+from srucli.console import say
 from srucli.corpus import Corpus
 from srucli.errors import DataError, InterruptedRun, SrucliError
 from srucli.files import COPY_AGAIN
@@ -62,12 +61,6 @@ _UNFIT = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError),
     AssertionError,
 )
-
-
-def say(line: str) -> None:
-    """A line for people, above a progress bar where there is one."""
-    with suppress(BrokenPipeError):  # whoever read it has gone; the work goes on
-        tqdm.write(line, file=sys.stderr)
 
 
 def tensorboard(folder: Path, step: int) -> Any:

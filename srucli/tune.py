@@ -22,13 +22,13 @@ import yaml
 from srucli.cells import DIVERGED
 from srucli.compare import larger_is_better
 from srucli.config import Config, with_settings
-from srucli.corpus import find_labels, hold_out, make_tokenizer
-from srucli.data import Example, read_examples
+from srucli.console import say
+from srucli.corpus import find_labels, hold_out, make_tokenizer, read_texts
+from srucli.data import Example
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.model import Classifier
 from srucli.recipe import check, complete, metric_name
 from srucli.train import train
-from srucli.trainer import say
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -273,7 +273,7 @@ def tune(
 ) -> tuple[str, Best]:
     """A recipe as YAML, and the trial that it comes from. Raises every kind of SrucliError."""
     check(config)
-    examples = list(read_examples(train_source, config.data))
+    examples = read_texts(train_source, config.data)
     labels = find_labels(examples, train_source)
     if not dev:
         examples, _ = hold_out(examples, dev_share(config), config.train.seed)

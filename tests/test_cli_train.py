@@ -33,7 +33,8 @@ def one_line(err: str) -> str:
 
 def test_what_is_printed(tiny: Tiny) -> None:
     assert tiny.done.stdout == "run\n"
-    lines = tiny.done.stderr.splitlines()
+    said = tiny.done.stderr.splitlines()
+    lines = said[[line.startswith("data: ") for line in said].index(True) :]
     assert lines[0].startswith("data: 432 texts, 48 dev texts, 3 labels (")
     assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
     assert lines[2].startswith("model: ")

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from srucli.config import DataConfig
 from srucli.data import Example, Input, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
+from srucli.labels import clean
 from srucli.lines import excerpt, read_lines
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +66,7 @@ def words(exclude: str) -> st.SearchStrategy[str]:
 
 
 def labels(exclude: str) -> st.SearchStrategy[str]:
-    return words(exclude + FORBIDDEN + "\r\t\ufeff").map(str.strip)
+    return words(exclude + FORBIDDEN + "\r\t\ufeff").map(str.strip).filter(clean)
 
 
 def line_end(text: str) -> str:
@@ -257,7 +258,7 @@ def test_tsv_columns(
         ('["pos"]', False, ("pos",)),
         ('"a,b"', False, ("a,b",)),
         ('"a, b"', True, ("a", "b")),
-        ('["a,b", 3, false, "a,b"]', True, ("a,b", "3", "false")),
+        ('["a,b", 3, false, "a,b"]', True, ("a,b", "3", "false", "a,b")),
         ("[]", True, ()),
         ("null", True, ()),
         ('""', True, ()),
@@ -277,7 +278,7 @@ def test_other_json_keys(tmp_path: Path) -> None:
 def test_multi_label_delimiter(tmp_path: Path) -> None:
     content = b"a, b | c|c\tt\n\tnothing\n"
     got = examples(tmp_path / "x.tsv", content, multi_label=True, label_delimiter="|")
-    assert [e.labels for e in got] == [("a, b", "c"), ()]
+    assert [e.labels for e in got] == [("a, b", "c", "c"), ()]
 
 
 def test_surrogates_go_by_errors(tmp_path: Path) -> None:

@@ -62,12 +62,15 @@ def command(
     """
     gates = parse_gates(fail_under or [])
     _check_paths(run, file, predictions, plots)
+    from srucli.console import say
     from srucli.predict import Predictor
 
     predictor = Predictor.load(run, device or "auto", threads or 0)
     check_gates(gates, predictor.multi_label)
     config = data_config(predictor.config.data, file, data)
     result = _evaluate(predictor, file, config, predictions)
+    for note in result.notes:
+        say(note)
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
     else:
@@ -178,7 +181,8 @@ def _evaluate(
             if write is not None:
                 write(examples, probabilities)
 
-        return evaluate(predictor, read_examples(file, config), source=source, observe=observe)
+        examples, merge = read_examples(file, config), config.merge_labels
+        return evaluate(predictor, examples, source=source, observe=observe, merge=merge)
 
 
 @contextmanager

@@ -95,6 +95,14 @@ LabelDelimiter = Annotated[
         show_default=False,
     ),
 ]
+MergeLabels = Annotated[
+    bool | None,
+    typer.Option(
+        "--merge-labels",
+        help="Take labels that look the same, or are alike as Pos and pos, for one.",
+        show_default=False,
+    ),
+]
 MaxRatio = Annotated[
     float | None,
     typer.Option(
@@ -225,6 +233,7 @@ DATA: dict[str, Any] = {
     "errors": Errors,
     "multi_label": MultiLabel,
     "label_delimiter": LabelDelimiter,
+    "merge_labels": MergeLabels,
     "max_ratio": MaxRatio,
 }
 # What says how bytes become lines, and not what a line holds.

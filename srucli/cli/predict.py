@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from srucli.cli import options
 from srucli.errors import UsageError
 
 
-@options.reads_data("label", "multi_label", "label_delimiter")
+@options.reads_data("label", "multi_label", "label_delimiter", "merge_labels")
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     file: Annotated[
@@ -54,6 +55,8 @@ def command(
         raise UsageError("--keep adds the record as text; it does not go with --json")
     if top is not None and threshold is not None and not as_json:
         raise UsageError("--threshold rejects a single label; with --top it needs --json")
+    if reject is not None and {*reject} & {*"\t\r\n"}:
+        raise UsageError("--reject: a label is on one line and has no tab; choose another")
     if reject is not None and threshold is None:
         raise UsageError("--reject needs --threshold, below which a text gets that label")
     options.need_run(run)
@@ -68,11 +71,12 @@ def command(
     predictor = Predictor.load(run, device or "auto", threads or 0)
     if threshold is not None and predictor.multi_label:
         raise UsageError("--threshold is for a single label a text; this run has its own for each")
+    rejected = _reject_label(reject, predictor.labels) if threshold is not None else ""
     style = Style(
         probability=probability,
         top=top,
         threshold=threshold,
-        reject="unknown" if reject is None else reject,
+        reject=rejected,
         as_json=as_json,
         keep=keep,
         delimiter=predictor.config.data.label_delimiter,
@@ -92,3 +96,17 @@ def command(
     for group in records(predictor, inputs, style):
         sys.stdout.write("".join(f"{show(line)}\n" for line in group))
         sys.stdout.flush()
+
+
+def _reject_label(wanted: str | None, labels: Sequence[str]) -> str:
+    """The label of texts below the threshold, which is none of the run's. Raises UsageError."""
+    from srucli.labels import Known, shown
+
+    known, name = Known(labels, merge=True), "unknown" if wanted is None else wanted
+    found = known.name(name)
+    if found in known.labels:
+        free = (f"reject{number or ''}" for number in range(len(labels) + 1))
+        other = next(each for each in free if known.name(each) not in known.labels)
+        problem = f"the run has the label {shown(found)}, which could not be told from it"
+        raise UsageError(f"--reject {shown(name)}: {problem}; choose another, as --reject {other}")
+    return name

@@ -55,7 +55,13 @@ def command(
     from srucli.predict import Predictor
 
     predictor = Predictor.load(folder, settings.train.device, settings.train.threads)
-    result = evaluate(predictor, read_examples(files.test, settings.data), source=files.test)
+    from srucli.console import say
+
+    examples = read_examples(files.test, settings.data)
+    merge = settings.data.merge_labels
+    result = evaluate(predictor, examples, source=files.test, merge=merge)
+    for note in result.notes:
+        say(note)
     print(result.to_text())
     print(folder)
     sys.stdout.flush()
