@@ -20,10 +20,11 @@ import torch
 from benchmarks.gpu import PIECES, StepCase, spelling, text_batch
 from srucli.config import resolve
 from srucli.model import Classifier
+from srucli.objectives import loss_function
 from srucli.optim.diagnostics import Watch
 from srucli.optim.effective import rule_of
 from srucli.predict import use_threads
-from srucli.step import Step, loss_function
+from srucli.step import Step
 
 CLASSES = 6
 # Far beyond the first steps, at which only multiples of N are looked at.
@@ -49,7 +50,7 @@ def main() -> None:
         step.watch = watch if looking else None
         start = perf_counter()
         for _ in range(3 * given.every):
-            step(batch, rate=1.0)
+            step([batch], rate=1.0)
         return perf_counter() - start
 
     seconds(looking=True)

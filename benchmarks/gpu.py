@@ -59,8 +59,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from srucli.batching import Batch, upload
 from srucli.kernels import BACK_ENDS, sru_layer
 from srucli.model import Classifier
+from srucli.objectives import loss_function
 from srucli.sru import SRULayer, SRUStack, use_kernel
-from srucli.step import Step, loss_function
+from srucli.step import Step
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = Path(__file__).with_name("step.json")
@@ -591,7 +592,7 @@ def classifier_step(case: StepCase, device: str) -> Run:
 
     def run() -> object:
         step.begin()
-        step(batch, rate=0.5)
+        step([batch], rate=0.5)
         return step.figures[0] / case.texts
 
     return run

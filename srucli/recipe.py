@@ -25,8 +25,6 @@ def check(config: Config) -> torch.device:
         raise UsageError(f"train.precision={config.train.precision} needs a GPU; use float32")
     if config.model.encoder == "sru":
         kernels.check(config.train.kernel, device.type)
-    if config.train.class_weights != "none" and config.data.multi_label:
-        raise UsageError("train.class_weights=balanced needs a single label a text")
     if config.train.tensorboard and not find_spec("tensorboard"):
         raise UsageError("train.tensorboard needs TensorBoard: pip install 'srucli[tensorboard]'")
     return device

@@ -1,69 +1,49 @@
 """One training step: forward, losses, backward, clipping, the optimizer's update.
 
 On a GPU a step is replayed from a CUDA graph where nothing in it waits for the GPU. No data, no
-files and no progress here.
+files and no progress here; the losses are defined in `objectives.py`.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srucli import kernels, optim
 from srucli.batching import Batch
 from srucli.graphs import CaptureError, Graphs
 from srucli.model import Classifier
+from srucli.objectives import Objective
 from srucli.optim.diagnostics import Watch
 
 if TYPE_CHECKING:
     from srucli.config import Config
 
 
-def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Any:
-    """Cross-entropy, or for several labels a text binary cross-entropy; (logits, targets) -> ()."""
-    smoothing = config.train.label_smoothing
-    if config.data.multi_label:
-
-        def several(logits: Tensor, wanted: Tensor) -> Tensor:
-            smooth = wanted * (1 - smoothing) + smoothing / classes
-            return nn.functional.binary_cross_entropy_with_logits(
-                logits, smooth, reduction="sum"
-            ) / len(logits)
-
-        return several
-    weight = None
-    if config.train.class_weights == "balanced":
-        counts = np.bincount(targets, minlength=classes).clip(min=1)
-        weight = torch.tensor(len(targets) / (classes * counts), dtype=torch.float32)
-    return nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
-
-
 class Step:
-    """What one batch does to a model and its optimizer.
+    """What a batch, or several whose gradients are accumulated, does to a model and its optimizer.
 
     A step whose gradient is not finite changes nothing: on a GPU, where nobody waits to see that,
-    it is a step with a gradient of zero. `figures` (4,) are the sum of the losses of all texts
-    since `begin`, their number, the steps without a finite gradient, and how many of those there
-    have been in a row by now. `captured` tells whether steps are replayed as CUDA graphs. `watch`
-    looks at the steps, where it is set.
+    it is a step with a gradient of zero. `figures` (4,) are the weighted sum of the losses of all
+    texts since `begin`, the sum of their weights, the steps without a finite gradient, and how many
+    of those there have been in a row by now. `captured` tells whether steps are replayed as CUDA
+    graphs. `watch` looks at the steps, where it is set.
     """
 
-    def __init__(self, config: Config, model: Classifier, loss: Any) -> None:
-        self.config, self.model, self.loss = config, model, loss
+    def __init__(self, config: Config, model: Classifier, objective: Objective) -> None:
+        self.config, self.model = config, model
         self.device = next(model.parameters()).device
-        if isinstance(loss, nn.Module):
-            loss.to(self.device)
+        self.objective = objective.to(self.device)
         self.captured = self.device.type == "cuda" and self._can_be_captured()
         self.optimizer = optim.build(config.optim, model, captured=self.captured)
         self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
         self.figures = torch.zeros(4, dtype=torch.float64, device=self.device)
         self.watch: Watch | None = None
-        self.graphs = Graphs(self._whole) if self.captured else None
+        self.graphs = Graphs(self._captured) if self.captured else None
 
     def _can_be_captured(self) -> bool:
         """Not where something waits for the GPU: some encoders and optimizers, fp16, no Triton."""
@@ -81,15 +61,13 @@ class Step:
         """An epoch begins."""
         self.figures[:3] = 0
 
-    def __call__(self, batch: Batch, rate: float, update: bool = True) -> None:
-        """A step on a batch with targets, at `rate` times the peak learning rate.
-
-        Where not `update`, its gradients only are added to those that there are.
-        """
+    def __call__(self, batches: Sequence[Batch], rate: float) -> None:
+        """One step on batches with targets, as if they were one, at `rate` times the peak rate."""
         optim.apply(self.optimizer, rate)
-        look = update and self.watch is not None and self.watch.next()
+        look = self.watch is not None and self.watch.next()
         if self.graphs is not None and not look:
             try:
+                (batch,) = batches
                 self.graphs.run(batch)
                 return
             except CaptureError as error:
@@ -99,33 +77,41 @@ class Step:
                 )
                 self.graphs, self.captured = None, False
                 self.optimizer.zero_grad(set_to_none=True)
-        self._backward(batch)
-        if update:
-            self._update(look)
+        self._whole(batches, look)
 
-    def _whole(self, batch: Batch) -> None:
-        self._backward(batch)
-        self._update(look=False)
+    def _captured(self, batch: Batch) -> None:
+        self._whole([batch], look=False)
 
-    def _backward(self, batch: Batch) -> None:
-        """Add the gradients of one batch."""
+    def _whole(self, batches: Sequence[Batch], look: bool) -> None:
+        weights = [self._weight(batch) for batch in batches]
+        total = torch.stack(weights).sum()
+        for batch, weight in zip(batches, weights, strict=True):
+            self._backward(batch, weight, total)
+        self._update(look)
+
+    def _weight(self, batch: Batch) -> Tensor:
         assert batch.targets is not None
-        texts, losses = len(batch.targets), self._losses(batch)
-        scaled: Tensor = self.scaler.scale(losses.sum() / self.config.train.accumulate)
+        return self.objective.weight(batch.targets)
+
+    def _backward(self, batch: Batch, weight: Tensor, total: Tensor) -> None:
+        """Add the gradients of one batch to a mean over texts that weigh `total` () together."""
+        losses = self._losses(batch)
+        scaled: Tensor = self.scaler.scale(losses.sum() / total)
         torch.autograd.backward(scaled)
         mean = losses.detach().mean().double()
         finite = mean.isfinite()
-        self.figures[0] += torch.where(finite, mean, 0.0) * texts
-        self.figures[1] += finite * texts
+        self.figures[0] += torch.where(finite, mean, 0.0)
+        self.figures[1] += finite * weight
 
     def _losses(self, batch: Batch) -> Tensor:
-        """Of each branch (n,). Texts at the batch's end that have no target do not count."""
+        """Of each branch (n,), summed. Texts at the batch's end without a target do not count."""
         assert batch.targets is not None
         texts, precision = len(batch.targets), self.config.train.precision
         kind = torch.bfloat16 if precision == "bf16" else torch.float16
         with torch.autocast(self.device.type, kind, enabled=precision != "float32"):
             branches = self.model.branches(batch.tokens, batch.offsets, batch.characters)
-        return torch.stack([self.loss(logits[:texts], batch.targets) for logits in branches])
+        losses = [self.objective.losses(logits[:texts], batch.targets) for logits in branches]
+        return torch.stack(losses)
 
     def _update(self, look: bool) -> None:
         """Clip, step, forget the gradients. Where `look`, the watch looks at it."""
@@ -172,7 +158,7 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with torch.autograd.set_detect_anomaly(True):
-                loss = self._losses(batch).sum()
+                loss = self._losses(batch).sum() / self._weight(batch)
                 if not loss.isfinite():
                     return f"its loss is {float(loss.detach())}"
                 torch.autograd.backward(loss)

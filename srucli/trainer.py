@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from srucli.files import COPY_AGAIN
 from srucli.metrics import Outcome, choose_thresholds, metric_named
 from srucli.model import Classifier
 from srucli.model_card import model_card
+from srucli.objectives import loss_function
 from srucli.optim.diagnostics import Watch
 from srucli.optim.effective import rule_of
 from srucli.predict import blended, branch_logits
@@ -40,7 +42,7 @@ from srucli.recipe import metric_name
 from srucli.run_dir import RunDir, check_fit, tensors_of
 from srucli.signals import StopRequest
 from srucli.sru import use_kernel
-from srucli.step import Readout, Step, loss_function
+from srucli.step import Readout, Step
 from srucli.tokenizer import Tokenizer
 from srucli.training_state import (
     OptimizerState,
@@ -68,6 +70,13 @@ def tensorboard(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+
+
+def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """The batches of each step: `size` of them, and in the last one what is left."""
+    left = iter(batches)
+    while group := list(islice(left, size)):
+        yield group
 
 
 class Progress(BaseModel):
@@ -203,58 +212,57 @@ class Trainer:
         self.model.train()
         optim.use(self.step.optimizer, training=True)
         self.evaluating = False
-        whole, seed = len(store.lengths), (settings.seed, done.epoch)
+        seed = (settings.seed, done.epoch)
         batches = store.batches(settings.batch_size, settings.batch_tokens, seed, done.batches)
         spelled = np.diff(self.tokenizer.spelling[1])
-        update = True
-        for batch in uploaded(batches, self.device, spelled):
-            if update and self.stop.wanted:
+        steps = grouped(uploaded(batches, self.device, spelled), settings.accumulate)
+        for group in steps:
+            if self.stop.wanted:
                 return False
-            if update and done.batches and self._is_due():
+            if done.batches and self._is_due():
                 self.save({"last"})
-            done.taken += batch.texts
-            done.texts += batch.texts
-            done.pieces += batch.tokens.numel()
-            done.batches += 1
-            update = done.batches % settings.accumulate == 0 or done.taken == whole
-            self._step(batch, update)
-            done.step += update
-            self._look(store, bar, batch.texts, update)
+            texts = sum(batch.texts for batch in group)
+            done.taken += texts
+            done.texts += texts
+            done.pieces += sum(batch.tokens.numel() for batch in group)
+            done.batches += len(group)
+            self._step(group)
+            done.step += 1
+            self._look(store, bar, texts)
             if settings.steps and done.step >= settings.steps:
                 break
         return True
 
-    def _step(self, batch: Batch, update: bool) -> None:
+    def _step(self, group: Sequence[Batch]) -> None:
         """A step. Raises DataError where the first shows that it goes on from no such state."""
         try:
-            self.step(batch, self._rate(), update)
+            self.step(group, self._rate())
         except _UNFIT as error:
             if self.unproven is None:
                 raise
             problem = f"does not fit this training ({type(error).__name__}: {error})"
             raise DataError(self.unproven, None, problem, COPY_AGAIN) from error
-        if update:
-            self.unproven = None
+        self.unproven = None
 
-    def _look(self, store: TokenStore, bar: tqdm[Any], texts: int, update: bool) -> None:
+    def _look(self, store: TokenStore, bar: tqdm[Any], texts: int) -> None:
         """After a step: diagnostics, progress, and whether the numbers are still numbers."""
         if self.step.watch and (record := self.step.watch.taken()):
             self.run.add("diagnostics.jsonl", record)
         bar.update(texts)
-        if self.config.train.detect_anomaly and update and self.step.figures[3]:
+        if self.config.train.detect_anomaly and self.step.figures[3]:
             raise self._anomaly(store)
-        if self.done.batches % 20 == 0:
+        if self.done.step % 20 == 0:
             self._report(bar, self.readout.latest(self.step.figures))
 
     def _report(self, bar: tqdm[Any], figures: list[float] | None) -> None:
         """Show the loss so far, where it is known; stop where too many steps were skipped."""
         if figures is None:
             return
-        total, texts, _, in_a_row = figures
+        total, weight, _, in_a_row = figures
         if in_a_row >= MOST_SKIPPED:
             raise self._diverged(f"{in_a_row:.0f} steps in a row had no finite gradient")
         speed = self.done.pieces / max(self.seconds, 1e-9)
-        loss = total / max(texts, 1)
+        loss = total / weight if weight else 0.0
         bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
 
     def _anomaly(self, store: TokenStore) -> SrucliError:
@@ -334,7 +342,7 @@ class Trainer:
 
     def finish_epoch(self) -> dict[str, float]:
         """Evaluate, record, save. Raises SrucliError where training has diverged."""
-        total, texts, skipped, _ = self.step.figures.tolist()
+        total, weight, skipped, _ = self.step.figures.tolist()
         steps = -(-self.done.batches // self.config.train.accumulate)
         searching = self.step.scaler.is_enabled()  # for the scale of fp16, by steps that fail
         if 2 * skipped > steps and not searching:
@@ -344,7 +352,7 @@ class Trainer:
         optim.use(self.step.optimizer, training=False)
         self.evaluating = True
         self._check_weights()
-        loss = total / max(texts, 1)
+        loss = total / weight if weight else 0.0
         if self.done.taken == len(self.train_set.texts):
             self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
         figures = self.evaluate()

@@ -16,8 +16,9 @@ from srucli.batching import Batch, TokenStore, upload, uploaded
 from srucli.config import Config, resolve
 from srucli.graphs import FILLERS, LEAST, CaptureError, Graphs, Inputs, Shape, rounded, shape_of
 from srucli.model import ENCODERS, Classifier
+from srucli.objectives import loss_function
 from srucli.optim import OPTIMIZERS
-from srucli.step import Readout, Step, loss_function
+from srucli.step import Readout, Step
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -57,7 +58,7 @@ def batches(config: Config, device: str = "cpu", seed: int = 0) -> list[Batch]:
 def make_step(config: Config, device: str = "cpu") -> Step:
     torch.manual_seed(0)
     model = Classifier(config.model, SPELLING, CLASSES).to(device).train()
-    return Step(config, model, loss_function(config, np.zeros(0), CLASSES))
+    return Step(config, model, loss_function(config, store(config).targets, CLASSES))
 
 
 # --- shapes and fillers ------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def test_fillers_do_not_count(encoder: str, several: str) -> None:
         assert wider.tokens.numel() == shape.tokens == int(wider.offsets[-1])
         assert bool((wider.offsets.diff() >= 0).all())
         for step, given_batch in ((plain, batch), (padded, wider)):
-            step(given_batch, 1.0)
+            step([given_batch], 1.0)
     torch.testing.assert_close(padded.figures, plain.figures)
     state = plain.model.state_dict()
     for name, weight in padded.model.state_dict().items():
@@ -106,17 +107,22 @@ def test_a_shape_has_room_for_the_batch_and_a_space_for_each_filler() -> None:
         assert shape.characters >= batch.characters + FILLERS
 
 
-def test_accumulated_steps_are_one_step_on_both_batches() -> None:
-    config = settings("train.accumulate=2", "optim.clip=0")
-    step, batch = make_step(config), batches(config)[0]
-    before = [parameter.clone() for parameter in step.model.parameters()]
-    step(batch, 1.0, update=False)
-    assert all(map(torch.equal, before, step.model.parameters()))
-    step(batch, 1.0)
-    once = make_step(settings("optim.clip=0"))
-    once(batch, 1.0)
-    for one, two in zip(once.model.parameters(), step.model.parameters(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("several", ["false", "true"])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_accumulated_batches_are_one_batch(several: str, weights: str) -> None:
+    """Batches of 1, 2 and 5 texts of unequal weight: the mean over all, not a mean of means."""
+    config = settings(
+        *("train.accumulate=3", "optim.name=sgd", "optim.lr=0.5", f"data.multi_label={several}"),
+        f"train.class_weights={weights}",
+    )
+    parts = store(config)
+    apart, once = make_step(config), make_step(config)
+    cuts = np.split(np.arange(8), (1, 3))
+    apart([parts.batch(texts) for texts in cuts], 1.0)
+    once([parts.batch(np.arange(8))], 1.0)
+    torch.testing.assert_close(apart.figures, once.figures, rtol=1e-5, atol=0)
+    for one, two in zip(once.model.parameters(), apart.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
 class Refusing(Graphs):
@@ -135,10 +141,10 @@ def test_what_cannot_be_captured_is_launched_and_said() -> None:
     refused.graphs = Refusing()
     first, second, *_ = batches(config)
     with pytest.warns(UserWarning, match=r"no CUDA graph holds them \(operation not permitted"):
-        refused(first, 1.0)
-    refused(second, 1.0)
-    plain(first, 1.0)
-    plain(second, 1.0)
+        refused([first], 1.0)
+    refused([second], 1.0)
+    plain([first], 1.0)
+    plain([second], 1.0)
     assert refused.figures.tolist() == plain.figures.tolist()
 
 
@@ -156,7 +162,7 @@ def test_an_encoder_says_whether_it_waits(encoder: str, monkeypatch: pytest.Monk
         tokens = torch.zeros(100, dtype=torch.int64, device="meta")
         offsets = torch.zeros(9, dtype=torch.int64, device="meta")
         targets = torch.zeros(8, dtype=torch.int64, device="meta")
-        loss = loss_function(config, np.zeros(0), CLASSES)
+        loss = loss_function(config, np.zeros(0, int), CLASSES).to("meta")
         branches = model.branches(tokens, offsets, 300)
         torch.autograd.backward(torch.stack([loss(logits, targets) for logits in branches]).sum())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -238,7 +244,7 @@ def test_graphs_do_what_steps_do(name: str) -> None:
     for seed in (0, 0, 0, 1, 1):
         for number, batch in enumerate(batches(config, "cuda", seed)):
             for step in (plain, captured):
-                step(batch, 0.1 + 0.1 * number)
+                step([batch], 0.1 + 0.1 * number)
     torch.testing.assert_close(captured.figures, plain.figures, rtol=1e-3, atol=1e-3)
     if isinstance(captured.graphs, Graphs):
         assert captured.graphs.graphs
@@ -251,11 +257,11 @@ def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
     step, readout = make_step(config, "cuda"), Readout()
     for _ in range(2):
         for batch in batches(config, "cuda"):
-            step(batch, 1.0)
+            step([batch], 1.0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in uploaded(store(config).batches(4, 1000, (0,)), torch.device("cuda"), SPELLED):
-            step(batch, 1.0)
+            step([batch], 1.0)
             readout.latest(step.figures)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -269,6 +275,6 @@ def test_dropout_is_drawn_anew_in_each_replay() -> None:
     batch = batches(config, "cuda")[0]
     for _ in range(6):
         step.begin()
-        step(batch, 0.0)
+        step([batch], 0.0)
         losses.append(float(step.figures[0]))
     assert len(set(losses[2:])) > 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import QUICK, ROOT, RunCli, Tiny, sentences, write_tsv
@@ -29,7 +27,6 @@ from srucli.predict import Predictor
 from srucli.recipe import check, complete, epochs
 from srucli.run_dir import RunDir
 from srucli.signals import SIGNALS, StopRequest
-from srucli.step import loss_function
 from srucli.train import train
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
@@ -124,20 +121,6 @@ def test_the_hash_sees_labels_texts_and_order() -> None:
     assert data_hash(given) == data_hash([example._replace(line=9) for example in given])
 
 
-def test_balanced_classes_weigh_the_same() -> None:
-    targets = np.array([0, 0, 0, 1])
-    loss = loss_function(quick("train.class_weights=balanced"), targets, 3)
-    assert loss.weight.tolist() == pytest.approx([4 / 9, 4 / 3, 4 / 3])
-    assert loss_function(quick(), targets, 3).weight is None
-
-
-def test_the_loss_of_several_labels_is_a_sum_over_labels_and_a_mean_over_texts() -> None:
-    config = quick("data.multi_label=true", "train.label_smoothing=0")
-    loss = loss_function(config, np.zeros((2, 3)), 3)
-    logits = torch.zeros(2, 3)
-    assert float(loss(logits, torch.ones(2, 3))) == pytest.approx(3 * math.log(2))
-
-
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -149,7 +132,6 @@ def test_the_loss_of_several_labels_is_a_sum_over_labels_and_a_mean_over_texts()
         ("train.device=cuda:99", "torch sees . GPUs; use --device cpu"),
         ("train.precision=bf16", "needs a GPU; use float32"),
         ("train.kernel=triton", "kernel triton (runs on a cuda device|needs triton)"),
-        ("train.class_weights=balanced", "needs a single label a text"),
     ],
 )
 def test_what_can_be_seen_before_the_data_is_read(override: str, said: str, tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""Losses: beside formulas in float64 written by hand, in shapes alone, and what weights do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_class_weight
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from srucli.config import Config, resolve
+from srucli.objectives import Objective, balanced, loss_function
+
+TASKS = ("single", "several")
+WEIGHTS = ("none", "balanced")
+SMOOTHING = (0.0, 0.1)
+each_loss = pytest.mark.parametrize(
+    ("task", "weights", "smoothing"),
+    [(task, kind, s) for task in TASKS for kind in WEIGHTS for s in SMOOTHING],
+)
+
+
+def settings(task: str, weights: str = "none", smoothing: float = 0.1) -> Config:
+    return resolve(
+        overrides=[
+            f"data.multi_label={str(task == 'several').lower()}",
+            f"train.class_weights={weights}",
+            f"train.label_smoothing={smoothing}",
+        ]
+    )
+
+
+def all_targets(task: str) -> NDArray[Any]:
+    """Of 60 training texts with 4 classes, the fourth of which none has."""
+    draw = np.random.default_rng(0)
+    if task == "single":
+        return draw.choice(3, 60, p=[0.8, 0.15, 0.05])
+    return (draw.random((60, 4)) < [0.8, 0.3, 0.05, 0.0]).astype(np.float32)
+
+
+def logits_and_targets(task: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of a batch of 9 texts: logits from -60 to 60, a row of zeros, and targets."""
+    draw = np.random.default_rng(1)
+    logits = draw.normal(size=(9, 4)) * np.geomspace(0.1, 60, 9)[:, None]
+    logits[4] = 0
+    return logits, all_targets(task)[-9:]
+
+
+def expected(
+    task: str, logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any], smoothing: float
+) -> tuple[float, NDArray[Any]]:
+    """Loss and gradient in float64 by their formulas."""
+    classes = logits.shape[1]
+    if task == "single":
+        wanted = (1 - smoothing) * np.eye(classes)[targets] + smoothing / classes
+        losses = -(wanted * log_softmax(logits, axis=1)).sum(axis=1)
+        of_text = weights[targets]
+        gradient = of_text[:, None] * (softmax(logits, axis=1) - wanted)
+        return (of_text * losses).sum() / of_text.sum(), gradient / of_text.sum()
+    wanted = (1 - smoothing) * targets + smoothing / classes
+    losses = np.logaddexp(0, logits) - logits * wanted
+    of_label = np.where(targets == 1, weights[1], weights[0])
+    total = of_label.sum() / classes
+    return (of_label * losses).sum() / total, of_label * (expit(logits) - wanted) / total
+
+
+# --- formulas ----------------------------------------------------------------------------------
+
+
+@each_loss
+def test_loss_and_gradient_are_those_of_the_formula(
+    task: str, weights: str, smoothing: float
+) -> None:
+    everything = all_targets(task)
+    loss = loss_function(settings(task, weights, smoothing), everything, 4)
+    given, targets = logits_and_targets(task)
+    factors = balanced(everything, 4) if weights == "balanced" else np.ones((2, 4))
+    if task == "single" and weights == "none":
+        factors = np.ones(4)
+    value, slope = expected(task, given, targets, factors, smoothing)
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-5)):
+        logits = torch.tensor(given, dtype=dtype, requires_grad=True)
+        found = loss(logits, torch.tensor(targets))
+        found.backward()
+        assert found.item() == pytest.approx(value, rel=tolerance)
+        assert logits.grad is not None
+        assert logits.grad.numpy() == pytest.approx(slope, rel=tolerance, abs=tolerance)
+
+
+def test_losses_by_hand() -> None:
+    """Worked out on paper, to four places."""
+    row = torch.tensor([[2.0, -1.0, 0.0]])
+    several = loss_function(settings("several"), np.zeros((1, 3)), 3)
+    assert float(several(row, torch.tensor([[1.0, 0.0, 0.0]]))) == pytest.approx(1.3000, abs=5e-5)
+    single = loss_function(settings("single"), np.zeros(1, int), 3)
+    assert float(single(row, torch.tensor([0]))) == pytest.approx(0.3365, abs=5e-5)
+    # Three texts of class 0 and one of class 1 weigh 2/3 and 2; the losses are ln 2 and, unsmoothed
+    # at logits (0, ln 3), ln 4 for class 0 and ln 4/3 for class 1.
+    plain = loss_function(settings("single", "balanced", 0.0), np.array([0, 0, 0, 1]), 2)
+    logits = torch.tensor([[0.0, 0.0], [0.0, np.log(3)], [0.0, np.log(3)]], dtype=torch.float32)
+    wanted = (2 / 3 * np.log(2) + 2 / 3 * np.log(4) + 2 * np.log(4 / 3)) / (2 / 3 + 2 / 3 + 2)
+    assert float(plain(logits, torch.tensor([0, 0, 1]))) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_common_texts_loss_is_least_where_its_label_is_likely(task: str) -> None:
+    """With torch's own weights and smoothing it is least at p(rare) = 0.56."""
+    everything: Any = np.array([0] * 24 + [1])
+    targets: Any = torch.tensor([0])
+    if task == "several":
+        everything, targets = np.eye(2, dtype=np.float32)[everything], torch.tensor([[1.0, 0.0]])
+    loss = loss_function(settings(task, "balanced", 0.1), everything, 2)
+    rare = np.linspace(0.01, 0.99, 99)
+    at = [torch.tensor([[np.log(1 - p) - np.log(p), np.log(p) - np.log(1 - p)]]) for p in rare]
+    if task == "single":
+        at = [logits / 2 for logits in at]
+    assert rare[np.argmin([float(loss(logits, targets)) for logits in at])] == pytest.approx(0.05)
+
+
+@each_loss
+def test_parts_of_batches_add_up(task: str, weights: str, smoothing: float) -> None:
+    """A mean over several batches is that over all of their texts, whatever they weigh."""
+    loss = loss_function(settings(task, weights, smoothing), all_targets(task), 4)
+    logits, targets = map(torch.tensor, logits_and_targets(task))
+    cuts = ((0, 2), (2, 3), (3, 9))
+    total = sum(loss.losses(logits[a:b], targets[a:b]) for a, b in cuts)
+    weight = sum(loss.weight(targets[a:b]) for a, b in cuts)
+    torch.testing.assert_close(total / weight, loss(logits, targets), rtol=1e-6, atol=0)
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    targets = all_targets("single")
+    assert balanced(targets, 3) == pytest.approx(
+        compute_class_weight("balanced", classes=np.arange(3), y=targets)
+    )
+    assert balanced(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([4 / 9, 4 / 3, 4 / 3])
+    several = all_targets("several")
+    for label in range(3):
+        wanted = compute_class_weight("balanced", classes=np.arange(2), y=several[:, label])
+        assert balanced(several, 4)[:, label] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("rare", [1, 2, 100])
+def test_both_halves_of_a_label_weigh_the_same(rare: int) -> None:
+    """However rare: one text of 10,000 too. Where a label is true of none or all, it weighs 1."""
+    targets = np.zeros((10_000, 3), np.float32)
+    targets[:rare, 0] = targets[:, 1] = 1
+    false, true = balanced(targets, 3)
+    assert true[0] * rare == pytest.approx(false[0] * (10_000 - rare)) == pytest.approx(5_000)
+    assert (true[1], false[2]) == (1, 1)
+    assert np.isfinite([false, true]).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_without_weights_all_texts_count_alike(task: str) -> None:
+    loss = loss_function(settings(task), all_targets(task), 4)
+    _, targets = logits_and_targets(task)
+    assert float(loss.weight(torch.tensor(targets))) == pytest.approx(len(targets))
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+def test_a_balanced_fit_is_scikit_learns(smoothing: float) -> None:
+    """One number in, no penalty: the same line, once smoothing is written as more texts."""
+    draw = np.random.default_rng(0)
+    labels = (draw.random(300) < 0.1).astype(int)
+    x = draw.normal(size=300) + labels
+    loss = loss_function(settings("single", "balanced", smoothing), labels, 2)
+    weight = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor(np.stack([x, np.ones(300)], axis=1))
+    optimizer = torch.optim.LBFGS([weight], max_iter=200, tolerance_grad=1e-9)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        value = loss(rows @ weight, torch.tensor(labels))
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    of_text = balanced(labels, 2)[labels]
+    own, other = of_text * (1 - smoothing / 2), of_text * smoothing / 2
+    peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
+        np.concatenate([x, x])[:, None],
+        np.concatenate([labels, 1 - labels]),
+        sample_weight=np.concatenate([own, other]),
+    )
+    line = (weight[:, 1] - weight[:, 0]).detach().numpy()
+    assert line == pytest.approx([peer.coef_[0, 0], peer.intercept_[0]], abs=1e-3)
+
+
+# --- shapes alone ------------------------------------------------------------------------------
+
+
+def _one_pass(loss: Objective, task: str, device: str) -> None:
+    logits = torch.zeros(5, 4, device=device, requires_grad=True)
+    kind = torch.int64 if task == "single" else torch.float32
+    shape = (5,) if task == "single" else (5, 4)
+    targets = torch.zeros(shape, dtype=kind, device=device)
+    value = loss(logits, targets)
+    value.backward()
+    assert value.shape == ()
+    assert logits.grad is not None
+    assert logits.grad.shape == (5, 4)
+
+
+@each_loss
+def test_a_loss_needs_shapes_only(task: str, weights: str, smoothing: float) -> None:
+    """So a CUDA graph can hold it: nothing is read from a tensor, no shape hangs on values."""
+    config = settings(task, weights, smoothing)
+    _one_pass(loss_function(config, all_targets(task), 4).to("meta"), task, "meta")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _one_pass(loss_function(config, all_targets(task), 4), task, "cpu")
