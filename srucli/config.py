@@ -241,8 +241,12 @@ class TrainConfig(Section):
     subword_dropout: Fraction = Field(
         0.1, description="how freely texts are cut into pieces, afresh each epoch; 0: never"
     )
-    label_smoothing: Fraction = 0.1
-    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: Fraction = Field(
+        0.1, description="share of a true label's target that is spread over all labels"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: every label's examples weigh the same together"
+    )
     dev_share: Fraction = Field(
         0.0, description="share of the training texts held out where no --dev is given"
     )

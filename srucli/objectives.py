@@ -90,7 +90,7 @@ class BinaryCrossEntropy(Objective):
         return self._weights(targets).mean(dim=1).sum()
 
     def _weights(self, targets: Tensor) -> Tensor:
-        false, true = self.weights
+        false, true = self.weights.unbind()
         return false + (true - false) * targets
 
 
