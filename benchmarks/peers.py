@@ -141,11 +141,10 @@ def fit_fasttext_good(task: Task, seed: int) -> Fitted:
     return fit_fasttext(task, seed, wordNgrams=2, dim=50, epoch=25, lr=0.5, **characters)
 
 
-def fit_linear(task: Task, seed: int, **options: Any) -> Fitted:
-    """A linear support vector machine, one against the rest, on TF-IDF of character n-grams."""
+def fit_linear(task: Task, machine: Any, **options: Any) -> Fitted:
+    """A linear model on TF-IDF of character n-grams; for several labels, one against the rest."""
     number = {label: index for index, label in enumerate(task.labels)}
     vectorizer = TfidfVectorizer(ngram_range=(1, 5), **options)
-    machine = LinearSVC(random_state=seed)
     features = vectorizer.fit_transform(task.train[0])
     if task.multi_label:
         machine = OneVsRestClassifier(machine)
@@ -167,12 +166,13 @@ def fit_linear(task: Task, seed: int, **options: Any) -> Fitted:
 
 def fit_linear_words(task: Task, seed: int) -> Fitted:
     """N-grams within words, everything else as scikit-learn has it."""
-    return fit_linear(task, seed, analyzer="char_wb")
+    return fit_linear(task, LinearSVC(random_state=seed), analyzer="char_wb")
 
 
 def fit_linear_across(task: Task, seed: int) -> Fitted:
     """N-grams across words too, counts damped by a logarithm: stronger nearly everywhere."""
-    return fit_linear(task, seed, analyzer="char", sublinear_tf=True)
+    machine = LinearSVC(random_state=seed)
+    return fit_linear(task, machine, analyzer="char", sublinear_tf=True)
 
 
 PEERS: dict[str, Callable[[Task, int], Fitted]] = {
