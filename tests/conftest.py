@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -138,7 +139,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["srucli", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with patch.dict(os.environ), pytest.raises(SystemExit) as ended:
             main()
         code = ended.value.code
         assert isinstance(code, int)
