@@ -156,3 +156,15 @@ def _same_processor() -> Iterator[None]:
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
         sys.modules["torch"].set_num_threads(before or len(os.sched_getaffinity(0)))
+
+
+def tree(folder: Path) -> dict[str, bytes | str]:
+    """What is in a folder, and below: bytes of files, targets of links, "" for folders."""
+    found: dict[str, bytes | str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        else:
+            found[name] = path.read_bytes() if path.is_file() else ""
+    return found
