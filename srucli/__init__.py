@@ -1,15 +1,14 @@
-"""What `import srucli` offers: `SRU`, loaded at its first use, since torch loads slowly.
+"""What `import srucli` offers: `SRU`, loaded at its first use, since torch loads slowly."""
 
-Nothing is imported here: under `python -m srucli` the current folder is first in `sys.path` until
-`__main__.py` has taken it out.
-"""
+from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from srucli.drop_in import SRU
 else:
 
-    def __getattr__(name):
+    def __getattr__(name: str) -> object:
         if name == "SRU":
             from srucli.drop_in import SRU
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from srucli.cells import Arm, Cell, Folder, Plan, Result, Trials, neighbour
+from srucli.cells import Arm, Cell, Folder, Plan, Result, neighbour, run_cells
 from srucli.corpus import find_labels, hold_out, read_held_out, read_texts
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import METRICS
@@ -137,8 +137,7 @@ def find(folder: Folder, plan: Plan, jobs: int) -> None:
     progress = Progress(planned, min(known, planned))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Trials(folder, plan, jobs, progress.done) as trials:
-            _find(folder, plan, trials, progress)
+        _find(folder, plan, jobs, progress)
     except KeyboardInterrupt:
         raise InterruptedRun(
             f"{folder.path}: stopped; finished trainings are kept, the same command goes on"
@@ -147,13 +146,14 @@ def find(folder: Folder, plan: Plan, jobs: int) -> None:
         progress.bar.close()
 
 
-def _find(folder: Folder, plan: Plan, trials: Trials, progress: Progress) -> None:
+def _find(folder: Folder, plan: Plan, jobs: int, progress: Progress) -> None:
     first = {arm.name: set(plan.rates(arm)) for arm in plan.arms}
     while missing := [cell for arm in plan.arms for cell in search(folder, plan, arm)[0]]:
         progress.more(sum(cell.lr not in first[cell.arm] for cell in missing))
-        trials.run(missing)
+        run_cells(folder, plan, missing, jobs, progress.done)
     wanted = [cell for arm in plan.arms for cell in seed_cells(folder, plan, arm)]
-    trials.run([cell for cell in wanted if folder.result(cell) is None])
+    missing = [cell for cell in wanted if folder.result(cell) is None]
+    run_cells(folder, plan, missing, jobs, progress.done)
 
 
 def seed_cells(folder: Folder, plan: Plan, arm: Arm) -> list[Cell]:
@@ -174,7 +174,7 @@ def summary(folder: Folder, plan: Plan) -> Comparison:
             f"{arm.name} at {', '.join(f'{r.cell.lr:g}' for r in search(folder, plan, arm)[1])}"
             for arm in plan.arms
         )
-        raise SrucliError(f"every training diverged: {tried}; set optim.clip=1 or a lower optim.lr")
+        raise SrucliError(f"every training diverged: {tried}; {_calmer(plan)}")
     means = {
         name: fmean(score(plan, result) for result in results) for name, results in learnt.items()
     }
@@ -190,6 +190,16 @@ def summary(folder: Folder, plan: Plan) -> Comparison:
     rows.sort(key=lambda row: (row.lost > 0, -means[row.arm]))
     diverged = [name for name, results in seeds.items() if not results]
     return Comparison(plan.metric, target, rows, diverged)
+
+
+def _calmer(plan: Plan) -> str:
+    """What to change where every training diverged."""
+    clip = "" if 0 < plan.config.optim.clip <= 1 else "set optim.clip=1, or "
+    if any("optim.lr" in arm.settings for arm in plan.arms):
+        return f"{clip}compare lower rates"
+    if "lr" in plan.config.optim.model_fields_set:
+        return f"{clip}set a lower optim.lr"
+    return f"{clip}pass --grid {plan.grid + 2 * WIDER}, which tries lower rates"
 
 
 def _row(plan: Plan, tried: Sequence[Result], seeds: Sequence[Result], target: float) -> Row:

@@ -390,7 +390,7 @@ def parse_yaml(data: bytes, source: str) -> Any:
             return None
         if _size(node, {}) > MOST_NODES:
             raise UsageError(
-                f"{source}: aliases make more than {MOST_NODES:,} values of it; write them out"
+                f"{source}: aliases make more than {MOST_NODES:,} values of it; use fewer of them"
             )
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -466,14 +466,13 @@ _COMPLAINTS = {
 }
 
 
-def _explain(error: ValidationError, source: str) -> str:
-    first = error.errors()[0]
+def _explain(first: Mapping[str, Any], source: str) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         words = list(known_keys()) if "." in key else [*Config.model_fields, *known_keys()]
         return f"{source}: unknown setting '{key}'{did_you_mean(key, words)}"
     if first["type"] == "missing":
-        return f"{source}: {key} is not set; add it"
+        return f"{key} is not set; add it, as {key}=VALUE"
     problem = _COMPLAINTS.get(first["type"], first["msg"].replace("Input should", "must"))
     return f"{source}: {key} = {_short(first['input'])}: {problem}"
 
@@ -485,13 +484,27 @@ def _short(value: Any) -> str:
 
 def build(tree: Mapping[str, Any], source: str) -> Config:
     """Check a tree of settings against the defaults. Raises UsageError naming `source`."""
+    found = _check(tree, source)
+    if isinstance(found, ValidationError):
+        raise UsageError(_explain(found.errors()[0], source))
+    return found
+
+
+def _check(tree: Mapping[str, Any], source: str) -> Config | ValidationError:
+    """A configuration, or what is wrong where settings are missing that may yet come.
+
+    Raises UsageError for whatever is wrong besides.
+    """
     if not isinstance(tree, Mapping):
         raise UsageError(f"{source}: expected settings such as 'model:', found {_short(tree)}")
     filled = {key: value for key, value in tree.items() if value is not None}
     try:
         return Config.model_validate(filled)
     except ValidationError as error:
-        raise UsageError(_explain(error, source)) from None
+        wrong = [each for each in error.errors() if each["type"] != "missing"]
+        if not wrong:
+            return error
+        raise UsageError(_explain(wrong[0], source)) from None
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -525,12 +538,12 @@ def resolve(
     if file is not None:
         loaded = load_yaml(file)
         tree = {} if loaded is None else loaded
-        build(tree, str(file))
+        _check(tree, str(file))
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     for key, value in given.items():
         section, _, name = key.partition(".")
         tree = _merge(tree, {section: {name: value}})
-    build(tree, "flags")
+    _check(tree, "flags")
     tree = _merge(tree, parse_overrides(overrides))
     return build(tree, "overrides")
 

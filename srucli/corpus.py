@@ -19,7 +19,7 @@ from srucli.errors import DataError
 from srucli.labels import Known, Spellings, agreed, notes
 from srucli.lines import Source, display_name, escaped
 from srucli.metrics import encode
-from srucli.tokenizer import TrainedTokenizer, train_tokenizer
+from srucli.tokenizer import TrainedTokenizer, as_setting, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -146,4 +146,6 @@ def make_tokenizer(config: Config, texts: Sequence[str], source: str) -> Trained
     """Train the automatic tokenizer; a size that the texts do not allow is moved to the nearest."""
     wanted = vocab_size(config, texts)
     settings: TokenizerConfig = config.tokenizer.model_copy(update={"vocab_size": wanted})
-    return train_tokenizer(short_lines(texts), settings, lower_vocab=True, source=source)
+    return train_tokenizer(
+        short_lines(texts), settings, lower_vocab=True, named=as_setting, source=source
+    )

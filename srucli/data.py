@@ -447,7 +447,7 @@ def _labels(job: _Job, record: _Record) -> tuple[str, ...]:
         raise job.error(record.line, problem, "add a label or take the line out")
     if len(set(labels)) > 1 and not job.config.multi_label:
         problem = f"{len(labels)} labels: {excerpt(', '.join(labels))}"
-        raise job.error(record.line, problem, "keep one, or pass --multi-label")
+        raise job.error(record.line, problem, "keep one, or train with --multi-label")
     return labels
 
 

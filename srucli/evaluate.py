@@ -173,7 +173,7 @@ def _check_single(chunk: Sequence[Example], source: str) -> None:
                 source,
                 example.line,
                 f"{len(example.labels)} labels, but the model gives each text exactly one",
-                "give one label a text, or a model trained with --multi-label",
+                "give each text one label, or train with --multi-label",
             )
 
 

@@ -99,12 +99,10 @@ class Story:
 def read(run: Path) -> Story:
     """The story of a run's folder. Raises InputMissingError where it was not diagnosed."""
     if not run.is_dir():
-        raise InputMissingError(f"{run}: no such run folder; `srucli train -o` makes one")
+        raise InputMissingError(f"{run}: no such run folder; `srucli train FILE` makes one")
     lines = read_records(run / "diagnostics.jsonl")
     if len(lines) < 2 or "optimizer" not in lines[0]:
-        raise InputMissingError(
-            f"{run}: it has no diagnostics; train it again with `srucli train ... --diagnose 20`"
-        )
+        raise InputMissingError(f"{run}: it has no diagnostics; train it again with --diagnose 20")
     first, *records = lines
     metrics = read_records(run / "metrics.jsonl")
     source = str(run / "diagnostics.jsonl")

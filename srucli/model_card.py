@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from srucli.config import Config
@@ -44,6 +45,6 @@ seed {train.seed}; torch {facts.torch} on {facts.device}.
 
 ## Use
 
-    srucli predict {name} texts.txt
-    srucli eval {name} labelled.tsv
+    srucli predict {shlex.quote(name)} texts.txt
+    srucli eval {shlex.quote(name)} labelled.tsv
 """

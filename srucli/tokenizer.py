@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
@@ -26,7 +29,6 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from srucli import model_check
-from srucli.children import child
 from srucli.config import DEFAULT_VOCAB_SIZE, TokenizerConfig
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.spm_child import REFUSED, TOO_FEW, TOO_MANY
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 MAX_MODEL_BYTES = 256 * 2**20
+NAME_ANOTHER = "name a .model file that srucli tokenize or spm_train wrote"
 
 _MATCHED = (model_check.NORMAL, model_check.USER_DEFINED)
 _FIRST_BYTE = 0x110000  # beyond the last code point
+_META = ("unk", "bos", "eos", "pad")
 _OURS = {"input_sentence_size", "shuffle_input_sentence", "seed"}
 _RESERVED = "\u2585"  # SentencePiece's own mark for the unknown; it skips lines that hold it
 _LOG_LINE = re.compile(r"[IWEF]\d{4} [^\]]*\] (.*)")
@@ -64,9 +68,8 @@ class Tokenizer:
         self.model_type, self.pieces = self._model.type, self._model.pieces
 
     @classmethod
-    def from_bytes(cls, data: bytes, source: str) -> Tokenizer:
+    def from_bytes(cls, data: bytes, source: str, remedy: str = NAME_ANOTHER) -> Tokenizer:
         """A tokenizer from a serialized model. Raises DataError naming `source`."""
-        remedy = "name a .model file that srucli tokenize or spm_train wrote"
         try:
             return cls(data)
         except model_check.UnusableModelError as error:
@@ -82,10 +85,11 @@ class Tokenizer:
             with open(path, "rb") as file:
                 data = file.read(MAX_MODEL_BYTES + 1)
         except OSError as error:
-            raise InputMissingError(f"{path}: cannot be read ({error.strerror})") from error
+            problem = f"cannot be read ({error.strerror})"
+            raise InputMissingError(f"{path}: {problem}; {NAME_ANOTHER}") from error
         if len(data) > MAX_MODEL_BYTES:
             limit = f"larger than {MAX_MODEL_BYTES >> 20} MB, so not a SentencePiece model"
-            raise DataError(str(path), None, limit, "name a .model file")
+            raise DataError(str(path), None, limit, NAME_ANOTHER)
         return cls.from_bytes(data, str(path))
 
     @property
@@ -336,6 +340,37 @@ def _options(config: TokenizerConfig) -> dict[str, Any]:
     return options | {"user_defined_symbols": symbols}
 
 
+class _Child(NamedTuple):
+    process: subprocess.Popen[bytes]
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+
+@contextmanager
+def _child() -> Iterator[_Child]:
+    """The training process, in a process group of its own so that Ctrl-C reaches us alone."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "srucli.spm_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        process_group=0,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        yield _Child(process, process.stdin, process.stdout, process.stderr)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with suppress(OSError):  # what it did not read
+            process.stdin.close()
+
+
 def _follow(log: IO[bytes], last: deque[str], progress: Progress | None) -> None:
     with log:
         for raw in log:
@@ -368,32 +403,61 @@ def _send(pipe: IO[bytes], job: dict[str, Any], lines: Iterable[_Line]) -> tuple
     return used, characters
 
 
-def _refusal(message: str, wanted: int) -> UsageError:
-    """The trainer's message, in terms of flags where it is a known one."""
+Named = Callable[[str, object], str]
+
+
+def as_flag(name: str, value: object = None) -> str:
+    """How `srucli tokenize` takes one of its settings: `--vocab-size 66`."""
+    flag = name.replace("_", "-")
+    if value is None or isinstance(value, bool):
+        return f"--no-{flag}" if value is False else f"--{flag}"
+    return f"--{flag} {value}"
+
+
+def as_setting(name: str, value: object = None) -> str:
+    """How every other command takes it: `tokenizer.vocab_size=66`."""
+    shown = str(value).lower() if isinstance(value, bool) else value
+    return f"tokenizer.{name}" if value is None else f"tokenizer.{name}={shown}"
+
+
+def _refusal(message: str, options: Mapping[str, Any], named: Named) -> UsageError:
+    """The trainer's message, in terms of settings where it is a known one."""
+    size = named("vocab_size", options["vocab_size"])
     if limit := TOO_MANY.search(message):
         return UsageError(
-            f"--vocab-size {wanted} is more than this text allows; use at most {limit[1]} or "
-            "--no-hard-vocab-limit"
+            f"{size} is more than this text allows; pass {named('vocab_size', limit[1])} or less, "
+            f"or {named('hard_vocab_limit', False)}"
         )
     if limit := TOO_FEW.search(message):
         return UsageError(
-            f"--vocab-size {wanted} is too small for this text's characters and the symbols; use "
-            f"at least {limit[1]} or lower --character-coverage"
+            f"{size} is too small for this text's characters and the symbols; pass "
+            f"{named('vocab_size', limit[1])} or more, or lower "
+            f"{named('character_coverage', None)}"
         )
+    if "(vocab_size) >= (0)" in message:
+        least = named("vocab_size", _symbols(options))
+        return UsageError(f"{size} is too small for the symbols alone; pass {least} or more")
     if "insert_id(" in message:
+        ids = [named(f"{piece}_id", None) for piece in _META]
         return UsageError(
-            "--unk-id, --bos-id, --eos-id and --pad-id must differ (or be -1) and lie below "
-            f"--vocab-size {wanted}"
+            f"{', '.join(ids[:-1])} and {ids[-1]} must differ (or be -1) and lie below {size}"
         )
     reason = re.sub(r"^[A-Z_]+: (src/\S+ )?", "", message).strip()
     return UsageError(f"SentencePiece refuses these settings: {reason}")
 
 
-def _ended(code: int, last: deque[str]) -> SrucliError:
+def _symbols(options: Mapping[str, Any]) -> int:
+    """How many pieces there are before any comes from the text."""
+    given = len(options["user_defined_symbols"]) + len(options["control_symbols"])
+    meta = [piece for piece in _META if options[f"{piece}_id"] >= 0]
+    return given + len(meta) + (256 if options["byte_fallback"] else 0)
+
+
+def _ended(code: int, last: deque[str], named: Named) -> SrucliError:
     if code == -9:
         return SrucliError(
             "the training process was killed, most likely for want of memory; train on fewer lines "
-            "with --input-sentence-size"
+            f"with {named('input_sentence_size', 100_000)}"
         )
     return SrucliError(f"the training process ended with {code}: {last[-1] if last else 'no word'}")
 
@@ -403,6 +467,7 @@ def train_tokenizer(
     config: TokenizerConfig,
     *,
     lower_vocab: bool = False,
+    named: Named = as_flag,
     progress: Progress | None = None,
     source: str = "the training text",
 ) -> TrainedTokenizer:
@@ -410,34 +475,35 @@ def train_tokenizer(
 
     The pieces and scores are those that SentencePiece's trainer gives for the same lines and
     options. With `lower_vocab` a vocabulary size that the text does not allow is moved to the
-    nearest one that it does. `progress` is called with a few words now and then, not always from
-    this thread. Raises UsageError for settings that cannot be, DataError naming `source` where no
-    text is left, SrucliError where the process is killed, and what iterating over `lines` raises.
+    nearest one that it does. `named` says how a person sets what; `progress` is called with a few
+    words now and then, not always from this thread. Raises UsageError for settings that cannot be,
+    DataError naming `source` where no text is left, SrucliError where the process is killed, and
+    what iterating over `lines` raises.
     """
     start = time.monotonic()
     sieve = _Sieve(config.max_sentence_length, progress)
     options = _options(config)
     wanted = options["vocab_size"]
     last: deque[str] = deque(maxlen=1)
-    with child("srucli.spm_child", own_stderr=True) as (process, stdin, stdout, stderr):
-        assert stderr is not None
+    with _child() as (child, stdin, stdout, stderr):
         follower = threading.Thread(target=_follow, args=(stderr, last, progress), daemon=True)
         follower.start()
         chosen = _draw(sieve.pass_through(lines), config)
         used, characters = _send(stdin, {"options": options, "fit": lower_vocab}, chosen)
         if not used:
-            remedy = "raise --max-sentence-length" if sieve.too_long else "give it text"
+            remedy = f"raise {named('max_sentence_length', None)}"
+            remedy = remedy if sieve.too_long else "give it text"
             raise DataError(source, None, "no line to train on", remedy)
         answer = stdout.read()
-        code = process.wait()
+        code = child.wait()
         follower.join()
     if code == REFUSED:
         message = answer.decode("utf-8", "replace")
         if "all_chars_count" in message:
             raise DataError(source, None, "nothing but blank lines", "give it text")
-        raise _refusal(message, wanted)
+        raise _refusal(message, options, named)
     if code:
-        raise _ended(code, last)
+        raise _ended(code, last, named)
     return TrainedTokenizer(
         Tokenizer(answer),
         config,

@@ -144,6 +144,7 @@ class Search:
 
     def __init__(self, task: Task, scratch: Path) -> None:
         self.task, self.scratch, self.best = task, scratch, Best()
+        self.diverged = self.too_large = 0
         self.end = time.monotonic() + task.seconds
         base = task.complete({})
         free = [key for key in SPACE if not is_given(task.config, key)]
@@ -170,6 +171,7 @@ class Search:
         if math.isfinite(self.task.most_bytes):
             trial.set_constraint("bytes", size - self.task.most_bytes)
         if size > self.task.most_bytes:
+            self.too_large += 1
             raise optuna.TrialPruned
         sign = 1.0 if larger_is_better(self.task.metric) else -1.0
         last: dict[str, float] = {}
@@ -189,6 +191,7 @@ class Search:
         except SrucliError as error:
             if DIVERGED not in str(error):
                 raise
+            self.diverged += 1
             raise optuna.TrialPruned from None
         self._remember(settings, sign * last[self.task.metric], last, size)
         return sign * last[self.task.metric]
@@ -233,11 +236,24 @@ class Search:
             pass
         except (InterruptedRun, KeyboardInterrupt):
             if not self.best.trials:
-                raise InterruptedRun("stopped before a trial was finished") from None
+                raise InterruptedRun(
+                    "stopped before a trial was finished; the same command starts again"
+                ) from None
             say("stopped: the best so far is kept")
         if not self.best.trials:
-            raise SrucliError("no trial was finished; give it more --minutes, or a larger --max-mb")
+            raise self._nothing()
         return self.best
+
+    def _nothing(self) -> SrucliError:
+        """What is said where no trial was finished, by what became of them."""
+        left_out = {
+            "diverged": (self.diverged, "a lower optim.lr"),
+            "were too large": (self.too_large, "a larger --max-mb"),
+        }
+        why = ", ".join(f"{count} {how}" for how, (count, _) in left_out.items() if count)
+        remedies = ["more --minutes", *(remedy for count, remedy in left_out.values() if count)]
+        problem = f"no trial was finished{f' ({why})' if why else ''}"
+        return SrucliError(f"{problem}; give it {' or '.join(remedies)}")
 
     def _one(self, study: Study) -> None:
         """One trial."""
@@ -261,9 +277,10 @@ class Search:
         study.enqueue_trial(self.base | small)
         smallest = self.bytes_of(self.task.complete(small))
         if smallest > self.task.most_bytes:
+            megabytes = math.ceil(smallest / 1e5) / 10
             raise UsageError(
-                f"--max-mb: the smallest model that is tried has {smallest / 1e6:.1f} MB for these "
-                "labels and pieces; allow more, or set a smaller tokenizer.vocab_size"
+                f"the smallest model that is tried has {megabytes:.1f} MB for these labels and "
+                f"pieces; allow --max-mb {megabytes:.1f}, or set a smaller tokenizer.vocab_size"
             )
         return study
 

@@ -94,7 +94,7 @@ def test_what_exists_is_overwritten_only_by_force(run_cli: RunCli, tmp_path: Pat
     ("arguments", "code", "words"),
     [
         (["a.txt", "-o", "m", "--vocab-sise", "9"], 2, "--vocab-size"),
-        (["a.txt", "-o", "m", "--vocab-size", "99999"], 2, "use at most"),
+        (["a.txt", "-o", "m", "--vocab-size", "99999"], 2, "is more than this text allows"),
         (["a.txt", "-o", "m", "--vocab-size", "x"], 2, "srucli: --vocab-size x: "),
         (["none.txt", "-o", "m"], 66, "none.txt: no such file"),
         (["a.txt", "-o", "none/m"], 73, "none: no such folder"),

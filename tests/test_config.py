@@ -84,7 +84,6 @@ def test_options_of_an_optimizer_come_from_every_layer(tmp_path: Path) -> None:
         ("optim: {lr: .inf}\n", "optim.lr = inf: must be a finite number"),
         ("model: {pooling: max}\n", "model.pooling = 'max': must be a list"),
         ("model: {pooling: [max, mena]}\n", "model.pooling.1 = 'mena': must be 'last', 'mean'"),
-        ("files: {train: x}\n", "files.output is not set; add it"),
         ("1: 2\n", "1 = 1: Keys should be strings"),
         ("[]", "expected settings such as 'model:', found []"),
         ("- a\n- b\n", "expected settings such as 'model:', found ['a', 'b']"),
@@ -101,6 +100,17 @@ def test_what_a_yaml_file_gets_wrong(tmp_path: Path, content: str | bytes, said:
         resolve(file)
     assert str(caught.value).startswith(f"{file}: {said}")
     assert len(str(caught.value)) < len(str(file)) + 200
+
+
+def test_what_a_file_leaves_open_an_override_may_add(tmp_path: Path) -> None:
+    file = written(tmp_path, "files: {train: x}\n")
+    with pytest.raises(UsageError, match=r"^files\.output is not set; add it, as files\.output="):
+        resolve(file)
+    with pytest.raises(UsageError, match=r"c\.yaml: train\.epochs = 0"):
+        resolve(written(tmp_path, "files: {train: x}\ntrain: {epochs: 0}\n"))
+    files = resolve(written(tmp_path, "files: {train: x}\n"), ["files.output=y"]).files
+    assert files is not None
+    assert (files.train, files.output) == ("x", "y")
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,6 @@ def test_what_cannot_be_explained(run_main: RunMain, tiny: Tiny, tmp_path: Path)
     assert "no such run folder" in ended.err
     ended = run_main("explain", tiny.run)
     assert ended.code == 66
-    assert "train it again with `srucli train ... --diagnose" in ended.err
+    assert "train it again with --diagnose 20" in ended.err
     ended = run_main("explain", tiny.run, "--diagnose")
     assert ended.code == 2

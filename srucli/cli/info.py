@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,7 +113,7 @@ def _run(path: Path) -> Rows:
             state = run.state(which)
             yield which, f"step {state.get('step')}, epoch {state.get('epoch')}{used}"
     if run.state("last").get("finished") is False:
-        yield "training", f"stopped; to go on: srucli train --resume {path}"
+        yield "training", f"stopped; to go on: srucli train --resume {shlex.quote(str(path))}"
 
 
 def _tokenizer(path: Path) -> Rows:

@@ -185,6 +185,8 @@ def decode(
         Form, typer.Option("--input-format", help="The lines hold pieces or ids.")
     ] = Form.PIECE,
     as_json: AsJson = False,
+    encoding: options.Encoding = None,
+    errors: options.Errors = None,
 ) -> None:
     """Put pieces, or their ids, together to text.
 
@@ -194,5 +196,5 @@ def decode(
     from srucli.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(model)
-    lines = read_lines(source)
+    lines = read_lines(source, encoding or "utf-8", errors or "strict")
     _write_lines(_decoded(tokenizer, lines, source, input_format, as_json), source)

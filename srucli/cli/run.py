@@ -13,6 +13,7 @@ from srucli.cli.evaluate import check_gates, hold, parse_gates
 from srucli.errors import UsageError
 
 
+@options.reads_data()
 def command(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings and files.")],
     overrides: Annotated[
@@ -22,6 +23,10 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a run that is in the output folder.")
     ] = False,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    *,
+    data: options.Settings,
 ) -> None:
     """Train and measure as one YAML file says.
 
@@ -31,12 +36,15 @@ def command(
     gates = parse_gates(fail_under or [])
     from srucli.config import resolve
 
-    settings = resolve(config, overrides or ())
+    flags = {"train.device": device, "train.threads": threads, **data}
+    settings = resolve(config, overrides or (), flags)
     files = settings.files
     if files is None:
-        raise UsageError(f"{config}: it has no section 'files' with train and output")
+        raise UsageError(
+            f"{config}: it has no section 'files'; set files.train=FILE and files.output=FOLDER"
+        )
     if gates and files.test is None:
-        raise UsageError("--fail-under needs files.test")
+        raise UsageError("--fail-under has nothing to measure on; set files.test=FILE")
     check_gates(gates, settings.data.multi_label)
     for source in (files.train, files.dev, files.test):
         if source is not None:
@@ -45,13 +53,7 @@ def command(
 
     tokenizer = Path(files.tokenizer) if files.tokenizer else None
     folder = train(
-        settings,
-        files.train,
-        files.dev,
-        Path(files.output),
-        tokenizer=tokenizer,
-        force=force,
-        reads=[config, files.test],
+        settings, files.train, files.dev, Path(files.output), tokenizer=tokenizer, force=force
     )
     if files.test is None:
         print(folder)

@@ -210,7 +210,9 @@ def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
     if not os.access(model.parent, os.W_OK):
         raise OutputError(f"{model.parent}: no permission to write there")
     for path in (model, vocab):
-        if path.is_dir() or (path.exists() and not force):
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; choose another prefix")
+        if path.exists() and not force:
             raise OutputError(f"{path}: exists already; choose another prefix or pass --force")
     return model, vocab
 

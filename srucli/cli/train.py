@@ -153,7 +153,7 @@ def command(
                 raise UsageError(f"--resume {resume}: the run has its own; leave out {given[0]}")
             print(_resumed(resume, train, dev, overrides or (), flags, force, stop))
             return
-        if train is None:
+        if train is None or _is_override(train):
             raise UsageError("no TRAIN; name a labelled file, or a run with --resume")
         from srucli.config import resolve
 
@@ -164,8 +164,7 @@ def command(
         folder = output or default_folder(train)
         from srucli.train import train as run_training
 
-        how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
-        run_training(settings, train, dev, folder, reads=[config], **how)
+        run_training(settings, train, dev, folder, tokenizer=tokenizer, force=force, stop=stop)
         print(folder)
 
 
@@ -179,7 +178,7 @@ def _resumed(
     stop: StopRequest,
 ) -> Path:
     """Go on with a run. What stands where TRAIN does may be an override already."""
-    if train and "=" in train and not Path(train).exists():
+    if train and _is_override(train):
         overrides, train = [train, *overrides], None
     for source in (train, dev):
         if source:
@@ -192,6 +191,11 @@ def _resumed(
     from srucli.train import resume
 
     return resume(run, settings, train, dev, force=force, stop=stop)
+
+
+def _is_override(word: str) -> bool:
+    """Whether what stands where TRAIN does is a setting."""
+    return "=" in word and not Path(word).exists()
 
 
 def default_folder(source: str) -> Path:

@@ -57,6 +57,10 @@ def command(
     settings = resolve(config, overrides or (), flags)
     if not find_spec("optuna"):
         raise UsageError("srucli tune needs optuna: pip install 'srucli[tune]'")
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; name a file with -o")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"{output}: its folder does not exist; make it first")
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already; choose another -o, or add --force")
     if train == "-":
