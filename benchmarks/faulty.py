@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 FAULTS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 WRITING = os.O_WRONLY | os.O_RDWR
 PATHS = ("replace", "rename", "mkdir", "truncate", "unlink", "rmdir")
+OPEN = ("open", "close", "write", "fsync", "ftruncate")
 
 
 class Disk:
@@ -31,7 +32,7 @@ class Disk:
         self.how, self.folder, self.share = how, os.path.abspath(folder), share
         self.random = random.Random(seed)
         self.descriptors: set[int] = set()
-        self.real = {name: getattr(os, name) for name in (*PATHS, "open", "write", "fsync")}
+        self.real = {name: getattr(os, name) for name in (*PATHS, *OPEN)}
 
     def holds(self, path: Any, inside: int | None = None) -> bool:
         """Whether a path is the folder or below it, which `inside` is a descriptor of, if any."""
@@ -75,15 +76,28 @@ class Disk:
             self.strike()
         self.real["fsync"](descriptor)
 
+    def ftruncate(self, descriptor: int, length: int) -> None:
+        """As `os.ftruncate`."""
+        if descriptor in self.descriptors and self.strikes():
+            self.strike()
+        self.real["ftruncate"](descriptor, length)
+
+    def close(self, descriptor: int) -> None:
+        """As `os.close`; its number may soon be that of something else."""
+        self.descriptors.discard(descriptor)
+        self.real["close"](descriptor)
+
     def on_path(self, name: str, path: Any, *rest: Any, **named: Any) -> Any:
         """As the function of that name, whose first argument is a path."""
-        if self.holds(path, named.get("dir_fd")) and self.strikes():
+        inside = named.get("dir_fd", named.get("src_dir_fd"))
+        if self.holds(path, inside) and self.strikes():
             self.strike()
         return self.real[name](path, *rest, **named)
 
     def install(self) -> None:
         """Take the place of the real functions."""
-        os.open, os.write, os.fsync = self.open, self.write, self.fsync  # type: ignore[assignment]
+        for name in OPEN:
+            setattr(os, name, getattr(self, name))
         for name in PATHS:
             replaced: Callable[..., Any] = partial(self.on_path, name)
             setattr(os, name, replaced)

@@ -1,14 +1,15 @@
-"""What `import srucli` offers: `SRU`, loaded at its first use, since torch loads slowly."""
+"""What `import srucli` offers: `SRU`, loaded at its first use, since torch loads slowly.
 
-from __future__ import annotations
+Nothing is imported here: under `python -m srucli` the current folder is first in `sys.path` until
+`__main__.py` has taken it out.
+"""
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from srucli.drop_in import SRU
 else:
 
-    def __getattr__(name: str) -> object:
+    def __getattr__(name):
         if name == "SRU":
             from srucli.drop_in import SRU
 

@@ -1,8 +1,8 @@
 """The trainings of a comparison: what each is, where it leaves what it found, running them.
 
-A training is a cell. It runs in a process of its own and leaves one file when it is done, so that
-what is finished is never run again, wherever the comparison is killed. Which cells there are to be
-is decided in `compare.py`.
+A training is a cell. It runs in a process of its own, forked from `trial_server.py`, and leaves
+one file when it is done, so that what is finished is never run again, wherever the comparison is
+killed. Which cells there are to be is decided in `compare.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from srucli import optim
-from srucli.config import Config, DataConfig, dump, with_settings
+from srucli.children import Child, child
+from srucli.config import Config, DataConfig, build, dump, with_settings
 from srucli.corpus import data_hash, make_tokenizer
 from srucli.data import Example, read_examples
 from srucli.errors import OutputError, SrucliError, UsageError
@@ -180,27 +181,47 @@ def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def run_cell(path: Path, config: Config, cell: Cell, tokenizer: Path | None) -> None:
-    """Train and measure one cell, and write what it found. Runs in a process of its own."""
+def run_cell(
+    path: str, config: Mapping[str, Any], cell: Sequence[Any], tokenizer: str | None
+) -> int:
+    """Train and measure one cell, and write what it found, in a process of its own.
+
+    Returns the exit code.
+    """
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     # Locks of tqdm and Numba then have no names in the system that a kill would leave behind.
     multiprocessing.set_start_method("fork", force=True)
-    place = path / cell.folder
+    place = Path(path) / Cell(*cell).folder
     place.mkdir(parents=True, exist_ok=True)
     # What a kill may have left behind.
     shutil.rmtree(place / "run", ignore_errors=True)
     (place / "error.txt").unlink(missing_ok=True)
-    os.dup2(os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    data = DataConfig(multi_label=config.data.multi_label)
+    _speak_to(place / "log.txt")
     try:
-        config = config.model_copy(update={"data": data})
-        found = _measure(Folder(path), config, place / "run", tokenizer)
+        settings = build(config, str(place))
+        data = DataConfig(multi_label=settings.data.multi_label)
+        settings = settings.model_copy(update={"data": data})
+        shared = Path(tokenizer) if tokenizer else None
+        found = _measure(Folder(Path(path)), settings, place / "run", shared)
     except SrucliError as error:
         if DIVERGED not in str(error):
             write_atomic({place / "error.txt": str(error).encode()})
-            raise SystemExit(1) from None
+            return 1
         found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
     write_atomic({place / "result.json": json.dumps(found).encode()})
+    return 0
+
+
+def _speak_to(log: Path) -> None:
+    """Let nothing be read from stdin, and all that is printed go to a file.
+
+    The old stdout stays open: whoever reads from it sees by its end that this process is gone.
+    """
+    os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
 
 
 def _end_with_parent(parent: int) -> None:
@@ -229,37 +250,76 @@ def _measure(folder: Folder, config: Config, run: Path, tokenizer: Path | None) 
     return {"dev": used, "test": test, "history": history, "diverged": None}
 
 
-def run_cells(
-    folder: Folder, plan: Plan, cells: Sequence[Cell], jobs: int, done: Callable[[Cell], None]
-) -> None:
-    """Run cells in processes, at most `jobs` at once. Raises SrucliError where one fails."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["srucli.train", "srucli.evaluate"])
-    threads = max(len(os.sched_getaffinity(0)) // jobs, 1)
-    left = list(cells)
-    running: dict[Any, tuple[Any, Cell]] = {}
-    try:
-        while left or running:
-            while left and len(running) < jobs:
-                cell = left.pop(0)
-                shared = None if plan.own_tokenizers else folder.tokenizer
-                arguments = (folder.path, plan.config_of(cell, threads), cell, shared)
-                process = context.Process(target=run_cell, args=arguments)
-                process.start()
-                running[process.sentinel] = process, cell
-            for sentinel in wait(running.keys()):
-                process, cell = running.pop(sentinel)
-                process.join()
-                if folder.result(cell) is None:
-                    raise SrucliError(_failure(folder.path / cell.folder, process.exitcode))
-                done(cell)
-    finally:
-        for process, _ in running.values():
-            process.kill()
-            process.join()
+def threads_each(cores: int, jobs: int) -> int:
+    """How many threads a training gets where `jobs` run at once."""
+    return max(cores // jobs, 1)
 
 
-def _failure(place: Path, code: int | None) -> str:
+class Trials:
+    """Runs cells in processes, at most `jobs` at once; all of them end with the block.
+
+    `done` is called with each cell that has left its result.
+    """
+
+    def __init__(self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Cell], None]) -> None:
+        self.folder, self.plan, self.jobs, self.done = folder, plan, jobs, done
+        self.threads = threads_each(len(os.sched_getaffinity(0)), jobs)
+        self.open = ExitStack()
+        self.server: Child | None = None
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.open.close()
+
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Run all of them. Raises SrucliError where one fails."""
+        running = 0
+        for number in range(len(cells)):
+            if running == self.jobs:
+                self._wait(cells)
+                running -= 1
+            self._send(number, cells[number])
+            running += 1
+        for _ in range(running):
+            self._wait(cells)
+
+    def job(self, cell: Cell) -> dict[str, Any]:
+        """The arguments of `run_cell`, as JSON can hold them."""
+        shared = None if self.plan.own_tokenizers else str(self.folder.tokenizer)
+        config = self.plan.config_of(cell, self.threads)
+        return {
+            "path": str(self.folder.path),
+            "config": config.model_dump(mode="json", exclude_unset=True),
+            "cell": cell,
+            "tokenizer": shared,
+        }
+
+    def _send(self, number: int, cell: Cell) -> None:
+        """Have a cell started; the process that starts them is itself started for the first."""
+        if self.server is None:
+            started = child("srucli.trial_server", own_stderr=False)
+            self.server = self.open.enter_context(started)
+        with suppress(BrokenPipeError):  # `_wait` says why
+            self.server.stdin.write(json.dumps([number, self.job(cell)]).encode() + b"\n")
+            self.server.stdin.flush()
+
+    def _wait(self, cells: Sequence[Cell]) -> None:
+        """Wait until one of the cells that run has ended."""
+        assert self.server is not None
+        answer = self.server.stdout.readline()
+        if not answer:
+            code = self.server.process.wait()
+            raise SrucliError(f"the process that starts trainings ended with {code}")
+        number, code = json.loads(answer)
+        cell = cells[number]
+        if self.folder.result(cell) is None:
+            raise SrucliError(_failure(self.folder.path / cell.folder, code))
+        self.done(cell)
+
+
+def _failure(place: Path, code: int) -> str:
     try:
         said = (place / "error.txt").read_text(encoding="utf-8")
     except OSError:

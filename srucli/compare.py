@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from srucli.cells import Arm, Cell, Folder, Plan, Result, neighbour, run_cells
+from srucli.cells import Arm, Cell, Folder, Plan, Result, Trials, neighbour
 from srucli.corpus import find_labels, hold_out, read_held_out, read_texts
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import METRICS
@@ -137,7 +137,8 @@ def find(folder: Folder, plan: Plan, jobs: int) -> None:
     progress = Progress(planned, min(known, planned))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _find(folder, plan, jobs, progress)
+        with Trials(folder, plan, jobs, progress.done) as trials:
+            _find(folder, plan, trials, progress)
     except KeyboardInterrupt:
         raise InterruptedRun(
             f"{folder.path}: stopped; finished trainings are kept, the same command goes on"
@@ -146,14 +147,13 @@ def find(folder: Folder, plan: Plan, jobs: int) -> None:
         progress.bar.close()
 
 
-def _find(folder: Folder, plan: Plan, jobs: int, progress: Progress) -> None:
+def _find(folder: Folder, plan: Plan, trials: Trials, progress: Progress) -> None:
     first = {arm.name: set(plan.rates(arm)) for arm in plan.arms}
     while missing := [cell for arm in plan.arms for cell in search(folder, plan, arm)[0]]:
         progress.more(sum(cell.lr not in first[cell.arm] for cell in missing))
-        run_cells(folder, plan, missing, jobs, progress.done)
+        trials.run(missing)
     wanted = [cell for arm in plan.arms for cell in seed_cells(folder, plan, arm)]
-    missing = [cell for cell in wanted if folder.result(cell) is None]
-    run_cells(folder, plan, missing, jobs, progress.done)
+    trials.run([cell for cell in wanted if folder.result(cell) is None])
 
 
 def seed_cells(folder: Folder, plan: Plan, arm: Arm) -> list[Cell]:

@@ -1,6 +1,6 @@
 """Files that are written whole or not at all, and files of a folder that a stranger may have made.
 
-Everything goes through functions of `os`, so that a test can let any of them fail.
+A place is a folder's path, or a folder that is held open already (see `folders.py`).
 """
 
 from __future__ import annotations
@@ -9,125 +9,138 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from srucli.errors import DataError, InputMissingError, OutputError
+from srucli.folders import LinkError, OpenFolder
 
-# A file beside a final name, as `write_atomic` makes it; whoever was killed leaves some behind.
-TEMPORARY = ".tmp"
 COPY_AGAIN = "copy the run again"
+COPY_WITHOUT_LINKS = "copy the folder with `cp -rL`, and use the copy"
 # Lists and objects of a JSON document: in Python a million of them take seconds.
 MOST_NESTED = 2**18
 
+Place = Path | OpenFolder
+
+
+def path_of(place: Place) -> Path:
+    """What messages call it."""
+    return place.path if isinstance(place, OpenFolder) else place
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[OpenFolder]:
+    """The folder, held for a block at least. Raises OSError."""
+    if isinstance(place, OpenFolder):
+        yield place
+    else:
+        with OpenFolder.at(place) as folder:
+            yield folder
+
+
+# ---------------------------------------------------------------- writing
+
+
+@contextmanager
+def writing(place: Place, name: str) -> Iterator[OpenFolder]:
+    """The folder, held for a block that writes to it. Raises OutputError naming what it writes."""
+    try:
+        with opened(place) as folder:
+            folder.check()
+            yield folder
+    except OSError as error:
+        raise unwritable(path_of(place) / name, error) from error
+
 
 def write_atomic(contents: Mapping[Path, bytes]) -> None:
-    """Write all files beside their final names, sync them, rename them, sync their folders.
+    """Write files, each whole or not at all. Raises OutputError naming the one that fails."""
+    for parent in {path.parent: None for path in contents}:
+        own = {path.name: data for path, data in contents.items() if path.parent == parent}
+        write_files(parent, own)
 
-    Where one cannot be written, none is renamed. Raises OutputError naming the file.
-    """
-    beside = {path: path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}") for path in contents}
-    path = next(iter(contents))
+
+def write_files(place: Place, contents: Mapping[str, bytes]) -> None:
+    """Write all files of a folder whole, or none. Raises OutputError naming the one that fails."""
     try:
-        for path, data in contents.items():
-            write_synced(beside[path], data)
-        for path in contents:
-            os.replace(beside[path], path)
-        for folder in {path.parent for path in contents}:
-            sync_folder(folder)
+        with opened(place) as folder:
+            folder.check()
+            folder.write(contents)
     except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        for temporary in beside.values():
-            with suppress(OSError):
-                os.unlink(temporary)
+        name = error.filename if error.filename in contents else next(iter(contents))
+        raise unwritable(path_of(place) / name, error) from error
 
 
-def append(path: Path, data: bytes) -> None:
+def append(place: Place, name: str, data: bytes) -> None:
     """Add to the end of a file and sync it. Raises OutputError naming the file."""
-    try:
-        write_synced(path, data, os.O_APPEND)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with writing(place, name) as folder:
+        folder.append(name, data)
 
 
-def write_synced(path: Path, data: bytes, how: int = os.O_TRUNC) -> None:
-    """Write to a file and see that it lasts. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o666)
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "make room",
+    errno.ENOENT: "make its folder first",
+    **dict.fromkeys(
+        (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
+        "move away what is in its place",
+    ),
+}
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """What is said where a file or folder cannot be written."""
-    remedy = "choose a folder that can be written"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "make room"
-    elif error.errno == errno.ENOENT:
-        remedy = "its folder was removed or renamed"
+    remedy = _REMEDIES.get(error.errno or 0, "choose a folder that can be written")
+    if isinstance(error, LinkError):
+        remedy = COPY_WITHOUT_LINKS
     return OutputError(f"{path}: cannot be written ({error.strerror}); {remedy}")
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+# ---------------------------------------------------------------- reading
 
 
-def read_within(folder: Path, name: str, most: int) -> bytes:
-    """A file of a folder that anybody may have made: at most `most` bytes, and nothing outside.
+def read_within(place: Place, name: str, most: int) -> bytes:
+    """A file of a folder that anybody may have made, as a/b/c: at most `most` bytes of it.
 
-    Raises InputMissingError where there is none, DataError for links that lead out of the folder,
-    for what is no plain file, and for one that is too large.
+    Raises InputMissingError where there is none, DataError where a part of the name is a link, for
+    what is no plain file, and for one that is too large.
     """
-    path = folder / name
+    path = path_of(place) / name
+    folders, _, last = name.rpartition("/")
     try:
-        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
-        # Without waiting for the other end, should it be a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if inside else None
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name with a NUL
-        raise _unreadable(path, error) from error
-    if descriptor is None:
-        raise DataError(str(path), None, "is a link to outside of its folder", COPY_AGAIN)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError(str(path), None, "is no plain file", COPY_AGAIN)
-        data = b"" if found.st_size > most else _read(descriptor, path, most)
-    finally:
-        os.close(descriptor)
+        with opened(place) as top, top.below(folders) as folder:
+            descriptor = folder.open(last, os.O_RDONLY)
+            try:
+                return _read(descriptor, path, most)
+            finally:
+                os.close(descriptor)
+    except LinkError as error:
+        raise DataError(str(path), None, "is a link, or in one", COPY_WITHOUT_LINKS) from error
+    except (OSError, ValueError) as error:  # a name with a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputMissingError(f"{path}: cannot be read ({reason}); {COPY_AGAIN}") from error
+
+
+def _read(descriptor: int, path: Path, most: int) -> bytes:
+    """Raises OSError, and DataError for what is no plain file or larger than `most`."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(str(path), None, "is no plain file", COPY_AGAIN)
+    data = b""
+    if found.st_size <= most:
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(most + 1)
     if found.st_size > most or len(data) > most:
         problem = f"larger than the {most:,} bytes that it can need"
         raise DataError(str(path), None, problem, COPY_AGAIN)
     return data
 
 
-def _read(descriptor: int, path: Path, most: int) -> bytes:
-    try:
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InputMissingError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return InputMissingError(f"{path}: cannot be read ({reason}); {COPY_AGAIN}")
-
-
-def read_json(folder: Path, name: str, most: int) -> Any:
+def read_json(place: Place, name: str, most: int) -> Any:
     """A JSON file of such a folder. Raises DataError and InputMissingError, as `read_within`."""
-    return parse_json(read_within(folder, name, most), str(folder / name))
+    return parse_json(read_within(place, name, most), str(path_of(place) / name))
 
 
 def parse_json(data: bytes, source: str) -> Any:

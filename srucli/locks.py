@@ -10,52 +10,58 @@ import errno
 import fcntl
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from srucli.errors import OutputError
-from srucli.files import unwritable
+from srucli.errors import OutputError, SrucliError
+from srucli.files import read_within, unwritable
+from srucli.folders import OpenFolder
 from srucli.lines import escaped
 
 NAME = "lock"
-_HOLDER = b"process"
+_HOLDER = re.compile(rb"process [0-9]+ on [^\n]*\n")
+# The longest that is read of what a lock says.
+_MOST = 400
 # What file systems say that know no locks.
 _WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock for a block; gives whether there is nothing else in it.
+def locked(folder: OpenFolder) -> Iterator[None]:
+    """Hold the folder's lock for a block. Raises OutputError where somebody else holds it.
 
-    Raises OutputError where somebody else holds it.
+    Once it is gone from the folder nothing more is written there: another may hold a new one.
     """
-    path = folder / NAME
     try:
-        descriptor = _acquire(path)
+        descriptor = _acquire(folder)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(folder.path / NAME, error) from error
+    folder.lock = (NAME, descriptor)
     try:
-        yield os.listdir(folder) == [NAME]
+        yield
     finally:
         with suppress(OSError):
-            os.unlink(path)
+            if folder.is_in_place():
+                folder.remove(NAME)
+        folder.lock = None
         os.close(descriptor)
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether a training left its lock in a folder: the file says so."""
+def is_left(folder: OpenFolder) -> bool:
+    """Whether the folder's lock says what srucli writes into one."""
     try:
-        with open(folder / NAME, "rb") as file:
-            return file.read(len(_HOLDER)) in (_HOLDER, b"")
-    except OSError:
+        return bool(_HOLDER.fullmatch(read_within(folder, NAME, _MOST)))
+    except SrucliError:
         return False
 
 
-def is_locked(folder: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether somebody holds the folder's lock just now."""
     try:
-        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CLOEXEC)
+        with OpenFolder.at(path) as folder:
+            descriptor = folder.open_to_write(NAME, 0)
     except OSError:
         return False
     try:
@@ -64,31 +70,23 @@ def is_locked(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(folder: OpenFolder) -> int:
     """Open and lock the file. A holder removes it at the end, so it may be another by then."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = folder.open_to_write(NAME, os.O_CREAT)
         if not _try(descriptor):
-            holder = escaped(os.read(descriptor, 200).decode("utf-8", "replace").strip())
+            holder = escaped(os.read(descriptor, _MOST).decode("utf-8", "replace").strip())
             os.close(descriptor)
             raise OutputError(
-                f"{path.parent}: another training writes there ({holder or 'just begun'}); wait "
+                f"{folder.path}: another training writes there ({holder or 'just begun'}); wait "
                 "for it, stop it, or choose another -o"
             )
-        if _is_at(path, descriptor):
+        if folder.is_open_as(NAME, descriptor):
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
-                words = f" {os.getpid()} on {platform.node()}\n"
-                os.write(descriptor, _HOLDER + words.encode())
+                os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
             return descriptor
         os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.stat(path).st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _try(descriptor: int) -> bool:

@@ -57,8 +57,7 @@ def former(run: RunDir) -> Former:
 def _newest(run: RunDir) -> tuple[str | None, list[str]]:
     """The newest checkpoint that is whole, and what is wrong with the newer ones."""
     damaged: list[str] = []
-    there = run.checkpoints.folder.is_dir()
-    for name, error in run.checkpoints.whole() if there else ():
+    for name, error in run.checkpoints.whole():
         if error is None:
             try:
                 run.checkpoints.read(name, TRAINING)
@@ -67,10 +66,18 @@ def _newest(run: RunDir) -> tuple[str | None, list[str]]:
         if error is None:
             return name, damaged
         damaged.append(str(error))
-    if not is_begun(run.path):
+    if not is_begun(run.place):
         problem = f"no checkpoint to go on from: {damaged[0] if damaged else 'there is none'}"
         raise DataError(str(run.path), None, problem, "or train anew with --force")
     return None, damaged
+
+
+def recorded(path: Path) -> list[str | None]:
+    """The files that the training in a folder was given, as far as it says."""
+    try:
+        return list(RunDir(path).facts().sources.values())
+    except SrucliError:
+        return []
 
 
 def held(path: Path) -> Former | None:

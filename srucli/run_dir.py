@@ -8,10 +8,11 @@
     diagnostics.jsonl what the optimizer did, where that was asked for
     checkpoints, best, last: see `checkpoints.py`
     README.md         the model card
+    srucli.json       the first: that srucli made the folder (see `claim.py`)
     lock              there while a training writes
 
 There is no pickle anywhere. A folder is complete once `last` is there, and then predicts alone. It
-may come from anybody: what is read is checked, has a limit, and lies inside of it.
+may come from anybody: what is read is checked, has a limit, and is reached through no link.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -38,31 +38,46 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from srucli import checkpoints
 from srucli import config as configuration
-from srucli import locks
+from srucli.checkpoints import FOLDER as CHECKPOINTS
 from srucli.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
+from srucli.claim import MARKER, Layout, Source, check, claimed, clear, foreign, is_free, kind_of
 from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError, SrucliError
 from srucli.files import (
     COPY_AGAIN,
-    TEMPORARY,
+    Place,
     append,
     check_nested,
+    opened,
     parse_json,
+    path_of,
     read_json,
     read_within,
     to_json,
-    unwritable,
-    write_atomic,
+    write_files,
+    writing,
 )
+from srucli.folders import OpenFolder
 from srucli.lines import escaped
 from srucli.tokenizer import MAX_MODEL_BYTES, Tokenizer
 
 FORMAT_VERSION = 2
-# What there is before the first weights are.
-FILES = {
-    *("run.json", "config.yaml", "tokenizer.model", "labels.json", "checkpoints", locks.NAME),
-    *("metrics.jsonl", "diagnostics.jsonl", "tensorboard", "best", "last"),
+# Files that get a line at a time while a training goes on.
+LOGS = ("metrics.jsonl", "diagnostics.jsonl")
+# What a training writes, `last` first: a kill while all is removed leaves a run without weights.
+LAYOUT: Layout = {
+    "last": None,
+    "best": None,
+    r"README\.md": None,
+    CHECKPOINTS: checkpoints.LAYOUT,
+    "tensorboard": {r"events\.out\.tfevents\..+": None},
+    r"(metrics|diagnostics)\.jsonl": None,
+    r"tokenizer\.model": None,
+    r"labels\.json": None,
+    r"config\.yaml": None,
+    r"run\.json": None,
 }
 # The largest files of a run that are read.
 MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 16 * 2**20, 64 * 2**20
@@ -95,19 +110,6 @@ class Facts(BaseModel):
     cores: int
     command: list[str]
     sources: dict[str, str | None] = {}
-
-
-# As long as there is run.json a folder is known to be a run's, and without `last` to hold nothing.
-_ORDER = {"last": 0, "best": 1, "README.md": 2, "run.json": 9}
-
-
-def _empty(folder: Path) -> None:
-    """Remove all that is in a folder but its lock, so that a kill leaves what can be told."""
-    for item in sorted(folder.iterdir(), key=lambda item: _ORDER.get(item.name, 5)):
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
-        elif item.name != locks.NAME:
-            item.unlink()
 
 
 def machine() -> dict[str, Any]:
@@ -170,51 +172,50 @@ class Checkpoint:
 
 
 class RunDir:
-    """A run's folder, made by `create` or found by `open`."""
+    """A run's folder, made by `claim` or found by `open`, by its path or held open."""
 
-    def __init__(self, path: Path, *, manifests: bool = True) -> None:
-        self.path = path
-        self.checkpoints = Checkpoints(path, manifests=manifests)
+    def __init__(self, place: Place, *, manifests: bool = True) -> None:
+        self.place, self.path = place, path_of(place)
+        self.checkpoints = Checkpoints(place, manifests=manifests)
 
     @staticmethod
-    def check_free(path: Path, *, force: bool = False) -> None:
+    def check_free(path: Path, *, force: bool = False, sources: Sequence[Source] = ()) -> None:
         """Refuse, before anything slow, a folder that cannot be written or holds something.
 
         Under `force` it may hold a former run. What a training left that was killed before it wrote
-        anything worth keeping is nothing. Raises OutputError.
+        anything worth keeping is nothing. `sources` are files that must not be in what is replaced.
+        Raises OutputError.
         """
         held = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
         if not held.is_dir():
             raise OutputError(f"{held}: is no folder; choose another -o")
-        if not os.access(held, os.W_OK | os.X_OK):
+        if not os.access(held, os.R_OK | os.W_OK | os.X_OK):
             raise OutputError(f"{held}: no permission to write there; choose another -o")
-        if held != path or not any(path.iterdir()) or is_begun(path):
+        if held != path:
             return
-        if not force:
-            raise OutputError(f"{path}: exists already; choose another -o, or add --force")
-        if not (path / "run.json").is_file():
-            raise OutputError(f"{path}: holds no run, so --force does not empty it")
+        with writing(path, "") as folder:
+            check(folder, "run", LAYOUT, is_run, sources)
+            if not (force or is_free(folder) or is_begun(folder)):
+                raise OutputError(f"{path}: exists already; choose another -o, or add --force")
 
     @classmethod
     @contextmanager
-    def claim(cls, path: Path) -> Iterator[RunDir]:
-        """Hold the lock of the folder, made where there is none, for a block. Raises OutputError.
+    def claim(
+        cls, path: Path, sources: Sequence[Source] = (), below: OpenFolder | None = None
+    ) -> Iterator[RunDir]:
+        """Hold the folder, made where there is none, marked and locked, for a block.
 
         Where the block ends in an error before any weights are saved, nothing is left of what it
-        made in a folder that was empty.
+        made in a folder that was empty. `sources` are files that must not be in what is replaced,
+        `below` is the folder that it is in, if that is held. Raises OutputError.
         """
-        made = [part for part in (path, *path.parents) if not part.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be made ({error.strerror})") from error
-        with _removed_if_empty(made), locks.locked(path) as fresh:
+        with claimed(path, "run", LAYOUT, is_run, sources, below) as (folder, fresh):
             try:
-                yield cls(path)
+                yield cls(folder)
             except BaseException:
                 with suppress(OSError):
-                    if fresh and is_begun(path):
-                        _empty(path)
+                    if fresh and folder.is_in_place() and is_begun(folder):
+                        clear(folder, LAYOUT)
                 raise
 
     @classmethod
@@ -231,7 +232,7 @@ class RunDir:
 
     def facts(self) -> Facts:
         """run.json. Raises DataError where it does not say what it should, or is newer."""
-        found, source = read_json(self.path, "run.json", MOST_FACTS), str(self.path / "run.json")
+        found, source = read_json(self.place, "run.json", MOST_FACTS), str(self.path / "run.json")
         number = found.get("format_version") if isinstance(found, dict) else None
         if type(number) is not int or not 1 <= number <= FORMAT_VERSION:
             problem = f"format version {number!r}, this srucli reads up to {FORMAT_VERSION}"
@@ -244,12 +245,11 @@ class RunDir:
             raise DataError(source, None, problem, COPY_AGAIN) from None
 
     def clear(self) -> None:
-        """Remove whatever the folder holds but the lock, for a new run. Raises OutputError."""
-        try:
-            _empty(self.path)
-            os.mkdir(self.path / "checkpoints")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        """Remove what a former training wrote, for a new one. Raises OutputError."""
+        with writing(self.place, "") as folder:
+            clear(folder, LAYOUT)
+            with folder.child(CHECKPOINTS, make=True):
+                pass
 
     def begin(
         self,
@@ -265,17 +265,17 @@ class RunDir:
         self.write("run.json", to_json({"format_version": FORMAT_VERSION, **machine(), **facts}))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write one file of the folder atomically."""
-        write_atomic({self.path / name: data})
+        """Write one file of the folder, whole or not at all. Raises OutputError."""
+        write_files(self.place, {name: data})
 
     def config(self) -> Config:
         """The resolved configuration of the run."""
-        data = read_within(self.path, "config.yaml", configuration.MOST_YAML)
+        data = read_within(self.place, "config.yaml", configuration.MOST_YAML)
         return configuration.read(data, str(self.path / "config.yaml"))
 
     def labels(self) -> list[str]:
         """The labels in the order of the logits."""
-        labels = read_json(self.path, "labels.json", MOST_LABELS)
+        labels = read_json(self.place, "labels.json", MOST_LABELS)
         if not isinstance(labels, list) or not all(map(_is_text, labels)):
             source = str(self.path / "labels.json")
             raise DataError(source, None, "not a list of labels", COPY_AGAIN)
@@ -283,27 +283,33 @@ class RunDir:
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""
-        data = read_within(self.path, "tokenizer.model", MAX_MODEL_BYTES)
+        data = read_within(self.place, "tokenizer.model", MAX_MODEL_BYTES)
         return Tokenizer.from_bytes(data, str(self.path / "tokenizer.model"), COPY_AGAIN)
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
         """Append one line to a file of the folder, such as metrics.jsonl. Raises OutputError."""
-        append(self.path / name, json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        append(self.place, name, json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
     def size(self, name: str) -> int:
         """The bytes of a file of the folder; 0 where it is absent."""
         try:
-            return os.stat(self.path / name).st_size
+            with opened(self.place) as folder:
+                return folder.stat(name).st_size
         except OSError:
             return 0
+
+    def check_logs(self) -> None:
+        """Refuse logs that cannot be added to, before a training that will. Raises OutputError."""
+        for name in LOGS:
+            with writing(self.place, name) as folder:
+                if name in folder.names():
+                    os.close(folder.open_to_write(name, 0))
 
     def cut(self, name: str, size: int) -> None:
         """Take off what was added to a file after it had `size` bytes. Raises OutputError."""
         if self.size(name) > size:
-            try:
-                os.truncate(self.path / name, size)
-            except (OSError, ValueError) as error:
-                raise OutputError(f"{self.path / name}: cannot be cut ({error})") from error
+            with writing(self.place, name) as folder:
+                folder.cut(name, size)
 
     def save(
         self,
@@ -349,42 +355,25 @@ class RunDir:
         return Checkpoint(weights, self.state_of(name))
 
 
-@contextmanager
-def _removed_if_empty(folders: list[Path]) -> Iterator[None]:
-    """Remove folders, the innermost first, that an error in the block leaves without content."""
+def is_run(folder: OpenFolder) -> bool:
+    """Whether a folder's run.json is whole and says that this is a run, of whatever format."""
     try:
-        yield
-    except BaseException:
-        for folder in folders:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-def is_begun(path: Path) -> bool:
-    """Whether a folder holds what a training left that ended before its first checkpoint.
-
-    Such a training has left its lock or its run.json, and nothing but files of a run.
-    """
-    names = {item.name for item in path.iterdir()}
-    if not all(name in FILES or name.endswith(TEMPORARY) for name in names) or "last" in names:
-        return False
-    checkpoints = Checkpoints(path)
-    if checkpoints.folder.is_dir() and checkpoints.names():
-        return False
-    if "run.json" not in names:
-        return locks.is_ours(path)
-    try:
-        return bool(RunDir(path).facts())
+        return bool(RunDir(folder).facts())
     except SrucliError:
         return False
 
 
-def tidy(path: Path) -> None:
-    """Remove what write_atomic left behind where it was killed. The lock must be held."""
-    for item in path.glob(f".*{TEMPORARY}"):
-        with suppress(OSError):
-            item.unlink()
+def is_begun(place: Place) -> bool:
+    """Whether a folder holds what a training left that ended before its first checkpoint.
+
+    It is a run's, and there is nothing in it that a training does not write.
+    """
+    with suppress(OSError), opened(place) as folder:
+        names = folder.names()
+        ours = kind_of(folder) == "run" or (MARKER not in names and is_run(folder))
+        empty = "last" not in names and not Checkpoints(folder).names()
+        return ours and empty and not foreign(folder, LAYOUT)
+    return False
 
 
 def _is_text(label: Any) -> bool:

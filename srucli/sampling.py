@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from srucli.jit import njit
 
 _ABSENT, _PREFIX = -2, -1
 _UNKNOWN_PENALTY = 10.0

@@ -1,8 +1,8 @@
 """The process in which SentencePiece trains, so that it can be ended at any instant.
 
-SentencePiece's trainer sees no Ctrl-C before it is done. `tokenizer.train_tokenizer` starts this
-file with `python -m`, and it is nobody else's to call. It reads one line of JSON (the job), then
-the lines of text, then an empty line; it writes the model, or with exit code REFUSED the trainer's
+SentencePiece's trainer sees no Ctrl-C before it is done. `tokenizer.train_tokenizer` starts it by
+`children.child`, and it is nobody else's to call. It reads one line of JSON (the job), then the
+lines of text, then an empty line; it writes the model, or with exit code REFUSED the trainer's
 message. When standard input closes before that, the parent is gone, and so is this process.
 """
 
@@ -73,7 +73,3 @@ def main() -> None:
     sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()
     os._exit(code)
-
-
-if __name__ == "__main__":
-    main()

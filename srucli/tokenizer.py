@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
@@ -29,6 +26,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from srucli import model_check
+from srucli.children import child
 from srucli.config import DEFAULT_VOCAB_SIZE, TokenizerConfig
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.spm_child import REFUSED, TOO_FEW, TOO_MANY
@@ -340,37 +338,6 @@ def _options(config: TokenizerConfig) -> dict[str, Any]:
     return options | {"user_defined_symbols": symbols}
 
 
-class _Child(NamedTuple):
-    process: subprocess.Popen[bytes]
-    stdin: IO[bytes]
-    stdout: IO[bytes]
-    stderr: IO[bytes]
-
-
-@contextmanager
-def _child() -> Iterator[_Child]:
-    """The training process, in a process group of its own so that Ctrl-C reaches us alone."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "srucli.spm_child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        process_group=0,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        yield _Child(process, process.stdin, process.stdout, process.stderr)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        with suppress(OSError):  # what it did not read
-            process.stdin.close()
-
-
 def _follow(log: IO[bytes], last: deque[str], progress: Progress | None) -> None:
     with log:
         for raw in log:
@@ -485,7 +452,8 @@ def train_tokenizer(
     options = _options(config)
     wanted = options["vocab_size"]
     last: deque[str] = deque(maxlen=1)
-    with _child() as (child, stdin, stdout, stderr):
+    with child("srucli.spm_child", own_stderr=True) as (process, stdin, stdout, stderr):
+        assert stderr is not None
         follower = threading.Thread(target=_follow, args=(stderr, last, progress), daemon=True)
         follower.start()
         chosen = _draw(sieve.pass_through(lines), config)
@@ -495,7 +463,7 @@ def train_tokenizer(
             remedy = remedy if sieve.too_long else "give it text"
             raise DataError(source, None, "no line to train on", remedy)
         answer = stdout.read()
-        code = child.wait()
+        code = process.wait()
         follower.join()
     if code == REFUSED:
         message = answer.decode("utf-8", "replace")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from srucli import kernels
+from srucli.claim import Source
 from srucli.config import Config, with_settings
 from srucli.console import say
 from srucli.corpus import (
@@ -24,11 +26,12 @@ from srucli.corpus import (
 )
 from srucli.data import Example
 from srucli.errors import InputMissingError, UsageError
+from srucli.folders import OpenFolder
 from srucli.lines import display_name, escaped
 from srucli.predict import use_threads
 from srucli.recipe import check, complete
-from srucli.resume import Former, check_same, former, held
-from srucli.run_dir import RunDir, tidy
+from srucli.resume import Former, check_same, former, held, recorded
+from srucli.run_dir import RunDir
 from srucli.signals import StopRequest
 from srucli.tokenizer import Tokenizer
 from srucli.trainer import Observer, Trainer
@@ -74,28 +77,33 @@ def train(
     force: bool = False,
     observe: Observer | None = None,
     stop: StopRequest | None = None,
+    reads: Sequence[Source] = (),
+    below: OpenFolder | None = None,
 ) -> Path:
     """Train a classifier and return its folder. Raises every kind of SrucliError.
 
     Where the folder holds a training with the same settings and texts, it goes on until it comes to
     its end, unless `force` begins anew. `observe` sees the number of each epoch, from 1, and its
     figures on dev; what it raises ends the training. `stop` is what already listens to signals.
+    `reads` are other files that the command reads, of which none is ever replaced; `below` is the
+    folder that the output is in, where it is held.
     """
     device = check(config)
     _check_one_process()
     given = Tokenizer.load(tokenizer) if tokenizer else None
-    _find(output, force)
-    with (stop or StopRequest()).listening() as stop, RunDir.claim(output) as run:
-        found = _find(output, force)
+    reads = (train_source, dev_source, tokenizer, *reads, *recorded(output))
+    _find(output, force, reads)
+    with (stop or StopRequest()).listening() as stop, RunDir.claim(output, reads, below) as run:
+        found = _find(output, force, reads)
         _train(run, found, config, device, train_source, dev_source, given, observe, stop)
     return output
 
 
-def _find(output: Path, force: bool) -> Former | None:
+def _find(output: Path, force: bool, reads: Sequence[Source]) -> Former | None:
     """The training to go on with, None to begin. Raises OutputError where neither may be."""
     found = None if force else held(output)
     if found is None:
-        RunDir.check_free(output, force=force)
+        RunDir.check_free(output, force=force, sources=reads)
     return found
 
 
@@ -107,6 +115,7 @@ def resume(
     *,
     force: bool = False,
     stop: StopRequest | None = None,
+    reads: Sequence[Source] = (),
 ) -> Path:
     """Go on with the training in a folder, with some `settings` of it replaced; return the folder.
 
@@ -115,8 +124,9 @@ def resume(
     """
     if not output.is_dir():
         raise InputMissingError(f"{output}: no such run; give the folder that `srucli train` made")
-    former(RunDir(output))  # nothing is touched in a folder that is no run's
-    with (stop or StopRequest()).listening() as stop, RunDir.claim(output) as run:
+    before = former(RunDir(output)).facts.sources  # nothing is touched in what is no run's folder
+    reads = (train_source, dev_source, *reads, *before.values())
+    with (stop or StopRequest()).listening() as stop, RunDir.claim(output, reads) as run:
         found = former(run)
         config = _changed(found.config, settings)
         device = check(config)
@@ -186,7 +196,7 @@ def _train(
     pieces = _tokenizer(kept, given, config, corpus)
     if not kept:
         run.clear()
-    tidy(run.path)
+    run.check_logs()
     trainer = Trainer(config, device, run, pieces, corpus, dev, texts.labels, stop, observe)
     if kept and kept.checkpoint:
         trainer.resume(kept.checkpoint, kept.config.optim)

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from srucli import optim
 from srucli.anomaly import culprit
 from srucli.batching import Batch, TokenStore, order, uploaded
 from srucli.blend import fit_weights
+from srucli.board import Board
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
 from srucli.config import Config, OptimConfig
 from srucli.console import say
@@ -40,7 +40,7 @@ from srucli.optim.diagnostics import Watch
 from srucli.optim.effective import rule_of
 from srucli.predict import blended, branch_logits
 from srucli.recipe import metric_name
-from srucli.run_dir import RunDir, check_fit, tensors_of
+from srucli.run_dir import LOGS, RunDir, check_fit, tensors_of
 from srucli.signals import StopRequest
 from srucli.sru import use_kernel
 from srucli.step import Readout, Step
@@ -58,19 +58,11 @@ Observer = Callable[[int, Mapping[str, float]], None]
 # Steps in a row without a finite gradient that end a training; a search for the scale of fp16 takes
 # up to 16.
 MOST_SKIPPED = 20
-LOGS = ("metrics.jsonl", "diagnostics.jsonl")
 # What reading a stranger's state may raise.
 _UNFIT = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError),
     AssertionError,
 )
-
-
-def tensorboard(folder: Path, step: int) -> Any:
-    """A writer of TensorBoard's event files into the run's folder, after `step`."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
 
 def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -131,7 +123,7 @@ class Trainer:
         assert config.train.epochs is not None  # `complete` saw to it
         self.epochs = config.train.epochs
         self.metric = metric_name(config)
-        self.board: Any = None
+        self.board: Board | None = None
         self.done = Progress()
         self.thresholds = [0.5] * classes if config.data.multi_label else None
         self.started = self.saved = time.monotonic()
@@ -338,9 +330,7 @@ class Trainer:
         if self.board is not None:
             shown = {"train/loss": loss, "train/lr": rate}
             shown |= {f"dev/{name}": value for name, value in figures.items()}
-            for name, value in shown.items():
-                self.board.add_scalar(name, value, self.done.step)
-            self.board.flush()
+            self.board.add(shown, self.done.step)
 
     def finish_epoch(self) -> dict[str, float]:
         """Evaluate, record, save. Raises SrucliError where training has diverged."""
@@ -408,7 +398,7 @@ class Trainer:
             say(f"{self.run.path}: is finished; a longer {longer} goes on")
             return
         if self.config.train.tensorboard:
-            self.board = tensorboard(self.run.path, self.done.step)
+            self.board = Board(self.run.place, self.done.step)
         bar = tqdm(
             total=texts,
             initial=self.done.texts,

@@ -19,7 +19,7 @@ import pytest
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
 
 from srucli import compare, report
-from srucli.cells import Arm, Cell, Folder, Plan, run_cells
+from srucli.cells import Arm, Cell, Folder, Plan, Trials
 from srucli.cli.compare import find_arms, own_folder
 from srucli.config import resolve
 from srucli.errors import SrucliError, UsageError
@@ -396,8 +396,11 @@ def test_another_comparison_is_not_mixed_in(
 
 def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
     wanted, folder = plan(), Folder(tmp_path / "out")
-    with pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"):
-        run_cells(folder, wanted, [Cell("adam", 0.1, 0)], 1, lambda cell: None)
+    with (
+        Trials(folder, wanted, 1, lambda cell: None) as trials,
+        pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"),
+    ):
+        trials.run([Cell("adam", 0.1, 0)])
 
 
 # --- the page -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -179,23 +180,23 @@ NAMES = ("run.json", "config.yaml", "labels.json", "tokenizer.model", "last")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "weights"])
-def test_links_stay_within_the_folder(copy: Path, name: str) -> None:
+def test_nothing_is_read_through_links(copy: Path, name: str) -> None:
     path = weights_of(copy) if name == "weights" else copy / name
     inside = copy / "kept"
     path.rename(inside)
-    path.symlink_to(inside)
-    load(copy)
-    for outside in (Path("/etc/passwd"), shutil.copy(inside, copy.parent / "outside")):
-        path.unlink()
-        path.symlink_to(outside)
-        with refused(rf"{path.name}: is a link to outside of its folder; copy the run again"):
+    for target in (inside, "kept", Path("/etc/passwd"), shutil.copy(inside, copy.parent / "out")):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        with refused(rf"{path.name}: is a link, or in one; copy the folder with `cp -rL`"):
             load(copy)
+    subprocess.run(["cp", "-rL", copy, copy.parent / "whole"], check=True)
+    load(copy.parent / "whole")
 
 
 def test_a_folder_of_checkpoints_elsewhere(copy: Path) -> None:
     (copy / "checkpoints").rename(copy.parent / "elsewhere")
     (copy / "checkpoints").symlink_to("../elsewhere")
-    with refused(r"manifest\.json: is a link to outside of its folder; copy the run again"):
+    with refused(r"manifest\.json: is a link, or in one; copy the folder with `cp -rL`"):
         load(copy)
 
 
@@ -217,7 +218,7 @@ def test_records_are_read_as_carefully(copy: Path, tmp_path: Path, name: str) ->
     for make, said in (
         (os.mkfifo, "is no plain file; copy"),
         (os.mkdir, "is no plain file; copy"),
-        (lambda path: path.symlink_to("/etc/passwd"), "is a link to outside of its folder; copy"),
+        (lambda path: path.symlink_to("/etc/passwd"), "is a link, or in one; copy"),
         (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40), "larger than"),
         (lambda path: path.write_bytes(b"[{}," * 2**21), "more than .* lists and objects; copy"),
     ):

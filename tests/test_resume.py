@@ -22,6 +22,7 @@ from srucli import locks, signals
 from srucli.checkpoints import Checkpoints
 from srucli.config import Config, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.folders import OpenFolder
 from srucli.optim import OPTIMIZERS
 from srucli.predict import Predictor
 from srucli.resume import differences
@@ -197,7 +198,8 @@ def test_before_the_first_checkpoint_it_starts_again(
 ) -> None:
     kill_after(None)
     whole = run_training(tiny, tmp_path / "whole")
-    (tmp_path / "run" / "checkpoints" / ".step-7.tmp").mkdir(parents=True)
+    with RunDir.claim(tmp_path / "run"):
+        (tmp_path / "run" / "checkpoints" / ".step-7.tmp").mkdir(parents=True)
     (tmp_path / "run" / "lock").write_text("process 1 on a machine that is gone\n")
     (tmp_path / "run" / ".run.json.1.tmp").write_text("{")
     same_runs(whole, run_training(tiny, tmp_path / "run"))
@@ -405,7 +407,7 @@ def test_two_trainings_into_one_folder(tiny: Tiny, tmp_path: Path, kill_after: A
     kill_after(20)
     killed(tiny, tmp_path / "run")
     kill_after(None)
-    with locks.locked(tmp_path / "run"):
+    with OpenFolder.at(tmp_path / "run") as folder, locks.locked(folder):
         assert locks.is_locked(tmp_path / "run")
         said = r"another training writes there \(process \d+ on"
         with pytest.raises(OutputError, match=said):
@@ -456,7 +458,7 @@ def test_the_same_command_without_a_folder_finds_its_run(
     with pytest.raises(Killed):
         run_main(*command)
     kill_after(None)
-    with locks.locked(Path("runs/train")):
+    with OpenFolder.at(Path("runs/train")) as folder, locks.locked(folder):
         assert run_main(*command).out == "runs/train-2\n"
     assert run_main(*command, "train.seed=1").out == "runs/train-3\n"
     ended = run_main(*command)
@@ -561,21 +563,21 @@ def test_a_kill_while_a_former_run_is_removed(
 ) -> None:
     former = run_training(tiny, tmp_path / "former")
     count = len(list(former.iterdir()))
-    real = Path.unlink
-    for files in range(count - 1):
+    real = os.unlink
+    for files in range(count - 2):
         run, calls = Path(shutil.copytree(former, tmp_path / f"run-{files}")), itertools.count()
 
         def unlink(
-            self: Path, missing_ok: bool = False, calls: Any = calls, files: int = files
+            path: Any, *, dir_fd: int | None = None, calls: Any = calls, files: int = files
         ) -> None:
             if next(calls) == files:
                 raise Killed
-            real(self, missing_ok)
+            real(path, dir_fd=dir_fd)
 
-        monkeypatch.setattr(Path, "unlink", unlink)
+        monkeypatch.setattr(os, "unlink", unlink)
         with pytest.raises(Killed):
             run_training(tiny, run, "train.seed=1", force=True)
-        monkeypatch.setattr(Path, "unlink", real)
+        monkeypatch.setattr(os, "unlink", real)
         run_training(tiny, run, "train.seed=1", "train.epochs=1", force=True)
 
 

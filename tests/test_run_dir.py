@@ -78,28 +78,41 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     run.mkdir()
     RunDir.check_free(run)
     (run / "mine").write_text("")
-    with pytest.raises(OutputError, match="run: exists already; choose another -o, or add --force"):
-        RunDir.check_free(run)
-    with pytest.raises(OutputError, match="holds no run, so --force does not empty it"):
-        RunDir.check_free(run, force=True)
     (run / "run.json").write_text("{}")
-    RunDir.check_free(run, force=True)
+    for force in (False, True):
+        with pytest.raises(OutputError, match="no run that srucli made, but mine; choose another"):
+            RunDir.check_free(run, force=force)
     assert names(run) == ["mine", "run.json"]
 
 
-def test_force_empties_a_former_run_but_follows_no_link(tmp_path: Path) -> None:
-    outside, run = tmp_path / "outside", tmp_path / "run"
+def test_a_run_is_replaced_under_force_alone(tiny: Tiny, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
+    with pytest.raises(OutputError, match="run: exists already; choose another -o, or add --force"):
+        RunDir.check_free(run)
+    RunDir.check_free(run, force=True)
+    (run / "srucli.json").unlink()  # as runs had none once
+    RunDir.check_free(run, force=True)
+
+
+def test_force_removes_what_a_run_holds_and_nothing_else(tiny: Tiny, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "mine").write_text("")
-    (run / "checkpoints" / "step-1").mkdir(parents=True)
-    (run / "run.json").write_text("{}")
+    run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     (run / "link").symlink_to(outside)
-    alias = tmp_path / "alias"
+    (run / "notes").mkdir()
+    (run / "checkpoints" / "step-1").mkdir()
+    (run / "checkpoints" / "step-1" / "mine").write_text("")
+    (run / "checkpoints" / "good").mkdir()
+    (run / "tensorboard").mkdir()
+    (run / "tensorboard" / "events.out.tfevents.1.host.2").write_text("")
+    alias = tmp_path / "alias"  # how the folder itself is reached is its user's affair
     alias.symlink_to(run)
     with RunDir.claim(alias) as claimed:
         claimed.clear()
-        assert names(run) == ["checkpoints", "lock"]
-        assert names(run / "checkpoints") == []
+        assert names(run) == ["checkpoints", "link", "lock", "notes", "srucli.json"]
+        assert names(run / "checkpoints") == ["good", "step-1"]
+        assert names(run / "checkpoints" / "step-1") == ["mine"]
     assert names(outside) == ["mine"]
 
 
@@ -276,6 +289,7 @@ def test_what_a_trained_run_holds(tiny: Tiny) -> None:
         "last",
         "metrics.jsonl",
         "run.json",
+        "srucli.json",
         "tokenizer.model",
     ]
     run = RunDir.open(tiny.run)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from srucli.children import isolate
 from srucli.cli import (
     compare,
     evaluate,
@@ -110,6 +111,8 @@ def _fail(error: SrucliError) -> NoReturn:
 
 def main() -> None:
     """Run the command line, turning every `SrucliError` into one message and its exit code."""
+    # Whatever Python process a package starts imports nothing from the current folder either.
+    isolate(os.environ)
     # Threads that wait for each other in a loop keep a core from the one that they wait for as soon
     # as anything else runs on the machine: let them sleep soon. Read when torch loads OpenMP.
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -53,7 +53,13 @@ def command(
 
     tokenizer = Path(files.tokenizer) if files.tokenizer else None
     folder = train(
-        settings, files.train, files.dev, Path(files.output), tokenizer=tokenizer, force=force
+        settings,
+        files.train,
+        files.dev,
+        Path(files.output),
+        tokenizer=tokenizer,
+        force=force,
+        reads=[config, files.test],
     )
     if files.test is None:
         print(folder)

@@ -164,7 +164,8 @@ def command(
         folder = output or default_folder(train)
         from srucli.train import train as run_training
 
-        run_training(settings, train, dev, folder, tokenizer=tokenizer, force=force, stop=stop)
+        how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
+        run_training(settings, train, dev, folder, reads=[config], **how)
         print(folder)
 
 

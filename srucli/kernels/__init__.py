@@ -53,10 +53,10 @@ def set_threads(threads: int) -> None:
     Numba's first parallel launch changes torch's number, hence the order here.
     """
     if importlib.util.find_spec("numba"):
-        import numba
+        from srucli.jit import config, set_num_threads
 
-        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        numba.set_num_threads(min(threads, most))
+        most = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        set_num_threads(min(threads, most))
         module = importlib.import_module(BACK_ENDS["cpu"])
         module.pool(torch.zeros(1, 1), torch.tensor([0, 1]))
     torch.set_num_threads(threads)

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange
 from torch import Tensor
 
+from srucli.jit import get_num_threads, njit, prange
 from srucli.kernels.hashing import BITS, HASH, MIX
 
 _F = np.float32
