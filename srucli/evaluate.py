@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,8 +53,8 @@ class Evaluation:
 
     names: the K classes, those of the model and then the unknown ones; unknown: texts by label
     that the model does not know; unscored: texts that log loss leaves out for that; intervals:
-    95% by bootstrap; seconds: spent by the model, tokenizing included; notes: sentences on how the
-    file's labels were read.
+    95%, NaN where there is none to give; seconds: spent by the model, tokenizing included; notes:
+    sentences on how the file's labels were read.
     """
 
     source: str
@@ -74,6 +75,11 @@ class Evaluation:
     def unscored(self) -> int:
         return 0 if self.outcome.multi_label else sum(self.unknown.values())
 
+    @cached_property
+    def calibration_by_chance(self) -> float:
+        """The calibration error below which a model may be perfectly calibrated."""
+        return metrics.calibration_by_chance(self.outcome)
+
     @property
     def texts_per_second(self) -> float:
         return self.texts / max(self.seconds, 1e-9)
@@ -86,6 +92,7 @@ class Evaluation:
             "multi_label": self.outcome.multi_label,
             "metrics": self.figures,
             "intervals": self.intervals,
+            "calibration_error_by_chance": self.calibration_by_chance,
             "unknown_labels": self.unknown,
             "texts_without_log_loss": self.unscored,
             "seconds": self.seconds,
@@ -197,10 +204,13 @@ def _report(result: Evaluation) -> Iterator[str]:
             escaped(name),
             *(_number(value) for value in (row.precision, row.recall, row.f1)),
             f"{row.support:,}",
+            _span(row.precision_interval, 2),
+            _span(row.recall_interval, 2),
         ]
         for name, row in zip(result.names, result.per_class, strict=True)
     ]
-    yield from _table(["class", "precision", "recall", "F1", "support"], rows)
+    heads = ("class", "precision", "recall", "F1", "support", "95% of precision", "95% of recall")
+    yield from _table(heads, rows)
     if not result.outcome.multi_label:
         yield ""
         yield from _confusion_lines(result)
@@ -208,19 +218,47 @@ def _report(result: Evaluation) -> Iterator[str]:
 
 def _figure_rows(result: Evaluation) -> Iterator[list[str]]:
     for name, value in result.figures.items():
-        low, high = result.intervals.get(name, (math.nan, math.nan))
-        span = f"{low:.4f} to {high:.4f}" if math.isfinite(low) else ""
-        yield [name, _number(value), span]
+        yield [name, _number(value), _span(result.intervals.get(name, (math.nan, math.nan)), 4)]
+
+
+def _span(interval: tuple[float, float], digits: int) -> str:
+    low, high = interval
+    return f"{low:.{digits}f} to {high:.{digits}f}" if math.isfinite(low) else ""
 
 
 def _notes(result: Evaluation) -> Iterator[str]:
+    """What of the figures needs a word, after an empty line."""
+    notes = [*_unknown_labels(result), *_doubts(result)]
+    if notes:
+        yield ""
+        yield from notes
+
+
+def _unknown_labels(result: Evaluation) -> Iterator[str]:
     if not result.unknown:
         return
     named = ", ".join(f"{escaped(name)} ({count})" for name, count in result.unknown.items())
-    yield ""
     yield f"labels that the model does not know, counted as errors: {named}"
     if result.unscored:
         yield f"log_loss leaves out their texts: {result.unscored:,} of {result.texts:,}"
+
+
+def _doubts(result: Evaluation) -> Iterator[str]:
+    """Which figures these texts do not carry, and why."""
+    undefined = [name for name, value in result.figures.items() if not math.isfinite(value)]
+    if undefined:
+        yield f"not defined on these texts, by the labels that they have: {', '.join(undefined)}"
+    bare = [name for name, (low, _) in result.intervals.items() if not math.isfinite(low)]
+    if bare := [name for name in bare if name not in undefined]:
+        why = "the same in every resample of these texts, which says nothing of others"
+        if result.texts < metrics.LEAST_RESAMPLED:
+            why = f"{result.texts} texts are too few to resample"
+        yield f"no interval of {', '.join(bare)}: {why}"
+    if result.figures["calibration_error"] <= result.calibration_by_chance:
+        yield (
+            f"calibration_error: up to {result.calibration_by_chance:.4f} comes by chance on "
+            f"{result.texts:,} texts, so whether the model is miscalibrated cannot be told"
+        )
 
 
 def _confusion_lines(result: Evaluation) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from scipy.special import ndtri
 
 from srucli.errors import SrucliError, UsageError, did_you_mean
 
@@ -30,6 +31,10 @@ Array = npt.NDArray[Any]
 
 BINS = 15
 THRESHOLD = 0.5
+# Resampling fewer texts says next to nothing about others like them.
+LEAST_RESAMPLED = 10
+# Draws of what a calibrated model would do; a bin of over so many decisions has a normal sum.
+DRAWS, MANY = 2_000, 500
 
 LOGIT_STEP = 0.05
 LOGITS = np.arange(-140, 141) * LOGIT_STEP
@@ -366,15 +371,58 @@ def _resampled_sums(parts: sparse.csr_array, resamples: int, seed: int) -> Itera
         resamples -= width
 
 
+def wilson(hits: float, total: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of the proportion `hits` of `total` (Wilson 1927); NaN where 0 of 0.
+
+    Unlike the bootstrap it does not shrink to a point where all or none are hits.
+    """
+    if not total:
+        return float("nan"), float("nan")
+    z = float(ndtri((1 + level) / 2))
+    share, weight = hits / total, z * z / total
+    middle = (share + weight / 2) / (1 + weight)
+    reach = (weight * share * (1 - share) + weight * weight / 4) ** 0.5 / (1 + weight)
+    low = 0.0 if hits == 0 else middle - reach
+    return low, 1.0 if hits == total else middle + reach
+
+
+def _is_share_of_texts(name: str, outcome: Outcome) -> bool:
+    """Whether a figure is the share of texts that are right; of one label, micro F1 is too."""
+    return name == "accuracy" or (name == "micro_f1" and not outcome.multi_label)
+
+
 def intervals(
     outcome: Outcome, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals over texts (Efron 1979), for every figure made of sums.
+    """Intervals over texts, for every figure made of sums; NaN where there is none to give.
 
-    The ranking figures (AUC, average precision) have none, nor has the calibration error, whose
-    resamples lie above it where it is small. Undefined resamples are left out.
+    Wilson's for a share of texts that are right; of the others, percentiles of the bootstrap (Efron
+    1979). That has none to give of fewer than LEAST_RESAMPLED texts, nor where all resamples have
+    the same figure: it is then as far from certain as accuracy is, but nothing says how far.
+    Undefined resamples are left out. Where no decision or every one is wrong, Hamming loss is
+    bounded as if texts were wholly wrong or wholly right.
+
+    The ranking figures (AUC, average precision) have no interval, nor has the calibration error,
+    whose resamples lie above it where it is small.
     """
     wanted = {n: m for n, m in _fitting(outcome).items() if isinstance(m, SumMetric)}
+    texts = len(outcome.targets)
+    found = {}
+    for name, (low, high) in _bootstrapped(outcome, wanted, resamples, level, seed).items():
+        value = wanted[name](outcome)
+        if _is_share_of_texts(name, outcome) or (name == "hamming_loss" and value in (0.0, 1.0)):
+            found[name] = wilson(value * texts, texts, level)
+        elif texts < LEAST_RESAMPLED or high - low < 1e-12:
+            found[name] = float("nan"), float("nan")
+        else:
+            found[name] = low, high
+    return found
+
+
+def _bootstrapped(
+    outcome: Outcome, wanted: dict[str, SumMetric], resamples: int, level: float, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of those figures."""
     shares = {parts: parts(outcome) for parts in {m.parts: None for m in wanted.values()}}
     ends = np.cumsum([0, *(matrix.shape[1] for matrix in shares.values())])
     where = {parts: slice(*ends[i : i + 2]) for i, parts in enumerate(shares)}
@@ -390,27 +438,60 @@ def intervals(
     return found
 
 
+def calibration_by_chance(outcome: Outcome, *, level: float = 0.95, seed: int = 0) -> float:
+    """The calibration error that a perfectly calibrated model stays below on these texts.
+
+    It does so in a share `level` of cases: each label given is right as often as the model says,
+    and drawn so many times. Whatever lies below cannot be told from perfect.
+    """
+    bins, sure, _ = (part.ravel() for part in _confidences(outcome))
+    rng, decisions = np.random.default_rng(seed), len(bins)
+    # The sum of a bin that holds many decisions is as good as normal.
+    errors = np.zeros(DRAWS)
+    for number in range(BINS):
+        own = sure[bins == number]
+        if len(own) > MANY:
+            gaps = rng.normal(scale=float(np.sqrt((own * (1 - own)).sum())), size=DRAWS)
+        else:
+            gaps = (own - (rng.random((DRAWS, len(own))) < own)).sum(axis=1)
+        errors += np.abs(gaps)
+    return float(np.quantile(errors / decisions, level))
+
+
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: precision, recall and F1 (NaN where undefined), and its number of texts."""
+    """One class: precision, recall and F1 (NaN where undefined), and its number of texts.
+
+    Precision and recall are shares of the texts that were given the class, and that have it; their
+    intervals are Wilson's.
+    """
 
     precision: float
     recall: float
     f1: float
     support: int
     predicted: int
+    precision_interval: tuple[float, float]
+    recall_interval: tuple[float, float]
 
 
 def per_class(outcome: Outcome) -> list[ClassFigures]:
     """The figures of each of the K classes, in order."""
-    sums = _decisions(outcome).sum(axis=0)
-    hits, said, gold = np.split(sums, 3)
-    with np.errstate(invalid="ignore"):
-        rows = zip(hits / said, hits / gold, 2 * hits / (said + gold), gold, said, strict=True)
-    return [
-        ClassFigures(float(precision), float(recall), float(f1), int(support), int(predicted))
-        for precision, recall, f1, support, predicted in rows
-    ]
+    counts = np.split(_decisions(outcome).sum(axis=0), 3)
+    return [_class_figures(*map(float, row)) for row in zip(*counts, strict=True)]
+
+
+def _class_figures(hits: float, said: float, gold: float) -> ClassFigures:
+    undefined = float("nan")
+    return ClassFigures(
+        precision=hits / said if said else undefined,
+        recall=hits / gold if gold else undefined,
+        f1=2 * hits / (said + gold) if said + gold else undefined,
+        support=int(gold),
+        predicted=int(said),
+        precision_interval=wilson(hits, said),
+        recall_interval=wilson(hits, gold),
+    )
 
 
 def confusion(outcome: Outcome) -> Array:

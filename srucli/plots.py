@@ -93,13 +93,15 @@ def reliability_figure(result: Evaluation) -> Figure:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     some = count > 0
     top.plot([0, 1], [0, 1], color=PALE, linestyle="--", label="perfectly calibrated")
-    top.plot(sure[some], right[some], "o-", color=ACCENT, label="model")
-    error = result.figures["calibration_error"]
+    top.plot(sure[some], right[some], "o-", color=ACCENT, label="model, with 95% intervals")
+    ends = [metrics.wilson(*each) for each in zip((right * count)[some], count[some], strict=True)]
+    top.vlines(sure[some], *zip(*ends, strict=True), color=ACCENT, linewidth=0.8)
+    error, chance = result.figures["calibration_error"], result.calibration_by_chance
     top.set(
         xlim=(0, 1),
         ylim=(0, 1),
         ylabel="share that is true" if result.outcome.multi_label else "share that is right",
-        title=f"Reliability (calibration error {error:.3f})",
+        title=f"Reliability: calibration error {error:.3f},\nby chance up to {chance:.3f}",
     )
     top.legend(loc="upper left", frameon=False)
     edges = np.arange(metrics.BINS) / metrics.BINS

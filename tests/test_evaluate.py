@@ -71,7 +71,10 @@ def test_the_table_for_people():
     assert lines[0].startswith("pets.tsv: 4 texts, ")
     assert lines[2].split() == ["metric", "value", "95%", "interval"]
     assert lines[3].split()[:2] == ["accuracy", "0.7500"]
-    assert "cat       0.6667  1.0000  0.8000        2" in lines
+    assert lines[3].split()[2:] == ["0.3006", "to", "0.9544"]
+    heads = "class  precision  recall      F1  support  95% of precision  95% of recall"
+    assert heads in lines
+    assert "cat       0.6667  1.0000  0.8000        2      0.21 to 0.94   0.34 to 1.00" in lines
     assert lines[-3:] == [
         "true \\ predicted  cat  dog",
         "cat                 2    0",
@@ -105,8 +108,56 @@ def test_one_class_and_an_empty_class():
     assert found["metrics"]["auc"] is None
     assert found["per_class"][2] == {
         "label": "eel", "precision": None, "recall": None, "f1": None, "support": 0, "predicted": 0,
+        "precision_interval": [None, None], "recall_interval": [None, None],
     }  # fmt: skip
     assert "auc                     -" in result.to_text()
+
+
+ALL_RIGHT = [*examples(*[("cat", "a cat"), ("dog", "my dog")] * 20)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            ALL_RIGHT,
+            "no interval of macro_f1, weighted_f1: the same in every resample of these texts, "
+            "which says nothing of others",
+        ),
+        (
+            ALL_RIGHT[:9],
+            "no interval of macro_f1, weighted_f1, log_loss: 9 texts are too few to resample",
+        ),
+        (
+            ALL_RIGHT[:1],
+            "not defined on these texts, by the labels that they have: auc, average_precision",
+        ),
+        (
+            ALL_RIGHT[:9],
+            "calibration_error: up to 0.0930 comes by chance on 9 texts, so whether the model is "
+            "miscalibrated cannot be told",
+        ),
+    ],
+    ids=["all right", "few texts", "one class", "calibration of few texts"],
+)
+def test_what_the_texts_do_not_carry_is_said(rows, said):
+    assert said in evaluate(LinearScorer(["cat", "dog"]), rows).to_text().split("\n")
+
+
+def test_where_figures_are_carried_nothing_is_said():
+    """Texts enough, of both classes, and a model that is far too unsure."""
+    rows = examples(*[("cat", "a cat"), ("dog", "my dog"), ("dog", "a cat")] * 40)
+
+    class Unsure(LinearScorer):
+        def probabilities(self, texts):
+            scores = super().probabilities(texts)
+            return np.where(scores == scores.max(axis=1, keepdims=True), 0.99, 0.01)
+
+    result = evaluate(Unsure(["cat", "dog"]), rows)
+    assert result.figures["calibration_error"] > 0.3 > result.calibration_by_chance
+    assert result.to_json()["calibration_error_by_chance"] == result.calibration_by_chance
+    text = result.to_text()
+    assert not [word for word in ("not defined", "no interval", "by chance") if word in text]
 
 
 def test_multi_label():

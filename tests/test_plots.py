@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from srucli import plots
+from srucli import metrics, plots
 from srucli.data import Example
 from srucli.errors import OutputError
 from srucli.evaluate import evaluate
@@ -95,6 +96,24 @@ def test_the_reliability_of_a_calibrated_model_is_the_diagonal():
     assert len(sure) == 8  # of two classes the likelier has at least one half
     np.testing.assert_allclose(right, sure, atol=0.06)
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 20_000
+
+
+def test_the_reliability_of_few_texts_has_long_bars_and_says_what_chance_does():
+    result = evaluation(["cat", "dog"], rows=12)
+    axes = plots.reliability_figure(result).axes[0]
+    error, chance = result.figures["calibration_error"], result.calibration_by_chance
+    assert axes.get_title() == (
+        f"Reliability: calibration error {error:.3f},\nby chance up to {chance:.3f}"
+    )
+    assert chance > 0.15
+    sure, right, count = metrics.reliability(result.outcome)
+    some = count > 0
+    (bars,) = [each for each in axes.collections if len(each.get_segments()) == some.sum()]
+    for bar, p, share, texts in zip(
+        bars.get_segments(), sure[some], right[some], count[some], strict=True
+    ):
+        interval = binomtest(round(share * texts), int(texts)).proportion_ci(method="wilson")
+        np.testing.assert_allclose(bar, [[p, interval.low], [p, interval.high]], atol=1e-9)
 
 
 def test_several_labels_have_no_confusion_matrix(tmp_path):
