@@ -163,6 +163,14 @@ class Folder:
                 "another -o, or add --force to replace it"
             )
 
+    def texts(self, part: str) -> int:
+        """How many texts a part has; 0 where it is not there."""
+        try:
+            with self.data[part].open("rb") as lines:
+                return sum(1 for _ in lines)
+        except OSError:
+            return 0
+
     def result(self, cell: Cell) -> Result | None:
         """What a cell found, if it is done."""
         try:

@@ -37,8 +37,9 @@ SAME = ("data.", "files.")
 class Row:
     """An arm's line of the table; standard deviations are over seeds, and None for one.
 
-    tried: the dev figure of each rate, None where it diverged. to_target: mean steps and seconds
-    until an evaluation reached the target, None where a seed never did. lost: the seeds that
+    tried: the dev figure of each rate, None where it diverged. reached: steps and seconds of each
+    seed until an evaluation reached the target, and to_target their means, None where a seed never
+    did. lost: the seeds that
     diverged at the best rate, and count in no figure.
     """
 
@@ -46,6 +47,7 @@ class Row:
     lr: float
     dev: tuple[float, float | None]
     test: tuple[float, float | None]
+    reached: Sequence[tuple[float, float]]
     to_target: tuple[float, float] | None
     steps: int
     seconds: float
@@ -59,13 +61,14 @@ class Row:
 class Comparison:
     """Everything that was found: rows with the best on dev first, those that lost seeds after all.
 
-    diverged: arms that have no row because every rate diverged.
+    diverged: arms that have no row because every rate diverged. texts: of dev and test.
     """
 
     metric: str
     target: float
     rows: Sequence[Row]
     diverged: Sequence[str]
+    texts: Mapping[str, int]
 
 
 class Progress:
@@ -93,11 +96,25 @@ def larger_is_better(metric: str) -> bool:
 
 
 def score(plan: Plan, result: Result) -> float:
-    """A dev figure for comparing: larger is better, minus infinity where there is none."""
-    value = result.dev.get(plan.metric)
-    if value is None or not math.isfinite(value):
+    """A dev figure for comparing: larger is better, minus infinity where training diverged.
+
+    Raises SrucliError where the figure is not defined.
+    """
+    if result.diverged:
         return -math.inf
+    value = figure(plan, result, "dev")
     return value if larger_is_better(plan.metric) else -value
+
+
+def figure(plan: Plan, result: Result, part: str) -> float:
+    """The metric on dev or test. Raises SrucliError where the labels there do not define it."""
+    value = (result.dev if part == "dev" else result.test).get(plan.metric)
+    if value is None:
+        raise SrucliError(
+            f"{plan.metric} is not defined on the {part} texts, by the labels that they have; give "
+            f"a --{part} file with texts of every label, or another train.metric, with another -o"
+        )
+    return value
 
 
 def search(folder: Folder, plan: Plan, arm: Arm) -> tuple[list[Cell], list[Result]]:
@@ -189,7 +206,8 @@ def summary(folder: Folder, plan: Plan) -> Comparison:
     ]
     rows.sort(key=lambda row: (row.lost > 0, -means[row.arm]))
     diverged = [name for name, results in seeds.items() if not results]
-    return Comparison(plan.metric, target, rows, diverged)
+    texts = {part: folder.texts(part) for part in ("dev", "test")}
+    return Comparison(plan.metric, target, rows, diverged, texts)
 
 
 def _calmer(plan: Plan) -> str:
@@ -203,18 +221,19 @@ def _calmer(plan: Plan) -> str:
 
 
 def _row(plan: Plan, tried: Sequence[Result], seeds: Sequence[Result], target: float) -> Row:
-    reached = [_first(result, plan.metric, target) for result in seeds]
-    complete = [each for each in reached if each is not None]
+    found = [_first(result, plan.metric, target) for result in seeds]
+    reached = [each for each in found if each is not None]
     scores = [score(plan, result) for result in tried]
     edge = max(scores) - abs(max(scores)) * STABLE
     last = [result.history[-1] for result in seeds]
     return Row(
         arm=seeds[0].cell.arm,
         lr=seeds[0].cell.lr,
-        dev=spread(result.dev[plan.metric] for result in seeds),
-        test=spread(result.test[plan.metric] for result in seeds),
-        to_target=(fmean(steps for steps, _ in complete), fmean(time for _, time in complete))
-        if len(complete) == plan.seeds
+        dev=spread(figure(plan, result, "dev") for result in seeds),
+        test=spread(figure(plan, result, "test") for result in seeds),
+        reached=reached,
+        to_target=(fmean(steps for steps, _ in reached), fmean(time for _, time in reached))
+        if len(reached) == plan.seeds
         else None,
         lost=plan.seeds - len(seeds),
         steps=last[0]["step"],
@@ -229,7 +248,9 @@ def _first(result: Result, metric: str, target: float) -> tuple[float, float] | 
     """Steps and seconds of the first evaluation that reached the target."""
     for record in result.history:
         value = record["dev"].get(metric)
-        if value is not None and (value >= target) == larger_is_better(metric):
+        if value is None:
+            continue
+        if value >= target if larger_is_better(metric) else value <= target:
             return record["step"], record["seconds"]
     return None
 
@@ -250,6 +271,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
         "target": found.target,
         "rows": rows,
         "diverged": list(found.diverged),
+        "texts": found.texts,
     }
 
 

@@ -1,7 +1,8 @@
 """What the diagnostics of a run say of its optimizer, in sentences that each give their figures.
 
-A finding is a fault or it is none; either way it says what was measured and what that means. The
-records are those of `optim/diagnostics.py`. No torch and no pictures here.
+A finding is a fault or it is none; either way it says what was measured and what that means. Where
+the figures do not carry the sentence, it says that it cannot be told, and why. The records are
+those of `optim/diagnostics.py`. No torch and no pictures here.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from srucli.errors import DataError, InputMissingError
 from srucli.files import COPY_AGAIN
@@ -23,8 +25,14 @@ from srucli.run_dir import read_records
 
 Record = Mapping[str, Any]
 
+# What an optimizer does in the long run cannot be told from fewer steps.
+LEAST_STEPS = 100
+# Looks that a slope is fitted to, and the level of its interval.
+LEAST_LOOKS = 6
+LEVEL = 0.95
 # A sum of squares that grows evenly gives -1/2, an exponential mean 0.
 STALLING_SLOPE = -0.3
+FORGETFUL, GROWN = "rmsprop and adam forget", "it forgets, so its gradients have grown"
 # Adam's corrected step moves a weight by the learning rate at most; this many times is too far.
 LONG_STRIDE = 2.0
 # A gradient's memory beyond this share of the run is as good as a sum.
@@ -35,8 +43,17 @@ EPS_SHARE = 0.1
 FIRST_STEPS = 100
 # Relative change of weights in a step, at the peak of the schedule.
 USUAL_RATIOS = (1e-5, 0.3)
-# A loss that rises by this factor in an epoch, and one that did not fall below this share.
-RISE, IDLE = 1.05, 0.95
+# A loss that rises by this factor in an epoch, and by so much of what it was after the first; one
+# that did not fall below this share.
+RISE, RISE_OF_FIRST, IDLE = 1.05, 0.01, 0.95
+# Of the last epoch of a run it is not known whether it was whole; of those before it is.
+WHOLE_EPOCH = 2
+# The highest rate that was looked at is the peak from this share of it on.
+NEAR = 0.9
+# A look at a step beyond this one says nothing of the first steps.
+EARLY = 3
+# Steps of rare pieces that are longer by less than this factor are as long.
+ALIKE = 1.1
 
 
 @dataclass(frozen=True)
@@ -116,13 +133,33 @@ def per_gradient(story: Story, group: str) -> tuple[list[int], list[float]]:
     return steps, [each[1] / rates[step] for step, each in zip(steps, quantiles, strict=True)]
 
 
-def slope(steps: Sequence[int], values: Sequence[float], start: float) -> float | None:
-    """Of log value against log step by least squares, from step `start` on."""
+class Slope(NamedTuple):
+    """Of log value against log step, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def slope(steps: Sequence[int], values: Sequence[float], start: float) -> Slope | None:
+    """By least squares, from step `start` on; None where that has fewer than LEAST_LOOKS looks.
+
+    The interval is Student's, as if looks did not depend on each other.
+    """
     kept = [(step, value) for step, value in zip(steps, values, strict=True) if step >= start]
-    if len(kept) < 3:
+    if len(kept) < LEAST_LOOKS:
         return None
-    logs = np.log(np.array(kept, dtype=np.float64))
-    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+    x, y = np.log(np.array(kept, dtype=np.float64)).T
+    x, y, free = x - x.mean(), y - y.mean(), len(kept) - 2
+    value = float(x @ y / (x @ x))
+    error = math.sqrt(float(((y - value * x) ** 2).sum()) / free / float(x @ x))
+    reach = float(stdtrit(free, (1 + LEVEL) / 2)) * error
+    return Slope(value, value - reach, value + reach)
+
+
+def untold(name: str, what: str, why: str) -> Finding:
+    """What cannot be told of a run, and why."""
+    return Finding(name, False, f"{what} cannot be told: {why}")
 
 
 def verdict(name: str, fault: bool, words: tuple[str, str], said: str, remedy: str) -> Finding:
@@ -133,34 +170,52 @@ def verdict(name: str, fault: bool, words: tuple[str, str], said: str, remedy: s
 
 def stalling(story: Story) -> Iterator[Finding]:
     """Whether a unit of gradient moves weights ever less."""
-    name, fills = story.name, filled(story)
-    if fills and fills > story.steps / 2:
-        text = (
-            f"its mean of squared gradients fills up for {fills:,.0f} steps, over half of the run"
-        )
-        yield Finding("stalling", False, f"whether {name} stalls cannot be told: {text}")
+    if not any(per_gradient(story, group)[0] for group in story.groups):
         return
-    start = max(story.steps / 20, 3.0, fills or 0.0)
+    what, fills = f"whether {story.name} stalls", filled(story)
+    corrected = not is_uncorrected(story)
+    found = trend(story, max(story.steps / 20, 3.0, 0.0 if corrected else fills))
+    if corrected and fills > story.steps:
+        keeps = f"it takes {fills:,.0f} steps to forget what it began with, more than there are"
+        yield untold("stalling", what, keeps)
+    elif not corrected and fills > story.steps / 2:
+        fill = f"its mean of squared gradients fills up for {fills:,.0f} steps, over half of them"
+        yield untold("stalling", what, fill)
+    elif found is None:
+        few = f"fewer than {LEAST_LOOKS} looks are late enough; --diagnose with a smaller number"
+        yield untold("stalling", what, few)
+    elif found[0].low <= STALLING_SLOPE < found[0].high:
+        yield untold("stalling", what, f"{found[1]}; its interval holds both answers")
+    else:
+        words = (f"{story.name} stalls", f"{story.name} does not stall")
+        remedy = GROWN if fills else FORGETFUL
+        yield verdict("stalling", found[0].high <= STALLING_SLOPE, words, found[1], remedy)
+
+
+def trend(story: Story, start: float) -> tuple[Slope, str] | None:
+    """The slope of steps for a unit of gradient from step `start` on, and what to say of it.
+
+    None where no group has looks enough.
+    """
     slopes, changes, first = [], [], start
     for group in story.groups:
         steps, values = per_gradient(story, group)
-        found = slope(steps, values, start)
-        if found is not None:
+        if fitted := slope(steps, values, start):
             pairs = zip(steps, values, strict=True)
             first, early = next((step, value) for step, value in pairs if step >= start)
-            slopes.append(found)
+            slopes.append(fitted)
             changes.append(values[-1] / early)
     if not slopes:
-        return
-    middle, change = median(slopes), median(changes)
+        return None
+    value, low, high = (median(column) for column in zip(*slopes, strict=True))
+    change = median(changes)
     times = f"{change:.3g} times longer" if change >= 1 else f"{1 / change:.3g} times shorter"
     said = (
         f"without the schedule, the step for a unit of gradient is {times} at the end than at step "
-        f"{first:,}, slope {middle:+.2f} of log step against log t (medians of the "
-        "groups; a sum of squares that only grows gives -0.50)"
+        f"{first:,}, slope {value:+.2f} ({low:+.2f} to {high:+.2f}) of log step against log t "
+        "(medians of the groups; a sum of squares that only grows gives -0.50)"
     )
-    words = (f"{name} stalls", f"{name} does not stall")
-    yield verdict("stalling", middle <= STALLING_SLOPE, words, said, "rmsprop and adam forget")
+    return Slope(value, low, high), said
 
 
 def memory_decay(story: Story) -> float | None:
@@ -173,39 +228,50 @@ def memory_decay(story: Story) -> float | None:
     return float(betas[1]) if betas and story.name != "lion" else None
 
 
-def filled(story: Story) -> float | None:
-    """Steps until an uncorrected mean of squares holds 7/8 of what it should; None for others."""
+def filled(story: Story) -> float:
+    """Steps until a mean of squares has forgotten 7/8 of what it began with; 0 where none forgets.
+
+    Until then it is a mean over the whole run; without bias correction it still grows.
+    """
     decay = memory_decay(story)
-    if not decay or theory(story, 1) is None:
-        return None
-    return 3 * math.log(0.5) / math.log(decay)
+    return 3 * math.log(0.5) / math.log(decay) if decay and not story.option("amsgrad") else 0.0
+
+
+def is_uncorrected(story: Story) -> bool:
+    """Whether the mean of squares lacks bias correction, so that it is too small at first."""
+    return theory(story, 1) is not None
 
 
 def usual_gap(story: Story) -> float | None:
-    """Steps between two occurrences of a piece in the middle of the ranking by frequency."""
-    if not story.metrics or not story.counts:
+    """Steps between two occurrences of a piece in the middle of the ranking by frequency.
+
+    None without a second epoch: the only one may have been cut short.
+    """
+    if len(story.metrics) < WHOLE_EPOCH or not story.counts:
         return None
-    last = story.metrics[-1]
+    first = story.metrics[0]
     middle = story.counts[len(story.counts) // 2]
-    return float(last["step"] / last["epoch"] / middle) if middle else None
+    return float(first["step"] / first["epoch"] / middle) if middle else None
 
 
 def memory(story: Story) -> Iterator[Finding]:
     """Whether squared gradients are remembered for too short or too long."""
     decay = memory_decay(story)
-    if not decay:
+    if not decay or story.option("amsgrad"):  # which keeps the largest for ever
         return
     half, gap = math.log(0.5) / math.log(decay), usual_gap(story)
     said = f"squared gradients lose half their weight in {half:,.0f} steps of {story.steps:,}"
     if gap:
         said += f", and a piece of middling frequency comes every {gap:.3g} steps"
-    if gap and half < gap:
+    short, long = bool(gap and half < gap), half > story.steps * LONG_MEMORY
+    if short:
         words, remedy = ("the memory is short", ""), f"raise the decay {decay:g}"
+    elif long and not is_uncorrected(story):
+        words, remedy = ("", "the memory is long, a mean over nearly all of the run"), ""
     else:
         words = ("the memory is long, nearly a sum as adagrad's", "the memory fits")
         remedy = f"lower the decay {decay:g}"
-    fault = bool(gap and half < gap) or half > story.steps * LONG_MEMORY
-    yield verdict("memory", fault, words, said, remedy)
+    yield verdict("memory", short or (long and is_uncorrected(story)), words, said, remedy)
 
 
 def theory(story: Story, step: int) -> float | None:
@@ -233,7 +299,12 @@ def first_steps(story: Story) -> Iterator[Finding]:
             rates[record["step"]] = record["lr"] / story.peak
     if not strides or memory_decay(story) is None:
         return
-    first, later = min(strides), max((step for step in strides if step <= 12), default=1)
+    first = min(strides)
+    if first > EARLY:
+        why = f"the first look was at step {first}"
+        yield untold("first steps", "whether the first steps were long", why)
+        return
+    later = max(step for step in strides if step <= 12)
     said = f"step {first} moved a weight by {strides[first]:.2f} times the rate of that moment"
     wanted, beyond = theory(story, first), theory(story, later)
     if wanted and beyond:
@@ -255,7 +326,11 @@ def learning_rate(story: Story) -> Iterator[Finding]:
     """Whether the learning rate lies at an edge of what can be learnt with."""
     losses = [record["train_loss"] for record in story.metrics if record.get("train_loss")]
     pairs = enumerate(itertools.pairwise(losses), start=2)
-    rises = [epoch for epoch, (before, after) in pairs if after > RISE * before]
+    rises = [
+        epoch
+        for epoch, (before, after) in pairs
+        if after > RISE * before and after - before > RISE_OF_FIRST * losses[0]
+    ]
     top = max(story.records, key=lambda record: record["lr"])
     # Biases and the like begin at zero, where every step is a large one.
     ratios = {
@@ -267,13 +342,18 @@ def learning_rate(story: Story) -> Iterator[Finding]:
         return
     name = max(ratios, key=lambda key: ratios[key])
     most, (least_usual, most_usual) = ratios[name], USUAL_RATIOS
-    said = f"at the peak, {story.peak:g}, a step changes {name} most, by {most:.1e} of their size"
+    rate = f"the peak, {story.peak:g}" if top["lr"] > NEAR * story.peak else f"{top['lr']:.3g}"
+    said = f"at {rate}, a step changes {name} most, by {most:.1e} of their size"
     if losses:
         said += f"; the training loss went from {losses[0]:.3f} to {losses[-1]:.3f}"
     if rises:
         said += f" and rose by over {RISE - 1:.0%} in epoch {', '.join(map(str, rises[:5]))}"
     idle = len(losses) > 1 and losses[-1] > IDLE * losses[0] and not rises
     high, low = bool(rises) or most > most_usual, most < least_usual or idle
+    if len(losses) < WHOLE_EPOCH and not (high or low):
+        why = f"{said}; but fewer than {WHOLE_EPOCH} epochs have a loss"
+        yield untold("learning rate", "whether the learning rate is at an edge", why)
+        return
     edge = "lower" if low and not high else "upper"
     words = (f"the learning rate is at its {edge} edge", "the learning rate is at no edge")
     remedy = f"{'raise' if edge == 'lower' else 'lower'} optim.lr"
@@ -349,9 +429,10 @@ def rare_pieces(story: Story) -> Iterator[Finding]:
         return
     (common, short), (rare, long) = tenths[0], tenths[-1]
     times = long / short
-    longer = "longer" if times > 1 else "no longer"
+    how = "longer steps than" if times > ALIKE else "shorter steps than"
+    how = "steps as long as" if 1 / ALIKE <= times <= ALIKE else how
     text = (
-        f"rare pieces take {longer} steps: for a unit of gradient the rarest tenth (each comes "
+        f"rare pieces take {how} common ones: for a unit of gradient the rarest tenth (each comes "
         f"{rare:.3g} times an epoch) moves {times:.3g} times as far as the most common tenth "
         f"({common:.3g} times)"
     )
@@ -369,17 +450,39 @@ def untouched(story: Story) -> Iterator[Finding]:
     yield verdict("untouched", shares[name] > OFTEN, words, said, remedy)
 
 
-QUESTIONS: tuple[Callable[[Story], Iterator[Finding]], ...] = (
-    stalling,
-    memory,
-    first_steps,
-    learning_rate,
-    starved,
-    clipping,
-    eps,
-    rare_pieces,
-    untouched,
+class Question(NamedTuple):
+    """What is asked of a run, how it is answered, and what the answer needs."""
+
+    ask: Callable[[Story], Iterator[Finding]]
+    about: str
+    long_run: bool = True
+    whole_epoch: bool = False
+
+
+QUESTIONS = (
+    Question(stalling, "whether {name} stalls"),
+    Question(memory, "whether the memory for squared gradients fits"),
+    Question(first_steps, "whether the first steps were long", long_run=False),
+    Question(learning_rate, "whether the learning rate is at an edge"),
+    Question(starved, "whether a group is starved"),
+    Question(clipping, "whether clipping decides"),
+    Question(eps, "whether eps decides"),
+    Question(rare_pieces, "whether rare pieces take longer steps", whole_epoch=True),
+    Question(untouched, "whether a table is too large", whole_epoch=True),
 )
+
+
+def answer(story: Story, question: Question) -> list[Finding]:
+    """What is found, or that it cannot be told of so short a run."""
+    found = list(question.ask(story))
+    why = ""
+    if question.long_run and story.steps < LEAST_STEPS:
+        why = f"{story.steps:,} steps are too few, it takes {LEAST_STEPS}"
+    elif question.whole_epoch and len(story.metrics) < WHOLE_EPOCH:
+        why = "no epoch is known to be whole, so rare pieces may not have come yet"
+    if found and why:
+        return [untold(found[0].name, question.about.format(name=story.name), why)]
+    return found
 
 
 def explain(story: Story) -> list[Finding]:
@@ -387,7 +490,7 @@ def explain(story: Story) -> list[Finding]:
     try:
         for fact in (story.name, story.steps, story.peak):
             str(fact).encode()
-        return [finding for question in QUESTIONS for finding in question(story)]
+        return [finding for question in QUESTIONS for finding in answer(story, question)]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         problem = f"not as srucli writes it ({type(error).__name__}: {escaped(str(error)[:200])})"
         raise DataError(story.source, None, problem, COPY_AGAIN) from error

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 
 from srucli.config import Config
 from srucli.lines import escaped
+from srucli.metrics import wilson
 from srucli.run_dir import Facts
+
+CHOSEN = """These texts also chose the epoch, how much each branch counts and any thresholds. On
+others the figures may be lower; `srucli eval` measures them."""
+
+
+def _row(metric: str, value: float, texts: int) -> str:
+    low, high = wilson(value * texts, texts) if metric == "accuracy" else (math.nan, math.nan)
+    return (
+        f"| {metric} | {value:.4f} | {f'{low:.4f} to {high:.4f}' if math.isfinite(low) else ''} |"
+    )
 
 
 def model_card(
@@ -22,8 +34,8 @@ def model_card(
     sizes = facts.data
     shown = ", ".join(f"`{escaped(label)}`" for label in labels[:20])
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
-    measured = [f"| {metric} | {value:.4f} |" for metric, value in figures.items()]
-    table = "\n".join(["| metric | value |", "|---|---|", *measured])
+    measured = [_row(metric, value, sizes.dev_texts) for metric, value in figures.items()]
+    table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *measured])
     wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
     wide += f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
     return f"""# {name}

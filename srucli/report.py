@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from srucli import explain
 from srucli.cells import Folder, Plan
 from srucli.compare import Comparison, Row, larger_is_better
+from srucli.differences import doubt
 from srucli.errors import InputMissingError
 from srucli.files import write_atomic
 from srucli.plots import GRID, logarithmic, styled
@@ -31,6 +33,8 @@ HEADS = (
     *("", "rate", "dev", "test", "steps to target", "seconds to target", "steps", "seconds"),
     "rates within 1%",
 )
+# How often arms that are alike may be told apart in a comparison.
+ALPHA = 0.05
 STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; color: #22303c; margin: 0 auto; max-width: 56rem;
   padding: 1rem; }
@@ -98,10 +102,9 @@ def text_table(found: Comparison) -> str:
 
 
 def sentences(found: Comparison) -> Iterator[str]:
-    """What the table says, each with its figures."""
+    """What the table says, each with its figures; where they do not tell, that they do not."""
     yield from _ranking(found)
     yield from _edges(found)
-    yield from _stability(found)
     yield from _speed(found)
     yield from _divergence(found)
 
@@ -109,24 +112,41 @@ def sentences(found: Comparison) -> Iterator[str]:
 def _ranking(found: Comparison) -> Iterator[str]:
     best, *others = found.rows
     metric = found.metric
-    said = f"{best.arm} is best on dev, {_figure(metric, best.dev)} {metric}"
+    said = f"{best.arm} leads on dev with {_figure(metric, best.dev)} {metric}"
     yield f"{said} (test {_figure(metric, best.test)}), at a learning rate of {best.lr:g}."
-    spread = best.dev[1]
-    if spread is not None and others:
-        close = [
-            row for row in others if abs(row.dev[0] - best.dev[0]) <= max(spread, row.dev[1] or 0.0)
-        ]
-        if close:
-            names = ", ".join(f"{row.arm} ({_figure(metric, row.dev)})" for row in close)
-            yield f"Within a standard deviation of it, so not told apart by these seeds: {names}."
+    yield from _beside(found, "dev", best, [row for row in others if row.lost <= best.lost])
     tested = max(found.rows, key=lambda row: row.test[0] * (1 if larger_is_better(metric) else -1))
     if tested is not best:
-        said = f"{tested.arm} is best, {_figure(metric, tested.test)}"
+        said = f"{tested.arm} leads with {_figure(metric, tested.test)}"
         yield f"On the test texts, which chose nothing, {said}."
-    if others:
-        last = others[-1]
-        said = f"{last.arm} is last, {_figure(metric, last.dev)}"
-        yield f"{said} (test {_figure(metric, last.test)})."
+        yield from _beside(found, "test", tested, [best])
+
+
+def _beside(found: Comparison, part: str, row: Row, others: Sequence[Row]) -> Iterator[str]:
+    """Which of the others a row is better than on dev or test, and of which that cannot be told."""
+    share = larger_is_better(found.metric)
+    reasons: dict[str | None, list[str]] = {}
+    for other in others:
+        why = doubt(
+            _values(found.metric, part, row),
+            _values(found.metric, part, other),
+            level=1 - ALPHA / len(others),
+            scale=100 if share else 1,
+            unit=" points" if share else "",
+            texts=found.texts[part] if found.metric == "accuracy" else 0,
+        )
+        figures = other.dev if part == "dev" else other.test
+        reasons.setdefault(why, []).append(f"{other.arm} ({_figure(found.metric, figures)})")
+    for why, names in sorted(reasons.items(), key=lambda each: each[0] is not None):
+        if why is None:
+            yield f"On these texts it is better than {', '.join(names)}."
+        else:
+            yield f"Whether it is better than {' or '.join(names)} cannot be told: {why}."
+
+
+def _values(metric: str, part: str, row: Row) -> list[float]:
+    """The figures of a row's seeds."""
+    return [(each.dev if part == "dev" else each.test)[metric] for each in row.results]
 
 
 def _edges(found: Comparison) -> Iterator[str]:
@@ -137,33 +157,23 @@ def _edges(found: Comparison) -> Iterator[str]:
             yield f"{row.arm} may be better still at a {way} rate than {row.lr:g}, the last tried."
 
 
-def _stability(found: Comparison) -> Iterator[str]:
-    tried = [row for row in found.rows if len(row.tried) > 1]
-    if len(tried) < 2:
-        return
-    most, least = max(tried, key=lambda row: row.stable), min(tried, key=lambda row: row.stable)
-    if most.stable > least.stable:
-        said = [
-            f"{row.arm} has {round(row.stable * len(row.tried))} of {len(row.tried)}"
-            for row in (most, least)
-        ]
-        yield (
-            "The learning rate matters least for the first of these two and most for the second, "
-            f"by the rates within 1% of an arm's own best: {said[0]}, {said[1]}."
-        )
-
-
 def _speed(found: Comparison) -> Iterator[str]:
     target = _figure(found.metric, (found.target, None))
-    reached = [row for row in found.rows if row.to_target]
-    if reached:
-        first = min(reached, key=lambda row: row.to_target or (0.0, 0.0))
-        assert first.to_target is not None
-        steps, seconds = first.to_target
+    timed = [(row, *row.to_target) for row in found.rows if row.to_target]
+    timed.sort(key=lambda each: each[1:])
+    if timed:
         yield (
-            f"{first.arm} is the first to reach {target} on dev, after {steps:,.0f} steps and "
-            f"{seconds:,.1f} seconds (means of its seeds, seen at the ends of epochs)."
+            f"{target} on dev is reached by "
+            + ", ".join(
+                f"{row.arm} after {steps:,.0f} steps and {seconds:,.1f} seconds"
+                for row, steps, seconds in timed
+            )
+            + " (means of seeds, seen at the ends of epochs)."
         )
+    for (first, *_), (second, *_) in itertools.pairwise(timed[:2]):
+        one, other = ([steps for steps, _ in row.reached] for row in (first, second))
+        if why := doubt(one, other, unit=" steps"):
+            yield f"Whether {first.arm} or {second.arm} is the first cannot be told: {why}."
     missed = [row.arm for row in found.rows if not row.to_target]
     if missed:
         yield f"Not every seed reached {target}: {', '.join(missed)}."
@@ -283,7 +293,10 @@ def _images(found: Comparison, told: Mapping[str, explain.Story]) -> list[str]:
             "Training loss against steps, each arm at its best rate.",
         ),
         (lambda: loss_figure(found, "seconds"), "The same against seconds."),
-        (lambda: rate_figure(found), "Every learning rate that was tried; crosses diverged."),
+        (
+            lambda: rate_figure(found),
+            "Every learning rate that was tried, with one seed; crosses diverged.",
+        ),
         (
             lambda: effective_figure(told),
             "How far a unit of gradient moves a weight: medians of the groups of parameters, their "
@@ -371,8 +384,9 @@ def page(folder: Path, plan: Plan, found: Comparison, command: str) -> str:
 
 def _legend(plan: Plan, found: Comparison) -> str:
     target = _figure(found.metric, (found.target, None))
+    seeds = f"mean and standard deviation over {plan.seeds} seeds" if plan.seeds > 1 else "one seed"
     return (
-        f"{found.metric}: mean and standard deviation over {plan.seeds} seeds, at the learning "
-        f"rate that was best on dev among at least {plan.grid}, each 3.16 times the one before. "
-        f"Target: {target} on dev. Rates within 1%: of the best dev figure of the same arm."
+        f"{found.metric}: {seeds}, at the learning rate that was best on dev, with one seed, among "
+        f"at least {plan.grid}, each 3.16 times the one before. Target: {target} on dev. Rates "
+        "within 1%: of the best dev figure of the same arm, with one seed."
     )
