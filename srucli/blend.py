@@ -22,28 +22,39 @@ def fit_weights(logits: Floats, targets: npt.NDArray[Any], multi_label: bool) ->
     that it also sets how confident the model is. The mean of the branches (weights 1/n) is the
     prior: a squared distance from it in units of 1/n, worth PRIOR_TEXTS texts.
     """
-    branches, texts, classes = logits.shape
+    branches, _, classes = logits.shape
     mean = np.full(branches, 1 / branches)
     if not multi_label:
         known = targets < classes
-        logits, targets, texts = logits[:, known], targets[known], int(known.sum())
-    if not texts:
+        logits, targets = logits[:, known], targets[known]
+    if not len(targets):
         return mean.tolist()
-
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        total = np.tensordot(weights, logits, axes=1)
-        if multi_label:
-            value = np.logaddexp(0, np.where(targets, -total, total)).sum()
-            slope = expit(total) - targets
-        else:
-            logs = log_softmax(total, axis=1)
-            value = -logs[np.arange(texts), targets].sum()
-            slope = np.exp(logs)
-            slope[np.arange(texts), targets] -= 1
-        away = branches * (weights - mean)
-        gradient = np.tensordot(logits, slope, axes=2) + 2 * PRIOR_TEXTS * branches * away
-        return float(value + PRIOR_TEXTS * (away**2).sum()), gradient
-
-    found = minimize(loss, mean, jac=True, method="L-BFGS-B", bounds=[(0, None)] * branches)
+    found = minimize(
+        loss,
+        mean,
+        (logits, targets, multi_label),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, None)] * branches,
+    )
     weights: list[float] = found.x.tolist()
     return weights
+
+
+def loss(
+    weights: Floats, logits: Floats, targets: npt.NDArray[Any], multi_label: bool
+) -> tuple[float, Floats]:
+    """What `fit_weights` makes least, and its gradient (n,): summed log loss, and the prior."""
+    branches, texts, _ = logits.shape
+    total = np.tensordot(weights, logits, axes=1)
+    if multi_label:
+        value = np.logaddexp(0, np.where(targets, -total, total)).sum()
+        slope = expit(total) - targets
+    else:
+        logs = log_softmax(total, axis=1)
+        value = -logs[np.arange(texts), targets].sum()
+        slope = np.exp(logs)
+        slope[np.arange(texts), targets] -= 1
+    away = branches * weights - 1
+    gradient = np.tensordot(logits, slope, axes=2) + 2 * PRIOR_TEXTS * branches * away
+    return float(value + PRIOR_TEXTS * (away**2).sum()), gradient

@@ -44,8 +44,8 @@ def doubt(
     low, high = (scale * end for end in interval(one, other, level))
     if low <= 0 <= high:
         return (
-            f"over seeds the difference of {abs(scale * difference):.3g}{unit} has the {level:.0%} "
-            f"interval {low:.3g} to {high:.3g}"
+            f"over seeds the difference of {abs(scale * difference):.3g}{unit} has the "
+            f"{100 * level:.3g}% interval {low:.3g} to {high:.3g}"
         )
     if texts and abs(difference) * texts < LEAST_TEXTS:
         return f"it is a matter of {abs(difference) * texts:.1f} of {texts:,} texts"

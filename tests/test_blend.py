@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
 
-from srucli.blend import fit_weights
+from srucli.blend import fit_weights, loss
 
 
 def made(texts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -38,6 +39,42 @@ def test_no_other_weights_have_less_loss() -> None:
             other = list(best)
             other[place] += step
             assert min(other) < 0 or log_loss(other, logits, targets) > least
+
+
+@pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "several"])
+@pytest.mark.parametrize("texts", [1, 50])
+def test_the_gradient_is_that_of_the_loss(texts: int, multi_label: bool) -> None:
+    """By differences, away from the prior's mean and with few texts, where the prior is felt."""
+    logits, targets = made(texts)
+    if multi_label:
+        targets = np.eye(3, dtype=bool)[targets]
+    weights = np.array([1.3, 0.2])
+    by_differences = approx_fprime(weights, lambda at: loss(at, logits, targets, multi_label)[0])
+    _, gradient = loss(weights, logits, targets, multi_label)
+    assert gradient == pytest.approx(by_differences, rel=1e-5)
+
+
+@pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "several"])
+def test_the_loss_is_that_of_the_texts_and_the_prior(multi_label: bool) -> None:
+    """By hand: the prior is the squared distance from the mean in units of 1/n, worth one text."""
+    logits, targets = made(4)
+    weights = np.array([1.3, 0.2])
+    total = np.tensordot(weights, logits, axes=1)
+    if multi_label:
+        targets = np.eye(3, dtype=bool)[targets]
+        p = 1 / (1 + np.exp(-total))
+        own = -np.log(np.where(targets, p, 1 - p)).sum()
+    else:
+        own = 4 * log_loss([1.3, 0.2], logits, targets)
+    prior = (2 * (1.3 - 0.5)) ** 2 + (2 * (0.2 - 0.5)) ** 2
+    assert loss(weights, logits, targets, multi_label)[0] == pytest.approx(own + prior)
+
+
+def test_the_weights_of_few_texts_are_where_the_gradient_is_zero() -> None:
+    logits, targets = made(5)
+    weights = np.array(fit_weights(logits, targets, multi_label=False))
+    assert min(weights) > 0
+    assert loss(weights, logits, targets, False)[1] == pytest.approx([0, 0], abs=1e-3)
 
 
 def test_few_texts_change_little() -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
@@ -33,15 +33,23 @@ def plan(grid: int = 3, seeds: int = 2, arms: tuple[Arm, ...] = ADAMS) -> Plan:
     return Plan(resolve(), arms, "accuracy", grid, seeds, None)
 
 
-def finish(folder: Path, cell: Cell, accuracy: float | None) -> None:
-    """Leave the result of a cell; None: it diverged."""
+def finish(
+    folder: Path,
+    cell: Cell,
+    accuracy: float | None,
+    test: float | None = None,
+    reached: tuple[int, float] = (10, 2.0),
+) -> None:
+    """Leave the result of a cell; None: it diverged. reached: step and seconds of that accuracy."""
     place = folder / cell.folder
     place.mkdir(parents=True)
     dev = {} if accuracy is None else {"accuracy": accuracy, "log_loss": 1 - accuracy}
-    record = {"step": 10, "epoch": 1, "train_loss": 1.0, "seconds": 2.0, "dev": dev}
+    step, seconds = reached
+    record = {"step": step, "epoch": 1, "train_loss": 1.0, "seconds": seconds, "dev": dev}
     history = [] if accuracy is None else [{**record, "step": 5, "dev": {"accuracy": 0.1}}, record]
     diverged = "training diverged" if accuracy is None else None
-    found = {"dev": dev, "test": dev, "history": history, "diverged": diverged}
+    measured = dev if test is None else {"accuracy": test, "log_loss": 1 - test}
+    found = {"dev": dev, "test": measured, "history": history, "diverged": diverged}
     (place / "result.json").write_text(json.dumps(found))
 
 
@@ -137,7 +145,7 @@ def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path)
     assert found.rows[1].to_target is None
     assert "90.0, 2 diverged" in report.text_table(found)
     said = " ".join(report.sentences(found))
-    assert said.startswith("adam is best on dev, 80.0 ± 0.0 accuracy")
+    assert said.startswith("adam leads on dev with 80.0 ± 0.0 accuracy")
     assert "sgd diverged with 2 of its seeds at its best rate, 3:" in said
 
 
@@ -201,6 +209,201 @@ def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
     found = compare.summary(Folder(tmp_path), wanted)
     assert [row.arm for row in found.rows] == ["adam"]
     assert found.diverged == ["sgd"]
+
+
+# --- sentences ----------------------------------------------------------------------------------
+
+
+class Seeds(NamedTuple):
+    """What the seeds of an arm found: dev and test figures, and steps to the best of them."""
+
+    dev: list[float]
+    test: list[float]
+    steps: list[int]
+
+
+def same(*figures: float) -> Seeds:
+    """Seeds with these figures on dev and test, reached after 10 steps."""
+    return Seeds(list(figures), list(figures), [10] * len(figures))
+
+
+def told(folder: Path, metric: str, texts: int, arms: dict[str, Seeds]) -> list[str]:
+    """The sentences on arms of one rate each, with so many dev and test texts."""
+    names = ("adam", "sgd", "lion")
+    settings = tuple(Arm(name, {"optim.name": name}) for name in arms)
+    assert set(arms) <= set(names)
+    wanted = Plan(resolve(), settings, metric, 1, len(arms["adam"].dev), None)
+    (folder / "data").mkdir()
+    for part in ("dev", "test"):
+        (folder / "data" / f"{part}.jsonl").write_text("{}\n" * texts)
+    for arm in settings:
+        (rate,) = wanted.rates(arm)
+        for seed, (dev, test, steps) in enumerate(zip(*arms[arm.name], strict=True)):
+            finish(folder, Cell(arm.name, rate, seed), dev, test, (steps, steps / 10))
+    return list(report.sentences(compare.summary(Folder(folder), wanted)))
+
+
+HIGH, LOW = (0.90, 0.91, 0.92), (0.60, 0.61, 0.62)
+LEADS = "adam leads on dev with 91.0 ± 1.0 accuracy (test 91.0 ± 1.0), at a learning rate of 0.002."
+TIMES = "adam after 10 steps and 1.0 seconds"
+SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
+    "far apart": (
+        *("accuracy", 1000, {"adam": same(*HIGH), "sgd": same(*LOW)}),
+        [
+            LEADS,
+            "On these texts it is better than sgd (61.0 ± 1.0).",
+            f"86.4 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 86.4: sgd.",
+        ],
+    ),
+    "within their spread": (
+        *("accuracy", 1000, {"adam": same(*HIGH), "sgd": same(0.89, 0.90, 0.91)}),
+        [
+            LEADS,
+            "Whether it is better than sgd (90.0 ± 1.0) cannot be told: over seeds the difference "
+            "of 1 points has the 95% interval -1.27 to 3.27.",
+            f"86.4 on dev is reached by {TIMES}, sgd after 10 steps and 1.0 seconds (means of "
+            "seeds, seen at the ends of epochs).",
+            "Whether adam or sgd is the first cannot be told: over seeds the difference of 0 steps "
+            "has the 95% interval 0 to 0.",
+        ],
+    ),
+    "one seed": (
+        *("accuracy", 1000, {"adam": same(0.9), "sgd": same(0.2), "lion": same(0.3)}),
+        [
+            "adam leads on dev with 90.0 accuracy (test 90.0), at a learning rate of 0.002.",
+            "Whether it is better than lion (30.0) or sgd (20.0) cannot be told: one seed does not "
+            "tell what another would do.",
+            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 85.5: lion, sgd.",
+        ],
+    ),
+    "few texts": (
+        *("accuracy", 45, {"adam": same(0.9, 0.9), "sgd": same(0.8, 0.8)}),
+        [
+            "adam leads on dev with 90.0 ± 0.0 accuracy (test 90.0 ± 0.0), at a learning rate of "
+            "0.002.",
+            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of 4.5 of "
+            "45 texts.",
+            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 85.5: sgd.",
+        ],
+    ),
+    "a loss": (
+        *("log_loss", 1000, {"adam": same(*HIGH), "sgd": same(0.88, 0.9, 0.92)}),
+        [
+            "adam leads on dev with 0.090 ± 0.010 log_loss (test 0.090 ± 0.010), at a learning "
+            "rate of 0.002.",
+            "Whether it is better than sgd (0.100 ± 0.020) cannot be told: over seeds the "
+            "difference of 0.01 has the 95% interval -0.0516 to 0.0316.",
+        ],
+    ),
+    "told from one of two": (
+        "accuracy",
+        1000,
+        {"adam": same(*HIGH), "sgd": same(*LOW), "lion": same(0.89, 0.90, 0.91)},
+        [
+            LEADS,
+            "On these texts it is better than sgd (61.0 ± 1.0).",
+            "Whether it is better than lion (90.0 ± 1.0) cannot be told: over seeds the difference "
+            "of 1 points has the 97.5% interval -1.85 to 3.85.",
+        ],
+    ),
+    "another on test": (
+        "accuracy",
+        1000,
+        {
+            "adam": Seeds(list(HIGH), [0.80, 0.81, 0.82], [10] * 3),
+            "sgd": Seeds([0.7, 0.7, 0.7], [0.90, 0.91, 0.92], [10] * 3),
+        },
+        [
+            "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
+            "0.002.",
+            "On these texts it is better than sgd (70.0 ± 0.0).",
+            "On the test texts, which chose nothing, sgd leads with 91.0 ± 1.0.",
+            "On these texts it is better than adam (81.0 ± 1.0).",
+        ],
+    ),
+    "another on test, perhaps": (
+        "accuracy",
+        1000,
+        {
+            "adam": Seeds(list(HIGH), [0.80, 0.81, 0.82], [10] * 3),
+            "sgd": Seeds([0.7, 0.7, 0.7], [0.81, 0.82, 0.83], [10] * 3),
+        },
+        [
+            "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
+            "0.002.",
+            "On these texts it is better than sgd (70.0 ± 0.0).",
+            "On the test texts, which chose nothing, sgd leads with 82.0 ± 1.0.",
+            "Whether it is better than adam (81.0 ± 1.0) cannot be told: over seeds the difference "
+            "of 1 points has the 95% interval -1.27 to 3.27.",
+        ],
+    ),
+    "faster": (
+        "accuracy",
+        1000,
+        {
+            "adam": Seeds(list(HIGH), list(HIGH), [60, 60, 70]),
+            "sgd": Seeds(list(HIGH), list(HIGH), [20, 30, 20]),
+        },
+        [
+            LEADS,
+            "Whether it is better than sgd (91.0 ± 1.0) cannot be told: over seeds the difference "
+            "of 0 points has the 95% interval -2.27 to 2.27.",
+            "86.4 on dev is reached by sgd after 23 steps and 2.3 seconds, adam after 63 steps and "
+            "6.3 seconds (means of seeds, seen at the ends of epochs).",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_what_is_said_of_a_comparison(case: str, tmp_path: Path) -> None:
+    metric, texts, arms, wanted = SENTENCES[case]
+    said = told(tmp_path, metric, texts, arms)
+    assert said[: len(wanted)] == wanted
+
+
+def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
+    """As AUC on dev texts of one class."""
+    wanted = Plan(resolve(), ADAMS, "auc", 1, 1, None)
+    for arm in ADAMS:
+        finish(tmp_path, Cell(arm.name, wanted.rates(arm)[0], 0), 0.5)
+    said = r"auc is not defined on the dev texts, by the labels that they have; give a --dev file"
+    with pytest.raises(SrucliError, match=said):
+        compare.summary(Folder(tmp_path), wanted)
+
+
+def test_a_figure_that_is_not_defined_on_test(tmp_path: Path) -> None:
+    for arm in ADAMS:
+        cell = Cell(arm.name, plan(grid=1).rates(arm)[0], 0)
+        finish(tmp_path, cell, 0.5)
+        file = tmp_path / cell.folder / "result.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "test": {}}))
+    with pytest.raises(SrucliError, match="accuracy is not defined on the test texts"):
+        compare.summary(Folder(tmp_path), plan(grid=1, seeds=1))
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "reached"),
+    [
+        ("accuracy", 0.9, True),
+        ("accuracy", 0.91, False),
+        ("log_loss", 0.1, True),
+        ("log_loss", 0.09, False),
+    ],
+)
+def test_a_target_that_is_met_exactly_is_met(
+    tmp_path: Path, metric: str, target: float, reached: bool
+) -> None:
+    wanted = Plan(resolve(), ADAMS[:1], metric, 1, 1, target)
+    finish(tmp_path, Cell("adam", 0.002, 0), 0.9)
+    result = json.loads((tmp_path / Cell("adam", 0.002, 0).folder / "result.json").read_text())
+    result["history"][1]["dev"] = {"accuracy": 0.9, "log_loss": 0.1}
+    (tmp_path / Cell("adam", 0.002, 0).folder / "result.json").write_text(json.dumps(result))
+    (row,) = compare.summary(Folder(tmp_path), wanted).rows
+    assert row.to_target == ((10, 2.0) if reached else None)
 
 
 # --- what is asked ------------------------------------------------------------------------------
@@ -422,7 +625,11 @@ def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]])
         assert f"<td>{row['arm']}</td><td>{row['lr']:g}</td>" in page
         assert f"<td>{100 * row['dev'][0]:.1f} ± {100 * row['dev'][1]:.1f}</td>" in page
     best = found["rows"][0]
-    assert f"{best['arm']} is best on dev, {100 * best['dev'][0]:.1f}" in page
+    assert f"{best['arm']} leads on dev with {100 * best['dev'][0]:.1f}" in page
+    # Of two seeds and 60 steps.
+    assert "Whether " in page
+    assert "whether adagrad stalls cannot be told: 60 steps are too few" in page
+    assert "stalls: " not in page
     assert f"At every rate that was tried diverged: {ARMS[2]}." in page
 
 
