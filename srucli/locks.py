@@ -79,7 +79,7 @@ def _acquire(folder: OpenFolder) -> int:
             os.close(descriptor)
             raise OutputError(
                 f"{folder.path}: another training writes there ({holder or 'just begun'}); wait "
-                "for it, stop it, or choose another -o"
+                "for it or stop it, or train in another folder, with -o"
             )
         if folder.is_open_as(NAME, descriptor):
             with suppress(OSError):

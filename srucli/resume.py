@@ -43,7 +43,7 @@ def former(run: RunDir) -> Former:
     """What the folder holds. Raises InputMissingError and DataError where it cannot go on."""
     if not (run.path / "run.json").is_file():
         raise InputMissingError(
-            f"{run.path}: holds no run to go on with; `srucli train -o` makes one"
+            f"{run.path}: holds no run to go on with; `srucli train FILE` makes one"
         )
     facts = run.facts()
     if facts.format_version < FORMAT_VERSION:

@@ -222,7 +222,7 @@ class RunDir:
     def open(cls, path: Path) -> RunDir:
         """Find a complete run. Raises InputMissingError, or DataError for one that is unusable."""
         if not path.is_dir():
-            raise InputMissingError(f"{path}: no such run folder; `srucli train -o` makes one")
+            raise InputMissingError(f"{path}: no such run folder; `srucli train FILE` makes one")
         if not (path / "run.json").is_file():
             raise InputMissingError(f"{path}: not a run folder: it has no run.json")
         found = cls(path).facts()

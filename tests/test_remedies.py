@@ -7,12 +7,14 @@ the message itself. The last tests look through the source for advice that has n
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import shutil
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import pytest
 from conftest import ROOT, RunMain, Tiny, sentences, write_tsv
 
 from srucli.config import known_keys
+from srucli.run_dir import RunDir
 from srucli.trainer import Trainer
 
 Words = list[str]
@@ -33,6 +36,10 @@ TRAIN = (
 QUOTED = """-o 'my "run"'"""
 # What a command before begins with that is interrupted after its first epoch.
 STOPPED = "(stopped) "
+# Instead of a command before: somebody writes to the run.
+LOCKED = "(locked)"
+# What says that a folder is a run's.
+MARKED = json.dumps({"format": 1, "kind": "run", "id": "0" * 32})
 COMPARE = "compare one.tsv --epochs 1"
 TUNE = "tune one.tsv"
 # With one label only, so that what trains many times ends as soon as it has read the texts.
@@ -485,6 +492,87 @@ REMEDIES = {
         r"allow (--max-mb \d+\.\d)",
         advice="; allow --max-mb ",
     ),
+    # ------------------------------------------------ folders
+    "a folder of somebody": Remedy(
+        TRAIN,
+        r"holds no run that srucli made, but mine; choose another (-o)",
+        plus(r"\1 other"),
+        advice="that srucli made, but {}; choose another -o",
+        files={"run/mine": ""},
+    ),
+    "a folder of somebody, in run": Remedy(
+        "run c.yaml",
+        r"holds no run that srucli made, but mine; choose another (-o)",
+        plus(r"\1 other"),
+        advice="that srucli made, but {}; choose another -o",
+        files={"run/mine": "", "c.yaml": SETTINGS.replace("two.tsv", "two.tsv, output: run")},
+    ),
+    "a folder of a comparison": Remedy(
+        TRAIN,
+        r"holds a comparison and not a run; choose another (-o)",
+        plus(r"\1 other"),
+        advice=": holds a {} and not a {}; choose another -o",
+        files={"run/srucli.json": MARKED.replace("run", "comparison")},
+    ),
+    "a folder in the way": Remedy(
+        TRAIN,
+        r"in the way: README.md \(no plain file\); move it away, or choose another (-o)",
+        plus(r"\1 other"),
+        advice="move it away, or choose another -o",
+        files={"run/srucli.json": MARKED, "run/README.md/x": ""},
+    ),
+    "an input in the folder": Remedy(
+        f"{TRAIN} --force --dev run/metrics.jsonl",
+        r"but this command reads it \(as .*\); choose another (-o), or give a copy",
+        plus(r"\1 other"),
+        advice="; choose another -o, or give a copy that is elsewhere",
+        files={"run/srucli.json": MARKED, "run/metrics.jsonl": '{"text": "a", "label": "bad"}'},
+    ),
+    "a folder in a file": Remedy(
+        TRAIN.replace("-o run", "-o two.tsv/run"),
+        r"two.tsv: is no folder; choose another (-o)",
+        plus(r"\1 other"),
+        advice=": is no folder; choose another -o",
+    ),
+    "a folder with too long a name": Remedy(
+        TRAIN.replace("-o run", f"-o {'long' * 99}"),
+        r"the name is too long; choose a (shorter) one",
+        plus(r"-o \1"),
+        advice=": the name is too long; choose a shorter one",
+    ),
+    "a run that cannot go on": Remedy(
+        TRAIN.replace("-o run", "-o v1"),
+        r"v1: exists already; choose another (-o), or add --force",
+        plus(r"\1 other"),
+        advice=": exists already; choose another -o, or add --force",
+    ),
+    "a run to replace": Remedy(
+        TRAIN.replace("-o run", "-o v1"),
+        r"v1: exists already; choose another -o, or add (--force)",
+        advice=": exists already; choose another -o, or add --force",
+    ),
+    "a folder that is in use": Remedy(
+        TRAIN,
+        r"another training writes there .* or train in another folder, with (-o)",
+        plus(r"\1 other"),
+        advice="stop it, or train in another folder, with -o",
+        before=(LOCKED,),
+    ),
+    "no run to predict": Remedy(
+        "info run/",
+        r"not a run folder",
+        lambda words, match: shlex.split(TRAIN.replace("-o run", "-o other")),
+        advice="not a run folder: it has no run.json",
+        files={"run/mine": ""},
+    ),
+    "no run to go on with": Remedy(
+        "train --resume two --threads 1",
+        r"holds no run to go on with; `(srucli train) FILE` makes one",
+        changed("two", "run"),
+        advice="holds no run to go on with; `srucli train FILE` makes one",
+        files={"two/mine": ""},
+        before=(TRAIN,),
+    ),
 }
 
 
@@ -498,6 +586,7 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tsv(folder / "two.tsv", rows)
     (folder / "t.txt").write_text(TEXT)
     write_tsv(folder / "one.tsv", [("good", text) for _, text in rows])
+    shutil.copytree(Path(__file__).parent / "runs" / "v1", folder / "v1")
     shutil.copy(tiny.run / "tokenizer.model", folder / "m.model")
     return folder
 
@@ -521,8 +610,17 @@ def ran_before(run_main: RunMain, command: str) -> bool:
 def test_advice_helps(place: Path, run_main: RunMain, remedy: Remedy) -> None:
     for name, content in remedy.files.items():
         file(name, content)([], re.match("", ""))  # type: ignore[arg-type]
-    for command in remedy.before:
-        assert ran_before(run_main, command)
+    with ExitStack() as stack:
+        for command in remedy.before:
+            if command == LOCKED:
+                stack.enter_context(RunDir.claim(Path("run")))
+            else:
+                assert ran_before(run_main, command)
+        follow(run_main, remedy)
+
+
+def follow(run_main: RunMain, remedy: Remedy) -> None:
+    """Get the message, follow it, and see that it is gone."""
     words = shlex.split(remedy.command)
     wrong = run_main(*words)
     match = re.search(remedy.said, wrong.err + wrong.out)
@@ -564,6 +662,10 @@ UNFOLLOWED = {
     "a larger --max-mb": "the same",
     "more --minutes": "the same",
     "srucli tune": "the use of a package",
+    "Found by `srucli tune`": "a report",
+    "`srucli eval` measures them": "a report",
+    "late enough; --diagnose with a smaller number": "a finding on a finished run: test_explain",
+    "is not defined on the {} texts, by the labels": "a whole comparison: test_compare",
     "give each text one label, or train": "said to Python alone: files are refused before",
     # No advice: they say what there is or was done, or name a flag that has no other value.
     "--nbest needs a unigram model": "the model has to be another one",
@@ -573,10 +675,13 @@ UNFOLLOWED = {
     "--normalization-rule-tsv {}: no such file": "a name that is wrong",
     "options (optim.options.NAME=VALUE)": "a heading",
     "srucli tokenize: {}": "a report",
-    "# Found by `srucli tune`": "a report",
     "not as srucli writes it": "a damaged file",
     "is not as srucli writes it": "a damaged file",
     "this srucli reads up to": "a newer format",
+    "cannot be made ({}); choose another -o": "where a folder cannot be made; the same advice",
+    "cannot be opened ({}); choose another -o": "a folder that goes meanwhile; the same advice",
+    "no permission to write there; choose another -o": "root may; the same advice",
+    "nothing more is written there: begin again": "another training takes the folder: test_claim",
     "start it with --nproc-per-node 1": "a flag of torchrun",
     "predict --json tells them apart": "a flag of another command, later",
 }
@@ -597,7 +702,7 @@ def strings(tree: ast.AST) -> Iterator[str]:
         if id(node) in passed:
             continue
         if isinstance(node, ast.JoinedStr):
-            passed |= {id(part) for part in ast.walk(node)}
+            passed |= {id(part) for part in node.values}
             yield "".join(
                 str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
             )

@@ -28,7 +28,7 @@ from srucli.cli import (
     train,
     tune,
 )
-from srucli.errors import OutputError, SrucliError
+from srucli.errors import OutputError, SrucliError, UsageError
 
 # What a write says where the disk, or one's share of it, is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -125,6 +125,8 @@ def main() -> None:
     except BrokenPipeError:
         _leave_quietly()
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(UsageError(f"{error.filename}: the name is too long; choose a shorter one"))
         if error.errno not in _UNWRITABLE:
             raise
         _drop_stdout()

@@ -19,6 +19,10 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder of the run: files.output."),
+    ] = None,
     fail_under: options.FailUnder = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a run that is in the output folder.")
@@ -36,7 +40,7 @@ def command(
     gates = parse_gates(fail_under or [])
     from srucli.config import resolve
 
-    flags = {"train.device": device, "train.threads": threads, **data}
+    flags = {"files.output": output, "train.device": device, "train.threads": threads, **data}
     settings = resolve(config, overrides or (), flags)
     files = settings.files
     if files is None:
