@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from srucli.reading import Limits, Tally
+
 if TYPE_CHECKING:
     from srucli.tokenizer import Tokenizer
 
@@ -31,12 +33,14 @@ class Batch:
     """tokens (N,) int64, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32, or None.
 
     characters is how many the texts are spelt with, and a space for each, where that is known.
+    part is what the encoder reads, where that is not all: rows of tokens (M,), offsets (B+1,).
     """
 
     tokens: Tensor
     offsets: Tensor
     targets: Tensor | None
     characters: int | None = None
+    part: tuple[Tensor, Tensor] | None = None
 
     @property
     def texts(self) -> int:
@@ -53,14 +57,22 @@ class Batch:
             self.offsets.to(device, non_blocking=True),
             targets,
             self.characters,
+            self.part_on(device),
         )
+
+    def part_on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """`part` on another device."""
+        if self.part is None:
+            return None
+        rows, offsets = self.part
+        return rows.to(device, non_blocking=True), offsets.to(device, non_blocking=True)
 
 
 class TokenStore:
     """The pieces of many texts as one row, and the texts' targets.
 
     ids (N,) int32, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32; lengths (B,) are the
-    texts' pieces.
+    texts' tokens. `tally` counts the texts that are not here whole, and holds the encoder's limit.
     """
 
     def __init__(
@@ -68,9 +80,11 @@ class TokenStore:
         ids: NDArray[np.int32],
         offsets: NDArray[np.int64],
         targets: NDArray[np.int64] | NDArray[np.float32] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.ids, self.offsets, self.targets = ids, offsets, targets
         self.lengths = np.diff(offsets)
+        self.tally = tally or Tally(len(self.lengths))
 
     @classmethod
     def encode(
@@ -79,19 +93,27 @@ class TokenStore:
         texts: Sequence[str],
         targets: NDArray[np.int64] | NDArray[np.float32] | None = None,
         *,
-        longest: int,
+        limits: Limits,
         subword_dropout: float = 0.0,
         seed: int = 0,
     ) -> TokenStore:
-        """Encode texts, each cut after `longest` pieces."""
+        """Encode texts, each cut at its limit."""
         ids, offsets = tokenizer.encode(texts, subword_dropout, seed)
         lengths = np.diff(offsets)
-        if lengths.size and lengths.max() > longest:
-            kept = np.minimum(lengths, longest)
+        unknown = np.searchsorted(offsets, np.flatnonzero(ids == tokenizer.unknown), side="right")
+        tally = Tally(
+            texts=len(lengths),
+            cut=int((lengths > limits.text).sum()),
+            encoded_in_part=int((np.minimum(lengths, limits.text) > limits.encoder).sum()),
+            unknown_characters=len(np.unique(unknown)),
+            without_tokens=int((lengths == 0).sum()),
+            limits=limits,
+        )
+        if tally.cut:
             place = np.arange(ids.size) - np.repeat(offsets[:-1], lengths)
-            ids = ids[place < longest]
-            offsets = np.concatenate(([0], np.cumsum(kept)))
-        return cls(ids, offsets, targets)
+            ids = ids[place < limits.text]
+            offsets = np.concatenate(([0], np.cumsum(np.minimum(lengths, limits.text))))
+        return cls(ids, offsets, targets, tally)
 
     def batch(self, texts: NDArray[np.int64]) -> Batch:
         """The batch of these texts (numbers from 0), in this order."""
@@ -101,7 +123,21 @@ class TokenStore:
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         targets = None if self.targets is None else torch.from_numpy(self.targets[texts])
         tokens = torch.from_numpy(self.ids[rows].astype(np.int64))
-        return Batch(tokens, torch.from_numpy(offsets), targets)
+        part = self._part(offsets, lengths)
+        return Batch(tokens, torch.from_numpy(offsets), targets, part=part)
+
+    def _part(
+        self, offsets: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor] | None:
+        """The first and the last half of what the encoder reads of a text that is too long."""
+        most = self.tally.limits.encoder
+        if not len(lengths) or lengths.max() <= most:
+            return None
+        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        left = np.repeat(lengths, lengths) - place
+        kept = np.flatnonzero((place < most - most // 2) | (left <= most // 2))
+        bounds = np.concatenate(([0], np.cumsum(np.minimum(lengths, most))))
+        return torch.from_numpy(kept), torch.from_numpy(bounds)
 
     def batches(
         self, batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None, first: int = 0
@@ -180,7 +216,7 @@ def upload(
     columns = [_split_on(device, column) for column in zip(*parts, strict=True)]
     for batch, (tokens, offsets, targets) in zip(batches, zip(*columns, strict=True), strict=True):
         characters = int(spelled[batch.tokens.numpy()].sum()) + batch.texts
-        yield Batch(tokens, offsets, targets, characters)
+        yield Batch(tokens, offsets, targets, characters, batch.part_on(device))
 
 
 def _split_on(device: torch.device, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:

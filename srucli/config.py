@@ -28,6 +28,10 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 PoolingName = Literal["last", "mean", "max", "attention"]
 
 DEFAULT_VOCAB_SIZE = 8_000
+# Where train.max_tokens is not set: tokens of a text that are read at all, and numbers (float32)
+# that training keeps of the encoder for one text: half a GiB.
+MAX_TEXT_TOKENS = 2**20
+MAX_ACTIVATIONS = 2**27
 MOST_DROPOUT = 0.5
 # Of YAML that anybody may have written: bytes, and values with its aliases written out.
 MOST_YAML, MOST_NODES, MOST_DIGITS = 2**18, 10_000, 300
@@ -237,7 +241,11 @@ class TrainConfig(Section):
     batch_size: Positive = Field(32, description="texts in a step, at most")
     batch_tokens: Positive = Field(8_192, description="pieces in a batch, at most")
     accumulate: Positive = Field(1, description="batches whose gradients make one step")
-    max_tokens: Positive = Field(1_024, description="pieces of a text that are read")
+    max_tokens: Positive | None = Field(
+        None,
+        description="tokens that are read of a text, from its beginning; default: all, but by the "
+        "encoder what memory allows",
+    )
     subword_dropout: Fraction = Field(
         0.1, description="how freely texts are cut into pieces, afresh each epoch; 0: never"
     )

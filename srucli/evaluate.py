@@ -23,6 +23,7 @@ from srucli.errors import DataError
 from srucli.labels import Known, Spellings, notes
 from srucli.lines import escaped
 from srucli.metrics import Array, ClassFigures, Floats, Outcome
+from srucli.reading import Notices, Tally
 
 if TYPE_CHECKING:
     from srucli.data import Example
@@ -41,6 +42,8 @@ class Scorer(Protocol):
     def multi_label(self) -> bool: ...
     @property
     def thresholds(self) -> Floats | None: ...
+    @property
+    def tally(self) -> Tally: ...
     def probabilities(self, texts: Sequence[str], /) -> Array: ...
 
 
@@ -53,8 +56,8 @@ class Evaluation:
 
     names: the K classes, those of the model and then the unknown ones; unknown: texts by label
     that the model does not know; unscored: texts that log loss leaves out for that; intervals:
-    95%, NaN where there is none to give; seconds: spent by the model, tokenizing included; notes:
-    sentences on how the file's labels were read.
+    95%, NaN where there is none to give; seconds: spent by the model, tokenizing included; tally:
+    of texts that were not read whole; notes: sentences on how the file was read.
     """
 
     source: str
@@ -65,6 +68,7 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]]
     per_class: list[ClassFigures]
     seconds: float
+    tally: Tally
     notes: list[str]
 
     @property
@@ -97,6 +101,7 @@ class Evaluation:
             "texts_without_log_loss": self.unscored,
             "seconds": self.seconds,
             "texts_per_second": self.texts_per_second,
+            "reading": self.tally.to_json(),
             "per_class": [
                 {"label": name, **asdict(row)}
                 for name, row in zip(self.names, self.per_class, strict=True)
@@ -132,7 +137,7 @@ def evaluate(
     known, spellings = Known(predictor.labels, merge=merge), Spellings()
     gold: list[tuple[str, ...]] = []
     found: list[Array] = []
-    seconds = 0.0
+    seconds, before = 0.0, predictor.tally
     for written in _chunks(examples):
         for example in written:
             spellings.add(example)
@@ -142,12 +147,14 @@ def evaluate(
         texts = [example.text for example in chunk]
         if not found:
             predictor.probabilities(texts[:1])  # what compiles on first use is not throughput
+            before = predictor.tally
         start = time.perf_counter()
         found.append(predictor.probabilities(texts))
         seconds += time.perf_counter() - start
         gold.extend(example.labels for example in chunk)
         if observe is not None:
             observe(chunk, found[-1])
+    tally = predictor.tally - before
     targets, names = metrics.encode(gold, predictor.labels, predictor.multi_label)
     classes = len(predictor.labels)
     scores = np.concatenate(found) if found else np.empty((0, classes), np.float32)
@@ -163,7 +170,11 @@ def evaluate(
         intervals=metrics.intervals(outcome, seed=seed),
         per_class=per_class,
         seconds=seconds,
-        notes=[f"{escaped(source)}: {note}" for note in notes(spellings, known.name, known)],
+        tally=tally,
+        notes=[
+            *(f"{escaped(source)}: {note}" for note in notes(spellings, known.name, known)),
+            *Notices(escaped(source)).last(tally),
+        ],
     )
 
 
@@ -228,7 +239,8 @@ def _span(interval: tuple[float, float], digits: int) -> str:
 
 def _notes(result: Evaluation) -> Iterator[str]:
     """What of the figures needs a word, after an empty line."""
-    notes = [*_unknown_labels(result), *_doubts(result)]
+    read = result.tally.sentences().values()
+    notes = [*read, *_unknown_labels(result), *_doubts(result)]
     if notes:
         yield ""
         yield from notes

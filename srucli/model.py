@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from srucli.config import MAX_TEXT_TOKENS
 from srucli.errors import UsageError, did_you_mean
 from srucli.kernels import gemm, ragged_pool
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
 from srucli.kernels.ngrams import ngram_sums
+from srucli.reading import Limits
 from srucli.sru import SRULayer, SRUStack
 
 if TYPE_CHECKING:
-    from srucli.config import ModelConfig
+    from srucli.config import ModelConfig, TrainConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -57,32 +59,28 @@ class Encoder(nn.Module):
     """Reads x (N, E), tokens (N,), offsets (B+1,); gives states (N, D) and last states (B, D).
 
     `waits` tells whether it waits for numbers that a GPU works out: no CUDA graph can hold it then.
+    `activations` are the numbers that training keeps for each token, as measured on a CPU, and
+    `longest` the tokens beyond which one text takes too long.
     """
 
     output_size: int
+    activations: int
+    longest = MAX_TEXT_TOKENS
     waits = False
 
 
-class Padded(Encoder):
-    """What needs a rectangle (torch's LSTM, GRU and convolutions) around the ragged batch."""
+class RecurrentEncoder(Encoder):
+    """torch's LSTM or GRU over packed sequences, to compare with."""
 
     waits = True
-
-    def pad(self, x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The rectangle (B, T, E), each row's text and place in it, and the lengths (B,)."""
-        lengths = offsets.diff()
-        text, place = places(offsets, x.shape[0])
-        longest = max(int(lengths.max()), 1)
-        padded = x.new_zeros(lengths.numel(), longest, x.shape[1])
-        return padded.index_put((text, place), x), text, place, lengths
-
-
-class RecurrentEncoder(Padded):
-    """torch's LSTM or GRU over packed sequences, to compare with."""
 
     def __init__(self, kind: type[nn.LSTM | nn.GRU], config: ModelConfig) -> None:
         super().__init__()
         self.output_size = config.hidden * (2 if config.bidirectional else 1)
+        self.activations = 16 * config.layers * self.output_size
+        if kind is nn.GRU:
+            # torch's needs time that grows with the square: 81 s for 8,000 tokens, 6 for 2,000.
+            self.longest = 1_024
         self.net = kind(
             config.embedding_size,
             config.hidden,
@@ -94,19 +92,35 @@ class RecurrentEncoder(Padded):
 
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """An empty text is read as one zero vector."""
-        padded, text, place, lengths = self.pad(x, offsets)
-        packed = nn.utils.rnn.pack_padded_sequence(
-            padded, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-        )
+        packed, rows = _packed(x, offsets)
         states, last = self.net(packed)
         last = last[0] if isinstance(last, tuple) else last
-        states, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
         top = last[-2:] if self.net.bidirectional else last[-1:]
-        return states[text, place], torch.cat(tuple(top), dim=-1)
+        return states.data.index_select(0, rows), torch.cat(tuple(top), dim=-1)
 
 
-class CNNEncoder(Padded):
-    """Convolutions of several widths over the pieces (Kim 2014, arXiv 1408.5882)."""
+def _packed(x: Tensor, offsets: Tensor) -> tuple[nn.utils.rnn.PackedSequence, Tensor]:
+    """Texts (N, E) as torch's recurrent layers read them, and where each row stands there (N,).
+
+    No rectangle is filled on the way: one long text among short ones would make it huge.
+    """
+    text, place = places(offsets, x.shape[0])
+    order = offsets.diff().argsort(descending=True, stable=True)
+    rank = order.argsort()
+    sizes = torch.bincount(place, minlength=1)
+    sizes[0] = rank.numel()  # empty texts too
+    rows = (sizes.cumsum(0) - sizes).index_select(0, place) + rank.index_select(0, text)
+    data = x.new_zeros(int(sizes.sum()), x.shape[1]).index_copy(0, rows, x)
+    return nn.utils.rnn.PackedSequence(data, sizes.cpu(), order, rank), rows
+
+
+class CNNEncoder(Encoder):
+    """Convolutions of several widths over the pieces (Kim 2014, arXiv 1408.5882).
+
+    The texts stand in one row with zeros between them.
+    """
+
+    waits = True  # nobody has tried it in a CUDA graph
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -115,17 +129,20 @@ class CNNEncoder(Padded):
             nn.Conv1d(config.embedding_size, config.hidden, width) for width in config.kernel_sizes
         )
         self.output_size = config.hidden * len(config.kernel_sizes)
+        self.activations = 8 * self.output_size
 
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """There is no last state in a convolution: zeros stand for it."""
-        padded, text, place, lengths = self.pad(x, offsets)
-        columns = padded.transpose(1, 2)
+        texts, gap = offsets.numel() - 1, max(self.widths) // 2 + 1
+        at = torch.arange(x.shape[0], device=x.device)
+        at += (text_of_rows(offsets, x.shape[0]) + 1) * gap
+        row = x.new_zeros(x.shape[0] + (texts + 1) * gap, x.shape[1]).index_copy(0, at, x)
         maps = []
         for width, convolution in zip(self.widths, self.convolutions, strict=True):
             around = ((width - 1) // 2, width // 2)
-            maps.append(torch.relu(convolution(nn.functional.pad(columns, around))))
-        states = torch.cat(maps, dim=1).transpose(1, 2)[text, place]
-        return states, states.new_zeros(lengths.numel(), self.output_size)
+            maps.append(torch.relu(convolution(nn.functional.pad(row.T, around))))
+        states = torch.cat(maps, dim=0).T.index_select(0, at)
+        return states, states.new_zeros(texts, self.output_size)
 
 
 class BagEncoder(Encoder):
@@ -133,14 +150,15 @@ class BagEncoder(Encoder):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.longest, self.buckets = config.wide_ngrams, config.wide_buckets
+        self.ngram, self.buckets = config.wide_ngrams, config.wide_buckets
         self.table = nn.Embedding(self.buckets, config.embedding_size)
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
         self.output_size = config.embedding_size
+        self.activations = (self.ngram + 3) * config.embedding_size
 
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """A token's state is its vector plus those of the n-grams that end there."""
-        grams = hashed_ngrams(tokens, offsets, self.longest, self.buckets)[:, 1:]
+        grams = hashed_ngrams(tokens, offsets, self.ngram, self.buckets)[:, 1:]
         present = (grams >= 0).unsqueeze(2)
         states = x + (self.table(grams.clamp(min=0)) * present).sum(dim=1)
         return states, states.new_zeros(offsets.numel() - 1, self.output_size)
@@ -161,6 +179,10 @@ class SRUEncoder(Tabulated, Encoder):
             dropout=config.dropout_rate,
         )
         self.output_size = self.stack.output_size
+        # Planes of u, h, c and a gradient in each layer, and the embedding with its dropout.
+        own_highway = config.embedding_size != self.output_size
+        self.activations = (6 * config.layers + own_highway) * self.output_size
+        self.activations += 2 * config.embedding_size
 
     def forward(
         self, x: Tensor, tokens: Tensor, offsets: Tensor, index: Tensor | None = None
@@ -377,17 +399,28 @@ class Classifier(nn.Module):
         states, last = self.encoder(x, tokens, offsets)
         return states, last
 
+    def limits(self, settings: TrainConfig) -> Limits:
+        """How much of a text is read."""
+        return Limits.of(settings, self.encoder.activations, self.encoder.longest)
+
     def branches(
-        self, tokens: Tensor, offsets: Tensor, characters: int | None = None
+        self,
+        tokens: Tensor,
+        offsets: Tensor,
+        characters: int | None = None,
+        part: tuple[Tensor, Tensor] | None = None,
     ) -> list[Tensor]:
         """Logits (B, C) of what the encoder read, and of the n-gram branches that there are.
 
         `characters` is how many the texts are spelt with, where that is known, as in `Speller`.
+        `part` is what the encoder reads, as in `Batch`; all where it is None.
         Each is to be trained by a loss of its own: trained through their sum, the faster learner
         leaves the others nothing to learn, and on small sets they are worse together than alone.
         """
-        states, last = self._states(tokens, offsets)
-        pooled = self.pooling(states.float(), last.float(), offsets)
+        rows, bounds = (None, offsets) if part is None else part
+        encoded = tokens if rows is None else tokens.index_select(0, rows)
+        states, last = self._states(encoded, bounds)
+        pooled = self.pooling(states.float(), last.float(), bounds)
         branches = [self.head(self.dropout(pooled))]
         if self.wide is not None:
             branches.append(self.wide(tokens, offsets))

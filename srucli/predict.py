@@ -23,6 +23,7 @@ from srucli.errors import UsageError
 from srucli.kernels import set_threads
 from srucli.metrics import decide
 from srucli.model import Classifier, shapes
+from srucli.reading import Tally
 from srucli.run_dir import RunDir
 
 # A stream is answered at the latest after this many texts, and at once where it pauses.
@@ -80,7 +81,7 @@ def branch_logits(model: Classifier, store: TokenStore, device: torch.device) ->
     batches = order(store.lengths, BATCH_TEXTS, batch_tokens=16_384, seed=None)
     for texts in batches:
         batch = store.batch(texts).to(device)
-        rows.append(torch.stack(model.branches(batch.tokens, batch.offsets)))
+        rows.append(torch.stack(model.branches(batch.tokens, batch.offsets, part=batch.part)))
     joined = torch.cat(rows, dim=1)
     logits = torch.empty_like(joined)
     logits[:, torch.from_numpy(np.concatenate(batches)).to(device)] = joined
@@ -95,7 +96,7 @@ def blended(logits: torch.Tensor, blend: torch.Tensor, multi_label: bool) -> NDA
 
 
 class Predictor:
-    """A run, loaded: what `eval` and `predict` use."""
+    """A run, loaded: what `eval` and `predict` use. `tally` counts the texts that it was given."""
 
     def __init__(self, run: RunDir, device: torch.device) -> None:
         self.config = run.config()
@@ -111,6 +112,7 @@ class Predictor:
         self.model = Classifier(self.config.model, self.tokenizer.spelling, classes)
         self.model.load_state_dict(checkpoint.weights)
         self.model.to(device).eval().tabulate()
+        self.tally = Tally(limits=self.model.limits(self.config.train))
 
     @classmethod
     def load(cls, run: Path, device: str = "auto", threads: int = 0) -> Predictor:
@@ -124,8 +126,8 @@ class Predictor:
         """B texts -> (B, C) float32: of each label; they sum to 1 in a single-label model."""
         if not texts:
             return np.empty((0, len(self.labels)), np.float32)
-        longest = self.config.train.max_tokens
-        store = TokenStore.encode(self.tokenizer, texts, longest=longest)
+        store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)
+        self.tally += store.tally
         logits = branch_logits(self.model, store, self.device)
         return blended(logits, self.model.blend, self.multi_label)
 

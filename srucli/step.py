@@ -65,7 +65,8 @@ class Step:
         """One step on batches with targets, as if they were one, at `rate` times the peak rate."""
         optim.apply(self.optimizer, rate)
         look = self.watch is not None and self.watch.next()
-        if self.graphs is not None and not look:
+        whole = all(batch.part is None for batch in batches)
+        if self.graphs is not None and whole and not look:
             try:
                 (batch,) = batches
                 self.graphs.run(batch)
@@ -109,7 +110,9 @@ class Step:
         texts, precision = len(batch.targets), self.config.train.precision
         kind = torch.bfloat16 if precision == "bf16" else torch.float16
         with torch.autocast(self.device.type, kind, enabled=precision != "float32"):
-            branches = self.model.branches(batch.tokens, batch.offsets, batch.characters)
+            branches = self.model.branches(
+                batch.tokens, batch.offsets, batch.characters, batch.part
+            )
         losses = [self.objective.losses(logits[:texts], batch.targets) for logits in branches]
         return torch.stack(losses)
 

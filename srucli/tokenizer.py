@@ -64,6 +64,7 @@ class Tokenizer:
         self._processor.LoadFromSerializedProto(self._model.proto)
         self.model_bytes = model
         self.model_type, self.pieces = self._model.type, self._model.pieces
+        self.unknown = self._model.unknown
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str, remedy: str = NAME_ANOTHER) -> Tokenizer:
@@ -118,7 +119,7 @@ class Tokenizer:
                 for text, score, kind in rows
             ],
             unigram=self.model_type == "unigram",
-            unknown=self._model.unknown,
+            unknown=self.unknown,
             byte_ids=[known[name] for name in names] if self._model.has_bytes else [],
         )
 
@@ -220,7 +221,7 @@ class Tokenizer:
         ids, ends, _ = self._sampler.draw([normalized], alpha, seed, number)
         if form is int:
             return list(ids.tolist())
-        starts, unknown = [0, *ends.tolist()], self._model.unknown
+        starts, unknown = [0, *ends.tolist()], self.unknown
         return [
             normalized[start:end] if index == unknown else self.pieces[index]
             for index, start, end in zip(ids.tolist(), starts, ends.tolist(), strict=False)

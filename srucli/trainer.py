@@ -39,6 +39,7 @@ from srucli.objectives import loss_function
 from srucli.optim.diagnostics import Watch
 from srucli.optim.effective import rule_of
 from srucli.predict import blended, branch_logits
+from srucli.reading import Notices, Tally
 from srucli.recipe import metric_name
 from srucli.run_dir import LOGS, RunDir, check_fit, tensors_of
 from srucli.signals import StopRequest
@@ -134,10 +135,13 @@ class Trainer:
         self.kept: tuple[int, int] | None = None
         # What the optimizer goes on from, until a step has shown that it can.
         self.unproven: str | None = None
+        self.limits = self.model.limits(config.train)
+        # What was read of the texts, of the training texts in the latest epoch.
+        self.tallies: dict[str, Tally] = {}
         self.dev_store = None
         if dev is not None:
-            longest = config.train.max_tokens
-            self.dev_store = TokenStore.encode(tokenizer, dev.texts, longest=longest)
+            self.dev_store = TokenStore.encode(tokenizer, dev.texts, limits=self.limits)
+            self.tallies["dev"] = self.dev_store.tally
         if config.train.diagnose:
             self.step.watch = self._watch()
 
@@ -167,7 +171,7 @@ class Trainer:
             self.tokenizer,
             self.train_set.texts,
             self.train_set.targets,
-            longest=settings.max_tokens,
+            limits=self.limits,
             subword_dropout=settings.subword_dropout,
             seed=settings.seed * 1_000_003 + epoch,
         )
@@ -316,6 +320,7 @@ class Trainer:
         """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
         rate = float(self.step.optimizer.param_groups[0]["lr"])
         defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        lost = {part: tally.to_json() for part, tally in self.tallies.items() if tally.sentences()}
         self.run.add(
             "metrics.jsonl",
             {
@@ -325,6 +330,7 @@ class Trainer:
                 "lr": rate,
                 "seconds": round(self.seconds, 3),
                 "dev": defined,
+                **({"reading": lost} if lost else {}),
             },
         )
         if self.board is not None:
@@ -408,7 +414,10 @@ class Trainer:
             leave=False,
         )
         with bar:
-            for store in self._stores():
+            for number, store in enumerate(self._stores()):
+                self.tallies["train"] = store.tally
+                if not number:
+                    self._tell()
                 if not self.epoch(store, bar):
                     self.save({"last"})
                     raise self._interrupted()
@@ -421,6 +430,16 @@ class Trainer:
                     raise self._interrupted()
         if self.is_tired:
             say(f"no better {self.metric} for {self.done.stale} epochs: stopping early")
+
+    def _tell(self) -> None:
+        """Say which texts are not read whole, before the first epoch of this process."""
+        names = {"train": self.train_set.source}
+        if self.dev_set is not None:
+            same = self.dev_set.source == names["train"]
+            names["dev"] = f"{names['train']}, held out" if same else self.dev_set.source
+        for part, name in names.items():
+            for line in Notices(name).last(self.tallies[part]):
+                say(line)
 
     def _interrupted(self) -> InterruptedRun:
         further = f"to go on: srucli train --resume {shlex.quote(str(self.run.path))}"

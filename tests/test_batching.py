@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from srucli.batching import POOL_BATCHES, TokenStore, order
+from srucli.reading import Limits
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=200).map(lambda x: np.array(x, np.int64))
 SEEDS = st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9))
@@ -131,6 +132,8 @@ def test_several_labels_keep_their_rows() -> None:
 class Letters:
     """A tokenizer of letters: what `TokenStore.encode` needs of one, without its training."""
 
+    unknown = ord("?")
+
     def encode(
         self, texts: list[str], subword_dropout: float, seed: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -144,7 +147,7 @@ class Letters:
 )
 def test_texts_are_cut_after_the_longest_length(longest: int, kept: list[str]) -> None:
     texts = ["abc", "", "d", "efgh"]
-    cut = TokenStore.encode(Letters(), texts, longest=longest)  # type: ignore[arg-type]
+    cut = TokenStore.encode(Letters(), texts, limits=Limits(longest, longest))  # type: ignore[arg-type]
     assert "".join(map(chr, cut.ids)) == "".join(kept)
     assert cut.lengths.tolist() == [len(text) for text in kept]
     assert cut.offsets[0] == 0

@@ -17,6 +17,7 @@ from srucli.data import Example, read_examples
 from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
 from srucli.evaluate import CHUNK, evaluate
 from srucli.lines import escaped
+from srucli.reading import Tally
 
 
 class LinearScorer:
@@ -27,6 +28,7 @@ class LinearScorer:
 
     def __init__(self, labels, multi_label=False, thresholds=None):
         self.labels, self.multi_label, self.thresholds = labels, multi_label, thresholds
+        self.tally = Tally()
         self.calls: list[int] = []
 
     def _votes(self, word):

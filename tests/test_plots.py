@@ -13,6 +13,7 @@ from srucli import metrics, plots
 from srucli.data import Example
 from srucli.errors import OutputError
 from srucli.evaluate import evaluate
+from srucli.reading import Tally
 
 HISTORY = [
     {"step": 10, "epoch": 1, "train_loss": 0.9, "dev": {"accuracy": 0.5, "log_loss": 0.8}},
@@ -26,6 +27,7 @@ class Table:
 
     def __init__(self, labels, multi_label=False):
         self.labels, self.multi_label, self.thresholds = labels, multi_label, None
+        self.tally = Tally()
 
     def probabilities(self, texts):
         return np.array([[float(word) for word in text.split()] for text in texts], np.float32)

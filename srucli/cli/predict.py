@@ -62,15 +62,20 @@ def command(
     options.need_run(run)
     options.need_file(file)
     from srucli.config import resolve
+    from srucli.console import say
     from srucli.data import read_inputs
-    from srucli.lines import for_terminal
+    from srucli.lines import display_name, for_terminal
     from srucli.predict import Predictor, Style, records
+    from srucli.reading import Notices
 
     plain = not data.keys() - options.OF_LINES
     config = resolve(flags=data).data
     predictor = Predictor.load(run, device or "auto", threads or 0)
     if threshold is not None and predictor.multi_label:
         raise UsageError("--threshold is for a single label a text; this run has its own for each")
+    known = len(predictor.labels)
+    if top is not None and top > known:
+        say(f"--top {top}: the run has {known} labels, so all {known} are given")
     rejected = _reject_label(reject, predictor.labels) if threshold is not None else ""
     style = Style(
         probability=probability,
@@ -93,9 +98,16 @@ def command(
         else read_inputs(file, config)
     )
     show = for_terminal if sys.stdout.isatty() else str
-    for group in records(predictor, inputs, style):
-        sys.stdout.write("".join(f"{show(line)}\n" for line in group))
-        sys.stdout.flush()
+    notices = Notices(display_name(file))
+    try:
+        for group in records(predictor, inputs, style):
+            sys.stdout.write("".join(f"{show(line)}\n" for line in group))
+            sys.stdout.flush()
+            for notice in notices.first(predictor.tally):
+                say(notice)
+    finally:
+        for notice in notices.last(predictor.tally):
+            say(notice)
 
 
 def _reject_label(wanted: str | None, labels: Sequence[str]) -> str:
