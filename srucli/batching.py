@@ -100,12 +100,13 @@ class TokenStore:
         """Encode texts, each cut at its limit."""
         ids, offsets = tokenizer.encode(texts, subword_dropout, seed)
         lengths = np.diff(offsets)
-        unknown = np.searchsorted(offsets, np.flatnonzero(ids == tokenizer.unknown), side="right")
+        unknown = np.flatnonzero(ids == tokenizer.unknown)
         tally = Tally(
             texts=len(lengths),
             cut=int((lengths > limits.text).sum()),
             encoded_in_part=int((np.minimum(lengths, limits.text) > limits.encoder).sum()),
-            unknown_characters=len(np.unique(unknown)),
+            unknown_characters=len(np.unique(np.searchsorted(offsets, unknown, side="right"))),
+            unknown_tokens=len(unknown),
             without_tokens=int((lengths == 0).sum()),
             limits=limits,
         )

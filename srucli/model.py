@@ -120,8 +120,6 @@ class CNNEncoder(Encoder):
     The texts stand in one row with zeros between them.
     """
 
-    waits = True  # nobody has tried it in a CUDA graph
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.widths = config.kernel_sizes
@@ -401,7 +399,8 @@ class Classifier(nn.Module):
 
     def limits(self, settings: TrainConfig) -> Limits:
         """How much of a text is read."""
-        return Limits.of(settings, self.encoder.activations, self.encoder.longest)
+        ngrams = self.wide is not None or self.characters is not None
+        return Limits.of(settings, self.encoder.activations, self.encoder.longest, ngrams)
 
     def branches(
         self,

@@ -15,24 +15,26 @@ from srucli.config import MAX_ACTIVATIONS, MAX_TEXT_TOKENS, TrainConfig
 class Limits(NamedTuple):
     """Tokens of one text that are read: at all, and by the encoder.
 
-    chosen: train.max_tokens sets both; else memory does.
+    chosen: train.max_tokens sets both; else memory does. ngrams: whether there are branches of
+    n-grams, which read all that is read.
     """
 
     text: int = MAX_TEXT_TOKENS
     encoder: int = MAX_TEXT_TOKENS
     chosen: bool = False
+    ngrams: bool = True
 
     @classmethod
-    def of(cls, settings: TrainConfig, activations: int, longest: int) -> Limits:
+    def of(cls, settings: TrainConfig, activations: int, longest: int, ngrams: bool) -> Limits:
         """The limits of a run. A text may always be as long as a batch.
 
         activations: numbers that training keeps of the encoder for each token. longest: tokens
         beyond which the encoder takes too much time.
         """
         if settings.max_tokens is not None:
-            return cls(settings.max_tokens, settings.max_tokens, chosen=True)
+            return cls(settings.max_tokens, settings.max_tokens, chosen=True, ngrams=ngrams)
         fits = max(MAX_ACTIVATIONS // activations, settings.batch_tokens)
-        return cls(encoder=min(fits, longest, MAX_TEXT_TOKENS))
+        return cls(encoder=min(fits, longest, MAX_TEXT_TOKENS), ngrams=ngrams)
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class Tally:
     """How many texts were read, and how many of them not whole.
 
     cut: at the limit of a text. encoded_in_part: whole, but not by the encoder.
-    unknown_characters: with some that the tokenizer does not know. without_tokens: empty ones.
+    unknown_characters: with some that the tokenizer does not know; unknown_tokens: what they became
+    in all of these texts. without_tokens: empty ones.
     """
 
     texts: int = 0
     cut: int = 0
     encoded_in_part: int = 0
     unknown_characters: int = 0
+    unknown_tokens: int = 0
     without_tokens: int = 0
     limits: Limits = field(default_factory=Limits)
 
@@ -79,14 +83,15 @@ class Tally:
 
     def sentences(self) -> dict[str, str]:
         """A sentence for each kind of text that was not read whole, where there are any."""
-        text, encoder, chosen = self.limits
+        text, encoder, chosen, ngrams = self.limits
         why = "train.max_tokens" if chosen else "the most that is read of a text"
+        others = ", and n-gram branches all of them" if ngrams else ""
         kinds = {
             "cut": f"were cut at {text:,} tokens ({why})",
             "encoded_in_part": f"were longer than the {encoder:,} tokens that the encoder reads: "
-            "it read their beginning and end, n-gram branches all of them",
-            "unknown_characters": "have characters that the tokenizer does not know: all of those "
-            "are one unknown token",
+            f"it read their beginning and end{others}",
+            "unknown_characters": "have characters that the tokenizer does not know "
+            f"({self.unknown_tokens:,} unknown tokens)",
             "without_tokens": "have no tokens: they are empty, or become so when normalized",
         }
         return {

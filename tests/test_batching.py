@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from srucli.batching import POOL_BATCHES, TokenStore, order
-from srucli.reading import Limits
+from srucli.batching import POOL_BATCHES, TokenStore, order, upload
+from srucli.reading import Limits, Tally
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=200).map(lambda x: np.array(x, np.int64))
 SEEDS = st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9))
@@ -58,6 +60,27 @@ def test_which_texts_share_a_batch_differs_by_epoch() -> None:
         for epoch in range(2)
     )
     assert not first & second
+
+
+def test_batches_come_in_random_order() -> None:
+    """Within a pool texts are sorted, so that batches would run from short to long."""
+    lengths = np.random.default_rng(0).integers(1, 100, 8 * POOL_BATCHES)
+    for seed in range(5):
+        means = [float(lengths[batch].mean()) for batch in order(lengths, 8, 10_000, (seed, 0))]
+        assert abs(np.corrcoef(means, np.arange(POOL_BATCHES))[0, 1]) < 0.5
+
+
+def test_texts_are_sorted_within_pools_and_not_altogether() -> None:
+    """So which texts share a batch is chance, though their lengths are alike."""
+    lengths = np.arange(8 * POOL_BATCHES * 4)
+    batches = order(lengths, 8, 10**9, (0, 0))
+    assert all((np.diff(lengths[batch]) > 0).all() for batch in batches)
+    assert 16 < np.mean([np.ptp(lengths[batch]) for batch in batches]) < 64
+
+
+def test_without_a_seed_batches_run_from_short_to_long() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 300)
+    assert (np.diff(lengths[np.concatenate(order(lengths, 8, 10_000, None))]) >= 0).all()
 
 
 def test_batches_hold_texts_of_like_length() -> None:
@@ -141,13 +164,72 @@ class Letters:
         return np.array([ord(c) for text in texts for c in text], np.int32), offsets
 
 
+def encoded(texts: list[str], limits: Limits) -> TokenStore:
+    return TokenStore.encode(Letters(), texts, limits=limits)  # type: ignore[arg-type]
+
+
+def letters(tokens: Iterable[int]) -> str:
+    return "".join(map(chr, tokens))
+
+
 @pytest.mark.parametrize(
     ("longest", "kept"),
-    [(1, ["a", "", "d", "e"]), (2, ["ab", "", "d", "ef"]), (9, ["abc", "", "d", "efgh"])],
+    [
+        pytest.param(1, ["a", "", "d", "e"], id="one token"),
+        pytest.param(2, ["ab", "", "d", "ef"], id="two"),
+        pytest.param(9, ["abc", "", "d", "efgh"], id="all"),
+    ],
 )
 def test_texts_are_cut_after_the_longest_length(longest: int, kept: list[str]) -> None:
-    texts = ["abc", "", "d", "efgh"]
-    cut = TokenStore.encode(Letters(), texts, limits=Limits(longest, longest))  # type: ignore[arg-type]
-    assert "".join(map(chr, cut.ids)) == "".join(kept)
+    cut = encoded(["abc", "", "d", "efgh"], Limits(longest, longest))
+    assert letters(cut.ids) == "".join(kept)
     assert cut.lengths.tolist() == [len(text) for text in kept]
     assert cut.offsets[0] == 0
+
+
+def test_a_store_counts_the_texts_that_it_does_not_hold_whole() -> None:
+    texts = ["abcdefg", "?b??", "", "abcd", "abc?", "abcde", "ab", ""]
+    limits = Limits(text=5, encoder=4)
+    assert encoded(texts, limits).tally == Tally(8, 1, 2, 2, 4, 2, limits)
+    assert encoded(texts[-1:], limits).tally == Tally(1, without_tokens=1, limits=limits)
+    assert encoded([], limits).tally == Tally(limits=limits)
+    assert encoded(["abcde"], Limits(4, 4, chosen=True)).tally.encoded_in_part == 0
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        pytest.param(1, ["a", "", "u", "k"], id="the first token alone"),
+        pytest.param(4, ["abij", "", "uv", "klno"], id="as many of both ends"),
+        pytest.param(5, ["abcij", "", "uv", "klmno"], id="one more of the beginning"),
+        pytest.param(9, ["abcdeghij", "", "uv", "klmno"], id="all but one"),
+    ],
+)
+def test_the_encoder_reads_both_ends_of_a_text_that_is_too_long(most: int, kept: list[str]) -> None:
+    texts = ["abcdefghij", "", "uv", "klmno"]
+    whole = encoded(texts, Limits(encoder=most)).batch(np.arange(4))
+    assert letters(whole.tokens.tolist()) == "".join(texts)
+    assert whole.part is not None
+    rows, offsets = whole.part
+    assert letters(whole.tokens[rows].tolist()) == "".join(kept)
+    assert offsets.diff().tolist() == list(map(len, kept))
+
+
+def test_a_batch_that_the_encoder_reads_whole_has_no_part() -> None:
+    full = encoded(["abcdefghij", "", "uv"], Limits(encoder=4))
+    assert full.batch(np.array([1, 2])).part is None
+    assert encoded(["abcd"], Limits(encoder=4)).batch(np.array([0])).part is None
+    assert full.batch(np.empty(0, np.int64)).part is None
+
+
+def test_parts_go_to_the_device_with_their_batch() -> None:
+    full = encoded(["abcdefghij", "uv"], Limits(encoder=4))
+    batches = [full.batch(np.array([text])) for text in (0, 1)]
+    moved = [batch.to(torch.device("meta")) for batch in batches]
+    assert [batch.part is None for batch in moved] == [False, True]
+    full.targets = np.zeros(2, np.int64)
+    batches = [full.batch(np.array([text])) for text in (0, 1)]
+    sent = list(upload(batches, torch.device("cpu"), np.ones(200, np.int64)))
+    assert sent[0].part is not None
+    assert sent[0].part[0].tolist() == [0, 1, 8, 9]
+    assert sent[1].part is None

@@ -8,6 +8,7 @@ from itertools import chain, pairwise
 import numpy as np
 import pytest
 import torch
+from plain_classifier import PlainClassifier
 from torch import Tensor
 
 from srucli.config import ModelConfig
@@ -135,14 +136,6 @@ def test_the_head_is_linear_or_has_one_hidden_layer(activation: str) -> None:
     torch.testing.assert_close(head(pooled), hidden @ second.weight.T + second.bias)
 
 
-def test_dropout_works_in_training_only() -> None:
-    model = small(dropout=0.5, word_dropout=0.5)
-    inputs = batch([6, 5])
-    assert not torch.equal(model(*inputs), model(*inputs))
-    model.eval()
-    assert torch.equal(model(*inputs), model(*inputs))
-
-
 @encoders
 @pytest.mark.parametrize("width", [2, 8])
 def test_tables_of_products_change_nothing_but_rounding(encoder: str, width: int) -> None:
@@ -161,6 +154,155 @@ def test_no_table_where_it_would_be_big(monkeypatch: pytest.MonkeyPatch) -> None
     model = small(hidden=8).eval()
     model.tabulate()
     assert model.encoder.product is None
+
+
+# --- against plain loops in float64 --------------------------------------------------------------
+
+
+def plain(model: Classifier, **settings: object) -> PlainClassifier:
+    weights = {name: each.double().numpy() for name, each in model.state_dict().items()}
+    return PlainClassifier(ModelConfig.model_validate(SMALL | settings), weights, SPELT)
+
+
+def assert_like_plain_loops(**settings: object) -> None:
+    """The logits of all branches, in training without dropout, in eval and from tables."""
+    model = small(**{"dropout": 0.0, **settings})
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.2 * torch.randn_like(weight)  # biases of zero would hide mistakes
+    tokens, offsets = batch([*LENGTHS, 40])
+    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
+    reference = plain(model, **settings)
+    wanted = np.stack([reference.branches(text) for text in texts], axis=1)
+    for prepare in (model.train, model.eval, model.tabulate):
+        prepare()
+        found = torch.stack(model.branches(tokens, offsets)).detach().double().numpy()
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(
+        model(tokens, offsets).detach().double().numpy(), wanted.mean(axis=0), rtol=2e-5, atol=2e-5
+    )
+
+
+@encoders
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
+@pytest.mark.parametrize("layers", [1, 2], ids=["one layer", "two layers"])
+@pytest.mark.parametrize("bidirectional", [True, False], ids=["both ways", "one way"])
+def test_every_encoder_and_pooling(
+    encoder: str, pooling: str, layers: int, bidirectional: bool
+) -> None:
+    assert_like_plain_loops(
+        encoder=encoder, pooling=(pooling,), layers=layers, bidirectional=bidirectional
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"activation": "tanh", "highway_bias": -2.0}, id="tanh and a highway bias"),
+        pytest.param({"embedding_size": 12}, id="a highway without weights"),
+        pytest.param({"layers": 3, "hidden": 3}, id="three layers"),
+        pytest.param({"pooling": ("mean", "last", "attention", "max")}, id="all poolings, joined"),
+        pytest.param({"encoder": "cnn", "kernel_sizes": (1, 2, 7)}, id="other kernels"),
+        pytest.param({"encoder": "bag", "wide_ngrams": 5, "wide": False}, id="longer n-grams"),
+        pytest.param({"wide_ngrams": 1, "character_ngrams": 2}, id="shorter n-grams"),
+        pytest.param({"wide": False, "characters": False}, id="the encoder alone"),
+        *(
+            pytest.param({"head": "mlp", "head_activation": name}, id=f"a hidden layer, {name}")
+            for name in ACTIVATIONS
+        ),
+    ],
+)
+def test_every_other_setting(settings: dict[str, object]) -> None:
+    assert_like_plain_loops(**settings)
+
+
+@encoders
+def test_the_encoder_reads_its_part_and_ngrams_read_all(encoder: str) -> None:
+    pooling = ("mean", "last")
+    model = small(encoder=encoder, pooling=pooling).eval()
+    tokens, offsets = batch([9, 0, 2])
+    part = torch.tensor([0, 1, 2, 7, 8, 9, 10]), offsets_of([5, 0, 2])
+    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
+    parts = [texts[0][:3] + texts[0][7:], *texts[1:]]
+    reference = plain(model, encoder=encoder, pooling=pooling)
+    wanted = np.stack(list(map(reference.branches, texts, parts)), axis=1)
+    found = torch.stack(model.branches(tokens, offsets, part=part)).detach().double().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+
+
+# --- dropout -------------------------------------------------------------------------------------
+
+
+@encoders
+@pytest.mark.parametrize(
+    "rates",
+    [
+        pytest.param({"dropout": 0.5, "word_dropout": 0.5}, id="both"),
+        pytest.param({"dropout": 0.5}, id="of numbers"),
+        pytest.param({"dropout": 0.0, "word_dropout": 0.5}, id="of words"),
+    ],
+)
+def test_either_dropout_works_in_training_and_not_in_eval(
+    encoder: str, rates: dict[str, float]
+) -> None:
+    model, without = small(encoder=encoder, **rates), small(encoder=encoder, dropout=0.0)
+    inputs = batch([6, 5])
+    first, second = (model.branches(*inputs)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    model.eval()
+    for found, wanted in zip(model.branches(*inputs), without.branches(*inputs), strict=True):
+        assert torch.equal(found, wanted)
+
+
+@encoders
+def test_a_dropped_word_is_a_zero_vector_to_the_encoder_alone(encoder: str) -> None:
+    model = small(encoder=encoder, dropout=0.0, word_dropout=1 - 1e-9)
+    whole = small(encoder=encoder, dropout=0.0)
+    inputs = batch(LENGTHS)
+    kept = whole.branches(*inputs)
+    with torch.no_grad():
+        whole.embedding.weight.zero_()
+    found = model.branches(*inputs)
+    torch.testing.assert_close(found[0], whole.branches(*inputs)[0])
+    torch.testing.assert_close(found[1:], kept[1:])
+
+
+def test_word_dropout_drops_its_share_of_whole_words() -> None:
+    """A bag of single pieces under a mean is the share of the words that are left."""
+    model = small(encoder="bag", wide_ngrams=1, pooling=("mean",), dropout=0.0, word_dropout=0.3)
+    with torch.no_grad():
+        model.embedding.weight.fill_(1.0)
+    states = model._states(*batch([4_000]))[0].detach()
+    assert states.unique().tolist() == [0.0, 1.0]
+    assert torch.equal(states.amin(dim=1), states.amax(dim=1))
+    assert float(states.mean()) == pytest.approx(0.7, abs=0.03)
+
+
+@encoders
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_dropout_stands_in_every_place_that_it_should(encoder: str, head: str) -> None:
+    """On the embedding, before the head, in a head's hidden layer and in both n-gram branches."""
+    model = small(encoder=encoder, head=head, dropout=0.25)
+    seen: list[tuple[float, int, int]] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(
+                lambda module, inputs, output: seen.append((module.p, *inputs[0].shape))
+            )
+    model.branches(*batch([3, 4]))
+    embedded, pooled, branch = (7, 8), (2, model.pooling.output_size), (2, 4)
+    hidden = [(2, 5)] if head == "mlp" else []
+    assert seen == [(0.25, *shape) for shape in (embedded, pooled, *hidden, branch, branch)]
+
+
+@pytest.mark.parametrize("encoder", ["sru", "lstm", "gru"])
+def test_dropout_stands_between_layers_and_not_after_the_last(encoder: str) -> None:
+    inputs = batch([30])
+    for layers in (1, 2):
+        model = small(encoder=encoder, dropout=0.5, layers=layers, bidirectional=False)
+        model.dropout.p = 0.0  # that of the embedding
+        first, second = (model._states(*inputs)[0] for _ in range(2))
+        assert torch.equal(first, second) is (layers == 1)
 
 
 # --- pooling -----------------------------------------------------------------------------------
