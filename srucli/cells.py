@@ -26,13 +26,12 @@ from srucli.children import Child, child
 from srucli.config import Config, DataConfig, build, dump, with_settings
 from srucli.corpus import data_hash, make_tokenizer
 from srucli.data import Example, read_examples
-from srucli.errors import OutputError, SrucliError, UsageError
+from srucli.errors import DivergedError, OutputError, SrucliError, UsageError
 from srucli.files import write_atomic
 
 # Neighbours of the grid are half a power of ten apart.
 STEP = math.sqrt(10)
 LOOK_EVERY = 50
-DIVERGED = "training diverged"
 
 
 class Arm(NamedTuple):
@@ -211,11 +210,11 @@ def run_cell(
         settings = settings.model_copy(update={"data": data})
         shared = Path(tokenizer) if tokenizer else None
         found = _measure(Folder(Path(path)), settings, place / "run", shared)
-    except SrucliError as error:
-        if DIVERGED not in str(error):
-            write_atomic({place / "error.txt": str(error).encode()})
-            return 1
+    except DivergedError as error:
         found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
+    except SrucliError as error:
+        write_atomic({place / "error.txt": str(error).encode()})
+        return 1
     write_atomic({place / "result.json": json.dumps(found).encode()})
     return 0
 
@@ -304,21 +303,26 @@ class Trials:
             "tokenizer": shared,
         }
 
-    def _send(self, number: int, cell: Cell) -> None:
-        """Have a cell started; the process that starts them is itself started for the first."""
+    def start(self) -> Child:
+        """The process that starts trainings, itself started for the first one."""
         if self.server is None:
             started = child("srucli.trial_server", own_stderr=False)
             self.server = self.open.enter_context(started)
+        return self.server
+
+    def _send(self, number: int, cell: Cell) -> None:
+        """Have a cell started."""
+        jobs = self.start().stdin
         with suppress(BrokenPipeError):  # `_wait` says why
-            self.server.stdin.write(json.dumps([number, self.job(cell)]).encode() + b"\n")
-            self.server.stdin.flush()
+            jobs.write(json.dumps([number, self.job(cell)]).encode() + b"\n")
+            jobs.flush()
 
     def _wait(self, cells: Sequence[Cell]) -> None:
         """Wait until one of the cells that run has ended."""
-        assert self.server is not None
-        answer = self.server.stdout.readline()
+        server = self.start()
+        answer = server.stdout.readline()
         if not answer:
-            code = self.server.process.wait()
+            code = server.process.wait()
             raise SrucliError(f"the process that starts trainings ended with {code}")
         number, code = json.loads(answer)
         cell = cells[number]

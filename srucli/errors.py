@@ -17,6 +17,10 @@ class SrucliError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+class DivergedError(SrucliError):
+    """A training whose loss, gradients, weights or probabilities are no longer numbers."""
+
+
 class UsageError(SrucliError):
     """A flag, an argument or a configuration value is wrong."""
 

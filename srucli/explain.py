@@ -30,8 +30,9 @@ LEAST_STEPS = 100
 # Looks that a slope is fitted to, and the level of its interval.
 LEAST_LOOKS = 6
 LEVEL = 0.95
-# A sum of squares that grows evenly gives -1/2, an exponential mean 0.
-STALLING_SLOPE = -0.3
+# A sum of squares that grows evenly gives -1/2, an exponential mean 0: below the first slope an
+# optimizer stalls, above the second it does not.
+STALLING_SLOPE, STEADY_SLOPE = -0.3, -0.2
 FORGETFUL, GROWN = "rmsprop and adam forget", "it forgets, so its gradients have grown"
 # Adam's corrected step moves a weight by the learning rate at most; this many times is too far.
 LONG_STRIDE = 2.0
@@ -184,8 +185,8 @@ def stalling(story: Story) -> Iterator[Finding]:
     elif found is None:
         few = f"fewer than {LEAST_LOOKS} looks are late enough; --diagnose with a smaller number"
         yield untold("stalling", what, few)
-    elif found[0].low <= STALLING_SLOPE < found[0].high:
-        yield untold("stalling", what, f"{found[1]}; its interval holds both answers")
+    elif found[0].low < STEADY_SLOPE and found[0].high > STALLING_SLOPE:
+        yield untold("stalling", what, f"{found[1]}, which is neither")
     else:
         words = (f"{story.name} stalls", f"{story.name} does not stall")
         remedy = GROWN if fills else FORGETFUL

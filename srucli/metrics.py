@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.special import ndtri
 
-from srucli.errors import SrucliError, UsageError, did_you_mean
+from srucli.errors import DivergedError, SrucliError, UsageError, did_you_mean
 
 Floats = npt.NDArray[np.floating[Any]]
 Array = npt.NDArray[Any]
@@ -109,7 +109,7 @@ class Outcome:
 
     probabilities (B, C); targets (B,) integers below K, or for several labels a text (B, K) bool,
     K >= C; thresholds (C,) or None for 0.5 (several labels only). Raises SrucliError where there
-    are no texts or a probability is not a number.
+    are no texts, DivergedError where a probability is not a number.
     """
 
     probabilities: Floats
@@ -121,7 +121,7 @@ class Outcome:
             raise SrucliError("there are no texts to measure; give a file with labelled texts")
         broken = int((~np.isfinite(self.probabilities).all(axis=1)).sum())
         if broken:
-            raise SrucliError(
+            raise DivergedError(
                 f"the model gave {broken} of {len(self.targets)} texts probabilities that are not "
                 "numbers; its weights are damaged or its training diverged: train again, with a "
                 "lower optim.lr"

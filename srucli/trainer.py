@@ -30,7 +30,7 @@ from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
 from srucli.config import Config, OptimConfig
 from srucli.console import say
 from srucli.corpus import Corpus
-from srucli.errors import DataError, InterruptedRun, SrucliError
+from srucli.errors import DataError, DivergedError, InterruptedRun, SrucliError
 from srucli.files import COPY_AGAIN
 from srucli.metrics import Outcome, choose_thresholds, metric_named
 from srucli.model import Classifier
@@ -278,7 +278,7 @@ class Trainer:
         where = f"{problem} at step {done.step}"
         return DataError(self.train_set.source, line, where, remedy)
 
-    def _diverged(self, sign: str) -> SrucliError:
+    def _diverged(self, sign: str) -> DivergedError:
         rate = self.step.optimizer.param_groups[0]["initial_lr"]
         clip = self.config.optim.clip
         kept = ""
@@ -286,7 +286,7 @@ class Trainer:
             name = self.run.checkpoints.pointed("last")
             resume = f"srucli train --resume {shlex.quote(str(self.run.path))} --force"
             kept = f"; {resume} optim.lr={rate / 10:.3g} goes on from {name}"
-        return SrucliError(
+        return DivergedError(
             f"{sign} at step {self.done.step}: training diverged; lower optim.lr (now {rate:g}) "
             f"or {f'optim.clip (now {clip:g})' if clip else 'set optim.clip=1'}{kept}"
         )

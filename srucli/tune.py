@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from srucli.cells import DIVERGED
 from srucli.compare import larger_is_better
 from srucli.config import Config, with_settings
 from srucli.console import say
 from srucli.corpus import find_labels, hold_out, make_tokenizer, read_texts
 from srucli.data import Example
-from srucli.errors import InterruptedRun, SrucliError, UsageError
+from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
 from srucli.model import Classifier
 from srucli.recipe import check, complete, metric_name
 from srucli.train import train
@@ -183,6 +182,11 @@ class Search:
         def observe(epoch: int, figures: Mapping[str, float]) -> None:
             last.clear()
             last.update(figures)
+            if not math.isfinite(figures[self.task.metric]):
+                raise SrucliError(
+                    f"{self.task.metric} is not defined on the dev texts, by the labels that they "
+                    "have; give a --dev file with texts of every label, or another train.metric"
+                )
             trial.report(sign * figures[self.task.metric], round(PARTS * epoch / epochs))
             if time.monotonic() > self.end and self.best.trials:
                 raise OutOfTime
@@ -191,9 +195,7 @@ class Search:
 
         try:
             self._train(config, observe)
-        except SrucliError as error:
-            if DIVERGED not in str(error):
-                raise
+        except DivergedError:
             self.diverged += 1
             raise optuna.TrialPruned from None
         self._remember(settings, sign * last[self.task.metric], last, size)
@@ -309,8 +311,12 @@ def tune(
 def recipe(task: Task, best: Best) -> str:
     """The settings that were given and found, as YAML that `srucli train -c` reads."""
     tree = with_settings(task.config, best.settings).model_dump(mode="json", exclude_unset=True)
-    lines = [f"Found by `srucli tune` in {best.trials} finished trials.", *_doubts(best)]
-    lines += [f"On dev: {_shown(best.figures)}.", f"{best.megabytes:.1f} MB for prediction."]
+    lines = [
+        f"Found by `srucli tune` in {best.trials} finished trials.",
+        f"On dev: {_shown(best.figures)}.",
+        *_doubts(best),
+        f"{best.megabytes:.1f} MB for prediction.",
+    ]
     head = "".join(f"# {line}\n" for line in lines)
     return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,9 @@ import pytest
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
 
 from srucli import compare, report
-from srucli.cells import Arm, Cell, Folder, Plan, Trials
+from srucli.cells import Arm, Cell, Folder, Plan, Trials, _measure
 from srucli.cli.compare import find_arms, own_folder
-from srucli.config import resolve
+from srucli.config import build, resolve
 from srucli.errors import SrucliError, UsageError
 
 FLAGS = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
@@ -472,7 +473,8 @@ def test_mistakes_are_seen_before_anything_is_trained(
 
 def without_seconds(found: dict[str, Any]) -> dict[str, Any]:
     rows = [
-        {k: v for k, v in row.items() if k not in ("seconds", "to_target")} for row in found["rows"]
+        {k: v for k, v in row.items() if k not in ("seconds", "to_target", "reached")}
+        for row in found["rows"]
     ]
     return {**found, "rows": rows, "page": ""}
 
@@ -516,24 +518,8 @@ def test_a_comparison(compared: tuple[Path, dict[str, Any]]) -> None:
         assert not (seeds[0] / "run" / "checkpoints").exists()
 
 
-def test_what_is_finished_is_not_run_again(
-    tiny: Tiny, run_cli: RunCli, compared: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    folder, found = compared
-    copy = tmp_path / "out"
-    shutil.copytree(folder, copy)
-    results = sorted(copy.glob("cells/*/*/*/result.json"))
-    lost = next(path for path in results if path.parent.name == "seed-1")
-    lost.unlink()
-    before = {path: path.stat().st_mtime_ns for path in results if path != lost}
-    done = run_cli(*command(tiny, copy))
-    assert done.returncode == 0, done.stderr
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert without_seconds(json.loads(done.stdout)) == without_seconds(found)
-
-
-def started(tiny: Tiny, folder: Path, *, finished: int) -> tuple[subprocess.Popen[str], list[Path]]:
-    """The comparison as a process, once it has finished so many trainings, and their results."""
+def started(tiny: Tiny, folder: Path, *, finished: int) -> subprocess.Popen[str]:
+    """The comparison as a process, once so many trainings are finished."""
     process = subprocess.Popen(
         [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -541,26 +527,90 @@ def started(tiny: Tiny, folder: Path, *, finished: int) -> tuple[subprocess.Pope
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while len(done := list(folder.glob("cells/*/*/*/result.json"))) < finished:
-        assert time.monotonic() < deadline
+    while len(results(folder)) < finished:
+        assert process.poll() is None
         time.sleep(0.05)
-    return process, done
+    return process
 
 
-def test_a_killed_comparison_goes_on(
-    tiny: Tiny, run_cli: RunCli, compared: tuple[Path, dict[str, Any]], tmp_path: Path
+def results(folder: Path) -> dict[Path, int]:
+    """The trainings that are finished, and when each was."""
+    found = folder.glob("cells/*/*/*/result.json")
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_comparison_that_is_interrupted_or_killed_goes_on(
+    tiny: Tiny, run_main: RunMain, compared: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
+    """And what is finished is not run again."""
     folder = tmp_path / "out"
-    process, done = started(tiny, folder, finished=2)
+    process = started(tiny, folder, finished=1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 75
+    assert said.rstrip().endswith("the same command goes on")
+    first = results(folder)
+    process = started(tiny, folder, finished=len(first) + 1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    before = {path: path.stat().st_mtime_ns for path in done}
-    time.sleep(1.5)  # its trainings notice and end
-    again = run_cli(*command(tiny, folder))
-    assert again.returncode == 0, again.stderr
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert without_seconds(json.loads(again.stdout)) == without_seconds(compared[1])
+    second = results(folder)
+    assert len(first) < len(second) < 5
+    again = run_main(*command(tiny, folder))
+    assert again.code == 0, again.err
+    assert first.items() < second.items() < results(folder).items()
+    assert without_seconds(json.loads(again.out)) == without_seconds(compared[1])
+
+
+LONG = """
+import sys
+from pathlib import Path
+from srucli.cells import Arm, Cell, Folder, Plan, Trials
+from srucli.config import resolve
+settings = resolve(overrides=["train.epochs=100000", *sys.argv[2:]])
+plan = Plan(settings, [Arm("adam", {"optim.name": "adam"})], "accuracy", 1, 1, None)
+with Trials(Folder(Path(sys.argv[1])), plan, 1, print) as trials:
+    print(trials.start().process.pid, flush=True)
+    trials.run([Cell("adam", 0.002, 0)])
+"""
+
+
+@pytest.mark.parametrize("killed", ["the command", "the server"])
+def test_no_training_goes_on_whose_comparison_was_killed(
+    tiny: Tiny, tmp_path: Path, killed: str
+) -> None:
+    """It would go on for hours, and it ends with its lock."""
+    folder = with_data(tiny, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG, tmp_path, *FLAGS],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    server = int(process.stdout.readline())
+    run = folder.path / Cell("adam", 0.002, 0).folder / "run"
+    while not (run / "metrics.jsonl").is_file():
+        assert process.poll() is None
+        time.sleep(0.05)
+    with (run / "lock").open() as lock:
+        os.kill(process.pid if killed == "the command" else server, signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _, said = process.communicate()
+    assert ("the process that starts trainings ended with -9" in said) == (killed == "the server")
+
+
+def with_data(tiny: Tiny, folder: Path) -> Folder:
+    """A comparison's folder with texts of its own, those of dev and test being the same ones."""
+    found = Folder(folder)
+    (folder / "data").mkdir()
+    rows = [line.split("\t") for line in tiny.train.read_text().splitlines()]
+    lines = [json.dumps({"text": text, "label": label}) + "\n" for label, text in rows]
+    found.data["train"].write_text("".join(lines[90:]))
+    for part in ("dev", "test"):
+        found.data[part].write_text("".join(lines[:90]))
+    shutil.copy(tiny.run / "tokenizer.model", found.tokenizer)
+    return found
 
 
 def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
@@ -571,15 +621,6 @@ def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Pat
     assert ended.code == 0, ended.err
     said = [file.read_text() for file in sorted(tmp_path.glob("out/cells/*/*/*/log.txt"))]
     assert ["100 pieces" in each for each in said] == [True, False]
-
-
-def test_an_interrupt_keeps_what_is_finished(tiny: Tiny, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    process, _ = started(tiny, folder, finished=1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 75
-    assert said.rstrip().endswith("the same command goes on")
 
 
 def test_another_comparison_is_not_mixed_in(
@@ -598,12 +639,96 @@ def test_another_comparison_is_not_mixed_in(
 
 
 def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
-    wanted, folder = plan(), Folder(tmp_path / "out")
+    """Whatever words are in its path."""
+    wanted, folder = plan(), Folder(tmp_path / "training diverged")
     with (
         Trials(folder, wanted, 1, lambda cell: None) as trials,
         pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"),
     ):
         trials.run([Cell("adam", 0.1, 0)])
+
+
+def test_a_server_that_ends_is_named(tmp_path: Path) -> None:
+    with Trials(Folder(tmp_path / "out"), plan(), 1, lambda cell: None) as trials:
+        trials.run([])
+        assert trials.server is None  # nothing is started for nothing
+        trials.start().process.kill()
+        with pytest.raises(SrucliError, match="the process that starts trainings ended with -9"):
+            trials.run([Cell("adam", 0.1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "wanted"), [(4, 2, 2), (4, 3, 1), (8, 1, 8), (2, 8, 1), (7, 2, 3)]
+)
+def test_trainings_at_once_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, wanted: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    trials = Trials(Folder(tmp_path), plan(), jobs, lambda cell: None)
+    assert trials.job(Cell("adam", 0.1, 0))["config"]["train"]["threads"] == wanted
+    given = Plan(resolve(overrides=["train.threads=5"]), ADAMS, "accuracy", 1, 1, None)
+    trials = Trials(Folder(tmp_path), given, jobs, lambda cell: None)
+    assert trials.job(Cell("adam", 0.1, 0))["config"]["train"]["threads"] == 5
+
+
+def test_a_job_is_its_cell_to_the_bit(tmp_path: Path) -> None:
+    """Settings that nobody gave stay so, whatever is filled in for them later."""
+    settings = resolve(overrides=["model.dropout=0.1", "optim.options.betas=[0.8, 0.9]"])
+    arm = Arm("adam", {"optim.name": "adam", "model.pooling": ["max", "last"]})
+    wanted = Plan(settings, (arm,), "accuracy", 1, 1, None)
+    cell = Cell("adam", 1 / 3, 7)
+    job = json.loads(json.dumps(Trials(Folder(tmp_path), wanted, 1, lambda cell: None).job(cell)))
+    found, original = (
+        build(job["config"], "job"),
+        wanted.config_of(cell, len(os.sched_getaffinity(0))),
+    )
+    assert found == original
+    assert found.model_dump(exclude_unset=True) == original.model_dump(exclude_unset=True)
+    assert found.optim.lr == 1 / 3
+    assert found.train.diagnose == 50
+    assert Cell(*job["cell"]) == cell
+    assert job["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
+    own = (Arm("a", {"tokenizer.vocab_size": 100}),)
+    differs = Plan(settings, own, "accuracy", 1, 1, None)
+    cell = Cell("a", 0.1, 0)
+    assert Trials(Folder(tmp_path), differs, 1, lambda cell: None).job(cell)["tokenizer"] is None
+
+
+@pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])
+def test_no_more_run_at_once_than_should(tmp_path: Path, jobs: int, most: int) -> None:
+    running, seen, sent = 0, [], []
+
+    class Counted(Trials):
+        def _send(self, number: int, cell: Cell) -> None:
+            nonlocal running
+            running += 1
+            seen.append(running)
+            sent.append(cell)
+
+        def _wait(self, cells: Sequence[Cell]) -> None:
+            nonlocal running
+            running -= 1
+
+    cells = [Cell("adam", 0.1, seed) for seed in range(5)]
+    with Counted(Folder(tmp_path), plan(), jobs, lambda cell: None) as trials:
+        trials.run(cells)
+    assert sent == cells
+    assert (running, max(seen)) == (0, most)
+
+
+def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Of those with the best accuracy the first; log loss tells it from the last."""
+    folder = with_data(tiny, tmp_path)
+    words = (*FLAGS, "train.epochs=5", "train.keep=best", "train.threads=1", "optim.lr=0.03")
+    found = _measure(folder, resolve(overrides=words), tmp_path / "run", folder.tokenizer)
+    accuracies = [record["dev"]["accuracy"] for record in found["history"]]
+    best = found["history"][accuracies.index(max(accuracies))]["dev"]
+    assert best["log_loss"] > 1.1 * found["history"][-1]["dev"]["log_loss"]
+    assert found["dev"] == best
+    for name, value in best.items():
+        assert found["test"][name] == pytest.approx(value)
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -626,9 +751,9 @@ def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]])
         assert f"<td>{100 * row['dev'][0]:.1f} ± {100 * row['dev'][1]:.1f}</td>" in page
     best = found["rows"][0]
     assert f"{best['arm']} leads on dev with {100 * best['dev'][0]:.1f}" in page
-    # Of two seeds and 60 steps.
-    assert "Whether " in page
-    assert "whether adagrad stalls cannot be told: 60 steps are too few" in page
+    # Of two seeds and few steps.
+    assert "Whether it is better than " in page
+    assert f"whether adagrad stalls cannot be told: {best['steps']} steps are too few" in page
     assert "stalls: " not in page
     assert f"At every rate that was tried diverged: {ARMS[2]}." in page
 

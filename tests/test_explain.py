@@ -178,7 +178,25 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         "stalling",
         False,
         r"whether adagrad stalls cannot be told: .*slope -0\.\d\d \(-0\.[4-9]\d to -?0\.[01]\d\) .*"
-        "; its interval holds both answers",
+        "which is neither$",
+    ),
+    "a slope between both": (
+        {"name": "adagrad", "effective": lambda step: step**-0.25},
+        "stalling",
+        False,
+        r"whether adagrad stalls cannot be told: .*slope -0\.25 \(.*, which is neither$",
+    ),
+    "a slope that is just stalling": (
+        {"name": "adagrad", "effective": lambda step: step**-0.31},
+        "stalling",
+        True,
+        "adagrad stalls: .*slope -0.31",
+    ),
+    "a slope that is just steady": (
+        {"name": "adagrad", "effective": lambda step: step**-0.19},
+        "stalling",
+        False,
+        "adagrad does not stall: .*slope -0.19",
     ),
     "a schedule, which is no stalling": (
         {"name": "adagrad", "rate": warmed},

@@ -7,8 +7,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, RunMain, Tiny
@@ -17,20 +18,20 @@ pytest.importorskip("optuna")
 
 from srucli.config import resolve
 from srucli.data import read_examples
+from srucli.errors import SrucliError
 from srucli.run_dir import RunDir
-from srucli.tune import SPACE, Search, Task, is_given, value_of
+from srucli.tune import SPACE, Best, Search, Task, is_given, recipe, value_of
 
 SMALL = ("train.epochs=2", "model.hidden=16", "train.threads=1", "train.batch_size=16")
+TINY = ("model.layers=1", "model.wide_buckets=64", "model.character_buckets=64")
 
 
 def test_a_recipe_is_found_in_time_and_trains(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
-    start = time.monotonic()
     ended = run_main("tune", tiny.train, "--minutes", 0.1, "--max-mb", 2, "-o", recipe, *SMALL)
     assert (ended.code, ended.out) == (0, f"{recipe}\n"), ended.err
-    assert time.monotonic() - start < 60
     trials = [line for line in ended.err.splitlines() if line.startswith("trial ")]
     assert trials
     assert "  *" in trials[0]
@@ -64,15 +65,108 @@ def test_the_size_that_is_kept_to_is_the_size_of_a_run(tiny: Tiny, tmp_path: Pat
     assert search.bytes_of(config) == pytest.approx(size, abs=15_000)
 
 
-def test_the_first_trial_is_the_default_recipe(tiny: Tiny, tmp_path: Path) -> None:
-    config = resolve()
+def searching(tiny: Tiny, folder: Path, *overrides: str) -> Search:
+    """A search over 480 texts, held out a tenth, that has not begun."""
+    config = resolve(overrides=overrides)
     examples = list(read_examples(str(tiny.train), config.data))
-    task = Task(config, str(tiny.train), None, examples, list(tiny.labels), 1.0, float("inf"))
-    search = Search(task, tmp_path)
+    task = Task(config, str(tiny.train), None, examples, list(tiny.labels), 600.0, float("inf"))
+    return Search(task, folder)
+
+
+def test_the_first_trial_is_the_default_recipe(tiny: Tiny, tmp_path: Path) -> None:
+    search = searching(tiny, tmp_path)
     trial = search._study().ask()
-    base = task.complete({})
+    base = search.task.complete({})
     for key, suggestion in SPACE.items():
         assert suggestion(trial, key, search.base[key]) == value_of(base, key)
+
+
+def test_trials_are_compared_at_the_same_share_of_their_epochs(tiny: Tiny, tmp_path: Path) -> None:
+    """The pruner's steps are twentieths of a trial: of 4 epochs the second is the tenth."""
+    for epochs in (4, 2):
+        search = searching(tiny, tmp_path, *SMALL[1:], f"train.epochs={epochs}", *TINY)
+        study = search._study()
+        search._one(study)
+        (trial,) = (trial for trial in study.trials if trial.state.is_finished())
+        assert list(trial.intermediate_values) == list(range(20 // epochs, 21, 20 // epochs))
+        last = trial.intermediate_values[20]
+        assert trial.value == last == search.best.value == search.best.figures["accuracy"]
+        assert search.best.default == search.best.figures
+
+
+def test_a_loss_is_made_small(tiny: Tiny, tmp_path: Path) -> None:
+    search = searching(tiny, tmp_path, *SMALL, "train.metric=log_loss", *TINY)
+    study = search._study()
+    search._one(study)
+    loss = search.best.figures["log_loss"]
+    assert loss > 0
+    assert [trial.value for trial in study.trials if trial.state.is_finished()] == [-loss]
+    assert search.best.value == -loss
+
+
+def test_a_trial_that_diverges_is_no_end(tiny: Tiny, tmp_path: Path) -> None:
+    diverging = ("optim.name=sgd", "optim.lr=1e30", "optim.clip=0")
+    search = searching(tiny, tmp_path, *SMALL, *diverging, *TINY)
+    study = search._study()
+    search._one(study)
+    assert (search.diverged, search.best.trials) == (1, 0)
+    assert [trial.state.name for trial in study.trials if trial.state.is_finished()] == ["PRUNED"]
+
+
+def test_a_metric_that_is_not_defined_ends_the_search(tiny: Tiny, tmp_path: Path) -> None:
+    """As AUC on dev texts of one class."""
+    dev = tmp_path / "dev.tsv"
+    dev.write_text("good\tthe soup was lovely\n" * 5)
+    search = searching(tiny, tmp_path, *SMALL, "train.metric=auc", *TINY)
+    search.task = replace(search.task, dev=str(dev))
+    with pytest.raises(SrucliError, match="auc is not defined on the dev texts"):
+        search._one(search._study())
+
+
+def remembered(search: Search, *trials: tuple[dict[str, Any], float, float]) -> Best:
+    """The best of trials with these settings, accuracies and log losses."""
+    for settings, accuracy, loss in trials:
+        search._remember(settings, accuracy, {"accuracy": accuracy, "log_loss": loss}, 1_200_000)
+    return search.best
+
+
+def test_the_best_has_the_best_metric_and_of_equals_the_least_loss(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    best = remembered(
+        searching(tiny, tmp_path),
+        *(({"a": 1}, 0.8, 0.5), ({"a": 2}, 0.9, 0.7), ({"a": 3}, 0.9, 0.6)),
+        *(({"a": 4}, 0.9, 0.65), ({"a": 5}, 0.85, 0.1)),
+    )
+    assert (best.settings, best.value, best.trials) == ({"a": 3}, 0.9, 5)
+    assert best.figures == {"accuracy": 0.9, "log_loss": 0.6}
+    assert best.default == {}
+
+
+def test_a_recipe_says_what_its_figures_do_not(tiny: Tiny, tmp_path: Path) -> None:
+    search = searching(tiny, tmp_path)
+    better = search.base | {"optim.lr": 0.005}
+    best = remembered(search, (search.base, 0.9, 0.5), (better, 0.95, 0.4))
+    text = recipe(search.task, best)
+    assert text.split("\n")[:6] == [
+        "# Found by `srucli tune` in 2 finished trials.",
+        "# On dev: accuracy 0.9500, log_loss 0.4000.",
+        "# The default recipe on dev: accuracy 0.9000, log_loss 0.5000.",
+        "# The dev texts chose it, and the best of many trials looks better than it is. Whether it",
+        "# is better than the default cannot be told from them: measure both on other texts.",
+        "# 1.2 MB for prediction.",
+    ]
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert resolve(tmp_path / "recipe.yaml").optim.lr == 0.005
+
+
+def test_a_recipe_that_is_the_default_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    search = searching(tiny, tmp_path)
+    worse = search.base | {"optim.lr": 0.005}
+    best = remembered(search, (search.base, 0.9, 0.5), (worse, 0.9, 0.6))
+    assert recipe(search.task, best).split("\n")[2] == (
+        "# It is the default recipe: no trial was better."
+    )
 
 
 def test_an_interrupt_keeps_the_best_so_far(tiny: Tiny, tmp_path: Path) -> None:
