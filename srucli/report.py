@@ -73,8 +73,10 @@ def cells(found: Comparison) -> list[list[str]]:
 
 
 def _cells(metric: str, row: Row) -> list[str]:
-    steps, seconds = ("never", "never")
     lost = f", {row.lost} diverged" if row.lost else ""
+    seeds = len(row.results) + row.lost
+    steps = f"by {len(row.reached)} of {seeds} seeds" if row.reached else "never"
+    seconds = steps
     if row.to_target:
         steps, seconds = f"{row.to_target[0]:,.0f}", f"{row.to_target[1]:,.1f}"
     good = round(row.stable * len(row.tried))

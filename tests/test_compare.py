@@ -366,6 +366,16 @@ def test_what_is_said_of_a_comparison(case: str, tmp_path: Path) -> None:
     assert said[: len(wanted)] == wanted
 
 
+def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) -> None:
+    wanted = Plan(resolve(), ADAMS, "accuracy", 1, 3, 0.8)
+    for seed, accuracy in enumerate((0.7, 0.8, 0.9)):
+        finish(tmp_path, Cell("adam", 0.002, seed), accuracy)
+        finish(tmp_path, Cell("sgd", 3.0, seed), 0.5)
+    first, second = report.cells(compare.summary(Folder(tmp_path), wanted))
+    assert first[4:6] == ["by 2 of 3 seeds"] * 2
+    assert second[4:6] == ["never"] * 2
+
+
 def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
     """As AUC on dev texts of one class."""
     wanted = Plan(resolve(), ADAMS, "auc", 1, 1, None)

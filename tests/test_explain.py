@@ -462,6 +462,14 @@ def test_first_steps_that_were_not_looked_at() -> None:
     )
 
 
+def test_an_epoch_is_as_long_as_the_first_though_the_last_be_cut_short() -> None:
+    story = made("rmsprop")
+    ends = [(400, 1), (800, 2), (1000, 3)]
+    metrics = [{"step": step, "epoch": epoch, "train_loss": 1.0} for step, epoch in ends]
+    found = finding(Story(story.optimizer, story.records, metrics, story.counts), "memory")
+    assert "a piece of middling frequency comes every 50 steps" in found.text
+
+
 def test_no_second_moment_no_sentence_on_it() -> None:
     story = made("sgd", effective=None)
     for record in story.records:
