@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,8 @@ class Cell(NamedTuple):
 class Result:
     """What a cell found: figures on dev and test, one record an evaluation, and its cost.
 
-    diverged: what was said where the loss was no number; everything else is empty then.
+    diverged: what was said where the loss was no number; everything else is empty then. reading: of
+    train, dev and test, where not all was read, the tally.
     """
 
     cell: Cell
@@ -67,6 +68,7 @@ class Result:
     test: Mapping[str, float]
     history: Sequence[Mapping[str, Any]]
     diverged: str | None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -250,11 +252,13 @@ def _measure(folder: Folder, config: Config, run: Path, tokenizer: Path | None) 
     step = RunDir.open(run).state(config.train.keep)["step"]
     (used,) = [record["dev"] for record in history if record["step"] == step]
     predictor = Predictor.load(run, config.train.device, config.train.threads)
-    figures = evaluate(predictor, read_examples(sources["test"], config.data)).figures
+    tested = evaluate(predictor, read_examples(sources["test"], config.data))
     shutil.rmtree(run / "checkpoints")
     (run / "tokenizer.model").unlink()
-    test = {name: value for name, value in figures.items() if math.isfinite(value)}
-    return {"dev": used, "test": test, "history": history, "diverged": None}
+    test = {name: value for name, value in tested.figures.items() if math.isfinite(value)}
+    reading = {**history[-1].get("reading", {}), "test": tested.tally.to_json()}
+    found = {"dev": used, "test": test, "history": history, "diverged": None}
+    return {**found, "reading": reading}
 
 
 def threads_each(cores: int, jobs: int) -> int:

@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from srucli.cells import Arm, Cell, Folder, Plan, Result, Trials, neighbour
+from srucli.console import say
 from srucli.corpus import find_labels, hold_out, read_held_out, read_texts
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import METRICS
+from srucli.reading import Notices, Tally
 
 WIDER = 4
 STABLE = 0.01
@@ -301,10 +303,25 @@ def compare(
             parts["train"], parts[part] = hold_out(parts["train"], HELD_OUT, seed=0)
             if not parts[part]:
                 raise UsageError(f"{train}: too few texts to set some aside; give --dev and --test")
+    say("data: " + ", ".join(f"{len(texts):,} {part} texts" for part, texts in parts.items()))
     folder = Folder(path)
     folder.prepare(plan, parts, train, force)
     find(folder, plan, jobs)
-    return summary(folder, plan)
+    found = summary(folder, plan)
+    for line in unread(found):
+        say(line)
+    return found
+
+
+def unread(found: Comparison) -> Iterator[str]:
+    """Of how many texts not all was read, and by which arms, where that differs."""
+    arms: dict[str, list[str]] = {}
+    for row in found.rows:
+        for part, tally in row.results[0].reading.items():
+            for line in Notices(part).last(Tally.from_json(tally)):
+                arms.setdefault(line, []).append(row.arm)
+    for line, names in arms.items():
+        yield line if len(names) == len(found.rows) else f"{', '.join(names)}: {line}"
 
 
 def default_jobs(plan: Plan) -> int:

@@ -143,9 +143,11 @@ def vocab_size(config: Config, texts: Iterable[str]) -> int:
 
 
 def make_tokenizer(config: Config, texts: Sequence[str], source: str) -> TrainedTokenizer:
-    """Train the automatic tokenizer; a size that the texts do not allow is moved to the nearest."""
+    """Train the automatic tokenizer, and say what of; a size that cannot be becomes the nearest."""
     wanted = vocab_size(config, texts)
     settings: TokenizerConfig = config.tokenizer.model_copy(update={"vocab_size": wanted})
-    return train_tokenizer(
+    trained = train_tokenizer(
         short_lines(texts), settings, lower_vocab=True, named=as_setting, source=source
     )
+    say(f"tokenizer: {trained.describe()}")
+    return trained

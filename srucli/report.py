@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from srucli import explain
 from srucli.cells import Folder, Plan
-from srucli.compare import Comparison, Row, larger_is_better
+from srucli.compare import Comparison, Row, larger_is_better, unread
 from srucli.differences import doubt
 from srucli.errors import InputMissingError
 from srucli.files import write_atomic
@@ -109,6 +109,7 @@ def sentences(found: Comparison) -> Iterator[str]:
     yield from _edges(found)
     yield from _speed(found)
     yield from _divergence(found)
+    yield from (f"{line}." for line in unread(found))
 
 
 def _ranking(found: Comparison) -> Iterator[str]:

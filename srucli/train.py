@@ -249,9 +249,7 @@ def _tokenizer(
         return kept.tokenizer
     if given:
         return given
-    trained = make_tokenizer(config, corpus.texts, corpus.source)
-    say(f"tokenizer: {trained.describe()}")
-    return trained.tokenizer
+    return make_tokenizer(config, corpus.texts, corpus.source).tokenizer
 
 
 def _encoder(config: Config, device: torch.device) -> str:

@@ -137,7 +137,7 @@ class Trainer:
         self.unproven: str | None = None
         self.limits = self.model.limits(config.train)
         # What was read of the texts, of the training texts in the latest epoch.
-        self.tallies: dict[str, Tally] = {}
+        self.tallies = {"train": Tally()}
         self.dev_store = None
         if dev is not None:
             self.dev_store = TokenStore.encode(tokenizer, dev.texts, limits=self.limits)

@@ -27,7 +27,9 @@ from srucli.corpus import find_labels, hold_out, make_tokenizer, read_texts
 from srucli.data import Example
 from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
 from srucli.model import Classifier
+from srucli.reading import Notices, Tally
 from srucli.recipe import check, complete, metric_name
+from srucli.run_dir import read_records
 from srucli.train import train
 
 if TYPE_CHECKING:
@@ -148,6 +150,7 @@ class Search:
     def __init__(self, task: Task, scratch: Path) -> None:
         self.task, self.scratch, self.best = task, scratch, Best()
         self.diverged = self.too_large = 0
+        self.told = False
         self.end = time.monotonic() + task.seconds
         base = task.complete({})
         free = [key for key in SPACE if not is_given(task.config, key)]
@@ -214,6 +217,18 @@ class Search:
                 force=True,
                 observe=observe,
             )
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say once of how many texts not all is read, since what trainings say is not shown."""
+        if self.told:
+            return
+        self.told = True
+        latest = read_records(self.scratch / "run" / "metrics.jsonl")[-1]
+        names = {"train": self.task.train, "dev": self.task.dev or f"{self.task.train}, held out"}
+        for part, tally in latest.get("reading", {}).items():
+            for line in Notices(names[part]).last(Tally.from_json(tally)):
+                say(line)
 
     def _remember(
         self, settings: Settings, value: float, figures: Mapping[str, float], size: int
@@ -300,7 +315,8 @@ def tune(
     examples = read_texts(train_source, config.data)
     labels = find_labels(examples, train_source)
     if not dev:
-        examples, _ = hold_out(examples, dev_share(config), config.train.seed)
+        examples, held = hold_out(examples, dev_share(config), config.train.seed)
+        say(f"{train_source}: {len(held):,} of {len(examples) + len(held):,} texts are held out")
     most = math.inf if max_mb is None else max_mb * 1e6
     task = Task(config, train_source, dev, examples, labels, minutes * 60, most)
     with tempfile.TemporaryDirectory(prefix="srucli-tune-") as scratch:

@@ -24,6 +24,7 @@ from srucli.cells import Arm, Cell, Folder, Plan, Trials, _measure
 from srucli.cli.compare import find_arms, own_folder
 from srucli.config import build, resolve
 from srucli.errors import SrucliError, UsageError
+from srucli.reading import Limits, Tally
 
 FLAGS = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
 FLAGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16"]
@@ -199,6 +200,28 @@ def test_what_a_kill_leaves_behind_is_no_hindrance(
         )
     ended = run_main(*words)
     assert ended.code == 0, ended.err
+
+
+def test_arms_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
+    """All of them, once, where they read alike; else by their names, on the page too."""
+    wanted = plan(grid=1, seeds=1)
+    limits = Limits(50, 50, chosen=True)
+    tallies = {"adam": Tally(90, cut=3, limits=limits), "sgd": Tally(90, cut=5, limits=limits)}
+    for arm in wanted.arms:
+        cell = Cell(arm.name, wanted.rates(arm)[0], 0)
+        finish(tmp_path, cell, 0.5)
+        file = tmp_path / cell.folder / "result.json"
+        reading = {"train": tallies[arm.name], "test": Tally(7, cut=1, limits=limits)}
+        parts = {part: tally.to_json() for part, tally in reading.items()}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "reading": parts}))
+    said = list(compare.unread(compare.summary(Folder(tmp_path), wanted)))
+    assert sorted(said) == [
+        "adam: train: 3 of 90 texts were cut at 50 tokens (train.max_tokens)",
+        "sgd: train: 5 of 90 texts were cut at 50 tokens (train.max_tokens)",
+        "test: 1 of 7 texts were cut at 50 tokens (train.max_tokens)",
+    ]
+    sentences = list(report.sentences(compare.summary(Folder(tmp_path), wanted)))
+    assert [f"{line}." for line in said] == sentences[-3:]
 
 
 def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
@@ -627,8 +650,14 @@ def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Pat
     ended = run_main(
         *("compare", tiny.train, "-o", tmp_path / "out", "--over", "tokenizer.vocab_size=60,100"),
         *("--grid", 1, "--seeds", 1, "--epochs", 1, "--jobs", 1, "train.keep=best", *FLAGS),
+        "train.max_tokens=4",
     )
     assert ended.code == 0, ended.err
+    lines = ended.err.splitlines()
+    data = lines.index("data: 389 train texts, 48 test texts, 43 dev texts")
+    assert lines[data + 1].startswith("tokenizer: unigram: 389 lines")
+    for part, texts in (("train", 389), ("dev", 43), ("test", 48)):
+        assert f"{part}: {texts} of {texts} texts were cut at 4 tokens (train.max_tokens)" in lines
     said = [file.read_text() for file in sorted(tmp_path.glob("out/cells/*/*/*/log.txt"))]
     assert ["100 pieces" in each for each in said] == [True, False]
 

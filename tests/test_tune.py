@@ -30,8 +30,16 @@ def test_a_recipe_is_found_in_time_and_trains(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
-    ended = run_main("tune", tiny.train, "--minutes", 0.1, "--max-mb", 2, "-o", recipe, *SMALL)
+    words = (*SMALL, "train.max_tokens=4")
+    ended = run_main("tune", tiny.train, "--minutes", 0.1, "--max-mb", 2, "-o", recipe, *words)
     assert (ended.code, ended.out) == (0, f"{recipe}\n"), ended.err
+    cut = "texts were cut at 4 tokens (train.max_tokens)"
+    told = [line for line in ended.err.splitlines() if " texts are " in line or cut in line]
+    assert told == [
+        f"{tiny.train}: 48 of 480 texts are held out",
+        f"{tiny.train}: 432 of 432 {cut}",
+        f"{tiny.train}, held out: 48 of 48 {cut}",
+    ]
     trials = [line for line in ended.err.splitlines() if line.startswith("trial ")]
     assert trials
     assert "  *" in trials[0]
