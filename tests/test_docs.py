@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from srucli.cli import app
 from srucli.config import resolve
@@ -48,3 +51,21 @@ def test_yaml_in_documents_is_valid(tmp_path: Path) -> None:
             recipe = tmp_path / f"{page.stem}-{number}.yaml"
             recipe.write_text(block, encoding="utf-8")
             resolve(recipe)
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+GROUP: Any = typer.main.get_command(app)
+# `srucli NAME WORDS` up to the end of a command in a shell, or of a mark in the text.
+COMMAND = re.compile(rf"(?<![\w/.-])srucli ({'|'.join(GROUP.commands)})\b([^`|;)>#$\n]*)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_commands_in_documents_can_be_parsed(page: Path) -> None:
+    for name, rest in COMMAND.findall(page.read_text(encoding="utf-8")):
+        words = shlex.split(
+            f"{rest}RUN FILE".replace('"RUN', "RUN") if rest.endswith('"') else rest
+        )
+        numbers = ["2" if re.fullmatch("[A-Z]", word) else word for word in words]
+        if words and "[OPTIONS]" not in words:
+            with GROUP.commands[name].make_context(name, numbers):
+                pass
