@@ -20,6 +20,25 @@ ROOT = Path(__file__).parent.parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str:
+    """Name a case by what it holds, also where pytest would number it."""
+    if val is None or isinstance(val, bool | int | float):
+        return f"{argname}={val}"
+    named = _case(val)
+    short = named if len(named) <= 60 else f"{named[:60]}..."
+    return (short if short.isprintable() else ascii(short)[1:-1]) or f"no {argname}"
+
+
+def _case(value: object) -> str:
+    if isinstance(value, bytes):
+        return ascii(value)[2:-1]
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_case(each)}" for key, each in value.items())
+    if isinstance(value, tuple | list | set | frozenset):
+        return " ".join(map(_case, value))
+    return getattr(value, "__name__", str(value).removeprefix("torch."))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets: $SRUCLI_DATA, or shared/data beside the checkout."""

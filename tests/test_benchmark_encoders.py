@@ -21,15 +21,15 @@ def tried_for(accuracy: Curve) -> list[float]:
     return sorted(cell["rate"] for cell in tried)
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "rates"),
-    [
-        (lambda rate: -abs(rate - 2e-3), [1e-3, 2e-3, 4e-3]),
-        (lambda rate: -rate, [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3]),
-        (lambda rate: rate, [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]),
-        (lambda rate: -abs(rate - 8e-3), [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]),
-    ],
-)
+CURVES: dict[str, tuple[Curve, list[float]]] = {
+    "best in the middle": (lambda rate: -abs(rate - 2e-3), [1e-3, 2e-3, 4e-3]),
+    "the lower the better": (lambda rate: -rate, [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3]),
+    "the higher the better": (lambda rate: rate, [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]),
+    "best beyond the edge": (lambda rate: -abs(rate - 8e-3), [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]),
+}
+
+
+@pytest.mark.parametrize(("accuracy", "rates"), CURVES.values(), ids=CURVES)
 def test_rates_are_tried_until_the_best_is_no_edge(accuracy: Curve, rates: list[float]) -> None:
     assert tried_for(accuracy) == pytest.approx(rates)
 

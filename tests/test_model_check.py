@@ -139,27 +139,30 @@ def trainer_with(key: int, value: int | bytes) -> Callable[[Fields], None]:
     return change
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (with_piece(text=b""), "a piece is empty"),
-        (with_piece(text=b"a\0b"), "a piece holds a NUL character"),
-        (with_piece(text=b"a" * 2049), "a piece is too long"),
-        (with_piece(text=b"<unk>"), "two pieces are the same"),
-        (with_piece(score=float("nan")), "a score is too large or no number"),
-        (with_piece(score=float("-inf")), "a score is too large or no number"),
-        (with_piece(score=3e38), "a score is too large or no number"),
-        (with_piece(type=7), "a piece is of an unknown type"),
-        (with_piece(type=2**32 + 1), "a piece is of an unknown type"),
-        (with_piece(type=UNKNOWN), "it has not one unknown piece"),
-        (with_piece(type=BYTE), "its byte pieces are not those of 256 bytes"),
-        (with_piece(type=BYTE, text=b"<0xZZ>"), "its byte pieces are not those of 256 bytes"),
-        (without_unknown, "it has not one unknown piece"),
-        (twice(TRAINER), "it has two parts of one kind"),
-        (twice(PIECE), "two pieces are the same"),
-        (trainer_with(3 << 3, 9), "model type 9 is unknown"),
-    ],
-)
+HARMFUL = {
+    "empty": (with_piece(text=b""), "a piece is empty"),
+    "NUL": (with_piece(text=b"a\0b"), "a piece holds a NUL character"),
+    "long": (with_piece(text=b"a" * 2049), "a piece is too long"),
+    "a second unknown by name": (with_piece(text=b"<unk>"), "two pieces are the same"),
+    "NaN": (with_piece(score=float("nan")), "a score is too large or no number"),
+    "infinite": (with_piece(score=float("-inf")), "a score is too large or no number"),
+    "large": (with_piece(score=3e38), "a score is too large or no number"),
+    "type 7": (with_piece(type=7), "a piece is of an unknown type"),
+    "type beyond 32 bits": (with_piece(type=2**32 + 1), "a piece is of an unknown type"),
+    "a second unknown": (with_piece(type=UNKNOWN), "it has not one unknown piece"),
+    "a byte without a name": (with_piece(type=BYTE), "its byte pieces are not those of 256 bytes"),
+    "a byte that is none": (
+        with_piece(type=BYTE, text=b"<0xZZ>"),
+        "its byte pieces are not those of 256 bytes",
+    ),
+    "no unknown": (without_unknown, "it has not one unknown piece"),
+    "two trainers": (twice(TRAINER), "it has two parts of one kind"),
+    "a piece twice": (twice(PIECE), "two pieces are the same"),
+    "model type 9": (trainer_with(3 << 3, 9), "model type 9 is unknown"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), HARMFUL.values(), ids=HARMFUL)
 def test_pieces_that_would_harm(change: Callable[[Fields], None], said: str) -> None:
     fields = parse(trained().model_bytes)
     change(fields)
@@ -167,16 +170,16 @@ def test_pieces_that_would_harm(change: Callable[[Fields], None], said: str) -> 
         Tokenizer.from_bytes(serialize(fields), "x")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        with_piece(text=b"\xff"),
-        with_piece(text=b"\xed\xa0\x80"),
-        trainer_with(44 << 3 | 2, b"\xff"),
-        lambda fields: fields.append((2**35 | PIECE, b"")),
-        lambda fields: fields.append((1 << 3 | 3, b"")),
-    ],
-)
+NO_MODELS: dict[str, Callable[[Fields], None]] = {
+    "a piece that is no UTF-8": with_piece(text=b"\xff"),
+    "half of a surrogate pair": with_piece(text=b"\xed\xa0\x80"),
+    "a surface that is no UTF-8": trainer_with(44 << 3 | 2, b"\xff"),
+    "a key beyond 32 bits": lambda fields: fields.append((2**35 | PIECE, b"")),
+    "a group": lambda fields: fields.append((1 << 3 | 3, b"")),
+}
+
+
+@pytest.mark.parametrize("change", NO_MODELS.values(), ids=NO_MODELS)
 def test_what_is_no_model_of_sentencepiece(change: Callable[[Fields], None]) -> None:
     fields = parse(trained().model_bytes)
     change(fields)

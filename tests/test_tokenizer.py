@@ -185,7 +185,10 @@ def test_symbols_may_hold_commas_spaces_and_quotes() -> None:
         assert {"a,b", "New▁York", 'q"z', "<url>"} <= set(cut)
 
 
-@pytest.mark.parametrize("lines", [[], [""], [" ", "\t"], ["x" * 5000]])
+NO_TEXT = {"nothing": [], "empty": [""], "blanks": [" ", "\t"], "too long": ["x" * 5000]}
+
+
+@pytest.mark.parametrize("lines", NO_TEXT.values(), ids=NO_TEXT)
 def test_no_text_is_a_data_error(lines: list[str]) -> None:
     with pytest.raises(DataError, match="the training text: "):
         trained(lines)
