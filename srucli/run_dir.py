@@ -234,9 +234,12 @@ class RunDir:
         """run.json. Raises DataError where it does not say what it should, or is newer."""
         found, source = read_json(self.place, "run.json", MOST_FACTS), str(self.path / "run.json")
         number = found.get("format_version") if isinstance(found, dict) else None
-        if type(number) is not int or not 1 <= number <= FORMAT_VERSION:
-            problem = f"format version {number!r}, this srucli reads up to {FORMAT_VERSION}"
+        if type(number) is int and number > FORMAT_VERSION:
+            problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
             raise DataError(source, None, problem, "upgrade srucli")
+        if type(number) is not int or number < 1:
+            problem = "format_version is not as srucli writes it"
+            raise DataError(source, None, problem, COPY_AGAIN)
         try:
             return Facts.model_validate(found, strict=True)
         except ValidationError as error:

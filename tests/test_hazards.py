@@ -176,7 +176,7 @@ def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
 ) -> None:
     lose(range(33, 99))
     said = (
-        r"(in a row|of 30 steps) had no finite gradient at step \d+: training diverged; lower .*; "
+        r"27 steps in a row had no finite gradient at step 60: training diverged; lower .*; "
         r"srucli train --resume .*run --force optim\.lr=0\.\d+ goes on from step-30"
     )
     with pytest.raises(SrucliError, match=said):

@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from srucli.explain import read as read_story
 from srucli.predict import Predictor
 from srucli.run_dir import RunDir
 
-MOST_SECONDS, MOST_MEMORY = 5.0, 2**28
+MOST_MEMORY = 2**28
 
 
 @pytest.fixture
@@ -44,17 +43,16 @@ def peak_memory() -> int:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """A block that must take neither long nor much memory."""
+    """A block that must not take much memory; what takes too long ends by pytest's timeout."""
     Path("/proc/self/clear_refs").write_text("5")
-    memory, start = peak_memory(), time.monotonic()
+    memory = peak_memory()
     yield
-    assert time.monotonic() - start < MOST_SECONDS
     assert peak_memory() - memory < MOST_MEMORY
 
 
 @contextmanager
 def refused(said: str, error: type[SrucliError] = DataError) -> Iterator[None]:
-    """A block that must end soon, in an error that says this, in one line."""
+    """A block that must end in an error that says this, in one line."""
     with bounded(), pytest.raises(error, match=said) as caught:
         yield
     assert str(caught.value).isprintable()
@@ -281,7 +279,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (BOMB, "aliases make more than 10,000 values of it; write them out"),
+        (BOMB, "aliases make more than 10,000 values of it; use fewer of them"),
         ("a: &a [*a]", "aliases make more than"),
         (MERGES, "aliases make more than"),
         ("[" * 50_000, "not valid YAML: maximum recursion depth"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,23 +186,27 @@ def test_what_is_no_model_of_sentencepiece(change: Callable[[Fields], None]) -> 
         Tokenizer.from_bytes(serialize(fields), "x")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\x0a\x80",
-        b"\x0a" + b"\xff" * 9 + b"\x01",
-        b"\x08" + b"\x80" * 11 + b"\x01",
-        b"\x08\0" * 4_000_000,
+ENDLESS: dict[str, tuple[bytes, type[Exception], str]] = {
+    "cut": (b"\x0a\x80", IndexError, "out of range"),
+    "outside": (b"\x0a" + b"\xff" * 9 + b"\x01", ValueError, "outside of its message, or too many"),
+    "endless": (b"\x08" + b"\x80" * 11 + b"\x01", ValueError, "a number of more than ten bytes"),
+    "fields": (b"\x08\0" * 4_000_000, ValueError, "outside of its message, or too many"),
+    "settings": (
         b"\x12\x80\x80\x80\x04" + b"\x0a\0" * 4_194_304,
-        b"\x0a\0" * 4_000_000,
-    ],
-    ids=["cut", "outside", "endless", "fields", "settings", "pieces"],
-)
-def test_fields_that_never_end(content: bytes) -> None:
-    start = time.monotonic()
-    with pytest.raises(DataError, match=r"x: (not a|a) SentencePiece model.*; name a"):
+        ValueError,
+        "outside of its message, or too many",
+    ),
+    "pieces": (b"\x0a\0" * 4_000_000, ValueError, "it has more than 1,048,576 pieces"),
+}
+
+
+@pytest.mark.parametrize(("content", "kind", "said"), ENDLESS.values(), ids=ENDLESS)
+def test_fields_that_never_end(content: bytes, kind: type[Exception], said: str) -> None:
+    """What is said within is why: it shows that the limit ended it, not the end of what came."""
+    with pytest.raises(kind, match=said):
+        check(content)
+    with pytest.raises(DataError, match=r"^x: .*; name a \.model file"):
         Tokenizer.from_bytes(content, "x")
-    assert time.monotonic() - start < 5
 
 
 def test_a_text_finds_the_unknown_piece_whatever_its_name() -> None:
@@ -283,10 +286,8 @@ def test_rules_that_put_in_what_is_no_text() -> None:
 def test_a_trie_of_circles_of_all_letters_is_seen_soon() -> None:
     """256 units, each the parent of all: the ways through it have no number."""
     circles = {256 ^ label: unit(label, label) for label in range(256)}
-    start = time.monotonic()
     with pytest.raises(DataError, match="go in circles"):
         Tokenizer.from_bytes(with_rules(trie({0: ROOT, **circles}, b"x\0")), "x")
-    assert time.monotonic() - start < 2
 
 
 def test_limits_leave_room_for_the_largest_vocabularies() -> None:

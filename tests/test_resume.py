@@ -343,7 +343,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal did not end it")
 
-    monkeypatch.setattr(training, "read_examples", reading)
+    monkeypatch.setattr(training, "read_texts", reading)
     with pytest.raises(InterruptedRun, match="stopped before the first step; the same command"):
         run_training(tiny, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -392,10 +392,10 @@ def test_a_signal_amidst_others_code_waits_for_its_end(
                 assert sys.modules["imported_amidst"].called()  # type: ignore[attr-defined]
             else:
                 assert importlib.import_module(amidst).whole
-            time.sleep(5)
-            raise AssertionError("the signal did not end it")
+            while True:  # until the signal ends it
+                time.sleep(0.1)
 
-        monkeypatch.setattr(training, "read_examples", reading)
+        monkeypatch.setattr(training, "read_texts", reading)
         with pytest.raises(InterruptedRun, match="stopped before the first step"):
             run_training(tiny, tmp_path / "run")
         assert not (tmp_path / "run").exists()
@@ -700,5 +700,5 @@ def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path)
         capture_output=True,
         text=True,
     )
-    assert done.stdout.startswith("data: ")
+    assert len(done.stdout.splitlines()) == 1
     assert RunDir.open(tmp_path / "run").state("last")["finished"] is True

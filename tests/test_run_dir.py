@@ -228,30 +228,49 @@ def test_damaged_checkpoints(run: RunDir, manifests: bool) -> None:
     reader = RunDir(run.path, manifests=manifests)
     folder = run.path / "checkpoints" / "step-1"
     whole = (folder / "model.safetensors").read_bytes()
-    for damaged in (whole[:-1], whole[:4], b"", b"\xff" * 99):
+    unlike = "damaged: not what manifest.json says"
+    weights = {
+        whole[:-1]: unlike if manifests else "damaged .*not fully covered",
+        whole[:4]: unlike if manifests else "damaged .*header too small",
+        b"": unlike if manifests else "damaged .*header too small",
+        b"\xff" * 99: "larger than the 96 bytes" if manifests else "damaged: its header is larger",
+    }
+    for damaged, said in weights.items():
         (folder / "model.safetensors").write_bytes(damaged)
-        with pytest.raises(
-            DataError, match=r"model\.safetensors: (damaged|larger).*; copy the run"
-        ):
+        with pytest.raises(DataError, match=rf"model\.safetensors: {said}.*; copy the run again"):
             reader.checkpoint("last")
     (folder / "model.safetensors").write_bytes(whole)
-    for damaged in (b"", b'{"a":', b"\xff", b"[1]", b"[" * 10_000):
+    states = {
+        b"": unlike if manifests else "not valid JSON",
+        b'{"a":': unlike if manifests else "not valid JSON",
+        b"\xff": unlike if manifests else "not valid JSON",
+        b"[1]": unlike if manifests else "no JSON object",
+        b"[" * 10_000: "larger than the 16 bytes" if manifests else "not valid JSON",
+    }
+    for damaged, said in states.items():
         (folder / "state.json").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"state\.json: (no.* JSON|damaged|larger).*; copy"):
+        with pytest.raises(DataError, match=rf"state\.json: {said}.*; copy the run again"):
             reader.checkpoint("last")
     (folder / "state.json").unlink()
     with pytest.raises(InputMissingError, match=r"state\.json: cannot be read \(No such file"):
         reader.checkpoint("last")
 
 
-@pytest.mark.parametrize(
-    "manifest",
-    [b"", b"[]", b"{}", b'{"files": []}', b'{"files": {"../../x": {}}}', b'{"files": {}}'],
-)
-def test_damaged_manifests(run: RunDir, manifest: bytes) -> None:
+MANIFESTS = {
+    "empty": (b"", r"manifest\.json: not valid JSON"),
+    "a list": (b"[]", r"manifest\.json: no list of a checkpoint's files"),
+    "no files": (b"{}", r"manifest\.json: no list of a checkpoint's files"),
+    "a list of files": (b'{"files": []}', r"manifest\.json: no list of a checkpoint's files"),
+    "outside": (b'{"files": {"../../x": {}}}', r"manifest\.json: no list of a checkpoint's files"),
+    "none of the files": (b'{"files": {}}', r"model\.safetensors: damaged: not what manifest"),
+}
+
+
+@pytest.mark.parametrize(("manifest", "said"), MANIFESTS.values(), ids=MANIFESTS)
+def test_damaged_manifests(run: RunDir, manifest: bytes, said: str) -> None:
     run.save(1, WEIGHTS, {}, {"last"})
     (run.path / "checkpoints" / "step-1" / "manifest.json").write_bytes(manifest)
-    with pytest.raises(DataError, match=r"(manifest|model)\..*: (not valid|no list|damaged)"):
+    with pytest.raises(DataError, match=said):
         run.checkpoint("last")
 
 
@@ -314,19 +333,34 @@ def copy(tiny: Tiny, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny.run, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("version", [3, 99, "1", None, 1.5, 0, True])
-def test_a_newer_format_is_refused(copy: Path, version: object) -> None:
+VERSIONS = {
+    3: "format version 3, this srucli reads up to 2; upgrade srucli",
+    99: "format version 99, this srucli reads up to 2; upgrade srucli",
+} | dict.fromkeys(
+    ("1", None, 1.5, 0, -1, True), "format_version is not as srucli writes it; copy the run again"
+)
+
+
+@pytest.mark.parametrize(("version", "said"), VERSIONS.items())
+def test_another_format_is_refused(copy: Path, version: object, said: str) -> None:
     facts = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(facts | {"format_version": version}))
-    with pytest.raises(DataError, match=r"run\.json: format version .*reads up to 2; upgrade"):
+    with pytest.raises(DataError, match=rf"run\.json: {said}$"):
         RunDir.open(copy)
 
 
-@pytest.mark.parametrize("name", ["run.json", "labels.json"])
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("run.json", "format_version is not as srucli writes it"),
+        ("labels.json", "not a list of labels"),
+    ],
+)
 @pytest.mark.parametrize("damaged", [b"", b"{", b"\xff", b"3"])
-def test_damaged_json(copy: Path, name: str, damaged: bytes) -> None:
+def test_damaged_json(copy: Path, name: str, whole: str, damaged: bytes) -> None:
     (copy / name).write_bytes(damaged)
-    with pytest.raises(DataError, match=rf"{name}: (no|format).*; (copy|upgrade)"):
+    said = whole if damaged == b"3" else "not valid JSON"
+    with pytest.raises(DataError, match=rf"{name}: {said}; copy the run again$"):
         RunDir.open(copy).labels()
 
 

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, ROOT, RunCli, Tiny, sentences, write_tsv
+from conftest import QUICK, ROOT, RunCli, Tiny, sentences, until, write_tsv
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -379,13 +378,9 @@ def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: Run
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "last").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until((tmp_path / "run" / "last").exists)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert (process.returncode, out) == (75, "")
     assert "stopping after this step; once more to stop at once" in err
     assert err.splitlines()[-1].startswith("srucli: run: stopped at step ")
