@@ -666,6 +666,8 @@ UNFOLLOWED = {
     "`srucli eval` measures them": "a report",
     "late enough; --diagnose with a smaller number": "a finding on a finished run: test_explain",
     "is not defined on the {} texts, by the labels": "a whole comparison: test_compare",
+    "is not defined on the dev texts, by the labels": "a search: test_tune",
+    "--top {}: the run has": "a report",
     "give each text one label, or train": "said to Python alone: files are refused before",
     # No advice: they say what there is or was done, or name a flag that has no other value.
     "--nbest needs a unigram model": "the model has to be another one",
