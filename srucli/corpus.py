@@ -24,9 +24,9 @@ from srucli.tokenizer import TrainedTokenizer, as_setting, train_tokenizer
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, their targets (B,) int64, or (B, C) float32 for several labels, and their lines.
+    """Texts, their targets (B,) int64, or (B, K) float32 for several labels, and their lines.
 
-    `source` is the file, as messages name it.
+    K >= C: labels that the training texts lack come last. `source` is what messages call the file.
     """
 
     texts: list[str]
@@ -41,7 +41,7 @@ class Corpus:
         """Number the labels. Those that the training texts lack fall outside the C classes."""
         targets, _ = encode([example.labels for example in examples], labels, multi_label)
         if multi_label:
-            targets = targets[:, : len(labels)].astype(np.float32)
+            targets = targets.astype(np.float32)
         texts, lines = [each.text for each in examples], [each.line for each in examples]
         return cls(texts, targets, lines, source)
 
@@ -61,7 +61,18 @@ def read_held_out(source: Source, config: DataConfig, labels: Iterable[str]) -> 
     """The labelled texts of a file to measure on, where `labels` are known already."""
     examples = list(read_examples(source, config))
     known = Known(labels, merge=config.merge_labels)
-    return _named(examples, Spellings(examples), known.name, source, config, known)
+    named = _named(examples, Spellings(examples), known.name, source, config, known)
+    lacking = Counter(label for each in named for label in each.labels if label not in known.labels)
+    if lacking:
+        shown = ", ".join(f"{escaped(name)} ({n:,})" for name, n in lacking.most_common(6))
+        more = ", ..." if len(lacking) > 6 else ""
+        texts = sum(not known.labels.issuperset(each.labels) for each in named)
+        name = escaped(display_name(source))
+        say(
+            f"{name}: {texts:,} of {len(named):,} texts have labels that the training texts lack, "
+            f"which count as errors: {shown}{more}"
+        )
+    return named
 
 
 def _named(

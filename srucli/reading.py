@@ -91,7 +91,7 @@ class Tally:
             "encoded_in_part": f"were longer than the {encoder:,} tokens that the encoder reads: "
             f"it read their beginning and end{others}",
             "unknown_characters": "have characters that the tokenizer does not know "
-            f"({self.unknown_tokens:,} unknown tokens)",
+            f"(unknown tokens: {self.unknown_tokens:,})",
             "without_tokens": "have no tokens: they are empty, or become so when normalized",
         }
         return {

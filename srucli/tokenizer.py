@@ -12,7 +12,6 @@ import random
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ _FIRST_BYTE = 0x110000  # beyond the last code point
 _META = ("unk", "bos", "eos", "pad")
 _OURS = {"input_sentence_size", "shuffle_input_sentence", "seed"}
 _RESERVED = "\u2585"  # SentencePiece's own mark for the unknown; it skips lines that hold it
+_COVERED = re.compile(r"Done: ([\d.]+)% characters are covered")
 _LOG_LINE = re.compile(r"[IWEF]\d{4} [^\]]*\] (.*)")
 
 
@@ -261,6 +261,7 @@ class TrainedTokenizer:
     reserved: int  # lines left out because they hold U+2585
     wanted: int  # pieces
     seconds: float
+    covered: str | None = None  # percent of the characters that got a piece, as the trainer logs it
 
     @property
     def obtained(self) -> int:
@@ -285,6 +286,7 @@ class TrainedTokenizer:
             f"{self.config.model_type}: {self.lines:,} lines{drawn}",
             f"{self.characters:,} characters",
             *left_out,
+            *([f"{self.covered}% of the characters known"] if self.covered else []),
             f"{self.wanted:,} pieces wanted, {self.obtained:,} obtained",
             f"{self.seconds:.1f} s, {threads}",
         ]
@@ -339,11 +341,21 @@ def _options(config: TokenizerConfig) -> dict[str, Any]:
     return options | {"user_defined_symbols": symbols}
 
 
-def _follow(log: IO[bytes], last: deque[str], progress: Progress | None) -> None:
+@dataclass
+class _Log:
+    """What the trainer logged: its last line, and what share of the characters got a piece."""
+
+    last: str = "no word"
+    covered: str | None = None
+
+
+def _follow(log: IO[bytes], kept: _Log, progress: Progress | None) -> None:
     with log:
         for raw in log:
             line = raw.decode("utf-8", "replace").rstrip()
-            last.append(line)
+            kept.last = line
+            if match := _COVERED.search(line):
+                kept.covered = match[1]
             if progress and (match := _LOG_LINE.match(line)):
                 progress(match[1])
 
@@ -421,13 +433,13 @@ def _symbols(options: Mapping[str, Any]) -> int:
     return given + len(meta) + (256 if options["byte_fallback"] else 0)
 
 
-def _ended(code: int, last: deque[str], named: Named) -> SrucliError:
+def _ended(code: int, last: str, named: Named) -> SrucliError:
     if code == -9:
         return SrucliError(
             "the training process was killed, most likely for want of memory; train on fewer lines "
             f"with {named('input_sentence_size', 100_000)}"
         )
-    return SrucliError(f"the training process ended with {code}: {last[-1] if last else 'no word'}")
+    return SrucliError(f"the training process ended with {code}: {last}")
 
 
 def train_tokenizer(
@@ -452,10 +464,10 @@ def train_tokenizer(
     sieve = _Sieve(config.max_sentence_length, progress)
     options = _options(config)
     wanted = options["vocab_size"]
-    last: deque[str] = deque(maxlen=1)
+    log = _Log()
     with child("srucli.spm_child", own_stderr=True) as (process, stdin, stdout, stderr):
         assert stderr is not None
-        follower = threading.Thread(target=_follow, args=(stderr, last, progress), daemon=True)
+        follower = threading.Thread(target=_follow, args=(stderr, log, progress), daemon=True)
         follower.start()
         chosen = _draw(sieve.pass_through(lines), config)
         used, characters = _send(stdin, {"options": options, "fit": lower_vocab}, chosen)
@@ -472,7 +484,7 @@ def train_tokenizer(
             raise DataError(source, None, "nothing but blank lines", "give it text")
         raise _refusal(message, options, named)
     if code:
-        raise _ended(code, last, named)
+        raise _ended(code, log.last, named)
     return TrainedTokenizer(
         Tokenizer(answer),
         config,
@@ -483,4 +495,5 @@ def train_tokenizer(
         sieve.reserved,
         wanted,
         time.monotonic() - start,
+        log.covered,
     )

@@ -265,10 +265,6 @@ def _describe(texts: Texts, several: bool) -> None:
     more = ", ..." if len(texts.labels) > 6 else ""
     held = f", {len(texts.dev):,} dev texts" if texts.dev else ""
     say(f"data: {len(texts.train):,} texts{held}, {len(texts.labels)} labels ({common}{more})")
-    unknown = {label for example in texts.dev for label in example.labels} - set(texts.labels)
-    if unknown:
-        named = ", ".join(map(escaped, sorted(unknown)[:6]))
-        say(f"dev has labels that the training texts lack: {named}")
     if several and not texts.dev:
         say(
             "no dev texts: labels are given from 0.5; a dev file or train.dev_share=0.1 lets their "

@@ -301,11 +301,12 @@ class Trainer:
         logits = branch_logits(self.model, self.dev_store, self.device)
         thresholds, targets = None, self.dev_set.targets
         targets = targets.astype(bool) if multi_label else targets
-        blend = fit_weights(logits.double().cpu().numpy(), targets, multi_label)
+        known = targets[:, : len(self.labels)] if multi_label else targets
+        blend = fit_weights(logits.double().cpu().numpy(), known, multi_label)
         self.model.blend.copy_(torch.tensor(blend))
         probabilities = blended(logits, self.model.blend, multi_label)
         if multi_label:
-            thresholds = choose_thresholds(probabilities, targets)
+            thresholds = choose_thresholds(probabilities, known)
             self.thresholds = [float(value) for value in thresholds]
         outcome = Outcome(probabilities, targets, thresholds)
         names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
@@ -580,6 +581,9 @@ class Trainer:
         if self.thresholds is not None:
             self.thresholds = [float(value) for value in tree["thresholds"]]
         if tree["place"] != self._place:
+            if self.done.batches:
+                epoch = self.done.epoch + 1
+                say(f"the texts or their batches are others now: epoch {epoch} begins anew")
             self.done.batches = self.done.taken = 0
             self.done.texts = self.done.epoch * len(self.train_set.texts)
         sizes = {name: int(tree["logs"][name]) for name in LOGS}

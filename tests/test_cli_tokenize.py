@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from conftest import ROOT, RunCli, children, is_running, until
+from conftest import ROOT, RunCli, RunMain, children, is_running, until
 from test_tokenizer import LINES
 
 from srucli.cli.tokenize import _config, _files, _plain_switch
@@ -230,7 +230,7 @@ def test_there_and_back_line_by_line(run_cli: RunCli, model: Path) -> None:
     text = "bade ko\n\n\x85la te\r\n" + RAW
     for form in ("piece", "id"):
         cut = run_cli("encode", model, f"--output_format={form}", input=text)
-        assert (cut.returncode, cut.stderr) == (0, "")
+        assert cut.returncode == 0, cut.stderr
         assert cut.stdout.count("\n") == text.count("\n")
         back = run_cli("decode", model, "--input-format", form, input=cut.stdout)
         assert back.returncode == 0
@@ -239,6 +239,22 @@ def test_there_and_back_line_by_line(run_cli: RunCli, model: Path) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     ids = [list(map(int, line.split())) for line in cut.stdout.split("\n")[3:-1]]
     assert ids == processor.Encode(LINES)
+
+
+@pytest.mark.parametrize("nbest", [1, 3], ids=["the best", "the three best"])
+def test_ids_of_unknown_characters_are_counted(
+    run_main: RunMain, model: Path, tmp_path: Path, nbest: int
+) -> None:
+    """An id does not say what it stands for; a piece does."""
+    file = tmp_path / "x.txt"
+    file.write_text("bade\n\u4e16 ko \u4e16\n\nbade \u754c\n", encoding="utf-8")
+    ids = run_main("encode", model, file, "--output-format", "id", "--nbest", nbest)
+    said = "of {} texts have characters that the tokenizer does not know (unknown tokens: {})"
+    first, whole = f"{file}: 1 {said.format(2, 2)}", f"{file}: 2 {said.format(4, 3)}"
+    assert ids.err.splitlines() == [first, whole]
+    pieces = run_main("encode", model, file, "--nbest", nbest)
+    assert pieces.err == ""
+    assert "\u4e16" in pieces.out
 
 
 def test_controls_reverse_json_and_nbest(run_cli: RunCli, model: Path) -> None:

@@ -28,7 +28,7 @@ ODD = [("good", "\u3042 soup"), ("bad", "\u200b")]
 TRAIN, DEV = SHORT + LONG, SHORT + LONG[:2] + ODD
 NETWORK = ("--threads", 1, "--epochs", 1, *(word for word in QUICK if "dev_share" not in str(word)))
 CUT = "{}: {} of {} texts were cut at 50 tokens (train.max_tokens)"
-UNKNOWN = "{}: 1 of {} texts have characters that the tokenizer does not know (1 unknown tokens)"
+UNKNOWN = "{}: 1 of {} texts have characters that the tokenizer does not know (unknown tokens: 1)"
 EMPTY = "{}: 1 of {} texts have no tokens: they are empty, or become so when normalized"
 
 

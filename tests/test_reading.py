@@ -54,7 +54,7 @@ SOME = Tally(1_000, 12, 30, 4, 567, 2, LIMITS)
                 "30 of 1,000 texts were longer than the 1,500 tokens that the encoder reads: it "
                 "read their beginning and end, and n-gram branches all of them",
                 "4 of 1,000 texts have characters that the tokenizer does not know "
-                "(567 unknown tokens)",
+                "(unknown tokens: 567)",
                 "2 of 1,000 texts have no tokens: they are empty, or become so when normalized",
             ],
             id="every kind",

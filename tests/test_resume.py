@@ -631,12 +631,16 @@ def steps_of(run: Path) -> list[int]:
     return [record["step"] for record in records(run / "metrics.jsonl")]
 
 
-def test_other_batches_begin_the_epoch_anew(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+def test_other_batches_begin_the_epoch_anew(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     kill_after(20)
     killed(tiny, tmp_path / "run")
     kill_after(3)
     with pytest.raises(Killed):
         resume(tmp_path / "run", {"train.batch_size": 32}, force=True)
+    said = "the texts or their batches are others now: epoch 1 begins anew"
+    assert said in capsys.readouterr().err.splitlines()
     kill_after(None)
     resume(tmp_path / "run", {})  # the settings are those of the run by now
     assert steps_of(tmp_path / "run") == [14 + 15, 14 + 30]

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from srucli.config import Config, resolve
 from srucli.corpus import data_hash, find_labels, hold_out, short_lines, vocab_size
-from srucli.data import Example
+from srucli.data import Example, read_examples
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.evaluate import evaluate
 from srucli.model import ENCODERS
 from srucli.predict import Predictor
 from srucli.recipe import check, complete, epochs
@@ -234,10 +235,30 @@ def test_dev_labels_that_training_lacks(
     dev = write_tsv(tmp_path / "dev.tsv", [("odd", "a lovely film"), ("odd", "what a garden")])
     config = quick("train.metric=log_loss", "train.keep=best", "train.patience=1")
     run = train(config, str(tiny.train), str(dev), tmp_path / "run")
-    assert "dev has labels that the training texts lack: odd" in capsys.readouterr().err
+    said = "2 of 2 texts have labels that the training texts lack, which count as errors: odd (2)"
+    assert f"{dev}: {said}" in capsys.readouterr().err.splitlines()
     assert [record["dev"]["log_loss"] for record in history(run)] == [None, None]
     assert history(run)[0]["dev"]["accuracy"] == 0
     assert Predictor.load(run, "cpu", 1).labels == list(tiny.labels)
+
+
+def test_dev_labels_that_training_lacks_are_errors_of_several_labels_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As eval counts them: they used to be left out of what is measured on dev."""
+    data = write_tsv(tmp_path / "x.tsv", [("a", "one two"), ("b,a", "three"), ("b", "four")] * 3)
+    rows = [("a,odd", "one two"), ("odd", "three"), ("b", "four"), ("strange,odd", "one two three")]
+    dev = write_tsv(tmp_path / "dev.tsv", rows)
+    config = quick("data.multi_label=true", "train.epochs=2")
+    run = train(config, str(data), str(dev), tmp_path / "run")
+    said = "3 of 4 texts have labels that the training texts lack, which count as errors: odd (3), "
+    assert f"{dev}: {said}strange (1)" in capsys.readouterr().err.splitlines()
+    found = evaluate(Predictor.load(run, "cpu", 1), read_examples(str(dev), config.data))
+    measured = history(run)[-1]["dev"]
+    assert measured.keys() == {"macro_f1", "accuracy", "log_loss"}
+    assert found.figures["accuracy"] <= 0.25
+    for name, value in measured.items():
+        assert value == pytest.approx(found.figures[name], abs=1e-6)
 
 
 def test_texts_of_one_letter_and_texts_that_are_long(tmp_path: Path) -> None:

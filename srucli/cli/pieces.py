@@ -119,7 +119,9 @@ def encode(
     They are separated by blanks.
     With --json a line is an array; of arrays with --nbest.
     """
-    from srucli.lines import read_lines
+    from srucli.console import say
+    from srucli.lines import display_name, read_lines
+    from srucli.reading import Notices, Tally
     from srucli.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(model)
@@ -131,14 +133,26 @@ def encode(
     how = {"subword_dropout": subword_dropout, "seed": seed}
     cut = _encoder(tokenizer, output_format, nbest, bos=bos, eos=eos, reverse=reverse, **how)
 
+    tally, notices = Tally(), Notices(display_name(source))
+
     def line_of(text: str) -> str:
+        nonlocal tally
         rows = cut(text)
+        if output_format is Form.ID:  # pieces show what is unknown
+            unknown = (rows[0] if nbest > 1 else rows).count(tokenizer.unknown)
+            tally += Tally(1, unknown_characters=bool(unknown), unknown_tokens=unknown)
+            for notice in notices.first(tally):
+                say(notice)
         if as_json:
             return json.dumps(rows, ensure_ascii=False)
         return "\t".join(map(_plain, rows)) if nbest > 1 else _plain(rows)
 
     lines = read_lines(source, encoding or "utf-8", errors or "strict")
-    _write_lines((line_of(text) for _, text in lines), source)
+    try:
+        _write_lines((line_of(text) for _, text in lines), source)
+    finally:
+        for notice in notices.last(tally):
+            say(notice)
 
 
 def _row(text: str, as_json: bool) -> list[Any]:
