@@ -12,26 +12,52 @@ import math
 import multiprocessing
 import os
 import re
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from srucli import optim
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from srucli import optim, run_dir
 from srucli.children import Child, child
+from srucli.claim import OWN, Layout, Source, claimed, clear
 from srucli.config import Config, DataConfig, build, dump, with_settings
 from srucli.corpus import data_hash, make_tokenizer
 from srucli.data import Example, read_examples
-from srucli.errors import DivergedError, OutputError, SrucliError, UsageError
-from srucli.files import write_atomic
+from srucli.errors import DivergedError, SrucliError, UsageError
+from srucli.files import (
+    Place,
+    opened,
+    path_of,
+    read_json,
+    to_json,
+    unwritable,
+    write_files,
+    writing,
+)
+from srucli.folders import Identity, OpenFolder
+from srucli.reading import Tally
 
 # Neighbours of the grid are half a power of ten apart.
 STEP = math.sqrt(10)
 LOOK_EVERY = 50
+# What a comparison's folder holds (see `claim.Layout`); the runs of its cells are its own.
+_LEFT: Layout = {r"error\.txt": None, "run": {**run_dir.LAYOUT, **OWN}}
+_CELL: Layout = {r"result\.json": None, **_LEFT, r"log\.txt": None}
+LAYOUT: Layout = {
+    r"index\.html": None,
+    "cells": {r"[\w.=,-]+": {r"lr-[0-9a-z.+-]+": {r"seed-[0-9]+": _CELL}}},
+    "data": {r"(train|dev|test)\.jsonl": None, r"tokenizer\.model": None},
+    r"plan\.json": None,
+}
+# Of a cell's run, what nobody needs once it is measured.
+_NEEDLESS: Layout = {key: run_dir.LAYOUT[key] for key in ("checkpoints", r"tokenizer\.model")}
+# The largest that are read.
+_MOST_PLAN, _MOST_RESULT = 2**20, 2**26
 
 
 class Arm(NamedTuple):
@@ -115,54 +141,83 @@ def neighbour(rate: float, distance: int) -> float:
     return float(f"{rate * STEP**distance:.3g}")
 
 
-class Folder:
-    """Where a comparison keeps its data, its cells and its page."""
+class _Record(BaseModel):
+    """Of an evaluation, what a comparison needs."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    model_config = ConfigDict(strict=True)
+
+    step: int
+    seconds: float
+    dev: dict[str, float | None]
+
+
+class _Found(BaseModel):
+    """What a cell leaves in result.json; of one that diverged there are no figures."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    dev: dict[str, float | None]
+    test: dict[str, float]
+    history: list[_Record]
+    diverged: str | None
+    reading: dict[str, dict[str, int | dict[str, bool | int]]] = {}
+
+
+def facts_of(plan: Plan, parts: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+    """What tells a comparison from others, as plan.json has it."""
+    hashes = {part: data_hash(examples) for part, examples in parts.items()}
+    return {"settings": dump(plan.config), "data": hashes}
+
+
+def _planned(folder: OpenFolder) -> dict[str, Any]:
+    """What plan.json says; nothing where there is none that is whole."""
+    try:
+        found = read_json(folder, "plan.json", _MOST_PLAN)
+    except SrucliError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class Folder:
+    """Where a comparison keeps its data, its cells and its page, by its path or held open."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.path = place, path_of(place)
+        path = self.path
         self.data = {part: path / "data" / f"{part}.jsonl" for part in ("train", "dev", "test")}
         self.tokenizer = path / "data" / "tokenizer.model"
 
-    def prepare(
-        self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str, force: bool
-    ) -> None:
-        """Write the texts and train their tokenizer, or see that those there are the same ones.
+    @classmethod
+    @contextmanager
+    def claim(
+        cls, path: Path, facts: Mapping[str, Any], sources: Sequence[Source], force: bool
+    ) -> Iterator[Folder]:
+        """Hold the folder of the comparison that `facts` tell from others, for a block.
 
-        Raises UsageError where the folder holds another comparison.
+        `sources` are the files that the command reads. Raises OutputError where it is another's,
+        UsageError where it holds another comparison, unless `force` replaces that.
         """
-        facts = {
-            "settings": dump(plan.config),
-            "data": {part: data_hash(examples) for part, examples in parts.items()},
-        }
-        file = self.path / "plan.json"
-        if self.path.is_dir() and any(self.path.iterdir()):
-            self._check(file, facts, force)
-        try:
-            (self.path / "data").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be made ({error.strerror})") from error
-        write_atomic({file: json.dumps(facts, indent=1).encode()})
-        several = plan.config.data.multi_label
-        write_atomic({self.data[part]: _lines(rows, several) for part, rows in parts.items()})
-        if not self.tokenizer.is_file():
-            texts = [example.text for example in parts["train"]]
-            trained = make_tokenizer(plan.config, texts, source)
-            write_atomic({self.tokenizer: trained.tokenizer.model_bytes})
 
-    def _check(self, file: Path, facts: Mapping[str, Any], force: bool) -> None:
-        if force and file.is_file():
-            shutil.rmtree(self.path)
-            return
-        try:
-            found = json.loads(file.read_bytes())
-        except (OSError, ValueError):
-            raise OutputError(f"{self.path}: holds no comparison; choose another -o") from None
-        different = [key for key in facts if found.get(key) != facts[key]]
-        if different:
-            raise UsageError(
-                f"{self.path}: holds a comparison with other {' and '.join(different)}; choose "
-                "another -o, or add --force to replace it"
-            )
+        def is_same(folder: OpenFolder) -> bool:
+            return _planned(folder) == facts
+
+        with claimed(path, "comparison", LAYOUT, is_same, sources) as (folder, _):
+            if "plan.json" in folder.names() and not is_same(folder):
+                _replace(folder, facts, force)
+            yield cls(folder)
+
+    def prepare(self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str) -> None:
+        """Write the plan, the texts and their tokenizer. Raises OutputError and DataError."""
+        write_files(self.place, {"plan.json": to_json(facts_of(plan, parts))})
+        several = plan.config.data.multi_label
+        files = {self.data[part].name: _lines(rows, several) for part, rows in parts.items()}
+        write_files(self.place, files, within="data")
+        with opened(self.place) as folder, folder.child("data") as data:
+            trained = data.is_file(self.tokenizer.name)
+        if not trained:
+            texts = [example.text for example in parts["train"]]
+            model = make_tokenizer(plan.config, texts, source).tokenizer.model_bytes
+            write_files(self.place, {self.tokenizer.name: model}, within="data")
 
     def texts(self, part: str) -> int:
         """How many texts a part has; 0 where it is not there."""
@@ -175,10 +230,25 @@ class Folder:
     def result(self, cell: Cell) -> Result | None:
         """What a cell found, if it is done."""
         try:
-            found = json.loads((self.path / cell.folder / "result.json").read_bytes())
-        except (OSError, ValueError):
+            found = read_json(self.place, f"{cell.folder}/result.json", _MOST_RESULT)
+            for tally in _Found.model_validate(found).reading.values():
+                Tally.from_json(tally)
+        except (SrucliError, ValidationError, TypeError, LookupError):
             return None
         return Result(cell, **found)
+
+
+def _replace(folder: OpenFolder, facts: Mapping[str, Any], force: bool) -> None:
+    """Make way for another comparison under `force`. Raises UsageError, OutputError."""
+    found = _planned(folder)
+    if not force:
+        different = [key for key in facts if found.get(key) != facts[key]]
+        raise UsageError(
+            f"{folder.path}: holds a comparison with other {' and '.join(different)}; choose "
+            "another -o, or add --force to replace it"
+        )
+    with writing(folder, ""):
+        clear(folder, LAYOUT)
 
 
 def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
@@ -191,44 +261,62 @@ def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
 
 
 def run_cell(
-    path: str, config: Mapping[str, Any], cell: Sequence[Any], tokenizer: str | None
+    path: str,
+    identity: Sequence[int],
+    config: Mapping[str, Any],
+    cell: Sequence[Any],
+    tokenizer: str | None,
 ) -> int:
     """Train and measure one cell, and write what it found, in a process of its own.
 
-    Returns the exit code.
+    `identity` tells the comparison's folder from another one in its place. Returns the exit code.
     """
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     # Locks of tqdm and Numba then have no names in the system that a kill would leave behind.
     multiprocessing.set_start_method("fork", force=True)
-    place = Path(path) / Cell(*cell).folder
-    place.mkdir(parents=True, exist_ok=True)
-    # What a kill may have left behind.
-    shutil.rmtree(place / "run", ignore_errors=True)
-    (place / "error.txt").unlink(missing_ok=True)
-    _speak_to(place / "log.txt")
-    try:
-        settings = build(config, str(place))
-        data = DataConfig(multi_label=settings.data.multi_label)
-        settings = settings.model_copy(update={"data": data})
-        shared = Path(tokenizer) if tokenizer else None
-        found = _measure(Folder(Path(path)), settings, place / "run", shared)
-    except DivergedError as error:
-        found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
-    except SrucliError as error:
-        write_atomic({place / "error.txt": str(error).encode()})
-        return 1
-    write_atomic({place / "result.json": json.dumps(found).encode()})
+    with _cell_folder(Path(path), (identity[0], identity[1]), Cell(*cell)) as place:
+        try:
+            settings = build(config, str(place.path))
+            data = DataConfig(multi_label=settings.data.multi_label)
+            settings = settings.model_copy(update={"data": data})
+            shared = Path(tokenizer) if tokenizer else None
+            found = _measure(Folder(Path(path)), settings, place, shared)
+        except DivergedError as error:
+            found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
+        except SrucliError as error:
+            write_files(place, {"error.txt": str(error).encode()})
+            return 1
+        write_files(place, {"result.json": json.dumps(found).encode()})
     return 0
 
 
-def _speak_to(log: Path) -> None:
-    """Let nothing be read from stdin, and all that is printed go to a file.
+@contextmanager
+def _cell_folder(path: Path, meant: Identity, cell: Cell) -> Iterator[OpenFolder]:
+    """A cell's folder without what a kill may have left, and all that is said into its log.
+
+    Raises OutputError.
+    """
+    with ExitStack() as stack:
+        try:
+            top = stack.enter_context(OpenFolder.at(path, meant))
+            top.check()
+            place = stack.enter_context(top.below(str(cell.folder), make=True))
+            clear(place, _LEFT)
+            _speak_to(place, "log.txt")
+        except OSError as error:
+            raise unwritable(path / cell.folder, error) from error
+        yield place
+
+
+def _speak_to(place: OpenFolder, name: str) -> None:
+    """Let nothing be read from stdin, and all that is printed go to a file. Raises OSError.
 
     The old stdout stays open: whoever reads from it sees by its end that this process is gone.
     """
+    said = place.open_to_write(name, os.O_CREAT | os.O_APPEND)
+    os.ftruncate(said, 0)
     os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)
 
@@ -240,21 +328,25 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _measure(folder: Folder, config: Config, run: Path, tokenizer: Path | None) -> dict[str, Any]:
+def _measure(
+    folder: Folder, config: Config, place: OpenFolder, tokenizer: Path | None
+) -> dict[str, Any]:
     from srucli.evaluate import evaluate
     from srucli.predict import Predictor
     from srucli.run_dir import RunDir, read_records
     from srucli.train import train
 
+    run = place.path / "run"
     sources = {part: str(file) for part, file in folder.data.items()}
-    train(config, sources["train"], sources["dev"], run, tokenizer=tokenizer, force=True)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "force": True, "below": place}
+    train(config, sources["train"], sources["dev"], run, **how)
     history = read_records(run / "metrics.jsonl")
     step = RunDir.open(run).state(config.train.keep)["step"]
     (used,) = [record["dev"] for record in history if record["step"] == step]
     predictor = Predictor.load(run, config.train.device, config.train.threads)
     tested = evaluate(predictor, read_examples(sources["test"], config.data))
-    shutil.rmtree(run / "checkpoints")
-    (run / "tokenizer.model").unlink()
+    with writing(place, "run"), place.child("run") as trained:
+        clear(trained, _NEEDLESS)
     test = {name: value for name, value in tested.figures.items() if math.isfinite(value)}
     reading = {**history[-1].get("reading", {}), "test": tested.tally.to_json()}
     found = {"dev": used, "test": test, "history": history, "diverged": None}
@@ -275,6 +367,8 @@ class Trials:
     def __init__(self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Cell], None]) -> None:
         self.folder, self.plan, self.jobs, self.done = folder, plan, jobs, done
         self.threads = threads_each(len(os.sched_getaffinity(0)), jobs)
+        with opened(folder.place) as held:
+            self.identity = held.identity
         self.open = ExitStack()
         self.server: Child | None = None
 
@@ -302,6 +396,7 @@ class Trials:
         config = self.plan.config_of(cell, self.threads)
         return {
             "path": str(self.folder.path),
+            "identity": self.identity,
             "config": config.model_dump(mode="json", exclude_unset=True),
             "cell": cell,
             "tokenizer": shared,
@@ -331,6 +426,8 @@ class Trials:
         number, code = json.loads(answer)
         cell = cells[number]
         if self.folder.result(cell) is None:
+            with opened(self.folder.place) as folder:
+                folder.check()
             raise SrucliError(_failure(self.folder.path / cell.folder, code))
         self.done(cell)
 

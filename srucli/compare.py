@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from srucli.cells import Arm, Cell, Folder, Plan, Result, Trials, neighbour
+from srucli.cells import Arm, Cell, Folder, Plan, Result, Trials, facts_of, neighbour
+from srucli.claim import Source
 from srucli.console import say
 from srucli.corpus import find_labels, hold_out, read_held_out, read_texts
 from srucli.errors import InterruptedRun, SrucliError, UsageError
@@ -284,8 +285,11 @@ def compare(
     *,
     jobs: int,
     force: bool = False,
+    reads: Sequence[Source] = (),
 ) -> Comparison:
     """Run a whole comparison. sources: files of train, dev and test; a tenth stands for the last.
+
+    `reads` are other files that the command reads, of which none is ever replaced.
 
     Raises every kind of SrucliError.
     """
@@ -304,10 +308,10 @@ def compare(
             if not parts[part]:
                 raise UsageError(f"{train}: too few texts to set some aside; give --dev and --test")
     say("data: " + ", ".join(f"{len(texts):,} {part} texts" for part, texts in parts.items()))
-    folder = Folder(path)
-    folder.prepare(plan, parts, train, force)
-    find(folder, plan, jobs)
-    found = summary(folder, plan)
+    with Folder.claim(path, facts_of(plan, parts), [*sources.values(), *reads], force) as folder:
+        folder.prepare(plan, parts, train)
+        find(folder, plan, jobs)
+        found = summary(folder, plan)
     for line in unread(found):
         say(line)
     return found

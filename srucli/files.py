@@ -61,15 +61,19 @@ def write_atomic(contents: Mapping[Path, bytes]) -> None:
         write_files(parent, own)
 
 
-def write_files(place: Place, contents: Mapping[str, bytes]) -> None:
-    """Write all files of a folder whole, or none. Raises OutputError naming the one that fails."""
+def write_files(place: Place, contents: Mapping[str, bytes], within: str = "") -> None:
+    """Write all files of a folder whole, or none. Raises OutputError naming the one that fails.
+
+    `within` is the folder below, as a/b/c, that they are in; it is made if need be.
+    """
     try:
-        with opened(place) as folder:
-            folder.check()
-            folder.write(contents)
+        with opened(place) as top:
+            top.check()
+            with top.below(within, make=True) as folder:
+                folder.write(contents)
     except OSError as error:
         name = error.filename if error.filename in contents else next(iter(contents))
-        raise unwritable(path_of(place) / name, error) from error
+        raise unwritable(path_of(place) / within / name, error) from error
 
 
 def append(place: Place, name: str, data: bytes) -> None:

@@ -55,21 +55,23 @@ class OpenFolder:
     stay in its place, with its name, as long as the folder is written to.
     """
 
-    def __init__(self, path: Path, descriptor: int | None) -> None:
+    def __init__(self, path: Path, descriptor: int | None, meant: Identity | None = None) -> None:
+        """`meant` is which folder it has to be, where that is known."""
         self.path, self.descriptor = path, descriptor
         self.absolute = Path(os.path.abspath(path))  # whatever becomes of the current folder
-        self.identity = identity(os.stat(path) if descriptor is None else os.fstat(descriptor))
+        own = identity(os.stat(path) if descriptor is None else os.fstat(descriptor))
+        self.identity, self.meant = own, meant or own
         self.lock: tuple[str, int] | None = None
 
     @classmethod
     @contextmanager
-    def at(cls, path: Path) -> Iterator[OpenFolder]:
+    def at(cls, path: Path, meant: Identity | None = None) -> Iterator[OpenFolder]:
         """Hold the folder that a path leads to, for a block."""
         if not BY_DESCRIPTOR:
-            yield cls(path, None)
+            yield cls(path, None, meant)
             return
         with _closed(os.open(path, _FOLDER | os.O_CLOEXEC)) as descriptor:
-            yield cls(path, descriptor)
+            yield cls(path, descriptor, meant)
 
     @contextmanager
     def child(self, name: str, *, make: bool = False) -> Iterator[OpenFolder]:
@@ -157,7 +159,7 @@ class OpenFolder:
 
     def is_in_place(self) -> bool:
         """Whether its path still leads to it, and its lock still has its name."""
-        if identity_of(self.absolute) != self.identity:
+        if not self.identity == self.meant == identity_of(self.absolute):
             return False
         return self.lock is None or self.is_open_as(*self.lock)
 
@@ -173,7 +175,7 @@ class OpenFolder:
         if self.is_in_place():
             return
         happened = "was removed or renamed, or is another folder by now"
-        if identity_of(self.absolute) == self.identity:
+        if self.identity == self.meant == identity_of(self.absolute):
             happened = "has lost its lock, so that another may write there"
         raise OutputError(
             f"{self.path}: {happened}; nothing more is written there: begin again in a folder of "

@@ -25,10 +25,11 @@ from srucli.cells import Folder, Plan
 from srucli.compare import Comparison, Row, larger_is_better, unread
 from srucli.differences import doubt
 from srucli.errors import InputMissingError
-from srucli.files import write_atomic
+from srucli.files import write_files
 from srucli.plots import GRID, logarithmic, styled
 from srucli.run_dir import RunDir
 
+PAGE = "index.html"
 HEADS = (
     *("", "rate", "dev", "test", "steps to target", "seconds to target", "steps", "seconds"),
     "rates within 1%",
@@ -337,9 +338,8 @@ def _story(arm: str, story: explain.Story) -> str:
 
 def write_page(folder: Path, plan: Plan, found: Comparison, command: str) -> Path:
     """Write the page of a comparison beside its cells. command: how to repeat it."""
-    file = folder / "index.html"
-    write_atomic({file: page(folder, plan, found, command).encode()})
-    return file
+    write_files(folder, {PAGE: page(folder, plan, found, command).encode()})
+    return folder / PAGE
 
 
 def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:

@@ -12,20 +12,24 @@ import io
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from srucli import run_dir
+from srucli.claim import OWN, Layout, claimed, clear
 from srucli.compare import larger_is_better
 from srucli.config import Config, with_settings
 from srucli.console import say
 from srucli.corpus import find_labels, hold_out, make_tokenizer, read_texts
 from srucli.data import Example
 from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
+from srucli.files import write_atomic
+from srucli.folders import OpenFolder
 from srucli.model import Classifier
 from srucli.reading import Notices, Tally
 from srucli.recipe import check, complete, metric_name
@@ -42,6 +46,9 @@ FIRST_TRIALS = 4
 PARTS = 20
 # What a run needs for prediction besides weights and tokenizer.
 OTHER_BYTES = 10_000
+
+# What there is while a search goes on (see `claim.Layout`); the run is the last trial's.
+LAYOUT: Layout = {"run": {**run_dir.LAYOUT, **OWN}, r"tokenizer\.model": None}
 
 Settings = dict[str, Any]
 
@@ -158,7 +165,7 @@ class Search:
         texts = [example.text for example in task.examples]
         tokenizer = make_tokenizer(base, texts, task.train).tokenizer
         self.tokenizer = scratch / "tokenizer.model"
-        self.tokenizer.write_bytes(tokenizer.model_bytes)
+        write_atomic({self.tokenizer: tokenizer.model_bytes})
         self.spelling = tokenizer.spelling
         self.own_bytes = len(tokenizer.model_bytes) + OTHER_BYTES
 
@@ -319,9 +326,23 @@ def tune(
         say(f"{train_source}: {len(held):,} of {len(examples) + len(held):,} texts are held out")
     most = math.inf if max_mb is None else max_mb * 1e6
     task = Task(config, train_source, dev, examples, labels, minutes * 60, most)
-    with tempfile.TemporaryDirectory(prefix="srucli-tune-") as scratch:
-        best = Search(task, Path(scratch)).run()
+    with _scratch() as folder:
+        best = Search(task, folder).run()
     return recipe(task, best), best
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for trials, of which nothing stays that they write. Raises OutputError."""
+    path = Path(tempfile.mkdtemp(prefix="srucli-tune-"))
+    try:
+        with claimed(path, "tuning", LAYOUT):
+            yield path
+    finally:
+        with suppress(OSError):
+            with OpenFolder.at(path) as folder:
+                clear(folder, {**LAYOUT, **OWN})
+            path.rmdir()
 
 
 def recipe(task: Task, best: Best) -> str:

@@ -57,6 +57,7 @@ FOREIGN: dict[str, dict[str, str]] = {
 }
 COMMANDS: dict[str, tuple[object, ...]] = {
     "train": ("--epochs", 1, *QUICK),
+    "compare": ("--over", "model.layers=1,2", "--steps", 1, "--grid", 1, "--seeds", 1),
 }
 
 
@@ -102,7 +103,7 @@ def test_one_kind_is_not_taken_for_another(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, force: bool
 ) -> None:
     flags = ("--force",) if force else ()
-    for kind, command in (("comparison", "train"), ("tuning", "train")):
+    for kind, command in (("run", "compare"), ("comparison", "train"), ("tuning", "train")):
         with claimed(tmp_path / kind, kind, {}):  # type: ignore[arg-type]
             pass
         before = tree(tmp_path / kind)

@@ -92,7 +92,7 @@ def command(
 
     plan = Plan(settings, arms, metric_name(settings), grid, seeds, target)
     folder = output or own_folder(train, arms)
-    found = compare(plan, sources, folder, jobs=jobs, force=force)
+    found = compare(plan, sources, folder, jobs=jobs, force=force, reads=[config])
     from srucli.report import text_table, write_page
 
     page = write_page(folder, plan, found, shlex.join(["srucli", *sys.argv[1:]]))
