@@ -26,6 +26,7 @@ BY_DESCRIPTOR = {
 } <= os.supports_dir_fd and os.listdir in os.supports_fd
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _PLAIN = os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
 
 Identity = tuple[int, int]
@@ -198,8 +199,25 @@ class OpenFolder:
 
     def create(self, name: str, data: bytes) -> None:
         """Write a file that must not be there yet, and see that it lasts."""
-        with _closed(self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)) as descriptor:
+        with _closed(self.open(name, _NEW)) as descriptor:
             _write(descriptor, data)
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[int]:
+        """A descriptor to write to; after the block its file is synced and gets the name.
+
+        Where the block fails nothing of it stays.
+        """
+        beside = _beside(name)
+        with _closed(self.open(beside, _NEW)) as descriptor:
+            try:
+                yield descriptor
+                os.fsync(descriptor)
+                self.rename(beside, name)
+            except BaseException:
+                with suppress(OSError):
+                    self.remove(beside)
+                raise
 
     def append(self, name: str, data: bytes) -> None:
         """Add to the end of a file, made if need be, and see that it lasts."""
@@ -216,7 +234,7 @@ class OpenFolder:
 
         Where one cannot be written, none is renamed, and the error's `filename` is its name.
         """
-        beside = {name: f".{name}.{unique()}{TEMPORARY}" for name in contents}
+        beside = {name: _beside(name) for name in contents}
         made: list[str] = []
         name = ""
         try:
@@ -269,6 +287,10 @@ def _closed(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _beside(name: str) -> str:
+    return f".{name}.{unique()}{TEMPORARY}"
 
 
 def unique() -> str:

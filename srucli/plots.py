@@ -5,9 +5,11 @@ The numbers in the pictures are those of `metrics.py`.
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from srucli import explain, metrics
+from srucli.claim import listing
 from srucli.errors import OutputError
+from srucli.files import write_files
+from srucli.folders import OpenFolder
 from srucli.lines import escaped
 
 if TYPE_CHECKING:
@@ -29,6 +34,13 @@ INK, ACCENT, PALE, GRID = "#22303c", "#c2410c", "#9fb8cc", "#e5e9ed"
 History = Sequence[Mapping[str, Any]]
 Curves = dict[str, tuple[list[float], list[float]]]
 
+# What the pictures are called, and what the first bytes of each say of where it comes from.
+OF_EVALUATION, OF_STORY = ("reliability", "learning", "confusion"), ("optimizer",)
+DRAWN_BY, MARKED_WITHIN = "srucli: drawn anew by every command that draws it", 4096
+KINDS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 150, "metadata": {"Software": DRAWN_BY}},
+    "svg": {"metadata": {"Creator": DRAWN_BY, "Date": None}},
+}
 SHOWN_CLASSES = 100
 COUNTED_CLASSES = 20
 LABEL_LENGTH = 28
@@ -216,7 +228,7 @@ def _frequency_panel(axes: Any, story: Story) -> None:
 def draw_story(story: Story, folder: Path) -> list[Path]:
     """Write the picture of an optimizer's diagnostics. Returns the paths. Raises OutputError."""
     with styled():
-        return _save(optimizer_figure(story), folder / "optimizer")
+        return _save({"optimizer": optimizer_figure(story)}, folder)
 
 
 def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
@@ -229,8 +241,8 @@ def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
         figures = {"reliability": reliability_figure(result), "learning": learning_figure(history)}
         if not result.outcome.multi_label:
             figures["confusion"] = confusion_figure(result)
-        drawn = [(name, figure) for name, figure in figures.items() if figure is not None]
-        return [path for name, figure in drawn for path in _save(figure, folder / name)]
+        drawn = {name: figure for name, figure in figures.items() if figure is not None}
+        return _save(drawn, folder)
 
 
 @contextmanager
@@ -252,15 +264,43 @@ def styled() -> Iterator[None]:
         yield
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+def check_folder(folder: Path, names: Iterable[str]) -> None:
+    """Make a folder for pictures, if need be, and refuse one with others' of these names.
+
+    Raises OutputError.
+    """
     try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, dpi=150)
-        figure.savefig(svg, metadata={"Date": None})
+        folder.mkdir(parents=True, exist_ok=True)
+        with OpenFolder.at(folder) as held:
+            files = [f"{name}.{kind}" for name in names for kind in KINDS]
+            others = [file for file in files if file in held.names() and not _is_drawn(held, file)]
     except OSError as error:
-        raise OutputError(f"{stem}: cannot be written ({error.strerror})") from error
-    return [png, svg]
+        raise OutputError(f"{folder}: cannot be made or read ({error.strerror})") from error
+    if others:
+        raise OutputError(
+            f"{folder}: holds {listing(others)}, which srucli did not draw; name another folder"
+        )
+
+
+def _is_drawn(folder: OpenFolder, name: str) -> bool:
+    """Whether a picture says that it was drawn here."""
+    if not folder.is_file(name):
+        return False
+    with open(folder.open(name, os.O_RDONLY), "rb") as file:
+        return DRAWN_BY.encode() in file.read(MARKED_WITHIN)
+
+
+def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write each figure as .png and .svg, in the place of those that were drawn before."""
+    check_folder(folder, figures)
+    contents = {}
+    for name, figure in figures.items():
+        for kind, how in KINDS.items():
+            out = BytesIO()
+            figure.savefig(out, format=kind, **how)
+            contents[f"{name}.{kind}"] = out.getvalue()
+    write_files(folder, contents)
+    return [folder / name for name in contents]
 
 
 def _most_confused(counts: metrics.Array) -> metrics.Array:

@@ -136,7 +136,7 @@ def test_a_learning_curve_draws_what_there_is():
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "reliability.png").mkdir()
-    with pytest.raises(OutputError, match="reliability: cannot be written"):
+    with pytest.raises(OutputError, match="which srucli did not draw; name another folder"):
         plots.draw(evaluation(["cat", "dog"]), [], tmp_path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,6 +13,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import GateError, OutputError, UsageError
+from srucli.folders import OpenFolder
 
 if TYPE_CHECKING:
     from srucli.config import DataConfig
@@ -154,11 +154,15 @@ def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | N
         raise OutputError(f"{predictions}: its folder does not exist; make it first")
     if predictions is not None and predictions.is_dir():
         raise OutputError(f"{predictions}: is a folder; name a file")
+    if predictions is not None:
+        from srucli.claim import files_of, refuse_inputs
+        from srucli.run_dir import LAYOUT
+
+        refuse_inputs([predictions], [file, *files_of(run, LAYOUT)])
     if plots is not None:
-        try:
-            plots.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{plots}: cannot be made ({error.strerror})") from error
+        from srucli.plots import OF_EVALUATION, check_folder
+
+        check_folder(plots, OF_EVALUATION)
 
 
 def _evaluate(
@@ -191,22 +195,18 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
     What is no regular file, such as /dev/stdout, is written directly. Raises OutputError.
     """
-    direct = path.exists() and not path.is_file()
-    target = path if direct else path.resolve()
-    partial = target if direct else target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        try:
-            with open(partial, "w", encoding="utf-8", newline="\n") as stream:
+        if path.exists() and not path.is_file():
+            with open(path, "w", encoding="utf-8", newline="\n") as stream:
                 yield stream
-                stream.flush()
-                if not direct:
-                    os.fsync(stream.fileno())
-            if not direct:
-                os.replace(partial, target)
-        except BaseException:
-            if not direct:
-                partial.unlink(missing_ok=True)
-            raise
+            return
+        target = path.resolve()
+        with (
+            OpenFolder.at(target.parent) as folder,
+            folder.replacing(target.name) as descriptor,
+            open(descriptor, "w", encoding="utf-8", newline="\n", closefd=False) as stream,
+        ):
+            yield stream
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 

@@ -29,6 +29,10 @@ def command(
     from srucli.explain import explain, read
 
     story = read(run)
+    if plots is not None:
+        from srucli.plots import OF_STORY, check_folder
+
+        check_folder(plots, OF_STORY)
     findings = explain(story)
     if as_json:
         facts = {"optimizer": story.optimizer, "steps": story.steps}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from srucli.claim import refuse_inputs
 from srucli.cli import options
 from srucli.errors import InputMissingError, OutputError, UsageError
 from srucli.files import write_atomic
@@ -284,6 +285,7 @@ def command(
     labelled = bool(data.keys() - options.OF_LINES)
     model, vocab = _outputs(model_prefix, force)
     files = _files([*(inputs or []), *(more_inputs or [])])
+    refuse_inputs([model, vocab], [*files, config.normalization_rule_tsv])
     if not labelled:
         _warn_of_labels(files)
 

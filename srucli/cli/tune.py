@@ -67,7 +67,10 @@ def command(
         raise UsageError("TRAIN is read once a trial, so it cannot be stdin; give a file")
     for source in filter(None, (train, dev)):
         options.need_file(source)
+    from srucli.claim import refuse_inputs
     from srucli.files import write_atomic
+
+    refuse_inputs([output], [train, dev, config])
     from srucli.tune import tune
 
     found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb)
