@@ -24,6 +24,7 @@ from srucli.cells import Arm, Cell, Folder, Plan, Trials, _measure
 from srucli.cli.compare import find_arms, own_folder
 from srucli.config import build, resolve
 from srucli.errors import SrucliError, UsageError
+from srucli.folders import OpenFolder
 from srucli.reading import Limits, Tally
 
 FLAGS = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
@@ -689,7 +690,7 @@ def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
 
 
 def test_a_server_that_ends_is_named(tmp_path: Path) -> None:
-    with Trials(Folder(tmp_path / "out"), plan(), 1, lambda cell: None) as trials:
+    with Trials(Folder(tmp_path), plan(), 1, lambda cell: None) as trials:
         trials.run([])
         assert trials.server is None  # nothing is started for nothing
         trials.start().process.kill()
@@ -762,7 +763,8 @@ def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
     """Of those with the best accuracy the first; log loss tells it from the last."""
     folder = with_data(tiny, tmp_path)
     words = (*FLAGS, "train.epochs=5", "train.keep=best", "train.threads=1", "optim.lr=0.03")
-    found = _measure(folder, resolve(overrides=words), tmp_path / "run", folder.tokenizer)
+    with OpenFolder.at(tmp_path) as place:
+        found = _measure(folder, resolve(overrides=words), place, folder.tokenizer)
     accuracies = [record["dev"]["accuracy"] for record in found["history"]]
     best = found["history"][accuracies.index(max(accuracies))]["dev"]
     assert best["log_loss"] > 1.1 * found["history"][-1]["dev"]["log_loss"]
