@@ -142,6 +142,18 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         "whether rmsprop stalls cannot be told: its mean of squared gradients fills up for 2,078 "
         "steps, over half of them$",
     ),
+    "rmsprop that is filled just too late": (
+        {"name": "rmsprop", "steps": 410},
+        "stalling",
+        False,
+        "whether rmsprop stalls cannot be told: its mean of squared gradients fills up for 207 s",
+    ),
+    "rmsprop that is filled in time": (
+        {"name": "rmsprop", "steps": 420},
+        "stalling",
+        False,
+        "rmsprop does not stall: ",
+    ),
     "rmsprop that falls after it is filled": (
         {"name": "rmsprop", "effective": falling},
         "stalling",
@@ -327,6 +339,12 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         False,
         "whether the learning rate is at an edge cannot be told: at the peak.*; but fewer than 2",
     ),
+    "a peak amid the run": (
+        {"rate": warmed},
+        "learning rate",
+        False,
+        r"at no edge: at the peak, 0\.01, a step",
+    ),
     "a peak that was not seen": (
         {"rate": lambda step: PEAK * step / 2000},
         "learning rate",
@@ -339,6 +357,12 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         True,
         r"embeddings are starved: in the median step embeddings change least, by 1\.0e-05 of their "
         r"size, and head most, by 2\.0e-03; an optimizer with a step for every weight",
+    ),
+    "a starved group of two": (
+        {"groups": ratios(embeddings=2.5e-5, matrices=1e-3)},
+        "starved",
+        True,
+        "embeddings are starved: ",
     ),
     "a group that learns slower": (
         {"groups": ratios(embeddings=1e-4, matrices=1e-3, head=2e-3)},
@@ -483,6 +507,20 @@ def test_what_was_not_looked_at_or_does_not_apply_is_not_said() -> None:
     story = made("adam", clip=0.0, untouched={}, options={"amsgrad": True})
     names = {each.name for each in explain.explain(story)}
     assert names == {"stalling", "first steps", "learning rate", "starved", "eps"}
+
+
+def test_eps_is_judged_by_the_last_look() -> None:
+    story = made()
+    for record in story.records:
+        record["groups"]["head"]["eps_dominates"] = 0.3 if record["step"] > 900 else 0.0
+    assert finding(story, "eps").fault
+
+
+def test_a_last_step_of_no_length_says_nothing_of_rare_pieces() -> None:
+    story = made(rate=warmed, by_frequency=[0.1, *[0.2] * 8, 0.5])
+    assert story.records[-1]["lr"] == 0
+    story.records[-1]["by_frequency"] = [0.0] * 10
+    assert "moves 5 times as far" in finding(story, "rare pieces").text
 
 
 def test_clipped_steps_are_weighed_by_how_many_they_stand_for() -> None:
