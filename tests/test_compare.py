@@ -113,6 +113,15 @@ def test_a_loss_is_better_when_it_is_smaller(tmp_path: Path) -> None:
     assert best.cell.lr == 0.002
 
 
+def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
+    wanted = plan(grid=3, seeds=1)
+    for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.8, 0.9, 0.9), strict=True):
+        finish(tmp_path, Cell("adam", rate, 0), accuracy)
+    best = compare.best_of(wanted, compare.search(Folder(tmp_path), wanted, ADAMS[0])[1])
+    assert best is not None
+    assert best.cell.lr == 0.002
+
+
 # --- the table ----------------------------------------------------------------------------------
 
 
@@ -149,6 +158,7 @@ def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path)
     assert "90.0, 2 diverged" in report.text_table(found)
     said = " ".join(report.sentences(found))
     assert said.startswith("adam leads on dev with 80.0 ± 0.0 accuracy")
+    assert "better than sgd" not in said
     assert "sgd diverged with 2 of its seeds at its best rate, 3:" in said
 
 
@@ -253,14 +263,14 @@ def same(*figures: float) -> Seeds:
 
 
 def told(folder: Path, metric: str, texts: int, arms: dict[str, Seeds]) -> list[str]:
-    """The sentences on arms of one rate each, with so many dev and test texts."""
+    """The sentences on arms of one rate each, with so many dev texts, and twice as many of test."""
     names = ("adam", "sgd", "lion")
     settings = tuple(Arm(name, {"optim.name": name}) for name in arms)
     assert set(arms) <= set(names)
     wanted = Plan(resolve(), settings, metric, 1, len(arms["adam"].dev), None)
     (folder / "data").mkdir()
-    for part in ("dev", "test"):
-        (folder / "data" / f"{part}.jsonl").write_text("{}\n" * texts)
+    (folder / "data" / "dev.jsonl").write_text("{}\n" * texts)
+    (folder / "data" / "test.jsonl").write_text("{}\n" * 2 * texts)
     for arm in settings:
         (rate,) = wanted.rates(arm)
         for seed, (dev, test, steps) in enumerate(zip(*arms[arm.name], strict=True)):
@@ -321,6 +331,48 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "rate of 0.002.",
             "Whether it is better than sgd (0.100 ± 0.020) cannot be told: over seeds the "
             "difference of 0.01 has the 95% interval -0.0516 to 0.0316.",
+            "Not every seed reached 0.095: adam, sgd.",
+        ],
+    ),
+    "a loss that all reach": (
+        *("log_loss", 1000, {"adam": same(0.9, 0.9), "sgd": same(0.5, 0.5)}),
+        [
+            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
+            "rate of 0.002.",
+            "On these texts it is better than sgd (0.500 ± 0.000).",
+            f"0.105 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 0.105: sgd.",
+        ],
+    ),
+    "a loss that another has on test": (
+        "log_loss",
+        1000,
+        {
+            "adam": Seeds([0.9, 0.9], [0.5, 0.5], [10, 10]),
+            "sgd": Seeds([0.5, 0.5], [0.9, 0.9], [10, 10]),
+        },
+        [
+            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.500 ± 0.000), at a learning "
+            "rate of 0.002.",
+            "On these texts it is better than sgd (0.500 ± 0.000).",
+            "On the test texts, which chose nothing, sgd leads with 0.100 ± 0.000.",
+            "On these texts it is better than adam (0.500 ± 0.000).",
+        ],
+    ),
+    "few dev texts, enough of test": (
+        "accuracy",
+        50,
+        {
+            "adam": Seeds([0.9, 0.9], [0.8, 0.8], [10, 10]),
+            "sgd": Seeds([0.8, 0.8], [0.9, 0.9], [10, 10]),
+        },
+        [
+            "adam leads on dev with 90.0 ± 0.0 accuracy (test 80.0 ± 0.0), at a learning rate of "
+            "0.002.",
+            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of 5.0 of "
+            "50 texts.",
+            "On the test texts, which chose nothing, sgd leads with 90.0 ± 0.0.",
+            "On these texts it is better than adam (80.0 ± 0.0).",
         ],
     ),
     "told from one of two": (
