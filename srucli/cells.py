@@ -341,9 +341,9 @@ def _measure(
     how: dict[str, Any] = {"tokenizer": tokenizer, "force": True, "below": place}
     train(config, sources["train"], sources["dev"], run, **how)
     history = read_records(run / "metrics.jsonl")
-    step = RunDir.open(run).state(config.train.keep)["step"]
-    (used,) = [record["dev"] for record in history if record["step"] == step]
     predictor = Predictor.load(run, config.train.device, config.train.threads)
+    step = RunDir.open(run).state_of(predictor.choice.name)["step"]
+    (used,) = [record["dev"] for record in history if record["step"] == step]
     tested = evaluate(predictor, read_examples(sources["test"], config.data))
     with writing(place, "run"), place.child("run") as trained:
         clear(trained, _NEEDLESS)

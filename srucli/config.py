@@ -262,8 +262,10 @@ class TrainConfig(Section):
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="evaluations without improvement before training stops; 0: never"
     )
-    keep: Literal["last", "best"] = Field(
-        "last", description="the weights that eval and predict use"
+    keep: Literal["last", "best"] | None = Field(
+        None,
+        description="the weights that eval and predict use; default: best where patience is set, "
+        "else last",
     )
     save_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="steps between checkpoints within an epoch; 0: none by steps"
@@ -290,6 +292,11 @@ class TrainConfig(Section):
         0, description="steps between looks at the optimizer, for `srucli explain`; 0: never"
     )
 
+    @property
+    def kept(self) -> Literal["last", "best"]:
+        """`keep`, which depends on `patience` where it is not given."""
+        return self.keep or ("best" if self.patience else "last")
+
 
 class FilesConfig(Section):
     """What `srucli run` reads and writes; names are taken from where the command is typed."""
@@ -311,6 +318,13 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides which epoch is best: `auto` is what the loss goes for."""
+        macro = self.data.multi_label or self.train.class_weights == "balanced"
+        named = self.train.metric
+        return named if named != "auto" else "macro_f1" if macro else "accuracy"
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from srucli.choice import Choice
 from srucli.config import Config
 from srucli.lines import escaped
 from srucli.metrics import wilson
@@ -27,15 +29,22 @@ def model_card(
     config: Config,
     labels: Sequence[str],
     facts: Facts,
-    figures: Mapping[str, float],
+    used: Choice,
+    measured: Mapping[str, Any] | None,
 ) -> str:
-    """Markdown. `facts` are those of run.json, `figures` those of the last evaluation, if any."""
+    """Markdown. `facts` are those of run.json, `used` is the checkpoint that predicts.
+
+    `measured` is the line of metrics.jsonl about that checkpoint, if it was evaluated.
+    """
     model, train = config.model, config.train
     sizes = facts.data
     shown = ", ".join(f"`{escaped(label)}`" for label in labels[:20])
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
-    measured = [_row(metric, value, sizes.dev_texts) for metric, value in figures.items()]
-    table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *measured])
+    found = measured or {"dev": {}}
+    figures = {metric: value for metric, value in found["dev"].items() if value is not None}
+    of_epoch = f" of epoch {measured['epoch']}" if measured else ""
+    rows = [_row(metric, value, sizes.dev_texts) for metric, value in figures.items()]
+    table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *rows])
     wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
     wide += f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
     return f"""# {name}
@@ -49,6 +58,7 @@ A text classifier made by srucli {facts.srucli}.
 {" and ".join(model.pooling)}{wide}; {facts.parameters:,} parameters.
 - Trained on {sizes.texts:,} texts, {facts.epochs} epochs, {config.optim.name}, \
 seed {train.seed}; torch {facts.torch} on {facts.device}.
+- Weights used: the {used.which} checkpoint, {used.name}{of_epoch}.
 - SHA-256 of the training texts: `{sizes.sha256["train"]}`
 
 ## Measured on {sizes.dev_texts:,} dev texts

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from srucli.batching import TokenStore, order
+from srucli.choice import choose
 from srucli.data import Input
 from srucli.errors import UsageError
 from srucli.kernels import set_threads
@@ -104,10 +105,9 @@ class Predictor:
         self.multi_label = self.config.data.multi_label
         self.tokenizer = run.tokenizer()
         self.device = device
+        self.choice = choose(run, self.config)
         classes, pieces = len(self.labels), self.tokenizer.vocab_size
-        checkpoint = run.checkpoint(
-            self.config.train.keep, shapes(self.config.model, pieces, classes)
-        )
+        checkpoint = run.checkpoint(self.choice.name, shapes(self.config.model, pieces, classes))
         self.thresholds = checkpoint.thresholds(classes, str(run.path))
         self.model = Classifier(self.config.model, self.tokenizer.spelling, classes)
         self.model.load_state_dict(checkpoint.weights)

@@ -19,7 +19,7 @@ def check(config: Config) -> torch.device:
     """Refuse, before any data is read, what can be seen to be wrong. Returns the device."""
     models.check(config.model)
     optim.check(config.optim)
-    metric_named(metric_name(config), config.data.multi_label)
+    metric_named(config.metric, config.data.multi_label)
     device = resolve_device(config.train.device)
     if config.train.precision != "float32" and device.type == "cpu":
         raise UsageError(f"train.precision={config.train.precision} needs a GPU; use float32")
@@ -28,13 +28,6 @@ def check(config: Config) -> torch.device:
     if config.train.tensorboard and not find_spec("tensorboard"):
         raise UsageError("train.tensorboard needs TensorBoard: pip install 'srucli[tensorboard]'")
     return device
-
-
-def metric_name(config: Config) -> str:
-    """The figure that decides which epoch is best."""
-    if config.train.metric != "auto":
-        return config.train.metric
-    return "macro_f1" if config.data.multi_label else "accuracy"
 
 
 def epochs(config: Config, texts: int, classes: int) -> int:
@@ -63,6 +56,7 @@ def dropout(config: Config, texts: int) -> float:
 def complete(config: Config, texts: int, classes: int) -> Config:
     """The configuration with what depends on the data, and on the optimizer, filled in."""
     model = config.model.model_copy(update={"dropout": dropout(config, texts)})
-    train = config.train.model_copy(update={"epochs": epochs(config, texts, classes)})
+    update = {"epochs": epochs(config, texts, classes), "keep": config.train.kept}
+    train = config.train.model_copy(update=update)
     optimizer = optim.resolve(config.optim)
     return config.model_copy(update={"model": model, "train": train, "optim": optimizer})

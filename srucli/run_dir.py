@@ -127,15 +127,13 @@ def machine() -> dict[str, Any]:
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line; none where it is absent, no cut last line.
+    """The JSON objects of a file with one a line, as `RunDir.records`."""
+    return RunDir(file.parent).records(file.name)
 
-    Raises DataError as `read_within`.
-    """
-    try:
-        data = read_within(file.parent, file.name, MOST_RECORDS)
-    except InputMissingError:
-        return []
-    check_nested(data, str(file), MOST_NESTED_RECORDS)
+
+def _records(data: bytes, source: str) -> list[dict[str, Any]]:
+    """The JSON objects in lines of bytes; no cut last line. Raises DataError naming `source`."""
+    check_nested(data, source, MOST_NESTED_RECORDS)
     records = []
     for line in data.split(b"\n"):
         try:
@@ -275,6 +273,17 @@ class RunDir:
         """The resolved configuration of the run."""
         data = read_within(self.place, "config.yaml", configuration.MOST_YAML)
         return configuration.read(data, str(self.path / "config.yaml"))
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The JSON objects of a file with one a line, such as metrics.jsonl; none if it is absent.
+
+        Raises DataError.
+        """
+        try:
+            data = read_within(self.place, name, MOST_RECORDS)
+        except InputMissingError:
+            return []
+        return _records(data, str(self.path / name))
 
     def labels(self) -> list[str]:
         """The labels in the order of the logits."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from torch import Tensor
 from tqdm import tqdm
@@ -27,7 +28,8 @@ from srucli.batching import Batch, TokenStore, order, uploaded
 from srucli.blend import fit_weights
 from srucli.board import Board
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
-from srucli.config import Config, OptimConfig
+from srucli.choice import choose
+from srucli.config import Config
 from srucli.console import say
 from srucli.corpus import Corpus
 from srucli.errors import DataError, DivergedError, InterruptedRun, SrucliError
@@ -40,7 +42,6 @@ from srucli.optim.diagnostics import Watch
 from srucli.optim.effective import rule_of
 from srucli.predict import blended, branch_logits
 from srucli.reading import Notices, Tally
-from srucli.recipe import metric_name
 from srucli.run_dir import LOGS, RunDir, check_fit, tensors_of
 from srucli.signals import StopRequest
 from srucli.sru import use_kernel
@@ -59,6 +60,8 @@ Observer = Callable[[int, Mapping[str, float]], None]
 # Steps in a row without a finite gradient that end a training; a search for the scale of fp16 takes
 # up to 16.
 MOST_SKIPPED = 20
+# Settings that say how long training takes.
+LENGTHS = ("epochs", "steps")
 # What reading a stranger's state may raise.
 _UNFIT = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError),
@@ -123,7 +126,7 @@ class Trainer:
         self.readout = Readout()
         assert config.train.epochs is not None  # `complete` saw to it
         self.epochs = config.train.epochs
-        self.metric = metric_name(config)
+        self.metric = config.metric
         self.board: Board | None = None
         self.done = Progress()
         self.thresholds = [0.5] * classes if config.data.multi_label else None
@@ -149,6 +152,13 @@ class Trainer:
     def parameters(self) -> int:
         """Trained numbers."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def planned_steps(self) -> int:
+        """About how many there will be: batches may be smaller than they could."""
+        train = self.config.train
+        batches = -(-len(self.train_set.texts) // train.batch_size)
+        return train.steps or self.epochs * -(-batches // train.accumulate)
 
     @property
     def seconds(self) -> float:
@@ -190,12 +200,19 @@ class Trainer:
                 yield store
             yield ahead.result()
 
-    def _rate(self) -> float:
-        """As a share of the peak; by the share of texts that were seen, as batches vary in size."""
-        settings = self.config.optim
-        done, planned = self.done.texts, len(self.train_set.texts) * self.epochs
-        if self.config.train.steps is not None:
-            done, planned = self.done.step, self.config.train.steps
+    def _rate(self, config: Config) -> float:
+        """As a share of the peak; by the share of texts that were seen, as batches vary in size.
+
+        Those of the step are counted already, so that the last one comes to the schedule's end. The
+        only step of a training is taken at the peak.
+        """
+        train, settings = config.train, config.optim
+        assert train.epochs is not None  # `complete` saw to it
+        done, planned = self.done.texts, len(self.train_set.texts) * train.epochs
+        if train.steps is not None:
+            done, planned = self.done.step, train.steps
+        elif not self.done.step and done >= planned:
+            return 1.0
         return optim.factor(settings.schedule, done, planned, settings.warmup)
 
     def epoch(self, store: TokenStore, bar: tqdm[Any]) -> bool:
@@ -233,7 +250,7 @@ class Trainer:
     def _step(self, group: Sequence[Batch]) -> None:
         """A step. Raises DataError where the first shows that it goes on from no such state."""
         try:
-            self.step(group, self._rate())
+            self.step(group, self._rate(self.config))
         except _UNFIT as error:
             if self.unproven is None:
                 raise
@@ -360,8 +377,7 @@ class Trainer:
         if best:
             self.done.best_step = self.done.step
         self.save({"last", "best"} if best else {"last"})
-        card = model_card(self.run.path.name, self.config, self.labels, self.run.facts(), figures)
-        self.run.write("README.md", card.encode())
+        self._write_card()
         shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
         say(
             f"epoch {self.epoch_number}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
@@ -369,14 +385,28 @@ class Trainer:
         )
         return figures
 
+    def _write_card(self) -> None:
+        """The model card, of the weights that are used."""
+        used = choose(self.run, self.config)
+        step = self.run.state_of(used.name)["step"]
+        records = self.run.records("metrics.jsonl")
+        measured = next((each for each in records if each["step"] == step), None)
+        card = model_card(
+            self.run.path.name, self.config, self.labels, self.run.facts(), used, measured
+        )
+        self.run.write("README.md", card.encode())
+
     def _improved(self, figures: dict[str, float]) -> bool:
-        """Whether the weights are the best so far; always while there is no figure to go by."""
+        """Whether the weights are the best so far: always without dev texts, never where the metric
+        is undefined on them.
+        """
         if not figures:
             return True
         value = figures[self.metric]
+        if math.isnan(value):
+            return False
         value = value if metric_named(self.metric).larger_is_better else -value
-        if self.done.best == -math.inf or value > self.done.best:
-            value = -math.inf if math.isnan(value) else value
+        if value > self.done.best:
             self.done.best, self.done.stale = value, 0
             return True
         self.done.stale += 1
@@ -400,10 +430,15 @@ class Trainer:
         """What is left. Raises InterruptedRun, with all saved, where a stop was asked for."""
         texts = len(self.train_set.texts) * self.epochs
         if self.is_over:
-            longer = "train.patience" if self.is_tired else "--epochs"
-            longer = "train.steps" if self.config.train.steps else longer
-            say(f"{self.run.path}: is finished; a longer {longer} goes on")
+            say(f"{self.run.path}: is finished; {self._longer()}")
+            self._write_card()
+            self._conclude()
             return
+        if self.dev_set is not None and not self._is_defined(self.dev_set.targets):
+            say(
+                f"{self.metric} is undefined on these dev texts: no epoch is the best, nothing "
+                "stops training early, and the last weights are used"
+            )
         if self.config.train.tensorboard:
             self.board = Board(self.run.place, self.done.step)
         bar = tqdm(
@@ -430,7 +465,33 @@ class Trainer:
                 if self.stop.wanted:
                     raise self._interrupted()
         if self.is_tired:
-            say(f"no better {self.metric} for {self.done.stale} epochs: stopping early")
+            best = abs(self.done.best)
+            waited = f"for {self.done.stale} epochs: stopping early"
+            say(f"no better {self.metric} than {best:.4f} {waited}")
+        self._conclude()
+
+    def _longer(self) -> str:
+        """What lets a finished training go on."""
+        settings, done, ways = self.config.train, self.done, []
+        if self.is_tired:
+            ways.append("a longer train.patience")
+        if settings.steps:
+            ways += ["a longer train.steps"] * (done.step >= settings.steps)
+        elif done.epoch >= self.epochs:
+            ways.append("a longer --epochs")
+        return f"{' and '.join(ways)} go{'es' * (len(ways) == 1)} on"
+
+    def _is_defined(self, targets: NDArray[Any]) -> bool:
+        """Whether the metric is defined on dev texts with these targets, whatever a model says."""
+        classes = len(self.labels)
+        clueless = np.full((len(targets), classes), 1 / classes)
+        targets = targets.astype(bool) if self.config.data.multi_label else targets
+        return not math.isnan(metric_named(self.metric)(Outcome(clueless, targets)))
+
+    def _conclude(self) -> None:
+        """Say which weights are used, where one may think of others."""
+        if said := choose(self.run, self.config).said:
+            say(said)
 
     def _tell(self) -> None:
         """Say which texts are not read whole, before the first epoch of this process."""
@@ -534,11 +595,11 @@ class Trainer:
         digest.update(repr([getattr(settings, key) for key in keys]).encode())
         return digest.hexdigest()
 
-    def resume(self, name: str, before: OptimConfig) -> None:
+    def resume(self, name: str, before: Config) -> None:
         """Go on from a checkpoint that is whole. Raises DataError where it does not fit.
 
-        `before` is how it was optimized: of another optimizer there is nothing to go on from. Where
-        the texts or their batches are others, the epoch begins anew.
+        `before` are its settings: of another optimizer there is nothing to go on from. Where the
+        texts or their batches are others, the epoch begins anew.
         """
         saved = self.run.checkpoint(name, self.model.state_dict())
         self.model.load_state_dict(saved.weights)
@@ -546,7 +607,7 @@ class Trainer:
         text = self.run.checkpoints.read(name, TRAINING)
         tensors = tensors_of(self.run.checkpoints.read(name, TRAINING_TENSORS), source)
         try:
-            own, other = (each.model_dump(mode="json") for each in (self.config.optim, before))
+            own, other = (each.optim.model_dump(mode="json") for each in (self.config, before))
             same = all(own[key] == other[key] for key in ("name", "options"))
             self._load(from_files(text, tensors), source, same)
         except _UNFIT as error:
@@ -555,6 +616,21 @@ class Trainer:
             ) from error
         self.unproven, self.kept = source, (self.done.step, self.done.epoch)
         self._point(name)
+        self._say_how_the_rate_changes(before)
+
+    def _say_how_the_rate_changes(self, before: Config) -> None:
+        """Where a training that becomes longer was on the way to the end of its schedule."""
+        longer = [getattr(before.train, key) != getattr(self.config.train, key) for key in LENGTHS]
+        if not any(longer) or not self.done.step or self.is_over:
+            return
+        was, now = (
+            self._rate(config) * (optim.resolve(config.optim).lr or 0.0)
+            for config in (before, self.config)
+        )
+        say(
+            f"the schedule is stretched: the learning rate was {was:.3g} at step "
+            f"{self.done.step:,}, and goes on from {now:.3g}"
+        )
 
     def _point(self, name: str) -> None:
         """Let `last` and `best` name what they should; a kill may have come before that."""

@@ -32,7 +32,7 @@ from srucli.files import write_atomic
 from srucli.folders import OpenFolder
 from srucli.model import Classifier
 from srucli.reading import Notices, Tally
-from srucli.recipe import check, complete, metric_name
+from srucli.recipe import check, complete
 from srucli.run_dir import read_records
 from srucli.train import train
 
@@ -68,7 +68,7 @@ class Task:
     @property
     def metric(self) -> str:
         """What is to be improved on dev."""
-        return metric_name(self.config)
+        return self.config.metric
 
     def complete(self, settings: Mapping[str, Any]) -> Config:
         """The configuration of a trial, filled in for these texts."""

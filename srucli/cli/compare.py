@@ -88,9 +88,8 @@ def command(
         options.need_file(source)
     from srucli.cells import Plan
     from srucli.compare import compare, to_json
-    from srucli.recipe import metric_name
 
-    plan = Plan(settings, arms, metric_name(settings), grid, seeds, target)
+    plan = Plan(settings, arms, settings.metric, grid, seeds, target)
     folder = output or own_folder(train, arms)
     found = compare(plan, sources, folder, jobs=jobs, force=force, reads=[config])
     from srucli.report import text_table, write_page

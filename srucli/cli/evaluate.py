@@ -66,6 +66,8 @@ def command(
     from srucli.predict import Predictor
 
     predictor = Predictor.load(run, device or "auto", threads or 0)
+    if predictor.choice.said:
+        say(predictor.choice.said)
     check_gates(gates, predictor.multi_label)
     config = data_config(predictor.config.data, file, data)
     result = _evaluate(predictor, file, config, predictions)

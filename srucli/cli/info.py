@@ -107,9 +107,12 @@ def _run(path: Path) -> Rows:
     yield "parameters", f"{facts.parameters:,}"
     yield "pieces", f"{run.tokenizer().vocab_size:,}"
     yield "optimizer", config.optim.name
+    from srucli.choice import choose
+
+    chosen = choose(run, config).which
     for which in ("best", "last"):
         if (path / which).is_file():
-            used = " (used by eval and predict)" if which == config.train.keep else ""
+            used = " (used by eval and predict)" if which == chosen else ""
             state = run.state(which)
             yield which, f"step {state.get('step')}, epoch {state.get('epoch')}{used}"
     if run.state("last").get("finished") is False:

@@ -71,6 +71,8 @@ def command(
     plain = not data.keys() - options.OF_LINES
     config = resolve(flags=data).data
     predictor = Predictor.load(run, device or "auto", threads or 0)
+    if predictor.choice.said:
+        say(predictor.choice.said)
     if threshold is not None and predictor.multi_label:
         raise UsageError("--threshold is for a single label a text; this run has its own for each")
     known = len(predictor.labels)

@@ -1,0 +1,701 @@
+"""How the parts of a training are put together: each with its right value, on a real trainer.
+
+Texts are not ASCII, the labels are unbalanced, and one of them has no dev text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, softmax
+from torch import Tensor
+from tqdm import tqdm
+
+from srucli import optim, trainer
+from srucli.batching import Batch, TokenStore, order
+from srucli.blend import fit_weights
+from srucli.config import Config, resolve
+from srucli.corpus import Corpus
+from srucli.data import Example
+from srucli.errors import InterruptedRun, SrucliError
+from srucli.metrics import METRICS, Outcome, choose_thresholds
+from srucli.predict import branch_logits
+from srucli.recipe import complete
+from srucli.run_dir import RunDir
+from srucli.signals import StopRequest
+from srucli.step import Step
+from srucli.tokenizer import Tokenizer, train_tokenizer
+from srucli.trainer import MOST_SKIPPED, Trainer, grouped
+
+LABELS = ["ärger", "freude", "무"]
+WORDS = {
+    "ärger": ["schrecklich", "übel", "나쁜", "gräßlich"],
+    "freude": ["schön", "größte", "좋은", "süß"],
+    "무": ["blau", "zwölf", "나무", "straße"],
+}
+SETTINGS = [
+    *("model.embedding_size=8", "model.hidden=6", "model.layers=1", "model.wide_buckets=64"),
+    *("model.character_buckets=64", "model.dropout=0.1", "train.batch_size=8", "train.epochs=3"),
+    *("train.threads=1", "train.device=cpu"),
+]
+TRAIN, DEV = 45, 20
+
+
+def quick(*overrides: str) -> Config:
+    return resolve(overrides=[*SETTINGS, *overrides])
+
+
+def examples(count: int, labels: Sequence[str], seed: int, several: bool) -> list[Example]:
+    """Texts of 1 to 9 words, most of them of their label's."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for line in range(count):
+        chosen = (labels[0] if draw.random() < 0.6 else labels[draw.integers(len(labels))],)
+        if several:
+            chosen = tuple(label for label in labels if draw.random() < 0.4)
+        words = [word for label in chosen or labels for word in WORDS[label]]
+        text = " ".join(draw.choice(words, draw.integers(1, 10)))
+        made.append(Example(text, chosen, line + 1))
+    return made
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    config = resolve(overrides=["tokenizer.vocab_size=120"]).tokenizer
+    texts = [each.text for each in examples(200, LABELS, 9, several=False)]
+    return train_tokenizer(texts, config, lower_vocab=True).tokenizer
+
+
+Make = Callable[..., Trainer]
+
+
+@pytest.fixture
+def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
+    """A trainer in a run folder of its own: make("train.epochs=2", dev=False)."""
+
+    def built(*overrides: str, dev: bool = True, observe: Any = None, name: str = "run") -> Trainer:
+        given = quick(*overrides)
+        several = given.data.multi_label
+        rows = examples(TRAIN, LABELS, 0, several)
+        held = examples(DEV, LABELS[:2], 1, several)
+        config = complete(given, TRAIN, len(LABELS))
+        run = RunDir(tmp_path / name)
+        (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        data = Corpus.make(rows, LABELS, several, "train.tsv")
+        dev_data = Corpus.make(held, LABELS, several, "dev.tsv") if dev else None
+        device, stop = torch.device("cpu"), StopRequest()
+        made = Trainer(config, device, run, tokenizer, data, dev_data, LABELS, stop, observe)
+        hashes = {"train": "0", "dev": "0"}
+        facts = {
+            "parameters": made.parameters,
+            "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": hashes},
+            "epochs": made.epochs,
+            "device": "cpu",
+        }
+        run.begin(config, tokenizer, LABELS, facts)
+        return made
+
+    return built
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+    """What reaches each step: its batches' texts and tokens, its rate, whether it trains."""
+    steps: list[SimpleNamespace] = []
+    real = Step.__call__
+
+    def step(self: Step, batches: Sequence[Batch], rate: float) -> None:
+        real(self, batches, rate)
+        steps.append(
+            SimpleNamespace(
+                sizes=[batch.texts for batch in batches],
+                tokens=[batch.tokens.tolist() for batch in batches],
+                rate=rate,
+                lr=float(self.optimizer.param_groups[0]["lr"]),
+                training=self.model.training,
+            )
+        )
+
+    monkeypatch.setattr(Step, "__call__", step)
+    return steps
+
+
+def records(made: Trainer, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (made.run.path / name).read_text().splitlines()]
+
+
+# --- order and draws ---------------------------------------------------------------------------
+
+
+def test_the_order_is_drawn_anew_for_each_epoch(
+    make: Make, monkeypatch: pytest.MonkeyPatch, taken: list[SimpleNamespace]
+) -> None:
+    seeds: list[Any] = []
+    real = TokenStore.batches
+
+    def batches(self: TokenStore, size: int, tokens: int, seed: Any, first: int = 0) -> Any:
+        seeds.append((size, tokens, seed, first))
+        return real(self, size, tokens, seed, first)
+
+    monkeypatch.setattr(TokenStore, "batches", batches)
+    made = make("train.seed=5", "train.subword_dropout=0", "train.batch_tokens=70")
+    made.train()
+    assert seeds == [(8, 70, (5, epoch), 0) for epoch in range(3)]
+    per_epoch = len(taken) // 3
+    epochs = [[step.tokens for step in taken[n * per_epoch :][:per_epoch]] for n in range(3)]
+    assert all(epochs[a] != epochs[b] for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_each_epoch_sees_every_text_once(make: Make, taken: list[SimpleNamespace]) -> None:
+    made = make("train.subword_dropout=0", "train.epochs=2")
+    made.train()
+    store = made._store(0)
+    texts = [
+        store.ids[a:b].tolist() for a, b in zip(store.offsets, store.offsets[1:], strict=False)
+    ]
+    wanted = sorted(token for text in texts for token in text)
+    half = len(taken) // 2
+    for steps in (taken[:half], taken[half:]):
+        assert sum(sum(step.sizes) for step in steps) == TRAIN
+        assert sorted(t for step in steps for batch in step.tokens for t in batch) == wanted
+
+
+def test_pieces_are_drawn_anew_for_each_epoch(make: Make) -> None:
+    made = make("train.subword_dropout=0.3", "train.seed=2")
+    ids = [made._store(epoch).ids.tolist() for epoch in (0, 1, 0)]
+    assert ids[0] != ids[1]
+    assert ids[0] == ids[2]
+    other = make("train.subword_dropout=0.3", "train.seed=3")
+    assert other._store(0).ids.tolist() not in ids
+    # Neighbouring seeds share no epoch's draw.
+    assert other._store(1).ids.tolist() not in ids
+    plain = make("train.subword_dropout=0")
+    assert plain._store(0).ids.tolist() == plain._store(1).ids.tolist()
+
+
+def test_what_a_store_holds(make: Make) -> None:
+    made = make("train.max_tokens=4", "train.subword_dropout=0")
+    store = made._store(0)
+    assert store.lengths.max() == 4
+    assert made.dev_store is not None
+    assert made.dev_store.lengths.max() == 4
+    assert store.targets is not None
+    assert store.targets.tolist() == made.train_set.targets.tolist()
+    ids, offsets = made.tokenizer.encode(made.train_set.texts)
+    assert store.ids[: store.offsets[1]].tolist() == ids[: offsets[1]][:4].tolist()
+
+
+def test_trainings_get_the_stores_of_their_epochs(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+    real = Trainer._store
+
+    def store(self: Trainer, epoch: int) -> TokenStore:
+        numbers.append(epoch)
+        return real(self, epoch)
+
+    monkeypatch.setattr(Trainer, "_store", store)
+    make("train.epochs=4").train()
+    assert numbers == [0, 1, 2, 3]
+
+
+# --- rates -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "linear", "constant"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_rates_are_the_schedules_after_the_texts_of_the_step(
+    make: Make, taken: list[SimpleNamespace], schedule: str, accumulate: int
+) -> None:
+    made = make(
+        *(f"optim.schedule={schedule}", f"train.accumulate={accumulate}", "optim.lr=0.003"),
+        *("train.batch_tokens=60", "optim.warmup=0.2"),
+    )
+    made.train()
+    seen = np.cumsum([sum(step.sizes) for step in taken])
+    wanted = [optim.factor(schedule, int(texts), TRAIN * 3, 0.2) for texts in seen]
+    assert seen[-1] == TRAIN * 3
+    assert [step.rate for step in taken] == wanted
+    assert [step.lr for step in taken] == pytest.approx([0.003 * rate for rate in wanted])
+    assert taken[-1].rate == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-12)
+    # One step later or earlier would be another rate.
+    assert wanted[0] != wanted[1]
+
+
+def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[SimpleNamespace]) -> None:
+    made = make("train.steps=8", "optim.warmup=0.25")
+    made.train()
+    assert [step.rate for step in taken] == [
+        optim.factor("one-cycle", step, 8, 0.25) for step in range(8)
+    ]
+    assert taken[-1].rate == pytest.approx(0, abs=1e-12)
+    assert made.done.step == 8
+
+
+def test_a_training_of_one_step_takes_it_at_the_peak(
+    make: Make, taken: list[SimpleNamespace]
+) -> None:
+    made = make("train.epochs=1", "train.batch_size=99")
+    before = made.model.embedding.weight.clone()
+    made.train()
+    assert [step.rate for step in taken] == [1.0]
+    assert not torch.equal(made.model.embedding.weight, before)
+
+
+# --- accumulation ------------------------------------------------------------------------------
+
+
+def test_batches_are_grouped_and_none_is_left_out() -> None:
+    groups = [list(group) for group in grouped(range(7), 3)]  # type: ignore[arg-type, type-var]
+    assert groups == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(grouped([], 2)) == []
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_an_epochs_loss_is_the_mean_over_its_texts(make: Make, weights: str) -> None:
+    """Whatever the sizes of batches, and the last group's; weighted where classes are."""
+    still = ("optim.name=sgd", "optim.lr=1e-30", "model.dropout=0", "train.subword_dropout=0")
+    settings = (*still, "train.epochs=1", f"train.class_weights={weights}")
+    losses = []
+    for name, batches in (("a", "7"), ("b", "45"), ("c", "1")):
+        made = make(*settings, f"train.batch_size={batches}", "train.accumulate=4", name=name)
+        made.train()
+        losses.append(records(made)[0]["train_loss"])
+    store = made._store(0)
+    logits = branch_logits(made.model, store, made.device).double()
+    targets = made.train_set.targets
+    counts = np.bincount(targets, minlength=3)
+    of_text = TRAIN / (3 * counts[targets]) if weights == "balanced" else np.ones(TRAIN)
+    logs = logits.log_softmax(dim=2).numpy()
+    smooth = 0.9 * np.eye(3)[targets] + 0.1 / 3
+    each = -(smooth * logs).sum(axis=2).mean(axis=0)
+    assert losses == pytest.approx([(of_text * each).sum() / of_text.sum()] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(("accumulate", "sizes"), [(2, [2, 2, 2]), (4, [4, 2]), (9, [6])])
+def test_what_is_counted(
+    make: Make, taken: list[SimpleNamespace], accumulate: int, sizes: list[int]
+) -> None:
+    """Six batches an epoch; the last group of them may be smaller."""
+    made = make(f"train.accumulate={accumulate}", "train.subword_dropout=0", "train.epochs=2")
+    made.train()
+    assert [len(step.sizes) for step in taken] == sizes * 2
+    done = made.done
+    pieces = len(made._store(0).ids)
+    assert (done.step, done.texts, done.pieces) == (2 * len(sizes), 2 * TRAIN, 2 * pieces)
+    assert (done.epoch, done.batches, done.taken) == (2, 0, 0)
+
+
+# --- epochs, records, observers ----------------------------------------------------------------
+
+
+def test_the_observer_sees_each_epochs_number_and_metrics(make: Make) -> None:
+    seen: list[tuple[int, Mapping[str, float]]] = []
+    made = make(observe=lambda epoch, figures: seen.append((epoch, dict(figures))))
+    made.train()
+    rows = records(made)
+    assert [epoch for epoch, _ in seen] == [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [figures for _, figures in seen] == [row["dev"] for row in rows]
+    assert [row["step"] for row in rows] == [6, 12, 18]
+    assert rows[-1]["lr"] == pytest.approx(0, abs=1e-12)
+    assert rows[0]["lr"] > 0
+
+
+def test_an_epoch_that_the_last_step_cuts_short_counts(make: Make) -> None:
+    seen: list[int] = []
+    made = make("train.steps=8", observe=lambda epoch, figures: seen.append(epoch))
+    made.train()
+    assert seen == [1, 2]
+    assert [row["step"] for row in records(made)] == [6, 8]
+    assert made.run.state("last")["epoch"] == 1
+    assert made.run.state("last")["finished"] is True
+
+
+def test_training_mode_in_steps_and_none_in_evaluations(
+    make: Make, taken: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[bool] = []
+    used: list[bool] = []
+    real, real_use = trainer.branch_logits, optim.use
+
+    def logits(model: Any, *rest: Any) -> Tensor:
+        found = real(model, *rest)
+        modes.append(model.training)
+        return found
+
+    def use(optimizer: Any, *, training: bool) -> None:
+        used.append(training)
+        real_use(optimizer, training=training)
+
+    monkeypatch.setattr(trainer, "branch_logits", logits)
+    monkeypatch.setattr(optim, "use", use)
+    made = make("model.dropout=0.5", "train.epochs=2")
+    made.train()
+    assert all(step.training for step in taken)
+    assert modes == [False, False]
+    # The weights that are evaluated and saved are those for evaluation.
+    assert used == [True, False, True, False]
+
+
+@pytest.mark.parametrize("name", ["AdamWScheduleFree", "SGDScheduleFree"])
+def test_averages_are_what_is_evaluated_and_saved(make: Make, name: str) -> None:
+    pytest.importorskip("schedulefree")
+    made = make(f"optim.name=schedulefree:{name}", "train.epochs=2")
+    made.train()
+    saved = made.run.checkpoint("last").weights
+    trained = {key: value.clone() for key, value in made.model.named_parameters()}
+    for key, value in trained.items():
+        assert torch.equal(saved[key], value), key
+    optim.use(made.step.optimizer, training=True)
+    assert not torch.equal(saved["head.weight"], made.model.head.weight)
+
+
+# --- evaluation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_evaluation_fits_blend_and_thresholds_and_saves_them(make: Make, several: bool) -> None:
+    made = make(f"data.multi_label={str(several).lower()}", "model.dropout=0.5", "optim.lr=0.02")
+    made.train()
+    assert made.dev_store is not None
+    assert made.dev_set is not None
+    logits = branch_logits(made.model, made.dev_store, made.device).double().numpy()
+    targets = made.dev_set.targets.astype(bool) if several else made.dev_set.targets
+    blend = fit_weights(logits, targets, several)
+    assert made.model.blend.numpy() == pytest.approx(blend, rel=1e-5)
+    assert blend != pytest.approx([1 / 3] * 3, abs=0.01)
+    saved = made.run.checkpoint("last")
+    assert torch.equal(saved.weights["blend"], made.model.blend)
+    mixed = np.tensordot(made.model.blend.double().numpy(), logits, axes=1)
+    probabilities = expit(mixed) if several else softmax(mixed, axis=1)
+    thresholds = choose_thresholds(probabilities, targets) if several else None
+    if thresholds is not None:
+        assert saved.state["thresholds"] == pytest.approx(thresholds.tolist(), abs=1e-6)
+        assert made.thresholds == saved.state["thresholds"]
+    else:
+        assert "thresholds" not in saved.state
+    outcome = Outcome(probabilities, targets, thresholds)
+    wanted = {name: METRICS[name](outcome) for name in ("accuracy", "macro_f1", "log_loss")}
+    assert records(made)[-1]["dev"] == pytest.approx(wanted, abs=1e-5)
+    assert next(iter(records(made)[-1]["dev"])) == ("macro_f1" if several else "accuracy")
+
+
+def test_an_evaluation_changes_neither_weights_nor_itself(make: Make) -> None:
+    made = make("model.dropout=0.5", "model.word_dropout=0.3")
+    first = made.evaluate()
+    before = {name: weight.clone() for name, weight in made.model.named_parameters()}
+    assert made.evaluate() == first
+    assert all(torch.equal(before[name], w) for name, w in made.model.named_parameters())
+
+
+def test_without_dev_texts_nothing_is_fitted(make: Make) -> None:
+    made = make(dev=False)
+    made.train()
+    assert made.evaluate() == {}
+    assert made.model.blend.tolist() == pytest.approx([1 / 3] * 3)
+    assert [row["dev"] for row in records(made)] == [{}, {}, {}]
+    assert (made.run.path / "best").read_text() == (made.run.path / "last").read_text()
+
+
+# --- what is best ------------------------------------------------------------------------------
+
+NAN = math.nan
+SEQUENCES = {
+    # metric, its values, which of them are the best so far, evaluations since the best at the end
+    "larger": ("accuracy", [0.5, 0.4, 0.5, 0.6], [1, 0, 0, 1], 0),
+    "smaller": ("log_loss", [0.9, 0.8, 0.85, 0.8], [1, 1, 0, 0], 2),
+    "smaller, negative never": ("calibration_error", [0.0, 0.1, 0.2], [1, 0, 0], 2),
+    "zero at first": ("macro_f1", [0.0, 0.0, 0.1], [1, 0, 1], 0),
+    "undefined": ("auc", [NAN, NAN, NAN], [0, 0, 0], 0),
+    "undefined, then not": ("auc", [NAN, 0.5, NAN, 0.4], [0, 1, 0, 0], 1),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_which_epoch_is_best(make: Make, name: str) -> None:
+    metric, values, best, stale = SEQUENCES[name]
+    made = make(f"train.metric={metric}")
+    assert [made._improved({metric: value}) for value in values] == [bool(each) for each in best]
+    assert made.done.stale == stale
+
+
+def test_the_best_epochs_checkpoint_stays(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of four epochs is best; two more make patience end."""
+    figures = iter([0.3, 0.7, 0.6, 0.7, 0.9])
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: {"accuracy": next(figures)})
+    made = make("train.epochs=9", "train.patience=2")
+    made.train()
+    assert made.done.best == 0.7
+    assert made.done.best_step == 12
+    assert [row["epoch"] for row in records(made)] == [1, 2, 3, 4]
+    assert (made.run.path / "best").read_text() == "step-12\n"
+    assert (made.run.path / "last").read_text() == "step-24\n"
+    assert made.run.state("best")["epoch"] == 2
+    assert made.run.checkpoints.names() == ["step-24", "step-12"]
+
+
+def test_a_metric_that_is_undefined_is_said_before_training(
+    make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make("train.metric=micro_average_precision", "data.multi_label=true", "train.patience=1")
+    assert made.dev_set is not None
+    made.dev_set.targets[:] = 0
+    made.train()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("micro_average_precision is undefined on these dev texts: ")
+    assert not any(line.rpartition("  ")[0].endswith("*") for line in said)
+    assert [row["dev"]["micro_average_precision"] for row in records(made)] == [None] * 3
+    assert not (made.run.path / "best").exists()
+    defined = make("train.metric=auc", name="defined")
+    defined.train()
+    assert "undefined" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metric", sorted(set(METRICS) - {"hamming_loss"}))
+def test_a_metric_is_undefined_by_the_truth_alone(make: Make, metric: str) -> None:
+    several = "true" if METRICS[metric].multi_label_only else "false"
+    made = make(f"train.metric={metric}", f"data.multi_label={several}")
+    assert made.dev_set is not None
+    assert made._is_defined(made.dev_set.targets)
+    draw = np.random.default_rng(0)
+    for targets in (made.dev_set.targets, np.full_like(made.dev_set.targets[:4], 0)):
+        truth = targets.astype(bool) if several == "true" else targets
+        outcome = Outcome(draw.dirichlet([1, 1, 1], len(targets)), truth)
+        assert made._is_defined(targets) == (not math.isnan(METRICS[metric](outcome)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "done", "over"),
+    [
+        pytest.param([], {"epoch": 2}, None, id="not yet"),
+        pytest.param([], {"epoch": 3}, "a longer --epochs goes on", id="epochs"),
+        pytest.param(["train.steps=9"], {"step": 8, "epoch": 1}, None, id="steps not yet"),
+        pytest.param(["train.steps=9"], {"step": 9}, "a longer train.steps goes on", id="steps"),
+        pytest.param(["train.patience=2"], {"stale": 1}, None, id="patience not yet"),
+        pytest.param(
+            ["train.patience=2"], {"stale": 2}, "a longer train.patience goes on", id="patience"
+        ),
+        pytest.param(
+            ["train.patience=2"],
+            {"stale": 2, "epoch": 3},
+            "a longer train.patience and a longer --epochs go on",
+            id="patience and epochs",
+        ),
+        pytest.param(
+            ["train.patience=2", "train.steps=9"],
+            {"stale": 2, "step": 6, "epoch": 1},
+            "a longer train.patience goes on",
+            id="patience before steps",
+        ),
+        pytest.param([], {"stale": 9, "epoch": 1}, None, id="no patience"),
+    ],
+)
+def test_when_a_training_is_over_and_what_lets_it_go_on(
+    make: Make, settings: list[str], done: dict[str, int], over: str | None
+) -> None:
+    made = make(*settings)
+    made.done = made.done.model_copy(update=done)
+    assert made.is_over == (over is not None)
+    if over:
+        assert made._longer() == over
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, set[str], int]]:
+    """Steps, pointers and how many stay, of each checkpoint that is written."""
+    written: list[tuple[int, set[str], int]] = []
+    real = RunDir.save
+
+    def save(self: RunDir, step: int, weights: Any, state: Any, which: Any, *rest: Any) -> None:
+        written.append((step, set(which), rest[1]))
+        real(self, step, weights, state, which, *rest)
+
+    monkeypatch.setattr(RunDir, "save", save)
+    return written
+
+
+Saved = list[tuple[int, set[str], int]]
+
+
+def test_checkpoints_by_steps_and_how_many_stay(make: Make, saved: Saved) -> None:
+    """18 steps, 6 an epoch; every fourth, and each epoch's end."""
+    made = make("train.save_steps=4", "train.checkpoints=3", dev=False)
+    made.train()
+    both = {"last", "best"}
+    assert saved == [
+        *((4, {"last"}, 3), (6, both, 3), (8, {"last"}, 3), (12, both, 3)),
+        *((16, {"last"}, 3), (18, both, 3)),
+    ]
+    assert made.run.checkpoints.names() == ["step-18", "step-16", "step-12"]
+
+
+def test_checkpoints_by_minutes(
+    make: Make, saved: Saved, monkeypatch: pytest.MonkeyPatch, taken: list[SimpleNamespace]
+) -> None:
+    """A step takes a minute here; more than 2 minutes after the last one the next is due."""
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: 60.0 * len(taken))
+    made = make("train.save_minutes=2", dev=False)
+    made.train()
+    assert [step for step, _, _ in saved] == [3, 6, 9, 12, 15, 18]
+    assert made.seconds == 60 * 18
+
+
+def test_two_stay_by_default_and_one_at_the_end(make: Make, saved: Saved) -> None:
+    made = make("train.save_steps=0", "train.save_minutes=0", dev=False)
+    made.train()
+    assert [(step, keep) for step, _, keep in saved] == [(6, 2), (12, 2), (18, 1)]
+    assert made.run.checkpoints.names() == ["step-18"]
+    assert made.run.state("last") == {"step": 18, "epoch": 3, "finished": True}
+
+
+def test_a_stop_is_granted_between_steps(
+    make: Make, taken: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make("train.accumulate=2", dev=False)
+    taken_before = Step.__call__
+
+    def step(self: Step, batches: Sequence[Batch], rate: float) -> None:
+        taken_before(self, batches, rate)
+        made.stop.wanted = len(taken) == 4
+
+    monkeypatch.setattr(Step, "__call__", step)
+    with pytest.raises(InterruptedRun, match="stopped at step 4, in epoch 2 of 3, and saved"):
+        made.train()
+    assert made.run.state("last") == {"step": 4, "epoch": 1, "finished": False}
+
+
+def test_what_a_place_in_an_epoch_hangs_on(make: Make) -> None:
+    """Each of the six settings in turn, and the texts; not what leaves the batches alone."""
+    place = make()._place
+    others = {
+        "train.batch_size=9",
+        "train.batch_tokens=99",
+        "train.accumulate=2",
+        "train.max_tokens=9",
+        "train.subword_dropout=0.2",
+        "train.seed=1",
+    }
+    places = {make(override)._place for override in others}
+    assert len(places | {place}) == 7
+    for override in ("optim.lr=0.1", "train.epochs=9", "train.keep=best", "train.save_steps=2"):
+        assert make(override)._place == place
+    changed = make()
+    changed.train_set.texts[3] += "ß"
+    assert changed._place != place
+
+
+# --- losses that are not finite ----------------------------------------------------------------
+
+
+def spoil(made: Trainer, bad: Callable[[int], bool]) -> None:
+    """Make the loss NaN in the steps (from 0) for which `bad` holds."""
+    real, count = made.step.objective.losses, iter(range(10**6))
+
+    def losses(logits: Tensor, targets: Tensor) -> Tensor:
+        step = next(count) // 3  # three branches
+        return real(logits, targets) * (math.nan if bad(step) else 1.0)
+
+    made.step.objective.losses = losses  # type: ignore[method-assign]
+
+
+def test_skips_that_are_spread_out_end_nothing(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make("train.epochs=10", dev=False)
+    spoil(made, lambda step: step % 3 == 1)
+    made.train()
+    assert made.done.step == 60
+    assert "2 of 6 steps were skipped: they had no finite gradient" in capsys.readouterr().err
+    assert math.isfinite(records(made)[-1]["train_loss"])
+
+
+def test_as_many_in_a_row_end_the_training(make: Make) -> None:
+    made = make("train.batch_size=1", dev=False)
+    spoil(made, lambda step: step >= 20)
+    with pytest.raises(SrucliError, match=f"{MOST_SKIPPED} steps in a row had no finite gradient"):
+        made.train()
+    assert made.done.step == 40
+
+
+def test_more_than_half_of_an_epochs_steps_end_it(make: Make) -> None:
+    made = make(dev=False)
+    spoil(made, lambda step: step in (0, 1, 3, 4))
+    with pytest.raises(SrucliError, match="4 of 6 steps had no finite gradient at step 6"):
+        made.train()
+    half = make(dev=False, name="half")
+    spoil(half, lambda step: step in (0, 2, 4))
+    half.train()
+
+
+# --- diagnostics -------------------------------------------------------------------------------
+
+
+def test_diagnostics_are_written_at_their_steps(make: Make) -> None:
+    made = make("train.diagnose=5", dev=False)
+    made.begin()
+    made.train()
+    first, *rows = records(made, "diagnostics.jsonl")
+    assert first["optimizer"]["name"] == "adam"
+    store = made._store(0)
+    assert len(first["counts"]) == 10
+    most = np.sort(np.bincount(store.ids))[::-1]
+    present = (most > 0).sum()
+    assert first["counts"][0] == pytest.approx(
+        most[: len(np.array_split(np.arange(present), 10)[0])].mean(), abs=0.01
+    )
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 16]
+
+
+# --- how it is made ----------------------------------------------------------------------------
+
+
+def test_what_the_parts_are_given(make: Make) -> None:
+    made = make(
+        *("train.kernel=reference", "optim.name=momentum", "optim.lr=0.5", "train.seed=4"),
+        *("optim.weight_decay=0.25", "train.class_weights=balanced", "train.label_smoothing=0.2"),
+    )
+    assert {module.kernel for module in made.model.modules() if hasattr(module, "kernel")} == {
+        "reference"
+    }
+    groups = {group["name"]: group for group in made.step.optimizer.param_groups}
+    assert isinstance(made.step.optimizer, torch.optim.SGD)
+    assert groups["head"]["initial_lr"] == 0.5
+    assert (groups["head"]["weight_decay"], groups["embeddings"]["weight_decay"]) == (0.25, 0)
+    counts = np.bincount(made.train_set.targets, minlength=3)
+    assert made.step.objective.weights.tolist() == pytest.approx(TRAIN / (3 * counts))
+    assert made.step.objective.smoothing == 0.2
+    assert not made.step.scaler.is_enabled()
+    torch.manual_seed(4)
+    again = make("train.seed=4", name="again")
+    assert torch.equal(again.model.embedding.weight, made.model.embedding.weight)
+    other = make("train.seed=5", name="other")
+    assert not torch.equal(other.model.embedding.weight, made.model.embedding.weight)
+
+
+def test_batches_cover_an_epoch_from_any_place(make: Make) -> None:
+    """What is left of an epoch after a resume are the batches that were not taken."""
+    store = make()._store(0)
+    whole = order(store.lengths, 8, 100, (0, 0))
+    left = list(store.batches(8, 100, (0, 0), 3))
+    assert [batch.texts for batch in left] == [len(texts) for texts in whole[3:]]
+
+
+def test_a_resumed_epoch_goes_on_where_it_stopped(make: Make, taken: list[SimpleNamespace]) -> None:
+    made = make("train.epochs=1", dev=False)
+    made.done = made.done.model_copy(update={"batches": 4, "taken": 32, "texts": 32, "step": 4})
+    with tqdm(disable=True) as bar:
+        assert made.epoch(made._store(0), bar)
+    assert sum(sum(step.sizes) for step in taken) <= TRAIN - 4
+    assert len(taken) == 2
