@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -25,6 +26,7 @@ from srucli.corpus import (
     read_texts,
 )
 from srucli.data import Example
+from srucli.effects import Setup, asked_for, beyond, idle
 from srucli.errors import InputMissingError, UsageError
 from srucli.folders import OpenFolder
 from srucli.lines import display_name, escaped
@@ -35,6 +37,13 @@ from srucli.run_dir import RunDir
 from srucli.signals import StopRequest
 from srucli.tokenizer import Tokenizer
 from srucli.trainer import Observer, Trainer
+
+
+class Asked(NamedTuple):
+    """The settings that somebody gave, and whether those of a tokenizer among them can matter."""
+
+    settings: Sequence[str]
+    trains_tokenizer: bool
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,8 @@ def train(
     _find(output, force, reads)
     with (stop or StopRequest()).listening() as stop, RunDir.claim(output, reads, below) as run:
         found = _find(output, force, reads)
-        _train(run, found, config, device, train_source, dev_source, given, observe, stop)
+        asked = Asked(asked_for(config), given is None)
+        _train(run, found, config, device, train_source, dev_source, given, asked, observe, stop)
     return output
 
 
@@ -133,19 +143,23 @@ def resume(
         _check_one_process()
         train_source, dev_source = _sources(found, output, train_source, dev_source)
         given = found.tokenizer if found.checkpoint is None else None
-        _train(run, found, config, device, train_source, dev_source, given, None, stop, force)
+        asked = Asked(list(settings), trains_tokenizer=False)
+        sources = train_source, dev_source
+        _train(run, found, config, device, *sources, given, asked, None, stop, force)
     return output
 
 
 def _changed(config: Config, settings: dict[str, object]) -> Config:
-    """A run's configuration with some settings replaced; another optimizer has its own defaults."""
+    """A run's configuration with some settings replaced.
+
+    Another optimizer has its own defaults, and another patience its own weights that are kept.
+    """
+    fresh: dict[str, object] = {}
     if settings.get("optim.name", config.optim.name) != config.optim.name:
-        fresh: dict[str, object] = {
-            "optim.options": {},
-            "optim.lr": None,
-            "optim.weight_decay": None,
-        }
-        settings = {**fresh, **settings}
+        fresh = {"optim.options": {}, "optim.lr": None, "optim.weight_decay": None}
+    if settings.get("train.patience", config.train.patience) != config.train.patience:
+        fresh["train.keep"] = None
+    settings = {**fresh, **settings}
     return with_settings(config, settings) if settings else config
 
 
@@ -180,6 +194,7 @@ def _train(
     train_source: str,
     dev_source: str | None,
     given: Tokenizer | None,
+    asked: Asked,
     observe: Observer | None,
     stop: StopRequest,
     force: bool = False,
@@ -187,11 +202,17 @@ def _train(
     """All that happens while the folder is locked. `given` is the tokenizer, where there is one."""
     use_threads(config.train.threads)
     texts = Texts.read(config, train_source, dev_source)
-    config = complete(config, len(texts.train), len(texts.labels))
+    plain, config = config, complete(config, len(texts.train), len(texts.labels))
     _describe(texts, config.data.multi_label)
     kept = found if found and found.checkpoint else None
     if kept:
         check_same(run.path, kept, config, texts.labels, texts.hashes, force)
+    if not dev_source:
+        _say_what_is_held_out(texts, config.train.dev_share)
+    kind = given.model_type if given else None
+    setup = Setup(plain, bool(texts.dev), not dev_source, asked.trains_tokenizer, kind)
+    for sentence in idle(setup, asked.settings):
+        say(sentence)
     corpus, dev = texts.corpora(config.data.multi_label, train_source, dev_source)
     pieces = _tokenizer(kept, given, config, corpus)
     if not kept:
@@ -199,7 +220,7 @@ def _train(
     run.check_logs()
     trainer = Trainer(config, device, run, pieces, corpus, dev, texts.labels, stop, observe)
     if kept and kept.checkpoint:
-        trainer.resume(kept.checkpoint, kept.config.optim)
+        trainer.resume(kept.checkpoint, kept.config)
     facts = _facts(texts, trainer, {"train": train_source, "dev": dev_source})
     if found:
         facts["command"] = found.facts.command
@@ -227,6 +248,8 @@ def _announce(trainer: Trainer, kept: Former | None) -> None:
     how = ", steps as CUDA graphs" if trainer.step.captured else ""
     encoder = _encoder(trainer.config, trainer.device)
     say(f"model: {trainer.parameters:,} parameters, {encoder}, {trainer.device}{how}")
+    for sentence in beyond(trainer.config, trainer.planned_steps):
+        say(sentence)
     for problem in kept.damaged if kept else ():
         say(f"passed over: {problem}")
     if kept and not trainer.is_over:
@@ -257,6 +280,20 @@ def _encoder(config: Config, device: torch.device) -> str:
     if config.model.encoder != "sru":
         return config.model.encoder
     return f"sru ({kernels.check(config.train.kernel, device.type)} kernel)"
+
+
+def _say_what_is_held_out(texts: Texts, share: float) -> None:
+    """Where fewer texts are set aside than were asked for."""
+    texts_in_all = len(texts.train) + len(texts.dev)
+    wanted = round(texts_in_all * share)
+    why = "no label loses its last text" if wanted else "that is less than half a text"
+    if share and not texts.dev:
+        say(
+            f"train.dev_share={share:g} sets none of {texts_in_all:,} texts aside: {why}; give a "
+            "larger share, more texts or --dev FILE"
+        )
+    elif len(texts.dev) < wanted:
+        say(f"train.dev_share={share:g} sets {len(texts.dev):,} texts aside, not {wanted:,}: {why}")
 
 
 def _describe(texts: Texts, several: bool) -> None:

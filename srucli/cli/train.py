@@ -162,8 +162,11 @@ def command(
         if dev:
             options.need_file(dev)
         folder = output or default_folder(train)
+        from srucli.console import say
         from srucli.train import train as run_training
 
+        if settings.files is not None:
+            say("the section 'files' has no effect: `srucli run` reads it, `srucli train` does not")
         how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
         run_training(settings, train, dev, folder, reads=[config], **how)
         print(folder)
