@@ -1,4 +1,5 @@
-"""A mutation fuzzer of what strangers write: run folders, tokenizers, YAML and data files.
+"""A mutation fuzzer of what strangers write: run folders, tokenizers, YAML and data files; and of
+the folders that srucli is sent to write to (`benchmarks/folders.py`).
 
 Usage: python -m benchmarks.fuzz [--inputs N] [--seconds S] [--seed K] [--targets runs,yaml,...]
                                  [--only NUMBER]
@@ -34,6 +35,7 @@ from random import Random
 from time import monotonic, sleep
 from typing import Any
 
+from benchmarks.folders import Bases, try_folder
 from benchmarks.mutate import (
     mutate_bytes,
     mutate_file,
@@ -42,6 +44,7 @@ from benchmarks.mutate import (
     repair_manifests,
     replace_file,
 )
+from benchmarks.watch import WATCH, Watch, watched
 from srucli import config as configuration
 from srucli.config import DataConfig, TokenizerConfig, resolve
 from srucli.data import Input, read_examples, read_inputs
@@ -134,6 +137,7 @@ class Seeds:
             settings = TokenizerConfig(model_type=kind, vocab_size=30, hard_vocab_limit=False)
             lines = [text for _, text in sentences()]
             self.models.append(train_tokenizer(lines, settings).tokenizer.model_bytes)
+        self.bases = Bases(folder / "bases", labelled, SMALL)
         recipes = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
         self.yaml = [*recipes, *(files[Path("config.yaml")] for files in self.files.values())]
 
@@ -295,84 +299,8 @@ TARGETS: dict[str, Callable[[Seeds, Random, Path], None]] = {
     "tokenizers": try_tokenizer,
     "yaml": try_yaml,
     "data": try_data,
+    "folders": try_folder,
 }
-
-
-# ---------------------------------------------------------------- what it must not do
-
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGES = (
-    *("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"),
-    *("os.chmod", "os.chown", "os.utime", "os.setxattr", "shutil."),
-)
-_FORBIDDEN = (
-    *("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.kill", "socket."),
-    *("pickle.find_class", "urllib.", "webbrowser.", "ftplib."),
-)
-
-
-class Watch:
-    """An audit hook that notes what happens outside of a folder, while there is one."""
-
-    def __init__(self) -> None:
-        self.folder: str | None = None
-        self.events: list[str] = []
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.folder is None:
-            return
-        folder, self.folder = self.folder, None  # what is done here is not looked at
-        if event == "open":
-            self._opened(folder, *arguments)
-        elif event.startswith(_FORBIDDEN):
-            self.events.append(f"{event} {arguments!r}"[:300])
-        elif event.startswith(_CHANGES):
-            place = _folder(arguments[-1])
-            for path in arguments:
-                if isinstance(path, str | bytes | os.PathLike) and not _inside(path, folder, place):
-                    self.events.append(f"{event} {arguments!r}"[:300])
-        self.folder = folder
-
-    def _opened(self, folder: str, path: Any, mode: str | None, flags: int) -> None:
-        if isinstance(path, int) or path is None:
-            return
-        named = os.path.abspath(os.fsdecode(path)).startswith(folder)
-        writes = flags & _WRITES or set(mode or "") & set("wax+")
-        if (named or writes) and not _inside(path, folder):
-            self.events.append(f"open {path!r} {mode} {flags:#o}")
-
-
-def _folder(descriptor: Any) -> str:
-    """Where relative paths begin: the folder of `dir_fd`, where one was given."""
-    if isinstance(descriptor, int) and descriptor >= 0:
-        with suppress(OSError):
-            return os.readlink(f"/proc/self/fd/{descriptor}")
-    return ""
-
-
-def _inside(path: Any, folder: str, place: str = "") -> bool:
-    return os.path.realpath(os.path.join(place, os.fsdecode(path))).startswith(folder)
-
-
-WATCH: list[Watch] = []
-
-
-@contextmanager
-def watched(folder: Path) -> Iterator[None]:
-    """Have the audit hook, where there is one, look at the block. Raises AssertionError."""
-    if not WATCH:
-        yield
-        return
-    watch = WATCH[0]
-    watch.events.clear()
-    watch.folder = os.path.realpath(folder)
-    try:
-        yield
-    finally:
-        watch.folder = None
-        if watch.events:
-            raise AssertionError(watch.events[0])
 
 
 # ---------------------------------------------------------------- processes

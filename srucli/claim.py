@@ -93,19 +93,27 @@ def foreign(folder: OpenFolder, layout: Layout) -> list[str]:
     return [name for name in folder.names() if matching({**OWN, **layout}, name) is None]
 
 
-def _misfits(folder: OpenFolder, layout: Layout) -> Iterator[tuple[str, bool]]:
+def _misfits(folder: OpenFolder, layout: Layout, above: str = "") -> Iterator[tuple[str, bool]]:
     """What has a name that srucli writes under but is of another kind, and whether it is a link."""
-    whole = {**OWN, **layout}
     for name in folder.names():
-        pattern, mode = matching(whole, name), folder.stat(name).st_mode
+        pattern, mode = matching(layout, name), folder.stat(name).st_mode
         if pattern is None:
             continue
+        inner = layout[pattern]
         if stat.S_ISLNK(mode):
-            yield f"{name} (a link)", True
-        elif whole[pattern] is None and not stat.S_ISREG(mode):
-            yield f"{name} (no plain file)", False
-        elif whole[pattern] is not None and not stat.S_ISDIR(mode):
-            yield f"{name} (no folder)", False
+            yield f"{above}{name} (a link)", True
+        elif inner is None and not stat.S_ISREG(mode):
+            yield f"{above}{name} (no plain file)", False
+        elif inner is not None and not stat.S_ISDIR(mode):
+            yield f"{above}{name} (no folder)", False
+        elif inner is not None:
+            with folder.child(name) as child:
+                yield from _misfits(child, inner, f"{above}{name}/")
+
+
+def _all_misfits(folder: OpenFolder, layout: Layout) -> Iterator[tuple[str, bool]]:
+    """The same, with what every claimed folder holds: a lock that says something else is none."""
+    yield from _misfits(folder, {**OWN, **layout})
     if folder.is_file(locks.NAME) and folder.stat(locks.NAME).st_size and not locks.is_left(folder):
         yield f"{locks.NAME} (not srucli's)", False
 
@@ -179,7 +187,7 @@ def check(
         )
     if found not in (None, kind):
         raise OutputError(f"{folder.path}: holds a {found} and not a {kind}; choose another -o")
-    if misfits := list(_misfits(folder, layout)):
+    if misfits := list(_all_misfits(folder, layout)):
         linked = any(is_link for _, is_link in misfits)
         raise OutputError(
             f"{folder.path}: in the way: {listing([name for name, _ in misfits])}; "

@@ -37,13 +37,14 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_input_of_a_short_run_is_a_finding() -> None:
-    done = python("-m", "benchmarks.fuzz", "--inputs", "1000")
+    inputs = 600
+    done = python("-m", "benchmarks.fuzz", "--inputs", str(inputs))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     for target in TARGETS:
-        assert found[target]["inputs"] == 1000
+        assert found[target]["inputs"] == inputs
         # Too few are too broken to be tried at all, or too little to be refused.
-        assert 50 < found[target]["used"] < 950
+        assert 0.05 < found[target]["used"] / inputs < 0.95
 
 
 # What inputs of these numbers do; the others do nothing.
@@ -65,6 +66,17 @@ def inside(folder):
     (folder / "x").write_text("x")
     (folder / "x").unlink()
 
+def by_descriptor(folder, name, flags):
+    descriptor = fuzz_open(folder, os.O_RDONLY)
+    try:
+        os.close(os.open(name, flags, dir_fd=descriptor))
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+fuzz_open = os.open  # without the hook, which would see the folder itself being opened
+
 FAULTS = {
     1: lambda folder: {}["x"],
     3: lambda folder: os.abort(),
@@ -79,6 +91,12 @@ FAULTS = {
     12: lambda folder: os.mkdir(folder / ".." / "made"),
     13: lambda folder: refuse(),
     14: inside,
+    15: lambda folder: by_descriptor(folder, "link", os.O_RDONLY),
+    16: lambda folder: by_descriptor(folder.parent, "beside", os.O_WRONLY | os.O_CREAT),
+    17: lambda folder: by_descriptor(folder, "link", os.O_RDONLY | os.O_NOFOLLOW),
+    18: lambda folder: by_descriptor(folder, "x", os.O_WRONLY | os.O_CREAT),
+    19: lambda folder: os.rename(folder / "x", folder.parent / "beside"),
+    20: lambda folder: os.unlink(folder / "link"),
 }
 
 def attempt(seeds, random, folder):
@@ -94,9 +112,9 @@ fuzz.MOST_SECONDS = 8.0
 here = Path(__import__("sys").argv[1])
 first = 0
 result = fuzz.Result()
-while first < 16:
+while first < 22:
     number = first - 1
-    first = fuzz.run_batch("faults", 0, range(first, 16), SimpleNamespace(folder=here), result)
+    first = fuzz.run_batch("faults", 0, range(first, 22), SimpleNamespace(folder=here), result)
 for place, text in result.findings:
     print(place, text.replace(str(here), "HERE"))
 print(result.inputs, result.used)
@@ -118,11 +136,14 @@ def test_the_fuzzer_sees_faults(tmp_path: Path) -> None:
         10: "AssertionError: open ",
         11: "AssertionError: socket.__new__",
         12: "AssertionError: os.mkdir",
+        15: "AssertionError: open 'link' None",
+        16: "AssertionError: open 'beside' None",
+        19: "AssertionError: os.rename",
     }
     found = {int(line.split()[0]): line.partition(" ")[2] for line in findings}
     assert found.keys() == wanted.keys(), done.stdout + done.stderr
     assert all(found[number].startswith(text) for number, text in wanted.items()), findings
-    assert last == "16 4"  # one was refused, eleven were findings
+    assert last == "22 7"  # one was refused, fourteen were findings
 
 
 # ---------------------------------------------------------------- any Unicode
