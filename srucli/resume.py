@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from srucli.checkpoints import TRAINING
 from srucli.config import Config, flat
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.locks import is_locked
+from srucli.model import shapes
 from srucli.run_dir import FORMAT_VERSION, Facts, RunDir, is_begun
 from srucli.tokenizer import Tokenizer
 
@@ -48,7 +52,7 @@ def former(run: RunDir) -> Former:
     facts = run.facts()
     if facts.format_version < FORMAT_VERSION:
         problem = f"format version {facts.format_version} kept nothing to go on from"
-        raise DataError(str(run.path), None, problem, "train anew; it still predicts")
+        raise DataError(str(run.path), None, problem, "train in another folder; it still predicts")
     name, damaged = _newest(run)
     finished = name is not None and bool(run.state_of(name).get("finished"))
     return Former(facts, run.config(), run.tokenizer(), run.labels(), name, finished, damaged)
@@ -68,7 +72,9 @@ def _newest(run: RunDir) -> tuple[str | None, list[str]]:
         damaged.append(str(error))
     if not is_begun(run.place):
         problem = f"no checkpoint to go on from: {damaged[0] if damaged else 'there is none'}"
-        raise DataError(str(run.path), None, problem, "or train anew with --force")
+        train = run.facts().sources.get("train") or "FILE"
+        anew = ["srucli", "train", train, "-o", str(run.path), "--force"]
+        raise DataError(str(run.path), None, problem, f"to train anew: {shlex.join(anew)}")
     return None, damaged
 
 
@@ -106,20 +112,25 @@ def is_of(path: Path, command: Sequence[str]) -> bool:
     return is_begun(path) or (found is not None and not found.finished)
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """The settings that matter and are others now, as `optim.lr: 0.002 -> 0.01`.
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings that matter and are others now: what they were, and are.
 
     How the texts are read is none of them: what they are is told by their hash.
     """
     before, after = (flat(config.model_dump(mode="json")) for config in (old, new))
-    changed = [key for key in before | after if before.get(key) != after.get(key)]
-    return [
-        f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in changed
-        if key not in FREE
+    return {
+        key: (before.get(key), after.get(key))
+        for key in before | after
+        if before.get(key) != after.get(key)
+        and key not in FREE
         and (not key.startswith(("files", "data.")) or key == "data.multi_label")
         and not (key in LONGER and _is_longer(before.get(key), after.get(key)))
-    ]
+    }
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """The same in words, as `optim.lr: 0.002 -> 0.01`."""
+    return [f"{key}: {was} -> {now}" for key, (was, now) in changes(old, new).items()]
 
 
 def _is_longer(before: Any, after: Any) -> bool:
@@ -132,20 +143,55 @@ def check_same(
     config: Config,
     labels: list[str],
     hashes: Mapping[str, str],
+    sources: Mapping[str, str | None],
     force: bool,
 ) -> None:
-    """Refuse to go on with other settings or texts, unless under `force`. Raises UsageError."""
+    """Refuse to go on with other settings or texts, unless under `force`. Raises UsageError.
+
+    `sources` are the files whose `hashes` these are. Another network is refused in any case.
+    """
     if labels != found.labels:
-        raise UsageError(f"{run}: was trained with other labels; choose another -o")
+        raise UsageError(f"{run}: was trained with other labels; train in another folder")
+    if _network(found.config, found) != _network(config, found):
+        words = "; ".join(each for each in differences(found.config, config) if "model." in each)
+        raise UsageError(
+            f"{run}: holds another network ({words}), whose weights do not fit this one; train in "
+            "another folder"
+        )
+    known = found.facts.data.sha256
+    others = [part for part in hashes if known.get(part) != hashes[part]]
     texts = [
-        f"{part} texts: SHA-256 {found.facts.data.sha256.get(part, '')[:8]} -> {hashes[part][:8]}"
-        for part in hashes
-        if found.facts.data.sha256.get(part) != hashes[part]
+        f"{part} texts: SHA-256 {known.get(part, '')[:8]} -> {hashes[part][:8]}" for part in others
     ]
     changed = [*texts, *differences(found.config, config)]
     if changed and not force:
+        files = {part: sources[part] for part in others}
+        command = _forced(run, changes(found.config, config), files)
         raise UsageError(
-            f"{run}: holds a training with other settings or texts ({'; '.join(changed)}); "
-            f"srucli train --resume {run} --force goes on with these, --force alone begins anew; "
-            "or choose another folder"
+            f"{run}: holds a training with other settings or texts ({'; '.join(changed)}); to go "
+            f"on with these: {command}; or train in another folder"
         )
+
+
+def _network(config: Config, found: Former) -> dict[str, Any]:
+    """The shapes of a network's weights over the run's pieces and labels."""
+    weights = shapes(config.model, found.tokenizer.vocab_size, len(found.labels))
+    return {name: tensor.shape for name, tensor in weights.items()}
+
+
+def _forced(
+    run: Path, settings: Mapping[str, tuple[Any, Any]], files: Mapping[str, str | None]
+) -> str:
+    """The command that goes on with other settings and files."""
+    words = ["srucli", "train", "--resume", str(run), "--force"]
+    for part, flag in (("train", ()), ("dev", ("--dev",))):
+        if file := files.get(part):
+            words += [*flag, file]
+    words += [f"{key}={_as_yaml(now)}" for key, (_, now) in settings.items()]
+    return shlex.join(words)
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as an override has it; JSON is YAML."""
+    plain = isinstance(value, str) and re.fullmatch(r"[a-z][\w:.-]*", value)
+    return value if plain else json.dumps(value)

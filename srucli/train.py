@@ -206,7 +206,8 @@ def _train(
     _describe(texts, config.data.multi_label)
     kept = found if found and found.checkpoint else None
     if kept:
-        check_same(run.path, kept, config, texts.labels, texts.hashes, force)
+        sources = {"train": train_source, "dev": dev_source}
+        check_same(run.path, kept, config, texts.labels, texts.hashes, sources, force)
     if not dev_source:
         _say_what_is_held_out(texts, config.train.dev_share)
     kind = given.model_type if given else None
@@ -268,7 +269,7 @@ def _tokenizer(
     """The one that the run has, or was given, or one trained on the texts."""
     if kept:
         if given and given.model_bytes != kept.tokenizer.model_bytes:
-            raise UsageError("--tokenizer: the run was trained with another one; choose another -o")
+            raise UsageError("--tokenizer: the run was trained with another one; leave it out")
         return kept.tokenizer
     if given:
         return given

@@ -7,6 +7,8 @@ import itertools
 import lzma
 import os
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -172,17 +174,24 @@ def test_steps_without_a_finite_gradient_are_skipped_and_counted(
 
 @pytest.mark.parametrize("clip", [0, 1])
 def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
-    tiny: Tiny, tmp_path: Path, lose: Any, clip: int
+    tiny: Tiny, tmp_path: Path, lose: Any, run_main: RunMain, clip: int
 ) -> None:
+    """And the command that is said goes on from there."""
     lose(range(33, 99))
     said = (
         r"27 steps in a row had no finite gradient at step 60: training diverged; lower .*; "
-        r"srucli train --resume .*run --force optim\.lr=0\.\d+ goes on from step-30"
+        r"(srucli train --resume .*run --force optim\.lr=0\.0002) goes on from step-30"
     )
-    with pytest.raises(SrucliError, match=said):
+    with pytest.raises(SrucliError, match=said) as caught:
         run_training(tiny, tmp_path / "run", f"optim.clip={clip}")
     weights = RunDir.open(tmp_path / "run").checkpoint("last").weights
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    lose(())
+    command = re.search(said, str(caught.value))
+    assert command
+    ended = run_main(*shlex.split(command[1])[1:])
+    assert ended.code == 0, ended.err
+    assert "going on from step 30, after 1 whole epochs" in ended.err
 
 
 def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Any) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, RunMain, Tiny, sentences, write_tsv
+from conftest import ROOT, Ended, RunMain, Tiny, sentences, write_tsv
 
 from srucli.config import known_keys
 from srucli.run_dir import RunDir
@@ -34,10 +34,9 @@ TRAIN = (
 )
 # In a folder whose name has to be quoted.
 QUOTED = """-o 'my "run"'"""
-# What a command before begins with that is interrupted after its first epoch.
-STOPPED = "(stopped) "
-# Instead of a command before: somebody writes to the run.
-LOCKED = "(locked)"
+# Before a command that comes before: it is interrupted after its first epoch, or reads texts from
+# stdin; instead of one: somebody writes to the run, or it loses what it needs to go on.
+STOPPED, STDIN, LOCKED, DAMAGED = "(stopped) ", "(stdin) ", "(locked)", "(damaged) "
 # What says that a folder is a run's.
 MARKED = json.dumps({"format": 1, "kind": "run", "id": "0" * 32})
 COMPARE = "compare one.tsv --epochs 1"
@@ -411,6 +410,13 @@ REMEDIES = {
         advice=": no such run; give the folder that `srucli train` printed",
         before=(TRAIN,),
     ),
+    "no run to resume": Remedy(
+        "train --resume non --threads 1",
+        r"non: no such run; give the folder that `(srucli train)` made",
+        changed("non", "run"),
+        advice=": no such run; give the folder that `srucli train` made",
+        before=(TRAIN,),
+    ),
     "no run to explain": Remedy(
         "explain non",
         r"non: no such run folder; `(srucli train) FILE` makes one",
@@ -565,6 +571,96 @@ REMEDIES = {
         advice="not a run folder: it has no run.json",
         files={"run/mine": ""},
     ),
+    "an interrupted run": Remedy(
+        TRAIN.replace("-o run", QUOTED),
+        r"to go on with these: (srucli train --resume .*); or train in another folder",
+        pasted,
+        advice="; to go on with these: {}; or train in another folder",
+        before=(f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=3 train.batch_size=7",),
+    ),
+    "other texts": Remedy(
+        TRAIN.replace("two.tsv", "'2 more.tsv' --dev two.tsv optim.options.betas=[0.8,0.9]"),
+        r"to go on with these: (srucli train --resume .*); or train in another folder",
+        pasted,
+        advice="; to go on with these: {}; or train in another folder",
+        files={"2 more.tsv": "good\ta b\nbad\tb c\n" * 9},
+        before=(TRAIN,),
+    ),
+    "another network": Remedy(
+        "train --resume run model.embedding_size=8 --force",
+        r"whose weights do not fit this one; train in (another folder)",
+        lambda words, match: shlex.split(f"{TRAIN} model.embedding_size=8 -o other"),
+        before=(TRAIN,),
+    ),
+    "other labels": Remedy(
+        "train other.tsv --resume run --force",
+        r"was trained with other labels; train in (another folder)",
+        lambda words, match: shlex.split(TRAIN.replace("two.tsv -o run", "other.tsv -o new")),
+        files={"other.tsv": "a\ta b\nb\tb c\n" * 9},
+        before=(TRAIN,),
+    ),
+    "no checkpoint": Remedy(
+        """train --resume 'my "run"' --threads 1""",
+        r"no checkpoint to go on from: .* to train anew: (srucli .*)",
+        lambda words, match: [*pasted(words, match), *TRAIN.split()[4:]],
+        advice="to train anew: ",
+        before=(TRAIN.replace("-o run", QUOTED), f'{DAMAGED}my "run"'),
+    ),
+    "a run of the first format": Remedy(
+        "train --resume v1",
+        r"kept nothing to go on from; train in (another folder)",
+        lambda words, match: shlex.split(TRAIN),
+        advice="train in another folder; it still predicts",
+    ),
+    "another tokenizer": Remedy(
+        f"{TRAIN} --tokenizer v1/tokenizer.model",
+        r"--tokenizer: the run was trained with another one; (leave it out)",
+        lambda words, match: without("--tokenizer", "--tokenizer")(words, match),
+        before=(TRAIN,),
+        ends="is finished",
+    ),
+    "a training that is interrupted": Remedy(
+        f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=2",
+        r"and saved; to go on: (srucli train --resume .*)",
+        pasted,
+        advice="to go on: srucli train --resume ",
+    ),
+    "a rate that is too high": Remedy(
+        f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=0 optim.lr=1e38",
+        r"training diverged; lower (optim\.lr) \(now",
+        plus(r"\1=0.1"),
+        advice=": training diverged; lower optim.lr",
+    ),
+    "no clipping": Remedy(
+        f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=0 optim.lr=1e15",
+        r"training diverged; lower .* or set (optim\.clip=1)",
+        advice="set optim.clip=1",
+    ),
+    "too little clipping": Remedy(
+        f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=1e30 optim.lr=1e15",
+        r"training diverged; lower .* or (optim\.clip) \(now 1e\+30\)",
+        plus(r"\1=1"),
+        advice="optim.clip (now ",
+    ),
+    "thresholds without dev texts": Remedy(
+        f"{TRAIN} --multi-label",
+        r"a dev file or (train\.dev_share=0\.1) lets their thresholds be chosen",
+        plus(r"\1 -o other"),
+    ),
+    "a finished run": Remedy(
+        TRAIN,
+        r"run: is finished; a longer (--epochs) goes on",
+        plus(r"\1 2"),
+        advice="a longer ",
+        before=(TRAIN,),
+    ),
+    "texts that came from stdin": Remedy(
+        """train --resume 'my "run"'""",
+        r"were standard input; give them again: (srucli train --resume .*) FILE",
+        lambda words, match: [*pasted(words, match), "two.tsv"],
+        advice=" texts were standard input; give them again: srucli train --resume ",
+        before=(f"{STDIN}{TRAIN.replace('two.tsv', '-').replace('-o run', QUOTED)}",),
+    ),
     "no run to go on with": Remedy(
         "train --resume two --threads 1",
         r"holds no run to go on with; `(srucli train) FILE` makes one",
@@ -591,19 +687,31 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def ran_before(run_main: RunMain, command: str) -> bool:
-    """Run a command that is to succeed, or to be interrupted after its first epoch."""
-    if not command.startswith(STOPPED):
-        return run_main(*shlex.split(command)).code == 0
-    with pytest.MonkeyPatch.context() as patch:
+def ended(run_main: RunMain, command: str) -> Ended:
+    """Run a command with what stands before it."""
+    how, words = re.fullmatch(r"(?:\((\w+)\) )?(.*)", command).groups()  # type: ignore[union-attr]
+    with pytest.MonkeyPatch.context() as patch, open("two.tsv", "rb") as texts:
         real = Trainer.finish_epoch
 
         def finish_epoch(trainer: Trainer) -> dict[str, float]:
             signal.raise_signal(signal.SIGTERM)
             return real(trainer)
 
-        patch.setattr(Trainer, "finish_epoch", finish_epoch)
-        return run_main(*shlex.split(command.removeprefix(STOPPED))).code == 75
+        if how == "stopped":
+            patch.setattr(Trainer, "finish_epoch", finish_epoch)
+        if how == "stdin":
+            patch.setattr("sys.stdin", texts)
+        return run_main(*shlex.split(words))
+
+
+def prepare(run_main: RunMain, command: str) -> None:
+    """Do what comes before."""
+    if command.startswith(DAMAGED):
+        for path in Path(command.removeprefix(DAMAGED)).glob("checkpoints/*/training.json"):
+            path.unlink()
+        return
+    done = ended(run_main, command)
+    assert done.code == (75 if command.startswith(STOPPED) else 0), done.err
 
 
 @pytest.mark.parametrize("remedy", REMEDIES.values(), ids=REMEDIES)
@@ -615,14 +723,14 @@ def test_advice_helps(place: Path, run_main: RunMain, remedy: Remedy) -> None:
             if command == LOCKED:
                 stack.enter_context(RunDir.claim(Path("run")))
             else:
-                assert ran_before(run_main, command)
+                prepare(run_main, command)
         follow(run_main, remedy)
 
 
 def follow(run_main: RunMain, remedy: Remedy) -> None:
     """Get the message, follow it, and see that it is gone."""
-    words = shlex.split(remedy.command)
-    wrong = run_main(*words)
+    words = shlex.split(remedy.command.removeprefix(STOPPED))
+    wrong = ended(run_main, remedy.command)
     match = re.search(remedy.said, wrong.err + wrong.out)
     assert match, wrong.err
     right = run_main(*remedy.follow(words, match))
@@ -652,7 +760,7 @@ UNFOLLOWED = {
     "set a lower optim.lr": "the same",
     ", which tries lower rates": "the same",
     "look at the text, and lower optim.lr": "the text is the fault, in test_hazards",
-    ": training diverged; lower optim.lr": "test_hazards",
+    "srucli train --resume {} --force": "followed in test_hazards",
     "adam corrects for this, a longer optim.warmup": "a finding on a finished run: test_explain",
     "{} optim.lr": "the same",
     "raise optim.clip or lower optim.lr": "the same",
@@ -728,8 +836,7 @@ def fragment(remedy: Remedy) -> str:
 
 # Files whose rows are still to be written.
 LATER = {
-    *("srucli/cells.py", "srucli/data.py", "srucli/lines.py", "srucli/locks.py"),
-    *("srucli/resume.py", "srucli/run_dir.py", "srucli/train.py", "srucli/trainer.py"),
+    *("srucli/data.py", "srucli/lines.py", "srucli/cells.py"),
 }
 
 

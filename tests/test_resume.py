@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     shutil.copytree(tmp_path / "whole", tmp_path / "none")
     for folder in (tmp_path / "none" / "checkpoints").iterdir():
         (folder / "training.json").unlink()
-    with pytest.raises(DataError, match=r"no checkpoint to go on from: .*train anew with --force"):
+    with pytest.raises(DataError, match=r"no checkpoint to go on from: .*to train anew: srucli "):
         resume(tmp_path / "none", {"train.epochs": 3})
 
 
@@ -250,14 +250,17 @@ def test_other_settings_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_a
     kill_after(20)
     killed(tiny, tmp_path / "run")
     kill_after(None)
-    wanted = r"optim\.lr: 0\.002 -> 0\.01\); srucli train --resume .*run --force goes on with these"
+    wanted = (
+        r"optim\.lr: 0\.002 -> 0\.01\); to go on with these: srucli train --resume .*run --force "
+        r"optim\.lr=0\.01; or train in another folder"
+    )
     with pytest.raises(UsageError, match=wanted):
         run_training(tiny, tmp_path / "run", "optim.lr=0.01")
     with pytest.raises(UsageError, match=r"optim\.lr: 0\.002 -> 0\.01"):
         resume(tmp_path / "run", {"optim.lr": 0.01})
     resume(tmp_path / "run", {"optim.lr": 0.01}, force=True)
     assert RunDir.open(tmp_path / "run").config().optim.lr == 0.01
-    with pytest.raises(DataError, match=r"weights do not fit config\.yaml"):
+    with pytest.raises(UsageError, match=r"run: holds another network \(model\.hidden: 8 -> 9\)"):
         resume(tmp_path / "run", {"model.hidden": 9}, force=True)
     assert RunDir.open(tmp_path / "run").config().model.hidden == 8
 
@@ -288,7 +291,7 @@ def test_what_does_not_decide_the_weights_may_change() -> None:
 
 
 def test_a_run_of_the_first_format_cannot_go_on() -> None:
-    with pytest.raises(DataError, match="format version 1 kept nothing to go on from; train anew"):
+    with pytest.raises(DataError, match="format version 1 kept nothing to go on from; train in"):
         resume(Path(__file__).parent / "runs" / "v1", {})
 
 
