@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from srucli import optim
+from srucli import kernels, optim
 from srucli.batching import Batch, TokenStore, upload, uploaded
 from srucli.config import Config, resolve
 from srucli.graphs import FILLERS, LEAST, CaptureError, Graphs, Inputs, Shape, rounded, shape_of
 from srucli.model import ENCODERS, Classifier
 from srucli.objectives import loss_function
 from srucli.optim import OPTIMIZERS
+from srucli.optim.diagnostics import Watch
+from srucli.optim.effective import rule_of
 from srucli.step import Readout, Step
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -123,6 +126,158 @@ def test_accumulated_batches_are_one_batch(several: str, weights: str) -> None:
     torch.testing.assert_close(apart.figures, once.figures, rtol=1e-5, atol=0)
     for one, two in zip(once.model.parameters(), apart.model.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+# --- clipping, skipping, looking ---------------------------------------------------------------
+
+
+def gradients(step: Step, batch: Batch) -> dict[str, Tensor]:
+    """Of the loss on a batch, worked out apart from the step."""
+    assert batch.targets is not None
+    logits = step.model.branches(batch.tokens, batch.offsets)
+    losses = [step.objective(each, batch.targets) for each in logits]
+    names, weights = zip(*step.model.named_parameters(), strict=True)
+    found = torch.autograd.grad(torch.stack(losses).sum(), weights, allow_unused=True)
+    return {name: grad for name, grad in zip(names, found, strict=True) if grad is not None}
+
+
+def norm_of(tensors: Any) -> float:
+    return float(torch.stack([each.norm() for each in tensors]).norm())
+
+
+PLAIN = ("optim.name=sgd", "optim.lr=0.5", "train.label_smoothing=0.1")
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.001, 1e6])
+def test_a_step_moves_weights_by_the_clipped_gradient(clip: float) -> None:
+    step = make_step(settings(*PLAIN, f"optim.clip={clip}"))
+    batch = batches(settings())[0]
+    grads = gradients(step, batch)
+    norm = norm_of(grads.values())
+    assert 0.001 < norm < 1e6
+    scale = clip / norm if clip == 0.001 else 1.0
+    before = {name: weight.clone() for name, weight in step.model.named_parameters()}
+    step([batch], 0.5)
+    for name, weight in step.model.named_parameters():
+        moved = before[name] - weight.detach()
+        wanted = 0.5 * 0.5 * scale * grads.get(name, torch.zeros(()))
+        torch.testing.assert_close(moved, wanted.expand_as(moved), rtol=1e-2, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("clip", [0.001, 1e6, 0.0])
+def test_diagnostics_read_gradients_before_they_are_clipped(clip: float) -> None:
+    step = make_step(settings(*PLAIN, f"optim.clip={clip}"))
+    batch = batches(settings())[0]
+    norm = norm_of(gradients(step, batch).values())
+    counts = np.bincount(batch.tokens, minlength=VOCABULARY)
+    step.watch = Watch(step.model, step.optimizer, rule_of("sgd", {}), 1, counts)
+    step([batch], 1.0)
+    record = step.watch.taken()
+    assert record is not None
+    assert record["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert record["clipped"] == (1 if clip == 0.001 else 0)
+    moved = math.hypot(*(group["update_norm"] for group in record["groups"].values()))
+    assert moved == pytest.approx(0.5 * (0.001 if clip == 0.001 else norm), rel=1e-3)
+
+
+def test_a_watch_looks_at_its_steps_only() -> None:
+    step = make_step(settings(*PLAIN))
+    step.watch = Watch(step.model, step.optimizer, rule_of("sgd", {}), 5, np.ones(VOCABULARY, int))
+    looked = []
+    for number, batch in enumerate([*batches(settings()), *batches(settings(), seed=1)], 1):
+        step([batch], 1.0)
+        if step.watch.taken():
+            looked.append(number)
+    assert looked == [1, 2, 3, 4, 5, 6, 8, 10]
+
+
+class Spoiled(nn.Module):
+    """An objective whose losses are NaN in some of its calls, one for each branch of a step."""
+
+    def __init__(self, objective: Any, bad: set[int]) -> None:
+        super().__init__()
+        self.objective, self.bad, self.calls = objective, bad, 0
+
+    def weight(self, targets: Tensor) -> Tensor:
+        return self.objective.weight(targets)
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        found: Tensor = self.objective.losses(logits, targets)
+        return found * (math.nan if (self.calls - 1) // 3 in self.bad else 1.0)
+
+
+def test_steps_that_are_skipped_are_counted_and_change_nothing() -> None:
+    config = settings("optim.name=adam")
+    step = make_step(config)
+    step.objective = Spoiled(step.objective, {1, 2, 4})  # type: ignore[assignment]
+    skipped, in_a_row, moved, texts = [], [], [], []
+    for batch in [*batches(config), *batches(config, seed=1)][:7]:
+        before = step.model.embedding.weight.clone()
+        step([batch], 1.0)
+        _, weight, some, row = step.figures.tolist()
+        skipped.append(some)
+        in_a_row.append(row)
+        texts.append(weight)
+        moved.append(not torch.equal(before, step.model.embedding.weight))
+    assert skipped == [0, 1, 2, 2, 3, 3, 3]
+    assert in_a_row == [0, 1, 2, 0, 1, 0, 0]
+    assert texts == [4, 4, 4, 8, 8, 12, 16]
+    assert moved == [True, False, False, True, False, True, True]
+    assert math.isfinite(float(step.figures[0]))
+    (steps,) = {int(state["step"]) for state in step.optimizer.state.values()}
+    assert steps == 4
+    step.begin()
+    assert step.figures.tolist() == [0, 0, 0, 0]
+
+
+def test_what_was_skipped_in_a_row_goes_on_into_the_next_epoch() -> None:
+    step = make_step(settings())
+    step.objective = Spoiled(step.objective, {0, 1})  # type: ignore[assignment]
+    for batch in batches(settings())[:2]:
+        step([batch], 1.0)
+        step.begin()
+    assert step.figures.tolist() == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize("several", ["false", "true"])
+def test_the_figures_are_sums_of_losses_and_of_weights(several: str) -> None:
+    config = settings(
+        f"data.multi_label={several}", "train.class_weights=balanced", "optim.lr=1e-9"
+    )
+    step = make_step(config)
+    total = weight = 0.0
+    for batch in batches(config):
+        assert batch.targets is not None
+        logits = step.model.branches(batch.tokens, batch.offsets)
+        total += np.mean([step.objective.losses(each, batch.targets).item() for each in logits])
+        weight += step.objective.weight(batch.targets).item()
+        step([batch], 1.0)
+    assert step.figures.tolist() == pytest.approx([total, weight, 0, 0], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler is enabled")
+@pytest.mark.parametrize(
+    ("overrides", "captured"),
+    [
+        ((), True),
+        (("optim.name=adagrad",), False),
+        (("optim.options.bias_correction=false",), False),
+        (("model.encoder=lstm",), False),
+        (("model.encoder=bag",), True),
+        (("train.precision=fp16",), False),
+        (("train.precision=bf16",), True),
+        (("train.accumulate=2",), False),
+        (("train.detect_anomaly=true",), False),
+        (("train.kernel=reference",), False),
+    ],
+)
+def test_which_steps_a_cuda_graph_can_hold(
+    overrides: tuple[str, ...], captured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"auto": "triton"}
+    monkeypatch.setattr(kernels, "check", lambda kernel, device: chosen.get(kernel, kernel))
+    assert make_step(settings(*overrides))._can_be_captured() == captured
 
 
 class Refusing(Graphs):
