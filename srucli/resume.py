@@ -122,9 +122,7 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
         key: (before.get(key), after.get(key))
         for key in before | after
         if before.get(key) != after.get(key)
-        and key not in FREE
-        and (not key.startswith(("files", "data.")) or key == "data.multi_label")
-        and not (key in LONGER and _is_longer(before.get(key), after.get(key)))
+        and not may_change(key, before.get(key), after.get(key))
     }
 
 
@@ -133,8 +131,12 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {was} -> {now}" for key, (was, now) in changes(old, new).items()]
 
 
-def _is_longer(before: Any, after: Any) -> bool:
-    return isinstance(before, int) and isinstance(after, int) and after > before
+def may_change(key: str, before: Any, after: Any) -> bool:
+    """Whether a training may go on unasked although this setting was another one."""
+    if key in LONGER:
+        return isinstance(before, int) and isinstance(after, int) and after > before
+    reads = key.startswith(("files", "data.")) and key != "data.multi_label"
+    return key in FREE or reads
 
 
 def check_same(

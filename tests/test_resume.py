@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,14 +19,14 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, RunMain, Tiny, sentences, write_tsv
 
-from srucli import locks, signals
+from srucli import locks, optim, signals
 from srucli.checkpoints import Checkpoints
-from srucli.config import Config, resolve
+from srucli.config import Config, known_keys, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
 from srucli.folders import OpenFolder
 from srucli.optim import OPTIMIZERS
 from srucli.predict import Predictor
-from srucli.resume import differences
+from srucli.resume import differences, may_change
 from srucli.run_dir import RunDir
 from srucli.signals import StopRequest
 from srucli.step import Step
@@ -283,11 +284,92 @@ def test_other_texts_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_afte
         train(quick(), str(own), None, made, tokenizer=tiny.run / "tokenizer.model")
 
 
-def test_what_does_not_decide_the_weights_may_change() -> None:
+# With what a training may go on unasked: any value of these, and a larger one of those.
+MAY_CHANGE = {
+    *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
+    *("train.keep", "train.save_steps", "train.save_minutes", "train.checkpoints"),
+    "train.detect_anomaly",
+}
+MAY_GROW = {"train.epochs", "train.steps"}
+
+
+@pytest.mark.parametrize("key", [key for key in known_keys() if not key.startswith("files.")])
+def test_each_setting_that_may_change_and_each_that_may_not(key: str) -> None:
+    reading = key.startswith("data.") and key != "data.multi_label"
+    always = reading or key in MAY_CHANGE
+    assert may_change(key, 2, 3) == (always or key in MAY_GROW)
+    assert may_change(key, 3, 2) == always
+    assert may_change(key, None, 3) == always
+
+
+def test_only_what_may_not_change_is_shown() -> None:
     free = quick("train.threads=3", "train.save_minutes=1", "train.checkpoints=9", "data.text=2")
     assert differences(quick(), free) == []
     assert differences(quick(), quick("train.epochs=3")) == []
+    assert differences(quick(), quick("train.epochs=1")) == ["train.epochs: 2 -> 1"]
     assert differences(quick(), quick("train.seed=1")) == ["train.seed: 0 -> 1"]
+    assert differences(quick(), quick("data.multi_label=true")) == [
+        "data.multi_label: False -> True"
+    ]
+
+
+STRETCHED = re.compile(
+    r"the schedule is stretched: the learning rate was (\S+) at step (\d+), and goes on from (\S+)"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "longer", "was", "now"),
+    [
+        pytest.param((), {"train.epochs": 4}, 0.0, (480 * 2, 480 * 4), id="epochs"),
+        pytest.param(("train.steps=20",), {"train.steps": 40}, 0.0, (20, 40), id="steps"),
+        pytest.param(
+            ("optim.schedule=constant",), {"train.epochs": 4}, 0.01, (960, 1920), id="constant"
+        ),
+    ],
+)
+def test_a_rate_that_rises_again_is_said(
+    tiny: Tiny,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: tuple[str, ...],
+    longer: dict[str, object],
+    was: float,
+    now: tuple[int, int],
+) -> None:
+    run = run_training(tiny, tmp_path / "run", "optim.lr=0.01", *settings)
+    capsys.readouterr()
+    resume(run, longer)
+    (line,) = filter(None, map(STRETCHED.fullmatch, capsys.readouterr().err.splitlines()))
+    schedule = RunDir.open(run).config().optim.schedule
+    assert float(line[1]) == pytest.approx(was, abs=1e-9)
+    assert int(line[2]) == (20 if "train.steps" in longer else 60)
+    assert float(line[3]) == pytest.approx(0.01 * optim.factor(schedule, *now, 0.1), rel=5e-3)
+    resume(run, longer)
+    assert not any(map(STRETCHED.fullmatch, capsys.readouterr().err.splitlines()))
+
+
+def test_what_lets_a_finished_training_go_on_does(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The advice is followed: patience first, where that is what ended it, then epochs."""
+    still = ("optim.name=sgd", "optim.lr=1e-30", "train.patience=1", "train.epochs=2")
+    run = run_training(tiny, tmp_path / "run", *still)
+    resume(run, {})
+    said = "is finished; a longer train.patience and a longer --epochs go on"
+    assert said in capsys.readouterr().err
+    resume(run, {"train.patience": 5, "train.epochs": 3})
+    assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2, 3]
+    assert RunDir.open(run).config().train.keep == "best"
+
+
+def test_patience_that_is_set_on_the_way_keeps_the_best(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    assert RunDir.open(run).config().train.keep == "last"
+    resume(run, {"train.patience": 1})
+    assert RunDir.open(run).config().train.keep == "best"
+    resume(run, {"train.patience": 2, "train.keep": "last"})
+    assert RunDir.open(run).config().train.keep == "last"
 
 
 def test_a_run_of_the_first_format_cannot_go_on() -> None:
