@@ -778,13 +778,28 @@ def test_a_job_is_its_cell_to_the_bit(tmp_path: Path) -> None:
     assert found == original
     assert found.model_dump(exclude_unset=True) == original.model_dump(exclude_unset=True)
     assert found.optim.lr == 1 / 3
-    assert found.train.diagnose == 50
+    assert (found.train.seed, found.train.diagnose) == (7, 50)
     assert Cell(*job["cell"]) == cell
     assert job["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
     own = (Arm("a", {"tokenizer.vocab_size": 100}),)
     differs = Plan(settings, own, "accuracy", 1, 1, None)
     cell = Cell("a", 0.1, 0)
     assert Trials(Folder(tmp_path), differs, 1, lambda cell: None).job(cell)["tokenizer"] is None
+
+
+@pytest.mark.parametrize(
+    ("arm", "overrides", "looked"),
+    [
+        (Arm("adam", {"optim.name": "adam"}), [], 50),
+        (Arm("adam", {"optim.name": "adam"}), ["train.diagnose=5"], 5),
+        (Arm("bag", {"model.encoder": "bag"}), [], 0),
+        (Arm("bag", {"model.encoder": "bag"}), ["train.diagnose=5"], 5),
+    ],
+    ids=["an optimizer", "an optimizer, as asked", "an encoder", "an encoder, as asked"],
+)
+def test_optimizers_are_looked_at(arm: Arm, overrides: list[str], looked: int) -> None:
+    wanted = Plan(resolve(overrides=overrides), (arm,), "accuracy", 1, 1, None)
+    assert wanted.config_of(Cell(arm.name, 0.1, 0)).train.diagnose == looked
 
 
 @pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])

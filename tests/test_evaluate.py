@@ -146,6 +146,12 @@ def test_what_the_texts_do_not_carry_is_said(rows, said):
     assert said in evaluate(LinearScorer(["cat", "dog"]), rows).to_text().split("\n")
 
 
+def test_a_figure_that_is_not_defined_is_not_said_to_lack_an_interval():
+    text = evaluate(LinearScorer(["cat", "dog"]), examples(*[("eel", "a cat")] * 20)).to_text()
+    assert "by the labels that they have: log_loss, auc, average_precision\n" in text
+    assert "no interval of macro_f1, weighted_f1: " in text
+
+
 def test_where_figures_are_carried_nothing_is_said():
     """Texts enough, of both classes, and a model that is far too unsure."""
     rows = examples(*[("cat", "a cat"), ("dog", "my dog"), ("dog", "a cat")] * 40)
