@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, RunMain, Tiny, write_tsv
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srucli.batching import TokenStore
-from srucli.config import MAX_TEXT_TOKENS, Config, resolve
-from srucli.model import Classifier
+from srucli.config import MAX_TEXT_TOKENS, Config, ModelConfig, resolve
+from srucli.model import ENCODERS, Classifier
 from srucli.objectives import loss_function
 from srucli.predict import Predictor
 from srucli.reading import Limits, Tally
@@ -27,6 +28,7 @@ ODD = [("good", "\u3042 soup"), ("bad", "\u200b")]
 # Three texts are long, one has a character that is unknown, of one nothing is left when normalized.
 TRAIN, DEV = SHORT + LONG, SHORT + LONG[:2] + ODD
 NETWORK = ("--threads", 1, "--epochs", 1, *(word for word in QUICK if "dev_share" not in str(word)))
+SPELLING = np.arange(100, 120), np.arange(21)
 CUT = "{}: {} of {} texts were cut at 50 tokens (train.max_tokens)"
 UNKNOWN = "{}: 1 of {} texts have characters that the tokenizer does not know (unknown tokens: 1)"
 EMPTY = "{}: 1 of {} texts have no tokens: they are empty, or become so when normalized"
@@ -225,11 +227,10 @@ def test_an_old_run_reads_what_it_read(tiny: Tiny) -> None:
 
 
 def test_the_limit_goes_by_the_width_of_the_network() -> None:
-    spelling = np.zeros(10, np.int64), np.arange(11)
 
     def limits(*settings: str) -> Limits:
         config = resolve(overrides=settings)
-        return Classifier(config.model, spelling, 2).limits(config.train)
+        return Classifier(config.model, SPELLING, 2).limits(config.train)
 
     assert limits() == Limits(MAX_TEXT_TOKENS, 2**27 // 1_792)
     assert limits("model.hidden=128").encoder < limits().encoder
@@ -237,6 +238,62 @@ def test_the_limit_goes_by_the_width_of_the_network() -> None:
     assert limits("model.hidden=1024").encoder == 8_192
     assert limits("model.encoder=gru").encoder == 1_024
     assert limits("model.wide=false", "model.characters=false").ngrams is False
+
+
+def kept(model: Classifier, tokens: int) -> float:
+    """Numbers that training keeps of the encoder for one text."""
+    sizes = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() / 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        held = model._states(torch.zeros(tokens, dtype=torch.int64), torch.tensor([0, tokens]))
+    return sum(sizes.values()) if held else 0.0
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param({}, id="the default"),
+        pytest.param({"hidden": 32, "layers": 3}, id="narrow and deep"),
+        pytest.param({"hidden": 128, "embedding_size": 64}, id="wide"),
+    ],
+)
+def test_what_training_keeps_is_what_the_limit_goes_by(encoder: str, sizes: dict[str, int]) -> None:
+    """Measured on a CPU with gradients and all, so what is kept for them alone is less, but
+    torch's LSTM keeps some of it twice."""
+    settings = {"encoder": encoder, "dropout": 0.1, **sizes}
+    model = Classifier(ModelConfig.model_validate(settings), SPELLING, 2)
+    share = (kept(model, 120) - kept(model, 40)) / 80 / model.encoder.activations
+    least, most = (0.75, 1.0) if encoder == "sru" else (0.15, 2.0)
+    assert least < share < most
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, list | tuple) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_one_long_text_among_short_ones_fills_no_rectangle(encoder: str) -> None:
+    """Padded to the longest, 256 texts and their 2,255 tokens would be 512,000 rows."""
+    config = resolve(overrides=[f"model.encoder={encoder}", "model.hidden=8"])
+    model = Classifier(config.model, SPELLING, 2).eval()
+    offsets = torch.tensor([0, 2_000, *range(2_001, 2_256)])
+    with torch.inference_mode(), Largest() as largest:
+        model._states(torch.zeros(2_255, dtype=torch.int64), offsets)
+    assert 2_255 * 8 <= largest.numbers <= 2_255 * 128 * 4
 
 
 def settings(*overrides: str) -> Config:
@@ -248,8 +305,7 @@ def settings(*overrides: str) -> Config:
 def test_a_step_on_a_text_of_fifty_thousand_tokens(encoder: str) -> None:
     config = settings(f"model.encoder={encoder}", "model.dropout=0.1", "model.layers=2")
     torch.manual_seed(0)
-    spelling = np.arange(100, 120), np.arange(21)
-    model = Classifier(config.model, spelling, 2)
+    model = Classifier(config.model, SPELLING, 2)
     ids = np.random.default_rng(0).integers(0, 20, 50_003).astype(np.int32)
     offsets = np.array([0, 50_000, 50_003])
     tally = Tally(2, limits=model.limits(config.train))
