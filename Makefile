@@ -39,7 +39,7 @@ demo/test.tsv: data/django_locales.py .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable '.[dev,demo,zst,schedulefree,pytorch-optimizer,tune]'
+	$(PIP) --editable '.[dev,demo,zst,schedulefree,pytorch-optimizer,tune,tensorboard]'
 	touch $@
 
 .venv/installed-benchmarks: .venv/installed

@@ -232,11 +232,14 @@ def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outsi
         "said": "cells/said/lr-0.1/seed-0/error.txt",
         "run": "cells/run/lr-0.1/seed-0/run",
     }
-    for arm, name in places.items():
-        place = copy / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        target = outside / "file" if name.endswith(".txt") else outside / "folder"
-        os.link(target, place) if arm == "twin" else place.symlink_to(target)
+
+    def set_links() -> None:
+        for arm, name in places.items():
+            place = copy / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            target = outside / "file" if name.endswith(".txt") else outside / "folder"
+            os.link(target, place) if arm == "twin" else place.symlink_to(target)
+
     arms = tuple(Arm(name, {"optim.name": "adam"}) for name in [*places, "adam"])
     wanted = Plan(resolve(), arms, "accuracy", 1, 1, None)
     before = tree(outside)
@@ -244,6 +247,7 @@ def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outsi
         Folder.claim(copy, facts_of(plan(), PARTS), (), False) as folder,
         Trials(folder, wanted, 1, lambda cell: None) as trials,
     ):
+        set_links()  # once it has begun: before, it would be refused as a whole
         for arm in places:
             with pytest.raises(SrucliError, match=f"cells/{arm}/lr-0.1/seed-0: "):
                 trials.run([Cell(arm, 0.1, 0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunMain, Tiny
+from conftest import QUICK, RunMain, Tiny, tree
 from safetensors.torch import load_file, save_file
 
 from benchmarks.mutate import repair_manifests
@@ -22,8 +23,10 @@ from srucli.errors import DataError, SrucliError, UsageError
 from srucli.explain import read as read_story
 from srucli.predict import Predictor
 from srucli.run_dir import RunDir
+from srucli.step import Step
 
 MOST_MEMORY = 2**28
+FLAGS = ("--epochs", 1, *QUICK)
 
 
 @pytest.fixture
@@ -321,3 +324,158 @@ def test_commands_refuse_what_harms(copy: Path, run_main: RunMain) -> None:
         ended = run_main(command, copy)
         assert (ended.code, ended.out) == (65, "")
         assert ended.err.endswith("labels.json: is no plain file; copy the run again\n")
+
+
+# ---------------------------------------------------------------- links that are written through
+
+WRITTEN = ("lock", "metrics.jsonl", "diagnostics.jsonl", "README.md", "best", "last", "run.json")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    place = tmp_path / "outside"
+    (place / "step-1").mkdir(parents=True)
+    (place / "file").write_text("somebody else's\n")
+    (place / "events.out.tfevents.1").write_text("somebody else's\n")
+    return place
+
+
+@pytest.mark.parametrize("how", ["resume", "force", "train"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "twin"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_no_training_writes_through_a_link(
+    copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, kind: str, how: str
+) -> None:
+    before = tree(outside)
+    (copy / name).unlink(missing_ok=True)
+    if kind == "twin":
+        os.link(outside / "file", copy / name)
+    else:
+        (copy / name).symlink_to(outside / ("file" if kind == "link" else "absent"))
+    arguments = {
+        "resume": ("train", "--resume", copy, "--epochs", 6),
+        "force": ("train", tiny.train, "-o", copy, *FLAGS, "--force"),
+        "train": ("train", tiny.train, "-o", copy, "--epochs", 6, "--lr", 0.01, *QUICK),
+    }[how]
+    ended = run_main(*arguments)
+    assert tree(outside) == before
+    if kind != "twin" and ended.code != 0:
+        assert ended.code in (65, 66, 73)
+        assert re.search(r"is a link|\(a link\)|no run|exists already", ended.err), ended.err
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+@pytest.mark.parametrize("how", ["resume", "force"])
+def test_no_training_writes_into_a_linked_folder(
+    copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, how: str
+) -> None:
+    if (copy / name).exists():
+        for path in (copy / name).iterdir():
+            path.rename(outside / path.name)
+        (copy / name).rmdir()
+    (copy / name).symlink_to(outside)
+    before = tree(outside)
+    arguments = {
+        "resume": ("train", "--resume", copy, "--epochs", 6),
+        "force": ("train", tiny.train, "-o", copy, *FLAGS, "--force"),
+    }[how]
+    ended = run_main(*arguments, *(["train.tensorboard=true"] if name == "tensorboard" else []))
+    assert ended.code in (2, 65, 73)
+    assert tree(outside) == before
+
+
+def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
+    copy: Path, outside: Path, run_main: RunMain
+) -> None:
+    (copy / "metrics.jsonl").rename(outside / "metrics.jsonl")
+    (copy / "metrics.jsonl").symlink_to(outside / "metrics.jsonl")
+    (copy / "lock").symlink_to(outside / "file")
+    (copy / "README.md").unlink()
+    (copy / "README.md").mkdir()
+    ended = run_main("train", "--resume", copy, "--epochs", 6)
+    assert ended.code == 73
+    said = (
+        "copy: in the way: README.md (no plain file), lock (a link), metrics.jsonl (a link); "
+        "copy the folder with `cp -rL`, and use the copy"
+    )
+    assert said in ended.err
+    (copy / "lock").unlink()
+    whole = copy.with_name("whole")
+    assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
+    ended = run_main("train", "--resume", whole, "--epochs", 6)
+    assert "in the way: README.md (no plain file); move it away, or choose another -o" in ended.err
+    (whole / "README.md").rmdir()
+    assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
+
+
+def test_logs_with_other_names_are_refused_before_training(
+    copy: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a copy that `cp -al` made: adding to it would change the original."""
+    os.link(copy / "metrics.jsonl", copy.with_name("original"))
+    before = copy.with_name("original").read_bytes()
+
+    def step(*arguments: Any) -> None:
+        raise AssertionError("a step was made")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "__call__", step)
+        ended = run_main("train", "--resume", copy, "--epochs", 6)
+    assert ended.code == 73
+    assert "metrics.jsonl: cannot be written (it has other names too, by hard links)" in ended.err
+    assert copy.with_name("original").read_bytes() == before
+    whole = copy.with_name("whole")
+    assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
+    assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
+    assert copy.with_name("original").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["step-1", ".step-1.tmp", "step-135/state.json"])
+@pytest.mark.parametrize("how", ["resume", "force"])
+def test_links_deep_in_a_run_are_in_the_way_too(
+    copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, how: str
+) -> None:
+    place = copy / "checkpoints" / name
+    if place.exists():
+        place.rename(outside / "moved")
+    place.symlink_to(outside / ("moved" if "/" in name else "step-1"))
+    before, run = tree(outside), tree(copy)
+    arguments = {
+        "resume": ("train", "--resume", copy, "--epochs", 6),
+        "force": ("train", tiny.train, "-o", copy, *FLAGS, "--force"),
+    }[how]
+    ended = run_main(*arguments)
+    assert ended.code in (65, 73)
+    assert "is a link, or in one" in ended.err or f"checkpoints/{name} (a link)" in ended.err
+    assert (tree(outside), tree(copy)) == (before, run)
+
+
+def test_event_files_are_written_as_all_else_is(
+    tiny: Tiny, tmp_path: Path, outside: Path, run_main: RunMain
+) -> None:
+    """And TensorBoard reads them: what was measured, of every process that trained."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    flags = (*QUICK, "train.tensorboard=true")
+    assert run_main("train", tiny.train, "-o", run, "--epochs", 2, *flags).code == 0
+    assert run_main("train", "--resume", run, "--epochs", 3).code == 0
+    files = sorted((run / "tensorboard").iterdir())
+    assert len(files) == 2
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    shown = EventAccumulator(str(run / "tensorboard"))
+    shown.Reload()
+    for name, find in (
+        ("train/loss", lambda record: record["train_loss"]),
+        ("dev/accuracy", lambda record: record["dev"]["accuracy"]),
+    ):
+        wanted = [(record["step"], pytest.approx(find(record))) for record in records]
+        assert [(event.step, event.value) for event in shown.Scalars(name)] == wanted
+    for file in files:
+        file.unlink()
+    (run / "tensorboard").rmdir()
+    (run / "tensorboard").symlink_to(outside)
+    before = tree(outside)
+    assert run_main("train", "--resume", run, "--epochs", 4).code == 73
+    assert tree(outside) == before
