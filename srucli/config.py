@@ -28,10 +28,6 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 PoolingName = Literal["last", "mean", "max", "attention"]
 
 DEFAULT_VOCAB_SIZE = 8_000
-# Where train.max_tokens is not set: tokens of a text that are read at all, and numbers (float32)
-# that training keeps of the encoder for one text: half a GiB.
-MAX_TEXT_TOKENS = 2**20
-MAX_ACTIVATIONS = 2**27
 MOST_DROPOUT = 0.5
 # Of YAML that anybody may have written: bytes, and values with its aliases written out.
 MOST_YAML, MOST_NODES, MOST_DIGITS = 2**18, 10_000, 300

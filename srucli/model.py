@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from srucli.config import MAX_TEXT_TOKENS
 from srucli.errors import UsageError, did_you_mean
 from srucli.kernels import gemm, ragged_pool
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
 from srucli.kernels.ngrams import ngram_sums
-from srucli.reading import Limits
+from srucli.reading import MAX_TEXT_TOKENS, Limits
 from srucli.sru import SRULayer, SRUStack
 
 if TYPE_CHECKING:

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from srucli.config import MAX_ACTIVATIONS, MAX_TEXT_TOKENS, TrainConfig
+if TYPE_CHECKING:
+    from srucli.config import TrainConfig
+
+# Where train.max_tokens is not set: tokens of a text that are read at all, and numbers (float32)
+# that training keeps of the encoder for one text: half a GiB.
+MAX_TEXT_TOKENS = 2**20
+MAX_ACTIVATIONS = 2**27
 
 
 class Limits(NamedTuple):

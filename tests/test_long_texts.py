@@ -13,11 +13,11 @@ from conftest import QUICK, RunMain, Tiny, write_tsv
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srucli.batching import TokenStore
-from srucli.config import MAX_TEXT_TOKENS, Config, ModelConfig, resolve
+from srucli.config import Config, ModelConfig, resolve
 from srucli.model import ENCODERS, Classifier
 from srucli.objectives import loss_function
 from srucli.predict import Predictor
-from srucli.reading import Limits, Tally
+from srucli.reading import MAX_TEXT_TOKENS, Limits, Tally
 from srucli.run_dir import RunDir, read_records
 from srucli.step import Step
 
