@@ -20,8 +20,10 @@ from typing import Any
 
 from srucli.cells import Arm, Cell, Folder, Plan, Result, Trials, facts_of, neighbour
 from srucli.claim import Source
+from srucli.config import with_settings
 from srucli.console import say
 from srucli.corpus import find_labels, hold_out, read_held_out, read_texts
+from srucli.effects import Setup, asked_for, idle, works
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import METRICS
 from srucli.reading import Notices, Tally
@@ -294,6 +296,8 @@ def compare(
     Raises every kind of SrucliError.
     """
     check(plan)
+    for line in without_effect(plan):
+        say(line)
     jobs = jobs or default_jobs(plan)
     train = sources["train"]
     assert train is not None
@@ -315,6 +319,15 @@ def compare(
     for line in unread(found):
         say(line)
     return found
+
+
+def without_effect(plan: Plan) -> Iterator[str]:
+    """Of the settings that are given or compared, those that can do nothing in any arm."""
+    configs = [with_settings(plan.config, arm.settings) for arm in plan.arms]
+    setups = [Setup(config, dev=True, held_out=False) for config in configs]
+    for key in dict.fromkeys(key for config in configs for key in asked_for(config)):
+        if not any(works(setup, key) for setup in setups):
+            yield from idle(setups[0], [key])
 
 
 def unread(found: Comparison) -> Iterator[str]:

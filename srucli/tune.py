@@ -27,6 +27,7 @@ from srucli.config import Config, with_settings
 from srucli.console import say
 from srucli.corpus import find_labels, hold_out, make_tokenizer, read_texts
 from srucli.data import Example
+from srucli.effects import Setup, asked_for, idle, works
 from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
 from srucli.files import write_atomic
 from srucli.folders import OpenFolder
@@ -160,7 +161,8 @@ class Search:
         self.told = False
         self.end = time.monotonic() + task.seconds
         base = task.complete({})
-        free = [key for key in SPACE if not is_given(task.config, key)]
+        setup = Setup(base, dev=True)
+        free = [key for key in SPACE if not is_given(task.config, key) and works(setup, key)]
         self.base = {key: value_of(base, key) for key in free}
         texts = [example.text for example in task.examples]
         tokenizer = make_tokenizer(base, texts, task.train).tokenizer
@@ -175,7 +177,7 @@ class Search:
         return self.own_bytes + 4 * sum(weight.numel() for weight in model.parameters())
 
     def objective(self, trial: Trial) -> float:
-        """Train a trial; the figure on dev after its last epoch, larger being better."""
+        """Train a trial; the metric on dev of the weights that it keeps, larger being better."""
         import optuna
 
         settings = {key: SPACE[key](trial, key, value) for key, value in self.base.items()}
@@ -190,8 +192,10 @@ class Search:
         last: dict[str, float] = {}
 
         def observe(epoch: int, figures: Mapping[str, float]) -> None:
-            last.clear()
-            last.update(figures)
+            value = sign * figures[self.task.metric]
+            if not last or config.train.keep == "last" or value > sign * last[self.task.metric]:
+                last.clear()
+                last.update(figures)
             if not math.isfinite(figures[self.task.metric]):
                 raise SrucliError(
                     f"{self.task.metric} is not defined on the dev texts, by the labels that they "
@@ -319,6 +323,8 @@ def tune(
 ) -> tuple[str, Best]:
     """A recipe as YAML, and the trial that it comes from. Raises every kind of SrucliError."""
     check(config)
+    for line in idle(Setup(config, dev=True, held_out=not dev), asked_for(config)):
+        say(line)
     examples = read_texts(train_source, config.data)
     labels = find_labels(examples, train_source)
     if not dev:

@@ -917,3 +917,33 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
         check=True,
     )
     assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "arms", "said"),
+    [
+        pytest.param([], {"model.layers": [1, 2]}, [], id="all work"),
+        pytest.param(
+            ["model.encoder=lstm"],
+            {"model.kernel_sizes": [(2,), (3,)]},
+            ["model.kernel_sizes has no effect: it needs model.encoder=cnn"],
+            id="what is compared",
+        ),
+        pytest.param(
+            ["model.kernel_sizes=[2]"], {"model.encoder": ["sru", "cnn"]}, [], id="works in one arm"
+        ),
+        pytest.param(
+            ["model.kernel_sizes=[2]"],
+            {"model.encoder": ["sru", "gru"]},
+            ["model.kernel_sizes has no effect: it needs model.encoder=cnn"],
+            id="works in none",
+        ),
+    ],
+)
+def test_settings_that_do_nothing_in_any_arm_are_named(
+    overrides: list[str], arms: dict[str, list[object]], said: list[str]
+) -> None:
+    ((key, values),) = arms.items()
+    made = [Arm(f"{key}={value}", {key: value}) for value in values]
+    plan = Plan(resolve(overrides=overrides), made, "accuracy", 1, 1, None)
+    assert list(compare.without_effect(plan)) == said

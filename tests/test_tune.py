@@ -221,3 +221,40 @@ def test_stdin_and_a_recipe_that_is_there_are_refused(
     ended = run_main("tune", tiny.train, "-o", tmp_path / "b.yaml")
     assert ended.code == 73
     assert "exists already" in ended.err
+
+
+def test_what_can_do_nothing_is_not_searched_over(tiny: Tiny, tmp_path: Path) -> None:
+    searched = set(searching(tiny, tmp_path, "model.encoder=bag", "model.wide=false").base)
+    assert SPACE.keys() - searched == {"model.hidden", "model.layers"}
+    searched = set(searching(tiny, tmp_path, "train.steps=9", "model.characters=false").base)
+    assert SPACE.keys() - searched == {"train.epochs", "model.character_buckets"}
+
+
+@pytest.mark.parametrize(
+    ("keep", "metric", "values", "wanted"),
+    [
+        ("last", "accuracy", [0.5, 0.9, 0.7], 0.7),
+        ("best", "accuracy", [0.5, 0.9, 0.7], 0.9),
+        ("best", "log_loss", [0.5, 0.2, 0.4], -0.2),
+    ],
+)
+def test_a_trial_counts_by_the_weights_that_it_keeps(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keep: str,
+    metric: str,
+    values: list[float],
+    wanted: float,
+) -> None:
+    def trained(self: Search, config: Any, observe: Any) -> None:
+        for epoch, value in enumerate(values, 1):
+            observe(epoch, {"log_loss": 0.3, metric: value})
+
+    monkeypatch.setattr(Search, "_train", trained)
+    settings = (f"train.keep={keep}", f"train.metric={metric}", "train.epochs=3")
+    search = searching(tiny, tmp_path, *settings, *TINY)
+    study = search._study()
+    search._one(study)
+    (trial,) = (trial for trial in study.trials if trial.state.is_finished())
+    assert trial.value == wanted
