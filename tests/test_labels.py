@@ -316,6 +316,8 @@ def test_held_out_labels_that_look_like_known_ones_are_named(
         "--merge-labels takes them for one",
         f"{dev}: the label 'nan' (1 text, first in line 4) reads like a missing value; if it is "
         "one, take these texts out",
+        f"{dev}: 4 of 5 texts have labels that the training texts lack, which count as errors: "
+        "Pos (2), nan (1), new (1)",
     ]
 
 
