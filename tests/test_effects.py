@@ -256,3 +256,31 @@ def test_train_says_that_a_section_for_run_has_no_effect(
     recipe.write_text("files:\n  train: x.tsv\n  output: elsewhere\n")
     train = ("train", tiny.train, "-o", tmp_path / "run", "--epochs", 1, *QUICK)
     assert "the section 'files' has no effect" in run_main(*train, "-c", recipe).err
+
+
+def test_other_commands_say_it_of_their_flags(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "x.txt"
+    text.write_text("ünder 가나다 abc\n" * 20, encoding="utf-8")
+    model, flags = tiny.run / "tokenizer.model", ("--vocab-size", 16, "--shrinking-factor", 0.9)
+    cases = {
+        "--seed has no effect: it needs --subword-dropout": (
+            ("encode", model, text, "--seed", 3),
+            ("encode", model, text, "--seed", 3, "--subword-dropout", 0.1),
+        ),
+        "--shrinking-factor has no effect: it needs --model-type=unigram": (
+            ("tokenize", text, "-o", "a", *flags, "--model-type", "bpe"),
+            ("tokenize", text, "-o", "b", *flags),
+        ),
+        "--probability has no effect: --json and --top give probabilities anyway": (
+            ("predict", tiny.run, text, "-p", "--json"),
+            ("predict", tiny.run, text, "-p"),
+        ),
+    }
+    for said, (idle_words, working) in cases.items():
+        assert said in run_main(*idle_words).err
+        ended = run_main(*working)
+        assert ended.code == 0, ended.err
+        assert "no effect" not in ended.err

@@ -106,7 +106,10 @@ def encode(
             "unigram and bpe alike.",
         ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --subword-dropout.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of --subword-dropout. [default: 0]", show_default=False),
+    ] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Begin with the piece for it.")] = False,
     eos: Annotated[bool, typer.Option("--eos", help="End with the piece for it.")] = False,
     reverse: Annotated[bool, typer.Option("--reverse", help="Write backwards.")] = False,
@@ -130,7 +133,9 @@ def encode(
             raise UsageError(f"--{name}: {model} was trained without it (--{name}-id -1)")
     if subword_dropout and tokenizer.model_type not in ("unigram", "bpe"):
         raise UsageError(f"--subword-dropout: a {tokenizer.model_type} model has one way to cut")
-    how = {"subword_dropout": subword_dropout, "seed": seed}
+    if seed is not None and not subword_dropout:
+        sys.stderr.write("srucli: --seed has no effect: it needs --subword-dropout\n")
+    how = {"subword_dropout": subword_dropout, "seed": seed or 0}
     cut = _encoder(tokenizer, output_format, nbest, bos=bos, eos=eos, reverse=reverse, **how)
 
     tally, notices = Tally(), Notices(display_name(source))

@@ -73,6 +73,8 @@ def command(
     predictor = Predictor.load(run, device or "auto", threads or 0)
     if predictor.choice.said:
         say(predictor.choice.said)
+    if probability and (as_json or top is not None):
+        say("--probability has no effect: --json and --top give probabilities anyway")
     if threshold is not None and predictor.multi_label:
         raise UsageError("--threshold is for a single label a text; this run has its own for each")
     known = len(predictor.labels)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import inspect
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -187,6 +188,17 @@ def _texts(files: Sequence[str], config: DataConfig, labelled: bool) -> Iterator
             yield record.text
 
 
+def _warn_of_idle(config: TokenizerConfig, given: Iterable[str]) -> None:
+    """Name the flags that can do nothing beside the others."""
+    from srucli.config import Config
+    from srucli.effects import Setup, idle
+
+    setup = Setup(Config(tokenizer=config), dev=False)
+    for line in idle(setup, [f"tokenizer.{name}" for name in given]):
+        flags = re.sub(r"tokenizer\.(\w+)", lambda match: _flag(match[1]), line)
+        sys.stderr.write(f"srucli: {flags}\n")
+
+
 def _warn_of_labels(files: Sequence[str]) -> None:
     for name in files:
         if _LABELLED & set(Path(name.lower()).suffixes):
@@ -286,6 +298,7 @@ def command(
     model, vocab = _outputs(model_prefix, force)
     files = _files([*(inputs or []), *(more_inputs or [])])
     refuse_inputs([model, vocab], [*files, config.normalization_rule_tsv])
+    _warn_of_idle(config, context.obj)
     if not labelled:
         _warn_of_labels(files)
 
