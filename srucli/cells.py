@@ -277,7 +277,8 @@ def run_cell(
     with _cell_folder(Path(path), (identity[0], identity[1]), Cell(*cell)) as place:
         try:
             settings = build(config, str(place.path))
-            data = DataConfig(multi_label=settings.data.multi_label)
+            several = settings.data.multi_label
+            data = DataConfig(format="jsonl", text="text", label="label", multi_label=several)
             settings = settings.model_copy(update={"data": data})
             shared = Path(tokenizer) if tokenizer else None
             found = _measure(Folder(Path(path)), settings, place, shared)

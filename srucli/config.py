@@ -58,6 +58,9 @@ class DataConfig(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
         None, description="column delimiter; default: comma in csv, tab in tsv"
     )
+    quotes: bool | None = Field(
+        None, description="quotes around cells are no part of them; default: as the file is written"
+    )
     encoding: str = Field("utf-8", description="character encoding of text files")
     errors: Literal["strict", "replace", "ignore"] = Field(
         "strict", description="what to do with bytes that the encoding does not allow"

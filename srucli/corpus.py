@@ -51,7 +51,7 @@ def read_texts(source: Source, config: DataConfig) -> list[Example]:
 
     Raises what `read_examples` does, and DataError where two labels look the same.
     """
-    examples = list(read_examples(source, config))
+    examples = list(read_examples(source, config).told(say))
     spellings = Spellings(examples)
     names = agreed(spellings, display_name(source), merge=config.merge_labels)
     return _named(examples, spellings, names.__getitem__, source, config)
@@ -59,8 +59,8 @@ def read_texts(source: Source, config: DataConfig) -> list[Example]:
 
 def read_held_out(source: Source, config: DataConfig, labels: Iterable[str]) -> list[Example]:
     """The labelled texts of a file to measure on, where `labels` are known already."""
-    examples = list(read_examples(source, config))
     known = Known(labels, merge=config.merge_labels)
+    examples = list(read_examples(source, config, known.labels).told(say))
     named = _named(examples, Spellings(examples), known.name, source, config, known)
     lacking = Counter(label for each in named for label in each.labels if label not in known.labels)
     if lacking:

@@ -1,7 +1,10 @@
 """Lines of text from files, compressed files and standard input, each as soon as it has arrived.
 
 - A line ends at LF and nowhere else; the CR of a CRLF and a byte-order mark at the start are
-  dropped. gzip, xz and zstandard are recognised by their first bytes, not by the file's name.
+  dropped. Only where no LF is in the first MiB, or in all of a shorter file, a line ends at CR, as
+  on the classic Mac.
+- gzip, xz and zstandard are recognised by their first bytes, not by the file's name, and so are
+  UTF-16 and UTF-32 with a byte-order mark.
 - `-` is standard input.
 - Memory is bounded, whoever wrote the file: compressed data is taken apart by the kilobyte, and no
   line may be longer than MOST_LINE.
@@ -33,6 +36,8 @@ _XZ_MEMORY = 1 << 28
 MOST_LINE = 1 << 26
 # Small files may compress as well as they like.
 _FREE_BYTES = 1 << 20
+# Where no LF comes in so much, CR may end lines.
+_HEAD = 1 << 20
 _UTF_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -231,7 +236,11 @@ def open_input(source: Source, max_ratio: float | None = None) -> Iterator[io.Bu
     """
     name = display_name(source)
     with _open(source, name) as stream:
-        yield io.BufferedReader(_ChunkReader(_plain_chunks(stream, name, max_ratio)), _CHUNK)
+        yield _buffered(_plain_chunks(stream, name, max_ratio))
+
+
+def _buffered(chunks: Iterator[bytes]) -> io.BufferedReader:
+    return io.BufferedReader(_ChunkReader(chunks), _CHUNK)
 
 
 # ------------------------------------------------------------------ lines
@@ -251,19 +260,10 @@ def _checked_encoding(encoding: str) -> str:
 _DECODE_REMEDY = "pass the right --encoding (latin-1, cp949, utf-16-le, ...) or --errors replace"
 
 
-def _refuse_utf_mark(first: bytes, encoding: str, name: str) -> None:
-    for mark, wide in _UTF_MARKS.items():
-        if first.startswith(mark):
-            problem = f"a {wide.upper()} byte-order mark, so this is not {encoding}"
-            raise DataError(name, None, problem, f"pass --encoding {wide}")
-
-
 def _byte_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
     """Lines of an encoding in which the byte 0x0A is LF and nothing else."""
-    for number, raw in enumerate(iter(lambda: stream.readline(MOST_LINE + 1), b"")):
+    for raw in iter(lambda: stream.readline(MOST_LINE + 1), b""):
         _refuse_long(raw, name)
-        if number == 0:
-            _refuse_utf_mark(raw, encoding, name)
         try:
             line = raw.decode(encoding, errors)
         except UnicodeDecodeError as error:
@@ -274,10 +274,10 @@ def _byte_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str
         yield line
 
 
-def _wide_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
-    """Lines of the other encodings (UTF-16, UTF-32, EBCDIC): decoded first, then cut."""
+def _wide_texts(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
+    """Text of the other encodings (UTF-16, UTF-32, EBCDIC), which is decoded before it is cut."""
     decoder = codecs.getincrementaldecoder(encoding)(errors)
-    tail, chunk = "", b"\n"
+    chunk = b"\n"
     while chunk:
         chunk, held, problem = stream.read1(_CHUNK), len(decoder.getstate()[0]), None
         try:
@@ -287,11 +287,18 @@ def _wide_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str
             problem = f"byte 0x{error.object[error.start]:02x} is not {encoding}"
         except UnicodeError as error:
             text, problem = "", str(error)  # a UTF-16 stream without its mark
+        yield text
+        if problem:
+            raise DataError(name, None, problem, _DECODE_REMEDY)
+
+
+def _cut(texts: Iterator[str], name: str) -> Iterator[str]:
+    """Lines, each as soon as its LF is there."""
+    tail = ""
+    for text in texts:
         *lines, tail = (tail + text).split("\n")
         yield from (line + "\n" for line in lines)
         _refuse_long(tail, name)
-        if problem:
-            raise DataError(name, None, problem, _DECODE_REMEDY)
     if tail:
         yield tail
 
@@ -325,30 +332,91 @@ def _without_end(line: str) -> str:
     return line[:-1] if line.endswith("\n") else line
 
 
-def _read_lines(
-    source: Source, encoding: str, errors: str, max_ratio: float | None
-) -> Iterator[tuple[int, str]]:
-    name, number = display_name(source), 0
-    cut = _byte_lines if "\n".encode(encoding) == b"\n" else _wide_lines
-    try:
-        with open_input(source, max_ratio) as stream:
-            for number, decoded in enumerate(cut(stream, encoding, errors, name), 1):
-                if number == 1:
-                    decoded = decoded.removeprefix("\ufeff")
-                    if not decoded:
-                        return  # a mark and nothing else
-                line = _without_end(decoded)
-                if encoding != "utf-8":
-                    _refuse_halves(line, name, number)
-                if "\0" in line:
-                    problem = f"a NUL character after {excerpt(line[: line.index(chr(0))])}"
-                    remedy = "take it out, or pass --encoding utf-16-le if that is what this is"
-                    raise DataError(name, number, problem, remedy)
-                yield number, line
-    except DataError as error:
-        if error.line is not None:
-            raise
-        raise DataError(name, number + 1, error.problem, error.remedy) from error
+class Lines(Iterator[tuple[int, str]]):
+    """Lines as (1-based number, text without its end), each as soon as its end has arrived.
+
+    encoding and ends (LF, CRLF or CR): those of the file, known when its first line is read.
+    """
+
+    def __init__(self, source: Source, encoding: str, errors: str, max_ratio: float | None) -> None:
+        self.encoding, self.ends = _checked_encoding(encoding), "LF"
+        self._lines = self._read(source, errors, max_ratio)
+
+    def __next__(self) -> tuple[int, str]:
+        return next(self._lines)
+
+    def _read(
+        self, source: Source, errors: str, max_ratio: float | None
+    ) -> Iterator[tuple[int, str]]:
+        name, number = display_name(source), 0
+        try:
+            with open_input(source, max_ratio) as stream:
+                for number, decoded in enumerate(self._decoded(stream, errors, name), 1):
+                    if number == 1:
+                        decoded = decoded.removeprefix("\ufeff")
+                        if not decoded:
+                            return  # a mark and nothing else
+                        if decoded.endswith("\r\n"):
+                            self.ends = "CRLF"
+                    line = _without_end(decoded)
+                    if self.encoding != "utf-8":
+                        _refuse_halves(line, name, number)
+                    if "\0" in line:
+                        problem = f"a NUL character after {excerpt(line[: line.index(chr(0))])}"
+                        remedy = "take it out, or pass --encoding utf-16-le if that is what this is"
+                        raise DataError(name, number, problem, remedy)
+                    yield number, line
+        except DataError as error:
+            if error.line is not None:
+                raise
+            raise DataError(name, number + 1, error.problem, error.remedy) from error
+
+    def _decoded(self, stream: io.BufferedReader, errors: str, name: str) -> Iterator[str]:
+        """Lines with their ends, after a look at what comes before the first LF."""
+        if "\n".encode(self.encoding) != b"\n":
+            yield from self._wide(stream, errors, name)
+            return
+        chunks = iter(lambda: stream.read1(_CHUNK), b"")
+        head = b"".join(_until(b"\n", chunks))
+        parts: Iterator[bytes] = itertools.chain([head], chunks)
+        if self._is_marked(head, name):
+            yield from self._wide(_buffered(parts), errors, name)
+            return
+        if self._ends_at_cr(b"\n" in head, b"\r" in head):
+            parts = (part.replace(b"\r", b"\n") for part in parts)
+        yield from _byte_lines(_buffered(parts), self.encoding, errors, name)
+
+    def _wide(self, stream: io.BufferedReader, errors: str, name: str) -> Iterator[str]:
+        texts = _wide_texts(stream, self.encoding, errors, name)
+        first = "".join(_until("\n", texts))
+        whole: Iterator[str] = itertools.chain([first], texts)
+        if self._ends_at_cr("\n" in first, "\r" in first):
+            whole = (text.replace("\r", "\n") for text in whole)
+        yield from _cut(whole, name)
+
+    def _is_marked(self, head: bytes, name: str) -> bool:
+        """Whether a mark says UTF-16 or UTF-32. Raises DataError where another was asked for."""
+        wide = next((wide for mark, wide in _UTF_MARKS.items() if head.startswith(mark)), None)
+        if wide and self.encoding != "utf-8":
+            problem = f"a {wide.upper()} byte-order mark, so this is not {self.encoding}"
+            raise DataError(name, None, problem, f"pass --encoding {wide}")
+        self.encoding = wide or self.encoding
+        return wide is not None
+
+    def _ends_at_cr(self, has_lf: bool, has_cr: bool) -> bool:
+        if has_cr and not has_lf:
+            self.ends = "CR"
+        return self.ends == "CR"
+
+
+def _until(end: Any, parts: Iterator[Any]) -> Iterator[Any]:
+    """Parts up to the one that holds `end`, or until they are as long as a head may be."""
+    size = 0
+    for part in parts:
+        yield part
+        size += len(part)
+        if end in part or size >= _HEAD:
+            return
 
 
 def read_lines(
@@ -356,11 +424,11 @@ def read_lines(
     encoding: str = "utf-8",
     errors: str = "strict",
     max_ratio: float | None = None,
-) -> Iterator[tuple[int, str]]:
-    """Lines as (1-based number, text without its end), each as soon as its LF has arrived.
+) -> Lines:
+    """The lines of a file.
 
     Raises what `open_input` raises; UsageError for an unknown encoding; DataError with the line for
     bytes that the encoding does not allow, for a NUL, for too long a line, and for compressed data
     that is broken or grows beyond `max_ratio` times its size.
     """
-    return _read_lines(source, _checked_encoding(encoding), errors, max_ratio)
+    return Lines(source, encoding, errors, max_ratio)

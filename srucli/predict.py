@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -183,20 +184,22 @@ def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
 
 
 def records(predictor: Predictor, inputs: Iterable[Input], style: Style) -> Iterator[list[str]]:
-    """Groups of output records, one for each input, in order, as soon as they can be."""
-    render = _renderer(predictor, style)
+    """Groups of output records, one for each input, in order, as soon as they can be.
+
+    They are lines: where a kept record of the input has line ends, they are written as \\n and \\r.
+    """
+    render, numbers = _renderer(predictor, style), count(1)
     for group in arriving(inputs):
         probabilities = predictor.probabilities([item.text for item in group])
         chosen = decide(probabilities, predictor.thresholds, predictor.multi_label)
-        lines = map(render, probabilities, chosen)
-        if style.keep and not style.as_json:
-            yield [f"{line}\t{item.raw}" for line, item in zip(lines, group, strict=True)]
-        else:
-            yield list(lines)
+        yield list(map(render, numbers, group, probabilities, chosen))
 
 
-def _renderer(predictor: Predictor, style: Style) -> Callable[[Any, Any], str]:
-    """A function from one text's probabilities (C,) and decision to its record."""
+_ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
+
+
+def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, Any], str]:
+    """A function from an input, its number from 1, probabilities (C,) and decision to a record."""
     labels = np.array(predictor.labels, dtype=object)
 
     def names(row: NDArray[np.float32], decision: Any) -> list[str]:
@@ -211,9 +214,10 @@ def _renderer(predictor: Predictor, style: Style) -> Callable[[Any, Any], str]:
         best = np.argsort(-row, kind="stable")[: style.top or 1]
         return [(str(labels[index]), round(float(row[index]), 6)) for index in best]
 
-    def as_json(row: NDArray[np.float32], decision: Any) -> str:
+    def as_json(number: int, item: Input, row: NDArray[np.float32], decision: Any) -> str:
         given = names(row, decision)
-        record: dict[str, Any] = {"labels": given} if predictor.multi_label else {"label": given[0]}
+        record: dict[str, Any] = {"record": number, "line": item.line}
+        record |= {"labels": given} if predictor.multi_label else {"label": given[0]}
         if not predictor.multi_label:
             record["probability"] = round(float(row.max()), 6)
         if style.top or predictor.multi_label:
@@ -230,4 +234,8 @@ def _renderer(predictor: Predictor, style: Style) -> Callable[[Any, Any], str]:
         likely = row[decision] if predictor.multi_label else row.max(keepdims=True)
         return f"{text}\t{style.delimiter.join(f'{value:.6f}' for value in likely)}"
 
-    return as_json if style.as_json else as_text
+    def as_line(_number: int, item: Input, row: NDArray[np.float32], decision: Any) -> str:
+        line = as_text(row, decision)
+        return f"{line}\t{item.raw.translate(_ONE_LINE)}" if style.keep else line
+
+    return as_json if style.as_json else as_line

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import select
@@ -21,6 +23,8 @@ from srucli.predict import BATCH_TEXTS, Predictor, Style, arriving, records
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
 LABELS = ["good", "bad", "none"]
+# What is said of a file of which each line is a text.
+SAID = "{}: plain text, a text on each line, utf-8\n"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -42,6 +46,7 @@ def test_one_line_out_for_each_line_in_from_a_copied_run(
     rows = ["\ufeff" + TEXTS[0], "", TEXTS[1] + "\r", "\x85 \u2028", " ", "x " * 80_000, TEXTS[2]]
     done = run_cli("predict", "copy", input="\n".join(rows), cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(SAID.format("<stdin>"))
     assert done.stderr.splitlines()[-1] == (
         "<stdin>: 2 of 7 texts have no tokens: they are empty, or become so when normalized"
     )
@@ -75,7 +80,7 @@ def test_a_stream_that_never_ends_is_answered_at_once(tiny: Tiny) -> None:
             assert answer(process.stdout).decode() == label + "\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
-        assert process.stderr.read() == b""
+        assert process.stderr.read().decode() == SAID.format("<stdin>")
         process.stdin.close()
 
 
@@ -90,7 +95,7 @@ def test_a_closed_pipe_ends_it_quietly(tiny: Tiny) -> None:
         text=True,
         timeout=120,
     )
-    assert (done.stdout, done.stderr) == ("good\ngood\n0\n", "")
+    assert (done.stdout, done.stderr) == ("good\ngood\n0\n", SAID.format("<stdin>"))
 
 
 def test_a_full_disk_under_the_output(tiny: Tiny, lines: Path) -> None:
@@ -105,8 +110,9 @@ def test_a_full_disk_under_the_output(tiny: Tiny, lines: Path) -> None:
             text=True,
         )
     assert done.returncode == 73
-    assert done.stderr.startswith("srucli: the output cannot be written (No space left on device)")
-    assert done.stderr.count("\n") == 1
+    said, problem = done.stderr.splitlines()
+    assert f"{said}\n" == SAID.format(lines)
+    assert problem.startswith("srucli: the output cannot be written (No space left on device)")
 
 
 # --- what is printed ---------------------------------------------------------------------------
@@ -114,7 +120,7 @@ def test_a_full_disk_under_the_output(tiny: Tiny, lines: Path) -> None:
 
 def test_labels_alone(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     ended = run_main("predict", tiny.run, lines)
-    assert (ended.code, ended.out, ended.err) == (0, "good\nbad\nnone\n", "")
+    assert (ended.code, ended.out, ended.err) == (0, "good\nbad\nnone\n", SAID.format(lines))
 
 
 def test_probabilities(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
@@ -139,7 +145,8 @@ def test_the_likeliest_labels(run_main: RunMain, tiny: Tiny, lines: Path) -> Non
 def test_json_lines(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     found = [json.loads(x) for x in run_main("predict", tiny.run, lines, "--json").out.splitlines()]
     assert [record["label"] for record in found] == LABELS
-    assert found[0].keys() == {"label", "probability"}
+    assert list(found[0]) == ["record", "line", "label", "probability"]
+    assert [(record["record"], record["line"]) for record in found] == [(1, 1), (2, 2), (3, 3)]
     ended = run_main("predict", tiny.run, lines, "--json", "--top", 2, "--threshold", 1)
     record = json.loads(ended.out.splitlines()[0])
     assert record["label"] == "unknown"
@@ -158,13 +165,12 @@ def test_the_record_is_kept(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> No
     file.write_text(f'id,text\n7,"{TEXTS[0]}, ""so"""\n8,{TEXTS[1]}\n\n9,\n')
     ended = run_main("predict", tiny.run, file, "--keep", "--format", "csv", "--text", "text")
     assert ended.code == 0, ended.err
-    first, second, blank, empty = ended.out.splitlines()
+    first, second, empty = ended.out.splitlines()
     assert first == f'good\t7,"{TEXTS[0]}, ""so"""'
     assert second == f"bad\t8,{TEXTS[1]}"
-    assert blank.endswith("\t")
     assert empty.endswith("\t9,")
-    ended = run_main("predict", tiny.run, file, "--keep")
-    assert len(ended.out.splitlines()) == 5
+    assert f"{file}: 1 blank line passed over" in ended.err.splitlines()
+    assert run_main("predict", tiny.run, file, "--keep").out == ended.out
 
 
 def test_a_column_by_number_with_the_delimiter_alone(
@@ -174,6 +180,133 @@ def test_a_column_by_number_with_the_delimiter_alone(
     file.write_text("".join(f"{n};{text}\n" for n, text in enumerate(TEXTS)))
     ended = run_main("predict", tiny.run, file, "--delimiter", ";")
     assert ended.out == "good\nbad\nnone\n"
+
+
+# --- files as train and eval read them ---------------------------------------------------------
+
+
+def labelled(rows: list[tuple[str, str]]) -> dict[str, str]:
+    """The same labels and texts in files of several kinds."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("text", "label"), *(r[::-1] for r in rows)])
+    objects = [{"label": label, "text": text} for label, text in rows]
+    return {
+        "x.csv": table.getvalue().replace("\n", "\n\n", 2),
+        "x.tsv": "\n" + "".join(f"{label}\t{text}\n\n" for label, text in rows),
+        "x.txt": "".join(f"{label}\t{text}\n" for label, text in rows),
+        "x.json": json.dumps(objects),
+        "x.jsonl": "".join(json.dumps(each) + "\n" for each in objects),
+        "x.ft": "".join(f" __label__{label} {text}\n" for label, text in rows),
+    }
+
+
+ROWS = [(label, f"{text}, again") for label, text in zip(LABELS, TEXTS, strict=True)]
+
+
+@pytest.mark.parametrize("name", labelled(ROWS))
+def test_a_labelled_file_has_the_records_that_eval_has(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, name: str
+) -> None:
+    """As many, with the same labels, probabilities and numbers, and both say how it is read."""
+    file = tmp_path / name
+    file.write_text(labelled(ROWS)[name])
+    measured = run_main("eval", tiny.run, file, "--predictions", tmp_path / "p.jsonl")
+    assert measured.code == 0, measured.err
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    ended = run_main("predict", tiny.run, file, "--json")
+    found = [json.loads(line) for line in ended.out.splitlines()]
+    assert [row["text"] for row in rows] == [text for _, text in ROWS]
+    assert [record["label"] for record in found] == [row["predicted"] for row in rows] == LABELS
+    assert [record["record"] for record in found] == [row["record"] for row in rows] == [1, 2, 3]
+    assert [record["line"] for record in found] == [row["line"] for row in rows]
+    likely = [row["probability"] for row in rows]
+    assert [record["probability"] for record in found] == pytest.approx(likely, abs=1e-5)
+    assert ended.err.splitlines() == measured.err.splitlines()
+    assert ended.err.startswith(f"{file}: ")
+
+
+def test_the_case_of_a_header(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    """Commas in quotes, a header, labels that the run does not know: four records for four rows."""
+    file = tmp_path / "hdr.csv"
+    rows = ('pos,"a dreadful, boring film"', 'neg,"a superb film"', "pos,a story", "neg,a tale")
+    file.write_text("label,text\n" + "".join(f"{row}\n" for row in rows))
+    ended = run_main("predict", tiny.run, file, "--keep")
+    assert [line.split("\t")[1] for line in ended.out.splitlines()] == list(rows)
+    said = "csv, delimiter ',', header, text = column 2 'text', not read: column 1 'label'"
+    assert ended.err == f"{file}: {said}, quotes, utf-8\n"
+
+
+def test_a_kept_record_is_one_line(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(f'text,id\n"{TEXTS[0]},\n\nso\r\n",7\n{TEXTS[1]},8\n')
+    ended = run_main("predict", tiny.run, file, "--keep")
+    assert ended.out == f'good\t"{TEXTS[0]},\\n\\nso\\n",7\nbad\t{TEXTS[1]},8\n'
+    ended = run_main("predict", tiny.run, file, "--json")
+    found = [json.loads(line) for line in ended.out.splitlines()]
+    assert [(record["record"], record["line"]) for record in found] == [(1, 2), (2, 6)]
+
+
+def test_texts_alone(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    """A column of texts; and plain lines, which may hold tabs and be empty."""
+    (tmp_path / "x.tsv").write_text("".join(f"{text}\n" for text in TEXTS))
+    assert run_main("predict", tiny.run, tmp_path / "x.tsv").out.split() == LABELS
+    (tmp_path / "x.txt").write_text("".join(f"so\t{text}\n\n" for text in TEXTS))
+    ended = run_main("predict", tiny.run, tmp_path / "x.txt", "--keep")
+    assert [line.split("\t", 1)[1] for line in ended.out.splitlines()][::2] == [
+        f"so\t{text}" for text in TEXTS
+    ]
+    assert len(ended.out.splitlines()) == 6
+
+
+def test_columns_of_the_run_are_those_of_its_files(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    """As long as a file has them; flags must be right."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny.run, run)
+    config = (run / "config.yaml").read_text()
+    assert "text: null" in config
+    (run / "config.yaml").write_text(config.replace("text: null", "text: body"))
+    (tmp_path / "x.csv").write_text(f"text,body\nno,{TEXTS[0]}\nno,{TEXTS[1]}\n")
+    assert run_main("predict", run, tmp_path / "x.csv").out.split() == LABELS[:2]
+    (tmp_path / "y.csv").write_text(f"text,id\n{TEXTS[0]},1\n{TEXTS[1]},2\n")
+    assert run_main("predict", run, tmp_path / "y.csv").out.split() == LABELS[:2]
+    wrong = run_main("predict", run, tmp_path / "y.csv", "--text", "body")
+    assert (wrong.code, wrong.out) == (65, "")
+    assert "no column 'body' in the header 'text,id'; name the text column" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "start", "form"),
+    [
+        (("--format", "csv"), "", 'x,"{}"\n'),
+        (("--format", "csv"), "id,text\n", '7,"{}"\n'),
+        (("--format", "jsonl"), "", '{{"text": "{}"}}\n'),
+        (("--format", "jsonl"), "[\n", '{{"text":\n"{}"\n}},\n'),
+        (("--text", "2"), "", "7;x\t{}\n"),
+    ],
+    ids=["csv", "csv with a header", "JSON lines", "JSON array", "tsv"],
+)
+def test_records_of_a_stream_are_answered_at_once(
+    tiny: Tiny, flags: tuple[str, ...], start: str, form: str
+) -> None:
+    """What a stream holds is guessed from its first record; that is answered before the next."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "srucli", "predict", tiny.run, "-", *flags],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(start.encode())
+        for text, label in zip(TEXTS, LABELS, strict=True):
+            process.stdin.write(form.format(text).encode())
+            process.stdin.flush()
+            assert answer(process.stdout).decode() == label + "\n"
+        process.kill()
+        process.stdin.close()
 
 
 def test_more_texts_than_a_batch_keep_their_order(
@@ -249,7 +382,8 @@ def test_lines_before_a_bad_one_are_answered(run_main: RunMain, tiny: Tiny, tmp_
     file.write_bytes(TEXTS[0].encode() + b"\ncaf\xe9\n")
     ended = run_main("predict", tiny.run, file)
     assert (ended.code, ended.out) == (65, "good\n")
-    assert ended.err.startswith(f"srucli: {file}:2: byte 4 of the line (0xe9) is not utf-8; ")
+    problem = f"srucli: {file}:2: byte 4 of the line (0xe9) is not utf-8; "
+    assert ended.err.startswith(SAID.format(file) + problem)
     for flags in (("--encoding", "latin-1"), ("--errors", "replace")):
         assert run_main("predict", tiny.run, file, *flags).out.startswith("good\n")
 

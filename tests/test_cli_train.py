@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,12 +21,15 @@ from srucli.run_dir import RunDir
 ROWS = sentences()[:60]
 
 
+LAYOUT = re.compile(r"[^:]*: (tsv|csv|JSON|fasttext|pairs|plain text).*, utf-\d+")
+
+
 def one_line(err: str) -> str:
-    """The command's message, which must be one line and no traceback."""
-    lines = err.strip("\n").split("\n")
-    assert len(lines) == 1, err
-    assert lines[0].startswith("srucli: ")
-    return lines[0].removeprefix("srucli: ")
+    """The command's message: one line and no traceback, after lines that say how files are read."""
+    *before, last = err.strip("\n").split("\n")
+    assert all(map(LAYOUT.match, before)), err
+    assert last.startswith("srucli: ")
+    return last.removeprefix("srucli: ")
 
 
 # --- what a good training looks like -----------------------------------------------------------
@@ -34,12 +38,14 @@ def one_line(err: str) -> str:
 def test_what_is_printed(tiny: Tiny) -> None:
     assert tiny.done.stdout == "run\n"
     said = tiny.done.stderr.splitlines()
-    lines = said[[line.startswith("data: ") for line in said].index(True) :]
-    assert lines[0].startswith("data: 432 texts, 48 dev texts, 3 labels (")
-    assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
-    assert lines[2].startswith("model: ")
-    assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
-    assert [line.split("  ")[0] for line in lines[3:]] == [f"epoch {n}/5" for n in range(1, 6)]
+    lines = said[[line.startswith("train.tsv: ") for line in said].index(True) :]
+    columns = "text = column 2, label = column 1"
+    assert lines[0] == f"train.tsv: tsv, delimiter tab, no header, {columns}, no quotes, utf-8"
+    assert lines[1].startswith("data: 432 texts, 48 dev texts, 3 labels (")
+    assert lines[2].startswith("tokenizer: unigram: 432 lines; ")
+    assert lines[3].startswith("model: ")
+    assert lines[3].endswith(" parameters, sru (cpu kernel), cpu")
+    assert [line.split("  ")[0] for line in lines[4:]] == [f"epoch {n}/5" for n in range(1, 6)]
     assert "dev  accuracy 0." in lines[3]
     assert "\r" not in tiny.done.stderr
 
@@ -225,12 +231,16 @@ BAD_FILES: dict[str, tuple[bytes, tuple[str, ...], str]] = {
         (),
         ":2: the JSON is cut short after ",
     ),
-    "key.jsonl": (b'{"txt": "x", "label": "a"}\n', (), ":1: no key 'text', only 'txt, label'; "),
+    "key.jsonl": (b'{"x": "x", "y": "a"}\n', (), ":1: no key 'text', only 'x, y'; "),
     "quote.csv": (b'a,x\nb,"y\nc,z\n', (), ":2: the quote that opens here never closes: "),
-    "utf-16.tsv": (GOOD.decode().encode("utf-16"), (), ":1: a UTF-16 byte-order mark"),
+    "utf-16.tsv": (
+        GOOD.decode().encode("utf-16"),
+        ("--encoding", "latin-1"),
+        ":1: a UTF-16 byte-order mark",
+    ),
     "cut.tsv.gz": (gzip.compress(GOOD * 99)[:-12], (), ": the gzip data is cut short; "),
     "labels.jsonl": (b'{"text": "x", "label": ["a", "b"]}\n', (), ":1: 2 labels: 'a, b'; "),
-    "fasttext.txt": (b"__label__a x\n", (), ":1: fastText lines, but read as tsv: "),
+    "fasttext.tsv": (b"__label__a x\n", (), ":1: fastText lines, but read as tsv: "),
 }
 
 
@@ -280,7 +290,7 @@ def test_a_bad_dev_file(run_main: RunMain, tmp_path: Path) -> None:
         (["good.tsv", "--lr", "-1"], 2, "flags: optim.lr = -1.0: must be greater than 0"),
         (["good.tsv", "--format", "xls"], 2, "flags: data.format = 'xls': must be 'auto', 'tsv'"),
         (["good.tsv", "--encoding", "utf-9"], 2, "--encoding utf-9: no such encoding; "),
-        (["good.tsv", "--text", "1"], 2, "text and label are both column 1; "),
+        (["good.tsv", "--text", "1", "--label", "1"], 2, "text and label are both column 1; "),
     ],
 )
 def test_bad_arguments(
@@ -305,7 +315,8 @@ def test_a_bad_file_in_a_process_of_its_own(run_cli: RunCli, tmp_path: Path) -> 
     done = run_cli("train", "x.tsv", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (65, "")
     remedy = "a classifier needs two or more; check --label and --format"
-    assert done.stderr == f"srucli: x.tsv: only the label 'a' in 2 texts; {remedy}\n"
+    said = f"srucli: x.tsv: only the label 'a' in 2 texts; {remedy}"
+    assert done.stderr.splitlines()[1:] == [said]
     assert [path.name for path in tmp_path.iterdir()] == ["x.tsv"]
 
 

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from srucli.config import DataConfig
 from srucli.data import Example, Input, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
+from srucli.guess import LONG_LABEL
 from srucli.labels import clean
 from srucli.lines import excerpt, read_lines
 
@@ -66,7 +67,9 @@ def words(exclude: str) -> st.SearchStrategy[str]:
 
 
 def labels(exclude: str) -> st.SearchStrategy[str]:
-    return words(exclude + FORBIDDEN + "\r\t\ufeff").map(str.strip).filter(clean)
+    """Short ones: labels that are longer than the texts may be refused."""
+    named = words(exclude + FORBIDDEN + "\r\t\ufeff").map(str.strip).filter(clean)
+    return named.filter(lambda name: len(name) <= LONG_LABEL)
 
 
 def line_end(text: str) -> str:
@@ -103,10 +106,18 @@ def write_jsonl(rows: list[tuple[str, list[str]]]) -> str:
     )
 
 
-TEXTS, BARE = words(FORBIDDEN), words(FORBIDDEN).map(lambda t: t.lstrip(" \t")).filter(str.strip)
+def is_no_number(text: str) -> bool:
+    """Whether a text may be one also where a column is taken for labels if it is numbers."""
+    return any(map(str.isalpha, text)) or not any(map(str.isdigit, text))
+
+
+TEXTS, BARE = (
+    words(FORBIDDEN).filter(is_no_number),
+    words(FORBIDDEN).map(lambda t: t.lstrip(" \t")).filter(str.strip),
+)
 ROUND_TRIPS = {
     "tsv": (write_tsv, TEXTS, labels(",")),
-    "csv": (write_csv, words("\r\0"), labels(",")),
+    "csv": (write_csv, words("\r\0").filter(is_no_number), labels(",")),
     "jsonl": (write_jsonl, words("\0"), labels("")),
     "fasttext": (write_fasttext, BARE, labels(" ")),
     "pairs": (write_pairs, BARE, labels(" ,")),
@@ -155,16 +166,22 @@ def test_plain_lines_end_only_at_lf(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes("\ufeffa\x85b\u2028c\x0b\x0c\x1cd\re\r\n\n \nlast\r".encode())
     expected = ["a\x85b\u2028c\x0b\x0c\x1cd\re", "", " ", "last\r"]
-    assert list(read_inputs(path, None)) == [Input(t, n, t) for n, t in enumerate(expected, 1)]
+    assert list(read_inputs(path, DataConfig(), plain=DataConfig())) == [
+        Input(t, n, t) for n, t in enumerate(expected, 1)
+    ]
+
+
+def plain_inputs(path: Path, **settings: str) -> Iterator[Input]:
+    return read_inputs(path, DataConfig(), plain=DataConfig.model_validate(settings))
 
 
 def test_encoding_of_plain_inputs(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes("안녕\n".encode("cp949"))
-    assert [i.text for i in read_inputs(path, None, encoding="cp949")] == ["안녕"]
+    assert [i.text for i in plain_inputs(path, encoding="cp949")] == ["안녕"]
     path.write_bytes(b"a\xffb\n")
-    assert [i.text for i in read_inputs(path, None, errors="ignore")] == ["ab"]
-    assert [i.text for i in read_inputs(path, None, errors="replace")] == ["a\ufffdb"]
+    assert [i.text for i in plain_inputs(path, errors="ignore")] == ["ab"]
+    assert [i.text for i in plain_inputs(path, errors="replace")] == ["a\ufffdb"]
 
 
 @pytest.mark.parametrize(
@@ -298,28 +315,21 @@ def test_a_line_of_160_000_characters(tmp_path: Path) -> None:
 
 def test_inputs_need_no_labels_and_keep_the_record(tmp_path: Path) -> None:
     csv_content = b'id,text\n1,"a ""b""\nc"\n\n2,\n'
-    expected = [Input('a "b"\nc', 2, '1,"a ""b""\nc"'), Input("", 4, ""), Input("", 5, "2,")]
+    expected = [Input('a "b"\nc', 2, '1,"a ""b""\nc"'), Input("", 5, "2,")]
     assert inputs(tmp_path / "x.csv", csv_content, text="text", label="label") == expected
     json_content = b'{"text": "a"}\n\n'
-    assert inputs(tmp_path / "x.jsonl", json_content) == [
-        Input("a", 1, '{"text": "a"}'),
-        Input("", 2, ""),
-    ]
-    assert inputs(tmp_path / "x.txt", b"a\tb\n\n", text=1) == [
-        Input("a", 1, "a\tb"),
-        Input("", 2, ""),
-    ]
-    assert inputs(tmp_path / "x.ft", b"plain\n__label__x a\n\n") == [
+    assert inputs(tmp_path / "x.jsonl", json_content) == [Input("a", 1, '{"text": "a"}')]
+    assert inputs(tmp_path / "x.txt", b"a\tb\n\n", text=1) == [Input("a", 1, "a\tb")]
+    assert inputs(tmp_path / "x.ft", b"plain\n\n__label__x a\n") == [
         Input("plain", 1, "plain"),
-        Input("a", 2, "__label__x a"),
-        Input("", 3, ""),
+        Input("a", 3, "__label__x a"),
     ]
-    assert [i.text for i in inputs(tmp_path / "p", b"ham\ta b\n\n", format="pairs")] == ["a b", ""]
+    assert [i.text for i in inputs(tmp_path / "p", b"ham\ta b\n\n", format="pairs")] == ["a b"]
 
 
 def test_no_inputs_are_no_error(tmp_path: Path) -> None:
     assert inputs(tmp_path / "x.csv", b"") == []
-    assert list(read_inputs(tmp_path / "x.csv", None)) == []
+    assert list(read_inputs(tmp_path / "x.csv", DataConfig(), plain=DataConfig())) == []
 
 
 # ---------------------------------------------------------------- what bad input gets
@@ -331,7 +341,7 @@ ERRORS = {
     "blank lines only": ("x.tsv", b"\n \n", {}, None, "is empty", "check"),
     "header only": ("x.csv", b"text,label\n", {}, None, "is empty", "check"),
     "no such column": ("x.csv", HEADED, {"text": "body"}, 1, "no column 'body'", "--text"),
-    "no label column": ("x.csv", HEADED, {"text": "review"}, 1, "no column 'label'", "--label"),
+    "no label column": ("x.csv", HEADED, {"label": "class"}, 1, "no column 'class'", "--label"),
     "no third column": (
         "x.tsv",
         GOOD,
@@ -345,13 +355,20 @@ ERRORS = {
     "commas": ("x.tsv", b"pos,good film\n", {}, 1, "separated by commas", "--format csv"),
     "text, label": ("x.tsv", b"a good film,pos\n", {}, 1, "separated by commas", "--format csv"),
     "semicolons": ("x.tsv", b"pos;good film\n", {}, 1, "semicolons", "--delimiter ';'"),
-    "csv with bars": ("x.csv", b"pos|good film\n", {}, 1, "bars", "--delimiter '|'"),
-    "csv with tabs": ("x.csv", b"pos\tgood\n", {}, 1, "separated by tabs", "--format tsv"),
-    "header with tabs": ("x.csv", b"body\tl\n", {"text": "body"}, 1, "by tabs", "--format tsv"),
+    "bars": ("x.tsv", b"pos|good film\n", {}, 1, "bars", "--delimiter '|'"),
+    "tabs": ("x.csv", b"pos\tgood\n", {"delimiter": ";"}, 1, "by tabs", "--format tsv"),
+    "header with tabs": (
+        "x.csv",
+        b"body\tl\n",
+        {"text": "body", "delimiter": ","},
+        1,
+        "by tabs",
+        "--format tsv",
+    ),
     "blanks": ("x.tsv", b"0 good , film\n", {}, 1, "a label, a blank", "--format pairs"),
-    "fastText": ("x.txt", b"__label__a b\n", {}, 1, "fastText", "--format fasttext"),
-    "fastText, tab": ("x.txt", b"__label__a b\tc\n", {}, 1, "fastText", "--format fasttext"),
-    "JSON": ("x.txt", b'{"text": "a"}\n', {}, 1, "JSON lines", "--format jsonl"),
+    "fastText": ("x.tsv", b" __label__a b\n", {}, 1, "fastText", "--format fasttext"),
+    "fastText, tab": ("x.csv", b"__label__a b\tc\n", {}, 1, "fastText", "--format fasttext"),
+    "JSON": ("x.tsv", b'{"text": "a"}\n', {}, 1, "JSON lines", "--format jsonl"),
     "later line without tab": ("x.tsv", GOOD + b"two, 2\n", {}, 2, "1 column only", "add the text"),
     "tab in label": ("x.tsv", b"t\tl\nt\tl\tm\n", {"text": 1, "label": 2}, 2, "3 columns", "tab"),
     "comma in text": (
@@ -426,7 +443,7 @@ ERRORS = {
     "UTF-16": (
         "x.tsv",
         GOOD.decode().encode("utf-16"),
-        {},
+        {"encoding": "latin-1"},
         1,
         "UTF-16 byte-order mark",
         "--encoding utf-16",
@@ -434,7 +451,7 @@ ERRORS = {
     "UTF-16 BE": (
         "x.tsv",
         b"\xfe\xff\0a\0\t",
-        {},
+        {"encoding": "ascii"},
         1,
         "UTF-16 byte-order mark",
         "--encoding utf-16",
@@ -442,7 +459,7 @@ ERRORS = {
     "UTF-32": (
         "x.tsv",
         GOOD.decode().encode("utf-32"),
-        {},
+        {"encoding": "cp949"},
         1,
         "UTF-32 byte-order mark",
         "--encoding utf-32",
@@ -483,8 +500,24 @@ ERRORS = {
     ),
     "JSON cut later": ("x.jsonl", b'{"text": "ab",\n', {}, 1, "cut short", "whole object"),
     "JSON wrong": ("x.jsonl", b"{'text': 1}\n", {}, 1, "no JSON from character 2", "whole object"),
-    "JSON array": ("x.json", b'[{"text": "a"}]', {}, 1, "not a JSON object", "each line"),
-    "JSON deep": ("x.json", b"[" * 200_000, {}, 1, "JSON that cannot be read", "simpler"),
+    "JSON list": (
+        "x.json",
+        b'["a", "b"]',
+        {},
+        1,
+        "object 1 of the array is no JSON obj",
+        "each line",
+    ),
+    "JSON string": ("x.json", b'"a"\n', {}, 1, "not a JSON object", "each line"),
+    "JSON deep": ("x.json", b'{"a":' + b"[" * 200_000, {}, 1, "cut short", "whole object"),
+    "JSON too deep": (
+        "x.json",
+        b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        {},
+        1,
+        "JSON that cannot be read",
+        "simpler",
+    ),
     "JSON number": ("x.json", b"9" * 5_000, {}, 1, "JSON that cannot be read", "simpler"),
     "JSON text of 3": ("x.json", b'{"text": 3, "label": 1}', {}, 1, "the text is '3'", "quotes"),
     "JSON label of {}": (
@@ -675,9 +708,10 @@ STREAMS = {
 
 def texts_of(source: str, kind: str) -> Iterator[str]:
     if kind == "plain":
-        return (given.text for given in read_inputs(source, None))
+        yield from (given.text for given in plain_inputs(Path(source)))
+        return
     config = DataConfig.model_validate({"format": kind})
-    return (example.text for example in read_examples(source, config))
+    yield from (given.text for given in read_inputs(source, config))
 
 
 @pytest.mark.parametrize("kind", STREAMS)

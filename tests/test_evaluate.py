@@ -313,11 +313,11 @@ def predictions(tmp_path, name, scorer, rows):
 def test_predictions_as_tsv(tmp_path):
     rows = examples(("cat", "a cat"), ("dog", "tab\tand\nline cat"))
     lines = predictions(tmp_path, "p.tsv", LinearScorer(["cat", "dog"]), rows).split("\n")
-    assert lines[0] == "line\tgold\tpredicted\tprobability\ttext"
-    line, gold, predicted, probability, text = lines[1].split("\t")
-    assert (line, gold, predicted, text) == ("1", "cat", "cat", "a cat")
+    assert lines[0] == "record\tline\tgold\tpredicted\tprobability\ttext"
+    record, line, gold, predicted, probability, text = lines[1].split("\t")
+    assert (record, line, gold, predicted, text) == ("1", "1", "cat", "cat", "a cat")
     assert 0.9 < float(probability) < 1
-    assert lines[2].split("\t")[4] == "tab\\tand\\nline cat"
+    assert lines[2].split("\t")[5] == "tab\\tand\\nline cat"
     assert lines[3:] == [""]
 
 
@@ -325,7 +325,7 @@ def test_predictions_as_json_lines(tmp_path):
     rows = examples(("dog", "tab\tand\nline 긍정 cat"))
     text = predictions(tmp_path, "p.jsonl", LinearScorer(["cat", "dog"]), rows)
     found = json.loads(text)
-    assert list(found) == ["line", "gold", "predicted", "probability", "text"]
+    assert list(found) == ["record", "line", "gold", "predicted", "probability", "text"]
     assert (found["gold"], found["predicted"]) == ("dog", "cat")
     assert found["text"] == "tab\tand\nline 긍정 cat"
     assert "긍정" in text
@@ -335,9 +335,9 @@ def test_predictions_of_several_labels(tmp_path):
     scorer = LinearScorer(["cat", "dog"], multi_label=True)
     rows = examples(("cat dog", "cat and dog"), ("", "nothing"))
     lines = predictions(tmp_path, "p.tsv", scorer, rows).split("\n")
-    assert lines[1].split("\t")[1:3] == ["cat,dog", "cat,dog"]
-    assert len(lines[1].split("\t")[3].split(",")) == 2
-    assert lines[2].split("\t") == ["2", "", "", "", "nothing"]
+    assert lines[1].split("\t")[2:4] == ["cat,dog", "cat,dog"]
+    assert len(lines[1].split("\t")[4].split(",")) == 2
+    assert lines[2].split("\t") == ["2", "2", "", "", "", "nothing"]
     first, second = predictions(tmp_path, "p.jsonl", scorer, rows).splitlines()
     assert json.loads(first)["predicted"] == ["cat", "dog"]
     assert json.loads(second)["probability"] == []

@@ -117,6 +117,12 @@ class Remedy:
     ends: str = ""
 
 
+def table(form: str) -> str:
+    """Labels and texts as lines of a form; the same ones as in two.tsv."""
+    rows = [(label, text) for label, text in sentences() if label != "none"][:60]
+    return "".join(form.format(label, text.replace(" ,", "")) for label, text in rows)
+
+
 TEXT = "".join(f"{text}\n" for _, text in sentences()[:40])
 SETTINGS = "files: {train: two.tsv}\ntrain: {epochs: 1, threads: 1}\nmodel: {encoder: bag}\n"
 
@@ -245,12 +251,6 @@ REMEDIES = {
         r"is not utf-8; pass the right (--encoding) \((latin-1)",
         advice="pass the right --encoding (latin-1, cp949, utf-16-le, ...)",
         files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9, "c.yaml": SETTINGS},
-    ),
-    "a byte-order mark": Remedy(
-        TRAIN.replace("two.tsv", "x.tsv"),
-        r"byte-order mark, so this is not utf-8; pass (--encoding utf-16)",
-        advice="pass --encoding ",
-        files={"x.tsv": ("good\ta b\nbad\tb c\n" * 9).encode("utf-16")},
     ),
     "NUL characters": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
@@ -394,6 +394,120 @@ REMEDIES = {
         without("-o"),
         advice="the run has its own; leave out ",
         before=(TRAIN,),
+    ),
+    # ------------------------------------------------ data files
+    "commas": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"separated by commas; pass (--format csv)",
+        advice="--format csv",
+        files={"x.tsv": table("{},{}\n")},
+    ),
+    "bars": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"separated by bars; pass (--format csv --delimiter '\|')",
+        advice="--format csv --delimiter '{}'",
+        files={"x.tsv": "good|a film\nbad,a story\n" + table("{}|{}\n")},
+        ends="1 column only, no text in column 2: 'bad,a story'",
+    ),
+    "tabs": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --delimiter ';'"),
+        r"separated by tabs; pass (--format tsv)",
+        lambda words, match: [*without("--delimiter")(words, match), *match[1].split()],
+        advice="--format tsv",
+        files={"x.csv": table("{}\t{}\n")},
+    ),
+    "pairs": Remedy(
+        TRAIN.replace("two.tsv", "x.txt"),
+        r"a label, a blank and a text; pass (--format pairs)",
+        advice="--format pairs",
+        files={"x.txt": table("{} {}\n")},
+    ),
+    "JSON in a tsv": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"JSON lines; pass (--format jsonl)",
+        advice="--format jsonl",
+        files={"x.tsv": table('{{"label": "{}", "text": "{}"}}\n')},
+    ),
+    "fastText in a tsv": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"fastText lines, but read as tsv: .*; pass (--format fasttext)",
+        advice="pass --format fasttext",
+        files={"x.tsv": table("__label__{} {}\n")},
+    ),
+    "fastText in a csv": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --format csv"),
+        r"it seems to be fastText lines; pass (--format fasttext)",
+        changed("csv", "fasttext"),
+        advice="--format fasttext",
+        files={"x.csv": table("__label__{} {}\n")},
+    ),
+    "swapped columns": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"nearly all different .*; pass (--label 2 --text 1), or --label 1 --text 2 if they are",
+        advice="--label {} --text {}",
+        files={"x.tsv": table("{1}\t{0}\n")},
+    ),
+    "labels that all differ": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"name others \(--label, --text\), or (--label 1 --text 2) if they are right",
+        advice="name others (--label, --text)",
+        files={"x.tsv": "".join(f"{n}\tthe film number {n}\n" for n in range(20))},
+    ),
+    "a header": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"looks like a header: .*; pass (--header), or --no-header if it is no name",
+        advice="pass --header, or --no-header if it is no name",
+        files={"x.tsv": "kind\twords\n" + table("{}\t{}\n")},
+    ),
+    "no header": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"looks like a header: .*; pass --header, or (--no-header) if it is no name",
+        advice="pass --header, or --no-header if it is no name",
+        files={"x.tsv": "kind\twords\n" + table("{}\t{}\n")},
+    ),
+    "the same column twice": Remedy(
+        f"{TRAIN} --text 1 --label 1",
+        r"both column 1; see (--text) and --label",
+        plus(r"\1 2"),
+        advice="text and label are both column {}; see --text and --label",
+    ),
+    "commas outside of quotes": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"3 columns, but the first row has 2: .*, or pass (--no-quotes)",
+        advice=", or pass --no-quotes",
+        files={"x.csv": "label,text\n" + table("{},{}, so\n")},
+    ),
+    "commas in texts alone": Remedy(
+        "predict run x.csv",
+        r"or pass (--format tsv) if each line is a text",
+        advice=", or pass --format tsv if each line is a text",
+        files={"x.csv": "one, two\nthree\none, two, three\n"},
+        before=(TRAIN,),
+    ),
+    "a quote that opens": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"never closes: .*; close it, or pass (--no-quotes) if quotes are part of the texts",
+        advice="close it, or pass --no-quotes if quotes are part of the texts",
+        files={"x.csv": table("{},{}\n") + 'good,"so\n'},
+    ),
+    "a quote that closes": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"after the closing quote of a field: .*; write .* twice \(\"\"\), or pass (--no-quotes)",
+        advice='write a quote inside a quoted field twice (""), or pass --no-quotes',
+        files={"x.csv": table("{},{}\n") + 'good,"so" it is\n'},
+    ),
+    "cells that look quoted": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"cells look quoted, and (--quotes) takes the quotes off",
+        files={"x.tsv": table("{}\t{}\n") + 'good\t"so ""it"" is"\n'},
+        ends="holds a training with other settings or texts",
+    ),
+    "a mark of UTF-16": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv --encoding latin-1"),
+        r"byte-order mark, so this is not .*; pass --encoding (utf-16)",
+        changed("latin-1", r"\1"),
+        advice="pass --encoding {}",
+        files={"x.tsv": table("{}\t{}\n").encode("utf-16")},
     ),
     # ------------------------------------------------ runs in use
     "a gate that is none": Remedy(
@@ -903,7 +1017,6 @@ def fragment(remedy: Remedy) -> str:
 
 # Files whose advice is tried elsewhere.
 ELSEWHERE = {
-    *("srucli/data.py", "srucli/guess.py", "srucli/layout.py", "srucli/tables.py"),  # test_data
     "srucli/effects.py",  # test_effects walks its table
     "srucli/cells.py",  # test_compare
 }

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from srucli.data import Example
     from srucli.evaluate import Evaluation, Observer, Scorer
 
-COLUMNS = ("line", "gold", "predicted", "probability", "text")
+COLUMNS = ("record", "line", "gold", "predicted", "probability", "text")
 
 
 @options.reads_data("multi_label")
@@ -36,8 +37,9 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write line, gold, predicted, probability and text: JSON lines where FILE ends "
-            "in .jsonl, else TSV (tabs and line ends in texts as \\t and \\n).",
+            help="Write record and line (numbers from 1), gold, predicted, probability and text: "
+            "JSON lines where FILE ends in .jsonl, else TSV (tabs and line ends in texts as \\t "
+            "and \\n).",
         ),
     ] = None,
     plots: Annotated[
@@ -136,12 +138,12 @@ def data_config(trained: DataConfig, file: str, given: Mapping[str, object]) -> 
     Raises UsageError.
     """
     from srucli.config import DataConfig, build
-    from srucli.data import file_format
+    from srucli.data import named_format
 
-    own = file_format(file, DataConfig())
-    named = own != "tsv" or (".tsv" in Path(file.lower()).suffixes and trained.format != "csv")
+    named = named_format(file)
     settings = trained.model_dump()
-    if named and trained.format not in ("auto", own):
+    same = named in (None, trained.format) or (named, trained.format) == ("tsv", "csv")
+    if trained.format != "auto" and not same:
         fresh = DataConfig(multi_label=trained.multi_label, label_delimiter=trained.label_delimiter)
         settings = fresh.model_dump()
     settings |= {key.removeprefix("data."): value for key, value in given.items()}
@@ -172,6 +174,7 @@ def _evaluate(
 ) -> Evaluation:
     from tqdm import tqdm
 
+    from srucli.console import say
     from srucli.data import read_examples
     from srucli.evaluate import evaluate
 
@@ -187,7 +190,8 @@ def _evaluate(
             if write is not None:
                 write(examples, probabilities)
 
-        examples, merge = read_examples(file, config), config.merge_labels
+        examples = read_examples(file, config, known=predictor.labels).told(say)
+        merge = config.merge_labels
         return evaluate(predictor, examples, source=source, observe=observe, merge=merge)
 
 
@@ -220,6 +224,7 @@ def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, joiner: st
 
     as_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     row = _json_row if as_json else _tsv_row
+    numbers = count(1)
     if not as_json:
         stream.write("\t".join(COLUMNS) + "\n")
 
@@ -228,23 +233,28 @@ def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, joiner: st
         for example, p, choice in zip(examples, probabilities, decided, strict=True):
             chosen = choice.nonzero()[0] if predictor.multi_label else [choice]
             said = [(predictor.labels[index], float(p[index])) for index in chosen]
-            stream.write(row(example, said, joiner if predictor.multi_label else None))
+            several = joiner if predictor.multi_label else None
+            stream.write(row(next(numbers), example, said, several))
 
     return write
 
 
-def _json_row(example: Example, said: Sequence[tuple[str, float]], joiner: str | None) -> str:
+Said = Sequence[tuple[str, float]]  # labels and their probabilities
+
+
+def _json_row(number: int, example: Example, said: Said, joiner: str | None) -> str:
     columns: list[Any] = [list(example.labels), [name for name, _ in said], [p for _, p in said]]
     if joiner is None:
         columns = [column[0] for column in columns]
-    values = (example.line, *columns, example.text)
+    values = (number, example.line, *columns, example.text)
     return json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False) + "\n"
 
 
 _ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def _tsv_row(example: Example, said: Sequence[tuple[str, float]], joiner: str | None) -> str:
+def _tsv_row(number: int, example: Example, said: Said, joiner: str | None) -> str:
     columns = [example.labels, [name for name, _ in said], [f"{p:.6f}" for _, p in said]]
-    cells = [str(example.line), *((joiner or ",").join(c) for c in columns), example.text]
+    joined = ((joiner or ",").join(column) for column in columns)
+    cells = [str(number), str(example.line), *joined, example.text]
     return "\t".join(cell.translate(_ONE_LINE) for cell in cells) + "\n"

@@ -21,7 +21,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="tsv, csv, jsonl, fasttext or pairs; auto goes by the file's ending.",
+        help="tsv, csv, jsonl, fasttext or pairs; auto goes by the file's ending or first line.",
         show_default=False,
     ),
 ]
@@ -57,6 +57,14 @@ Delimiter = Annotated[
         "--delimiter",
         metavar="CHAR",
         help="What separates columns; \\t is a tab.",
+        show_default=False,
+    ),
+]
+Quotes = Annotated[
+    bool | None,
+    typer.Option(
+        "--quotes/--no-quotes",
+        help="Whether quotes around cells are no part of them.",
         show_default=False,
     ),
 ]
@@ -229,6 +237,7 @@ DATA: dict[str, Any] = {
     "label": Label,
     "header": Header,
     "delimiter": Delimiter,
+    "quotes": Quotes,
     "encoding": Encoding,
     "errors": Errors,
     "multi_label": MultiLabel,

@@ -17,7 +17,7 @@ from srucli.errors import UsageError
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="One text a line; - is stdin.")
+        str, typer.Argument(metavar="[FILE]", help="Texts, with labels or without; - is stdin.")
     ] = "-",
     probability: Annotated[
         bool, typer.Option("-p", "--probability", help="Add the label's probability.")
@@ -36,20 +36,31 @@ def command(
             metavar="LABEL", help="Label of texts below the threshold. [default: unknown]"
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print JSON lines, with the numbers of record and line in the input."
+        ),
+    ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Print the input's whole record after the label.")
+        bool,
+        typer.Option(
+            "--keep",
+            help="Print the input's whole record after the label (line ends in it as \\n).",
+        ),
     ] = False,
     device: options.Device = None,
     threads: options.Threads = None,
     *,
     data: options.Settings,
 ) -> None:
-    """Label texts: one line of output for each of input.
+    """Label texts: one record of output for each of input, in their order.
 
-    Lines come out in their order, for empty ones too.
-    A line is a text, unless a flag such as --format or --text says that it holds more. Works on a
-    stream that never ends: what has arrived is answered at once.
+    A file is read as `train` and `eval` read it, by its ending and header; labels in it are not
+    looked at, and blank lines are no records. Of stdin and of files whose ending says nothing each
+    line is a text, a blank one too, unless a flag such as --format says that it holds more, or the
+    file has the run's labels in front of its texts. Works on a stream that never ends: what has
+    arrived is answered at once.
     """
     if keep and as_json:
         raise UsageError("--keep adds the record as text; it does not go with --json")
@@ -61,15 +72,15 @@ def command(
         raise UsageError("--reject needs --threshold, below which a text gets that label")
     options.need_run(run)
     options.need_file(file)
+    from srucli.cli.evaluate import data_config
     from srucli.config import resolve
     from srucli.console import say
-    from srucli.data import read_inputs
+    from srucli.data import named_format, read_inputs
     from srucli.lines import display_name, for_terminal
     from srucli.predict import Predictor, Style, records
     from srucli.reading import Notices
 
-    plain = not data.keys() - options.OF_LINES
-    config = resolve(flags=data).data
+    given = resolve(flags=data).data
     predictor = Predictor.load(run, device or "auto", threads or 0)
     if predictor.choice.said:
         say(predictor.choice.said)
@@ -90,21 +101,18 @@ def command(
         keep=keep,
         delimiter=predictor.config.data.label_delimiter,
     )
-    inputs = (
-        read_inputs(
-            file,
-            None,
-            encoding=config.encoding,
-            errors=config.errors,
-            max_ratio=config.max_ratio,
-        )
-        if plain
-        else read_inputs(file, config)
+    is_plain = not data.keys() - options.OF_LINES and named_format(file) is None
+    inputs = read_inputs(
+        file,
+        data_config(predictor.config.data, file, data),
+        plain=given if is_plain else None,
+        known=predictor.labels,
+        lenient=not {"data.text", "data.label"} & data.keys(),
     )
     show = for_terminal if sys.stdout.isatty() else str
     notices = Notices(display_name(file))
     try:
-        for group in records(predictor, inputs, style):
+        for group in records(predictor, inputs.told(say), style):
             sys.stdout.write("".join(f"{show(line)}\n" for line in group))
             sys.stdout.flush()
             for notice in notices.first(predictor.tally):

@@ -75,7 +75,7 @@ def command(
     predictor = Predictor.load(folder, settings.train.device, settings.train.threads)
     from srucli.console import say
 
-    examples = read_examples(files.test, settings.data)
+    examples = read_examples(files.test, settings.data, known=predictor.labels).told(say)
     merge = settings.data.merge_labels
     result = evaluate(predictor, examples, source=files.test, merge=merge)
     for note in result.notes:

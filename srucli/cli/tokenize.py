@@ -182,10 +182,13 @@ def _texts(files: Sequence[str], config: DataConfig, labelled: bool) -> Iterator
     from srucli.data import read_inputs
 
     for file in files:
-        settings = config if labelled else None
-        how = {"encoding": config.encoding, "errors": config.errors, "max_ratio": config.max_ratio}
-        for record in read_inputs(file, settings, **how):  # type: ignore[arg-type]
+        reading = read_inputs(file, config, plain=None if labelled else config)
+        for record in reading.told(_say) if labelled else reading:
             yield record.text
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _warn_of_idle(config: TokenizerConfig, given: Iterable[str]) -> None:

@@ -1,0 +1,421 @@
+"""What a table's columns hold: whether a header names them, where the text and the label are.
+
+It is given, named by the header, or guessed from the first rows. A guess with an absurd outcome is
+refused, with the flags that say what is right. `docs/decisions.md` says why the thresholds are what
+they are.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import product
+
+from srucli.errors import DataError, UsageError
+from srucli.labels import clean
+from srucli.layout import Columns, Job
+from srucli.lines import excerpt
+from srucli.names import KNOWN, find_names, fold
+from srucli.tables import Row
+
+# From so many rows on labels must not all differ, and of many labels not nearly all.
+FEW, MANY, NEARLY_ALL = 10, 50, 0.9
+# Labels longer than this (mean, in characters) and than the texts are texts.
+LONG_LABEL = 12
+# Texts that are each on so many rows are labels, if the labels are more various.
+REPEATED = 5
+# Rows below the first one that can tell that it differs from them.
+BELOW = 3
+
+
+class Cells:
+    """The cells of a column below the header, and of which kind they are."""
+
+    def __init__(self, cells: Iterable[str]) -> None:
+        self.all = [cell.strip() for cell in cells]
+        self.filled = [cell for cell in self.all if cell]
+
+    @cached_property
+    def distinct(self) -> int:
+        """How many different ones there are."""
+        return len(set(self.filled))
+
+    @cached_property
+    def length(self) -> float:
+        """Mean, in characters."""
+        return sum(map(len, self.filled)) / max(len(self.filled), 1)
+
+    @cached_property
+    def numbers(self) -> bool:
+        """Whether all are numbers, dates or times."""
+        return bool(self.filled) and all(map(_is_number, self.filled))
+
+    def differ(self, texts: Cells) -> bool:
+        """Whether they are nearly all different, as no labels of these texts are.
+
+        Few labels of many classes may be: then it tells that they are numbered, or long.
+        """
+        count = len(self.filled)
+        if count >= MANY:
+            return self.distinct >= count * NEARLY_ALL
+        odd = all(any(map(str.isdigit, cell)) for cell in self.filled)
+        return count == self.distinct and (odd or self.length > texts.length)
+
+    @property
+    def unlike_labels(self) -> tuple[bool, ...]:
+        """Reasons against labels in this column, the worst first."""
+        seldom = 2 * self.distinct > len(self.filled) > BELOW
+        measured = self.numbers and any(re.search(r"\d[.:/-]", cell) for cell in self.filled)
+        return not self.filled, seldom, measured, self.distinct < 2
+
+    @property
+    def unlike_texts(self) -> tuple[bool, float]:
+        """The same against texts."""
+        return self.numbers or not self.filled, -self.length
+
+    @property
+    def are_lists(self) -> bool:
+        """Whether each is a list."""
+        return bool(self.filled) and all(list_items(cell) is not None for cell in self.filled)
+
+    def known(self, job: Job) -> bool:
+        """Whether half of them or more are labels that are known."""
+        parts = [label_parts(job, cell) for cell in self.filled]
+        return bool(parts) and 2 * sum(bool(p) and p <= job.known for p in parts) >= len(parts)
+
+
+def _is_number(cell: str) -> bool:
+    return any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell)
+
+
+_ITEM = re.compile(
+    r"""(?:('(?:[^'\\]|\\.)*')|("(?:[^"\\]|\\.)*")|([^\s,'"\[\]]+))(?:\s*,\s*|\s+|\Z)"""
+)
+
+
+def list_items(cell: str) -> list[str] | None:
+    """The items of a list as Python, NumPy or JSON writes it; None where a cell is no such list."""
+    inner = cell.strip()
+    if not (inner.startswith("[") and inner.endswith("]")):
+        return None
+    items, at, inner = [], 0, inner[1:-1].strip()
+    while at < len(inner):
+        match = _ITEM.match(inner, at)
+        if not match:
+            return None
+        quoted = match[1] or match[2]
+        items.append(re.sub(r"\\(.)", r"\1", quoted[1:-1]) if quoted else match[3])
+        at = match.end()
+    return items
+
+
+def label_parts(job: Job, cell: str) -> set[str]:
+    """The labels in a cell."""
+    parts = list_items(cell)
+    if parts is None:
+        parts = cell.split(job.config.label_delimiter) if job.config.multi_label else [cell]
+    return set(map(clean, parts))
+
+
+# ------------------------------------------------------------------ the header
+
+
+def _are_names(cells: Sequence[str]) -> bool:
+    """Whether cells look like names of columns. R and pandas leave the first one empty."""
+    named = cells[1:] if len(cells) > 1 and not cells[0] else cells
+    return len(set(named)) == len(named) and all(map(_is_name, named))
+
+
+def _is_name(cell: str) -> bool:
+    if not 0 < len(cell) <= 40 or len(cell.split()) > 3 or _is_number(cell) or cell[-1] in ".:":
+        return False
+    return all(c in "./#%&:@*'" or unicodedata.category(c) != "Po" for c in cell)
+
+
+def _has_header(job: Job, names: Sequence[str], below: Sequence[Cells]) -> bool:
+    """Whether the first row names the columns, by what it says and what is below it."""
+    text, label = find_names(names)
+    both = text is not None and label is not None
+    if text is not None and label is not None and {fold(names[text]), fold(names[label])} <= KNOWN:
+        return True
+    if any(name and name in cells.all for name, cells in zip(names, below, strict=True)):
+        return False
+    if not _are_names(names):
+        return False
+    count = len(below[0].all)
+    if both or (not names[0] and below[0].filled) or _one_is_known(names, count):
+        return True
+    if count < BELOW:
+        return False
+    if any(cells.known(job) for cells in below):
+        return not any(label_parts(job, name) <= job.known for name in names)
+    return any(cells.numbers for cells in below)
+
+
+def _one_is_known(names: Sequence[str], rows: int) -> bool:
+    """Whether there is one known name, unless it may be a text of few words."""
+    single = [name if " " not in name else "" for name in names]
+    known = [at for at in find_names(single) if at is not None]
+    if not known or (not rows and "" in single):
+        return False
+    return len(names) > 1 or fold(names[0]) in KNOWN
+
+
+# ------------------------------------------------------------------ the columns
+
+
+def _column(value: str | int | None) -> str | int | None:
+    """A column as configured: its name, or its 0-based number. Raises UsageError."""
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if isinstance(value, int):
+        if value < 1:
+            raise UsageError(f"column {value}: columns are counted from 1")
+        return value - 1
+    return value
+
+
+def _at(rows: Sequence[Row], place: int) -> Iterator[str]:
+    return (row.cells[place] if place < len(row.cells) else "" for row in rows)
+
+
+def _columns(rows: Sequence[Row], width: int) -> list[Cells]:
+    return [Cells(_at(rows, place)) for place in range(width)]
+
+
+def _spare(cells: Sequence[str]) -> int:
+    """How many cells at the end are empty, of those beyond the second."""
+    return next((n for n, cell in enumerate(reversed(cells[2:])) if cell.strip()), len(cells[2:]))
+
+
+Pair = tuple[int, int]  # the 0-based columns of text and label
+
+
+class Table:
+    """The first rows of a table: what is given of it, what its header names, what its cells hold.
+
+    given, named: the 0-based columns of text and label, None where nothing says them.
+    """
+
+    def __init__(self, job: Job, rows: Sequence[Row]) -> None:
+        """Raises DataError where a column that was asked for by name is not there."""
+        self.job = job
+        wanted = _column(job.config.text), _column(job.config.label)
+        self.spare = min(_spare(row.cells) for row in rows)
+        self.rows = [row._replace(cells=row.cells[: len(row.cells) - self.spare]) for row in rows]
+        names = [cell.strip() for cell in self.rows[0].cells]
+        widths = {len(row.cells) for row in self.rows[1:]}
+        first = {row.cells[0] for row in self.rows[1:]}
+        # R writes row names, which all differ, and no name for them.
+        self.row_names = len(first) > 1 and len(first) == len(rows) - 1 and _are_names(names)
+        self.row_names = self.row_names and widths == {len(names) + 1}
+        names = [""] * self.row_names + names
+        self.width, header = len(names), job.config.header
+        if header is None:
+            by_name = any(isinstance(each, str) for each in wanted)
+            header = by_name or _has_header(job, names, self._cut(1))
+        self.header, self.names = header, names if header else []
+        self.given = self._locate(wanted[0], "text"), self._locate(wanted[1], "label")
+        self.named = find_names(self.names)
+        self.columns = self._cut(int(header))
+
+    def _cut(self, start: int) -> list[Cells]:
+        return [Cells(_at(self.rows[start:], place)) for place in range(self.width)]
+
+    def _locate(self, wanted: str | int | None, what: str) -> int | None:
+        if not isinstance(wanted, str):
+            gone = wanted is not None and wanted >= self.width and self.job.lenient
+            return None if gone else wanted
+        if wanted in self.names:
+            return self.names.index(wanted)
+        if self.job.lenient or (what == "label" and not self.job.labelled):
+            return None
+        row = self.rows[0]
+        problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}"
+        raise row_error(self.job, row, problem, f"name the {what} column with --{what}")
+
+    @property
+    def by_place(self) -> bool:
+        """Whether nothing tells the columns: of two, the first then has the label."""
+        return not self.header and self.given == (None, None)
+
+    def pairs(self, text: int | None = None, label: int | None = None) -> list[Pair]:
+        """Columns that text and label may be in, the likeliest first."""
+        every: Sequence[int] = range(self.width)
+        texts, labels = (
+            ([1, 0], [0, 1])
+            if self.width <= 2
+            else (
+                sorted(every, key=lambda at: self.cells(at).unlike_texts),
+                sorted(every, key=lambda at: self.cells(at).unlike_labels),
+            )
+        )
+        chosen = [text] if text is not None else texts, [label] if label is not None else labels
+        return [(text, label) for text, label in product(*chosen) if text != label]
+
+    def likely(self, open_ended: bool) -> list[Pair]:
+        """Those pairs that what is told, or else the place, allows. Raises UsageError for none."""
+        text, label = (
+            a if a is not None else b for a, b in zip(self.given, self.named, strict=True)
+        )
+        if not self.job.labelled:
+            if text is not None or self.width == 1:
+                return [(text or 0, -1)]
+            pairs = self.pairs(None, self.known if label is None else label)
+            pairs = [(1, 0), (0, 1)] if open_ended else pairs
+            enough = len(self.rows) >= BELOW
+            return [p for p in pairs if not (enough and self.cells(p[0]).numbers)] or pairs
+        if self.by_place and (open_ended or self.width <= 2):
+            return [(1, 0)]
+        if pairs := self.pairs(text, label):
+            return pairs
+        raise UsageError(
+            f"text and label are both column {(text or 0) + 1}; see --text and --label"
+        )
+
+    @cached_property
+    def known(self) -> int | None:
+        """The column of labels that are known, if there is one."""
+        return next((at for at, cells in enumerate(self.columns) if cells.known(self.job)), None)
+
+    def cells(self, at: int) -> Cells:
+        """The cells of a column, none where there is no such column."""
+        return self.columns[at] if at < len(self.columns) else Cells(())
+
+    def absurd(self, text: Cells, label: Cells) -> str:
+        """Why no classifier can be meant by these labels; nothing if one can."""
+        if self.given[1] is not None or not text.filled or label.known(self.job):
+            return ""
+        rows, reasons = min(len(text.filled), len(label.filled)), []
+        label = Cells(part for cell in label.filled for part in label_parts(self.job, cell))
+        if rows >= FEW and label.differ(text):
+            count = len(label.filled)
+            reasons.append(f"nearly all different ({label.distinct} among {count})")
+        if None not in self.named:  # then they are what the header says
+            return " and ".join(reasons)
+        longer = label.length > max(LONG_LABEL, text.length)
+        if longer and rows >= BELOW and label.distinct >= text.distinct:
+            reasons.append("longer than the texts")
+        elif rows >= FEW and text.distinct * REPEATED <= rows and label.distinct > text.distinct:
+            reasons.append("more various than the texts")
+        if self.known is not None:
+            reasons.append("not those of the model, which are in another column")
+        return " and ".join(reasons)
+
+    def flags(self, pair: Pair) -> str:
+        """What asks for columns of text and label, by number, or by key in JSON."""
+        text, label = (
+            shlex.quote(self.names[at]) if self.job.format == "jsonl" else at + 1 for at in pair
+        )
+        return f"--label {label} --text {text}" + " --header" * self.may_be_header(*pair)
+
+    def may_be_header(self, text: int, label: int) -> bool:
+        """Whether the label of the first row is on no other, while those of the others recur.
+
+        Then it may be the name of a column, if it looks like one and its text is a short one.
+        """
+        first, others = [cell.strip() for cell in self.rows[0].cells], self.rows[1:]
+        told = self.header or self.job.config.header is not None
+        if told or len(others) <= BELOW or max(text, label) >= len(first):
+            return False
+        labels, texts = Cells(_at(others, label)), Cells(_at(others, text))
+        once = sum(count == 1 for count in Counter(labels.filled).values())
+        words = first[text].split()
+        return (
+            _are_names([first[label], first[text]])
+            and first[label] not in labels.filled
+            and once <= len(others) / MANY
+            and (len(words) == 1 or first[text].istitle())
+            and all(" " in each or len(each) > 4 * len(first[text]) for each in texts.filled)
+        )
+
+
+def choose(
+    job: Job, rows: Sequence[Row], delimiter: str, *, quoted: bool
+) -> tuple[Columns, DataError | None]:
+    """The columns of a table by its first rows, and why it is refused where that is absurd.
+
+    Raises DataError for a name that no column has, UsageError for text and label in one column.
+    """
+    table = Table(job, rows)
+    # Without names and quotes a line is the label, a delimiter, and the text as it stands.
+    open_ended = table.by_place and not quoted
+    if not job.labelled:
+        open_ended = open_ended and table.width > 1 and table.known in (None, 0)
+    rest = Cells(delimiter.join(row.cells[1:]) for row in table.rows)
+
+    def absurd(pair: Pair) -> str:
+        text, label = map(table.cells, pair)
+        return table.absurd(rest if open_ended and pair == (1, 0) else text, label)
+
+    likely = table.likely(open_ended)
+    text, label = chosen = next((pair for pair in likely if not absurd(pair)), likely[0])
+    width = 2 if open_ended else table.width
+    if not quoted and not table.header and not table.by_place:
+        width = max(text + 1, label + 1, min(len(row.cells) for row in table.rows))
+    found = Columns(
+        text=text,
+        label=label if job.labelled else None,
+        width=width,
+        header=table.header,
+        names=tuple(table.names),
+        row_names=table.row_names,
+        spare=table.spare,
+        lists=job.labelled and table.cells(label).are_lists,
+    )
+    if not job.labelled:
+        return found, None
+    first = table.rows[0]
+    if reason := absurd(chosen):
+        better = [pair for pair in table.pairs() if pair != chosen and not absurd(pair)]
+        pass_these = f"pass {table.flags(better[0])}" if better else "name others (--label, --text)"
+        problem = f"the labels in column {label + 1} are {reason}"
+        remedy = f"{pass_these}, or {table.flags(chosen)} if they are right"
+        return found, job.error(first.line, problem, remedy)
+    if table.may_be_header(*chosen):
+        if None not in table.given or table.cells(label).known(job):
+            config = job.config.model_copy(update={"header": True})
+            return choose(replace(job, config=config), rows, delimiter, quoted=quoted)
+        name = excerpt(first.cells[label])
+        problem = f"the first row looks like a header: its label {name} is on no other row"
+        return found, job.error(
+            first.line, problem, "pass --header, or --no-header if it is no name"
+        )
+    return found, None
+
+
+# ------------------------------------------------------------------ what a line may be instead
+
+_CSV_LIKE = re.compile(r'(?:"[^"]*"|[^\s,;|"]+)([,;|])|.*([,;|])[^\s,;|]+$')
+
+
+def row_error(job: Job, row: Row, problem: str, remedy: str) -> DataError:
+    """An error in the first row, which may be in another format if it has one column only."""
+    seems = _seems(job, row.raw) if len(row.cells) == 1 else None
+    if seems:
+        problem, remedy = f"{problem}; it seems to be {seems[0]}", f"pass {seems[1]}"
+    return job.error(row.line, problem, remedy)
+
+
+def _seems(job: Job, line: str) -> tuple[str, str] | None:
+    """What a line that has one column only seems to be, and the flags that read it."""
+    if line.lstrip().startswith("__label__"):
+        return "fastText lines", "--format fasttext"
+    if line.startswith(("{", "[")):
+        return "JSON lines", "--format jsonl"
+    if "\t" in line:
+        return "separated by tabs", "--format tsv"
+    match = _CSV_LIKE.match(line)
+    mark = match[1] or match[2] if match else None
+    if mark and (job.format, mark) != ("csv", job.config.delimiter or ","):
+        name = {",": "commas", ";": "semicolons", "|": "bars"}[mark]
+        flags = "--format csv" if mark == "," else f"--format csv --delimiter '{mark}'"
+        return f"separated by {name}", flags
+    if " " in line and job.format == "tsv":
+        return "a label, a blank and a text", "--format pairs"
+    return None

@@ -1,0 +1,821 @@
+"""What layout is chosen for a file, that it is said, and what is refused with flags that help.
+
+Every row of LAYOUTS is a file with the same texts and labels, as people and programs write them.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import random
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srucli.cli.options import data_settings
+from srucli.config import DataConfig, build
+from srucli.data import read_examples, read_inputs
+from srucli.errors import DataError
+from srucli.guess import list_items
+from srucli.lines import read_lines
+from srucli.names import find_names
+
+Rows = Sequence[tuple[str, str]]
+KINDS, OPINIONS = ("film", "story", "scene", "actor"), {"pos": "superb", "neg": "boring"}
+# Labels and texts, with marks that formats have to mind.
+ROWS: Rows = [
+    (label, f'the {kind}, they said, was "{word}"; number {chr(97 + place)}')
+    for place, (kind, (label, word)) in enumerate(itertools.product(KINDS, OPINIONS.items()))
+]
+PLAIN: Rows = [
+    (label, f"the {kind} was {word}") for kind in KINDS for label, word in OPINIONS.items()
+]
+
+
+def written(rows: Sequence[Sequence[object]], **how: Any) -> str:
+    """Rows as Python's csv writes them."""
+    out = io.StringIO()
+    csv.writer(out, **{"lineterminator": "\n", **how}).writerows(rows)
+    return out.getvalue()
+
+
+def swapped(rows: Rows) -> list[tuple[str, str]]:
+    return [(text, label) for label, text in rows]
+
+
+def numbered(rows: Rows) -> list[tuple[int, str, str]]:
+    return [(number, *row) for number, row in enumerate(rows, 1)]
+
+
+def by_r(rows: Rows, delimiter: str, quote: str = '\\"') -> str:
+    """As write.table does: all but numbers in quotes, row names, and no name above them."""
+
+    def quoted(cell: str) -> str:
+        return '"' + cell.replace('"', quote) + '"'
+
+    lines = [("label", "text"), *((str(n), *row) for n, row in enumerate(rows, 1))]
+    return "".join(delimiter.join(map(quoted, line)) + "\n" for line in lines)
+
+
+def objects(rows: Rows, text: str = "text", label: str = "label") -> list[dict[str, str]]:
+    return [{text: said, label: name} for name, said in rows]
+
+
+def lines(rows: Rows, form: str, end: str = "\n") -> str:
+    return "".join(form.format(label=label, text=text) + end for label, text in rows)
+
+
+TAB, COMMA = "tsv, delimiter tab", "csv, delimiter ','"
+ALL = {"quoting": csv.QUOTE_ALL}
+LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
+    "tsv": (
+        "x.tsv",
+        lines(ROWS, "{label}\t{text}"),
+        ROWS,
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8",
+    ),
+    "a header of two names": (
+        "x.csv",
+        written([("Sentiment", "Review"), *ROWS]),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 2 'Review', label = column 1 'Sentiment', quotes, utf-8",
+    ),
+    "a header in capitals, label last": (
+        "x.csv",
+        written([("TEXT", "LABEL"), *swapped(ROWS)]),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 1 'TEXT', label = column 2 'LABEL', quotes, utf-8",
+    ),
+    "a header of one known name": (
+        "x.tsv",
+        lines([("kind", "sentence"), *PLAIN], "{label}\t{text}"),
+        PLAIN,
+        {},
+        f"{TAB}, header, text = column 2 'sentence', label = column 1 'kind', no quotes, utf-8",
+    ),
+    "a header in Korean": (
+        "x.csv",
+        written([("본문", "감정"), *swapped(ROWS)]),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 1 '본문', label = column 2 '감정', quotes, utf-8",
+    ),
+    "a header of unknown names above numbers": (
+        "x.csv",
+        written([("y", "x"), *((len(label) % 2, text) for label, text in ROWS)]),
+        [("1", text) for _, text in ROWS],
+        {},
+        f"{COMMA}, header, text = column 2 'x', label = column 1 'y', quotes, utf-8",
+    ),
+    "ids and dates": (
+        "x.csv",
+        written(
+            [
+                ("id", "date", "text", "class"),
+                *((n, f"2020-01-0{n}", text, label) for n, label, text in numbered(ROWS)),
+            ]
+        ),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 3 'text', label = column 4 'class', "
+        "not read: columns 1 'id', 2 'date', quotes, utf-8",
+    ),
+    "one known name of four": (
+        "x.csv",
+        written(
+            [
+                ("nr", "when", "text", "what"),
+                *((n, f"2020-01-0{n}", text, label) for n, label, text in numbered(ROWS)),
+            ]
+        ),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 3 'text', label = column 4 'what', "
+        "not read: columns 1 'nr', 2 'when', quotes, utf-8",
+    ),
+    "three columns without a header, as AG's news": (
+        "x.csv",
+        written([(label, text[4:14], text) for label, text in ROWS], **ALL),
+        ROWS,
+        {},
+        f"{COMMA}, no header, text = column 3, label = column 1, not read: column 2, quotes, utf-8",
+    ),
+    "ids, texts, labels without a header": (
+        "x.csv",
+        written([(n, text, label) for n, label, text in numbered(ROWS)]),
+        ROWS,
+        {},
+        f"{COMMA}, no header, text = column 2, label = column 3, not read: column 1, quotes, utf-8",
+    ),
+    "every cell of a tsv quoted": (
+        "x.tsv",
+        written(ROWS, delimiter="\t", **ALL),
+        ROWS,
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "texts of a tsv quoted": (
+        "x.tsv",
+        written([(0, text) for _, text in ROWS], delimiter="\t", quoting=csv.QUOTE_NONNUMERIC),
+        [("0", text) for _, text in ROWS],
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "tabs and lines in the cells of a tsv": (
+        "x.tsv",
+        written([(label, f"{text}\n\tso") for label, text in ROWS], delimiter="\t"),
+        [(label, f"{text}\n\tso") for label, text in ROWS],
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "pandas' tsv": (
+        "x.tsv",
+        written([("text", "label"), *swapped([*ROWS, *PLAIN])], delimiter="\t"),
+        [*ROWS, *PLAIN],
+        {},
+        f"{TAB}, header, text = column 1 'text', label = column 2 'label', quotes, utf-8",
+    ),
+    "pandas' index": (
+        "x.csv",
+        written([("", "label", "text"), *numbered(ROWS)]),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 3 'text', label = column 2 'label', "
+        "not read: column 1, quotes, utf-8",
+    ),
+    "R's write.csv": (
+        "x.csv",
+        written([("", "label", "text"), *numbered(ROWS)], **ALL),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 3 'text', label = column 2 'label', "
+        "not read: column 1, quotes, utf-8",
+    ),
+    "R's write.csv2": (
+        "x.csv",
+        written([("", "label", "text"), *numbered(ROWS)], delimiter=";", **ALL),
+        ROWS,
+        {},
+        "csv, delimiter ';', header, text = column 3 'text', label = column 2 'label', "
+        "not read: column 1, quotes, utf-8",
+    ),
+    "R's write.table with tabs": (
+        "x.tsv",
+        by_r(ROWS, "\t"),
+        ROWS,
+        {},
+        f"{TAB}, header, text = column 3 'text', label = column 2 'label', "
+        r"not read: column 1, quotes (\" inside of them), utf-8",
+    ),
+    "R's write.table with blanks": (
+        "x.txt",
+        by_r(ROWS, " "),
+        ROWS,
+        {},
+        "tsv, delimiter blank, header, text = column 3 'text', label = column 2 'label', "
+        r"not read: column 1, quotes (\" inside of them), utf-8",
+    ),
+    "R's write.table without quotes": (
+        "x.tsv",
+        "label\ttext\n" + "".join(f"{n}\t{label}\t{text}\n" for n, label, text in numbered(PLAIN)),
+        PLAIN,
+        {},
+        f"{TAB}, header, text = column 3 'text', label = column 2 'label', "
+        "not read: column 1, no quotes, utf-8",
+    ),
+    "Excel's csv where commas are decimal": (
+        "x.csv",
+        "\ufeff"
+        + written([("Text", "Klasse"), *swapped(ROWS)], delimiter=";", lineterminator="\r\n"),
+        ROWS,
+        {},
+        "csv, delimiter ';', header, text = column 1 'Text', label = column 2 'Klasse', "
+        "quotes, utf-8",
+    ),
+    "Excel's line that names the delimiter": (
+        "x.csv",
+        "sep=|\r\n" + written(ROWS, delimiter="|", lineterminator="\r\n"),
+        ROWS,
+        {},
+        "csv, delimiter '|', no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "Excel's Unicode text": (
+        "x.txt",
+        written([("Text", "Label"), *swapped(ROWS)], delimiter="\t", lineterminator="\r\n").encode(
+            "utf-16"
+        ),
+        ROWS,
+        {},
+        f"{TAB}, header, text = column 1 'Text', label = column 2 'Label', quotes, utf-16",
+    ),
+    "Excel's quotes around commas": (
+        "x.txt",
+        "".join(f'{label}\t"{text}, so"\r\n' for label, text in PLAIN[:4])
+        + "".join(f"{label}\t{text}\r\n" for label, text in PLAIN[4:]),
+        [*((label, f"{text}, so") for label, text in PLAIN[:4]), *PLAIN[4:]],
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "Excel's empty columns and rows": (
+        "x.csv",
+        written([("text", "label", "", ""), *((text, label, "", "") for label, text in ROWS)])
+        + ",,,\n,,,\n",
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 1 'text', label = column 2 'label', "
+        "2 empty at the end, quotes, utf-8",
+    ),
+    "empty columns of a tsv": (
+        "x.tsv",
+        lines(ROWS, "{label}\t{text}\t\t"),
+        ROWS,
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, 2 empty at the end, "
+        "no quotes, utf-8",
+    ),
+    "blanks after commas": (
+        "x.csv",
+        written(ROWS, **ALL).replace('","', '", "'),
+        ROWS,
+        {},
+        f"{COMMA}, no header, text = column 2, label = column 1, quotes, "
+        "without blanks after delimiters, utf-8",
+    ),
+    "blanks after commas alone": (
+        "x.csv",
+        "label, text\n" + lines(PLAIN, "{label}, {text}"),
+        PLAIN,
+        {},
+        f"{COMMA}, header, text = column 2 'text', label = column 1 'label', quotes, "
+        "without blanks after delimiters, utf-8",
+    ),
+    "quotes after backslashes in a csv": (
+        "x.csv",
+        "label,text\n" + "".join('{},"{}"\n'.format(a, b.replace('"', '\\"')) for a, b in ROWS),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 2 'text', label = column 1 'label', "
+        r"quotes (\" inside of them), utf-8",
+    ),
+    "semicolons in no csv": (
+        "x.txt",
+        lines(PLAIN, "{label};{text}"),
+        PLAIN,
+        {},
+        "tsv, delimiter ';', no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "bars in a tsv": (
+        "x.tsv",
+        lines(PLAIN, "{label}|{text}"),
+        PLAIN,
+        {},
+        "tsv, delimiter '|', no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "tabs in a csv": (
+        "x.csv",
+        lines(PLAIN, "{label}\t{text}"),
+        PLAIN,
+        {},
+        "csv, delimiter tab, no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "lines that end at CR": (
+        "x.tsv",
+        lines(ROWS, "{label}\t{text}", "\r"),
+        ROWS,
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8, lines end at CR",
+    ),
+    "lines that end at CR in UTF-16": (
+        "x.tsv",
+        lines(ROWS, "{label}\t{text}", "\r").encode("utf-16"),
+        ROWS,
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-16, lines end at CR",
+    ),
+    "a JSON array on one line": (
+        "x.json",
+        json.dumps(objects(ROWS)),
+        ROWS,
+        {},
+        "JSON array, text = key 'text', label = key 'label', utf-8",
+    ),
+    "an indented JSON array": (
+        "x.json",
+        json.dumps(objects(ROWS, "Satz", "Klasse"), indent=4),
+        ROWS,
+        {},
+        "JSON array, text = key 'Satz', label = key 'Klasse', utf-8",
+    ),
+    "an array with an object on each line": (
+        "x",
+        "[\n" + ",\n".join(map(json.dumps, objects(ROWS))) + "\n]\n",
+        ROWS,
+        {},
+        "JSON array, text = key 'text', label = key 'label', utf-8",
+    ),
+    "indented JSON objects": (
+        "x.json",
+        "\n".join(json.dumps(each, indent=1) for each in objects(ROWS)),
+        ROWS,
+        {},
+        "JSON objects, text = key 'text', label = key 'label', utf-8",
+    ),
+    "JSON lines with one known key": (
+        "x.jsonl",
+        "".join(json.dumps({"id": n, "text": b, "what": a}) + "\n" for n, a, b in numbered(ROWS)),
+        ROWS,
+        {},
+        "JSON lines, text = key 'text', label = key 'what', utf-8",
+    ),
+    "fastText lines": (
+        "x.txt",
+        lines(ROWS, " \t__label__{label} {text}"),
+        ROWS,
+        {},
+        "fasttext, utf-8",
+    ),
+    "fastText lines with labels at the end": (
+        "x.ft",
+        lines(ROWS, "{text} __label__{label}"),
+        ROWS,
+        {},
+        "fasttext, utf-8",
+    ),
+    "lists in cells": (
+        "x.csv",
+        written([("text", "labels"), *((text, str([label])) for label, text in ROWS)]),
+        ROWS,
+        {},
+        f"{COMMA}, header, text = column 1 'text', label = column 2 'labels', "
+        "lists in the label cells, quotes, utf-8",
+    ),
+    "quotes that --quotes would take off": (
+        "x.tsv",
+        lines([("pos", '"so ""good"" it is"'), *PLAIN], "{label}\t{text}"),
+        [("pos", '"so ""good"" it is"'), *PLAIN],
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8; "
+        "cells look quoted, and --quotes takes the quotes off",
+    ),
+    "quotes that are asked for": (
+        "x.tsv",
+        lines([("pos", '"so ""good"" it is"'), *PLAIN], "{label}\t{text}"),
+        [("pos", 'so "good" it is'), *PLAIN],
+        {"quotes": True},
+        f"{TAB}, no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "commas without quotes": (
+        "x.csv",
+        "label,text\n" + lines(ROWS, "{label},{text}"),
+        ROWS,
+        {"quotes": False},
+        f"{COMMA}, header, text = column 2 'text', label = column 1 'label', no quotes, utf-8",
+    ),
+    "a header without known names": (
+        "x.tsv",
+        lines([("words", "kind"), *swapped(PLAIN)], "{label}\t{text}"),
+        PLAIN,
+        {"header": True},
+        f"{TAB}, header, text = column 1 'words', label = column 2 'kind', no quotes, utf-8",
+    ),
+    "a label column that is given": (
+        "x.tsv",
+        lines(swapped(PLAIN), "{label}\t{text}"),
+        PLAIN,
+        {"label": 2},
+        f"{TAB}, no header, text = column 1, label = column 2, no quotes, utf-8",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_layouts_are_found_and_said(tmp_path: Path, case: str) -> None:
+    name, content, rows, settings, said = LAYOUTS[case]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    config, heard = DataConfig.model_validate(settings), list[str]()
+    reading = read_examples(path, config)
+    assert str(reading.layout) == said
+    assert [(e.labels[0], e.text) for e in reading.told(heard.append)] == list(rows)
+    assert heard[0] == f"{path}: {said}"
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_inputs_of_a_labelled_file_are_its_examples(tmp_path: Path, case: str) -> None:
+    """One input for one example, with the same text and line, where the labels are known."""
+    name, content, rows, settings, _ = LAYOUTS[case]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    config = DataConfig.model_validate(settings)
+    examples = list(read_examples(path, config))
+    for plain in (None, DataConfig()):
+        inputs = list(read_inputs(path, config, plain=plain, known={label for label, _ in rows}))
+        assert [(i.text, i.line) for i in inputs] == [(e.text, e.line) for e in examples]
+
+
+def test_lists_of_labels_in_cells(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text('[\'a\', "b c"]\tone\n[]\ttwo\n["d"]\tthree\n[3 12]\tfour\n')
+    labels = [e.labels for e in read_examples(path, DataConfig(multi_label=True))]
+    assert labels == [("a", "b c"), (), ("d",), ("3", "12")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "items"),
+    [
+        ("[]", []),
+        (" [ 'a' , 'b' ] ", ["a", "b"]),
+        ('["it\\"s", "b"]', ['it"s', "b"]),
+        ("['a' 'b'\n 'c']", ["a", "b", "c"]),
+        ("[1, 2.5, True]", ["1", "2.5", "True"]),
+        ("[['a']]", None),
+        ("['a", None),
+        ("a", None),
+        ("[a]b", None),
+    ],
+)
+def test_lists(cell: str, items: list[str] | None) -> None:
+    assert list_items(cell) == items
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("Text,Language", (0, 1)),
+        ("id,document,label", (1, 2)),
+        ("reviewText,overall,category", (0, 2)),
+        ("tweet_id,airline_sentiment,airline_sentiment_confidence,text", (3, 1)),
+        ("comment_count,foo,label", (None, 2)),
+        ("text,label_text", (0, 1)),
+        ("a,b", (None, None)),
+        ("text,score", (0, None)),
+        ("Etiqueta,Reseña", (1, 0)),
+        ("Etiqueta,Resen\u0303a", (1, 0)),
+        ("SINIF,CÜMLE", (1, 0)),
+        ("라벨,리뷰", (1, 0)),
+        ("ラベル,テキスト", (1, 0)),
+        ("标签,评论", (1, 0)),
+        ("Klasse,Satz", (1, 0)),
+        ("Étiquette,Phrase", (1, 0)),
+        ("Rótulo,Comentário", (1, 0)),
+        ("Метка,Текст", (1, 0)),
+        ("ป้ายกำกับ,ข้อความ", (1, 0)),
+        ("Nhãn,Văn bản", (1, 0)),
+        ("भाषा,पाठ", (1, 0)),
+    ],
+)
+def test_names_in_several_languages(names: str, found: tuple[int | None, int | None]) -> None:
+    assert find_names(names.split(",")) == found
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+MANY = [
+    (("pos", "neg")[n % 2], f"the {a} was {b} {c}")
+    for n, (a, b, c) in enumerate(itertools.product(KINDS, OPINIONS.values(), "abc"))
+]
+REFUSED: dict[str, tuple[str, str, str, str]] = {
+    "swapped": (
+        "x.tsv",
+        lines(swapped(MANY), "{label}\t{text}"),
+        "the labels in column 1 are nearly all different (24 among 24) and longer than the texts",
+        "pass --label 2 --text 1, or --label 1 --text 2 if they are right",
+    ),
+    "few and swapped": (
+        "x.csv",
+        written(swapped(PLAIN[:3])),
+        "the labels in column 1 are longer than the texts",
+        "pass --label 2 --text 1, or --label 1 --text 2 if they are right",
+    ),
+    "short and swapped": (
+        "x.tsv",
+        "".join(
+            f"{name}\tKorean\n{name}\tJapanese\n" for name in ("Kim", "Sato", "Lee", "Ito", "Ha")
+        ),
+        "the labels in column 1 are more various than the texts",
+        "pass --label 2 --text 1, or --label 1 --text 2 if they are right",
+    ),
+    "ids": (
+        "x.tsv",
+        "".join(f"{n}\t{label}\t{text}\n" for n, label, text in numbered(MANY)),
+        "the labels in column 1 are nearly all different (24 among 24)",
+        "pass --label 2 --text 3, or --label 1 --text 2 if they are right",
+    ),
+    "ids and no labels": (
+        "x.csv",
+        written([("id", "text"), *((n, text) for n, _, text in numbered(MANY))]),
+        "the labels in column 1 are nearly all different (24 among 24)",
+        "name others (--label, --text), or --label 1 --text 2 if they are right",
+    ),
+    "swapped below unknown names": (
+        "x.tsv",
+        lines([("words", "kind"), *swapped(MANY)], "{label}\t{text}"),
+        "the labels in column 1 are nearly all different (25 among 25) and longer than the texts",
+        "pass --label 2 --text 1 --header, or --label 1 --text 2 if they are right",
+    ),
+    "unknown names": (
+        "x.tsv",
+        lines([("kind", "words"), *MANY], "{label}\t{text}"),
+        "the first row looks like a header: its label 'kind' is on no other row",
+        "pass --header, or --no-header if it is no name",
+    ),
+    "JSON with the wrong keys": (
+        "x.jsonl",
+        "".join(json.dumps({"text": n, "my label": t}) + "\n" for n, t in MANY),
+        "the labels in column 2 are nearly all different (24 among 24)",
+        "pass --label text --text 'my label', or --label 'my label' --text text if they are right",
+    ),
+}
+
+
+def flags_of(advice: str) -> DataConfig:
+    """The settings that flags of a message mean."""
+    given: dict[str, Any] = {}
+    words = iter(shlex.split(advice))
+    for word in words:
+        name = word.removeprefix("--")
+        switch = name.removeprefix("no-")
+        given[switch] = switch == name if switch == "header" else next(words)
+    settings = data_settings(given)
+    return build({"data": {key.removeprefix("data."): v for key, v in settings.items()}}, "").data
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_absurd_layouts_are_refused_and_the_advice_helps(tmp_path: Path, case: str) -> None:
+    name, content, problem, remedy = REFUSED[case]
+    path, heard = tmp_path / name, list[str]()
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        list(read_examples(path, DataConfig()).told(heard.append))
+    assert (caught.value.problem, caught.value.remedy) == (problem, remedy)
+    assert heard == [f"{path}: {read_examples(path, DataConfig()).layout}"]
+    ways = (
+        remedy.removeprefix("pass ")
+        .replace("name others (--label, --text), or ", "")
+        .split(", or ")
+    )
+    counts = {len(list(read_examples(path, flags_of(way.partition(" if ")[0])))) for way in ways}
+    assert counts <= {content.count("\n"), content.count("\n") - 1}
+    if "--label" in ways[0] and len(ways) == 2:
+        labels = {e.labels[0] for e in read_examples(path, flags_of(ways[0]))}
+        assert len(labels) == 2
+
+
+@pytest.mark.parametrize("size", [20, 50, 120, 400])
+@pytest.mark.parametrize("classes", [2, 8, 77, 113])
+def test_no_labels_of_many_classes_are_refused(tmp_path: Path, size: int, classes: int) -> None:
+    """Even where few texts are of so many classes that nearly all differ."""
+    draw = random.Random(size + classes)
+    names = ["".join(draw.choices("abcdefghij_", k=8)) for _ in range(classes)]
+    path = tmp_path / "x.tsv"
+    path.write_text(
+        "".join(f"{draw.choice(names)}\tthe number {draw.random()} it is\n" for _ in range(size))
+    )
+    assert len(list(read_examples(path, DataConfig()))) == size
+
+
+def test_known_labels_are_believed(tmp_path: Path) -> None:
+    """All different, numbered, longer than the texts, once, and above others: they are known."""
+    path = tmp_path / "x.tsv"
+    names = [f"label number {n} of all" for n in range(30)]
+    path.write_text("".join(f"{name}\tx\n" for name in names))
+    with pytest.raises(DataError, match="nearly all different"):
+        list(read_examples(path, DataConfig()))
+    assert [e.labels[0] for e in read_examples(path, DataConfig(), known=names)] == names
+
+
+def test_known_labels_in_another_column_are_missed(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("x one\tpos\nx two\tneg\n")
+    assert len(list(read_examples(path, DataConfig()))) == 2
+    with pytest.raises(DataError, match=r"not those of the model, .*; pass --label 2 --text 1"):
+        list(read_examples(path, DataConfig(), known=["pos", "neg"]))
+    found = read_inputs(path, DataConfig(), known=["pos", "neg"])
+    assert [i.text for i in found] == ["x one", "x two"]
+
+
+# ---------------------------------------------------------------- files without labels
+
+TEXTS_ALONE: dict[str, tuple[str, str, list[str]]] = {
+    "a column": ("x.tsv", "one, two\nthree\n\n", ["one, two", "three"]),
+    "a column with a header": ("x.csv", 'Text\n"one, ""two"""\nthree\n', ['one, "two"', "three"]),
+    "ids": ("x.csv", "1,one\n2,two\n3,three\n", ["one", "two", "three"]),
+    "ids last": ("x.tsv", "one\t1\ntwo\t2\nthree\t3\n", ["one", "two", "three"]),
+    "ids by name": ("x.csv", "text,id\none,1\n", ["one"]),
+    "three columns": (
+        "x.csv",
+        "7,x,a longer one\n8,y,two\n9,x,three\n",
+        ["a longer one", "two", "three"],
+    ),
+    "JSON": ("x.json", '[{"review": "one"},\n{"review": "two"}]', ["one", "two"]),
+    "labels that are new": ("x.tsv", "new\tone\nnewer\ttwo\n", ["one", "two"]),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS_ALONE)
+def test_texts_alone(tmp_path: Path, case: str) -> None:
+    name, content, texts = TEXTS_ALONE[case]
+    path = tmp_path / name
+    path.write_text(content)
+    assert [i.text for i in read_inputs(path, DataConfig(), known=["pos", "neg"])] == texts
+
+
+def test_columns_that_a_file_lacks_are_guessed_if_they_may_be(tmp_path: Path) -> None:
+    """A run's columns are those of its training file; this one may have others."""
+    path = tmp_path / "x.csv"
+    path.write_text("id,text\n1,one\n")
+    config = DataConfig(text="review", label="stars")
+    assert [i.text for i in read_inputs(path, config, lenient=True)] == ["one"]
+    with pytest.raises(DataError, match="no column 'review' in the header"):
+        read_inputs(path, config)
+    path.write_text("one\ntwo\n")
+    numbers = DataConfig(text=2, label=1)
+    assert [i.text for i in read_inputs(path, numbers, lenient=True)] == ["one", "two"]
+
+
+def test_lines_of_an_unknown_file_are_texts_unless_it_has_the_labels(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("pos\tone\nneg\ttwo\nother\tthree\n")
+
+    def texts(*known: str) -> list[str]:
+        return [i.text for i in read_inputs(path, DataConfig(), plain=DataConfig(), known=known)]
+
+    assert texts("pos", "neg") == ["one", "two", "three"]
+    assert texts("good", "bad") == path.read_text().splitlines()
+    assert texts("pos", "bad") == path.read_text().splitlines()
+
+
+# ---------------------------------------------------------------- blank lines
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "blank"),
+    [
+        ("x.tsv", "\n \npos\tone\n\t\n\nneg\ttwo\n", 4),
+        ("x.csv", "\npos,one\n,\n\nneg,two\n , \n", 4),
+        ("x.csv", 'pos,"one\n\n"\nneg,two\n', 0),
+        ("x.jsonl", '\n{"text": "a", "label": "b"}\n\n', 2),
+        ("x.ft", "\n__label__a b\n\n", 2),
+    ],
+)
+def test_blank_lines_are_no_records_and_are_counted(
+    tmp_path: Path, name: str, content: str, blank: int
+) -> None:
+    path, heard = tmp_path / name, list[str]()
+    path.write_text(content)
+    examples = list(read_examples(path, DataConfig()).told(heard.append))
+    said = f"{path}: {blank} blank line{'s' * (blank > 1)} passed over"
+    assert heard[1:] == [said] * bool(blank)
+    assert len(list(read_inputs(path, DataConfig()))) == len(examples)
+
+
+def test_blank_lines_of_plain_text_are_empty_texts(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("\none\n\n")
+    assert [i.text for i in read_inputs(path, DataConfig(), plain=DataConfig())] == ["", "one", ""]
+
+
+# ---------------------------------------------------------------- lines and JSON
+
+
+def test_cr_ends_lines_only_where_there_is_no_lf(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    cases: dict[str, list[str]] = {
+        "a\rb\rc": ["a", "b", "c"],
+        "a\rb\n": ["a\rb"],
+        "a\rb\nc\r": ["a\rb", "c\r"],
+        "a\r": ["a"],
+        "a\r\n": ["a"],
+        f"a\r{'x' * 100_000}\nb": [f"a\r{'x' * 100_000}", "b"],
+    }
+    for content, expected in cases.items():
+        for encoding in ("utf-8", "utf-16"):
+            path.write_bytes(content.encode(encoding))
+            assert [line for _, line in read_lines(path)] == expected
+
+
+def test_a_mark_says_the_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for encoding in ("utf-16", "utf-32", "utf-8-sig"):
+        path.write_bytes("\ufeff한글\n둘\n".encode(encoding.removesuffix("-sig")))
+        found = read_lines(path)
+        assert [line for _, line in found][-1] == "둘"
+        assert found.encoding == encoding.removesuffix("-sig")
+
+
+JSON_ERRORS = {
+    "no comma": ('[{"text": "a", "label": "b"} {}]', 1, "no comma after object 1 of the array"),
+    "two commas": ('[{"text": "a", "label": "b"},\n,{}]', 2, "object 2 of the array is no JSON"),
+    "no end": ('[{"text": "a", "label": "b"},\n', None, "the JSON array is cut short after 1 obj"),
+    "an object cut": ('[{"text": "a",\n"label": "b"\n', 1, "the JSON is cut short after"),
+    "more after the end": ('[{"text": "a", "label": "b"}]\nx', 2, "something after the end"),
+    "a wrong object": ('[{"text": "a", "label": "b"},\n{"text" "b"}]', 2, "object 2: no JSON from"),
+    "the next object too soon": ('{\n"text": "a",\n{\n"text"', 1, "the JSON is cut short after"),
+    "a string over lines": ('{\n"text": "a\nb"}', 1, "the JSON is cut short after"),
+}
+
+
+@pytest.mark.parametrize("case", JSON_ERRORS)
+def test_json_that_is_wrong(tmp_path: Path, case: str) -> None:
+    content, line, problem = JSON_ERRORS[case]
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        list(read_examples(path, DataConfig()))
+    assert (caught.value.line, caught.value.problem[: len(problem)]) == (line, problem)
+
+
+def test_arrays_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before an error is given, and an object that does not end is not kept for ever."""
+    path = tmp_path / "x.json"
+    path.write_text('[\n{"text": "a", "label": "b"},\n{"text": "c",\n "label": "d"}, x')
+    stream = read_examples(path, DataConfig())
+    assert [next(stream).line, next(stream).line] == [2, 3]
+    with pytest.raises(DataError, match=r"x\.json:4: object 3 of the array is no JSON object"):
+        next(stream)
+    monkeypatch.setattr("srucli.json_objects.MOST_LINE", 2**20)
+    path.write_text('[{"text": [\n' + ('"' + "x" * 2**16 + '",\n') * 17)
+    with pytest.raises(DataError, match=r"x\.json:1: an object of over 1 MB"):
+        list(read_examples(path, DataConfig()))
+
+
+def test_the_record_of_an_array_is_its_object(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('[{"text": "a"}, {"text":\n  "b",\n "id": 1}]')
+    raws = [i.raw for i in read_inputs(path, DataConfig())]
+    assert raws == ['{"text": "a"}', '{"text": "b", "id": 1}']
+
+
+# ---------------------------------------------------------------- real files
+
+
+def test_real_files_are_read_as_their_readme_says(shared_data: Path) -> None:
+    """Tabs, no header and no quotes, whatever the texts hold."""
+    files = sorted(shared_data.glob("*/*.tsv.gz"))
+    assert len(files) > 30
+    said = f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8"
+    for path in files:
+        config = DataConfig(multi_label="goemotions" in str(path))
+        assert str(read_examples(path, config).layout).partition(";")[0] == said
+
+
+def test_small_samples_of_real_files_are_not_refused(shared_data: Path, tmp_path: Path) -> None:
+    path, draw = tmp_path / "x.tsv", random.Random(0)
+    for source in sorted(shared_data.glob("*/t*.tsv.gz")):
+        if "goemotions" in str(source):
+            continue
+        with gzip.open(source, "rb") as file:
+            rows = file.read().splitlines(keepends=True)
+        for size in (20, 50, 100):
+            path.write_bytes(b"".join(draw.sample(rows, size)))
+            assert len(list(read_examples(path, DataConfig()))) == size, source
