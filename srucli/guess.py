@@ -206,7 +206,7 @@ class Table:
         """Raises DataError where a column that was asked for by name is not there."""
         self.job = job
         wanted = _column(job.config.text), _column(job.config.label)
-        self.spare = min(_spare(row.cells) for row in rows)
+        self.spare = min(_spare(row.cells) for row in rows) if len(rows) >= BELOW else 0
         self.rows = [row._replace(cells=row.cells[: len(row.cells) - self.spare]) for row in rows]
         names = [cell.strip() for cell in self.rows[0].cells]
         widths = {len(row.cells) for row in self.rows[1:]}

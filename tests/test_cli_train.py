@@ -37,15 +37,15 @@ def one_line(err: str) -> str:
 
 def test_what_is_printed(tiny: Tiny) -> None:
     assert tiny.done.stdout == "run\n"
-    said = tiny.done.stderr.splitlines()
-    lines = said[[line.startswith("train.tsv: ") for line in said].index(True) :]
+    layout, *said = tiny.done.stderr.splitlines()
     columns = "text = column 2, label = column 1"
-    assert lines[0] == f"train.tsv: tsv, delimiter tab, no header, {columns}, no quotes, utf-8"
-    assert lines[1].startswith("data: 432 texts, 48 dev texts, 3 labels (")
-    assert lines[2].startswith("tokenizer: unigram: 432 lines; ")
-    assert lines[3].startswith("model: ")
-    assert lines[3].endswith(" parameters, sru (cpu kernel), cpu")
-    assert [line.split("  ")[0] for line in lines[4:]] == [f"epoch {n}/5" for n in range(1, 6)]
+    assert layout == f"train.tsv: tsv, delimiter tab, no header, {columns}, no quotes, utf-8"
+    lines = said[[line.startswith("data: ") for line in said].index(True) :]
+    assert lines[0].startswith("data: 432 texts, 48 dev texts, 3 labels (")
+    assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
+    assert lines[2].startswith("model: ")
+    assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
+    assert [line.split("  ")[0] for line in lines[3:]] == [f"epoch {n}/5" for n in range(1, 6)]
     assert "dev  accuracy 0." in lines[3]
     assert "\r" not in tiny.done.stderr
 

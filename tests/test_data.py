@@ -106,18 +106,20 @@ def write_jsonl(rows: list[tuple[str, list[str]]]) -> str:
     )
 
 
-def is_no_number(text: str) -> bool:
-    """Whether a text may be one also where a column is taken for labels if it is numbers."""
+def is_plain(text: str) -> bool:
+    """Whether a column of such texts is taken for neither numbers nor an empty column after it."""
+    if text.endswith("\t"):
+        return False
     return any(map(str.isalpha, text)) or not any(map(str.isdigit, text))
 
 
 TEXTS, BARE = (
-    words(FORBIDDEN).filter(is_no_number),
+    words(FORBIDDEN).filter(is_plain),
     words(FORBIDDEN).map(lambda t: t.lstrip(" \t")).filter(str.strip),
 )
 ROUND_TRIPS = {
     "tsv": (write_tsv, TEXTS, labels(",")),
-    "csv": (write_csv, words("\r\0").filter(is_no_number), labels(",")),
+    "csv": (write_csv, words("\r\0").filter(is_plain), labels(",")),
     "jsonl": (write_jsonl, words("\0"), labels("")),
     "fasttext": (write_fasttext, BARE, labels(" ")),
     "pairs": (write_pairs, BARE, labels(" ,")),
