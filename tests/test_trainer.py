@@ -281,6 +281,26 @@ def test_an_epochs_loss_is_the_mean_over_its_texts(make: Make, weights: str) -> 
     assert losses == pytest.approx([(of_text * each).sum() / of_text.sum()] * 3, rel=1e-5)
 
 
+def test_texts_that_are_not_trained_on_are_not_in_the_loss(make: Make) -> None:
+    """Neither those of skipped steps, nor those after the last step."""
+    still = ("optim.name=sgd", "optim.lr=1e-30", "model.dropout=0", "train.subword_dropout=0")
+    whole, cut, skipping = (
+        make(*still, "train.batch_size=5", *more, dev=False, name=name)
+        for name, more in (
+            ("whole", ["train.epochs=1"]),
+            ("cut", ["train.steps=3"]),
+            ("skipping", ["train.epochs=1"]),
+        )
+    )
+    spoil(skipping, lambda step: step % 3 == 0)
+    for made in (whole, cut, skipping):
+        made.train()
+    first = records(whole)[0]["train_loss"]
+    assert 0.9 < first < 1.3
+    for made in (cut, skipping):
+        assert records(made)[0]["train_loss"] == pytest.approx(first, rel=0.1)
+
+
 @pytest.mark.parametrize(("accumulate", "sizes"), [(2, [2, 2, 2]), (4, [4, 2]), (9, [6])])
 def test_what_is_counted(
     make: Make, taken: list[SimpleNamespace], accumulate: int, sizes: list[int]
