@@ -52,6 +52,8 @@ FOREIGN = (
     *("tensorboard/mine", "cells/adam/notes", "data/mine.jsonl", "run/mine", "run_json", "last~"),
     *(".mine.1.tmp", "checkpoints/step-02/model.safetensors", ".git/config", "labels.json~"),
 )
+_OWN = ("config.yaml", "lock", "plan.json", "run.json", "index.html", "labels.json")
+_LOCK = "process 1 on x\n"
 TOKENIZER = {"model_type": "bpe", "normalization_rule_name": "identity", "vocab_size": 60}
 RESULT: dict[str, Any] = {
     "dev": {"accuracy": 0.5},
@@ -107,7 +109,7 @@ class Bases:
             shutil.copy(self.tokenizer, folder / "tuned")
         (folder / "empty").mkdir()
         (folder / "own").mkdir()
-        for name in ("config.yaml", "lock", "plan.json", "run.json", "index.html"):
+        for name in _OWN:
             (folder / "own" / name).write_text('{"mine": 1}')
         self.names = (
             *("finished", "finished", "finished", "stopped", "stopped", "begun", "begun"),
@@ -188,10 +190,13 @@ _MISSING = ("lock", "diagnostics.jsonl", "tensorboard", "best", "index.html", "e
 
 def _twin(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
     files = [path for path in paths if path.is_file()]
-    path = random.choice([*files, place / "lock", place / "diagnostics.jsonl"])
+    if random.random() < 0.5:  # those that are changed in their place
+        files = [place / name for name in ("lock", "metrics.jsonl", "diagnostics.jsonl")]
+    path = random.choice([*files, place / "lock"])
     _remove(path)
+    target = outside / path.name
     with suppress(OSError):
-        os.link(outside / random.choice(("file", "folder/file", path.name, "file")), path)
+        os.link(target if target.is_file() else outside / "file", path)
 
 
 def _other_kind(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
@@ -280,9 +285,12 @@ def _begin(random: Random, bases: Bases, place: Path, given: Path | None) -> Non
     dev = str(given) if given and way == 2 else None
     tokenizer = given if given and way == 3 else tokenizer
     how: dict[str, Any] = {"tokenizer": tokenizer, "reads": reads, "stop": _stop(random)}
+    config = bases.config
     if random.random() < 0.15:
         how |= {"observe": lambda epoch, figures: _replace(place), "stop": None}
-    train(bases.config, str(texts), dev, place, force=random.random() < 0.7, **how)
+        settings = config.train.model_copy(update={"epochs": 2})
+        config = config.model_copy(update={"train": settings})
+    train(config, str(texts), dev, place, force=random.random() < 0.7, **how)
 
 
 def _stop(random: Random) -> StopRequest:
@@ -298,7 +306,7 @@ def _replace(place: Path) -> None:
         place.rename(place.with_name("moved"))
         place.mkdir()
         (place / "theirs").write_text("theirs")
-        (place / "lock").write_text("process 1 on x\n")
+        (place / "lock").write_text(_LOCK)
 
 
 def _compare(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
@@ -335,10 +343,14 @@ def try_folder(seeds: Any, random: Random, folder: Path) -> None:
     _remove(here)
     outside = here / "outside"
     (outside / "folder").mkdir(parents=True)
-    for name in ("file", "folder/file", "metrics.jsonl", "labels.json", "train.jsonl"):
+    for name in ("file", "folder/file", "metrics.jsonl", "diagnostics.jsonl", "train.jsonl"):
         (outside / name).write_text("good\tlovely\nbad\trude\n")
+    (outside / "lock").write_text(_LOCK)
     name, place = random.choice(bases.names), here / "place"
     shutil.copytree(bases.folder / name, place)
+    for own in _OWN if name == "own" else ():
+        if random.random() < 0.5:
+            (place / own).unlink()
     spoil(random, bases, place, outside)
     given = _input(random, bases, place, here)
     before, beyond = tree(place), tree(outside)
@@ -361,7 +373,7 @@ def try_folder(seeds: Any, random: Random, folder: Path) -> None:
     finally:
         left = here / "moved"
         if left.exists():
-            theirs = {"theirs": b"theirs", "lock": b"process 1 on x\n"}
+            theirs = {"theirs": b"theirs", "lock": _LOCK.encode()}
             assert tree(place) == theirs, "another training's folder was changed"
         after = tree(left if left.exists() else place)
         assert tree(outside) == beyond, "what is outside was changed"
