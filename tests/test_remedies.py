@@ -227,6 +227,11 @@ REMEDIES = {
         without("--nbest"),
         advice="--nbest and --subword-dropout exclude each other",
     ),
+    "a seed without draws": Remedy(
+        "encode m.model t.txt --seed 3",
+        r"--seed has no effect: it needs (--subword-dropout)",
+        plus(r"\1 0.1"),
+    ),
     "text to decode in another encoding": Remedy(
         "decode m.model t.txt",
         r"pass the right (--encoding) \((latin-1)",
@@ -964,6 +969,7 @@ UNFOLLOWED = {
     "--normalization-rule-tsv {}: no such file": "a name that is wrong",
     "options (optim.options.NAME=VALUE)": "a heading",
     "the section 'files' has no effect": "a report",
+    "--probability has no effect": "a report",
     "train.dev_share={} sets {} texts aside, not {}": "a report",
     "srucli tokenize: {}": "a report",
     "not as srucli writes it": "a damaged file",

@@ -134,7 +134,7 @@ def encode(
     if subword_dropout and tokenizer.model_type not in ("unigram", "bpe"):
         raise UsageError(f"--subword-dropout: a {tokenizer.model_type} model has one way to cut")
     if seed is not None and not subword_dropout:
-        sys.stderr.write("srucli: --seed has no effect: it needs --subword-dropout\n")
+        say("--seed has no effect: it needs --subword-dropout")
     how = {"subword_dropout": subword_dropout, "seed": seed or 0}
     cut = _encoder(tokenizer, output_format, nbest, bos=bos, eos=eos, reverse=reverse, **how)
 
