@@ -323,7 +323,8 @@ def _refuse_halves(line: str, name: str, number: int) -> None:
 def _refuse_long(line: bytes | str, name: str) -> None:
     if len(line) > MOST_LINE:
         problem = f"a line of over {MOST_LINE >> 20} MB"
-        raise DataError(name, None, problem, "cut it, or look whether this is text")
+        remedy = "cut it, as a JSON array between its objects, or look whether this is text"
+        raise DataError(name, None, problem, remedy)
 
 
 def _without_end(line: str) -> str:
