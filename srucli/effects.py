@@ -102,6 +102,7 @@ NEEDS: dict[str, Need] = {
     "data.label": _COLUMNS,
     "data.header": _TABLE,
     "data.delimiter": _TABLE,
+    "data.quotes": _TABLE,
     "data.label_delimiter": Need(
         lambda setup: setup.config.data.multi_label, "data.multi_label=true"
     ),

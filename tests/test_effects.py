@@ -48,6 +48,7 @@ CASES: dict[str, Case] = {
     "data.label": ("2", ["data.format=pairs"], ["data.format=jsonl"]),
     "data.header": ("true", ["data.format=jsonl"], ["data.format=csv"]),
     "data.delimiter": ("';'", ["data.format=fasttext"], ["data.format=csv"]),
+    "data.quotes": ("true", ["data.format=jsonl"], ["data.format=csv"]),
     "data.label_delimiter": ("'|'", [], ["data.multi_label=true"]),
     "tokenizer.normalization_rule_name": ("nfkc", ["tokenizer.normalization_rule_tsv=x"], []),
     "tokenizer.shuffle_input_sentence": ("false", [], ["tokenizer.input_sentence_size=9"]),
