@@ -317,7 +317,7 @@ def mutate_file(random: Random, name: str, data: bytes, other: bytes) -> bytes:
     """A file changed in the way of its kind. `other` is any other file."""
     try:
         return BY_NAME.get(Path(name).suffix, mutate_bytes)(random, data, other)
-    except (ValueError, RecursionError):  # it was no such file before
+    except (ValueError, TypeError, LookupError, RecursionError):  # it was no such file before
         return mutate_bytes(random, data, other)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from contextlib import suppress
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from test_tokenizer import LINES, trained
 
 from benchmarks.fuzz import TARGETS
+from benchmarks.mutate import mutate_file
 from srucli.config import parse_yaml
 from srucli.errors import UsageError
 from srucli.tokenizer import Tokenizer
@@ -45,6 +47,15 @@ def test_no_input_of_a_short_run_is_a_finding() -> None:
         assert found[target]["inputs"] == inputs
         # Too few are too broken to be tried at all, or too little to be refused.
         assert 0.05 < found[target]["used"] / inputs < 0.95
+
+
+@pytest.mark.parametrize("name", ["x.model", "x.json", "x.yaml", "x.safetensors", "last"])
+def test_what_was_changed_before_can_be_changed_again(name: str) -> None:
+    """Whatever a file holds, the fuzzer makes another one of it, and the same one each time."""
+    for number in range(300):
+        data = random.Random(number).randbytes(number % 60)
+        changed = [mutate_file(random.Random(number), name, data, b"{}") for _ in range(2)]
+        assert changed[0] == changed[1]
 
 
 # What inputs of these numbers do; the others do nothing.
