@@ -25,6 +25,13 @@ class Objective(nn.Module):
     The parts are apart, so that a mean can go over several batches.
     """
 
+    weights: Tensor
+
+    def __init__(self, weights: Tensor, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+        self.register_buffer("weights", weights)
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """logits (B, C) -> (): the sum of w_i l_i."""
         raise NotImplementedError
@@ -43,13 +50,6 @@ class CrossEntropy(Objective):
 
     With smoothing s: l = -(1 - s) log p(label) - s mean over classes of log p(class).
     """
-
-    weights: Tensor
-
-    def __init__(self, weights: Tensor, smoothing: float) -> None:
-        super().__init__()
-        self.smoothing = smoothing
-        self.register_buffer("weights", weights)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As `Objective.losses`."""
@@ -71,13 +71,6 @@ class BinaryCrossEntropy(Objective):
     it is true. A text's weight is the mean of its labels'. With smoothing s a target y becomes
     (1 - s) y + s / C: what is taken from a true label is spread over all.
     """
-
-    weights: Tensor
-
-    def __init__(self, weights: Tensor, smoothing: float) -> None:
-        super().__init__()
-        self.smoothing = smoothing
-        self.register_buffer("weights", weights)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As `Objective.losses`."""
