@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from srucli.choice import Choice
-from srucli.config import Config
+from srucli.config import Config, ModelConfig
 from srucli.lines import escaped
 from srucli.metrics import wilson
 from srucli.run_dir import Facts
@@ -24,6 +24,23 @@ def _row(metric: str, value: float, texts: int) -> str:
     )
 
 
+def _network(model: ModelConfig) -> str:
+    """The encoder, its pooling, and the branches beside it."""
+    both = " a direction, both directions" if model.bidirectional else ""
+    widths = ", ".join(map(str, model.kernel_sizes))
+    encoders = {
+        "bag": f"a bag of pieces and their 1- to {model.wide_ngrams}-grams",
+        "cnn": f"cnn, {model.hidden} units of each width ({widths})",
+    }
+    layers = f"{model.layers} layer{'s' * (model.layers > 1)} of {model.encoder}"
+    encoder = encoders.get(model.encoder, f"{layers}, {model.hidden} units{both}")
+    wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
+    grams = f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
+    pooled = [name for name in model.pooling if name != "last" or model.encoder not in encoders]
+    pooling = f", pooling by {' and '.join(pooled)}" if pooled else ""
+    return f"{encoder}{pooling}{wide}{grams}"
+
+
 def model_card(
     name: str,
     config: Config,
@@ -31,10 +48,12 @@ def model_card(
     facts: Facts,
     used: Choice,
     measured: Mapping[str, Any] | None,
+    epochs: int,
 ) -> str:
     """Markdown. `facts` are those of run.json, `used` is the checkpoint that predicts.
 
-    `measured` is the line of metrics.jsonl about that checkpoint, if it was evaluated.
+    `measured` is the line of metrics.jsonl about that checkpoint, if it was evaluated; `epochs` are
+    those that were trained, of the ones that were planned.
     """
     model, train = config.model, config.train
     sizes = facts.data
@@ -45,18 +64,15 @@ def model_card(
     of_epoch = f" of epoch {measured['epoch']}" if measured else ""
     rows = [_row(metric, value, sizes.dev_texts) for metric, value in figures.items()]
     table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *rows])
-    wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
-    wide += f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
+    planned = "" if epochs == facts.epochs else f"{epochs} of "
     return f"""# {name}
 
 A text classifier made by srucli {facts.srucli}.
 
 - Labels ({len(labels)}): {shown}{more}
 - A text gets {"any number of labels" if config.data.multi_label else "one label"}.
-- Model: {model.layers} layers of {model.encoder}, {model.hidden} units\
-{" a direction, both directions" if model.bidirectional else ""}, pooling by \
-{" and ".join(model.pooling)}{wide}; {facts.parameters:,} parameters.
-- Trained on {sizes.texts:,} texts, {facts.epochs} epochs, {config.optim.name}, \
+- Model: {_network(model)}; {facts.parameters:,} parameters.
+- Trained on {sizes.texts:,} texts, {planned}{facts.epochs} epochs, {config.optim.name}, \
 seed {train.seed}; torch {facts.torch} on {facts.device}.
 - Weights used: the {used.which} checkpoint, {used.name}{of_epoch}.
 - SHA-256 of the training texts: `{sizes.sha256["train"]}`

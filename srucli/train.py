@@ -225,6 +225,9 @@ def _train(
     facts = _facts(texts, trainer, {"train": train_source, "dev": dev_source})
     if found:
         facts["command"] = found.facts.command
+    if found and trainer.is_over:  # nothing is trained: what is said of the training stays true
+        same = texts.hashes == found.facts.data.sha256
+        facts = found.facts.model_dump() | ({"sources": facts["sources"]} if same else {})
     run.begin(config, pieces, texts.labels, facts)
     _announce(trainer, kept)
     if not kept:

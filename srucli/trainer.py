@@ -391,9 +391,8 @@ class Trainer:
         step = self.run.state_of(used.name)["step"]
         records = self.run.records("metrics.jsonl")
         measured = next((each for each in records if each["step"] == step), None)
-        card = model_card(
-            self.run.path.name, self.config, self.labels, self.run.facts(), used, measured
-        )
+        facts, name = self.run.facts(), self.run.path.name
+        card = model_card(name, self.config, self.labels, facts, used, measured, self.epoch_number)
         self.run.write("README.md", card.encode())
 
     def _improved(self, figures: dict[str, float]) -> bool:
@@ -405,12 +404,16 @@ class Trainer:
         value = figures[self.metric]
         if math.isnan(value):
             return False
-        value = value if metric_named(self.metric).larger_is_better else -value
+        value = self._as_gain(value)
         if value > self.done.best:
             self.done.best, self.done.stale = value, 0
             return True
         self.done.stale += 1
         return False
+
+    def _as_gain(self, value: float) -> float:
+        """A value of the metric so that more of it is better."""
+        return value if metric_named(self.metric).larger_is_better else -value
 
     @property
     def is_over(self) -> bool:
@@ -561,6 +564,7 @@ class Trainer:
             "watch": watch.tree() if watch else None,
             "thresholds": self.thresholds,
             "place": self._place,
+            "judge": self._judge,
             "logs": {name: self.run.size(name) for name in LOGS},
             "weights": {},
         }
@@ -594,6 +598,26 @@ class Trainer:
         keys = ("batch_size", "batch_tokens", "accumulate", "max_tokens", "subword_dropout", "seed")
         digest.update(repr([getattr(settings, key) for key in keys]).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def _judge(self) -> dict[str, str]:
+        """What must be the same for the figures of two evaluations to be compared."""
+        if self.dev_set is None:
+            return {"metric": "", "dev": ""}
+        texts, targets = "\n".join(self.dev_set.texts).encode(), self.dev_set.targets.tobytes()
+        return {"metric": self.metric, "dev": sha256(texts + targets).hexdigest()}
+
+    def _judge_anew(self, before: Mapping[str, str]) -> None:
+        """By another metric or other dev texts, what is gone on from is the best so far."""
+        if before == self._judge:
+            return
+        self.done.best, self.done.best_step, self.done.stale = -math.inf, self.done.step, 0
+        for record in self.run.records("metrics.jsonl"):
+            value = record["dev"].get(self.metric)
+            same = record["step"] == self.done.step and before["dev"] == self._judge["dev"]
+            if same and value is not None:
+                self.done.best = self._as_gain(value)
+        say("the metric or the dev texts are others now: the best so far is what is gone on from")
 
     def resume(self, name: str, before: Config) -> None:
         """Go on from a checkpoint that is whole. Raises DataError where it does not fit.
@@ -666,6 +690,7 @@ class Trainer:
         set_random_states(tree["random"], self.device)
         for name, size in sizes.items():
             self.run.cut(name, size)
+        self._judge_anew(tree.get("judge", self._judge))
         if self.step.watch and not tree["watch"]:
             self.begin()
 

@@ -4,8 +4,42 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from conftest import Tiny
 from scipy.stats import binomtest
+
+from srucli.choice import Choice
+from srucli.config import resolve
+from srucli.model_card import model_card
+from srucli.run_dir import RunDir
+
+USED = Choice("last", "step-9", None)
+
+
+def card_of(tiny: Tiny, *overrides: str, epochs: int = 9) -> str:
+    facts = RunDir(tiny.run).facts().model_copy(update={"epochs": 9})
+    return model_card("x", resolve(overrides=overrides), ["a", "b"], facts, USED, None, epochs)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        pytest.param("sru", "2 layers of sru, 64 units a direction, both directions", id="sru"),
+        pytest.param("cnn", "cnn, 64 units of each width (3, 4, 5)", id="cnn"),
+        pytest.param("bag", "a bag of pieces and their 1- to 3-grams", id="bag"),
+    ],
+)
+def test_a_card_says_of_a_network_what_it_has(tiny: Tiny, encoder: str, said: str) -> None:
+    (line,) = [
+        line for line in card_of(tiny, f"model.encoder={encoder}").splitlines() if said in line
+    ]
+    last = " and last" if encoder == "sru" else ""
+    assert line.startswith(f"- Model: {said}, pooling by max and mean{last}, with 1- to 3-grams")
+
+
+def test_a_card_says_how_many_epochs_were_trained(tiny: Tiny) -> None:
+    assert "texts, 9 epochs, adam" in card_of(tiny)
+    assert "texts, 4 of 9 epochs, adam" in card_of(tiny, epochs=4)
 
 
 def test_the_figures_of_a_card_have_intervals_and_say_what_chose(tiny: Tiny) -> None:

@@ -20,17 +20,19 @@ import torch
 from conftest import QUICK, ROOT, RunMain, Tiny, sentences, write_tsv
 
 from srucli import locks, optim, signals
-from srucli.checkpoints import Checkpoints
+from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
 from srucli.config import Config, known_keys, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
 from srucli.folders import OpenFolder
 from srucli.optim import OPTIMIZERS
 from srucli.predict import Predictor
 from srucli.resume import differences, may_change
-from srucli.run_dir import RunDir
+from srucli.run_dir import RunDir, tensors_of
 from srucli.signals import StopRequest
 from srucli.step import Step
 from srucli.train import resume, train
+from srucli.trainer import Progress
+from srucli.training_state import from_files
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
@@ -791,3 +793,47 @@ def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path)
     )
     assert len(done.stdout.splitlines()) == 1
     assert RunDir.open(tmp_path / "run").state("last")["finished"] is True
+
+
+# ---------------------------------------------------------------- what is the best
+
+
+def progress(run: Path) -> Progress:
+    """What the newest checkpoint says of the training so far."""
+    checkpoints = RunDir(run).checkpoints
+    text = checkpoints.read(checkpoints.pointed("last"), TRAINING)
+    tensors = checkpoints.read(checkpoints.pointed("last"), TRAINING_TENSORS)
+    return Progress.model_validate(from_files(text, tensors_of(tensors, "x"))["progress"])
+
+
+def test_another_metric_is_not_compared_with_the_one_before(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("train.patience=2", "optim.lr=1e-9")
+    run = run_training(tiny, tmp_path / "run", *asked, "train.epochs=1")
+    before = progress(run)
+    assert before.best > 0
+    more = {"train.metric": "log_loss", "train.epochs": 2, "optim.lr": 0.003}
+    resume(run, more, force=True)
+    first, last = records(run / "metrics.jsonl")
+    after = progress(run)
+    assert -after.best == pytest.approx(min(first["dev"]["log_loss"], last["dev"]["log_loss"]))
+    assert "the metric or the dev texts are others now" in capsys.readouterr().err
+
+
+def test_figures_of_other_dev_texts_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.patience=1", "train.epochs=1")
+    hard = write_tsv(tmp_path / "hard.tsv", [("good", "bad"), ("bad", "good"), ("none", "good")])
+    resume(run, {"train.epochs": 2, "train.patience": 1}, None, str(hard), force=True)
+    _, last = records(run / "metrics.jsonl")
+    after = progress(run)
+    assert (after.best, after.best_step) == (last["dev"]["accuracy"], last["step"])
+
+
+def test_of_a_finished_training_nothing_else_is_said(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
+    facts, card = ((run / name).read_bytes() for name in ("run.json", "README.md"))
+    few = write_tsv(tmp_path / "few.tsv", [("good", "x"), ("bad", "y")])
+    resume(run, {}, None, str(few), force=True)
+    assert (run / "README.md").read_bytes() == card
+    assert json.loads((run / "run.json").read_bytes())["data"] == json.loads(facts)["data"]
