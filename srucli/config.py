@@ -528,6 +528,18 @@ def _check(tree: Mapping[str, Any], source: str) -> Config | ValidationError:
         raise UsageError(_explain(wrong[0], source)) from None
 
 
+def given(section: Section) -> list[str]:
+    """The names of a section's settings that somebody gave.
+
+    One that sets everything comes from a file that srucli wrote: of it, what is no default.
+    """
+    fields = type(section).model_fields
+    found = [name for name in fields if name in section.model_fields_set]
+    if len(found) < len(fields):
+        return found
+    return [name for name in found if getattr(section, name) != fields[name].default]
+
+
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     """A configuration with some dotted settings replaced. Raises UsageError."""
     tree: dict[str, Any] = config.model_dump(exclude_unset=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srucli.config import Config, DataConfig, TokenizerConfig
+from srucli.config import Config, DataConfig, TokenizerConfig, given
 from srucli.console import say
 from srucli.data import Example, read_examples
 from srucli.errors import DataError
@@ -51,7 +51,7 @@ def read_texts(source: Source, config: DataConfig) -> list[Example]:
 
     Raises what `read_examples` does, and DataError where two labels look the same.
     """
-    examples = list(read_examples(source, config).told(say))
+    examples = list(read_examples(source, config).told(say, given(config)))
     spellings = Spellings(examples)
     names = agreed(spellings, display_name(source), merge=config.merge_labels)
     return _named(examples, spellings, names.__getitem__, source, config)
@@ -60,7 +60,7 @@ def read_texts(source: Source, config: DataConfig) -> list[Example]:
 def read_held_out(source: Source, config: DataConfig, labels: Iterable[str]) -> list[Example]:
     """The labelled texts of a file to measure on, where `labels` are known already."""
     known = Known(labels, merge=config.merge_labels)
-    examples = list(read_examples(source, config, known.labels).told(say))
+    examples = list(read_examples(source, config, known.labels).told(say, given(config)))
     named = _named(examples, Spellings(examples), known.name, source, config, known)
     lacking = Counter(label for each in named for label in each.labels if label not in known.labels)
     if lacking:

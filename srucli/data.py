@@ -28,7 +28,7 @@ from srucli.config import DataConfig
 from srucli.errors import SrucliError
 from srucli.labels import Bare, clean
 from srucli.layout import Job, Layout
-from srucli.lines import Source, display_name, escaped, excerpt, read_lines
+from srucli.lines import Source, display_name, escaped, excerpt, losses, read_lines
 from srucli.records import READERS, SAMPLE, Record, T, after_blanks, is_blank, line_size, peek
 
 _ENDINGS = {
@@ -39,6 +39,15 @@ _ENDINGS = {
     ".ndjson": "jsonl",
     ".ft": "fasttext",
     ".fasttext": "fasttext",
+}
+
+
+_TABLES = ("tsv", "csv")
+# Settings that mean something in some formats only.
+_FORMATS = {
+    **dict.fromkeys(("header", "delimiter", "quotes"), _TABLES),
+    **dict.fromkeys(("text", "label"), (*_TABLES, "jsonl")),
+    "label_delimiter": (*_TABLES, "jsonl", "pairs"),
 }
 
 
@@ -77,14 +86,28 @@ class Reading(Iterator[T], Generic[T]):
     def blank(self) -> int:
         return self.job.passed["blank"]
 
-    def told(self, say: Callable[[str], None]) -> Iterator[T]:
-        """The same records; `say` is told the layout before them, and blank lines after them."""
-        name = escaped(self.job.source)
+    def told(self, say: Callable[[str], None], asked: Iterable[str] = ()) -> Iterator[T]:
+        """The same records; `say` is told the layout before them, and what is missing after them.
+
+        asked: the settings of `DataConfig` that somebody gave, of which those are named that mean
+        nothing in this format.
+        """
+        name, format = escaped(self.job.source), self.job.format
         if self.layout is not None:
             say(f"{name}: {self.layout}")
+            for key in asked:
+                if format not in _FORMATS.get(key, format):
+                    say(f"{name}: data.{key} has no effect on {format}")
         yield from self
+        for line in self.dropped():
+            say(f"{name}: {line}")
+
+    def dropped(self) -> Iterator[str]:
+        """What is missing of the records so far."""
         if self.blank:
-            say(f"{name}: {self.blank:,} blank line{'s' * (self.blank > 1)} passed over")
+            yield f"{self.blank:,} blank line{'s' * (self.blank > 1)} passed over"
+        encoding = self.layout.encoding if self.layout else self.job.config.encoding
+        yield from losses(self.job.passed, encoding, self.job.config.errors)
 
 
 def named_format(source: Source) -> str | None:
@@ -118,7 +141,7 @@ def _open(
     """The records of a file in the format that is configured, named or seen."""
     name, format = display_name(source), named_format(source)
     job = Job(name, format or "", config, labelled, frozenset(map(clean, known)), lenient, optional)
-    origin = read_lines(source, config.encoding, config.errors, config.max_ratio)
+    origin = read_lines(source, config.encoding, config.errors, config.max_ratio, job.passed)
     first, lines, _ = peek(after_blanks(job, origin), 1, line_size)
     if config.format != "auto" or not format:
         seen = _seen_format(first[0][1]) if first else "tsv"
@@ -228,9 +251,9 @@ def _labelled(source: Source, config: DataConfig, known: frozenset[str]) -> Read
 
 
 def _plain(source: Source, config: DataConfig) -> Reading[Input]:
-    origin = read_lines(source, config.encoding, config.errors, config.max_ratio)
+    job = Job(display_name(source), "text", config, labelled=False)
+    origin = read_lines(source, config.encoding, config.errors, config.max_ratio, job.passed)
     first, lines, _ = peek(origin, 1, line_size)
     layout = Layout("plain text", origin.encoding, origin.ends, what="a text on each line")
     inputs = (Input(text, line, text) for line, text in lines)
-    job = Job(display_name(source), "text", config, labelled=False)
     return Reading(job, layout if first else None, inputs)

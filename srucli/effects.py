@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from srucli import optim
-from srucli.config import Config, flat
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+from srucli.config import Config, given
 
 SECTIONS = ("data", "tokenizer", "model", "optim", "train")
 RECURRENT = ("sru", "lstm", "gru")
@@ -70,19 +67,10 @@ def _special(name: str) -> Need:
     )
 
 
-def _format(*without: str) -> Need:
-    return Need(
-        lambda setup: setup.config.data.format not in without,
-        f"a format other than {', '.join(without)}",
-    )
-
-
 def _decays(setup: Setup) -> bool:
     return bool(optim.resolve(setup.config.optim).weight_decay)
 
 
-_COLUMNS = _format("fasttext", "pairs")
-_TABLE = _format("jsonl", "fasttext", "pairs")
 _MLP = Need(lambda setup: setup.config.model.head == "mlp", "model.head=mlp")
 _WIDE = Need(lambda setup: setup.config.model.wide, "model.wide=true")
 _GRAMS = Need(
@@ -98,11 +86,6 @@ _DEV = Need(lambda setup: setup.dev, "dev examples: --dev FILE or train.dev_shar
 _UNIGRAM, _SUBWORDS = _kind("unigram"), _kind("unigram", "bpe")
 
 NEEDS: dict[str, Need] = {
-    "data.text": _COLUMNS,
-    "data.label": _COLUMNS,
-    "data.header": _TABLE,
-    "data.delimiter": _TABLE,
-    "data.quotes": _TABLE,
     "data.label_delimiter": Need(
         lambda setup: setup.config.data.multi_label, "data.multi_label=true"
     ),
@@ -189,16 +172,5 @@ def beyond(config: Config, steps: int) -> Iterator[str]:
 
 
 def asked_for(config: Config) -> list[str]:
-    """The settings that somebody gave, in the tree's order.
-
-    A section that sets everything comes from a file that srucli wrote: of it, what is no default.
-    """
-    values, defaults = (flat(each.model_dump(mode="json")) for each in (config, Config()))
-    found = []
-    for section in SECTIONS:
-        settings: BaseModel = getattr(config, section)
-        names = type(settings).model_fields.keys()
-        whole = settings.model_fields_set == names
-        keys = [f"{section}.{name}" for name in names if name in settings.model_fields_set]
-        found += [key for key in keys if not whole or values[key] != defaults[key]]
-    return found
+    """The settings that somebody gave, in the tree's order."""
+    return [f"{name}.{key}" for name in SECTIONS for key in given(getattr(config, name))]

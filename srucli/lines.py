@@ -21,13 +21,15 @@ import lzma
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 
 Source = str | os.PathLike[str]
+T = TypeVar("T")
 
 _CHUNK = 1 << 16
 # Bytes of compressed data taken apart at once: not even a bomb makes more than some MB of them.
@@ -260,12 +262,56 @@ def _checked_encoding(encoding: str) -> str:
 _DECODE_REMEDY = "pass the right --encoding (latin-1, cp949, utf-16-le, ...) or --errors replace"
 
 
-def _byte_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
+_replaced = [0]
+
+
+def _counting(how: str) -> Callable[[UnicodeError], tuple[str | bytes, int]]:
+    """One of Python's ways with bytes or characters that an encoding lacks, which counts them."""
+
+    def handle(error: UnicodeError) -> tuple[str | bytes, int]:
+        _replaced[0] += 1
+        return codecs.lookup_error(how)(error)
+
+    return handle
+
+
+for _how in ("replace", "ignore"):
+    codecs.register_error(f"srucli-{_how}", _counting(_how))
+
+
+def counted(errors: str) -> str:
+    """The name of an error handler, by that of the one of srucli's that counts."""
+    return errors if errors == "strict" else f"srucli-{errors}"
+
+
+def leniently(passed: Counter[str], convert: Callable[..., T], *arguments: Any) -> T:
+    """What a decoder or encoder gives; `passed` counts, as "bytes", what it replaced or left out.
+
+    Its error handler is one that counts.
+    """
+    before = _replaced[0]
+    converted = convert(*arguments)
+    if _replaced[0] > before:
+        passed["bytes"] += _replaced[0] - before
+    return converted
+
+
+def losses(passed: Mapping[str, int], encoding: str, errors: str) -> Iterator[str]:
+    """What is said of bytes that were replaced or left out, if any were."""
+    if count := passed.get("bytes", 0):
+        how = "left out" if errors == "ignore" else "replaced"
+        what = "a sequence" if count == 1 else f"{count:,} sequences"
+        yield f"{what} of bytes that {'is' if count == 1 else 'are'} not {encoding} {how}"
+
+
+def _byte_lines(
+    stream: io.BufferedReader, encoding: str, errors: str, name: str, passed: Counter[str]
+) -> Iterator[str]:
     """Lines of an encoding in which the byte 0x0A is LF and nothing else."""
     for raw in iter(lambda: stream.readline(MOST_LINE + 1), b""):
         _refuse_long(raw, name)
         try:
-            line = raw.decode(encoding, errors)
+            line = leniently(passed, raw.decode, encoding, errors)
         except UnicodeDecodeError as error:
             bad = f"byte {error.start + 1} of the line (0x{raw[error.start]:02x})"
             raise DataError(name, None, f"{bad} is not {encoding}", _DECODE_REMEDY) from error
@@ -274,14 +320,16 @@ def _byte_lines(stream: io.BufferedReader, encoding: str, errors: str, name: str
         yield line
 
 
-def _wide_texts(stream: io.BufferedReader, encoding: str, errors: str, name: str) -> Iterator[str]:
+def _wide_texts(
+    stream: io.BufferedReader, encoding: str, errors: str, name: str, passed: Counter[str]
+) -> Iterator[str]:
     """Text of the other encodings (UTF-16, UTF-32, EBCDIC), which is decoded before it is cut."""
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     chunk = b"\n"
     while chunk:
         chunk, held, problem = stream.read1(_CHUNK), len(decoder.getstate()[0]), None
         try:
-            text = decoder.decode(chunk, final=not chunk)
+            text = leniently(passed, decoder.decode, chunk, not chunk)
         except UnicodeDecodeError as error:  # first give the lines before the bad one
             text = _decodable(error.object[held : error.start], encoding)
             problem = f"byte 0x{error.object[error.start]:02x} is not {encoding}"
@@ -337,14 +385,27 @@ class Lines(Iterator[tuple[int, str]]):
     """Lines as (1-based number, text without its end), each as soon as its end has arrived.
 
     encoding and ends (LF, CRLF or CR): those of the file, known when its first line is read.
+    passed: counts, as "bytes", what was replaced or left out so far.
     """
 
-    def __init__(self, source: Source, encoding: str, errors: str, max_ratio: float | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        encoding: str,
+        errors: str,
+        max_ratio: float | None,
+        passed: Counter[str] | None = None,
+    ) -> None:
         self.encoding, self.ends = _checked_encoding(encoding), "LF"
-        self._lines = self._read(source, errors, max_ratio)
+        self.errors, self.passed = errors, Counter() if passed is None else passed
+        self._lines = self._read(source, counted(errors), max_ratio)
 
     def __next__(self) -> tuple[int, str]:
         return next(self._lines)
+
+    def losses(self) -> Iterator[str]:
+        """What is to be said of the bytes that were replaced or left out so far."""
+        return losses(self.passed, self.encoding, self.errors)
 
     def _read(
         self, source: Source, errors: str, max_ratio: float | None
@@ -385,10 +446,10 @@ class Lines(Iterator[tuple[int, str]]):
             return
         if self._ends_at_cr(b"\n" in head, b"\r" in head):
             parts = (part.replace(b"\r", b"\n") for part in parts)
-        yield from _byte_lines(_buffered(parts), self.encoding, errors, name)
+        yield from _byte_lines(_buffered(parts), self.encoding, errors, name, self.passed)
 
     def _wide(self, stream: io.BufferedReader, errors: str, name: str) -> Iterator[str]:
-        texts = _wide_texts(stream, self.encoding, errors, name)
+        texts = _wide_texts(stream, self.encoding, errors, name, self.passed)
         first = "".join(_until("\n", texts))
         whole: Iterator[str] = itertools.chain([first], texts)
         if self._ends_at_cr("\n" in first, "\r" in first):
@@ -425,11 +486,12 @@ def read_lines(
     encoding: str = "utf-8",
     errors: str = "strict",
     max_ratio: float | None = None,
+    passed: Counter[str] | None = None,
 ) -> Lines:
-    """The lines of a file.
+    """The lines of a file; `passed` counts what of it is replaced or left out.
 
     Raises what `open_input` raises; UsageError for an unknown encoding; DataError with the line for
     bytes that the encoding does not allow, for a NUL, for too long a line, and for compressed data
     that is broken or grows beyond `max_ratio` times its size.
     """
-    return Lines(source, encoding, errors, max_ratio)
+    return Lines(source, encoding, errors, max_ratio, passed)

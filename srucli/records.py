@@ -18,7 +18,7 @@ from srucli.guess import choose, list_items, row_error
 from srucli.json_objects import Item, read_objects
 from srucli.labels import Bare
 from srucli.layout import Columns, Job, Layout
-from srucli.lines import excerpt
+from srucli.lines import counted, excerpt, leniently
 from srucli.names import find_names
 from srucli.tables import (
     Dialect,
@@ -310,7 +310,8 @@ def _json_string(job: Job, line: int, value: str) -> str:
     if "\0" in value:
         raise job.error(line, f"a NUL character in {excerpt(value)}", "take it out")
     try:
-        return value.encode("utf-8", job.config.errors).decode("utf-8")
+        errors = counted(job.config.errors)
+        return leniently(job.passed, value.encode, "utf-8", errors).decode("utf-8")
     except UnicodeEncodeError:
         problem = f"half of a surrogate pair in {excerpt(value)}"
         raise job.error(line, problem, "mend the text or pass --errors replace") from None

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srucli.config import DataConfig
+from srucli.config import given as given_settings
 from srucli.data import Example, Input, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.guess import LONG_LABEL
@@ -740,6 +741,7 @@ def test_a_line_is_there_as_soon_as_its_end_is(kind: str, packed: bool) -> None:
 STDIN_SCRIPT = """
 import sys
 from srucli.config import DataConfig
+from srucli.config import given as given_settings
 from srucli.data import read_examples
 from srucli.errors import SrucliError
 try:
@@ -815,3 +817,75 @@ def test_every_set_has_the_rows_its_readme_says(shared_data: Path) -> None:
             seen.update(label for labels in labels_of for label in labels)
         assert counts == promised, name
         assert len(seen) >= int(classes), name
+
+
+# ---------------------------------------------------------------- what reading says
+
+
+def said(path: Path, content: bytes, **settings: object) -> list[str]:
+    """What is said of a file that is read with these settings, but for its layout."""
+    path.write_bytes(content)
+    lines: list[str] = []
+    config = DataConfig.model_validate(settings)
+    list(read_examples(path, config).told(lines.append, asked=given_settings(config)))
+    return [line.removeprefix(f"{path}: ") for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        pytest.param("x.jsonl", b'{"label": "a", "text": "b"}\n', {"header": True}, id="json"),
+        pytest.param("x", b'{"label": "a", "text": "b"}\n', {"delimiter": ","}, id="seen json"),
+        pytest.param("x", b"__label__a b\n", {"text": 2}, id="seen fasttext"),
+        pytest.param("x.ft", b"__label__a b\n", {"label_delimiter": ";"}, id="fasttext"),
+        pytest.param("x", b"a b\n", {"quotes": False, "format": "pairs"}, id="pairs"),
+    ],
+)
+def test_settings_that_mean_nothing_in_a_format_are_named(
+    tmp_path: Path, name: str, content: bytes, settings: dict[str, object]
+) -> None:
+    (line,) = said(tmp_path / name, content, **settings)
+    key, format = next(iter(settings)), line.rpartition(" ")[2]
+    assert line == f"data.{key} has no effect on {format}"
+    assert format in ("jsonl", "fasttext", "pairs")
+
+
+@pytest.mark.parametrize("key", ["header", "delimiter", "quotes", "text", "label_delimiter"])
+def test_of_a_table_every_setting_means_something(tmp_path: Path, key: str) -> None:
+    value = {"delimiter": ",", "text": "text", "label_delimiter": ";"}.get(key, True)
+    assert said(tmp_path / "x.csv", b"label,text\na,b\n", **{key: value}) == []
+
+
+def test_all_settings_of_a_run_were_not_asked_for(tmp_path: Path) -> None:
+    whole = DataConfig().model_dump()
+    assert said(tmp_path / "x.jsonl", b'{"label": "a", "text": "b"}\n', **whole) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "loss"),
+    [
+        pytest.param(
+            b"a\tx\xffy\xfe\nb\tz\xe9\n", {}, "3 sequences of bytes that are not utf-8", id="utf-8"
+        ),
+        pytest.param(
+            "a\tx\nb\ty".encode("utf-16-le") + b"\n",
+            {"encoding": "utf-16-le"},
+            "a sequence of bytes that is not utf-16-le",
+            id="utf-16",
+        ),
+        pytest.param("a\tx\ufffd\n".encode(), {}, "", id="none"),
+    ],
+)
+def test_bytes_that_are_replaced_or_left_out_are_counted(
+    tmp_path: Path, content: bytes, settings: dict[str, object], loss: str
+) -> None:
+    for errors, how in {"replace": "replaced", "ignore": "left out"}.items():
+        lines = said(tmp_path / "x.tsv", content, errors=errors, **settings)
+        assert lines == ([f"{loss} {how}"] if loss else [])
+
+
+def test_halves_of_surrogate_pairs_that_are_replaced_are_counted(tmp_path: Path) -> None:
+    content = b'{"label": "a", "text": "x\\ud800y\\ud800"}\n'
+    assert said(tmp_path / "x.jsonl", content, errors="replace") == [
+        "2 sequences of bytes that are not utf-8 replaced"
+    ]

@@ -19,7 +19,9 @@ from srucli.tokenizer import train_tokenizer
 # What does something in every combination. A new setting goes here or into NEEDS.
 ALWAYS = {
     *("data.format", "data.encoding", "data.errors", "data.multi_label", "data.max_ratio"),
-    *("data.merge_labels",),
+    "data.merge_labels",
+    # By the format of each file that is read: see test_data.
+    *("data.text", "data.label", "data.header", "data.delimiter", "data.quotes"),
     *("tokenizer.model_type", "tokenizer.vocab_size", "tokenizer.character_coverage"),
     *("tokenizer.normalization_rule_tsv", "tokenizer.byte_fallback"),
     *("tokenizer.user_defined_symbols", "tokenizer.control_symbols"),
@@ -44,11 +46,6 @@ BARE = ("model.wide=false", "model.characters=false")
 # which it does something.
 Case = tuple[str, Sequence[str], Sequence[str]]
 CASES: dict[str, Case] = {
-    "data.text": ("2", ["data.format=fasttext"], ["data.format=csv"]),
-    "data.label": ("2", ["data.format=pairs"], ["data.format=jsonl"]),
-    "data.header": ("true", ["data.format=jsonl"], ["data.format=csv"]),
-    "data.delimiter": ("';'", ["data.format=fasttext"], ["data.format=csv"]),
-    "data.quotes": ("true", ["data.format=jsonl"], ["data.format=csv"]),
     "data.label_delimiter": ("'|'", [], ["data.multi_label=true"]),
     "tokenizer.normalization_rule_name": ("nfkc", ["tokenizer.normalization_rule_tsv=x"], []),
     "tokenizer.shuffle_input_sentence": ("false", [], ["tokenizer.input_sentence_size=9"]),

@@ -256,7 +256,7 @@ def test_escaped(label, shown):
 
 def test_gates():
     gates = command.parse_gates(["accuracy=0.9", "log_loss=0.5"])
-    assert gates == {"accuracy": 0.9, "log_loss": 0.5}
+    assert gates == [("accuracy", 0.9), ("log_loss", 0.5)]
     command.hold(gates, {"accuracy": 0.9, "log_loss": 0.5})
     with pytest.raises(GateError) as caught:
         command.hold(gates, {"accuracy": 0.8999, "log_loss": 0.51})
@@ -265,7 +265,14 @@ def test_gates():
         "--fail-under: accuracy 0.8999 is not at least 0.9; log_loss 0.5100 is not at most 0.5"
     )
     with pytest.raises(GateError, match="auc nan is not at least"):
-        command.hold({"auc": 0.5}, {"auc": math.nan})
+        command.hold([("auc", 0.5)], {"auc": math.nan})
+
+
+@pytest.mark.parametrize("bounds", [(0.9, 0.1), (0.1, 0.9)], ids=["hard first", "easy first"])
+def test_every_gate_of_a_metric_has_to_hold(bounds):
+    gates = command.parse_gates([f"accuracy={bound}" for bound in bounds])
+    with pytest.raises(GateError, match=r"accuracy 0\.5000 is not at least 0\.9"):
+        command.hold(gates, {"accuracy": 0.5})
 
 
 @pytest.mark.parametrize("gate", ["accuracy", "accuracy=", "accuracy=high", "accuracy=nan"])

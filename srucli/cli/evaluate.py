@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from srucli.data import Example
     from srucli.evaluate import Evaluation, Observer, Scorer
 
+# Metrics with the bounds that they have to reach; a metric may have several.
+Gates = Sequence[tuple[str, float]]
 COLUMNS = ("record", "line", "gold", "predicted", "probability", "text")
 
 
@@ -72,7 +74,7 @@ def command(
         say(predictor.choice.said)
     check_gates(gates, predictor.multi_label)
     config = data_config(predictor.config.data, file, data)
-    result = _evaluate(predictor, file, config, predictions)
+    result = _evaluate(predictor, file, config, predictions, options.names(data))
     for note in result.notes:
         say(note)
     if as_json:
@@ -89,39 +91,40 @@ def command(
     hold(gates, result.figures)
 
 
-def parse_gates(wanted: Sequence[str]) -> dict[str, float]:
-    """`["accuracy=0.9"]` -> {"accuracy": 0.9}. Raises UsageError where name or number is wrong."""
+def parse_gates(wanted: Sequence[str]) -> Gates:
+    """`["accuracy=0.9"]` -> [("accuracy", 0.9)]. Raises UsageError for wrong names or numbers."""
     if not wanted:
-        return {}
+        return []
     from srucli.metrics import metric_named
 
-    gates = {}
+    gates = []
     for gate in wanted:
         name, _, value = gate.partition("=")
         metric_named(name)
         try:
-            gates[name] = float(value)
+            bound = float(value)
         except ValueError:
-            gates[name] = float("nan")
-        if gates[name] != gates[name]:
+            bound = float("nan")
+        gates.append((name, bound))
+        if bound != bound:
             raise UsageError(f"--fail-under {gate}: write METRIC=NUMBER, as accuracy=0.9")
     return gates
 
 
-def check_gates(gates: Mapping[str, float], multi_label: bool) -> None:
+def check_gates(gates: Gates, multi_label: bool) -> None:
     """Raise UsageError for a metric that does not go with the task."""
     from srucli.metrics import metric_named
 
-    for name in gates:
+    for name, _ in gates:
         metric_named(name, multi_label)
 
 
-def hold(gates: Mapping[str, float], figures: Mapping[str, float]) -> None:
+def hold(gates: Gates, figures: Mapping[str, float]) -> None:
     """Raise GateError naming every gate that fails; a figure that is undefined fails."""
     from srucli.metrics import METRICS
 
     failed = []
-    for name, bound in gates.items():
+    for name, bound in gates:
         value, larger = figures[name], METRICS[name].larger_is_better
         if not (value >= bound if larger else value <= bound):
             failed.append(
@@ -170,7 +173,11 @@ def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | N
 
 
 def _evaluate(
-    predictor: Scorer, file: str, config: DataConfig, predictions: Path | None
+    predictor: Scorer,
+    file: str,
+    config: DataConfig,
+    predictions: Path | None,
+    asked: Sequence[str],
 ) -> Evaluation:
     from tqdm import tqdm
 
@@ -190,7 +197,7 @@ def _evaluate(
             if write is not None:
                 write(examples, probabilities)
 
-        examples = read_examples(file, config, known=predictor.labels).told(say)
+        examples = read_examples(file, config, known=predictor.labels).told(say, asked)
         merge = config.merge_labels
         return evaluate(predictor, examples, source=source, observe=observe, merge=merge)
 

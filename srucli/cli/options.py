@@ -290,6 +290,11 @@ def data_settings(given: Mapping[str, Any]) -> Settings:
     }
 
 
+def names(data: Settings) -> list[str]:
+    """The names in DATA of the flags that were given."""
+    return [key.removeprefix("data.") for key in data]
+
+
 def _column(value: str) -> str | int:
     return int(value) if value.isdecimal() else value
 

@@ -20,6 +20,7 @@ from srucli.cli import options
 from srucli.errors import DataError, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from srucli.lines import Lines
     from srucli.tokenizer import Tokenizer
 
 
@@ -64,6 +65,13 @@ def _write_lines(lines: Iterable[str], source: str) -> None:
         raise
     except OSError as error:
         raise OutputError(f"standard output: cannot be written ({error.strerror})") from None
+
+
+def _losses(lines: Lines, source: str) -> Iterator[str]:
+    """What is said of bytes that were replaced or left out."""
+    from srucli.lines import display_name
+
+    return (f"{display_name(source)}: {line}" for line in lines.losses())
 
 
 def _encoder(tokenizer: Tokenizer, form: Form, nbest: int, **how: Any) -> Callable[[str], Any]:
@@ -156,7 +164,7 @@ def encode(
     try:
         _write_lines((line_of(text) for _, text in lines), source)
     finally:
-        for notice in notices.last(tally):
+        for notice in [*notices.last(tally), *_losses(lines, source)]:
             say(notice)
 
 
@@ -211,9 +219,14 @@ def decode(
 
     With --json a line is an array, and the text a JSON string.
     """
+    from srucli.console import say
     from srucli.lines import read_lines
     from srucli.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(model)
     lines = read_lines(source, encoding or "utf-8", errors or "strict")
-    _write_lines(_decoded(tokenizer, lines, source, input_format, as_json), source)
+    try:
+        _write_lines(_decoded(tokenizer, lines, source, input_format, as_json), source)
+    finally:
+        for notice in _losses(lines, source):
+            say(notice)

@@ -112,7 +112,7 @@ def command(
     show = for_terminal if sys.stdout.isatty() else str
     notices = Notices(display_name(file))
     try:
-        for group in records(predictor, inputs.told(say), style):
+        for group in records(predictor, inputs.told(say, options.names(data)), style):
             sys.stdout.write("".join(f"{show(line)}\n" for line in group))
             sys.stdout.flush()
             for notice in notices.first(predictor.tally):

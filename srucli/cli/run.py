@@ -68,6 +68,7 @@ def command(
     if files.test is None:
         print(folder)
         return
+    from srucli.config import given
     from srucli.data import read_examples
     from srucli.evaluate import evaluate
     from srucli.predict import Predictor
@@ -75,9 +76,10 @@ def command(
     predictor = Predictor.load(folder, settings.train.device, settings.train.threads)
     from srucli.console import say
 
-    examples = read_examples(files.test, settings.data, known=predictor.labels).told(say)
+    examples = read_examples(files.test, settings.data, known=predictor.labels)
     merge = settings.data.merge_labels
-    result = evaluate(predictor, examples, source=files.test, merge=merge)
+    told = examples.told(say, given(settings.data))
+    result = evaluate(predictor, told, source=files.test, merge=merge)
     for note in result.notes:
         say(note)
     print(result.to_text())

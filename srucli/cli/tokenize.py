@@ -178,13 +178,17 @@ def _files(inputs: Sequence[str]) -> list[str]:
     return names
 
 
-def _texts(files: Sequence[str], config: DataConfig, labelled: bool) -> Iterator[str]:
+def _texts(
+    files: Sequence[str], config: DataConfig, labelled: bool, asked: Sequence[str]
+) -> Iterator[str]:
     from srucli.data import read_inputs
 
     for file in files:
         reading = read_inputs(file, config, plain=None if labelled else config)
-        for record in reading.told(_say) if labelled else reading:
+        for record in reading.told(_say, asked) if labelled else reading:
             yield record.text
+        for line in () if labelled else reading.dropped():
+            _say(f"{file}: {line}")
 
 
 def _say(line: str) -> None:
@@ -309,7 +313,7 @@ def command(
 
     with _status() as progress:
         trained = train_tokenizer(
-            _texts(files, data_config, labelled),
+            _texts(files, data_config, labelled, options.names(data)),
             config,
             progress=progress,
             source=", ".join("<stdin>" if file == "-" else file for file in files),
