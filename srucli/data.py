@@ -29,7 +29,17 @@ from srucli.errors import SrucliError
 from srucli.labels import Bare, clean
 from srucli.layout import Job, Layout
 from srucli.lines import Source, display_name, escaped, excerpt, losses, read_lines
-from srucli.records import READERS, SAMPLE, Record, T, after_blanks, is_blank, line_size, peek
+from srucli.records import (
+    READERS,
+    SAMPLE,
+    Record,
+    T,
+    after_blanks,
+    is_blank,
+    line_size,
+    peek,
+    seen_format,
+)
 
 _ENDINGS = {
     ".tsv": "tsv",
@@ -98,16 +108,33 @@ class Reading(Iterator[T], Generic[T]):
             for key in asked:
                 if format not in _FORMATS.get(key, format):
                     say(f"{name}: data.{key} has no effect on {format}")
-        yield from self
+        try:
+            yield from self
+        except SrucliError:  # which they may be the reason for
+            for line in self._returns():
+                say(f"{name}: {line}")
+            raise
         for line in self.dropped():
             say(f"{name}: {line}")
 
     def dropped(self) -> Iterator[str]:
-        """What is missing of the records so far."""
+        """What is missing of the records so far, or may be part of others."""
         if self.blank:
-            yield f"{self.blank:,} blank line{'s' * (self.blank > 1)} passed over"
+            yield f"{_count(self.blank, 'blank line')} passed over"
+        yield from self._returns()
         encoding = self.layout.encoding if self.layout else self.job.config.encoding
         yield from losses(self.job.passed, encoding, self.job.config.errors)
+
+    def _returns(self) -> Iterator[str]:
+        """Carriage returns inside of lines, which may have been meant as their ends."""
+        count = self.job.passed["CR"]
+        if count and self.layout is not None and self.layout.ends_at_lf_alone:
+            returns = _count(count, "carriage return")
+            yield f"{returns} inside of lines; they end none of them, since the file has line feeds"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number > 1)}"
 
 
 def named_format(source: Source) -> str | None:
@@ -116,16 +143,6 @@ def named_format(source: Source) -> str | None:
     if ending in (".gz", ".xz", ".zst"):
         ending = os.path.splitext(stem)[1]
     return _ENDINGS.get(ending)
-
-
-_JSON_START = re.compile(r'\s*(?:\{\s*(?:["}]|$)|\[\s*(?:[{\]]|$))')
-
-
-def _seen_format(line: str) -> str:
-    """The format that the first line of a file shows, where nothing says it."""
-    if line.lstrip().startswith("__label__"):
-        return "fasttext"
-    return "jsonl" if _JSON_START.match(line) else "tsv"
 
 
 def _open(
@@ -144,7 +161,7 @@ def _open(
     origin = read_lines(source, config.encoding, config.errors, config.max_ratio, job.passed)
     first, lines, _ = peek(after_blanks(job, origin), 1, line_size)
     if config.format != "auto" or not format:
-        seen = _seen_format(first[0][1]) if first else "tsv"
+        seen = seen_format(first[0][1]) if first else "tsv"
         job = replace(job, format=seen if config.format == "auto" else config.format)
 
     def how(format: str, **more: Any) -> Layout:
@@ -237,7 +254,21 @@ def read_inputs(
 
 
 def _labelled(source: Source, config: DataConfig, known: frozenset[str]) -> Reading[Record] | None:
-    """The records of a file if half or more of the first ones have labels that are known."""
+    """The records of a file if half or more of the first ones have labels that are known.
+
+    Raises the DataError of one that has them if it is read as CSV, as `read_examples` does.
+    """
+    found = _with_labels(source, config, known)
+    as_csv = config.model_copy(update={"format": "csv"})
+    if not found and config.format == "auto" and _with_labels(source, as_csv, known):
+        next(_open(source, config, labelled=True, known=known), None)
+    return found
+
+
+def _with_labels(
+    source: Source, config: DataConfig, known: frozenset[str]
+) -> Reading[Record] | None:
+    """The same in the format that is configured, and None for what cannot be read."""
     try:
         reading = _open(source, config, labelled=True, known=known, optional=True)
         first, records, _ = peek(reading, SAMPLE, lambda record: len(record.raw))

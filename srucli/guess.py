@@ -17,10 +17,10 @@ from functools import cached_property
 from itertools import product
 
 from srucli.errors import DataError, UsageError
-from srucli.labels import clean
+from srucli.labels import clean, is_missing
 from srucli.layout import Columns, Job
 from srucli.lines import excerpt
-from srucli.names import KNOWN, find_names, fold
+from srucli.names import KNOWN, are_numbered, find_names, fold
 from srucli.tables import Row
 
 # From so many rows on labels must not all differ, and of many labels not nearly all.
@@ -74,9 +74,19 @@ class Cells:
         return not self.filled, seldom, measured, self.distinct < 2
 
     @property
-    def unlike_texts(self) -> tuple[bool, float]:
+    def unlike_texts(self) -> tuple[bool, bool, float]:
         """The same against texts."""
-        return self.numbers or not self.filled, -self.length
+        same = self.distinct < 2 and len(self.filled) > BELOW
+        return self.numbers or not self.filled or same, self.made, -self.length
+
+    @cached_property
+    def made(self) -> bool:
+        """Whether all look made by a program: addresses, ids, dates with names of months."""
+        if not all(cell.isascii() and not cell.isalpha() for cell in self.filled):
+            return False
+        return all(" " not in cell for cell in self.filled) or (
+            len(self.filled) > BELOW and len(set(map(_shape, self.filled))) == 1
+        )
 
     @property
     def are_lists(self) -> bool:
@@ -87,6 +97,13 @@ class Cells:
         """Whether half of them or more are labels that are known."""
         parts = [label_parts(job, cell) for cell in self.filled]
         return bool(parts) and 2 * sum(bool(p) and p <= job.known for p in parts) >= len(parts)
+
+
+def _shape(cell: str) -> str:
+    """A cell with its digits and letters all alike; cells without digits have none."""
+    return (
+        re.sub(r"[a-z]", "a", re.sub(r"\d", "0", cell.lower())) if re.search(r"\d", cell) else cell
+    )
 
 
 def _is_number(cell: str) -> bool:
@@ -134,6 +151,8 @@ def _are_names(cells: Sequence[str]) -> bool:
 def _is_name(cell: str) -> bool:
     if not 0 < len(cell) <= 40 or len(cell.split()) > 3 or _is_number(cell) or cell[-1] in ".:":
         return False
+    if is_missing(cell):
+        return False
     return all(c in "./#%&:@*'" or unicodedata.category(c) != "Po" for c in cell)
 
 
@@ -145,9 +164,11 @@ def _has_header(job: Job, names: Sequence[str], below: Sequence[Cells]) -> bool:
         return True
     if any(name and name in cells.all for name, cells in zip(names, below, strict=True)):
         return False
+    count = len(below[0].all)
+    if count >= BELOW and are_numbered([name for name in names if name]):
+        return not all(cells.numbers for cells in below)
     if not _are_names(names):
         return False
-    count = len(below[0].all)
     if both or (not names[0] and below[0].filled) or _one_is_known(names, count):
         return True
     if count < BELOW:
@@ -237,12 +258,18 @@ class Table:
             return None
         row = self.rows[0]
         problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}"
-        raise row_error(self.job, row, problem, f"name the {what} column with --{what}")
+        raise row_error(self.rows, self.job, row, problem, f"name the {what} column with --{what}")
 
     @property
     def by_place(self) -> bool:
         """Whether nothing tells the columns: of two, the first then has the label."""
         return not self.header and self.given == (None, None)
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows have three columns or more, as no texts with tabs in them would."""
+        widths = {len(row.cells) for row in self.rows}
+        return len(self.rows) >= FEW and widths == {self.width} and self.width > 2
 
     def pairs(self, text: int | None = None, label: int | None = None) -> list[Pair]:
         """Columns that text and label may be in, the likeliest first."""
@@ -293,6 +320,7 @@ class Table:
             return ""
         rows, reasons = min(len(text.filled), len(label.filled)), []
         label = Cells(part for cell in label.filled for part in label_parts(self.job, cell))
+        rows = min(rows, len(label.filled))
         if rows >= FEW and label.differ(text):
             count = len(label.filled)
             reasons.append(f"nearly all different ({label.distinct} among {count})")
@@ -346,7 +374,7 @@ def choose(
     # Without names and quotes a line is the label, a delimiter, and the text as it stands.
     open_ended = table.by_place and not quoted
     if not job.labelled:
-        open_ended = open_ended and table.width > 1 and table.known in (None, 0)
+        open_ended = open_ended and table.width > 1 and table.known in (None, 0) and not table.even
     rest = Cells(delimiter.join(row.cells[1:]) for row in table.rows)
 
     def absurd(pair: Pair) -> str:
@@ -370,11 +398,18 @@ def choose(
     )
     if not job.labelled:
         return found, None
-    first = table.rows[0]
+    first, problem = table.rows[0], ""
     if reason := absurd(chosen):
-        better = [pair for pair in table.pairs() if pair != chosen and not absurd(pair)]
-        pass_these = f"pass {table.flags(better[0])}" if better else "name others (--label, --text)"
         problem = f"the labels in column {label + 1} are {reason}"
+    elif open_ended and table.even and not table.cells(label).known(job):
+        problem = (
+            f"all of the first rows have {table.width} columns, and nothing says what they are"
+        )
+    if problem:
+        better = next((pair for pair in table.pairs() if not absurd(pair)), chosen)
+        pass_these = f"pass {table.flags(better)}"
+        if better == chosen:
+            pass_these = "name others (--label, --text)"
         remedy = f"{pass_these}, or {table.flags(chosen)} if they are right"
         return found, job.error(first.line, problem, remedy)
     if table.may_be_header(*chosen):
@@ -394,15 +429,15 @@ def choose(
 _CSV_LIKE = re.compile(r'(?:"[^"]*"|[^\s,;|"]+)([,;|])|.*([,;|])[^\s,;|]+$')
 
 
-def row_error(job: Job, row: Row, problem: str, remedy: str) -> DataError:
-    """An error in the first row, which may be in another format if it has one column only."""
-    seems = _seems(job, row.raw) if len(row.cells) == 1 else None
+def row_error(rows: Sequence[Row], job: Job, row: Row, problem: str, remedy: str) -> DataError:
+    """An error in the first of these rows, which may be in another format if it has one column."""
+    seems = _seems(job, row.raw, rows) if len(row.cells) == 1 else None
     if seems:
         problem, remedy = f"{problem}; it seems to be {seems[0]}", f"pass {seems[1]}"
     return job.error(row.line, problem, remedy)
 
 
-def _seems(job: Job, line: str) -> tuple[str, str] | None:
+def _seems(job: Job, line: str, rows: Sequence[Row]) -> tuple[str, str] | None:
     """What a line that has one column only seems to be, and the flags that read it."""
     if line.lstrip().startswith("__label__"):
         return "fastText lines", "--format fasttext"
@@ -416,6 +451,8 @@ def _seems(job: Job, line: str) -> tuple[str, str] | None:
         name = {",": "commas", ";": "semicolons", "|": "bars"}[mark]
         flags = "--format csv" if mark == "," else f"--format csv --delimiter '{mark}'"
         return f"separated by {name}", flags
-    if " " in line and job.format == "tsv":
+    words = Cells(row.raw.split(maxsplit=1)[0] for row in rows)
+    recur = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
+    if " " in line and job.format == "tsv" and recur:
         return "a label, a blank and a text", "--format pairs"
     return None

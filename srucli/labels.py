@@ -31,11 +31,12 @@ MERGE_FLAG = "--merge-labels"
 MOST_SAID = 6
 
 _JOINERS = "\u200c\u200d"
-# Soft hyphen, bidirectional marks, zero-width space, word joiner, byte-order mark, fillers, ...
+# Soft hyphen, bidirectional marks, zero-width space, word joiner, byte-order mark, fillers, ...:
+# controls, and what Unicode calls default ignorable, but joiners and the tags of flags.
 _INVISIBLE = re.compile(
-    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u17b4\u17b5\u180b-\u180f"
-    "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
-    "\U000e0100-\U000e01ef]"
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e0fff]"
 )
 # Of the invisible ones, what changes the character before it.
 _SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
@@ -51,14 +52,17 @@ _DASHES_AND_QUOTES = str.maketrans(
     "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb",
     "-------'''''''\"\"\"\"\"\"\"",
 )
+# Yeh and kaf as Arabic and as Persian keyboards have them: alike in most places of a word.
+_YEH_AND_KAF = str.maketrans("\u064a\u0649\u0643", "\u06cc\u06cc\u06a9")
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,6})?")
 _TRUTH = {"true": "1", "false": "0"}
 # What pandas, R, Excel, SQL and others write where there is no value, in small letters.
 _MISSING = {
-    *("nan", "-nan", "na", "<na>", "n/a", "#n/a", "#na", "nat", "none", "null", "#null!", "nil"),
-    *("(null)", "\\n", "undefined", "missing", "-", "--", "---", "?", ".", "1.#ind", "1.#qnan"),
-    *("-1.#ind", "-1.#qnan", "#value!", "#ref!", "#div/0!", "#name?", "#num!"),
+    *("nan", "-nan", "na", "<na>", "n/a", "n.a.", "#n/a", "#n/a n/a", "#na", "#nv", "nat"),
+    *("none", "<none>", "(none)", "null", "<null>", "(null)", "#null!", "nil", "\\n", "undefined"),
+    *("missing", "(blank)", "(empty)", "-", "--", "---", "?", ".", "1.#ind", "1.#qnan", "-1.#ind"),
+    *("-1.#qnan", "#value!", "#ref!", "#div/0!", "#name?", "#num!"),
 }
 
 
@@ -130,7 +134,7 @@ def alike_key(label: str) -> str:
     """Equal for labels that are alike, so also for those that look the same."""
     key = unicodedata.normalize("NFKC", same_key(label)).casefold()
     key = unicodedata.normalize("NFKC", key).translate(_DASHES_AND_QUOTES)
-    key = key.translate(dict.fromkeys(map(ord, _JOINERS)))
+    key = key.translate(_YEH_AND_KAF).translate(dict.fromkeys(map(ord, _JOINERS)))
     if len(key) <= 40 and _NUMBER.fullmatch(key):
         number = Decimal(key)
         return str(number.normalize()) if number else "0"

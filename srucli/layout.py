@@ -84,6 +84,12 @@ class Layout:
     what: Columns | str = ""
     hint: str = ""
 
+    @property
+    def ends_at_lf_alone(self) -> bool:
+        """Whether a carriage return means nothing: it does in JSON, and inside of quotes."""
+        quoted = self.dialect is not None and self.dialect.quotes
+        return not quoted and not self.format.startswith("JSON")
+
     def __str__(self) -> str:
         words = [self.format]
         if self.dialect:

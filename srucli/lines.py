@@ -36,6 +36,13 @@ _CHUNK = 1 << 16
 _MOUTHFUL = 1 << 10
 _XZ_MEMORY = 1 << 28
 MOST_LINE = 1 << 26
+# What people take for text, or for one of the above.
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"PAR1\x15": "a Parquet file",
+    b"BZh91AY&SY": "bzip2 data",
+}
 # Small files may compress as well as they like.
 _FREE_BYTES = 1 << 20
 # Where no LF comes in so much, CR may end lines.
@@ -210,6 +217,9 @@ def _plain_chunks(stream: Any, source: str, ratio: float | None) -> Iterator[byt
     whole = itertools.chain([head], chunks)
     kind = next((kind for kind in _COMPRESSIONS if head.startswith(kind.magic)), None)
     if kind is None:
+        if what := next((_NO_TEXT[magic] for magic in _NO_TEXT if head.startswith(magic)), None):
+            remedy = "unpack it, or save it as CSV or JSON, in the program that made it"
+            raise DataError(source, None, f"{what}, which is not read", remedy)
         return whole
     packed = _Counted(whole)
     plain = _inflate(iter(packed), kind, source)
@@ -368,6 +378,13 @@ def _refuse_halves(line: str, name: str, number: int) -> None:
         raise DataError(name, number, problem, _DECODE_REMEDY) from None
 
 
+def _nul_remedy(line: str) -> str:
+    """What NULs may be: one of the bytes of each character, in an order that they show."""
+    wide = "utf-32" if "\0\0\0" in line else "utf-16"
+    order = "be" if line.startswith("\0") else "le"
+    return f"take it out, or pass --encoding {wide}-{order} if that is what this is"
+
+
 def _refuse_long(line: bytes | str, name: str) -> None:
     if len(line) > MOST_LINE:
         problem = f"a line of over {MOST_LINE >> 20} MB"
@@ -385,7 +402,8 @@ class Lines(Iterator[tuple[int, str]]):
     """Lines as (1-based number, text without its end), each as soon as its end has arrived.
 
     encoding and ends (LF, CRLF or CR): those of the file, known when its first line is read.
-    passed: counts, as "bytes", what was replaced or left out so far.
+    passed: counts, as "bytes", what was replaced or left out so far, and as "CR" the carriage
+    returns inside of lines.
     """
 
     def __init__(
@@ -421,12 +439,13 @@ class Lines(Iterator[tuple[int, str]]):
                         if decoded.endswith("\r\n"):
                             self.ends = "CRLF"
                     line = _without_end(decoded)
+                    if "\r" in line:
+                        self.passed["CR"] += line.rstrip("\r").count("\r")
                     if self.encoding != "utf-8":
                         _refuse_halves(line, name, number)
                     if "\0" in line:
                         problem = f"a NUL character after {excerpt(line[: line.index(chr(0))])}"
-                        remedy = "take it out, or pass --encoding utf-16-le if that is what this is"
-                        raise DataError(name, number, problem, remedy)
+                        raise DataError(name, number, problem, _nul_remedy(line))
                     yield number, line
         except DataError as error:
             if error.line is not None:

@@ -85,6 +85,21 @@ _LABELS = [fold(name) for name in LABEL_NAMES.split()]
 KNOWN = frozenset(_TEXTS + _LABELS)
 
 
+_NUMBERED = re.compile(r"(\D*)(\d{1,3})")
+
+
+def are_numbered(cells: Sequence[str]) -> bool:
+    """Whether a program made the names of columns that had none: 0, 1, 2 or V1, V2, V3."""
+    parts = [_NUMBERED.fullmatch(cell) for cell in cells]
+    found = [(part[1], int(part[2])) for part in parts if part]
+    first = found[0] if found else ("", 0)
+    return (
+        len(cells) > 1
+        and first[1] < 2
+        and found == [(first[0], first[1] + place) for place in range(len(cells))]
+    )
+
+
 def find_names(cells: Sequence[str]) -> tuple[int | None, int | None]:
     """The columns whose names are known for texts and for labels, None where none is."""
     folded = [fold(cell) for cell in cells]

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from srucli.errors import DataError, SrucliError, UsageError
@@ -81,6 +82,7 @@ def peek(items: Iterator[T], count: int, size: Callable[[T], int]) -> First[T]:
 How = Callable[..., Layout]
 Numbered = Iterator[tuple[int, str]]
 Found = tuple[Layout | None, Iterator[Record]]
+RowError = Callable[[Job, Row, str, str], DataError]
 
 
 def is_blank(raw: str) -> bool:
@@ -109,6 +111,17 @@ def line_size(line: tuple[int, str]) -> int:
     return len(line[1])
 
 
+_JSON_START = re.compile(r'\s*(?:\{\s*(?:["}]|$)|\[\s*(?:\{|\]\s*$|$))')
+_FASTTEXT = re.compile(r"[ \t]*__label__|.*[ \t]__label__[^ \t]+[ \t]*$")
+
+
+def seen_format(line: str) -> str:
+    """The format that the first line of a file shows, where nothing says it."""
+    if _FASTTEXT.match(line):
+        return "fasttext"
+    return "jsonl" if _JSON_START.match(line) else "tsv"
+
+
 # ------------------------------------------------------------------ tables
 
 _SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -116,8 +129,10 @@ _SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 def _table(job: Job, lines: Numbered, how: How, count: int) -> Found:
     """Rows to records, after a look at the first ones."""
-    sep, lines = _without_sep(lines) if job.format == "csv" else (None, lines)
+    sep, lines = (None, lines) if job.config.format == "tsv" else _without_sep(lines)
+    job = replace(job, format="csv") if sep else job
     sample, lines, whole = peek(lines, count, line_size)
+    _refuse_other_formats(job, sample)
     texts, delimiter = Sample([raw for _, raw in sample], whole), job.config.delimiter or sep
     if job.format == "csv":
         if delimiter and delimiter in '"\r\n':
@@ -134,15 +149,23 @@ def _table(job: Job, lines: Numbered, how: How, count: int) -> Found:
     rows = _filled(job, read_rows(lines, dialect, job.source))
     first, rows, _ = peek(rows, count, lambda row: len(row.raw))
     if not first:
-        return None, _records(job, rows, Columns(0, None, 1, False), dialect, None)
-    if job.config.format == "auto" and first[0].raw.lstrip().startswith("__label__"):
-        problem = f"fastText lines, but read as {job.format}: {excerpt(first[0].raw)}"
-        raise job.error(first[0].line, problem, "pass --format fasttext")
+        return None, _records(job, rows, Columns(0, None, 1, False), dialect, None, _plain_error)
     columns, refusal = choose(job, first, dialect.delimiter, quoted=bool(dialect.quotes))
     doubled = has_doubled_quotes(texts, dialect) and job.config.quotes is None
     hint = "cells look quoted, and --quotes takes the quotes off" if doubled else ""
     layout = how(job.format, dialect=dialect, what=columns, hint=hint)
-    return layout, _records(job, rows, columns, dialect, refusal)
+    error = partial(row_error, first)  # the first row may be in another format
+    return layout, _records(job, rows, columns, dialect, refusal, error)
+
+
+def _refuse_other_formats(job: Job, sample: list[tuple[int, str]]) -> None:
+    """Raise DataError where a file that its ending calls a table shows that it is none."""
+    seen = seen_format(sample[0][1]) if sample and job.config.format == "auto" else "tsv"
+    if seen != "tsv":
+        line, raw = sample[0]
+        name = {"jsonl": "JSON", "fasttext": "fastText lines"}[seen]
+        problem = f"{name}, but read as {job.format}: {excerpt(raw)}"
+        raise job.error(line, problem, f"pass --format {seen}")
 
 
 def _without_sep(lines: Numbered) -> tuple[str | None, Numbered]:
@@ -169,13 +192,18 @@ def _filled(job: Job, rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _records(
-    job: Job, rows: Iterator[Row], columns: Columns, dialect: Dialect, refusal: DataError | None
+    job: Job,
+    rows: Iterator[Row],
+    columns: Columns,
+    dialect: Dialect,
+    refusal: DataError | None,
+    error: RowError,
 ) -> Iterator[Record]:
+    """`error` makes that of a first row which lacks a cell."""
     if refusal:
         raise refusal
     if columns.header:
         next(rows)
-    error = row_error  # the first row may be in another format
     for row in rows:
         row = _fit(job, row, columns, dialect)
         text = _cell(job, row, columns.text, "text", error)
@@ -185,9 +213,6 @@ def _records(
             label = list_items(label) if columns.lists and label.strip() else label
         error = _plain_error
         yield Record(row.line, row.raw, text, label)
-
-
-RowError = Callable[[Job, Row, str, str], DataError]
 
 
 def _plain_error(job: Job, row: Row, problem: str, remedy: str) -> DataError:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from srucli.errors import DataError
 from srucli.lines import excerpt
+from srucli.names import find_names
 
 # How a quote inside of quotes is written: twice, or, as R does, after a backslash.
 DOUBLED, ESCAPED = '""', '\\"'
@@ -140,12 +141,22 @@ class Sample:
         short = len(rows) > 2 and len(rows[0].cells) == width - 1
         return (count + short) / len(rows) * (1.0 if sound else 0.5)
 
+    def score(self, dialect: Dialect) -> tuple[float, float]:
+        """How regular rows are, and the share of lines where the delimiter can be nothing else.
+
+        It may be punctuation before each blank, or decimal between two digits.
+        """
+        mark = re.escape(dialect.delimiter)
+        clear = re.compile(rf"(?<!\d){mark}(?! )|(?<=\d){mark}(?![\d ])")
+        share = sum(bool(clear.search(line)) for line in self.lines) / max(len(self.lines), 1)
+        return self.regular(dialect), share
+
 
 def csv_dialect(sample: Sample, delimiter: str | None, quotes: bool | None) -> Dialect:
     """The delimiter, quotes and blanks of a CSV file, where they are not given."""
     delimiters = DELIMITERS if delimiter is None else (delimiter,)
     ways = ("",) if quotes is False else (DOUBLED, ESCAPED)
-    best = max((Dialect(each, way) for way in ways for each in delimiters), key=sample.regular)
+    best = max((Dialect(each, way) for way in ways for each in delimiters), key=sample.score)
     spaced = replace(best, spaced=True)
     if not best.quotes or best.delimiter == " " or not _has_blanks(sample, best):
         return best
@@ -166,11 +177,14 @@ def tsv_dialect(
     """The same for a TSV file, where quotes mean something only if they can mean nothing else.
 
     Where no line has a tab and `only_tabs` does not forbid it, the delimiter may be another, with
-    quotes as in CSV. careful: whoever wrote the file knows of quotes (it has a header, or CRLF).
+    quotes as in CSV; a comma, which texts have too, only below a header of known names. careful:
+    whoever wrote the file knows of quotes (it has a header, or CRLF).
     """
     if delimiter is None and not only_tabs and not any("\t" in line for line in sample.lines):
-        others = [Dialect(mark, way) for way in (DOUBLED, ESCAPED) for mark in ";|"]
-        best = max(others, key=sample.regular)
+        names = sample.lines[0].replace('"', "").split(",") if sample.lines else []
+        marks = ";|" + "," * (None not in find_names(names))
+        others = [Dialect(mark, way) for way in (DOUBLED, ESCAPED) for mark in marks]
+        best = max(others, key=sample.score)
         if len(sample.lines) > 1 and sample.regular(best) == 1.0:
             return best
         if by_blanks := [

@@ -78,6 +78,9 @@ SAME = {
     "whole number": ("1.0", "1"),
     "negative number": ("-1.00", "-1"),
     "emoji selector": ("❤\ufe0f", "❤"),
+    "Hangul fillers": ("한\u1160국", "한국"),
+    "controls of notation": ("po\U0001d173s\U0001bca0", "pos"),
+    "language tag": ("po\U000e0001s", "pos"),
     "control character": ("po\x08s", "pos"),
 }
 ALIKE = {
@@ -93,6 +96,7 @@ ALIKE = {
     "truth in Python": ("False", "false"),
     "Persian joiner": (f"می{ZWNJ}خواهم", "میخواهم"),
     "Arabic digits": ("١", "1"),
+    "Arabic and Persian letters": ("كتابي", "کتابی"),
 }
 DIFFERENT = {
     "letters": ("pos", "neg"),
@@ -238,7 +242,7 @@ def test_missing_json_labels_are_refused(tmp_path: Path, label: str, said: str) 
     "label",
     [
         *("nan", "NaN", "None", "none", "null", "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>", "-"),
-        *("?", "NaT", "#REF!", "\\N"),
+        *("?", "NaT", "#REF!", "\\N", "n.a.", "#NV", "<null>", "(blank)", "#N/A N/A"),
     ],
 )
 def test_labels_that_read_like_missing_values_are_named(

@@ -13,6 +13,7 @@ import json
 import random
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,15 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
         {},
         "csv, delimiter '|', no header, text = column 2, label = column 1, quotes, utf-8",
     ),
+    "Excel's line that names the delimiter, in a text file": (
+        "x.txt",
+        "sep=;\r\n"
+        + written([("Text", "Label"), *swapped(ROWS)], delimiter=";", lineterminator="\r\n"),
+        ROWS,
+        {},
+        "csv, delimiter ';', header, text = column 1 'Text', label = column 2 'Label', "
+        "quotes, utf-8",
+    ),
     "Excel's Unicode text": (
         "x.txt",
         written([("Text", "Label"), *swapped(ROWS)], delimiter="\t", lineterminator="\r\n").encode(
@@ -305,6 +315,87 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
         {},
         f"{COMMA}, header, text = column 2 'text', label = column 1 'label', "
         r"quotes (\" inside of them), utf-8",
+    ),
+    "decimal commas, semicolons and no header": (
+        "x.csv",
+        lines(PLAIN, "0,5;{text};{label}"),
+        PLAIN,
+        {},
+        "csv, delimiter ';', no header, text = column 2, label = column 3, not read: column 1, "
+        "quotes, utf-8",
+    ),
+    "a comma in each text, semicolons and no header": (
+        "x.csv",
+        lines(PLAIN, "{label};well, {text}"),
+        [(label, f"well, {text}") for label, text in PLAIN],
+        {},
+        "csv, delimiter ';', no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "a csv with known names in a text file": (
+        "x.txt",
+        written([("text", "label"), *swapped(ROWS)]),
+        ROWS,
+        {},
+        "tsv, delimiter ',', header, text = column 1 'text', label = column 2 'label', "
+        "quotes, utf-8",
+    ),
+    "pandas' numbers for names": (
+        "x.csv",
+        written([("0", "1"), *PLAIN]),
+        PLAIN,
+        {},
+        f"{COMMA}, header, text = column 2 '1', label = column 1 '0', quotes, utf-8",
+    ),
+    "pandas' numbers for names and rows": (
+        "x.csv",
+        written([("", "0", "1"), *numbered(PLAIN)]),
+        PLAIN,
+        {},
+        f"{COMMA}, header, text = column 3 '1', label = column 2 '0', not read: column 1, "
+        "quotes, utf-8",
+    ),
+    "R's names for columns without, and a short text": (
+        "x.csv",
+        "V1,V2,,\n" + lines([*PLAIN, ("pos", "ok")], "{label},{text},,"),
+        [*PLAIN, ("pos", "ok")],
+        {},
+        f"{COMMA}, header, text = column 2 'V2', label = column 1 'V1', 2 empty at the end, "
+        "quotes, utf-8",
+    ),
+    "a missing value above numbers is no name": (
+        "x.csv",
+        "NA,fine\n1,good\n0,bad\n1,great\n",
+        [("NA", "fine"), ("1", "good"), ("0", "bad"), ("1", "great")],
+        {},
+        f"{COMMA}, no header, text = column 2, label = column 1, quotes, utf-8",
+    ),
+    "addresses longer than texts": (
+        "x.csv",
+        written([(f"https://example.org/films/{n}?from=a", b, a) for n, a, b in numbered(PLAIN)]),
+        PLAIN,
+        {},
+        f"{COMMA}, no header, text = column 2, label = column 3, not read: column 1, quotes, utf-8",
+    ),
+    "ids longer than texts": (
+        "x.csv",
+        written([(f"8f14e45f-ceea-467a-9575-1234567{n:05}", b, a) for n, a, b in numbered(PLAIN)]),
+        PLAIN,
+        {},
+        f"{COMMA}, no header, text = column 2, label = column 3, not read: column 1, quotes, utf-8",
+    ),
+    "dates in words longer than texts": (
+        "x.csv",
+        written([(a, f"Mon Apr {n:02} 22:19:{n + 9} PDT 2009", b) for n, a, b in numbered(PLAIN)]),
+        PLAIN,
+        {},
+        f"{COMMA}, no header, text = column 3, label = column 1, not read: column 2, quotes, utf-8",
+    ),
+    "one sentence for all, longer than texts": (
+        "x.csv",
+        written([(label, "a column that always says the same", text) for label, text in PLAIN]),
+        PLAIN,
+        {},
+        f"{COMMA}, no header, text = column 3, label = column 1, not read: column 2, quotes, utf-8",
     ),
     "semicolons in no csv": (
         "x.txt",
@@ -390,6 +481,13 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
         {},
         "fasttext, utf-8",
     ),
+    "fastText lines with labels at the end, in a text file": (
+        "x.txt",
+        lines(ROWS, "{text} __label__{label}"),
+        ROWS,
+        {},
+        "fasttext, utf-8",
+    ),
     "lists in cells": (
         "x.csv",
         written([("text", "labels"), *((text, str([label])) for label, text in ROWS)]),
@@ -467,6 +565,19 @@ def test_lists_of_labels_in_cells(tmp_path: Path) -> None:
     path.write_text('[\'a\', "b c"]\tone\n[]\ttwo\n["d"]\tthree\n[3 12]\tfour\n')
     labels = [e.labels for e in read_examples(path, DataConfig(multi_label=True))]
     assert labels == [("a", "b c"), (), ("d",), ("3", "12")]
+    path = tmp_path / "x.txt"
+    path.write_text("[]\tone\n['a']\ttwo\n")  # an empty list does not begin JSON
+    labels = [e.labels for e in read_examples(path, DataConfig(multi_label=True))]
+    assert labels == [(), ("a",)]
+
+
+def test_few_labels_of_many_texts_are_not_all_different(tmp_path: Path) -> None:
+    """Three numbered labels, each once, among twenty texts that may have none."""
+    path = tmp_path / "x.jsonl"
+    rows = [{"text": f"text {n}", "labels": [f"c{n}"] * (n < 3)} for n in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = [e.labels for e in read_examples(path, DataConfig(multi_label=True))]
+    assert labels == [("c0",), ("c1",), ("c2",), *[()] * 17]
 
 
 @pytest.mark.parametrize(
@@ -568,6 +679,18 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         lines([("kind", "words"), *MANY], "{label}\t{text}"),
         "the first row looks like a header: its label 'kind' is on no other row",
         "pass --header, or --no-header if it is no name",
+    ),
+    "four columns that nothing names": (
+        "x.tsv",
+        lines(MANY, "gj04\t{label}\t*\t{text}"),
+        "all of the first rows have 4 columns, and nothing says what they are",
+        "pass --label 2 --text 4, or --label 1 --text 2 if they are right",
+    ),
+    "columns after the text": (
+        "x.tsv",
+        lines(MANY, "{label}\t{text}\t0.25\tx"),
+        "all of the first rows have 4 columns, and nothing says what they are",
+        "name others (--label, --text), or --label 1 --text 2 if they are right",
     ),
     "JSON with the wrong keys": (
         "x.jsonl",
@@ -695,6 +818,31 @@ def test_lines_of_an_unknown_file_are_texts_unless_it_has_the_labels(tmp_path: P
     assert texts("pos", "bad") == path.read_text().splitlines()
 
 
+def test_commas_in_a_text_file_are_refused_as_train_refuses_them(tmp_path: Path) -> None:
+    """Otherwise `predict` would read the labels as parts of the texts."""
+    path, known = tmp_path / "x.txt", {"pos", "neg"}
+    path.write_text(written(PLAIN))
+    with pytest.raises(DataError, match="pass --format csv") as refused:
+        list(read_examples(path, DataConfig(), known=known))
+    for plain in (None, DataConfig()):
+        with pytest.raises(DataError) as caught:
+            list(read_inputs(path, DataConfig(), plain=plain, known=known))
+        assert str(caught.value) == str(refused.value)
+        found = read_inputs(path, DataConfig(), plain=plain, known={"good", "bad"})
+        assert len(list(found)) == len(PLAIN)
+    as_csv = DataConfig(format="csv")
+    assert [i.text for i in read_inputs(path, as_csv, known=known)] == [text for _, text in PLAIN]
+
+
+def test_three_columns_of_texts_to_label(tmp_path: Path) -> None:
+    """Where all rows have them, tabs are no part of texts, and the text is the longest column."""
+    path = tmp_path / "x.tsv"
+    path.write_text(lines(PLAIN * 2, "a1\tweb\t{text}"))
+    assert [i.text for i in read_inputs(path, DataConfig())] == [text for _, text in PLAIN * 2]
+    path.write_text(lines(PLAIN * 2, "a1\tweb\t{text}") + "a1\tone of\ttwo\tcells\n")
+    assert [i.text for i in read_inputs(path, DataConfig())][-1] == "one of\ttwo\tcells"
+
+
 # ---------------------------------------------------------------- blank lines
 
 
@@ -742,6 +890,34 @@ def test_cr_ends_lines_only_where_there_is_no_lf(tmp_path: Path) -> None:
         for encoding in ("utf-8", "utf-16"):
             path.write_bytes(content.encode(encoding))
             assert [line for _, line in read_lines(path)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "count"),
+    [
+        ("x.tsv", "pos\ta b\rneg\tc d\npos\te\r\n", 1),
+        ("x.tsv", "label\ttext\rpos\ta b\rneg\tc d\r\n", 2),
+        ("x.ft", "__label__a b c\r__label__d e\n__label__d e\r\r\n", 1),
+        ("x.csv", 'pos,"a\rb"\nneg,c\n', 0),
+        ("x.json", '[{"text": "a",\r "label": "b"},\n{"text": "c", "label": "d"}]', 0),
+    ],
+    ids=["tsv", "header and all rows in one line", "fastText", "quoted cell", "JSON"],
+)
+def test_carriage_returns_inside_of_lines_are_said(
+    tmp_path: Path, name: str, content: str, count: int
+) -> None:
+    """They may have been meant as ends, so that two records became one."""
+    path, heard = tmp_path / name, list[str]()
+    path.write_bytes(content.encode())
+    with suppress(DataError):  # of the second, nothing but the header is left
+        list(read_examples(path, DataConfig()).told(heard.append))
+    said = f"{path}: {count} carriage return{'s' * (count > 1)} inside of lines; they end none of "
+    assert heard[1:] == [f"{said}them, since the file has line feeds"] * bool(count)
+    plain, heard = DataConfig(), []
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"a\rb\nc\n")
+    list(read_inputs(path, DataConfig(), plain=plain).told(heard.append))
+    assert len(heard) == 2
 
 
 def test_a_mark_says_the_encoding(tmp_path: Path) -> None:

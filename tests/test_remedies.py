@@ -191,7 +191,7 @@ REMEDIES = {
         r"a classifier needs two or more; check (--label) and --format",
         plus(r"\1 3 --text 2"),
         advice="a classifier needs two or more; check --label and --format",
-        files={"columns.tsv": "x\ta b\tgood\nx\tb c\tbad\n" * 9},
+        files={"columns.tsv": "x\ta b\tgood\n" + "x\tb c\tbad\td\nx\ta b\tgood\n" * 9},
     ),
     "no model": Remedy(
         "encode two.tsv t.txt",
@@ -257,12 +257,15 @@ REMEDIES = {
         advice="pass the right --encoding (latin-1, cp949, utf-16-le, ...)",
         files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9, "c.yaml": SETTINGS},
     ),
-    "NUL characters": Remedy(
-        TRAIN.replace("two.tsv", "x.tsv"),
-        r"a NUL character after .* or pass (--encoding utf-16-le)",
-        advice="take it out, or pass --encoding utf-16-le if that is what this is",
-        files={"x.tsv": ("good\ta b\nbad\tb c\n" * 9).encode("utf-16-le")},
-    ),
+    **{
+        f"NUL characters of {name}": Remedy(
+            TRAIN.replace("two.tsv", "x.tsv"),
+            rf"a NUL character after .* or pass (--encoding {name})",
+            advice="take it out, or pass --encoding {}-{} if that is what this is",
+            files={"x.tsv": ("good\ta b\nbad\tb c\n" * 9).encode(name)},
+        )
+        for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+    },
     "no such encoding": Remedy(
         f"{TRAIN} --encoding utf-9",
         r"(--encoding) utf-9: no such encoding; try (utf-8)",
@@ -429,14 +432,21 @@ REMEDIES = {
     ),
     "JSON in a tsv": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
-        r"JSON lines; pass (--format jsonl)",
+        r"JSON, but read as tsv: .*; pass (--format jsonl)",
+        advice="pass --format {}",
+        files={"x.tsv": table('{{"label": "{}", "text": "{}"}}\n')},
+    ),
+    "JSON in what is said to be a tsv": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv --format tsv"),
+        r"it seems to be JSON lines; pass (--format jsonl)",
+        changed("tsv", "jsonl"),
         advice="--format jsonl",
         files={"x.tsv": table('{{"label": "{}", "text": "{}"}}\n')},
     ),
     "fastText in a tsv": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
         r"fastText lines, but read as tsv: .*; pass (--format fasttext)",
-        advice="pass --format fasttext",
+        advice="pass --format {}",
         files={"x.tsv": table("__label__{} {}\n")},
     ),
     "fastText in a csv": Remedy(
@@ -457,6 +467,12 @@ REMEDIES = {
         r"name others \(--label, --text\), or (--label 1 --text 2) if they are right",
         advice="name others (--label, --text)",
         files={"x.tsv": "".join(f"{n}\tthe film number {n}\n" for n in range(20))},
+    ),
+    "columns that nothing names": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"all of the first rows have 4 columns, .*; pass (--label 2 --text 4), or --label 1",
+        advice="--label {} --text {}",
+        files={"x.tsv": table("gj04\t{}\t*\t{}\n")},
     ),
     "a header": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
