@@ -77,6 +77,10 @@ class DataConfig(Section):
     )
 
 
+# Of these, what is so in one file and may be otherwise in the next.
+OF_LAYOUT = ("format", "text", "label", "header", "delimiter", "quotes")
+
+
 class TokenizerConfig(Section):
     """SentencePiece's training options under SentencePiece's own names."""
 

@@ -27,7 +27,7 @@ from typing import Any, Generic, NamedTuple
 from srucli.config import DataConfig
 from srucli.errors import SrucliError
 from srucli.labels import Bare, clean
-from srucli.layout import Job, Layout
+from srucli.layout import Columns, Job, Layout
 from srucli.lines import Source, display_name, escaped, excerpt, losses, read_lines
 from srucli.records import (
     READERS,
@@ -198,16 +198,22 @@ def _labels(job: Job, record: Record) -> tuple[str, ...]:
 
 
 def read_examples(
-    source: Source, config: DataConfig, known: Iterable[str] = ()
+    source: Source,
+    config: DataConfig,
+    known: Iterable[str] = (),
+    fresh: DataConfig | None = None,
 ) -> Reading[Example]:
     """The labelled texts of a file, one by one.
 
-    known: the labels that a model has, which tell where labels are. Raises what `read_lines`
+    known: the labels that a model has, which tell where labels are. fresh: what a file is read by
+    if it fits it better than `config`, which was made for another file. Raises what `read_lines`
     raises; UsageError for columns that cannot be; DataError for a layout that cannot be meant, for
     a record that cannot be read, lacks its text or (single label) its label, and for a file without
     any.
     """
-    reading = _open(source, config, labelled=True, known=known)
+    known = frozenset(known)
+    reading = _fresh(source, config, fresh, known) if known and os.path.isfile(source) else None
+    reading = reading or _open(source, config, labelled=True, known=known)
     job = reading.job
 
     def examples() -> Iterator[Example]:
@@ -233,16 +239,20 @@ def read_inputs(
     plain: DataConfig | None = None,
     known: Iterable[str] = (),
     lenient: bool = False,
+    fresh: DataConfig | None = None,
 ) -> Reading[Input]:
     """The texts to label, one for one record, also without labels, which are not looked at.
 
     A file with labels that are `known` is read as `read_examples` does. plain: in any other each
-    line is a text, read in this encoding. lenient: columns of the config that the file lacks are
-    guessed. Raises as `read_examples` does, but an empty file or text is no error. Of what is no
-    file, nothing is awaited but the record that is about to be given.
+    line is a text, read in this encoding. lenient: columns and a delimiter of the config that the
+    file lacks are guessed. fresh: as for `read_examples`. Raises as that does, but an empty file or
+    text is no error. Of what is no file, nothing is awaited but the record that is about to be
+    given.
     """
     known, is_file = frozenset(known), os.path.isfile(source)
-    found = _labelled(source, config, known) if known and is_file else None
+    found = None
+    if known and is_file:
+        found = _fresh(source, config, fresh, known) or _labelled(source, config, known)
     if found is None and plain is not None:
         return _plain(source, plain)
     count = SAMPLE if is_file else 1
@@ -263,6 +273,28 @@ def _labelled(source: Source, config: DataConfig, known: frozenset[str]) -> Read
     if not found and config.format == "auto" and _with_labels(source, as_csv, known):
         next(_open(source, config, labelled=True, known=known), None)
     return found
+
+
+def _fresh(
+    source: Source, config: DataConfig, fresh: DataConfig | None, known: frozenset[str]
+) -> Reading[Record] | None:
+    """The records of a file as `fresh` reads it, which says so, where `config` does not fit it.
+
+    That is where known labels are not where `config` has them, or in what it takes for a header.
+    """
+    found = None if fresh in (None, config) else _with_labels(source, fresh or config, known)
+    if found is None or found.layout is None:
+        return None
+    asked = _with_labels(source, config, known)
+    if asked is not None and _has_header(asked) <= _has_header(found):
+        return None
+    hint = "not as the run's training file, whose settings do not fit"
+    return Reading(found.job, replace(found.layout, hint=hint), found)
+
+
+def _has_header(reading: Reading[Record]) -> bool:
+    what = reading.layout and reading.layout.what
+    return isinstance(what, Columns) and what.header
 
 
 def _with_labels(

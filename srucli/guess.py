@@ -238,20 +238,23 @@ class Table:
         names = [""] * self.row_names + names
         self.width, header = len(names), job.config.header
         if header is None:
-            by_name = any(isinstance(each, str) for each in wanted)
+            by_name = any(
+                isinstance(each, str) and (not job.lenient or each in names) for each in wanted
+            )
             header = by_name or _has_header(job, names, self._cut(1))
         self.header, self.names = header, names if header else []
+        self.columns = self._cut(int(header))
         self.given = self._locate(wanted[0], "text"), self._locate(wanted[1], "label")
         self.named = find_names(self.names)
-        self.columns = self._cut(int(header))
 
     def _cut(self, start: int) -> list[Cells]:
         return [Cells(_at(self.rows[start:], place)) for place in range(self.width)]
 
     def _locate(self, wanted: str | int | None, what: str) -> int | None:
         if not isinstance(wanted, str):
-            gone = wanted is not None and wanted >= self.width and self.job.lenient
-            return None if gone else wanted
+            numbers = len(self.rows) > BELOW and what == "text" and self.cells(wanted or 0).numbers
+            gone = wanted is not None and (wanted >= self.width or numbers)
+            return None if gone and self.job.lenient else wanted
         if wanted in self.names:
             return self.names.index(wanted)
         if self.job.lenient or (what == "label" and not self.job.labelled):

@@ -22,6 +22,7 @@ from srucli.layout import Columns, Job, Layout
 from srucli.lines import counted, excerpt, leniently
 from srucli.names import find_names
 from srucli.tables import (
+    DOUBLED,
     Dialect,
     Row,
     Sample,
@@ -134,6 +135,8 @@ def _table(job: Job, lines: Numbered, how: How, count: int) -> Found:
     sample, lines, whole = peek(lines, count, line_size)
     _refuse_other_formats(job, sample)
     texts, delimiter = Sample([raw for _, raw in sample], whole), job.config.delimiter or sep
+    if job.lenient and delimiter and not texts.regular(Dialect(delimiter, DOUBLED)):
+        delimiter = None
     if job.format == "csv":
         if delimiter and delimiter in '"\r\n':
             raise UsageError(f"--delimiter {delimiter!r}: cannot separate columns; see , ; or |")

@@ -394,6 +394,12 @@ CSV_RUN = DataConfig(format="csv", text="review", label="stars", encoding="cp949
         (DataConfig(format="jsonl", text="body"), "test.txt", {}, None),
         (DataConfig(text="body"), "test.csv", {}, None),
         (DataConfig(multi_label=True), "t.jsonl", {}, None),
+        (
+            CSV_RUN.model_copy(update={"merge_labels": True}),
+            "t.jsonl",
+            {},
+            DataConfig(merge_labels=True),
+        ),
         (CSV_RUN, "t.csv", {"data.text": "body"}, CSV_RUN.model_copy(update={"text": "body"})),
     ],
 )
@@ -401,6 +407,22 @@ def test_files_are_read_as_the_run_was_unless_something_says_otherwise(
     trained, file, given, expected
 ):
     assert command.data_config(trained, file, given) == (expected or trained)
+
+
+def test_what_fits_no_other_file_is_left_out():
+    trained = DataConfig(
+        format="csv",
+        text=1,
+        label="stars",
+        header=True,
+        delimiter=";",
+        quotes=False,
+        encoding="cp949",
+        multi_label=True,
+        merge_labels=True,
+    )
+    expected = DataConfig(text=3, encoding="cp949", multi_label=True, merge_labels=True)
+    assert command.fresh_config(trained, {"data.text": 3}) == expected
 
 
 def test_a_wrong_data_flag():

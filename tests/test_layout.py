@@ -806,6 +806,97 @@ def test_columns_that_a_file_lacks_are_guessed_if_they_may_be(tmp_path: Path) ->
     assert [i.text for i in read_inputs(path, numbers, lenient=True)] == ["one", "two"]
 
 
+OTHER_FILES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "columns by number, a header": (
+        {"text": 1, "label": 2},
+        "x.csv",
+        "label,text\n" + lines(PLAIN, "{label},{text}"),
+    ),
+    "columns by number, the other way around": (
+        {"text": 1, "label": 2},
+        "x.tsv",
+        lines(PLAIN, "{label}\t{text}"),
+    ),
+    "columns by number, ids": (
+        {"text": 1, "label": 2},
+        "x.csv",
+        written([("id", "text", "label"), *((n, b, a) for n, a, b in numbered(PLAIN))]),
+    ),
+    "columns by number, JSON": (
+        {"text": 1, "label": 2},
+        "x.json",
+        json.dumps(objects(PLAIN)),
+    ),
+    "columns by name, no header": (
+        {"text": "body", "label": "stars"},
+        "x.tsv",
+        lines(PLAIN, "{label}\t{text}"),
+    ),
+    "columns by name, other names": (
+        {"text": "body", "label": "stars"},
+        "x.csv",
+        written([("text", "label"), *swapped(PLAIN)]),
+    ),
+    "a header, none": ({"header": True}, "x.tsv", lines(PLAIN, "{label}\t{text}")),
+    "semicolons, commas": (
+        {"delimiter": ";"},
+        "x.csv",
+        written([("text", "label"), *swapped(PLAIN)]),
+    ),
+    "pairs, fastText": ({"format": "pairs"}, "x.txt", lines(PLAIN, "__label__{label} {text}")),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_FILES)
+def test_settings_of_another_file_give_way_to_known_labels(tmp_path: Path, case: str) -> None:
+    """What a run was trained with fits its own file: of this one, labels say what is right."""
+    settings, name, content = OTHER_FILES[case]
+    path, config, known = tmp_path / name, DataConfig.model_validate(settings), {"pos", "neg"}
+    path.write_text(content)
+    examples = read_examples(path, config, known=known, fresh=DataConfig())
+    assert str(examples.layout).endswith(
+        "; not as the run's training file, whose settings do not fit"
+    )
+    assert [(e.labels[0], e.text) for e in examples] == PLAIN
+    for plain in (None, DataConfig()):
+        how = {"plain": plain, "known": known, "fresh": DataConfig(), "lenient": True}
+        assert [i.text for i in read_inputs(path, config, **how)] == [text for _, text in PLAIN]
+
+
+def test_settings_that_fit_are_kept(tmp_path: Path) -> None:
+    path, known = tmp_path / "x.csv", {"pos", "neg"}
+    rows = [("text", "title", "label"), *((b, f"about {n}", a) for n, a, b in numbered(PLAIN))]
+    path.write_text(written(rows))
+    config = DataConfig(text="title", label=3)
+    for found in (
+        read_examples(path, config, known=known, fresh=DataConfig()),
+        read_inputs(path, config, known=known, fresh=DataConfig()),
+    ):
+        assert next(found).text == "about 1"
+        assert "not as the run's" not in str(found.layout)
+
+
+ALONE: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a number, ids": ({"text": 1}, "x.csv", written([("id", "text"), *enumerate("abcd")])),
+    "a name, no header": ({"text": "body", "label": "stars"}, "x.csv", "a\nb\nc\nd\n"),
+    "semicolons, commas": (
+        {"delimiter": ";"},
+        "x.csv",
+        written([("id", "text"), *enumerate("abcd")]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_settings_of_another_file_give_way_to_texts_alone(tmp_path: Path, case: str) -> None:
+    settings, name, content = ALONE[case]
+    path = tmp_path / name
+    path.write_text(content)
+    config = DataConfig.model_validate(settings)
+    found = read_inputs(path, config, known={"pos"}, fresh=DataConfig(), lenient=True)
+    assert [i.text for i in found] == ["a", "b", "c", "d"]
+
+
 def test_lines_of_an_unknown_file_are_texts_unless_it_has_the_labels(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("pos\tone\nneg\ttwo\nother\tthree\n")

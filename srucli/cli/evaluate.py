@@ -60,9 +60,9 @@ def command(
     """Measure a run on a labelled file.
 
     Prints figures with 95% intervals, the classes and their confusions.
-    The file is read as the training file was, unless its ending or a flag says otherwise. Labels
-    that the model does not know count as errors and are named. Of log_loss, hamming_loss and
-    calibration_error the smaller is the better.
+    The file is read as the training file was, unless its ending, a flag or the place of the run's
+    labels in it says otherwise. Labels that the model does not know count as errors and are named.
+    Of log_loss, hamming_loss and calibration_error the smaller is the better.
     """
     gates = parse_gates(fail_under or [])
     _check_paths(run, file, predictions, plots)
@@ -74,7 +74,8 @@ def command(
         say(predictor.choice.said)
     check_gates(gates, predictor.multi_label)
     config = data_config(predictor.config.data, file, data)
-    result = _evaluate(predictor, file, config, predictions, options.names(data))
+    fresh = fresh_config(predictor.config.data, data)
+    result = _evaluate(predictor, file, config, fresh, predictions, options.names(data))
     for note in result.notes:
         say(note)
     if as_json:
@@ -140,15 +141,24 @@ def data_config(trained: DataConfig, file: str, given: Mapping[str, object]) -> 
     Where the file's ending names another format than the run's, the run's columns mean nothing.
     Raises UsageError.
     """
-    from srucli.config import DataConfig, build
+    from srucli.config import build
     from srucli.data import named_format
 
     named = named_format(file)
     settings = trained.model_dump()
     same = named in (None, trained.format) or (named, trained.format) == ("tsv", "csv")
     if trained.format != "auto" and not same:
-        fresh = DataConfig(multi_label=trained.multi_label, label_delimiter=trained.label_delimiter)
-        settings = fresh.model_dump()
+        kept = {"multi_label", "label_delimiter", "merge_labels"}
+        settings = trained.model_dump(include=kept)
+    settings |= {key.removeprefix("data."): value for key, value in given.items()}
+    return build({"data": settings}, "flags").data
+
+
+def fresh_config(trained: DataConfig, given: Mapping[str, object]) -> DataConfig:
+    """How a file is read that is not like the run's training file: by itself, and by `given`."""
+    from srucli.config import OF_LAYOUT, build
+
+    settings = trained.model_dump(exclude=set(OF_LAYOUT))
     settings |= {key.removeprefix("data."): value for key, value in given.items()}
     return build({"data": settings}, "flags").data
 
@@ -176,6 +186,7 @@ def _evaluate(
     predictor: Scorer,
     file: str,
     config: DataConfig,
+    fresh: DataConfig,
     predictions: Path | None,
     asked: Sequence[str],
 ) -> Evaluation:
@@ -197,7 +208,8 @@ def _evaluate(
             if write is not None:
                 write(examples, probabilities)
 
-        examples = read_examples(file, config, known=predictor.labels).told(say, asked)
+        reading = read_examples(file, config, known=predictor.labels, fresh=fresh)
+        examples = reading.told(say, asked)
         merge = config.merge_labels
         return evaluate(predictor, examples, source=source, observe=observe, merge=merge)
 

@@ -72,7 +72,7 @@ def command(
         raise UsageError("--reject needs --threshold, below which a text gets that label")
     options.need_run(run)
     options.need_file(file)
-    from srucli.cli.evaluate import data_config
+    from srucli.cli.evaluate import data_config, fresh_config
     from srucli.config import resolve
     from srucli.console import say
     from srucli.data import named_format, read_inputs
@@ -107,7 +107,8 @@ def command(
         data_config(predictor.config.data, file, data),
         plain=given if is_plain else None,
         known=predictor.labels,
-        lenient=not {"data.text", "data.label"} & data.keys(),
+        lenient=not {"data.text", "data.label", "data.delimiter"} & data.keys(),
+        fresh=fresh_config(predictor.config.data, data),
     )
     show = for_terminal if sys.stdout.isatty() else str
     notices = Notices(display_name(file))
