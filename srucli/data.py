@@ -121,6 +121,8 @@ class Reading(Iterator[T], Generic[T]):
         """What is missing of the records so far, or may be part of others."""
         if self.blank:
             yield f"{_count(self.blank, 'blank line')} passed over"
+        if again := self.job.passed["header"]:
+            yield f"{_count(again, 'row')} passed over that the header has as well"
         yield from self._returns()
         encoding = self.layout.encoding if self.layout else self.job.config.encoding
         yield from losses(self.job.passed, encoding, self.job.config.errors)

@@ -93,6 +93,11 @@ class Cells:
         """Whether each is a list."""
         return bool(self.filled) and all(list_items(cell) is not None for cell in self.filled)
 
+    @property
+    def switches(self) -> bool:
+        """Whether each is 0 or 1."""
+        return len(self.filled) > BELOW and {*self.filled} <= {"0", "1"}
+
     def known(self, job: Job) -> bool:
         """Whether half of them or more are labels that are known."""
         parts = [label_parts(job, cell) for cell in self.filled]
@@ -234,7 +239,8 @@ class Table:
         first = {row.cells[0] for row in self.rows[1:]}
         # R writes row names, which all differ, and no name for them.
         self.row_names = len(first) > 1 and len(first) == len(rows) - 1 and _are_names(names)
-        self.row_names = self.row_names and widths == {len(names) + 1}
+        ended = not any(row.cells[-1].strip() for row in self.rows[1:])  # by a delimiter
+        self.row_names = self.row_names and widths == {len(names) + 1} and not ended
         names = [""] * self.row_names + names
         self.width, header = len(names), job.config.header
         if header is None:
@@ -338,6 +344,26 @@ class Table:
             reasons.append("not those of the model, which are in another column")
         return " and ".join(reasons)
 
+    def switches(self, label: int) -> list[int]:
+        """Columns of 0 and 1, each for a label, if one of several is guessed to be the label."""
+        told = not self.header or self.given[1] is not None or self.named[1] is not None
+        if told or self.cells(label).known(self.job):
+            return []
+        found = [at for at, cells in enumerate(self.columns) if cells.switches]
+        return found if label in found and len(found) > 1 else []
+
+    def joined_otherwise(self, label: int) -> str:
+        """What is said where the labels in a cell seem to be joined by another mark."""
+        mark, cells = self.job.config.label_delimiter, self.cells(label)
+        if not self.job.config.multi_label or cells.are_lists or cells.known(self.job):
+            return ""
+        for other in ";|,":
+            count = sum(other in cell for cell in cells.filled)
+            if 2 * count >= len(cells.filled) > BELOW and not any(mark in c for c in cells.filled):
+                flag = f"--label-delimiter {shlex.quote(other)}"
+                return f"labels look joined by {other!r}, and {flag} takes them apart"
+        return ""
+
     def flags(self, pair: Pair) -> str:
         """What asks for columns of text and label, by number, or by key in JSON."""
         text, label = (
@@ -398,6 +424,7 @@ def choose(
         row_names=table.row_names,
         spare=table.spare,
         lists=job.labelled and table.cells(label).are_lists,
+        hint=table.joined_otherwise(label) if job.labelled else "",
     )
     if not job.labelled:
         return found, None
@@ -408,6 +435,13 @@ def choose(
         problem = (
             f"all of the first rows have {table.width} columns, and nothing says what they are"
         )
+    elif several := table.switches(label):
+        names = excerpt(", ".join(table.names[at] for at in several))
+        problem = f"the columns {names} hold 0 and 1, as if each were a label"
+        remedy = (
+            f"write labels into one column, or pass {table.flags(chosen)} for the first of them"
+        )
+        return found, job.error(first.line, problem, remedy)
     if problem:
         better = next((pair for pair in table.pairs() if not absurd(pair)), chosen)
         pass_these = f"pass {table.flags(better)}"

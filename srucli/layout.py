@@ -42,7 +42,8 @@ class Columns:
     """Where a table keeps what: 0-based columns, their number, and whether a header names them.
 
     label: None where none is read; row_names: the header lacks a name for the first column; spare:
-    columns at the end that are empty in each row; lists: label cells hold lists.
+    columns at the end that are empty in each row; lists: label cells hold lists; hint: what the
+    label cells may be.
     """
 
     text: int
@@ -53,6 +54,7 @@ class Columns:
     row_names: bool = False
     spare: int = 0
     lists: bool = False
+    hint: str = ""
 
     def __str__(self) -> str:
         used = {"text": self.text} | ({} if self.label is None else {"label": self.label})
@@ -75,7 +77,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is read, in one line for people. hint: what its quotes may mean."""
+    """How a file is read, in one line for people. hint: what its quotes or labels may mean."""
 
     format: str
     encoding: str

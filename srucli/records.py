@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -155,7 +155,7 @@ def _table(job: Job, lines: Numbered, how: How, count: int) -> Found:
         return None, _records(job, rows, Columns(0, None, 1, False), dialect, None, _plain_error)
     columns, refusal = choose(job, first, dialect.delimiter, quoted=bool(dialect.quotes))
     doubled = has_doubled_quotes(texts, dialect) and job.config.quotes is None
-    hint = "cells look quoted, and --quotes takes the quotes off" if doubled else ""
+    hint = "cells look quoted, and --quotes takes the quotes off" if doubled else columns.hint
     layout = how(job.format, dialect=dialect, what=columns, hint=hint)
     error = partial(row_error, first)  # the first row may be in another format
     return layout, _records(job, rows, columns, dialect, refusal, error)
@@ -208,6 +208,9 @@ def _records(
     if columns.header:
         next(rows)
     for row in rows:
+        if columns.header and _repeats(row, columns.names):
+            job.passed["header"] += 1
+            continue
         row = _fit(job, row, columns, dialect)
         text = _cell(job, row, columns.text, "text", error)
         label: Label = None
@@ -216,6 +219,13 @@ def _records(
             label = list_items(label) if columns.lists and label.strip() else label
         error = _plain_error
         yield Record(row.line, row.raw, text, label)
+
+
+def _repeats(row: Row, names: Sequence[str]) -> bool:
+    """Whether a row is the header again, as where two files were joined."""
+    return len(row.cells) == len(names) and all(
+        cell.strip("\ufeff ") == name for cell, name in zip(row.cells, names, strict=True)
+    )
 
 
 def _plain_error(job: Job, row: Row, problem: str, remedy: str) -> DataError:
@@ -281,7 +291,7 @@ def _json(job: Job, lines: Numbered, how: How, count: int) -> Found:
     text, label = keys[found.text], None if found.label is None else keys[found.label]
     said = {"text": text} | ({} if label is None else {"label": label})
     what = ", ".join(f"{each} = key {excerpt(key)}" for each, key in said.items())
-    return how(style, what=what), _json_records(job, items, text, label, refusal)
+    return how(style, what=what, hint=found.hint), _json_records(job, items, text, label, refusal)
 
 
 def _key(job: Job, item: Item, keys: list[str], what: str) -> int | None:

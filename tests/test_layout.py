@@ -275,6 +275,13 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
         {},
         f"{TAB}, no header, text = column 2, label = column 1, quotes, utf-8",
     ),
+    "a comma after each row but the header": (
+        "x.csv",
+        "text,label\n" + lines(PLAIN, "{text},{label},"),
+        PLAIN,
+        {},
+        f"{COMMA}, header, text = column 1 'text', label = column 2 'label', quotes, utf-8",
+    ),
     "Excel's empty columns and rows": (
         "x.csv",
         written([("text", "label", "", ""), *((text, label, "", "") for label, text in ROWS)])
@@ -692,6 +699,14 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "all of the first rows have 4 columns, and nothing says what they are",
         "name others (--label, --text), or --label 1 --text 2 if they are right",
     ),
+    "a column of 0 and 1 for each label": (
+        "x.csv",
+        written(
+            [("body", "toxic", "rude"), *((text, n % 2, 0) for n, (_, text) in enumerate(MANY))]
+        ),
+        "the columns 'toxic, rude' hold 0 and 1, as if each were a label",
+        "write labels into one column, or pass --label 2 --text 1 for the first of them",
+    ),
     "JSON with the wrong keys": (
         "x.jsonl",
         "".join(json.dumps({"text": n, "my label": t}) + "\n" for n, t in MANY),
@@ -723,7 +738,9 @@ def test_absurd_layouts_are_refused_and_the_advice_helps(tmp_path: Path, case: s
     assert (caught.value.problem, caught.value.remedy) == (problem, remedy)
     assert heard == [f"{path}: {read_examples(path, DataConfig()).layout}"]
     ways = (
-        remedy.removeprefix("pass ")
+        remedy.removeprefix("write labels into one column, or ")
+        .removeprefix("pass ")
+        .removesuffix(" for the first of them")
         .replace("name others (--label, --text), or ", "")
         .split(", or ")
     )
@@ -956,6 +973,42 @@ def test_blank_lines_are_no_records_and_are_counted(
     said = f"{path}: {blank} blank line{'s' * (blank > 1)} passed over"
     assert heard[1:] == [said] * bool(blank)
     assert len(list(read_inputs(path, DataConfig()))) == len(examples)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with marks"])
+def test_a_header_that_comes_again_is_passed_over_and_counted(tmp_path: Path, mark: str) -> None:
+    """As in files that were joined: no text has the label 'label'."""
+    path, heard = tmp_path / "x.csv", list[str]()
+    path.write_text((mark + "label,text\n" + lines(PLAIN, "{label},{text}")) * 3)
+    examples = list(read_examples(path, DataConfig()).told(heard.append))
+    assert [(e.labels[0], e.text) for e in examples] == PLAIN * 3
+    assert heard[1:] == [f"{path}: 2 rows passed over that the header has as well"]
+    assert len(list(read_inputs(path, DataConfig(), known={"pos", "neg"}))) == len(PLAIN) * 3
+
+
+@pytest.mark.parametrize(
+    ("cells", "hint"),
+    [
+        (["a;b", "b;c", "c", "a;c"], "labels look joined by ';', and --label-delimiter ';' takes"),
+        (
+            ["a|b", "b|c", "c|a", "b|c"],
+            "labels look joined by '|', and --label-delimiter '|' takes",
+        ),
+        (["a,b", "b;c", "c;a", "b;c"], ""),
+        (["a;b", "b", "c", "d"], ""),
+    ],
+    ids=["semicolons", "bars", "a comma, too", "seldom"],
+)
+def test_other_marks_between_labels_are_named(tmp_path: Path, cells: list[str], hint: str) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("".join(f"{cell}\tsome text {cell}\n" for cell in cells))
+    layout = str(read_examples(path, DataConfig(multi_label=True)).layout)
+    assert hint in layout
+    assert ("labels look" in layout) == bool(hint)
+    assert "labels look" not in str(read_examples(path, DataConfig()).layout)
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps({"text": "a b", "label": cell}) + "\n" for cell in cells))
+    assert hint in str(read_examples(path, DataConfig(multi_label=True)).layout)
 
 
 def test_blank_lines_of_plain_text_are_empty_texts(tmp_path: Path) -> None:

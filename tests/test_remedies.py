@@ -187,11 +187,11 @@ REMEDIES = {
         advice="raise ",
     ),
     "one label only": Remedy(
-        TRAIN.replace("two.tsv", "columns.tsv"),
+        TRAIN.replace("two.tsv", "columns.csv"),
         r"a classifier needs two or more; check (--label) and --format",
         plus(r"\1 3 --text 2"),
         advice="a classifier needs two or more; check --label and --format",
-        files={"columns.tsv": "x\ta b\tgood\n" + "x\tb c\tbad\td\nx\ta b\tgood\n" * 9},
+        files={"columns.csv": "label,text,kind\n" + "x,b c,bad\nx,a b,good\n" * 9},
     ),
     "no model": Remedy(
         "encode two.tsv t.txt",
@@ -473,6 +473,19 @@ REMEDIES = {
         r"all of the first rows have 4 columns, .*; pass (--label 2 --text 4), or --label 1",
         advice="--label {} --text {}",
         files={"x.tsv": table("gj04\t{}\t*\t{}\n")},
+    ),
+    "a column for each label": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"hold 0 and 1, as if each were a label; .* or pass (--label 2 --text 1) for the first",
+        advice="for the first of them",
+        files={"x.csv": "body,toxic,rude\n" + "a b c,0,1\nb c d,1,0\n" * 9},
+    ),
+    "another delimiter of labels": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --multi-label"),
+        r"labels look joined by ';', and (--label-delimiter ';') takes them apart",
+        plus(r"\1 -o other"),
+        advice="--label-delimiter {}",
+        files={"x.csv": "text,label\n" + "a b c,good;new\nb c d,bad;new\n" * 9},
     ),
     "a header": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
