@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from srucli import optim, run_dir
 from srucli.children import Child, child
-from srucli.claim import OWN, Layout, Source, claimed, clear
+from srucli.claim import OWN, Layout, Source, claimed, clear, kind_of
 from srucli.config import Config, DataConfig, build, dump, with_settings
 from srucli.corpus import data_hash, make_tokenizer
 from srucli.data import Example, read_examples
@@ -149,6 +149,7 @@ class _Record(BaseModel):
     step: int
     seconds: float
     dev: dict[str, float | None]
+    skipped: int = 0
 
 
 class _Found(BaseModel):
@@ -201,7 +202,11 @@ class Folder:
         def is_same(folder: OpenFolder) -> bool:
             return _planned(folder) == facts
 
-        with claimed(path, "comparison", LAYOUT, is_same, sources) as (folder, _):
+        def is_ours(folder: OpenFolder) -> bool:
+            marked = kind_of(folder) == "comparison"
+            return is_same(folder) or (marked and _planned(folder).keys() == facts.keys())
+
+        with claimed(path, "comparison", LAYOUT, is_ours, sources) as (folder, _):
             if "plan.json" in folder.names() and not is_same(folder):
                 _replace(folder, facts, force)
             yield cls(folder)

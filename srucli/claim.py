@@ -81,6 +81,18 @@ def kind_of(folder: OpenFolder) -> Kind | None:
     return found["kind"] if whole and found.get("kind") in get_args(Kind) else None
 
 
+def is_at_home(folder: OpenFolder) -> bool:
+    """Whether the marker was made for this folder, and is not copied from another one.
+
+    One that does not say is not asked: srucli wrote such at first.
+    """
+    try:
+        found = read_json(folder, MARKER, _MOST_MARKER)
+    except SrucliError:
+        return False
+    return isinstance(found, dict) and found.get("inode") in (None, folder.identity[1])
+
+
 def is_free(folder: OpenFolder) -> bool:
     """Whether there is nothing in a folder but what a kill leaves of making or ending a claim."""
     names = [name for name in folder.names() if not matching(OWN, name) or name == MARKER]
@@ -174,19 +186,22 @@ def check(
     evidence: Callable[[OpenFolder], bool],
     sources: Iterable[Source],
 ) -> Kind | None:
-    """Refuse a folder that is another's; what its marker says. Raises OutputError.
+    """Refuse a folder that is another's; what its own marker says. Raises OutputError.
 
-    evidence: whether a folder without a marker is known to be such a folder all the same.
+    evidence: whether a folder without a marker of its own is known to be such a folder all the
+    same. A marker may have been copied from elsewhere, into whatever folder.
     """
     found = kind_of(folder)
-    if found is None and not is_free(folder) and (_has_marker(folder) or not evidence(folder)):
+    if found not in (None, kind):
+        raise OutputError(f"{folder.path}: holds a {found} and not a {kind}; choose another -o")
+    marked = found is not None and is_at_home(folder)
+    unknown = found is None and _has_marker(folder)
+    if not (marked or is_free(folder)) and (unknown or not evidence(folder)):
         others = foreign(folder, layout) or folder.names()
         raise OutputError(
             f"{folder.path}: exists already and holds no {kind} that srucli made, but "
             f"{listing(others)}; choose another -o"
         )
-    if found not in (None, kind):
-        raise OutputError(f"{folder.path}: holds a {found} and not a {kind}; choose another -o")
     if misfits := list(_all_misfits(folder, layout)):
         linked = any(is_link for _, is_link in misfits)
         raise OutputError(
@@ -194,7 +209,7 @@ def check(
             f"{COPY_WITHOUT_LINKS if linked else 'move it away, or choose another -o'}"
         )
     _refuse_own_inputs(folder, layout, sources)
-    return found
+    return found if marked else None
 
 
 def _has_marker(folder: OpenFolder) -> bool:
@@ -203,7 +218,8 @@ def _has_marker(folder: OpenFolder) -> bool:
 
 
 def _mark(folder: OpenFolder, kind: Kind) -> None:
-    marker = {"format": MARKER_FORMAT, "kind": kind, "id": secrets.token_hex(16)}
+    own = {"id": secrets.token_hex(16), "inode": folder.identity[1]}
+    marker = {"format": MARKER_FORMAT, "kind": kind, **own}
     folder.write({MARKER: to_json(marker)})
 
 

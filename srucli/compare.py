@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -288,10 +288,12 @@ def compare(
     jobs: int,
     force: bool = False,
     reads: Sequence[Source] = (),
+    show: Callable[[Folder, Comparison], None] = lambda folder, found: None,
 ) -> Comparison:
     """Run a whole comparison. sources: files of train, dev and test; a tenth stands for the last.
 
-    `reads` are other files that the command reads, of which none is ever replaced.
+    `reads` are other files that the command reads, of which none is ever replaced. `show` is called
+    with what was found while the folder is still held, to write to it.
 
     Raises every kind of SrucliError.
     """
@@ -316,13 +318,17 @@ def compare(
         folder.prepare(plan, parts, train)
         find(folder, plan, jobs)
         found = summary(folder, plan)
-    for line in unread(found):
+        show(folder, found)
+    for line in (*unread(found), *skipped(found)):
         say(line)
     return found
 
 
 def without_effect(plan: Plan) -> Iterator[str]:
     """Of the settings that are given or compared, those that can do nothing in any arm."""
+    for key in asked_for(plan.config):
+        if all(key in arm.settings for arm in plan.arms):
+            yield f"{key} has no effect: its values are what is compared"
     configs = [with_settings(plan.config, arm.settings) for arm in plan.arms]
     setups = [Setup(config, dev=True, held_out=False) for config in configs]
     for key in dict.fromkeys(key for config in configs for key in asked_for(config)):
@@ -339,6 +345,16 @@ def unread(found: Comparison) -> Iterator[str]:
                 arms.setdefault(line, []).append(row.arm)
     for line, names in arms.items():
         yield line if len(names) == len(found.rows) else f"{', '.join(names)}: {line}"
+
+
+def skipped(found: Comparison) -> Iterator[str]:
+    """Which arms have steps that were skipped."""
+    for row in found.rows:
+        histories = [result.history for result in row.results]
+        count = sum(record.get("skipped", 0) for history in histories for record in history)
+        steps = sum(history[-1]["step"] for history in histories)
+        if count:
+            yield f"{row.arm}: {count:,} of {steps:,} steps were skipped, without finite gradients"
 
 
 def default_jobs(plan: Plan) -> int:

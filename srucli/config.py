@@ -585,6 +585,16 @@ def resolve(
     return build(tree, "overrides")
 
 
+def overridden(overrides: Sequence[str], flags: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each flag whose value an override replaces by another one."""
+    chosen = parse_overrides(overrides)
+    for key, value in flags.items():
+        section, _, name = key.partition(".")
+        other = chosen.get(section, {}).get(name, value)
+        if value is not None and other != value:
+            yield f"{key} is {other}, as {key}= says, and not {value}, as its flag does"
+
+
 def dump(config: Config) -> str:
     """The whole resolved configuration as YAML that `resolve` reads back to an equal one."""
     tree = config.model_dump(mode="json")

@@ -89,13 +89,24 @@ NEEDS: dict[str, Need] = {
     "data.label_delimiter": Need(
         lambda setup: setup.config.data.multi_label, "data.multi_label=true"
     ),
+    "tokenizer.vocab_size": Need(
+        lambda setup: not setup.config.tokenizer.use_all_vocab,
+        "no tokenizer.use_all_vocab, which takes all of them",
+    ),
+    "tokenizer.allow_whitespace_only_pieces": Need(
+        lambda setup: (
+            setup.config.tokenizer.model_type in ("unigram", "bpe")
+            and not setup.config.tokenizer.remove_extra_whitespaces
+        ),
+        "runs of spaces: tokenizer.remove_extra_whitespaces=false with a unigram or bpe tokenizer",
+    ),
     "tokenizer.normalization_rule_name": Need(
         lambda setup: not setup.config.tokenizer.normalization_rule_tsv,
         "no tokenizer.normalization_rule_tsv, which takes its place",
     ),
     "tokenizer.shuffle_input_sentence": _DRAWN,
     "tokenizer.seed": _DRAWN,
-    "tokenizer.required_chars": _SUBWORDS,
+    "tokenizer.required_chars": _kind("unigram", "bpe", "char"),
     "tokenizer.split_digits": _SUBWORDS,
     "tokenizer.split_by_unicode_script": _SUBWORDS,
     "tokenizer.split_by_whitespace": _SUBWORDS,

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from srucli import explain
 from srucli.cells import Folder, Plan
-from srucli.compare import Comparison, Row, larger_is_better, unread
+from srucli.compare import Comparison, Row, larger_is_better, skipped, unread
 from srucli.differences import doubt
 from srucli.errors import InputMissingError
 from srucli.files import write_files
@@ -110,7 +110,7 @@ def sentences(found: Comparison) -> Iterator[str]:
     yield from _edges(found)
     yield from _speed(found)
     yield from _divergence(found)
-    yield from (f"{line}." for line in unread(found))
+    yield from (f"{line}." for line in (*unread(found), *skipped(found)))
 
 
 def _ranking(found: Comparison) -> Iterator[str]:
@@ -336,10 +336,9 @@ def _story(arm: str, story: explain.Story) -> str:
     return f"<h3>{html.escape(arm)}, learning rate {story.peak:g}</h3><ul>{items}</ul>"
 
 
-def write_page(folder: Path, plan: Plan, found: Comparison, command: str) -> Path:
+def write_page(folder: Folder, plan: Plan, found: Comparison, command: str) -> None:
     """Write the page of a comparison beside its cells. command: how to repeat it."""
-    write_files(folder, {PAGE: page(folder, plan, found, command).encode()})
-    return folder / PAGE
+    write_files(folder.place, {PAGE: page(folder.path, plan, found, command).encode()})
 
 
 def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:

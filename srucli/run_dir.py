@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,20 @@ from srucli import checkpoints
 from srucli import config as configuration
 from srucli.checkpoints import FOLDER as CHECKPOINTS
 from srucli.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
-from srucli.claim import MARKER, Layout, Source, check, claimed, clear, foreign, is_free, kind_of
+from srucli.claim import (
+    MARKER,
+    Layout,
+    Source,
+    check,
+    claimed,
+    clear,
+    foreign,
+    is_at_home,
+    is_free,
+    kind_of,
+)
 from srucli.config import Config
+from srucli.console import say
 from srucli.errors import DataError, InputMissingError, OutputError, SrucliError
 from srucli.files import (
     COPY_AGAIN,
@@ -134,15 +147,27 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 def _records(data: bytes, source: str) -> list[dict[str, Any]]:
     """The JSON objects in lines of bytes; no cut last line. Raises DataError naming `source`."""
     check_nested(data, source, MOST_NESTED_RECORDS)
-    records = []
-    for line in data.split(b"\n"):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
+    *lines, last = data.split(b"\n")
+    whole = [record for line in lines if (record := _record(line)) is not None]
+    if len(whole) < len(lines):
+        _say_damaged(source, len(lines) - len(whole))
+    record = _record(last)
+    return whole if record is None else [*whole, record]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The JSON object in a line, if it is one."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@cache
+def _say_damaged(source: str, count: int) -> None:
+    """Once, since records are read again and again."""
+    say(f"{source}: {count:,} damaged line{'s' * (count > 1)} passed over")
 
 
 @dataclass(frozen=True)
@@ -382,7 +407,9 @@ def is_begun(place: Place) -> bool:
     """
     with suppress(OSError), opened(place) as folder:
         names = folder.names()
-        ours = kind_of(folder) == "run" or (MARKER not in names and is_run(folder))
+        marked = kind_of(folder) == "run"
+        ours = marked and is_at_home(folder)
+        ours = ours or ((marked or MARKER not in names) and is_run(folder))
         empty = "last" not in names and not Checkpoints(folder).names()
         return ours and empty and not foreign(folder, LAYOUT)
     return False

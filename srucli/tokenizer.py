@@ -442,6 +442,19 @@ def _ended(code: int, last: str, named: Named) -> SrucliError:
     return SrucliError(f"the training process ended with {code}: {last}")
 
 
+def _trained(model: bytes, config: TokenizerConfig, named: Named) -> Tokenizer:
+    """The tokenizer that a training made. Raises UsageError for what SentencePiece lets pass."""
+    try:
+        return Tokenizer(model)
+    except model_check.UnusableModelError:
+        if config.model_type != "char" or not config.required_chars:
+            raise
+        given = named("required_chars", config.required_chars)
+        raise UsageError(
+            f"{given}: a char model has no piece for a character that its text lacks; take it out"
+        ) from None
+
+
 def train_tokenizer(
     lines: Iterable[str],
     config: TokenizerConfig,
@@ -486,7 +499,7 @@ def train_tokenizer(
     if code:
         raise _ended(code, log.last, named)
     return TrainedTokenizer(
-        Tokenizer(answer),
+        _trained(answer, config, named),
         config,
         sieve.lines,
         used,

@@ -334,7 +334,7 @@ class Trainer:
         """The latest epoch that was evaluated, from 1; one that the last step cut short counts."""
         return self.done.epoch + bool(self.done.taken)
 
-    def _record(self, loss: float, figures: dict[str, float]) -> None:
+    def _record(self, loss: float, figures: dict[str, float], skipped: int) -> None:
         """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
         rate = float(self.step.optimizer.param_groups[0]["lr"])
         defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
@@ -349,6 +349,7 @@ class Trainer:
                 "seconds": round(self.seconds, 3),
                 "dev": defined,
                 **({"reading": lost} if lost else {}),
+                **({"skipped": skipped} if skipped else {}),
             },
         )
         if self.board is not None:
@@ -372,7 +373,7 @@ class Trainer:
         if self.done.taken == len(self.train_set.texts):
             self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
         figures = self.evaluate()
-        self._record(loss, figures)
+        self._record(loss, figures, 0 if searching else int(skipped))
         best = self._improved(figures)
         if best:
             self.done.best_step = self.done.step

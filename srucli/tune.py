@@ -228,14 +228,16 @@ class Search:
                 force=True,
                 observe=observe,
             )
-        self._tell()
+        records = read_records(self.scratch / "run" / "metrics.jsonl")
+        if skipped := sum(record.get("skipped", 0) for record in records):
+            say(f"{skipped:,} steps of this trial were skipped, without finite gradients")
+        self._tell(records[-1])
 
-    def _tell(self) -> None:
+    def _tell(self, latest: Mapping[str, Any]) -> None:
         """Say once of how many texts not all is read, since what trainings say is not shown."""
         if self.told:
             return
         self.told = True
-        latest = read_records(self.scratch / "run" / "metrics.jsonl")[-1]
         names = {"train": self.task.train, "dev": self.task.dev or f"{self.task.train}, held out"}
         for part, tally in latest.get("reading", {}).items():
             for line in Notices(names[part]).last(Tally.from_json(tally)):

@@ -198,6 +198,36 @@ def test_a_runs_marker_that_is_not_srucli_s_makes_it_foreign(
     assert tree(copy) == before
 
 
+@pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["README.md", "labels.json", "data/train.jsonl", "index.html"])
+def test_a_marker_that_was_copied_makes_no_folder_srucli_s(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, command: str, name: str, force: bool
+) -> None:
+    kind = {"train": "run", "compare": "comparison"}[command]
+    with claim.claimed(tmp_path / "own", kind, {}) as (own, _):  # type: ignore[arg-type]
+        own.create("some", b"")
+    (tmp_path / "folder" / name).parent.mkdir(parents=True)
+    (tmp_path / "folder" / name).write_text("mine")
+    shutil.copy(tmp_path / "own" / MARKER, tmp_path / "folder")
+    before = tree(tmp_path)
+    flags = ("--force",) if force else ()
+    ended = run_main(command, tiny.train, "-o", tmp_path / "folder", *COMMANDS[command], *flags)
+    assert (ended.code, ended.out) == (73, ""), ended.err
+    assert f"folder: exists already and holds no {kind} that srucli made, but " in ended.err
+    assert tree(tmp_path) == before
+
+
+def test_a_run_that_was_copied_or_moved_is_one(copy: Path, tiny: Tiny, run_main: RunMain) -> None:
+    inode = json.loads((copy / MARKER).read_text())["inode"]
+    assert inode == tiny.run.stat().st_ino != copy.stat().st_ino
+    assert train(run_main, tiny, copy, "--force").code == 0
+    assert json.loads((copy / MARKER).read_text())["inode"] == copy.stat().st_ino
+    moved = copy.rename(copy.with_name("moved"))
+    (moved / "run.json").unlink()  # a marker of its own is enough
+    assert train(run_main, tiny, moved, "--force").code == 0
+
+
 @pytest.mark.parametrize("stage", ["finished", "begun"])
 def test_foreign_files_in_a_run_outlive_force(
     copy: Path, tiny: Tiny, run_main: RunMain, stage: str

@@ -123,6 +123,7 @@ def test_a_comparison_without_a_marker_goes_on_where_its_plan_is_the_same(copy: 
 
 @pytest.mark.parametrize("said", ["", "{", "[]", "3", '{"settings": 3}'])
 def test_a_plan_that_is_damaged_is_another(copy: Path, said: str) -> None:
+    prepare(copy)  # and marks it: what tells a copy from a stranger's folder is its plan
     (copy / "plan.json").write_text(said)
     with pytest.raises(UsageError, match="holds a comparison with other settings and data"):
         prepare(copy)
@@ -168,6 +169,7 @@ def test_a_comparison_never_replaces_what_it_reads(copy: Path, tmp_path: Path, n
 @pytest.mark.parametrize("flag", ["TRAIN", "--dev", "--test", "-c"])
 def test_so_on_the_command_line(copy: Path, tiny: Tiny, run_main: RunMain, flag: str) -> None:
     own = copy / ("plan.json" if flag == "-c" else "data/train.jsonl")
+    prepare(copy)  # and marks it
     own.write_text("{}" if flag == "-c" else (copy / "data/train.jsonl").read_text() * 9)
     before = tree(copy)
     given = {"TRAIN": tiny.train, flag: own}
@@ -326,6 +328,10 @@ OVER_INPUTS: dict[str, Callable[[Path, Tiny], tuple[object, ...]]] = {
     ),
     "eval, run": lambda own, tiny: (
         *("eval", tiny.run, own / "test.tsv", "--predictions", tiny.run / "labels.json"),
+    ),
+    "eval, marker": lambda own, tiny: (
+        *("eval", tiny.run, own / "test.tsv", "--predictions"),
+        tiny.run / MARKER,
     ),
     "eval, weights": lambda own, tiny: (
         *("eval", tiny.run, own / "test.tsv", "--predictions"),

@@ -42,13 +42,14 @@ def finish(
     accuracy: float | None,
     test: float | None = None,
     reached: tuple[int, float] = (10, 2.0),
+    **more: object,
 ) -> None:
     """Leave the result of a cell; None: it diverged. reached: step and seconds of that accuracy."""
     place = folder / cell.folder
     place.mkdir(parents=True)
     dev = {} if accuracy is None else {"accuracy": accuracy, "log_loss": 1 - accuracy}
     step, seconds = reached
-    record = {"step": step, "epoch": 1, "train_loss": 1.0, "seconds": seconds, "dev": dev}
+    record = {"step": step, "epoch": 1, "train_loss": 1.0, "seconds": seconds, "dev": dev, **more}
     history = [] if accuracy is None else [{**record, "step": 5, "dev": {"accuracy": 0.1}}, record]
     diverged = "training diverged" if accuracy is None else None
     measured = dev if test is None else {"accuracy": test, "log_loss": 1 - test}
@@ -123,6 +124,18 @@ def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
 
 
 # --- the table ----------------------------------------------------------------------------------
+
+
+def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
+    wanted = plan(grid=1, seeds=2)
+    for arm, skipped in zip(ADAMS, (0, 3), strict=True):
+        for seed in range(2):
+            cell = Cell(arm.name, wanted.rates(arm)[0], seed)
+            finish(tmp_path, cell, 0.5 + 0.1 * seed, **({"skipped": skipped} if skipped else {}))
+    found = compare.summary(Folder(tmp_path), wanted)
+    said = "sgd: 12 of 20 steps were skipped, without finite gradients"
+    assert list(compare.skipped(found)) == [said]
+    assert f"{said}." in report.sentences(found)
 
 
 def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
@@ -573,6 +586,7 @@ def compared(
     folder = tmp_path_factory.mktemp("compared") / "out"
     done = run_cli(*command(tiny, folder))
     assert done.returncode == 0, done.stderr
+    assert "--grid has no effect: the rates are what is compared" in done.stderr
     return folder, json.loads(done.stdout)
 
 
@@ -583,7 +597,7 @@ def command(tiny: Tiny, folder: Path) -> list[object]:
     """Two rates that learn and one that diverges."""
     return [
         *("compare", tiny.train, "-o", folder, "--over", "optim.lr=0.02,0.05,1e30"),
-        *("--test", tiny.test, "--seeds", 2, "--epochs", 2, "--json"),
+        *("--test", tiny.test, "--seeds", 2, "--epochs", 2, "--json", "--grid", 2),
         *("optim.name=adagrad", "optim.clip=0", *FLAGS),
     ]
 
@@ -928,6 +942,12 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
             {"model.kernel_sizes": [(2,), (3,)]},
             ["model.kernel_sizes has no effect: it needs model.encoder=cnn"],
             id="what is compared",
+        ),
+        pytest.param(
+            ["optim.lr=0.3"],
+            {"optim.lr": [0.1, 0.2]},
+            ["optim.lr has no effect: its values are what is compared"],
+            id="a value beside those compared",
         ),
         pytest.param(
             ["model.kernel_sizes=[2]"], {"model.encoder": ["sru", "cnn"]}, [], id="works in one arm"

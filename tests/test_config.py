@@ -18,6 +18,7 @@ from srucli.config import (
     dump,
     known_keys,
     load_yaml,
+    overridden,
     parse_overrides,
     resolve,
 )
@@ -251,3 +252,11 @@ def test_every_recipe_loads(recipe: Path) -> None:
     config = resolve(recipe)
     check(config.optim)
     model.check(config.model)
+
+
+def test_a_flag_that_an_override_replaces_is_named() -> None:
+    flags = {"optim.lr": 0.2, "model.layers": 2, "model.hidden": None, "data.text": 1}
+    given = ["optim.lr=0.1", "model.layers=2", "model.hidden=8", "optim.options.eps=1"]
+    assert list(overridden(given, flags)) == [
+        "optim.lr is 0.1, as optim.lr= says, and not 0.2, as its flag does"
+    ]

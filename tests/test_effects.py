@@ -22,10 +22,10 @@ ALWAYS = {
     "data.merge_labels",
     # By the format of each file that is read: see test_data.
     *("data.text", "data.label", "data.header", "data.delimiter", "data.quotes"),
-    *("tokenizer.model_type", "tokenizer.vocab_size", "tokenizer.character_coverage"),
+    *("tokenizer.model_type", "tokenizer.character_coverage"),
     *("tokenizer.normalization_rule_tsv", "tokenizer.byte_fallback"),
     *("tokenizer.user_defined_symbols", "tokenizer.control_symbols"),
-    *("tokenizer.treat_whitespace_as_suffix", "tokenizer.allow_whitespace_only_pieces"),
+    "tokenizer.treat_whitespace_as_suffix",
     *("tokenizer.add_dummy_prefix", "tokenizer.remove_extra_whitespaces"),
     *("tokenizer.max_sentence_length", "tokenizer.input_sentence_size", "tokenizer.num_threads"),
     *("tokenizer.hard_vocab_limit", "tokenizer.unk_id", "tokenizer.bos_id", "tokenizer.eos_id"),
@@ -47,6 +47,16 @@ BARE = ("model.wide=false", "model.characters=false")
 Case = tuple[str, Sequence[str], Sequence[str]]
 CASES: dict[str, Case] = {
     "data.label_delimiter": ("'|'", [], ["data.multi_label=true"]),
+    "tokenizer.vocab_size": (
+        "50",
+        ["tokenizer.use_all_vocab=true", "tokenizer.model_type=word"],
+        ["tokenizer.model_type=word"],
+    ),
+    "tokenizer.allow_whitespace_only_pieces": (
+        "true",
+        ["tokenizer.model_type=bpe"],
+        ["tokenizer.remove_extra_whitespaces=false"],
+    ),
     "tokenizer.normalization_rule_name": ("nfkc", ["tokenizer.normalization_rule_tsv=x"], []),
     "tokenizer.shuffle_input_sentence": ("false", [], ["tokenizer.input_sentence_size=9"]),
     "tokenizer.seed": ("1", [], ["tokenizer.input_sentence_size=9"]),
@@ -182,7 +192,7 @@ def test_a_model_is_the_same_where_the_table_says_so(key: str) -> None:
 
 
 def pieces(config: Config) -> Any:
-    lines = [f"{word} {number} ünder 가나다 {word * 2}" for number in range(60) for word in "abc"]
+    lines = [f"{word} {number}   ünder 가나다 {word * 2}" for number in range(60) for word in "abc"]
     made = train_tokenizer(lines, config.tokenizer, lower_vocab=True)
     return made.tokenizer.vocab
 

@@ -406,6 +406,13 @@ def test_records_of_a_run_that_was_killed(tmp_path: Path) -> None:
     assert read_records(tmp_path / "absent") == []
 
 
+def test_damaged_lines_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"a": 1}\n{"a": 2\n[3]\n{"a": 4}\n{"cut')
+    assert [read_records(file) for _ in range(2)] == [[{"a": 1}, {"a": 4}]] * 2
+    assert capsys.readouterr().err == f"{file}: 2 damaged lines passed over\n"
+
+
 def test_a_file_that_is_larger_than_its_manifest_says_is_not_read(run: RunDir) -> None:
     run.save(1, WEIGHTS, {}, {"last"})
     path = run.path / "checkpoints" / "step-1" / "model.safetensors"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 @options.reads_data()
 def command(
+    context: typer.Context,
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.")],
     overrides: Annotated[
         list[str] | None,
@@ -77,24 +78,34 @@ def command(
     is finished is never run again: the same command goes on where it was stopped. The last line on
     stdout is the page that shows everything.
     """
-    from srucli.config import resolve
-
     flags: dict[str, object] = {"train.epochs": epochs, "train.steps": steps}
     flags |= {"train.device": device} | data
-    settings = resolve(config, overrides or (), flags)
+    settings = options.resolved(config, overrides, flags)
     arms = find_arms(optimizer, encoder, over)
     sources = {"train": train, "dev": dev, "test": test}
     for source in filter(None, sources.values()):
         options.need_file(source)
     from srucli.cells import Plan
     from srucli.compare import compare, to_json
+    from srucli.console import say
 
     plan = Plan(settings, arms, settings.metric, grid, seeds, target)
     folder = output or own_folder(train, arms)
-    found = compare(plan, sources, folder, jobs=jobs, force=force, reads=[config])
-    from srucli.report import text_table, write_page
+    options.say_of_files(settings)
+    asked = context.get_parameter_source("grid")
+    if "optim.lr" in arms[0].settings and asked is not None and asked.name == "COMMANDLINE":
+        say("--grid has no effect: the rates are what is compared")
+    from srucli.report import PAGE, text_table, write_page
 
-    page = write_page(folder, plan, found, shlex.join(["srucli", *sys.argv[1:]]))
+    again = shlex.join(["srucli", *sys.argv[1:]])
+    found = compare(
+        *(plan, sources, folder),
+        jobs=jobs,
+        force=force,
+        reads=[config],
+        show=lambda held, found: write_page(held, plan, found, again),
+    )
+    page = folder / PAGE
     if as_json:
         import json
 

@@ -172,10 +172,10 @@ def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | N
     if predictions is not None and predictions.is_dir():
         raise OutputError(f"{predictions}: is a folder; name a file")
     if predictions is not None:
-        from srucli.claim import files_of, refuse_inputs
+        from srucli.claim import OWN, files_of, refuse_inputs
         from srucli.run_dir import LAYOUT
 
-        refuse_inputs([predictions], [file, *files_of(run, LAYOUT)])
+        refuse_inputs([predictions], [file, *files_of(run, {**LAYOUT, **OWN})])
     if plots is not None:
         from srucli.plots import OF_EVALUATION, check_folder
 

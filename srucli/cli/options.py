@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srucli.errors import InputMissingError
+
+if TYPE_CHECKING:
+    from srucli.config import Config
 
 Format = Annotated[
     str | None,
@@ -301,6 +304,27 @@ def _column(value: str) -> str | int:
 
 def _with_tabs(value: str) -> str:
     return value.replace("\\t", "\t")
+
+
+def resolved(
+    file: Path | None, overrides: Sequence[str] | None, flags: Mapping[str, Any]
+) -> Config:
+    """The configuration, as `config.resolve`; says which flags an override replaces."""
+    from srucli.config import overridden, resolve
+    from srucli.console import say
+
+    settings = resolve(file, overrides or (), flags)
+    for line in overridden(overrides or (), flags):
+        say(line)
+    return settings
+
+
+def say_of_files(settings: Config) -> None:
+    """Say that what a YAML file names for `srucli run` is not looked at."""
+    from srucli.console import say
+
+    if settings.files is not None:
+        say("the section 'files' has no effect: `srucli run` alone reads it")
 
 
 def need_run(run: Path) -> None:

@@ -38,10 +38,8 @@ def command(
     The table of the evaluation goes to stdout; its last line is the run's folder.
     """
     gates = parse_gates(fail_under or [])
-    from srucli.config import resolve
-
     flags = {"files.output": output, "train.device": device, "train.threads": threads, **data}
-    settings = resolve(config, overrides or (), flags)
+    settings = options.resolved(config, overrides, flags)
     files = settings.files
     if files is None:
         raise UsageError(

@@ -155,18 +155,14 @@ def command(
             return
         if train is None or _is_override(train):
             raise UsageError("no TRAIN; name a labelled file, or a run with --resume")
-        from srucli.config import resolve
-
-        settings = resolve(config, overrides or (), flags)
+        settings = options.resolved(config, overrides, flags)
         options.need_file(train)
         if dev:
             options.need_file(dev)
         folder = output or default_folder(train)
-        from srucli.console import say
         from srucli.train import train as run_training
 
-        if settings.files is not None:
-            say("the section 'files' has no effect: `srucli run` reads it, `srucli train` does not")
+        options.say_of_files(settings)
         how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
         run_training(settings, train, dev, folder, reads=[config], **how)
         print(folder)
@@ -187,9 +183,9 @@ def _resumed(
     for source in (train, dev):
         if source:
             options.need_file(source)
-    from srucli.config import flat, parse_overrides, resolve
+    from srucli.config import flat, parse_overrides
 
-    resolve(overrides=overrides, flags=flags)
+    options.resolved(None, overrides, flags)
     settings = {key: value for key, value in flags.items() if value is not None}
     settings |= flat(parse_overrides(overrides))
     from srucli.train import resume

@@ -50,11 +50,9 @@ def command(
     """
     from importlib.util import find_spec
 
-    from srucli.config import resolve
-
     flags: dict[str, object] = {"train.device": device, "train.threads": threads}
     flags |= {"train.seed": seed} | data
-    settings = resolve(config, overrides or (), flags)
+    settings = options.resolved(config, overrides, flags)
     if not find_spec("optuna"):
         raise UsageError("srucli tune needs optuna: pip install 'srucli[tune]'")
     if output.is_dir():
@@ -71,6 +69,7 @@ def command(
     from srucli.files import write_atomic
 
     refuse_inputs([output], [train, dev, config])
+    options.say_of_files(settings)
     from srucli.tune import tune
 
     found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb)
