@@ -31,12 +31,13 @@ def doubt(
     level: float = 0.95,
     scale: float = 1.0,
     unit: str = "",
-    texts: int = 0,
+    texts: int | None = None,
+    counted: bool = False,
 ) -> str | None:
     """Why it cannot be told that two means of seeds differ; None where it can.
 
-    What is said is in `scale` times the values' unit. texts: how many the values are shares of, 0
-    where they are none.
+    What is said is in `scale` times the values' unit. texts: how many were measured on, if texts
+    were; counted: the values are shares of them.
     """
     if min(len(one), len(other)) < 2:
         return "one seed does not tell what another would do"
@@ -47,6 +48,8 @@ def doubt(
             f"over seeds the difference of {abs(scale * difference):.3g}{unit} has the "
             f"{100 * level:.3g}% interval {low:.3g} to {high:.3g}"
         )
-    if texts and abs(difference) * texts < LEAST_TEXTS:
+    if texts is not None and texts < LEAST_TEXTS:
+        return f"there {'is one text' if texts == 1 else f'are {texts} texts'} only"
+    if texts and counted and abs(difference) * texts < LEAST_TEXTS:
         return f"it is a matter of {abs(difference) * texts:.1f} of {texts:,} texts"
     return None

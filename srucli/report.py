@@ -116,9 +116,16 @@ def sentences(found: Comparison) -> Iterator[str]:
 def _ranking(found: Comparison) -> Iterator[str]:
     best, *others = found.rows
     metric = found.metric
+    level = [row for row in others if (row.dev[0], row.lost) == (best.dev[0], best.lost)]
     said = f"{best.arm} leads on dev with {_figure(metric, best.dev)} {metric}"
-    yield f"{said} (test {_figure(metric, best.test)}), at a learning rate of {best.lr:g}."
-    yield from _beside(found, "dev", best, [row for row in others if row.lost <= best.lost])
+    if level:
+        names = [row.arm for row in (best, *level)]
+        said = f"{', '.join(names[:-1])} and {names[-1]} are level on dev, all of them"
+        yield f"{said} with {_figure(metric, (best.dev[0], None))} {metric}."
+    else:
+        yield f"{said} (test {_figure(metric, best.test)}), at a learning rate of {best.lr:g}."
+    below = [row for row in others if row.lost <= best.lost and row not in level]
+    yield from _beside(found, "dev", best, below, best.arm if level else "it")
     tested = max(found.rows, key=lambda row: row.test[0] * (1 if larger_is_better(metric) else -1))
     if tested is not best:
         said = f"{tested.arm} leads with {_figure(metric, tested.test)}"
@@ -126,7 +133,9 @@ def _ranking(found: Comparison) -> Iterator[str]:
         yield from _beside(found, "test", tested, [best])
 
 
-def _beside(found: Comparison, part: str, row: Row, others: Sequence[Row]) -> Iterator[str]:
+def _beside(
+    found: Comparison, part: str, row: Row, others: Sequence[Row], name: str = "it"
+) -> Iterator[str]:
     """Which of the others a row is better than on dev or test, and of which that cannot be told."""
     share = larger_is_better(found.metric)
     reasons: dict[str | None, list[str]] = {}
@@ -137,15 +146,16 @@ def _beside(found: Comparison, part: str, row: Row, others: Sequence[Row]) -> It
             level=1 - ALPHA / len(others),
             scale=100 if share else 1,
             unit=" points" if share else "",
-            texts=found.texts[part] if found.metric == "accuracy" else 0,
+            texts=found.texts[part],
+            counted=found.metric == "accuracy",
         )
         figures = other.dev if part == "dev" else other.test
         reasons.setdefault(why, []).append(f"{other.arm} ({_figure(found.metric, figures)})")
     for why, names in sorted(reasons.items(), key=lambda each: each[0] is not None):
         if why is None:
-            yield f"On these texts it is better than {', '.join(names)}."
+            yield f"On these texts {name} is better than {', '.join(names)}."
         else:
-            yield f"Whether it is better than {' or '.join(names)} cannot be told: {why}."
+            yield f"Whether {name} is better than {' or '.join(names)} cannot be told: {why}."
 
 
 def _values(metric: str, part: str, row: Row) -> list[float]:
@@ -387,8 +397,13 @@ def page(folder: Path, plan: Plan, found: Comparison, command: str) -> str:
 def _legend(plan: Plan, found: Comparison) -> str:
     target = _figure(found.metric, (found.target, None))
     seeds = f"mean and standard deviation over {plan.seeds} seeds" if plan.seeds > 1 else "one seed"
+    rate = (
+        f"at the learning rate that was best on dev, with one seed, among at least {plan.grid}, "
+        "each 3.16 times the one before"
+    )
+    if all(len(row.tried) == 1 for row in found.rows):
+        rate = "at the only learning rate that was tried"
     return (
-        f"{found.metric}: {seeds}, at the learning rate that was best on dev, with one seed, among "
-        f"at least {plan.grid}, each 3.16 times the one before. Target: {target} on dev. Rates "
+        f"{found.metric}: {seeds}, {rate}. Target: {target} on dev. Rates "
         "within 1%: of the best dev figure of the same arm, with one seed."
     )

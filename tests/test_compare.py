@@ -399,6 +399,25 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "of 1 points has the 97.5% interval -1.85 to 3.85.",
         ],
     ),
+    "two level, one below": (
+        "accuracy",
+        1000,
+        {"adam": same(*HIGH), "sgd": same(*HIGH), "lion": same(*LOW)},
+        [
+            "adam and sgd are level on dev, all of them with 91.0 accuracy.",
+            "On these texts adam is better than lion (61.0 ± 1.0).",
+        ],
+    ),
+    "hardly any text": (
+        "log_loss",
+        2,
+        {"adam": same(0.9, 0.9), "sgd": same(0.5, 0.5)},
+        [
+            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
+            "rate of 0.002.",
+            "Whether it is better than sgd (0.500 ± 0.000) cannot be told: there are 2 texts only.",
+        ],
+    ),
     "another on test": (
         "accuracy",
         1000,
@@ -438,9 +457,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "sgd": Seeds(list(HIGH), list(HIGH), [20, 30, 20]),
         },
         [
-            LEADS,
-            "Whether it is better than sgd (91.0 ± 1.0) cannot be told: over seeds the difference "
-            "of 0 points has the 95% interval -2.27 to 2.27.",
+            "adam and sgd are level on dev, all of them with 91.0 accuracy.",
             "86.4 on dev is reached by sgd after 23 steps and 2.3 seconds, adam after 63 steps and "
             "6.3 seconds (means of seeds, seen at the ends of epochs).",
         ],

@@ -52,10 +52,23 @@ def test_fewer_than_six_texts_are_no_difference_by_the_exact_test() -> None:
         (ONE, ONE, {}, "over seeds the difference of 0 has the 95% interval -0.0346 to 0.0346"),
         ([0.9, 0.9], [0.9, 0.9], {}, "over seeds the difference of 0 has the 95% interval 0 to 0"),
         ([0.9, 0.9], [0.8, 0.8], {}, None),
-        ([0.9, 0.9], [0.8, 0.8], {"texts": 59}, "it is a matter of 5.9 of 59 texts"),
-        ([0.9, 0.9], [0.8, 0.8], {"texts": 61}, None),
-        ([0.8, 0.8], [0.9, 0.9], {"texts": 59}, "it is a matter of 5.9 of 59 texts"),
-        ([0.8, 0.8], [0.9, 0.9], {"texts": 61}, None),
+        (
+            [0.9, 0.9],
+            [0.8, 0.8],
+            {"texts": 59, "counted": True},
+            "it is a matter of 5.9 of 59 texts",
+        ),
+        ([0.9, 0.9], [0.8, 0.8], {"texts": 61, "counted": True}, None),
+        (
+            [0.8, 0.8],
+            [0.9, 0.9],
+            {"texts": 59, "counted": True},
+            "it is a matter of 5.9 of 59 texts",
+        ),
+        ([0.8, 0.8], [0.9, 0.9], {"texts": 61, "counted": True}, None),
+        ([0.9, 0.9], [0.8, 0.8], {"texts": 6}, None),
+        ([0.9, 0.9], [0.8, 0.8], {"texts": 5}, "there are 5 texts only"),
+        ([0.9, 0.9], [0.8, 0.8], {"texts": 1}, "there is one text only"),
         ([0.82, 0.80, 0.81], [0.78, 0.77, 0.79], {"level": 0.95}, None),
         (
             *([0.82, 0.80, 0.81], [0.78, 0.77, 0.79], {"level": 0.99}),
@@ -65,7 +78,8 @@ def test_fewer_than_six_texts_are_no_difference_by_the_exact_test() -> None:
     ids=[
         *("far apart", "one seed of the other", "one seed", "overlap in points", "overlap"),
         *("the same", "the same without spread", "without spread", "few texts", "texts enough"),
-        *("few texts the other way", "texts enough the other way", "at 95%", "at 99%"),
+        *("few texts the other way", "texts enough the other way", "shares of none", "hardly any"),
+        *("one text", "at 95%", "at 99%"),
     ],
 )
 def test_what_cannot_be_told(
