@@ -70,7 +70,8 @@ class Finding:
 class Story:
     """A run's diagnostics: the optimizer's settings, looks at steps, evaluations, piece counts.
 
-    counts: mean number of times that a piece of each decile of frequency occurs in an epoch.
+    counts: mean number of times that a piece of each decile of frequency occurs in an epoch;
+    chosen: the learning rate was the best on dev texts of several.
     """
 
     optimizer: Record
@@ -78,6 +79,7 @@ class Story:
     metrics: Sequence[Record]
     counts: Sequence[float]
     source: str = "diagnostics.jsonl"
+    chosen: bool = False
 
     @property
     def name(self) -> str:
@@ -358,6 +360,8 @@ def learning_rate(story: Story) -> Iterator[Finding]:
     edge = "lower" if low and not high else "upper"
     words = (f"the learning rate is at its {edge} edge", "the learning rate is at no edge")
     remedy = f"{'raise' if edge == 'lower' else 'lower'} optim.lr"
+    if story.chosen:
+        remedy = "of the rates tried it is the best on dev texts all the same"
     yield verdict("learning rate", high or low, words, said, remedy)
 
 
@@ -395,7 +399,8 @@ def clipping(story: Story) -> Iterator[Finding]:
         f"norm {norm:.2g})"
     )
     words = ("clipping decides", "clipping is an exception")
-    yield verdict("clipping", share > OFTEN, words, said, "raise optim.clip or lower optim.lr")
+    remedy = "raise optim.clip" + ("" if story.chosen else " or lower optim.lr")
+    yield verdict("clipping", share > OFTEN, words, said, remedy)
 
 
 def eps(story: Story) -> Iterator[Finding]:

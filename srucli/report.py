@@ -12,6 +12,7 @@ import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -212,7 +213,8 @@ def stories(folder: Path, found: Comparison) -> dict[str, explain.Story]:
     told = {}
     for row in found.rows:
         with suppress(InputMissingError):
-            told[row.arm] = explain.read(folder / row.results[0].cell.folder / "run")
+            story = explain.read(folder / row.results[0].cell.folder / "run")
+            told[row.arm] = replace(story, chosen=len(row.tried) > 1)
     return told
 
 

@@ -10,6 +10,7 @@ import math
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -438,6 +439,15 @@ def test_what_is_said(case: str) -> None:
     found = finding(made(**records), name)
     assert found.fault is fault, found.text
     assert re.search(said, found.text), found.text
+
+
+@pytest.mark.parametrize("case", ["a rate that is too low", "steps that are clipped"])
+def test_a_rate_that_was_chosen_of_several_is_not_advised_against(case: str) -> None:
+    how, name, _, _ = CASES[case]
+    story = made(**how)
+    assert re.search(r"(raise|lower) optim\.lr$", finding(story, name).text)
+    chosen = finding(replace(story, chosen=True), name)
+    assert not re.search(r"(raise|lower) optim\.lr", chosen.text)
 
 
 @pytest.mark.parametrize("effective", [falling, flat], ids=["falling", "flat"])
