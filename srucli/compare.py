@@ -22,7 +22,7 @@ from srucli.cells import Arm, Cell, Folder, Plan, Result, Trials, facts_of, neig
 from srucli.claim import Source
 from srucli.config import with_settings
 from srucli.console import say
-from srucli.corpus import find_labels, hold_out, read_held_out, read_texts
+from srucli.corpus import data_hash, find_labels, hold_out, read_held_out, read_texts
 from srucli.effects import Setup, asked_for, idle, works
 from srucli.errors import InterruptedRun, SrucliError, UsageError
 from srucli.metrics import METRICS
@@ -313,6 +313,11 @@ def compare(
             parts["train"], parts[part] = hold_out(parts["train"], HELD_OUT, seed=0)
             if not parts[part]:
                 raise UsageError(f"{train}: too few texts to set some aside; give --dev and --test")
+    if data_hash(parts["dev"]) == data_hash(parts["test"]):
+        raise UsageError(
+            "--dev and --test are the same texts, so that those which choose the rates measure "
+            "them too; leave out --dev, and a tenth of TRAIN stands for it"
+        )
     say("data: " + ", ".join(f"{len(texts):,} {part} texts" for part, texts in parts.items()))
     with Folder.claim(path, facts_of(plan, parts), [*sources.values(), *reads], force) as folder:
         folder.prepare(plan, parts, train)
@@ -372,6 +377,11 @@ def check(plan: Plan) -> None:
     for key in {key for arm in plan.arms for key in arm.settings}:
         if key.startswith(SAME) or key == "train.seed":
             raise UsageError(f"{key} cannot be compared: it has to be the same for all")
+    if plan.target is not None and larger_is_better(plan.metric) and plan.target > 1:
+        raise UsageError(
+            f"--target {plan.target:g}: {plan.metric} is a share, at most 1; pass --target "
+            f"{min(plan.target / 100, 1):g}"
+        )
     if plan.config.train.patience:
         raise UsageError("train.patience ends trainings at different steps; set it to 0 to compare")
     given = plan.config.optim.model_fields_set

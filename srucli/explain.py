@@ -399,7 +399,7 @@ def clipping(story: Story) -> Iterator[Finding]:
         f"norm {norm:.2g})"
     )
     words = ("clipping decides", "clipping is an exception")
-    remedy = "raise optim.clip" + ("" if story.chosen else " or lower optim.lr")
+    remedy = "raise optim.clip" if story.chosen else "raise optim.clip or lower optim.lr"
     yield verdict("clipping", share > OFTEN, words, said, remedy)
 
 

@@ -875,6 +875,19 @@ REMEDIES = {
         advice=" texts were standard input; give them again: srucli train --resume ",
         before=(f"{STDIN}{TRAIN.replace('two.tsv', '-').replace('-o run', QUOTED)}",),
     ),
+    "a target in percent": Remedy(
+        f"{COMPARE} --over model.layers=1,2 --target 95",
+        r"accuracy is a share, at most 1; pass (--target 0\.95)",
+        advice=" is a share, at most 1; pass --target ",
+        ends=ENDS,
+    ),
+    "the same texts twice": Remedy(
+        "compare two.tsv --optimizer adam,sgd --dev two.tsv --test two.tsv -o v1",
+        r"are the same texts, .*; leave out (--dev), and a tenth of TRAIN",
+        without("--dev"),
+        advice="--dev and --test are the same texts",
+        ends="holds no comparison that srucli made",
+    ),
     # ------------------------------------------------ settings without effect
     "n-grams without a branch": Remedy(
         f"{TRAIN.replace('bag', 'cnn')} model.wide_ngrams=2",
@@ -1052,7 +1065,7 @@ UNFOLLOWED = {
     "srucli train --resume {} --force": "followed in test_hazards",
     "adam corrects for this, a longer optim.warmup": "a finding on a finished run: test_explain",
     "{} optim.lr": "the same",
-    "raise optim.clip or lower optim.lr": "the same",
+    "raise optim.clip": "the same",
     "were longer than optim.clip=": "the same",
     "lower optim.options.eps": "the same",
     "a lower optim.lr": "a search that diverged: as long as its minutes",
