@@ -29,6 +29,7 @@ from srucli.errors import SrucliError
 from srucli.labels import Bare, clean
 from srucli.layout import Columns, Job, Layout
 from srucli.lines import Source, display_name, escaped, excerpt, losses, read_lines
+from srucli.names import find_names
 from srucli.records import (
     READERS,
     SAMPLE,
@@ -246,7 +247,8 @@ def read_inputs(
     """The texts to label, one for one record, also without labels, which are not looked at.
 
     A file with labels that are `known` is read as `read_examples` does. plain: in any other each
-    line is a text, read in this encoding. lenient: columns and a delimiter of the config that the
+    line is a text, read in this encoding, unless there are `known` ones and its first line is
+    fastText's, or JSON with a text in it. lenient: columns and a delimiter of the config that the
     file lacks are guessed. fresh: as for `read_examples`. Raises as that does, but an empty file or
     text is no error. Of what is no file, nothing is awaited but the record that is about to be
     given.
@@ -255,12 +257,16 @@ def read_inputs(
     found = None
     if known and is_file:
         found = _fresh(source, config, fresh, known) or _labelled(source, config, known)
-    if found is None and plain is not None:
-        return _plain(source, plain)
     count = SAMPLE if is_file else 1
-    reading = found or _open(
-        source, config, labelled=False, known=known, count=count, lenient=lenient
+    if found is None and plain is not None:
+        job = Job(display_name(source), "", config, labelled=False, known=known, lenient=lenient)
+        return _plain(source, plain, job if known else None, count)
+    return _inputs(
+        found or _open(source, config, labelled=False, known=known, count=count, lenient=lenient)
     )
+
+
+def _inputs(reading: Reading[Record]) -> Reading[Input]:
     inputs = (Input(record.text, record.line, record.raw) for record in reading)
     return Reading(reading.job, reading.layout, inputs)
 
@@ -315,10 +321,27 @@ def _with_labels(
     return Reading(reading.job, reading.layout, records)
 
 
-def _plain(source: Source, config: DataConfig) -> Reading[Input]:
+def _plain(source: Source, config: DataConfig, other: Job | None, count: int) -> Reading[Input]:
+    """Lines as texts; as `other` has it where the first one shows that they are not."""
     job = Job(display_name(source), "text", config, labelled=False)
     origin = read_lines(source, config.encoding, config.errors, config.max_ratio, job.passed)
     first, lines, _ = peek(origin, 1, line_size)
-    layout = Layout("plain text", origin.encoding, origin.ends, what="a text on each line")
+
+    def how(format: str, **more: Any) -> Layout:
+        return Layout(format, origin.encoding, origin.ends, **more)
+
+    format = _shown_format(first[0][1], other.config) if first and other else None
+    if format and other:
+        other = replace(other, format=format, passed=job.passed)
+        return _inputs(Reading(other, *READERS[format](other, lines, how, count)))
+    layout = how("plain text", what="a text on each line")
     inputs = (Input(text, line, text) for line, text in lines)
     return Reading(job, layout if first else None, inputs)
+
+
+def _shown_format(line: str, config: DataConfig) -> str | None:
+    """The format of lines that are no texts, where the first one leaves no doubt."""
+    seen = seen_format(line)
+    keys = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line) if seen == "jsonl" else []
+    has_text = find_names(keys)[0] is not None or config.text in keys
+    return seen if seen == "fasttext" or has_text else None

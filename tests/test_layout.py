@@ -10,8 +10,10 @@ import gzip
 import io
 import itertools
 import json
+import os
 import random
 import shlex
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -821,6 +823,40 @@ def test_columns_that_a_file_lacks_are_guessed_if_they_may_be(tmp_path: Path) ->
     path.write_text("one\ntwo\n")
     numbers = DataConfig(text=2, label=1)
     assert [i.text for i in read_inputs(path, numbers, lenient=True)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("__label__new one\ntwo\n", ["one", "two"]),
+        ("one __label__new\n__label__a two\n", ["one", "two"]),
+        ('{"text": "one"}\n\n{"text": "two"}\n', ["one", "two"]),
+        ('[{"id": 1, "review": "one"}, {"id": 2, "review": "two"}]', ["one", "two"]),
+        ('{"body_x": "one"}\n', ["one"]),
+        ('{"level": "info"}\n{"text": "two"}\n', ['{"level": "info"}', '{"text": "two"}']),
+        ('I said __label__ and {"text": "x"}\n', ['I said __label__ and {"text": "x"}']),
+        ("\n__label__new one\n", ["", "__label__new one"]),
+    ],
+    ids=[
+        *("fastText", "label last", "JSON lines", "JSON array", "the run's key"),
+        *("JSON without a text", "marks in a text", "blank line first"),
+    ],
+)
+def test_a_first_line_that_is_no_text_says_the_format(
+    tmp_path: Path, content: str, texts: list[str]
+) -> None:
+    """Also without known labels, and of a pipe; without any known ones a line is a line."""
+    path, config = tmp_path / "x.txt", DataConfig(text="body_x")
+    path.write_text(content)
+    how: dict[str, Any] = {"plain": DataConfig(), "lenient": True}
+    assert [i.text for i in read_inputs(path, config, known={"pos"}, **how)] == texts
+    assert [i.raw for i in read_inputs(path, config, **how)] == content.splitlines()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(content,))
+    writer.start()
+    assert [i.text for i in read_inputs(pipe, config, known={"pos"}, **how)] == texts
+    writer.join()
 
 
 OTHER_FILES: dict[str, tuple[dict[str, Any], str, str]] = {
