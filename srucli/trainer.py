@@ -299,7 +299,7 @@ class Trainer:
         rate = self.step.optimizer.param_groups[0]["initial_lr"]
         clip = self.config.optim.clip
         kept = ""
-        if (self.run.path / "last").is_file():
+        if self.resumable and (self.run.path / "last").is_file():
             name = self.run.checkpoints.pointed("last")
             resume = f"srucli train --resume {shlex.quote(str(self.run.path))} --force"
             kept = f"; {resume} optim.lr={rate / 10:.3g} goes on from {name}"

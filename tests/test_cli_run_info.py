@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
 
+from benchmarks.mutate import repair_manifests
 from srucli.config import known_keys
 from srucli.optim import OPTIMIZERS
 from srucli.run_dir import RunDir
@@ -126,6 +128,25 @@ def test_info_of_a_run(run_main: RunMain, tiny: Tiny) -> None:
     table = run_main("info", tiny.run)
     assert table.code == 0
     assert [line.split("  ")[0] for line in table.out.splitlines()] == list(rows)
+
+
+def test_info_of_a_training_that_is_not_finished(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
+    for state in run.glob("checkpoints/*/state.json"):
+        state.write_text(state.read_text().replace('"finished": true', '"finished": false'))
+    repair_manifests(run)
+
+    def said() -> object:
+        return json.loads(run_main("info", run, "--json").out)["training"]
+
+    assert said() == f"stopped; to go on: srucli train --resume {run}"
+    with RunDir.claim(run):
+        assert said() == "goes on just now"
+    for needed in run.glob("checkpoints/*/training.json"):
+        needed.unlink()
+    assert said() == "stopped, and has not kept what it needs to go on"
 
 
 def test_info_of_a_tokenizer(run_main: RunMain, tiny: Tiny) -> None:

@@ -29,6 +29,7 @@ from srucli.predict import Predictor
 from srucli.run_dir import RunDir
 from srucli.step import Step
 from srucli.train import train
+from srucli.training_state import UnwritableError
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
@@ -194,6 +195,19 @@ def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
     ended = run_main(*shlex.split(command[1])[1:])
     assert ended.code == 0, ended.err
     assert "going on from step 30, after 1 whole epochs" in ended.err
+
+
+def test_a_run_that_cannot_go_on_is_not_advised_to(
+    tiny: Tiny, tmp_path: Path, lose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_files(tree: Any) -> Any:
+        raise UnwritableError("a state of another package")
+
+    monkeypatch.setattr("srucli.trainer.to_files", to_files)
+    lose(range(33, 99))
+    with pytest.raises(SrucliError, match="training diverged; lower optim.lr") as caught:
+        run_training(tiny, tmp_path / "run")
+    assert "--resume" not in str(caught.value)
 
 
 def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Any) -> None:

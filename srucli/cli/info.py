@@ -116,7 +116,19 @@ def _run(path: Path) -> Rows:
             state = run.state(which)
             yield which, f"step {state.get('step')}, epoch {state.get('epoch')}{used}"
     if run.state("last").get("finished") is False:
-        yield "training", f"stopped; to go on: srucli train --resume {shlex.quote(str(path))}"
+        yield "training", _unfinished(path)
+
+
+def _unfinished(path: Path) -> str:
+    """Whether a training that has not come to its end goes on, or can."""
+    from srucli.locks import is_locked
+    from srucli.resume import held
+
+    if is_locked(path):
+        return "goes on just now"
+    if held(path) is None:
+        return "stopped, and has not kept what it needs to go on"
+    return f"stopped; to go on: srucli train --resume {shlex.quote(str(path))}"
 
 
 def _tokenizer(path: Path) -> Rows:
