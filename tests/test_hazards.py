@@ -205,7 +205,7 @@ def test_a_run_that_cannot_go_on_is_not_advised_to(
 
     monkeypatch.setattr("srucli.trainer.to_files", to_files)
     lose(range(33, 99))
-    with pytest.raises(SrucliError, match="training diverged; lower optim.lr") as caught:
+    with pytest.raises(SrucliError, match=r"training diverged; lower optim\.lr") as caught:
         run_training(tiny, tmp_path / "run")
     assert "--resume" not in str(caught.value)
 
