@@ -113,7 +113,7 @@ def line_size(line: tuple[int, str]) -> int:
 
 
 _JSON_START = re.compile(r'\s*(?:\{\s*(?:["}]|$)|\[\s*(?:\{|\]\s*$|$))')
-_FASTTEXT = re.compile(r"[ \t]*__label__|.*[ \t]__label__[^ \t]+[ \t]*$")
+_FASTTEXT = re.compile(r"[ \t]*__label__|[^\t]* __label__[^ \t]+[ \t]*$")
 
 
 def seen_format(line: str) -> str:

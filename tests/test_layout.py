@@ -497,6 +497,13 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
         {},
         "fasttext, utf-8",
     ),
+    "a text of a tsv that ends as a fastText line may": (
+        "x.tsv",
+        lines([("pos", "I like __label__x"), *PLAIN], "{label}\t{text}"),
+        [("pos", "I like __label__x"), *PLAIN],
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8",
+    ),
     "lists in cells": (
         "x.csv",
         written([("text", "labels"), *((text, str([label])) for label, text in ROWS)]),
