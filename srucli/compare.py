@@ -337,7 +337,9 @@ def without_effect(plan: Plan) -> Iterator[str]:
     configs = [with_settings(plan.config, arm.settings) for arm in plan.arms]
     setups = [Setup(config, dev=True, held_out=False) for config in configs]
     for key in dict.fromkeys(key for config in configs for key in asked_for(config)):
-        if not any(works(setup, key) for setup in setups):
+        if key == "train.dev_share":
+            yield f"{key} has no effect: --dev FILE or a tenth of TRAIN chooses the rates"
+        elif not any(works(setup, key) for setup in setups):
             yield from idle(setups[0], [key])
 
 

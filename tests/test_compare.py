@@ -961,6 +961,12 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
             id="what is compared",
         ),
         pytest.param(
+            ["train.dev_share=0.3"],
+            {"model.layers": [1, 2]},
+            ["train.dev_share has no effect: --dev FILE or a tenth of TRAIN chooses the rates"],
+            id="another share of dev texts",
+        ),
+        pytest.param(
             ["optim.lr=0.3"],
             {"optim.lr": [0.1, 0.2]},
             ["optim.lr has no effect: its values are what is compared"],

@@ -1089,6 +1089,7 @@ UNFOLLOWED = {
     "options (optim.options.NAME=VALUE)": "a heading",
     "the section 'files' has no effect": "a report",
     "--grid has no effect: the rates are what is compared": "a report",
+    "has no effect: --dev FILE or a tenth of TRAIN chooses the rates": "a report",
     "holds a comparison with other": "test_force_replaces_what_a_comparison_wrote",
     "--probability has no effect": "a report",
     "train.dev_share={} sets {} texts aside, not {}": "a report",
