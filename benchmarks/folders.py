@@ -227,6 +227,7 @@ def _swap_marker(random: Random, _: Bases, place: Path, paths: Paths, outside: P
         "format": random.choice((1, 1, 1, 2, "1", None)),
         "kind": random.choice(("run", "comparison", "tuning", "other", None)),
         "id": random.choice(("0" * 32, "x", 3)),
+        "inode": random.choice((1, None)),
     }
     _remove(place / MARKER)
     (place / MARKER).write_text(json.dumps(marker))
@@ -406,15 +407,22 @@ def _input(random: Random, bases: Bases, place: Path, here: Path) -> Path | None
 
 
 def _is_ours(found: Tree, place: Path, bases: Bases) -> bool:
-    """Whether a marker, or where there is none a whole run.json, or the same plan, says so."""
+    """Whether a marker of its own, a whole run.json, or the same plan, says so.
+
+    Beside a marker that was copied, any whole plan does.
+    """
     if set(found) <= {"lock"} or all(KNOWN_BESIDE.fullmatch(name) for name in found):
         return True
     if MARKER in found:
         try:
             marker = json.loads(found[MARKER])
             kinds = ("run", "comparison", "tuning")
-            return marker["format"] == 1 and marker["kind"] in kinds and len(marker["id"]) == 32
-        except (ValueError, TypeError, LookupError, RecursionError):
+            whole = marker["format"] == 1 and marker["kind"] in kinds and len(marker["id"]) == 32
+            if not whole or marker.get("inode") in (None, os.stat(place).st_ino):
+                return whole
+            if marker["kind"] == "comparison":
+                return json.loads(found["plan.json"]).keys() == {"settings", "data"}
+        except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
             return False
     with suppress(SrucliError):
         RunDir(place).facts()
