@@ -189,9 +189,14 @@ def test_several_labels_keep_their_thresholds(tmp_path: Path, kill_after: Any) -
     data = str(write_tsv(tmp_path / "x.tsv", rows[:300]))
     config = quick("data.multi_label=true", "train.epochs=3")
     whole = train(config, data, None, tmp_path / "whole")
-    kill_after(30)
-    with pytest.raises(Killed):
-        train(config, data, None, tmp_path / "run")
+    kept = []
+    for batches in (22, 9):  # both within the second epoch
+        kill_after(batches)
+        with pytest.raises(Killed):
+            train(config, data, None, tmp_path / "run")
+        kept.append(RunDir.open(tmp_path / "run").state("last"))
+    assert [state["step"] for state in kept] == [21, 28]
+    assert kept[1]["thresholds"] == kept[0]["thresholds"] != [0.5] * len(kept[0]["thresholds"])
     kill_after(None)
     same_runs(whole, train(config, data, None, tmp_path / "run"))
 
