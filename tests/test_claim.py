@@ -436,6 +436,11 @@ def test_a_lock_that_was_replaced_while_it_was_opened_is_not_held(
     assert not (tmp_path / "lock").exists()
 
 
+def test_to_look_for_a_lock_makes_none(tmp_path: Path) -> None:
+    assert not locks.is_locked(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_lock_of_another_is_not_removed(tmp_path: Path) -> None:
     with OpenFolder.at(tmp_path) as folder, locks.locked(folder):
         os.unlink(tmp_path / "lock")

@@ -332,6 +332,24 @@ class Several:
         return np.array([[0.6, 0.4, 0.8], [0.1, 0.2, 0.3]], np.float32)[: len(texts)]
 
 
+class Even:
+    """What a style needs of a predictor that cannot tell two labels apart."""
+
+    labels = ("a", "b")
+    multi_label = False
+    thresholds = None
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        return np.full((len(texts), 2), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(("threshold", "label"), [(0.5, "a"), (0.5001, "unsure")])
+def test_a_label_as_likely_as_the_threshold_is_taken(threshold: float, label: str) -> None:
+    style = Style(threshold=threshold, reject="unsure")
+    (found,) = records(Even(), [Input("x", 1, "x")], style)  # type: ignore[arg-type]
+    assert found == [label]
+
+
 @pytest.mark.parametrize(
     ("style", "rows"),
     [

@@ -829,7 +829,10 @@ def test_another_metric_is_not_compared_with_the_one_before(
 def test_figures_of_other_dev_texts_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run", "train.patience=1", "train.epochs=1")
     hard = write_tsv(tmp_path / "hard.tsv", [("good", "bad"), ("bad", "good"), ("none", "good")])
-    resume(run, {"train.epochs": 2, "train.patience": 1}, None, str(hard), force=True)
+    longer: dict[str, Any] = {"train.epochs": 2, "train.patience": 1}
+    with pytest.raises(UsageError, match=r"dev texts: SHA-256 \w{8} -> \w{8}"):
+        resume(run, longer, None, str(hard))
+    resume(run, longer, None, str(hard), force=True)
     _, last = records(run / "metrics.jsonl")
     after = progress(run)
     assert (after.best, after.best_step) == (last["dev"]["accuracy"], last["step"])

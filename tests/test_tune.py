@@ -24,6 +24,8 @@ from srucli.tune import SPACE, Best, Search, Task, is_given, recipe, value_of
 
 SMALL = ("train.epochs=2", "model.hidden=16", "train.threads=1", "train.batch_size=16")
 TINY = ("model.layers=1", "model.wide_buckets=64", "model.character_buckets=64")
+# Tables that no trial makes smaller.
+LARGE = ("tokenizer.vocab_size=100", "model.character_buckets=32768")
 
 
 def test_a_recipe_is_found_in_time_and_trains(
@@ -211,6 +213,20 @@ def test_what_cannot_be_tuned(
     assert (ended.code, ended.out) == (code, "")
     assert said in ended.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_megabyte_is_a_million_bytes(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
+    def refusal(megabytes: float) -> float:
+        """What the smallest model is said to have where so much is allowed."""
+        words = ("-o", tmp_path / "recipe.yaml", *LARGE, "--minutes", 0.1, "--max-mb", megabytes)
+        ended = run_main("tune", tiny.train, *words)
+        assert ended.code == 2
+        (said,) = re.findall(r"is tried has ([\d.]+) MB", ended.err)
+        return float(said)
+
+    smallest = refusal(0.02)
+    assert smallest > 2.3  # so that 0.1 MB below is more than that many MiB
+    assert refusal(round(smallest - 0.1, 1)) == smallest
 
 
 def test_stdin_and_a_recipe_that_is_there_are_refused(
