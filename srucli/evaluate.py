@@ -125,7 +125,6 @@ def evaluate(
     source: str = "-",
     observe: Observer | None = None,
     merge: bool = False,
-    seed: int = 0,
 ) -> Evaluation:
     """Measure `predictor` on labelled `examples`, which are read once, a chunk at a time.
 
@@ -167,7 +166,7 @@ def evaluate(
         names=names,
         unknown={name: row.support for name, row in rows},
         figures=metrics.measure(outcome),
-        intervals=metrics.intervals(outcome, seed=seed),
+        intervals=metrics.intervals(outcome),
         per_class=per_class,
         seconds=seconds,
         tally=tally,

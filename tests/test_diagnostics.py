@@ -152,10 +152,37 @@ def test_rows_cannot_be_told_untouched_where_they_all_decay() -> None:
     assert records[-1]["untouched"] == {}
 
 
+def test_a_row_with_one_entry_that_moved_is_touched() -> None:
+    model = Bag()
+    optimizer = optim.build(optim.resolve(OptimConfig(name="sgd", weight_decay=0.0)), model)
+    watch = Watch(model, optimizer, None, 1, np.ones(ROWS, np.int64))
+    model.embedding.weight.grad = torch.zeros(ROWS, WIDTH)
+    model.embedding.weight.grad[7, 2] = 1.0
+    assert watch.next()
+    watch.before()
+    optimizer.step()
+    watch.after()
+    record = watch.taken()
+    assert record is not None
+    assert record["untouched"] == {"embedding": pytest.approx(1 - 1 / ROWS)}
+
+
 @pytest.mark.parametrize("options", [{}, {"initial_accumulator_value": 0.5}])
 def test_untouched_rows_take_no_part_in_quantiles(options: dict[str, Any]) -> None:
-    records, _ = watched(20, name="adagrad", options=options)
-    assert records[-1]["groups"]["embeddings"]["accumulator"][0] > 0
+    records, moves = watched(20, name="adagrad", options=options)
+    squares = torch.stack([grad.square() for grad, _ in moves]).sum(dim=0)
+    wanted = squares[squares > 0].quantile(torch.tensor([0.1, 0.5, 0.9]))
+    assert records[-1]["groups"]["embeddings"]["accumulator"] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_steps_by_frequency_are_geometric_means() -> None:
+    """lr / (root of the sum of squares + eps) is adagrad's step for a unit of gradient."""
+    records, moves = watched(20, name="adagrad", lr=0.01)
+    squares = torch.stack([grad.square() for grad, _ in moves]).sum(dim=0).double()
+    steps = (0.01 / (squares.sqrt() + 1e-10)).log()
+    counts = np.r_[np.arange(30, 0, -1), np.zeros(10, np.int64)]
+    wanted = [float(steps[rows][squares[rows] > 0].mean().exp()) for rows in deciles(counts)]
+    assert records[-1]["by_frequency"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_eps_dominates_adadelta_where_it_does() -> None:

@@ -521,13 +521,17 @@ def test_groups_of_the_classifier() -> None:
 
 def test_groups_of_torch_encoders_and_of_tied_and_frozen_weights() -> None:
     model = nn.ModuleDict({"rnn": nn.LSTM(4, 3), "table": nn.Embedding(5, 4)})
+    model["attention"] = nn.MultiheadAttention(4, 2, bias=False)
     model["out"] = nn.Linear(4, 5)
     model["out"].weight = model["table"].weight
     model["out"].bias.requires_grad_(False)
     groups = names_by_group(optim.parameter_groups(model, 0.1), model)
     assert groups == {
         "embeddings": ["table.weight"],
-        "matrices": ["rnn.weight_ih_l0", "rnn.weight_hh_l0"],
+        "matrices": [
+            *("rnn.weight_ih_l0", "rnn.weight_hh_l0"),
+            *("attention.in_proj_weight", "attention.out_proj.weight"),
+        ],
         "vectors": ["rnn.bias_ih_l0", "rnn.bias_hh_l0"],
     }
 

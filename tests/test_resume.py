@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import QUICK, ROOT, RunMain, Tiny, sentences, write_tsv
@@ -27,12 +29,12 @@ from srucli.folders import OpenFolder
 from srucli.optim import OPTIMIZERS
 from srucli.predict import Predictor
 from srucli.resume import differences, may_change
-from srucli.run_dir import RunDir, tensors_of
+from srucli.run_dir import RunDir, is_begun, tensors_of
 from srucli.signals import StopRequest
 from srucli.step import Step
 from srucli.train import resume, train
 from srucli.trainer import Progress
-from srucli.training_state import from_files
+from srucli.training_state import from_files, random_states, set_random_states
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
@@ -199,6 +201,20 @@ def test_several_labels_keep_their_thresholds(tmp_path: Path, kill_after: Any) -
     assert kept[1]["thresholds"] == kept[0]["thresholds"] != [0.5] * len(kept[0]["thresholds"])
     kill_after(None)
     same_runs(whole, train(config, data, None, tmp_path / "run"))
+
+
+def test_every_generator_goes_on_where_it_was() -> None:
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.random()), float(torch.rand(()))]
+
+    kept = random_states(torch.device("cpu"))
+    try:
+        before, other = draw(), draw()
+        assert all(one != two for one, two in zip(before, other, strict=True))
+        set_random_states(kept, torch.device("cpu"))
+        assert draw() == before
+    finally:
+        set_random_states(kept, torch.device("cpu"))
 
 
 def test_before_the_first_checkpoint_it_starts_again(
@@ -704,6 +720,33 @@ def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         run_training(tiny, run)
     assert (run / "tokenizer.model").exists()
+
+
+def test_what_says_that_there_is_a_run_is_written_last(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = RunDir.write, []
+
+    def write(self: RunDir, name: str, data: bytes) -> None:
+        written.append(name)
+        real(self, name, data)
+
+    monkeypatch.setattr(RunDir, "write", write)
+    run_training(tiny, tmp_path / "run", "train.epochs=1")
+    assert set(written[:4]) == {"config.yaml", "tokenizer.model", "labels.json", "run.json"}
+    assert written[3] == "run.json"
+
+
+def test_a_folder_with_a_checkpoint_is_not_one_that_was_only_begun(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(10)
+    killed(tiny, tmp_path / "run")
+    (tmp_path / "run" / "last").unlink()
+    (tmp_path / "run" / "best").unlink(missing_ok=True)
+    assert not is_begun(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert is_begun(tmp_path / "run")
 
 
 def test_a_whole_checkpoint_is_used_though_nothing_points_at_it(
