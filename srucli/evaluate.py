@@ -129,9 +129,9 @@ def evaluate(
     """Measure `predictor` on labelled `examples`, which are read once, a chunk at a time.
 
     `source` is the file's name for people; `observe(examples, probabilities (b, C))` sees every
-    chunk; `merge` takes a label for the one of the model that it is like; `seed` is that of the
-    bootstrap. Raises DataError for an example that does not fit the task, SrucliError where there
-    are none or where a probability is not a number.
+    chunk; `merge` takes a label for the one of the model that it is like. Raises DataError for an
+    example that does not fit the task, SrucliError where there are none or where a probability is
+    not a number.
     """
     known, spellings = Known(predictor.labels, merge=merge), Spellings()
     gold: list[tuple[str, ...]] = []
