@@ -593,7 +593,7 @@ def classifier_step(case: StepCase, device: str) -> Run:
     def run() -> object:
         step.begin()
         step([batch], rate=0.5)
-        return step.figures[0] / case.texts
+        return step.totals[0] / case.texts
 
     return run
 

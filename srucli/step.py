@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,37 @@ if TYPE_CHECKING:
     from srucli.config import Config
 
 
+class StepStats(NamedTuple):
+    """What an epoch's steps came to so far.
+
+    loss_sum: the weighted sum of the losses of all examples; weight_sum: of their weights, which
+    are 1 without class weights; skipped: the steps with a non-finite gradient; skipped_in_a_row:
+    how many of those the latest steps were, also across epochs.
+    """
+
+    loss_sum: float
+    weight_sum: float
+    skipped: int
+    skipped_in_a_row: int
+
+    @property
+    def loss(self) -> float:
+        """The weighted mean over examples; 0 where there were none."""
+        return self.loss_sum / self.weight_sum if self.weight_sum else 0.0
+
+
+def _stats(totals: Tensor) -> StepStats:
+    loss_sum, weight_sum, *counts = totals.tolist()
+    return StepStats(loss_sum, weight_sum, *map(int, counts))
+
+
 class Step:
     """What a batch, or several whose gradients are accumulated, does to a model and its optimizer.
 
     A step whose gradient is not finite changes nothing: on a GPU, where nobody waits to see that,
-    it is a step with a gradient of zero. `figures` (4,) are the weighted sum of the losses of all
-    texts since `begin`, the sum of their weights, the steps without a finite gradient, and how many
-    of those there have been in a row by now. `captured` tells whether steps are replayed as CUDA
-    graphs. `watch` looks at the steps, where it is set.
+    it is a step with a gradient of zero. `totals` (4,) float64 are the fields of `StepStats` on the
+    device, since `begin`. `captured` tells whether steps are replayed as CUDA graphs. `watch` looks
+    at the steps, where it is set.
     """
 
     def __init__(self, config: Config, model: Classifier, objective: Objective) -> None:
@@ -41,7 +64,8 @@ class Step:
         self.captured = self.device.type == "cuda" and self._can_be_captured()
         self.optimizer = optim.build(config.optim, model, captured=self.captured)
         self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
-        self.figures = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self.totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self._readout = Readout()
         self.watch: Watch | None = None
         self.graphs = Graphs(self._captured) if self.captured else None
 
@@ -59,7 +83,17 @@ class Step:
 
     def begin(self) -> None:
         """An epoch begins."""
-        self.figures[:3] = 0
+        self.totals[:3] = 0
+
+    @property
+    def stats(self) -> StepStats:
+        """What `totals` say; waits for a GPU."""
+        return _stats(self.totals)
+
+    def latest_stats(self) -> StepStats | None:
+        """The same without waiting: on a GPU what an earlier call asked for, once, or None."""
+        totals = self._readout.latest(self.totals)
+        return None if totals is None else _stats(totals)
 
     def __call__(self, batches: Sequence[Batch], rate: float) -> None:
         """One step on batches with targets, as if they were one, at `rate` times the peak rate."""
@@ -101,8 +135,8 @@ class Step:
         torch.autograd.backward(scaled)
         mean = losses.detach().mean().double()
         finite = mean.isfinite()
-        self.figures[0] += torch.where(finite, mean, 0.0)
-        self.figures[1] += finite * weight
+        self.totals[0] += torch.where(finite, mean, 0.0)
+        self.totals[1] += finite * weight
 
     def _losses(self, batch: Batch) -> Tensor:
         """Of each branch (n,), summed. Texts at the batch's end without a target do not count."""
@@ -124,8 +158,8 @@ class Step:
             self.watch.before()
         norm = self._clip(clip) if clip else self._norm()
         finite = norm.isfinite()
-        self.figures[2] += ~finite
-        self.figures[3] = (self.figures[3] + 1) * ~finite
+        self.totals[2] += ~finite
+        self.totals[3] = (self.totals[3] + 1) * ~finite
         if self.watch and clip:
             self.watch.clipped += norm > clip
         if self.device.type == "cpu" and not finite:
@@ -179,13 +213,13 @@ class Readout:
         self.copy: Tensor | None = None
         self.copied: Any = None
 
-    def latest(self, values: Tensor) -> list[float] | None:
-        """`values` (n,) themselves on a CPU; else what an earlier call was given, once, or None."""
+    def latest(self, values: Tensor) -> Tensor | None:
+        """`values` themselves on a CPU; else what an earlier call was given, once, or None."""
         if values.device.type == "cpu":
-            return list(values.tolist())
+            return values
         found = None
         if self.copy is not None and self.copied.query():
-            found, self.copy = list(self.copy.tolist()), None
+            found, self.copy = self.copy, None
         if self.copy is None:
             self.copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self.copy.copy_(values, non_blocking=True)

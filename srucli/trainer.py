@@ -45,7 +45,7 @@ from srucli.reading import Notices, Tally
 from srucli.run_dir import LOGS, RunDir, check_fit, tensors_of
 from srucli.signals import StopRequest
 from srucli.sru import use_kernel
-from srucli.step import Readout, Step
+from srucli.step import Step, StepStats
 from srucli.tokenizer import Tokenizer
 from srucli.training_state import (
     OptimizerState,
@@ -123,7 +123,6 @@ class Trainer:
         self.step = Step(config, self.model, loss_function(config, train.targets, classes))
         own = config.optim.name in optim.OPTIMIZERS
         self.optimizer_state = OptimizerState(self.model, self.step.optimizer, own=own)
-        self.readout = Readout()
         assert config.train.epochs is not None  # `complete` saw to it
         self.epochs = config.train.epochs
         self.metric = config.metric
@@ -263,21 +262,19 @@ class Trainer:
         if self.step.watch and (record := self.step.watch.taken()):
             self.run.add("diagnostics.jsonl", record)
         bar.update(texts)
-        if self.config.train.detect_anomaly and self.step.figures[3]:
+        if self.config.train.detect_anomaly and self.step.stats.skipped_in_a_row:
             raise self._anomaly(store)
         if self.done.step % 20 == 0:
-            self._report(bar, self.readout.latest(self.step.figures))
+            self._report(bar, self.step.latest_stats())
 
-    def _report(self, bar: tqdm[Any], figures: list[float] | None) -> None:
+    def _report(self, bar: tqdm[Any], stats: StepStats | None) -> None:
         """Show the loss so far, where it is known; stop where too many steps were skipped."""
-        if figures is None:
+        if stats is None:
             return
-        total, weight, _, in_a_row = figures
-        if in_a_row >= MOST_SKIPPED:
-            raise self._diverged(f"{in_a_row:.0f} steps in a row had no finite gradient")
+        if stats.skipped_in_a_row >= MOST_SKIPPED:
+            raise self._diverged(f"{stats.skipped_in_a_row} steps in a row had no finite gradient")
         speed = self.done.pieces / max(self.seconds, 1e-9)
-        loss = total / weight if weight else 0.0
-        bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
+        bar.set_postfix_str(f"loss {stats.loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
 
     def _anomaly(self, store: TokenStore) -> SrucliError:
         """What is said of a step without a finite gradient: the text, where it is one text."""
@@ -359,21 +356,20 @@ class Trainer:
 
     def finish_epoch(self) -> dict[str, float]:
         """Evaluate, record, save. Raises SrucliError where training has diverged."""
-        total, weight, skipped, _ = self.step.figures.tolist()
+        stats = self.step.stats
         steps = -(-self.done.batches // self.config.train.accumulate)
         searching = self.step.scaler.is_enabled()  # for the scale of fp16, by steps that fail
-        if 2 * skipped > steps and not searching:
-            raise self._diverged(f"{skipped:.0f} of {steps} steps had no finite gradient")
-        if skipped:
-            say(f"{skipped:.0f} of {steps} steps were skipped: they had no finite gradient")
+        if 2 * stats.skipped > steps and not searching:
+            raise self._diverged(f"{stats.skipped} of {steps} steps had no finite gradient")
+        if stats.skipped:
+            say(f"{stats.skipped} of {steps} steps were skipped: they had no finite gradient")
         optim.use(self.step.optimizer, training=False)
         self.evaluating = True
         self._check_weights()
-        loss = total / weight if weight else 0.0
         if self.done.taken == len(self.train_set.texts):
             self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
         figures = self.evaluate()
-        self._record(loss, figures, 0 if searching else int(skipped))
+        self._record(stats.loss, figures, 0 if searching else stats.skipped)
         best = self._improved(figures)
         if best:
             self.done.best_step = self.done.step
@@ -381,8 +377,8 @@ class Trainer:
         self._write_card()
         shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
         say(
-            f"epoch {self.epoch_number}/{self.epochs}  loss {loss:.4f}{shown and '  dev'}{shown}"
-            f"{'  *' if figures and best else ''}  {self.seconds:.0f} s"
+            f"epoch {self.epoch_number}/{self.epochs}  loss {stats.loss:.4f}"
+            f"{shown and '  dev'}{shown}{'  *' if figures and best else ''}  {self.seconds:.0f} s"
         )
         return figures
 
@@ -558,7 +554,7 @@ class Trainer:
         watch = self.step.watch
         return {
             "progress": self.done.model_copy(update={"seconds": self.seconds}).model_dump(),
-            "figures": self.step.figures,
+            "figures": self.step.totals,
             "optimizer": self.optimizer_state.tree(),
             "scaler": self.step.scaler.state_dict(),
             "random": random_states(self.device),
@@ -672,7 +668,7 @@ class Trainer:
         if same_optimizer:
             self.optimizer_state.load(tree["optimizer"])
         self.step.scaler.load_state_dict(tree["scaler"])
-        self.step.figures.copy_(tree["figures"])
+        self.step.totals.copy_(tree["figures"])
         if tree["weights"]:
             parameters = dict(self.model.named_parameters())
             check_fit(tree["weights"], parameters, source)

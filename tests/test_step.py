@@ -21,7 +21,7 @@ from srucli.objectives import loss_function
 from srucli.optim import OPTIMIZERS
 from srucli.optim.diagnostics import Watch
 from srucli.optim.effective import rule_of
-from srucli.step import Readout, Step
+from srucli.step import Step
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -95,7 +95,7 @@ def test_fillers_do_not_count(encoder: str, several: str) -> None:
         assert bool((wider.offsets.diff() >= 0).all())
         for step, given_batch in ((plain, batch), (padded, wider)):
             step([given_batch], 1.0)
-    torch.testing.assert_close(padded.figures, plain.figures)
+    torch.testing.assert_close(padded.totals, plain.totals)
     state = plain.model.state_dict()
     for name, weight in padded.model.state_dict().items():
         torch.testing.assert_close(weight, state[name], rtol=1e-3, atol=1e-5, msg=name)
@@ -123,7 +123,7 @@ def test_accumulated_batches_are_one_batch(several: str, weights: str) -> None:
     cuts = np.split(np.arange(8), (1, 3))
     apart([parts.batch(texts) for texts in cuts], 1.0)
     once([parts.batch(np.arange(8))], 1.0)
-    torch.testing.assert_close(apart.figures, once.figures, rtol=1e-5, atol=0)
+    torch.testing.assert_close(apart.totals, once.totals, rtol=1e-5, atol=0)
     for one, two in zip(once.model.parameters(), apart.model.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
@@ -215,20 +215,20 @@ def test_steps_that_are_skipped_are_counted_and_change_nothing() -> None:
     for batch in [*batches(config), *batches(config, seed=1)][:7]:
         before = step.model.embedding.weight.clone()
         step([batch], 1.0)
-        _, weight, some, row = step.figures.tolist()
-        skipped.append(some)
-        in_a_row.append(row)
-        texts.append(weight)
+        skipped.append(step.stats.skipped)
+        in_a_row.append(step.stats.skipped_in_a_row)
+        texts.append(step.stats.weight_sum)
         moved.append(not torch.equal(before, step.model.embedding.weight))
     assert skipped == [0, 1, 2, 2, 3, 3, 3]
     assert in_a_row == [0, 1, 2, 0, 1, 0, 0]
     assert texts == [4, 4, 4, 8, 8, 12, 16]
     assert moved == [True, False, False, True, False, True, True]
-    assert math.isfinite(float(step.figures[0]))
+    assert math.isfinite(step.stats.loss)
     (steps,) = {int(state["step"]) for state in step.optimizer.state.values()}
     assert steps == 4
     step.begin()
-    assert step.figures.tolist() == [0, 0, 0, 0]
+    assert step.stats == (0, 0, 0, 0)
+    assert step.stats.loss == 0
 
 
 def test_what_was_skipped_in_a_row_goes_on_into_the_next_epoch() -> None:
@@ -237,7 +237,7 @@ def test_what_was_skipped_in_a_row_goes_on_into_the_next_epoch() -> None:
     for batch in batches(settings())[:2]:
         step([batch], 1.0)
         step.begin()
-    assert step.figures.tolist() == [0, 0, 0, 2]
+    assert step.stats == (0, 0, 0, 2)
 
 
 @pytest.mark.parametrize("several", ["false", "true"])
@@ -253,7 +253,8 @@ def test_the_figures_are_sums_of_losses_and_of_weights(several: str) -> None:
         total += np.mean([step.objective.losses(each, batch.targets).item() for each in logits])
         weight += step.objective.weight(batch.targets).item()
         step([batch], 1.0)
-    assert step.figures.tolist() == pytest.approx([total, weight, 0, 0], rel=1e-5)
+    assert step.stats == pytest.approx((total, weight, 0, 0), rel=1e-5)
+    assert step.stats.loss == pytest.approx(total / weight)
 
 
 @pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler is enabled")
@@ -300,7 +301,7 @@ def test_what_cannot_be_captured_is_launched_and_said() -> None:
     refused([second], 1.0)
     plain([first], 1.0)
     plain([second], 1.0)
-    assert refused.figures.tolist() == plain.figures.tolist()
+    assert refused.stats == plain.stats
 
 
 # --- nothing waits -----------------------------------------------------------------------------
@@ -382,8 +383,11 @@ def test_the_characters_are_those_that_the_speller_counts() -> None:
         assert torch.equal(ends, told_ends)
 
 
-def test_a_number_on_a_cpu_is_read_at_once() -> None:
-    assert Readout().latest(torch.tensor([2.5, 1.0])) == [2.5, 1.0]
+def test_on_a_cpu_totals_are_read_at_once() -> None:
+    step = make_step(settings())
+    step([batches(settings())[0]], 1.0)
+    assert step.latest_stats() == step.stats
+    assert step.stats.weight_sum == 4
 
 
 # --- on a GPU ----------------------------------------------------------------------------------
@@ -400,7 +404,7 @@ def test_graphs_do_what_steps_do(name: str) -> None:
         for number, batch in enumerate(batches(config, "cuda", seed)):
             for step in (plain, captured):
                 step([batch], 0.1 + 0.1 * number)
-    torch.testing.assert_close(captured.figures, plain.figures, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(captured.totals, plain.totals, rtol=1e-3, atol=1e-3)
     if isinstance(captured.graphs, Graphs):
         assert captured.graphs.graphs
 
@@ -409,7 +413,7 @@ def test_graphs_do_what_steps_do(name: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
     config = settings(f"train.precision={precision}", "model.dropout=0.5")
-    step, readout = make_step(config, "cuda"), Readout()
+    step = make_step(config, "cuda")
     for _ in range(2):
         for batch in batches(config, "cuda"):
             step([batch], 1.0)
@@ -417,10 +421,10 @@ def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
     try:
         for batch in uploaded(store(config).batches(4, 1000, (0,)), torch.device("cuda"), SPELLED):
             step([batch], 1.0)
-            readout.latest(step.figures)
+            step.latest_stats()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.isfinite(step.figures).all()
+    assert torch.isfinite(step.totals).all()
 
 
 @on_gpu
@@ -431,5 +435,5 @@ def test_dropout_is_drawn_anew_in_each_replay() -> None:
     for _ in range(6):
         step.begin()
         step([batch], 0.0)
-        losses.append(float(step.figures[0]))
+        losses.append(step.stats.loss_sum)
     assert len(set(losses[2:])) > 1
