@@ -332,6 +332,13 @@ def test_held_out_labels_that_look_like_known_ones_are_named(
     ]
 
 
+def test_known_labels_in_another_column_are_not_overlooked(tmp_path: Path) -> None:
+    dev = tmp_path / "dev.tsv"
+    dev.write_text("good\tpos\nbad\tneg\nfine\tpos\n")
+    with pytest.raises(DataError, match=r"not those of the model, .*; pass --label 2 --text 1"):
+        read_held_out(dev, DataConfig(), ["pos", "neg"])
+
+
 # ---------------------------------------------------------------- the commands
 
 

@@ -454,3 +454,10 @@ def test_dropout_between_layers_is_one_mask_a_text() -> None:
     assert not torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])
     stack.eval()
     assert torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])
+
+
+@pytest.mark.parametrize(("classes", "width"), [(2, 32), (32, 32), (40, 40), (64, 64), (200, 64)])
+def test_the_characters_table_is_as_wide_as_there_are_classes(classes: int, width: int) -> None:
+    model = Classifier(ModelConfig(character_buckets=64, wide_buckets=64), SPELLING, classes)
+    assert model.characters is not None
+    assert model.characters.table.weight.shape == (64, width)
