@@ -138,6 +138,14 @@ def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
     assert f"{said}." in report.sentences(found)
 
 
+def test_rates_near_the_best_are_counted_for_a_loss_too(tmp_path: Path) -> None:
+    wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
+    for arm in ADAMS:
+        for rate, loss in zip(wanted.rates(arm), (0.5, 0.1, 0.1005), strict=True):
+            finish(tmp_path, Cell(arm.name, rate, 0), 1 - loss)
+    assert [row.stable for row in compare.summary(Folder(tmp_path), wanted).rows] == [2 / 3, 2 / 3]
+
+
 def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
     wanted = plan(grid=3, seeds=3)
     for arm, level in zip(ADAMS, (0.8, 0.6), strict=True):
