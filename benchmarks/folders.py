@@ -249,8 +249,9 @@ def _say_lock(random: Random, _: Bases, place: Path, paths: Paths, outside: Path
 def _leave(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
     """What kills leave."""
     for name in (".run.json.12.tmp", f".{MARKER}.12-ab.tmp", ".last.1-0f.tmp", ".plan.json.1.tmp"):
-        if random.random() < 0.5:
-            (place / name).write_text("{")
+        with suppress(OSError):  # it may be a link by now, to itself
+            if random.random() < 0.5:
+                (place / name).write_text("{")
     with suppress(OSError):
         (place / "checkpoints" / ".step-9.12-ab.tmp").mkdir()
         (place / "checkpoints" / ".step-9.12-ab.tmp" / "state.json").write_text("{")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from srucli.checkpoints import Which
 from srucli.config import Config
@@ -35,7 +37,10 @@ def choose(run: RunDir, config: Config) -> Choice:
         return Choice("last", last, said)
     if best is None or best == last:
         return Choice(wanted, last, None)
-    values = _values(run, config.metric)
+    records = run.records("metrics.jsonl")
+    values = _values(records, config.metric)
+    if wanted == "last" and records and not any(record.get("dev") for record in records):
+        return Choice("last", last, None)  # without dev examples none is better
     at_last, at_best = (_shown(name, config.metric, values) for name in (last, best))
     if wanted == "best":
         said = f"{run.path}: the best checkpoint is used, {at_best}, not {at_last}"
@@ -60,10 +65,10 @@ def _best(run: RunDir, must: bool) -> str | None:
     return name if must or name in run.checkpoints.names() else None
 
 
-def _values(run: RunDir, metric: str) -> dict[str, float]:
+def _values(records: Iterable[Mapping[str, Any]], metric: str) -> dict[str, float]:
     """The metric on dev examples of each checkpoint that was evaluated."""
     found = {}
-    for record in run.records("metrics.jsonl"):
+    for record in records:
         dev = record.get("dev")
         value = dev.get(metric) if isinstance(dev, dict) else None
         if isinstance(value, float | int):

@@ -16,8 +16,8 @@ from srucli.config import Config, DataConfig, TokenizerConfig, given
 from srucli.console import say
 from srucli.data import Example, read_examples
 from srucli.errors import DataError
-from srucli.labels import Known, Spellings, agreed, notes
-from srucli.lines import Source, display_name, escaped
+from srucli.labels import Known, Spellings, agreed, clean, notes
+from srucli.lines import Source, display_name, escaped, excerpt
 from srucli.metrics import encode
 from srucli.tokenizer import TrainedTokenizer, as_setting, train_tokenizer
 
@@ -54,7 +54,22 @@ def read_texts(source: Source, config: DataConfig) -> list[Example]:
     examples = list(read_examples(source, config).told(say, given(config)))
     spellings = Spellings(examples)
     names = agreed(spellings, display_name(source), merge=config.merge_labels)
+    if not config.multi_label:
+        _say_joined(set(names.values()), source, config.label_delimiter)
     return _named(examples, spellings, names.__getitem__, source, config)
+
+
+def _say_joined(labels: set[str], source: Source, joiner: str) -> None:
+    """Name labels that seem to be several."""
+    joined = sorted(
+        name
+        for name in labels
+        if joiner in name and labels >= {clean(part) for part in name.split(joiner)}
+    )
+    if joined:
+        many = f"{len(joined):,} of {len(labels):,} labels are others joined by '{joiner}'"
+        shown = f"such as {excerpt(joined[0])}"
+        say(f"{escaped(display_name(source))}: {many}, {shown}; --multi-label takes them apart")
 
 
 def read_held_out(source: Source, config: DataConfig, labels: Iterable[str]) -> list[Example]:

@@ -20,16 +20,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple
 
 from srucli.config import DataConfig
 from srucli.errors import SrucliError
+from srucli.guess import label_parts
 from srucli.labels import Bare, clean
 from srucli.layout import Columns, Job, Layout
 from srucli.lines import Source, display_name, escaped, excerpt, losses, read_lines
-from srucli.names import find_names
+from srucli.names import KNOWN, find_names, fold
 from srucli.records import (
     READERS,
     SAMPLE,
@@ -248,10 +249,10 @@ def read_inputs(
 
     A file with labels that are `known` is read as `read_examples` does. plain: in any other each
     line is a text, read in this encoding, unless there are `known` ones and its first line is
-    fastText's, or JSON with a text in it. lenient: columns and a delimiter of the config that the
-    file lacks are guessed. fresh: as for `read_examples`. Raises as that does, but an empty file or
-    text is no error. Of what is no file, nothing is awaited but the record that is about to be
-    given.
+    fastText's, JSON with a text in it, a header or, of a stream, a known label and a tab. lenient:
+    columns and a delimiter of the config that the file lacks are guessed. fresh: as for
+    `read_examples`. Raises as that does, but an empty file or text is no error. Of what is no file,
+    nothing is awaited but the record that is about to be given.
     """
     known, is_file = frozenset(known), os.path.isfile(source)
     found = None
@@ -330,7 +331,7 @@ def _plain(source: Source, config: DataConfig, other: Job | None, count: int) ->
     def how(format: str, **more: Any) -> Layout:
         return Layout(format, origin.encoding, origin.ends, **more)
 
-    format = _shown_format(first[0][1], other.config) if first and other else None
+    format = _shown_format(first[0][1], other, alone=count == 1) if first and other else None
     if format and other:
         other = replace(other, format=format, passed=job.passed)
         return _inputs(Reading(other, *READERS[format](other, lines, how, count)))
@@ -339,9 +340,26 @@ def _plain(source: Source, config: DataConfig, other: Job | None, count: int) ->
     return Reading(job, layout if first else None, inputs)
 
 
-def _shown_format(line: str, config: DataConfig) -> str | None:
-    """The format of lines that are no texts, where the first one leaves no doubt."""
+def _shown_format(line: str, job: Job, alone: bool) -> str | None:
+    """The format of lines that are no texts, where the first one leaves no doubt.
+
+    That is a header of well-known names, or, of a stream, where it has to tell `alone`, one that
+    begins with a known label and a tab.
+    """
     seen = seen_format(line)
+    if seen == "tsv":
+        label, tab, _ = line.partition("\t")
+        if alone and tab and label_parts(job, label) <= job.known:
+            return seen
+        tables = {"\t": "tsv", ",": "csv", ";": "csv"}
+        return next((tables[mark] for mark in tables if _is_header(line.split(mark))), None)
     keys = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line) if seen == "jsonl" else []
-    has_text = find_names(keys)[0] is not None or config.text in keys
+    has_text = find_names(keys)[0] is not None or job.config.text in keys
     return seen if seen == "fasttext" or has_text else None
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether cells name a column of texts and one of labels, and nothing is in doubt."""
+    names = [cell.strip(' "') for cell in cells]
+    known = [names[at] for at in find_names(names) if at is not None]
+    return len(known) == 2 and {*map(fold, known)} <= KNOWN

@@ -43,6 +43,8 @@ def doubt(
         return "one seed does not tell what another would do"
     difference = fmean(one) - fmean(other)
     low, high = (scale * end for end in interval(one, other, level))
+    if low == high == 0:
+        return "they are level with every seed"
     if low <= 0 <= high:
         return (
             f"over seeds the difference of {abs(scale * difference):.3g}{unit} has the "

@@ -325,8 +325,11 @@ class Table:
 
     def absurd(self, text: Cells, label: Cells) -> str:
         """Why no classifier can be meant by these labels; nothing if one can."""
-        if self.given[1] is not None or not text.filled or label.known(self.job):
+        if not text.filled or label.known(self.job):
             return ""
+        elsewhere = "not those of the model, which are in another column"
+        if self.given[1] is not None:
+            return elsewhere if self.known is not None else ""
         rows, reasons = min(len(text.filled), len(label.filled)), []
         label = Cells(part for cell in label.filled for part in label_parts(self.job, cell))
         rows = min(rows, len(label.filled))
@@ -341,7 +344,7 @@ class Table:
         elif rows >= FEW and text.distinct * REPEATED <= rows and label.distinct > text.distinct:
             reasons.append("more various than the texts")
         if self.known is not None:
-            reasons.append("not those of the model, which are in another column")
+            reasons.append(elsewhere)
         return " and ".join(reasons)
 
     def switches(self, label: int) -> list[int]:

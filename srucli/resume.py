@@ -166,13 +166,35 @@ def check_same(
         f"{part} texts: SHA-256 {known.get(part, '')[:8]} -> {hashes[part][:8]}" for part in others
     ]
     changed = [*texts, *differences(found.config, config)]
+    if changed and found.finished and not _is_longer(found.config, config):
+        raise UsageError(
+            f"{run}: is finished, so that nothing is trained with other settings or texts "
+            f"({'; '.join(changed)}); train in another folder, with -o, or anew in this one, with "
+            "--force and without --resume"
+        )
     if changed and not force:
         files = {part: sources[part] for part in others}
-        command = _forced(run, changes(found.config, config), files)
+        longer = {f"train.{key}": pair for key, pair in _lengths(found.config, config) if pair[1]}
+        command = _forced(run, changes(found.config, config) | longer, files)
         raise UsageError(
             f"{run}: holds a training with other settings or texts ({'; '.join(changed)}); to go "
             f"on with these: {command}; or train in another folder"
         )
+
+
+def _is_longer(old: Config, new: Config) -> bool:
+    """Whether a training that came to its end is not at its end by new settings."""
+    lengths = [pair for _, pair in _lengths(old, new)]
+    return any(was is not None and (now is None or now > was) for was, now in lengths)
+
+
+def _lengths(old: Config, new: Config) -> list[tuple[str, tuple[Any, Any]]]:
+    """The settings that say how long a training takes and are others now: name, old, new."""
+    pairs = {
+        key: (getattr(old.train, key), getattr(new.train, key))
+        for key in ("epochs", "steps", "patience")
+    }
+    return [(key, pair) for key, pair in pairs.items() if pair[0] != pair[1]]
 
 
 def _network(config: Config, found: Former) -> dict[str, Any]:

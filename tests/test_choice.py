@@ -178,3 +178,9 @@ def test_where_the_best_is_missing_all_use_the_last(
     assert "best" not in info
     assert info["last"] == f"step 24, epoch 3{USED}"
     assert said == [f"{run}: the last checkpoint is used, step-24: none is the best yet"] * 2
+
+
+def test_without_dev_examples_no_checkpoint_is_better(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "step-9", "step-6")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 6, "dev": {}}\n')
+    assert choose(run, resolve()).said is None

@@ -170,12 +170,17 @@ def test_bytes_that_are_no_utf8_and_how_to_proceed(
     assert ended.code == 0, ended.err
 
 
-def test_the_default_folder_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_folder("a/b.tsv.gz") == Path("runs/b")
     for name in ("b", "b-2"):
         (tmp_path / "runs" / name).mkdir(parents=True)
+    assert not capsys.readouterr().err
     assert default_folder("a/b.tsv.gz") == Path("runs/b-3")
+    said = "runs/b is there already: the run is runs/b-3; -o FOLDER sets another\n"
+    assert capsys.readouterr().err == said
     assert default_folder(".hidden") == Path("runs/run")
 
 
@@ -189,7 +194,8 @@ def test_force_replaces_a_run_and_only_a_run(run_main: RunMain, tiny: Tiny, tmp_
     assert ended.err.splitlines()[-1] == f"{run}: is finished; a longer --epochs goes on"
     ended = run_main(*arguments, *tokenizer, "--lr", 1)
     assert (ended.code, ended.out) == (2, "")
-    assert "holds a training with other settings or texts (optim.lr: 0.002 -> 1.0); " in ended.err
+    said = "is finished, so that nothing is trained with other settings or texts (optim.lr: "
+    assert f"{run}: {said}0.002 -> 1.0); train in another folder" in ended.err
     (run / "mine").write_text("")
     assert run_main(*arguments, *tokenizer, "--force").code == 0
     assert (run / "mine").exists()  # only what srucli wrote is ever removed

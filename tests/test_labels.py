@@ -436,3 +436,13 @@ def test_a_reject_label_stays_on_its_line(run_main: RunMain, tiny: Tiny) -> None
     done = run_main("predict", tiny.run, "--threshold", 0.5, "--reject", "a\tb")
     assert (done.code, done.out) == (2, "")
     assert "has no tab" in done.err
+
+
+def test_labels_that_are_several_are_named(tmp_path: Path, capsys: Capture) -> None:
+    data = tmp_path / "x.tsv"
+    data.write_text("joy\ta\nlove\tb\njoy, love\tc\njoy,anger\td\n")
+    read_texts(data, DataConfig())
+    said = "1 of 4 labels are others joined by ',', such as 'joy, love'; --multi-label takes them"
+    assert said in notes(capsys)
+    read_texts(data, DataConfig(multi_label=True))
+    assert "takes them apart" not in notes(capsys)

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shlex
 import threading
 from collections.abc import Sequence
@@ -863,6 +864,45 @@ def test_a_first_line_that_is_no_text_says_the_format(
     writer = threading.Thread(target=pipe.write_text, args=(content,))
     writer.start()
     assert [i.text for i in read_inputs(pipe, config, known={"pos"}, **how)] == texts
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("pos\tone, or\nneg\ttwo\nnew\tthree\n", ["one, or", "two", "three"]),
+        ("pos,new\tone\n", ["pos,new\tone"]),
+        ("label\ttext\nnew\tone\n", ["one"]),
+        ("ID;Text;Label\n1;one;new\n2;two;new\n", ["one", "two"]),
+        ('"text","label"\n"one\nline","pos"\n', ["one\nline"]),
+        ("other\tone\npos\ttwo\n", ["other\tone", "pos\ttwo"]),
+    ],
+    ids=[
+        *("a known label", "one known of two", "a header", "Excel's header", "quoted cells"),
+        "an unknown label",
+    ],
+)
+def test_a_streams_first_line_shows_a_table(tmp_path: Path, content: str, texts: list[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(content,))
+    writer.start()
+    how: dict[str, Any] = {"plain": DataConfig(), "lenient": True}
+    found = read_inputs(pipe, DataConfig(multi_label=True), known={"pos", "neg"}, **how)
+    assert [i.text for i in found] == texts
+    writer.join()
+
+
+def test_columns_of_another_file_are_refused_in_a_stream(tmp_path: Path) -> None:
+    """A file is read anew where known labels are elsewhere; a stream cannot be."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("pos\tone\nneg\ttwo\n" * 9,))
+    writer.start()
+    reading = read_examples(pipe, DataConfig(text=1, label=2), known={"pos", "neg"})
+    said = "not those of the model, which are in another column; pass --label 1 --text 2"
+    with pytest.raises(DataError, match=re.escape(said)):
+        list(reading)
     writer.join()
 
 

@@ -536,7 +536,7 @@ REMEDIES = {
         TRAIN.replace("two.tsv", "x.tsv"),
         r"cells look quoted, and (--quotes) takes the quotes off",
         files={"x.tsv": table("{}\t{}\n") + 'good\t"so ""it"" is"\n'},
-        ends="holds a training with other settings or texts",
+        ends="nothing is trained with other settings or texts",
     ),
     "a mark of UTF-16": Remedy(
         TRAIN.replace("two.tsv", "x.tsv --encoding latin-1"),
@@ -787,12 +787,34 @@ REMEDIES = {
         before=(f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=3 train.batch_size=7",),
     ),
     "other texts": Remedy(
-        TRAIN.replace("two.tsv", "'2 more.tsv' --dev two.tsv optim.options.betas=[0.8,0.9]"),
+        TRAIN.replace("two.tsv", "'2 more.tsv' --dev two.tsv optim.options.betas=[0.8,0.9]")
+        + " train.epochs=2",
         r"to go on with these: (srucli train --resume .*); or train in another folder",
         pasted,
         advice="; to go on with these: {}; or train in another folder",
         files={"2 more.tsv": "good\ta b\nbad\tb c\n" * 9},
         before=(TRAIN,),
+    ),
+    "other settings of a finished run": Remedy(
+        f"{TRAIN} optim.lr=0.05",
+        r"train in another folder, with -o, or anew in this one, with (--force) and without",
+        plus(r"\1"),
+        advice="; train in another folder, with -o, or anew in this one, with --force",
+        before=(TRAIN,),
+    ),
+    "a folder that is there already": Remedy(
+        TRAIN.replace(" -o run", ""),
+        r"the run is runs/two-2; (-o) FOLDER sets another",
+        plus(r"\1 other"),
+        advice="; -o FOLDER sets another",
+        before=(TRAIN.replace(" -o run", ""),),
+    ),
+    "labels that are several": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"1 of 3 labels are others joined by ',', .*; (--multi-label) takes them apart",
+        plus(r"\1 -o other"),
+        advice="; --multi-label takes them apart",
+        files={"x.tsv": table("{}\t{}\n") + "good,bad\tso and so\n" * 9},
     ),
     "another network": Remedy(
         "train --resume run model.embedding_size=8 --force",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, ROOT, RunMain, Tiny, sentences, write_tsv
+from conftest import QUICK, ROOT, RunMain, Tiny, sentences, tree, write_tsv
 
 from srucli import locks, optim, signals
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
@@ -881,10 +881,33 @@ def test_figures_of_other_dev_texts_are_not_compared(tiny: Tiny, tmp_path: Path)
     assert (after.best, after.best_step) == (last["dev"]["accuracy"], last["step"])
 
 
-def test_of_a_finished_training_nothing_else_is_said(tiny: Tiny, tmp_path: Path) -> None:
-    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
-    facts, card = ((run / name).read_bytes() for name in ("run.json", "README.md"))
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "others", "said"),
+    [
+        ({"optim.lr": 0.5}, False, "optim.lr: 0.002 -> 0.5"),
+        ({"train.diagnose": 5}, False, "train.diagnose: 0 -> 5"),
+        ({"train.epochs": 1}, False, "train.epochs: 2 -> 1"),
+        ({}, True, "dev texts: SHA-256"),
+    ],
+    ids=["rate", "diagnose", "fewer epochs", "other dev texts"],
+)
+def test_a_finished_training_takes_nothing_else(
+    tiny: Tiny, tmp_path: Path, settings: dict[str, Any], others: bool, said: str, force: bool
+) -> None:
+    """Nothing would be trained with it, and config.yaml would not be true any more."""
+    run = run_training(tiny, tmp_path / "run")
+    before = tree(run)
     few = write_tsv(tmp_path / "few.tsv", [("good", "x"), ("bad", "y")])
-    resume(run, {}, None, str(few), force=True)
-    assert (run / "README.md").read_bytes() == card
-    assert json.loads((run / "run.json").read_bytes())["data"] == json.loads(facts)["data"]
+    with pytest.raises(UsageError, match=f"is finished, so that nothing is trained with .*{said}"):
+        resume(run, settings, None, str(few) if others else None, force=force)
+    assert tree(run) == before
+
+
+def test_a_finished_training_with_more_epochs_takes_other_settings(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
+    resume(run, {"optim.lr": 0.5, "train.epochs": 2}, force=True)
+    assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2]
+    assert RunDir.open(run).config().optim.lr == 0.5

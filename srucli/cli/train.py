@@ -212,4 +212,8 @@ def default_folder(source: str) -> Path:
             break
         number += 1
         folder = Path("runs") / f"{name}-{number}"
+    if number > 1 and not folder.exists():
+        from srucli.console import say
+
+        say(f"{Path('runs') / name} is there already: the run is {folder}; -o FOLDER sets another")
     return folder
