@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -646,3 +647,12 @@ def test_temporary_files_of_a_run_are_tidied_and_others_stay(tmp_path: Path) -> 
         (tmp_path / "run" / name).write_text("")
     with RunDir.claim(tmp_path / "run"):
         assert sorted(os.listdir(tmp_path / "run")) == sorted([*others, MARKER, "lock"])
+
+
+@pytest.mark.parametrize("wrote", [False, True])
+def test_a_marker_stays_where_something_was_written(tmp_path: Path, wrote: bool) -> None:
+    with suppress(KeyboardInterrupt), claimed(tmp_path / "run", "run", LAYOUT) as (folder, _):
+        if wrote:
+            folder.write({"metrics.jsonl": b""})
+        raise KeyboardInterrupt
+    assert (tmp_path / "run" / MARKER).exists() == wrote

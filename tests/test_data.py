@@ -534,6 +534,16 @@ ERRORS = {
         "cut short after '{",
         "whole",
     ),
+    **{
+        f"an array cut after {what}": (
+            *("x.json", content, {}, None),
+            *("the JSON array is cut short after 1 objects", "copy the file again, or end it"),
+        )
+        for what, content in (
+            ("an object", b'[{"text": "ab", "label": "x"}'),
+            ("a comma", b'[{"text": "ab", "label": "x"},\n'),
+        )
+    },
     "JSON cut later": ("x.jsonl", b'{"text": "ab",\n', {}, 1, "cut short", "whole object"),
     "JSON wrong": ("x.jsonl", b"{'text': 1}\n", {}, 1, "no JSON from character 2", "whole object"),
     "JSON list": (

@@ -26,7 +26,8 @@ from srucli.cli.options import data_settings
 from srucli.config import DataConfig, build
 from srucli.data import read_examples, read_inputs
 from srucli.errors import DataError
-from srucli.guess import list_items
+from srucli.guess import Cells, list_items
+from srucli.layout import Job
 from srucli.lines import read_lines
 from srucli.names import find_names
 
@@ -1222,3 +1223,13 @@ def test_small_samples_of_real_files_are_not_refused(shared_data: Path, tmp_path
         for size in (20, 50, 100):
             path.write_bytes(b"".join(draw.sample(rows, size)))
             assert len(list(read_examples(path, DataConfig()))) == size, source
+
+
+@pytest.mark.parametrize(
+    ("cells", "known"),
+    [(["pos", "x"], True), (["pos", "x", "y"], False), (["x"], False), ([], False)],
+    ids=["half", "a third", "none", "no cells"],
+)
+def test_labels_of_half_the_cells_are_known(cells: list[str], known: bool) -> None:
+    job = Job("x.tsv", "tsv", DataConfig(), labelled=True, known=frozenset({"pos"}))
+    assert Cells(cells).known(job) == known

@@ -23,7 +23,7 @@ from conftest import QUICK, ROOT, RunMain, Tiny, sentences, tree, write_tsv
 
 from srucli import locks, optim, signals
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
-from srucli.config import Config, known_keys, resolve
+from srucli.config import Config, OptimConfig, known_keys, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
 from srucli.folders import OpenFolder
 from srucli.optim import OPTIMIZERS
@@ -34,7 +34,7 @@ from srucli.signals import StopRequest
 from srucli.step import Step
 from srucli.train import resume, train
 from srucli.trainer import Progress
-from srucli.training_state import from_files, random_states, set_random_states
+from srucli.training_state import OptimizerState, from_files, random_states, set_random_states
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
@@ -807,6 +807,19 @@ def test_another_optimizer_begins_without_state(
         resume(tmp_path / "run", {"train.diagnose": 5, "train.epochs": 3})
     resume(tmp_path / "run", {"train.diagnose": 5, "train.epochs": 3}, force=True)
     assert records(tmp_path / "run" / "diagnostics.jsonl")[0]["optimizer"]["name"] == "adafactor"
+
+
+def test_what_an_optimizer_was_made_with_is_not_its_state() -> None:
+    model = torch.nn.Linear(2, 2)
+
+    def made(weight_decay: float) -> OptimizerState:
+        settings = optim.resolve(OptimConfig(name="adamw", weight_decay=weight_decay))
+        return OptimizerState(model, optim.build(settings, model), own=True)
+
+    after = made(0.3)
+    after.load(made(0.1).tree())
+    decay = {group["name"]: group["weight_decay"] for group in after.optimizer.param_groups}
+    assert decay == {"matrices": 0.3, "vectors": 0}
 
 
 def test_more_steps_go_on_where_the_last_one_was(tiny: Tiny, tmp_path: Path) -> None:

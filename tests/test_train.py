@@ -408,3 +408,10 @@ def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: Run
     assert err.splitlines()[-1].startswith("srucli: run: stopped at step ")
     assert "of 9999, and saved; to go on: srucli train --resume run" in err
     assert Predictor.load(tmp_path / "run", "cpu", 1).probabilities(["x"]).shape == (1, 3)
+
+
+def test_a_metric_for_several_labels_needs_them() -> None:
+    several = quick("train.device=cpu", "train.metric=hamming_loss", "data.multi_label=true")
+    assert check(several).type == "cpu"
+    with pytest.raises(UsageError, match="hamming_loss"):
+        check(quick("train.device=cpu", "train.metric=hamming_loss"))

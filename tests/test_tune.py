@@ -20,7 +20,7 @@ from srucli.config import resolve
 from srucli.data import read_examples
 from srucli.errors import SrucliError
 from srucli.run_dir import RunDir
-from srucli.tune import SPACE, Best, Search, Task, is_given, recipe, value_of
+from srucli.tune import SPACE, Best, OutOfTime, Search, Task, is_given, recipe, value_of
 
 SMALL = ("train.epochs=2", "model.hidden=16", "train.threads=1", "train.batch_size=16")
 TINY = ("model.layers=1", "model.wide_buckets=64", "model.character_buckets=64")
@@ -102,6 +102,16 @@ def test_trials_are_compared_at_the_same_share_of_their_epochs(tiny: Tiny, tmp_p
         last = trial.intermediate_values[20]
         assert trial.value == last == search.best.value == search.best.figures["accuracy"]
         assert search.best.default == search.best.figures
+
+
+def test_the_first_trial_is_finished_though_the_time_is_over(tiny: Tiny, tmp_path: Path) -> None:
+    search = searching(tiny, tmp_path, *SMALL, *TINY)
+    study, search.end = search._study(), 0.0
+    search._one(study)
+    assert search.best.trials == 1
+    assert search.best.figures == search.best.default
+    with pytest.raises(OutOfTime):
+        search._one(study)
 
 
 def test_a_loss_is_made_small(tiny: Tiny, tmp_path: Path) -> None:
