@@ -142,6 +142,16 @@ def test_clipped_steps_are_counted_since_the_last_record() -> None:
     assert [record["clipped"] for record in records] == [0.0] * 6
 
 
+def test_steps_that_were_clipped_before_a_resume_are_counted() -> None:
+    model = Bag()
+    optimizer = optim.build(optim.resolve(OptimConfig(name="sgd")), model)
+    watches = [Watch(model, optimizer, None, 4, np.ones(ROWS, np.int64)) for _ in range(2)]
+    watches[0].step, watches[0].since = 4, 2
+    watches[0].clipped.fill_(1.0)
+    watches[1].load(watches[0].tree())
+    assert watches[1].tree() == {"step": 4, "since": 2, "clipped": 1.0}
+
+
 def test_rows_that_never_had_a_gradient_are_untouched() -> None:
     records, _ = watched(20, name="adam")
     assert records[-1]["untouched"] == {"embedding": 0.25}

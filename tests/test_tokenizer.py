@@ -296,6 +296,15 @@ def test_draws_depend_on_seed_and_number_alone(sampling_tokenizer: Tokenizer) ->
     assert len(offsets) == len(LINES) - 99
 
 
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_unknown_characters_of_two_texts_are_not_taken_together(model_type: str) -> None:
+    tokenizer = trained(model_type=model_type, add_dummy_prefix=False)
+    texts = ["bade日", "本bade", "日本"]
+    ids, offsets = tokenizer.encode(texts, 1e-9)
+    unknown = tokenizer.encode(["日"])[0].tolist()
+    assert [ids[a:b].tolist().count(unknown[0]) for a, b in pairwise(offsets)] == [1, 1, 1]
+
+
 def test_draws_are_the_same_in_another_process(
     sampling_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
