@@ -344,12 +344,12 @@ def _shown_format(line: str, job: Job, alone: bool) -> str | None:
     """The format of lines that are no texts, where the first one leaves no doubt.
 
     That is a header of well-known names, or, of a stream, where it has to tell `alone`, one that
-    begins with a known label and a tab.
+    begins with a known label and a tab. A number there may be a text's.
     """
     seen = seen_format(line)
     if seen == "tsv":
         label, tab, _ = line.partition("\t")
-        if alone and tab and label_parts(job, label) <= job.known:
+        if alone and tab and not label.isdecimal() and label_parts(job, label) <= job.known:
             return seen
         tables = {"\t": "tsv", ",": "csv", ";": "csv"}
         return next((tables[mark] for mark in tables if _is_header(line.split(mark))), None)

@@ -873,13 +873,15 @@ def test_a_first_line_that_is_no_text_says_the_format(
     [
         ("pos\tone, or\nneg\ttwo\nnew\tthree\n", ["one, or", "two", "three"]),
         ("pos,new\tone\n", ["pos,new\tone"]),
+        ("1\tone\n2\ttwo\nthree\n", ["1\tone", "2\ttwo", "three"]),
         ("label\ttext\nnew\tone\n", ["one"]),
         ("ID;Text;Label\n1;one;new\n2;two;new\n", ["one", "two"]),
         ('"text","label"\n"one\nline","pos"\n', ["one\nline"]),
         ("other\tone\npos\ttwo\n", ["other\tone", "pos\ttwo"]),
     ],
     ids=[
-        *("a known label", "one known of two", "a header", "Excel's header", "quoted cells"),
+        *("a known label", "one known of two", "numbered lines", "a header", "Excel's header"),
+        "quoted cells",
         "an unknown label",
     ],
 )
@@ -889,7 +891,7 @@ def test_a_streams_first_line_shows_a_table(tmp_path: Path, content: str, texts:
     writer = threading.Thread(target=pipe.write_text, args=(content,))
     writer.start()
     how: dict[str, Any] = {"plain": DataConfig(), "lenient": True}
-    found = read_inputs(pipe, DataConfig(multi_label=True), known={"pos", "neg"}, **how)
+    found = read_inputs(pipe, DataConfig(multi_label=True), known={"pos", "neg", "1"}, **how)
     assert [i.text for i in found] == texts
     writer.join()
 

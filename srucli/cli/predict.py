@@ -59,9 +59,8 @@ def command(
     A file is read as `train` and `eval` read it, by its ending and header; labels in it are not
     looked at, and blank lines are no records. Of stdin and of files whose ending says nothing each
     line is a text, a blank one too, unless a flag such as --format says that it holds more, the
-    first line is fastText's or JSON with a text in it, or the file has the run's labels in front of
-    its texts. Works on a stream that never ends: what has
-    arrived is answered at once.
+    first line is fastText's, JSON with a text in it or a header, or the run's labels stand in front
+    of the texts. Works on a stream that never ends: what has arrived is answered at once.
     """
     if keep and as_json:
         raise UsageError("--keep adds the record as text; it does not go with --json")
