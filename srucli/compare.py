@@ -77,22 +77,33 @@ class Comparison:
 
 
 class Progress:
-    """A bar over all cells, those included that widening the grid adds."""
+    """A bar over all cells, those included that widening the grid adds.
+
+    Where stderr is no terminal there is a line for each cell instead.
+    """
 
     def __init__(self, total: int, finished: int) -> None:
         from tqdm import tqdm
 
+        self.total, self.finished = total, finished
+        if finished:
+            say(f"{finished:,} of {total:,} trainings or more are finished already")
         self.bar = tqdm(total=total, initial=finished, unit="run", disable=None, leave=False)
 
     def more(self, count: int) -> None:
         """Cells that were not planned."""
-        self.bar.total = (self.bar.total or 0) + count
+        self.total += count
+        self.bar.total = self.total
         self.bar.refresh()
 
     def done(self, cell: Cell) -> None:
         """One cell."""
-        self.bar.set_postfix_str(f"{cell.arm}, lr {cell.lr:g}, seed {cell.seed}", refresh=False)
+        self.finished += 1
+        what = f"{cell.arm}, lr {cell.lr:g}, seed {cell.seed}"
+        self.bar.set_postfix_str(what, refresh=False)
         self.bar.update()
+        if self.bar.disable:
+            say(f"{what}: {self.finished:,} of {self.total:,} trainings or more")
 
 
 def larger_is_better(metric: str) -> bool:

@@ -320,8 +320,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "of 1 points has the 95% interval -1.27 to 3.27.",
             f"86.4 on dev is reached by {TIMES}, sgd after 10 steps and 1.0 seconds (means of "
             "seeds, seen at the ends of epochs).",
-            "Whether adam or sgd is the first cannot be told: over seeds the difference of 0 steps "
-            "has the 95% interval 0 to 0.",
+            "Whether adam or sgd is the first cannot be told: they are level with every seed.",
         ],
     ),
     "one seed": (
@@ -683,6 +682,9 @@ def test_a_comparison_that_is_interrupted_or_killed_goes_on(
     again = run_main(*command(tiny, folder))
     assert again.code == 0, again.err
     assert first.items() < second.items() < results(folder).items()
+    shown = [line for line in again.err.splitlines() if "trainings or more" in line]
+    assert shown[0].startswith(f"{len(second)} of ")
+    assert len(shown) == 1 + len(results(folder)) - len(second)
     assert without_seconds(json.loads(again.out)) == without_seconds(compared[1])
 
 
