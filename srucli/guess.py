@@ -450,7 +450,9 @@ def choose(
         pass_these = f"pass {table.flags(better)}"
         if better == chosen:
             pass_these = "name others (--label, --text)"
-        remedy = f"{pass_these}, or {table.flags(chosen)} if they are right"
+        remedy = pass_these
+        if table.given[1] is None:
+            remedy += f", or {table.flags(chosen)} if they are right"
         return found, job.error(first.line, problem, remedy)
     if table.may_be_header(*chosen):
         if None not in table.given or table.cells(label).known(job):
