@@ -22,7 +22,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple
+from functools import partial
+from typing import Generic, NamedTuple
 
 from srucli.config import DataConfig
 from srucli.errors import SrucliError
@@ -168,9 +169,7 @@ def _open(
         seen = seen_format(first[0][1]) if first else "tsv"
         job = replace(job, format=seen if config.format == "auto" else config.format)
 
-    def how(format: str, **more: Any) -> Layout:
-        return Layout(format, origin.encoding, origin.ends, **more)
-
+    how = partial(Layout, encoding=origin.encoding, ends=origin.ends)
     return Reading(job, *READERS[job.format](job, lines, how, count))
 
 
@@ -328,9 +327,7 @@ def _plain(source: Source, config: DataConfig, other: Job | None, count: int) ->
     origin = read_lines(source, config.encoding, config.errors, config.max_ratio, job.passed)
     first, lines, _ = peek(origin, 1, line_size)
 
-    def how(format: str, **more: Any) -> Layout:
-        return Layout(format, origin.encoding, origin.ends, **more)
-
+    how = partial(Layout, encoding=origin.encoding, ends=origin.ends)
     format = _shown_format(first[0][1], other, alone=count == 1) if first and other else None
     if format and other:
         other = replace(other, format=format, passed=job.passed)

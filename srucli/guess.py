@@ -210,10 +210,6 @@ def _at(rows: Sequence[Row], place: int) -> Iterator[str]:
     return (row.cells[place] if place < len(row.cells) else "" for row in rows)
 
 
-def _columns(rows: Sequence[Row], width: int) -> list[Cells]:
-    return [Cells(_at(rows, place)) for place in range(width)]
-
-
 def _spare(cells: Sequence[str]) -> int:
     """How many cells at the end are empty, of those beyond the second."""
     return next((n for n, cell in enumerate(reversed(cells[2:])) if cell.strip()), len(cells[2:]))
