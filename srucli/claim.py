@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal, Union, get_args
+from typing import Any, Literal, Union, get_args
 
 from srucli import locks
 from srucli.errors import OutputError, SrucliError
@@ -69,8 +69,8 @@ def files_of(path: Path, layout: Layout) -> list[Path]:
     return []
 
 
-def kind_of(folder: OpenFolder) -> Kind | None:
-    """What srucli's marker says that a folder is; None where there is none that it wrote."""
+def _marker(folder: OpenFolder) -> dict[str, Any] | None:
+    """What srucli's marker says of a folder; None where there is none that it wrote."""
     try:
         found = read_json(folder, MARKER, _MOST_MARKER)
     except SrucliError:
@@ -78,7 +78,13 @@ def kind_of(folder: OpenFolder) -> Kind | None:
     if not isinstance(found, dict) or found.get("format") != MARKER_FORMAT:
         return None
     whole = isinstance(found.get("id"), str) and re.fullmatch("[0-9a-f]{32}", found["id"])
-    return found["kind"] if whole and found.get("kind") in get_args(Kind) else None
+    return found if whole and found.get("kind") in get_args(Kind) else None
+
+
+def kind_of(folder: OpenFolder) -> Kind | None:
+    """What srucli's marker says that a folder is; None where there is none that it wrote."""
+    found = _marker(folder)
+    return found["kind"] if found else None
 
 
 def is_at_home(folder: OpenFolder) -> bool:
@@ -86,11 +92,8 @@ def is_at_home(folder: OpenFolder) -> bool:
 
     One that does not say is not asked: srucli wrote such at first.
     """
-    try:
-        found = read_json(folder, MARKER, _MOST_MARKER)
-    except SrucliError:
-        return False
-    return isinstance(found, dict) and found.get("inode") in (None, folder.identity[1])
+    found = _marker(folder)
+    return found is not None and found.get("inode") in (None, folder.identity[1])
 
 
 def is_free(folder: OpenFolder) -> bool:
