@@ -141,6 +141,14 @@ class Sample:
         short = len(rows) > 2 and len(rows[0].cells) == width - 1
         return (count + short) / len(rows) * (1.0 if sound else 0.5)
 
+    def lines_are_rows(self, delimiter: str) -> bool:
+        """Whether every line is a row by itself, with a column that is filled and has no quotes."""
+        plain = Dialect(delimiter)
+        if self.regular(plain) < 1.0:
+            return False
+        columns = zip(*(row.cells for row in self.rows(plain)[0]), strict=False)
+        return any(all(cell and '"' not in cell for cell in column) for column in columns)
+
     def score(self, dialect: Dialect) -> tuple[float, float]:
         """How regular rows are, and the share of lines where the delimiter can be nothing else.
 
@@ -226,6 +234,9 @@ def _means_quotes(sample: Sample, dialect: Dialect, careful: bool) -> bool:
 def _all_quoted(sample: Sample, dialect: Dialect) -> bool:
     """Whether a column has all of its cells in quotes; of a single row, every column."""
     rows = _written(sample, dialect)
+    spanning = any("\n" in cell for row in rows for cell in row)
+    if spanning and sample.lines_are_rows(dialect.delimiter):
+        return False
     if len(rows) < 2:
         return bool(rows) and all(map(_is_quoted, rows[0]))
     columns = zip(*(row for row in rows if len(row) == len(rows[-1])), strict=True)

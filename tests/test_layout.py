@@ -175,6 +175,20 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
         {},
         f"{TAB}, no header, text = column 2, label = column 1, quotes, utf-8",
     ),
+    "texts of a tsv that are quotes": (
+        "x.tsv",
+        '0\t"\n' * 4,
+        [("0", '"')] * 4,
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8",
+    ),
+    "speech over two rows of a tsv": (
+        "x.tsv",
+        'said\t"I came\nsaid\tand saw"\nnews\t"he\nsaid\tso"\n',
+        [("said", '"I came'), ("said", 'and saw"'), ("news", '"he'), ("said", 'so"')],
+        {},
+        f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8",
+    ),
     "tabs and lines in the cells of a tsv": (
         "x.tsv",
         written([(label, f"{text}\n\tso") for label, text in ROWS], delimiter="\t"),
