@@ -202,7 +202,7 @@ def test_every_encoder_and_pooling(
         pytest.param({"embedding_size": 12}, id="a highway without weights"),
         pytest.param({"layers": 3, "hidden": 3}, id="three layers"),
         pytest.param({"pooling": ("mean", "last", "attention", "max")}, id="all poolings, joined"),
-        pytest.param({"encoder": "cnn", "kernel_sizes": (1, 2, 7)}, id="other kernels"),
+        pytest.param({"encoder": "cnn", "kernel_sizes": (1, 7, 2)}, id="other kernels"),
         pytest.param({"encoder": "bag", "wide_ngrams": 5, "wide": False}, id="longer n-grams"),
         pytest.param({"wide_ngrams": 1, "character_ngrams": 2}, id="shorter n-grams"),
         pytest.param({"wide": False, "characters": False}, id="the encoder alone"),

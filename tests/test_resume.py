@@ -349,6 +349,11 @@ STRETCHED = re.compile(
         pytest.param(
             ("optim.schedule=constant",), {"train.epochs": 4}, 0.01, (960, 1920), id="constant"
         ),
+        pytest.param(
+            *(("optim.schedule=constant",), {"train.epochs": 4, "optim.lr": 0.05}, 0.01),
+            (960, 1920),
+            id="another rate",
+        ),
     ],
 )
 def test_a_rate_that_rises_again_is_said(
@@ -362,12 +367,13 @@ def test_a_rate_that_rises_again_is_said(
 ) -> None:
     run = run_training(tiny, tmp_path / "run", "optim.lr=0.01", *settings)
     capsys.readouterr()
-    resume(run, longer)
+    resume(run, longer, force="optim.lr" in longer)
     (line,) = filter(None, map(STRETCHED.fullmatch, capsys.readouterr().err.splitlines()))
     schedule = RunDir.open(run).config().optim.schedule
     assert float(line[1]) == pytest.approx(was, abs=1e-9)
     assert int(line[2]) == (20 if "train.steps" in longer else 60)
-    assert float(line[3]) == pytest.approx(0.01 * optim.factor(schedule, *now, 0.1), rel=5e-3)
+    rate = float(str(longer.get("optim.lr", 0.01)))
+    assert float(line[3]) == pytest.approx(rate * optim.factor(schedule, *now, 0.1), rel=5e-3)
     resume(run, longer)
     assert not any(map(STRETCHED.fullmatch, capsys.readouterr().err.splitlines()))
 
@@ -880,6 +886,14 @@ def test_another_metric_is_not_compared_with_the_one_before(
     after = progress(run)
     assert -after.best == pytest.approx(min(first["dev"]["log_loss"], last["dev"]["log_loss"]))
     assert "the metric or the dev texts are others now" in capsys.readouterr().err
+
+
+def test_patience_begins_anew_with_another_metric(tiny: Tiny, tmp_path: Path) -> None:
+    still = ("optim.name=sgd", "optim.lr=1e-30", "train.patience=3", "train.epochs=3")
+    run = run_training(tiny, tmp_path / "run", *still)
+    assert progress(run).stale == 2
+    resume(run, {"train.metric": "log_loss", "train.epochs": 4}, force=True)
+    assert progress(run).stale <= 1
 
 
 def test_figures_of_other_dev_texts_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
