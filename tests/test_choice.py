@@ -184,3 +184,11 @@ def test_without_dev_examples_no_checkpoint_is_better(tmp_path: Path) -> None:
     run = run_with(tmp_path, "step-9", "step-6")
     (tmp_path / "metrics.jsonl").write_text('{"step": 6, "dev": {}}\n')
     assert choose(run, resolve()).said is None
+
+
+def test_dev_texts_that_came_with_a_resume_make_one_better(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "step-9", "step-6")
+    rows = [{"step": 3, "dev": {}}]
+    rows += [{"step": step, "dev": {"accuracy": value}} for step, value in ((6, 0.9), (9, 0.5))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "not the best, step-6 (accuracy 0.9000)" in (choose(run, resolve()).said or "")

@@ -815,6 +815,29 @@ def test_another_optimizer_begins_without_state(
     assert records(tmp_path / "run" / "diagnostics.jsonl")[0]["optimizer"]["name"] == "adafactor"
 
 
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [
+        ({"optim.lr": 0.01}, True),
+        ({"optim.name": "adamax"}, False),
+        ({"optim.options": {"betas": [0.8, 0.99]}}, False),
+    ],
+    ids=["another rate", "another optimizer", "other options"],
+)
+def test_state_is_taken_over_by_the_same_rule_only(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: dict[str, Any],
+    kept: bool,
+) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
+    loaded: list[Any] = []
+    monkeypatch.setattr(OptimizerState, "load", lambda _self, tree: loaded.append(tree))
+    resume(run, {**others, "train.epochs": 2}, force=True)
+    assert bool(loaded) == kept
+
+
 def test_what_an_optimizer_was_made_with_is_not_its_state() -> None:
     model = torch.nn.Linear(2, 2)
 
