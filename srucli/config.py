@@ -256,7 +256,9 @@ class TrainConfig(Section):
         0.1, description="share of a true label's target that is spread over all labels"
     )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: every label's examples weigh the same together"
+        "none",
+        description="balanced: every label's examples weigh the same together; with several labels "
+        "an example, the square roots of these weights",
     )
     dev_share: Fraction = Field(
         0.0, description="share of the training texts held out where no --dev is given"

@@ -92,7 +92,8 @@ def balanced(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
 
     As scikit-learn's: n / (k n_h) for each of k classes with n_h of the n texts, so that all weigh
     the same together. With several labels a text each label is a task of two classes, false and
-    true; where only one of them occurs, it weighs 1.
+    true, and the weights are the square roots of these: a label is true of few texts, and those
+    would be nearly all that is learnt from. Where only one of the two occurs, it weighs 1.
     """
     texts = len(targets)
     if targets.ndim == 1:
@@ -100,7 +101,7 @@ def balanced(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
     true = targets.sum(axis=0, dtype=np.float64)
     counts = np.stack([texts - true, true])
     weights: NDArray[np.float64] = texts / ((counts > 0).sum(axis=0) * counts.clip(min=1))
-    return weights
+    return np.sqrt(weights)
 
 
 def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Objective:

@@ -316,7 +316,8 @@ class Trainer:
         thresholds, targets = None, self.dev_set.targets
         targets = targets.astype(bool) if multi_label else targets
         known = targets[:, : len(self.labels)] if multi_label else targets
-        blend = fit_weights(logits.double().cpu().numpy(), known, multi_label)
+        sides = self.step.objective.weights.cpu().numpy() if multi_label else None
+        blend = fit_weights(logits.double().cpu().numpy(), known, multi_label, sides)
         self.model.blend.copy_(torch.tensor(blend))
         probabilities = blended(logits, self.model.blend, multi_label)
         if multi_label:

@@ -108,6 +108,28 @@ def test_several_labels() -> None:
     assert noise < 0.15 < 1 < good
 
 
+def test_sides_are_how_much_a_label_counts_where_it_is_false_and_true() -> None:
+    """Worked out label by label; the fit goes by them."""
+    draw = np.random.default_rng(0)
+    targets = draw.random((40, 2)) < 0.3
+    logits = draw.normal(size=(2, 40, 2)) + np.where(targets, 1, -1)
+    weights, sides = np.array([1.3, 0.2]), np.array([[1.0, 2.0], [5.0, 3.0]])
+    total = np.tensordot(weights, logits, axes=1)
+    p = 1 / (1 + np.exp(-total))
+    own = 0.0
+    for text, label in np.ndindex(40, 2):
+        true = targets[text, label]
+        own -= sides[int(true), label] * np.log(p[text, label] if true else 1 - p[text, label])
+    prior = (2 * (1.3 - 0.5)) ** 2 + (2 * (0.2 - 0.5)) ** 2
+    value, gradient = loss(weights, logits, targets, True, sides)
+    assert value == pytest.approx(own + prior)
+    by_differences = approx_fprime(weights, lambda at: loss(at, logits, targets, True, sides)[0])
+    assert gradient == pytest.approx(by_differences, rel=1e-5)
+    found = fit_weights(logits, targets, True, sides)
+    assert found != pytest.approx(fit_weights(logits, targets, True), rel=0.01)
+    assert loss(np.array(found), logits, targets, True, sides)[0] < value
+
+
 def test_a_branch_that_is_wrong_never_counts_below_zero() -> None:
     logits, targets = made(2_000)
     logits[1] = -logits[0] + logits[1]

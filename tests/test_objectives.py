@@ -136,7 +136,7 @@ def test_parts_of_batches_add_up(task: str, weights: str, smoothing: float) -> N
 # --- weights -----------------------------------------------------------------------------------
 
 
-def test_balanced_weights_are_scikit_learns() -> None:
+def test_balanced_weights_are_scikit_learns_and_of_several_labels_their_roots() -> None:
     targets = all_targets("single")
     assert balanced(targets, 3) == pytest.approx(
         compute_class_weight("balanced", classes=np.arange(3), y=targets)
@@ -145,16 +145,17 @@ def test_balanced_weights_are_scikit_learns() -> None:
     several = all_targets("several")
     for label in range(3):
         wanted = compute_class_weight("balanced", classes=np.arange(2), y=several[:, label])
-        assert balanced(several, 4)[:, label] == pytest.approx(wanted)
+        assert balanced(several, 4)[:, label] == pytest.approx(np.sqrt(wanted))
 
 
 @pytest.mark.parametrize("rare", [1, 2, 100])
-def test_both_halves_of_a_label_weigh_the_same(rare: int) -> None:
+def test_a_label_weighs_as_the_root_of_how_rare_it_is(rare: int) -> None:
     """However rare: one text of 10,000 too. Where a label is true of none or all, it weighs 1."""
     targets = np.zeros((10_000, 3), np.float32)
     targets[:rare, 0] = targets[:, 1] = 1
     false, true = balanced(targets, 3)
-    assert true[0] * rare == pytest.approx(false[0] * (10_000 - rare)) == pytest.approx(5_000)
+    halves = true[0] ** 2 * rare, false[0] ** 2 * (10_000 - rare)
+    assert halves == pytest.approx((5_000, 5_000))
     assert (true[1], false[2]) == (1, 1)
     assert np.isfinite([false, true]).all()
 

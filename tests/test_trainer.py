@@ -27,6 +27,7 @@ from srucli.corpus import Corpus
 from srucli.data import Example
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.metrics import METRICS, Outcome, choose_thresholds
+from srucli.objectives import balanced
 from srucli.predict import branch_logits
 from srucli.recipe import complete
 from srucli.run_dir import RunDir
@@ -379,18 +380,44 @@ def test_averages_are_what_is_evaluated_and_saved(make: Make, name: str) -> None
     assert not torch.equal(saved["head.weight"], made.model.head.weight)
 
 
+@pytest.mark.parametrize("done", [4, 23], ids=["a whole step", "the short last one"])
+def test_an_anomaly_is_looked_for_in_the_batches_of_its_step(
+    make: Make, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    made = make("train.batch_size=2", "train.accumulate=2", "train.epochs=1")
+    store = made._store(0)
+    looked: list[np.ndarray] = []
+    monkeypatch.setattr(trainer, "culprit", lambda _step, _store, texts: looked.append(texts))
+    made.done.batches = done
+    made._anomaly(store)
+    batches = order(store.lengths, 2, made.config.train.batch_tokens, (0, 0))
+    assert len(batches) == 23
+    assert (
+        looked[0].tolist() == np.concatenate(batches[2:4] if done == 4 else batches[22:]).tolist()
+    )
+
+
 # --- evaluation --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_evaluation_fits_blend_and_thresholds_and_saves_them(make: Make, several: bool) -> None:
-    made = make(f"data.multi_label={str(several).lower()}", "model.dropout=0.5", "optim.lr=0.02")
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
+def test_evaluation_fits_blend_and_thresholds_and_saves_them(
+    make: Make, several: bool, weights: str
+) -> None:
+    task = (f"data.multi_label={str(several).lower()}", f"train.class_weights={weights}")
+    made = make(*task, "model.dropout=0.5", "optim.lr=0.02")
     made.train()
     assert made.dev_store is not None
     assert made.dev_set is not None
     logits = branch_logits(made.model, made.dev_store, made.device).double().numpy()
     targets = made.dev_set.targets.astype(bool) if several else made.dev_set.targets
-    blend = fit_weights(logits, targets, several)
+    sides = None
+    if several and weights == "balanced":  # of one label they do not count: docs/decisions.md
+        assert made.train_set.targets.shape[1] == logits.shape[2]
+        sides = balanced(made.train_set.targets, logits.shape[2])
+        assert sides != pytest.approx(np.ones_like(sides), abs=0.1)
+    blend = fit_weights(logits, targets, several, sides)
     assert made.model.blend.numpy() == pytest.approx(blend, rel=1e-5)
     assert blend != pytest.approx([1 / 3] * 3, abs=0.01)
     saved = made.run.checkpoint("last")
@@ -406,7 +433,8 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(make: Make, several
     outcome = Outcome(probabilities, targets, thresholds)
     wanted = {name: METRICS[name](outcome) for name in ("accuracy", "macro_f1", "log_loss")}
     assert records(made)[-1]["dev"] == pytest.approx(wanted, abs=1e-5)
-    assert next(iter(records(made)[-1]["dev"])) == ("macro_f1" if several else "accuracy")
+    metric = "macro_f1" if several or weights == "balanced" else "accuracy"
+    assert next(iter(records(made)[-1]["dev"])) == metric
 
 
 def test_an_evaluation_changes_neither_weights_nor_itself(make: Make) -> None:
