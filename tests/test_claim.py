@@ -277,11 +277,14 @@ def test_only_names_of_the_layout_are_found(copy: Path) -> None:
 
 # --- what a command reads -----------------------------------------------------------------------
 
+ROLES = ("train", "dev", "config", "tokenizer", "twin", "link", "recorded")
 INPUTS = ("labels.json", "config.yaml", "README.md", "checkpoints/step-135/state.json")
 
 
 @pytest.mark.parametrize("name", INPUTS)
-@pytest.mark.parametrize("role", ["train", "dev", "config", "tokenizer", "twin", "recorded"])
+@pytest.mark.parametrize(
+    "role", ["train", "dev", "config", "tokenizer", "twin", "link", "recorded"]
+)
 def test_a_command_never_replaces_what_it_reads(
     copy: Path, tiny: Tiny, tmp_path: Path, run_main: RunMain, name: str, role: str
 ) -> None:
@@ -291,10 +294,13 @@ def test_a_command_never_replaces_what_it_reads(
     assert own.is_file()
     shutil.copyfile(source.get(role, tiny.train), own)
     given: dict[str, object] = {"train": tiny.train, "dev": None, "config": None}
-    given[{"twin": "train"}.get(role, role)] = own
+    given[{"twin": "train", "link": "train"}.get(role, role)] = own
     if role == "twin":
         os.link(own, tmp_path / "twin")
         given["train"] = tmp_path / "twin"
+    if role == "link":
+        (tmp_path / "link").symlink_to(own)
+        given["train"] = tmp_path / "link"
     if role == "recorded":
         facts = json.loads((copy / "run.json").read_text())
         facts["sources"] = {"train": str(own), "dev": None}

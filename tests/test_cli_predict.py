@@ -406,6 +406,17 @@ def test_lines_before_a_bad_one_are_answered(run_main: RunMain, tiny: Tiny, tmp_
         assert run_main("predict", tiny.run, file, *flags).out.startswith("good\n")
 
 
+def test_bytes_replaced_in_lines_that_are_a_table_are_counted(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    """The ending names plain lines; the header shows a table."""
+    file = tmp_path / "x.txt"
+    file.write_bytes(b"text,label\n" + TEXTS[0].encode() + b" \xe9\xe9,good\n")
+    ended = run_main("predict", tiny.run, file, "--errors", "replace")
+    assert (ended.code, len(ended.out.splitlines())) == (0, 1)
+    assert f"{file}: 2 sequences of bytes that are not utf-8 replaced" in ended.err
+
+
 def test_an_empty_file_gives_nothing(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     ended = run_main("predict", tiny.run, tmp_path / "x")

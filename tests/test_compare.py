@@ -1000,3 +1000,9 @@ def test_settings_that_do_nothing_in_any_arm_are_named(
     made = [Arm(f"{key}={value}", {key: value}) for value in values]
     plan = Plan(resolve(overrides=overrides), made, "accuracy", 1, 1, None)
     assert list(compare.without_effect(plan)) == said
+
+
+def test_a_setting_that_only_some_arms_replace_works_in_the_others() -> None:
+    arms = [Arm("deep", {"model.layers": 3}), Arm("wide", {"model.hidden": 9})]
+    plan = Plan(resolve(overrides=["model.layers=1"]), arms, "accuracy", 1, 1, None)
+    assert list(compare.without_effect(plan)) == []

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from srucli.config import DataConfig
 from srucli.config import given as given_settings
-from srucli.data import Example, Input, read_examples, read_inputs
+from srucli.data import Example, Input, named_format, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.guess import LONG_LABEL
 from srucli.labels import clean
@@ -925,6 +925,11 @@ def test_bytes_that_are_replaced_or_left_out_are_counted(
     for errors, how in {"replace": "replaced", "ignore": "left out"}.items():
         lines = said(tmp_path / "x.tsv", content, errors=errors, **settings)
         assert lines == ([f"{loss} {how}"] if loss else [])
+
+
+@pytest.mark.parametrize("name", ["X.CSV", "x.Csv.GZ"])
+def test_an_ending_may_be_written_in_capitals(name: str) -> None:
+    assert named_format(name) == named_format("x.csv") == "csv"
 
 
 def test_halves_of_surrogate_pairs_that_are_replaced_are_counted(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ CASES: dict[str, Case] = {
     "tokenizer.train_extremely_large_corpus": ("true", ["tokenizer.model_type=char"], []),
     "tokenizer.bos_piece": ("<b>", ["tokenizer.bos_id=-1"], []),
     "tokenizer.eos_piece": ("<e>", ["tokenizer.eos_id=-1"], []),
-    "tokenizer.pad_piece": ("<p>", [], ["tokenizer.pad_id=3"]),
+    "tokenizer.pad_piece": ("<p>", [], ["tokenizer.pad_id=0", "tokenizer.unk_id=3"]),
     "model.hidden": ("8", BAG, ["model.encoder=cnn"]),
     "model.layers": ("1", ["model.encoder=cnn"], ["model.encoder=gru"]),
     "model.bidirectional": ("false", BAG, ["model.encoder=lstm"]),

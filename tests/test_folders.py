@@ -284,6 +284,17 @@ def test_nothing_is_written_once_another_folder_is_in_its_place(
         assert tree(own.parent) == before
 
 
+def test_nothing_is_written_to_another_folder_than_was_meant(own: Path, way: str) -> None:
+    """As a training of a comparison has it, which is told its folder by another process."""
+    status = own.stat()
+    with OpenFolder.at(own, (status.st_dev, status.st_ino + 1)) as folder:
+        assert not folder.is_in_place()
+        with pytest.raises(OutputError, match="own: was removed or renamed, or is another"):
+            write_files(folder, {"a": b"x"})
+    with OpenFolder.at(own, (status.st_dev, status.st_ino)) as folder:
+        write_files(folder, {"a": b"x"})
+
+
 def test_the_current_folder_may_change(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

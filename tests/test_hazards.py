@@ -216,7 +216,10 @@ def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Any) -
         run_training(tiny, tmp_path / "run", "optim.name=adamw")
 
 
-def test_an_anomaly_is_traced_to_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [16, 1], ids=["many texts", "one text"])
+def test_an_anomaly_is_traced_to_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     """Only one text has the letter z, and that letter's vector is no number."""
     rows = sentences()[:200]
     rows.insert(123, ("good", "a puzzzle"))
@@ -233,7 +236,7 @@ def test_an_anomaly_is_traced_to_its_line(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Step, "__init__", made)
     settings = [*SETTINGS, "train.epochs=1", "tokenizer.model_type=char", "train.seed=2"]
-    settings += ["tokenizer.character_coverage=1"]
+    settings += ["tokenizer.character_coverage=1", f"train.batch_size={size}"]
     config = resolve(overrides=[*settings, "train.detect_anomaly=true"])
     said = r"x\.tsv:124: its loss is nan at step \d+; look at the text"
     with pytest.raises(DataError, match=said):

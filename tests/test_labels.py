@@ -192,6 +192,11 @@ def test_a_flag_merges_them_and_says_so(tmp_path: Path, capsys: Capture) -> None
     ]
 
 
+def test_merging_goes_by_labels_as_they_are_cleaned(tmp_path: Path, capsys: Capture) -> None:
+    got = read(tmp_path / "x.tsv", f"No\ta\nNo\tb\nno{ZWSP}\tc\n", merge_labels=True)
+    assert got == [("No",)] * 3
+
+
 def test_labels_that_are_alike_stay_apart_and_are_named(tmp_path: Path, capsys: Capture) -> None:
     got = read(tmp_path / "x.tsv", "US\ta\nus\tb\nus\tc\ntrue\td\nTrue\te\n1\tf\n")
     assert got == [("US",), ("us",), ("us",), ("true",), ("True",), ("1",)]

@@ -864,6 +864,13 @@ def test_more_steps_go_on_where_the_last_one_was(tiny: Tiny, tmp_path: Path) -> 
         resume(run, {"train.steps": 20})
 
 
+def test_a_limit_that_is_taken_away_makes_a_training_longer(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.steps=5")
+    assert steps_of(run) == [5]
+    resume(run, {"train.steps": None}, force=True)
+    assert steps_of(run)[-1] == 60
+
+
 def test_several_labels_are_not_taken_for_one(tmp_path: Path) -> None:
     data = str(write_tsv(tmp_path / "x.tsv", [("a", "x"), ("b", "y")] * 9))
     run = train(quick("train.epochs=1"), data, None, tmp_path / "run")
