@@ -411,7 +411,7 @@ def test_bytes_replaced_in_lines_that_are_a_table_are_counted(
 ) -> None:
     """The ending names plain lines; the header shows a table."""
     file = tmp_path / "x.txt"
-    file.write_bytes(b"text,label\n" + TEXTS[0].encode() + b" \xe9\xe9,good\n")
+    file.write_bytes(b"text,label\n" + TEXTS[0].encode() + b" \xe9\xe9,new\n")
     ended = run_main("predict", tiny.run, file, "--errors", "replace")
     assert (ended.code, len(ended.out.splitlines())) == (0, 1)
     assert f"{file}: 2 sequences of bytes that are not utf-8 replaced" in ended.err
