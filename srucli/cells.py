@@ -348,7 +348,7 @@ def _measure(
     train(config, sources["train"], sources["dev"], run, **how)
     history = read_records(run / "metrics.jsonl")
     predictor = Predictor.load(run, config.train.device, config.train.threads)
-    step = RunDir.open(run).state_of(predictor.choice.name)["step"]
+    step = RunDir.open(run).step_of(predictor.choice.name)
     (used,) = [record["dev"] for record in history if record["step"] == step]
     tested = evaluate(predictor, read_examples(sources["test"], config.data))
     with writing(place, "run"), place.child("run") as trained:

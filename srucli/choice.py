@@ -38,7 +38,7 @@ def choose(run: RunDir, config: Config) -> Choice:
     if best is None or best == last:
         return Choice(wanted, last, None)
     records = run.records("metrics.jsonl")
-    values = _values(records, config.metric)
+    values = dev_values(records, config.metric)
     if wanted == "last" and records and not any(record.get("dev") for record in records):
         return Choice("last", last, None)  # without dev examples none is better
     at_last, at_best = (_shown(name, config.metric, values) for name in (last, best))
@@ -65,8 +65,8 @@ def _best(run: RunDir, must: bool) -> str | None:
     return name if must or name in run.checkpoints.names() else None
 
 
-def _values(records: Iterable[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    """The metric on dev examples of each checkpoint that was evaluated."""
+def dev_values(records: Iterable[Mapping[str, Any]], metric: str) -> dict[str, float]:
+    """The metric on dev examples of each checkpoint that was evaluated, by its name."""
     found = {}
     for record in records:
         dev = record.get("dev")

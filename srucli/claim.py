@@ -252,8 +252,14 @@ def claimed(
             raise OutputError(
                 f"{path}: cannot be opened ({error.strerror}); choose another -o"
             ) from error
-        _claim(folder, kind, layout, evidence, sources)
-        stack.enter_context(locks.locked(folder))
+        marked = _claim(folder, kind, layout, evidence, sources)
+        try:
+            stack.enter_context(locks.locked(folder))
+        except OutputError as error:
+            # Not where somebody else holds it: the marker may be what he goes by.
+            if marked and isinstance(error.__cause__, OSError):
+                folder.remove(MARKER)
+            raise
         # Whoever held the lock before may have ended its claim in between.
         _claim(folder, kind, layout, evidence, sources)
         tidy(folder, layout)
@@ -273,10 +279,12 @@ def _claim(
     layout: Layout,
     evidence: Callable[[OpenFolder], bool],
     sources: Sequence[Source],
-) -> None:
+) -> bool:
+    """Check a folder and mark it, where it is not; whether it was marked here."""
     try:
-        if check(folder, kind, layout, evidence, sources) is None:
+        if marked := check(folder, kind, layout, evidence, sources) is None:
             _mark(folder, kind)
+        return marked
     except OSError as error:
         raise unwritable(folder.path / MARKER, error) from error
 

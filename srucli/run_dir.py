@@ -377,6 +377,14 @@ class RunDir:
             raise DataError(place, None, "no JSON object", COPY_AGAIN)
         return found
 
+    def step_of(self, name: str) -> int:
+        """How many steps a checkpoint was trained. Raises DataError where it does not say."""
+        step = self.state_of(name).get("step")
+        if not isinstance(step, int):
+            place = str(self.path / "checkpoints" / name / STATE)
+            raise DataError(place, None, "no number of steps", COPY_AGAIN)
+        return step
+
     def checkpoint(self, which: Which | str, shapes: Shapes | None = None) -> Checkpoint:
         """The `best` or `last` checkpoint, or one by name. Raises DataError where it is damaged.
 

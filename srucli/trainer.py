@@ -28,7 +28,7 @@ from srucli.batching import Batch, TokenStore, order, uploaded
 from srucli.blend import fit_weights
 from srucli.board import Board
 from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Which
-from srucli.choice import choose
+from srucli.choice import choose, dev_values
 from srucli.config import Config
 from srucli.console import say
 from srucli.corpus import Corpus
@@ -386,9 +386,10 @@ class Trainer:
     def _write_card(self) -> None:
         """The model card, of the weights that are used."""
         used = choose(self.run, self.config)
-        step = self.run.state_of(used.name)["step"]
+        step = self.run.step_of(used.name)
         records = self.run.records("metrics.jsonl")
-        measured = next((each for each in records if each["step"] == step), None)
+        whole = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
+        measured = next((each for each in whole if each.get("step") == step), None)
         facts, name = self.run.facts(), self.run.path.name
         card = model_card(name, self.config, self.labels, facts, used, measured, self.epoch_number)
         self.run.write("README.md", card.encode())
@@ -610,11 +611,10 @@ class Trainer:
         if before == self._judge:
             return
         self.done.best, self.done.best_step, self.done.stale = -math.inf, self.done.step, 0
-        for record in self.run.records("metrics.jsonl"):
-            value = record["dev"].get(self.metric)
-            same = record["step"] == self.done.step and before["dev"] == self._judge["dev"]
-            if same and value is not None:
-                self.done.best = self._as_gain(value)
+        values = dev_values(self.run.records("metrics.jsonl"), self.metric)
+        value = values.get(f"step-{self.done.step}")
+        if value is not None and before["dev"] == self._judge["dev"]:
+            self.done.best = self._as_gain(value)
         say("the metric or the dev texts are others now: the best so far is what is gone on from")
 
     def resume(self, name: str, before: Config) -> None:

@@ -655,6 +655,17 @@ def test_temporary_files_of_a_run_are_tidied_and_others_stay(tmp_path: Path) -> 
         assert sorted(os.listdir(tmp_path / "run")) == sorted([*others, MARKER, "lock"])
 
 
+def test_where_the_lock_cannot_be_had_no_marker_stays(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "lock").write_text("process 1 on there\n")
+    os.link(tmp_path / "lock", own / "lock")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="hard links"), claimed(own, "run", LAYOUT):
+        pass
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize("wrote", [False, True])
 def test_a_marker_stays_where_something_was_written(tmp_path: Path, wrote: bool) -> None:
     with suppress(KeyboardInterrupt), claimed(tmp_path / "run", "run", LAYOUT) as (folder, _):

@@ -918,6 +918,16 @@ def test_another_metric_is_not_compared_with_the_one_before(
     assert "the metric or the dev texts are others now" in capsys.readouterr().err
 
 
+def test_records_without_figures_are_no_hindrance(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
+    step = records(run / "metrics.jsonl")[0]["step"]
+    size = (run / "metrics.jsonl").stat().st_size  # what is beyond is cut off
+    lines = f'{{}}\n{{"step": {step}}}\n{{"step": {step}, "epoch": 1, "dev": 3}}'
+    (run / "metrics.jsonl").write_text(f"{lines:{size - 1}}\n")
+    resume(run, {"train.metric": "log_loss", "train.epochs": 2}, force=True)
+    assert records(run / "metrics.jsonl")[-1]["epoch"] == 2
+
+
 def test_patience_begins_anew_with_another_metric(tiny: Tiny, tmp_path: Path) -> None:
     still = ("optim.name=sgd", "optim.lr=1e-30", "train.patience=3", "train.epochs=3")
     run = run_training(tiny, tmp_path / "run", *still)
