@@ -256,9 +256,10 @@ def claimed(
         try:
             stack.enter_context(locks.locked(folder))
         except OutputError as error:
-            # Not where somebody else holds it: the marker may be what he goes by.
+            # Not where somebody else holds the lock, who may rely on the marker by now.
             if marked and isinstance(error.__cause__, OSError):
-                folder.remove(MARKER)
+                with suppress(OSError):
+                    folder.remove(MARKER)
             raise
         # Whoever held the lock before may have ended its claim in between.
         _claim(folder, kind, layout, evidence, sources)
