@@ -10,7 +10,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +187,13 @@ def records(predictor: Predictor, inputs: Iterable[Input], style: Style) -> Iter
 
     They are lines: where a kept record of the input has line ends, they are written as \\n and \\r.
     """
-    render, numbers = _renderer(predictor, style), count(1)
+    render, done = _renderer(predictor, style), 0
     for group in arriving(inputs):
         probabilities = predictor.probabilities([item.text for item in group])
         chosen = decide(probabilities, predictor.thresholds, predictor.multi_label)
-        yield list(map(render, numbers, group, probabilities, chosen))
+        rows = zip(group, probabilities, chosen, strict=True)
+        yield [render(number, *row) for number, row in enumerate(rows, done + 1)]
+        done += len(group)
 
 
 _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})

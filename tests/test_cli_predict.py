@@ -130,6 +130,19 @@ def test_probabilities(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     assert [float(value) for _, value in rows] == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 3, 256])
+def test_records_are_numbered_across_groups(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However many texts arrive together."""
+    monkeypatch.setattr("srucli.predict.BATCH_TEXTS", size)
+    file = tmp_path / "many.txt"
+    file.write_text("a good film\n" * (2 * size + 5))
+    ended = run_main("predict", tiny.run, file, "--json")
+    found = [json.loads(line)["record"] for line in ended.out.splitlines()]
+    assert found == list(range(1, 2 * size + 6))
+
+
 def test_the_likeliest_labels(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     ended = run_main("predict", tiny.run, lines, "-k", 2)
     for row, label in zip(ended.out.splitlines(), LABELS, strict=True):
