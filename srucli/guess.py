@@ -105,9 +105,9 @@ class Cells:
 
 
 def _shape(cell: str) -> str:
-    """A cell with its digits and letters all alike; cells without digits have none."""
+    """A cell with its numbers and letters all alike; cells without digits have none."""
     return (
-        re.sub(r"[a-z]", "a", re.sub(r"\d", "0", cell.lower())) if re.search(r"\d", cell) else cell
+        re.sub(r"[a-z]", "a", re.sub(r"\d+", "0", cell.lower())) if re.search(r"\d", cell) else cell
     )
 
 
@@ -232,9 +232,9 @@ class Table:
         self.rows = [row._replace(cells=row.cells[: len(row.cells) - self.spare]) for row in rows]
         names = [cell.strip() for cell in self.rows[0].cells]
         widths = {len(row.cells) for row in self.rows[1:]}
-        first = {row.cells[0] for row in self.rows[1:]}
-        # R writes row names, which all differ, and no name for them.
-        self.row_names = len(first) > 1 and len(first) == len(rows) - 1 and _are_names(names)
+        first = Cells(_at(self.rows[1:], 0))
+        # R writes row names, which all differ, and no name for them. Texts are none.
+        self.row_names = 1 < first.distinct == len(rows) - 1 and first.made and _are_names(names)
         ended = not any(row.cells[-1].strip() for row in self.rows[1:])  # by a delimiter
         self.row_names = self.row_names and widths == {len(names) + 1} and not ended
         names = [""] * self.row_names + names
@@ -275,6 +275,16 @@ class Table:
         """Whether all rows have three columns or more, as no texts with tabs in them would."""
         widths = {len(row.cells) for row in self.rows}
         return len(self.rows) >= FEW and widths == {self.width} and self.width > 2
+
+    @property
+    def lacking(self) -> str:
+        """What is said where the first row lacks columns that all the others have."""
+        widths = {len(row.cells) - _spare(row.cells) for row in self.rows[1:]}
+        if self.row_names or len(self.rows) <= BELOW or len(widths) > 1:
+            return ""
+        (width,) = widths
+        said = f"all rows have {width} columns, but the first one has {self.width}"
+        return said if width > self.width else ""
 
     def pairs(self, text: int | None = None, label: int | None = None) -> list[Pair]:
         """Columns that text and label may be in, the likeliest first."""
@@ -428,6 +438,9 @@ def choose(
     if not job.labelled:
         return found, None
     first, problem = table.rows[0], ""
+    text_is_last = open_ended or text == table.width - 1  # it may be what has the delimiter
+    if (table.width == 1 or not text_is_last) and (lacking := table.lacking):
+        return found, job.error(first.line, lacking, "add the others, or take the line out")
     if reason := absurd(chosen):
         problem = f"the labels in column {label + 1} are {reason}"
     elif open_ended and table.even and not table.cells(label).known(job):
@@ -491,6 +504,7 @@ def _seems(job: Job, line: str, rows: Sequence[Row]) -> tuple[str, str] | None:
         return f"separated by {name}", flags
     words = Cells(row.raw.split(maxsplit=1)[0] for row in rows)
     recur = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
-    if " " in line and job.format == "tsv" and recur:
+    alone = all(len(row.cells) == 1 for row in rows)
+    if " " in line and job.format == "tsv" and alone and recur:
         return "a label, a blank and a text", "--format pairs"
     return None

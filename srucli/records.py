@@ -237,8 +237,8 @@ def _cell(job: Job, row: Row, column: int, what: str, error: RowError) -> str:
         return row.cells[column]
     count = "1 column" if len(row.cells) == 1 else f"{len(row.cells)} columns"
     problem = f"{count} only, no {what} in column {column + 1}: {excerpt(row.raw)}"
-    remedy = f"add the {what}, or choose its column with --{what}{_if_lines(job)}"
-    raise error(job, row, problem, remedy)
+    remedy = f"add the {what}, take the line out, or choose its column with --{what}"
+    raise error(job, row, problem, remedy + _if_lines(job))
 
 
 def _fit(job: Job, row: Row, columns: Columns, dialect: Dialect) -> Row:

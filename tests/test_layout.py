@@ -776,6 +776,38 @@ def test_absurd_layouts_are_refused_and_the_advice_helps(tmp_path: Path, case: s
         assert len(labels) == 2
 
 
+# The first row, what it is after the advice, and the form of those below.
+LACKING = {
+    "a column without a name": (
+        "x.csv",
+        "text,label\n",
+        "text,label,from\n",
+        "{text},{label},web\n",
+    ),
+    "an id without a name": ("x.tsv", "id\tlabel\n", "id\tlabel\ttext\n", "7\t{label}\t{text}\n"),
+    "a title": ("x.csv", "Survey of 2024\n", "", "{label},{text}\n"),
+    "a remark": ("x.tsv", "# made by hand\n", "", "{label}\t{text}\n"),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_a_first_row_that_lacks_columns_is_refused_and_the_advice_helps(
+    tmp_path: Path, case: str
+) -> None:
+    """It is no row of R's, where the first column, without a name, numbers or names the rows."""
+    name, first, better, form = LACKING[case]
+    path, below = tmp_path / name, lines(MANY, form, end="")
+    path.write_text(first + below)
+    mark = "\t" if "\t" in form else ","
+    has, wanted = first.count(mark) + 1, form.count(mark) + 1
+    with pytest.raises(DataError) as caught:
+        list(read_examples(path, DataConfig()))
+    assert caught.value.problem == f"all rows have {wanted} columns, but the first one has {has}"
+    assert caught.value.remedy == "add the others, or take the line out"
+    path.write_text(better + below)
+    assert [(e.labels[0], e.text) for e in read_examples(path, DataConfig())] == MANY
+
+
 @pytest.mark.parametrize("size", [20, 50, 120, 400])
 @pytest.mark.parametrize("classes", [2, 8, 77, 113])
 def test_no_labels_of_many_classes_are_refused(tmp_path: Path, size: int, classes: int) -> None:
