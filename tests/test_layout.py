@@ -592,6 +592,22 @@ def test_inputs_of_a_labelled_file_are_its_examples(tmp_path: Path, case: str) -
         assert [(i.text, i.line) for i in inputs] == [(e.text, e.line) for e in examples]
 
 
+TWO = objects([("pos", "one"), ("neg", "two")])
+LINES = {
+    "CSV with line ends in cells": ('text,label\n"one\n1",pos\n\ntwo,neg\n', [2, 5]),
+    "JSON objects over several lines": ("\n".join(json.dumps(o, indent=1) for o in TWO), [1, 5]),
+    "a JSON array over several lines": (json.dumps(TWO, indent=1), [2, 6]),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_a_record_has_the_line_that_it_begins_on(tmp_path: Path, case: str) -> None:
+    content, wanted = LINES[case]
+    path = tmp_path / ("x.json" if "JSON" in case else "x.csv")
+    path.write_text(content)
+    assert [example.line for example in read_examples(path, DataConfig())] == wanted
+
+
 def test_lists_of_labels_in_cells(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     path.write_text('[\'a\', "b c"]\tone\n[]\ttwo\n["d"]\tthree\n[3 12]\tfour\n')

@@ -180,6 +180,20 @@ def test_diagnostics_read_gradients_before_they_are_clipped(clip: float) -> None
     assert moved == pytest.approx(0.5 * (0.001 if clip == 0.001 else norm), rel=1e-3)
 
 
+def test_clipped_steps_count_where_diagnostics_do_not_look() -> None:
+    """Of the steps up to the sixth, the fifth is not looked at."""
+    step = make_step(settings(*PLAIN, "optim.clip=0.001"))
+    batch = batches(settings())[0]
+    counts = np.bincount(batch.tokens, minlength=VOCABULARY)
+    step.watch = Watch(step.model, step.optimizer, rule_of("sgd", {}), 100, counts)
+    shares = []
+    for _ in range(6):
+        step([batch], 1.0)
+        record = step.watch.taken()
+        shares.append(record and record["clipped"])
+    assert shares == [1, 1, 1, 1, None, 1]
+
+
 def test_a_watch_looks_at_its_steps_only() -> None:
     step = make_step(settings(*PLAIN))
     step.watch = Watch(step.model, step.optimizer, rule_of("sgd", {}), 5, np.ones(VOCABULARY, int))
