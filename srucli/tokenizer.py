@@ -415,7 +415,7 @@ def _refusal(message: str, options: Mapping[str, Any], named: Named) -> UsageErr
             f"{named('character_coverage', None)}"
         )
     if "(vocab_size) >= (0)" in message:
-        least = named("vocab_size", _symbols(options))
+        least = named("vocab_size", _symbols(options) + 1)  # beside them, a piece of the text
         return UsageError(f"{size} is too small for the symbols alone; pass {least} or more")
     if "insert_id(" in message:
         ids = [named(f"{piece}_id", None) for piece in _META]

@@ -153,7 +153,8 @@ REMEDIES = {
         files={"t.txt": TEXT * 9 + "".join(map(chr, range(0x4E00, 0x4E00 + 30))) + "\n"},
     ),
     "no room for the symbols": Remedy(
-        "tokenize t.txt -o new --model-type word --vocab-size 9 --byte-fallback",
+        "tokenize t.txt -o new --model-type word --vocab-size 9 --byte-fallback "
+        "--control-symbols one,two,three --user-defined-symbols four",
         r"too small for the symbols alone; pass (--vocab-size \d+) or more",
         advice="is too small for the symbols alone; pass ",
     ),
