@@ -290,7 +290,7 @@ def run_cell(
         except DivergedError as error:
             found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
         except SrucliError as error:
-            write_files(place, {"error.txt": str(error).encode()})
+            write_files(place, {"error.txt": str(error).encode(errors="backslashreplace")})
             return 1
         write_files(place, {"result.json": json.dumps(found).encode()})
     return 0

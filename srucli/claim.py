@@ -32,7 +32,7 @@ Kind = Literal["run", "comparison", "tuning"]
 Layout = Mapping[str, Union["Layout", None]]
 OWN: Layout = {re.escape(locks.NAME): None, re.escape(MARKER): None}
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9]+(-[0-9a-f]+)?\.tmp")
-# A file that a command reads, as it was given; None and `-` are none.
+# A file that a command reads, as it was given: `-` is stdin, None is none.
 Source = str | os.PathLike[str] | None
 
 
@@ -148,8 +148,8 @@ def _read_by(sources: Iterable[Source]) -> dict[Identity, str]:
     found = {}
     for source in sources:
         with suppress(OSError, ValueError):
-            if source is not None and os.fspath(source) != "-":
-                status = os.stat(source)
+            if source is not None:
+                status = os.fstat(0) if os.fspath(source) == "-" else os.stat(source)
                 if stat.S_ISREG(status.st_mode):
                     found[identity(status)] = os.fspath(source)
     return found

@@ -163,5 +163,8 @@ def check_nested(data: bytes, source: str, most: int) -> None:
 
 
 def to_json(data: Any) -> bytes:
-    """JSON for people and for `read_json`."""
-    return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()
+    """JSON for people and for `read_json`; all ASCII where a file's name in it is no Unicode."""
+    try:
+        return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(data, indent=2) + "\n").encode()

@@ -350,7 +350,8 @@ def _story(arm: str, story: explain.Story) -> str:
 
 def write_page(folder: Folder, plan: Plan, found: Comparison, command: str) -> None:
     """Write the page of a comparison beside its cells. command: how to repeat it."""
-    write_files(folder.place, {PAGE: page(folder.path, plan, found, command).encode()})
+    shown = page(folder.path, plan, found, command)
+    write_files(folder.place, {PAGE: shown.encode(errors="backslashreplace")})
 
 
 def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:

@@ -392,7 +392,7 @@ class Trainer:
         measured = next((each for each in whole if each.get("step") == step), None)
         facts, name = self.run.facts(), self.run.path.name
         card = model_card(name, self.config, self.labels, facts, used, measured, self.epoch_number)
-        self.run.write("README.md", card.encode())
+        self.run.write("README.md", card.encode(errors="backslashreplace"))
 
     def _improved(self, figures: dict[str, float]) -> bool:
         """Whether the weights are the best so far: always without dev texts, never where the metric

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, RunMain, Tiny, tree
+from conftest import QUICK, ROOT, RunMain, Tiny, tree
 
 from srucli.cells import Arm, Cell, Folder, Plan, Trials, facts_of
 from srucli.claim import MARKER, claimed
@@ -429,3 +431,24 @@ def test_a_claim_of_one_s_own_kind_goes_on(tmp_path: Path) -> None:
         with claimed(tmp_path / "x", "tuning", {}):
             pass
     assert os.listdir(tmp_path / "x") == [MARKER]
+
+
+@pytest.mark.parametrize("command", ["eval", "tokenize"])
+def test_no_output_takes_the_place_of_stdin(own: Path, tiny: Tiny, command: str) -> None:
+    """Where a shell opened a file for it."""
+    words = {
+        "eval": ("eval", tiny.run, "-", "--predictions", own / "x.model"),
+        "tokenize": ("tokenize", "-", "-o", own / "x", "--force"),
+    }[command]
+    before = tree(own)
+    with (own / "x.model").open("rb") as stdin:
+        done = subprocess.run(
+            [sys.executable, "-m", "srucli", *map(str, words)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+        )
+    assert (done.returncode, done.stdout) == (73, "")
+    assert "would be overwritten, but this command reads it (as -)" in done.stderr
+    assert tree(own) == before

@@ -287,6 +287,11 @@ def test_draws_are_those_of_the_library(run_cli: RunCli, model: Path) -> None:
         (("decode", "--input-format", "id"), "5\n5 x\n", 65, "<stdin>:2: 'x' is not an id; "),
         (("decode", "--input-format", "id"), "200\n", 65, "<stdin>:1: the id 200 is not below 200"),
         (("decode", "--json"), '["a"\n', 65, "<stdin>:1: "),
+        (("decode", "--json"), "[5]\n", 65, "<stdin>:1: 5 is not a piece; "),
+        (("decode", "--json"), '["\\ud800"]\n', 65, "<stdin>:1: '\\ud800' is not a piece; "),
+        (("decode", "--json", "--input-format", "id"), "[1.5]\n", 65, ":1: 1.5 is not an id; "),
+        (("decode", "--json", "--input-format", "id"), "[1e400]\n", 65, ":1: inf is not an id; "),
+        (("decode", "--json", "--input-format", "id"), "[true]\n", 65, ":1: True is not an id; "),
         (("encode", "--nbest", "2", "--subword-dropout", "0.1"), "a\n", 2, "exclude each other"),
         (("encode", "--subword-dropout", "1.5"), "a\n", 2, "not in [0, 1)"),
     ],
@@ -298,6 +303,17 @@ def test_mistakes_in_pipes(
     assert done.returncode == code
     assert words in done.stderr
     assert done.stdout.count("\n") == text.count("\n") - (code == 65) - (code == 2)
+
+
+def test_a_line_end_that_bytes_spell_stays_in_its_line(run_main: RunMain, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(RAW)
+    model, spelled = tmp_path / "b.model", tmp_path / "spelled.txt"
+    words = ("-o", tmp_path / "b", "--vocab-size", 400, "--byte-fallback")
+    assert run_main("tokenize", tmp_path / "a.txt", *words).code == 0
+    spelled.write_text("<0x41> <0x0A> <0x42>\n<0x43>\n")
+    assert run_main("decode", model, spelled).out == "A B\nC\n"
+    spelled.write_text('["<0x41>", "<0x0A>", "<0x42>"]\n')
+    assert run_main("decode", model, spelled, "--json").out == '"A\\nB"\n'
 
 
 def test_a_file_that_is_no_model(run_cli: RunCli, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, ROOT, RunMain, Tiny, sentences, write_tsv
+from conftest import QUICK, ROOT, RunCli, RunMain, Tiny, sentences, write_tsv
 
 from srucli.config import resolve
 from srucli.data import read_examples
@@ -141,6 +141,36 @@ def test_stdout_that_is_closed(tiny: Tiny, command: str) -> None:
     said = "srucli: stdout is closed; send it somewhere, as >/dev/null\n"
     assert (done.returncode, done.stderr) == (73, said)
     assert not (tiny.folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["latin-1", "ASCII"],
+)
+def test_data_is_utf_8_whatever_the_locale_is(
+    tiny: Tiny, tmp_path: Path, run_cli: RunCli, env: dict[str, str]
+) -> None:
+    (tmp_path / "x.txt").write_text("\uc88b\ub2e4\n", encoding="utf-8")
+    done = run_cli("predict", tiny.run, "x.txt", "--keep", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout.split("\t")[1]) == (0, "\uc88b\ub2e4\n"), done.stderr
+
+
+def test_names_that_are_no_unicode(tiny: Tiny, tmp_path: Path) -> None:
+    """Those of old archives; a run keeps them, and stdout has their bytes."""
+    train, run = tmp_path / os.fsdecode(b"caf\xe9.tsv"), tmp_path / os.fsdecode(b"r\xe9sum\xe9")
+    shutil.copy(tiny.train, train)
+    words = ("train", train, "-o", run, "--tokenizer", tiny.run / "tokenizer.model", "--epochs", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "srucli", *map(str, words), *SETTINGS],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (0, os.fsencode(run) + b"\n"), done.stderr
+    assert RunDir.open(run).facts().sources["train"] == str(train)
 
 
 # --- numbers -----------------------------------------------------------------------------------

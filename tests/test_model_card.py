@@ -42,6 +42,16 @@ def test_a_card_says_how_many_epochs_were_trained(tiny: Tiny) -> None:
     assert "texts, 4 of 9 epochs, adam" in card_of(tiny, epochs=4)
 
 
+def test_intervals_go_by_the_number_of_dev_texts(tiny: Tiny) -> None:
+    facts = RunDir(tiny.run).facts()
+    facts = facts.model_copy(update={"data": facts.data.model_copy(update={"dev_texts": 10})})
+    assert facts.data.texts > 40
+    line = {"epoch": 1, "dev": {"accuracy": 0.8}}
+    card = model_card("x", resolve(), ["a", "b"], facts, USED, line, 1)
+    interval = binomtest(8, 10).proportion_ci(method="wilson")
+    assert f"| accuracy | 0.8000 | {interval.low:.4f} to {interval.high:.4f} |" in card
+
+
 def test_the_figures_of_a_card_have_intervals_and_say_what_chose(tiny: Tiny) -> None:
     card = (tiny.run / "README.md").read_text(encoding="utf-8")
     (*_, last) = map(json.loads, (tiny.run / "metrics.jsonl").read_text().splitlines())

@@ -7,6 +7,7 @@ top, so that `srucli --help` answers at once.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -119,6 +120,9 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         _take_descriptors()
+        # Data is UTF-8 whatever the locale is; the name of a file is the bytes that it is.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         app()
     except SrucliError as error:
         _fail(error)

@@ -6,6 +6,7 @@ They wait for no more input than one line: what is written is flushed when no in
 from __future__ import annotations
 
 import json
+import operator
 import os
 import select
 import stat
@@ -180,13 +181,24 @@ def _ids(row: list[Any], limit: int) -> list[int]:
     ids = []
     for word in row:
         try:
-            number = int(word)
+            number = int(word) if isinstance(word, str) else operator.index(word)
         except (ValueError, TypeError):
-            raise ValueError(f"{word!r} is not an id") from None
-        if not 0 <= number < limit:
+            number = -1
+        if number < 0 or isinstance(word, bool):
+            raise ValueError(f"{word!r} is not an id")
+        if number >= limit:
             raise ValueError(f"the id {number} is not below {limit}")
         ids.append(number)
     return ids
+
+
+def _pieces(row: list[Any]) -> list[str]:
+    for word in row:
+        try:
+            word.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise ValueError(f"{word!r} is not a piece") from None
+    return row
 
 
 def _decoded(
@@ -197,7 +209,7 @@ def _decoded(
     for number, text in lines:
         try:
             row = _row(text, as_json)
-            row = _ids(row, tokenizer.vocab_size) if form is Form.ID else list(map(str, row))
+            row = _ids(row, tokenizer.vocab_size) if form is Form.ID else _pieces(row)
         except (ValueError, RecursionError) as error:
             raise DataError(name, number, str(error), remedy) from None
         decoded = tokenizer.decode(row)
