@@ -284,7 +284,9 @@ class TrainConfig(Section):
     )
     seed: Seed = 0
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: all cores")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="CPU threads; 0: all cores"
+    )
     kernel: Literal["auto", "reference", "cpu", "triton"] = Field(
         "auto", description="what runs the SRU; auto: Triton on a GPU, Numba on a CPU"
     )

@@ -31,6 +31,8 @@ LONG_LABEL = 12
 REPEATED = 5
 # Rows below the first one that can tell that it differs from them.
 BELOW = 3
+# Any number would be taken at its word, and the columns up to it counted.
+MOST_COLUMNS = 100_000
 
 
 class Cells:
@@ -200,8 +202,8 @@ def _column(value: str | int | None) -> str | int | None:
     if isinstance(value, str) and value.isdecimal():
         value = int(value)
     if isinstance(value, int):
-        if value < 1:
-            raise UsageError(f"column {value}: columns are counted from 1")
+        if not 1 <= value <= MOST_COLUMNS:
+            raise UsageError(f"column {value}: columns are counted from 1 to {MOST_COLUMNS:,}")
         return value - 1
     return value
 

@@ -24,6 +24,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
@@ -126,6 +127,11 @@ class _ChunkReader(io.RawIOBase):
 def display_name(source: Source) -> str:
     """How messages name a source."""
     return "<stdin>" if os.fspath(source) == "-" else os.fspath(source)
+
+
+def is_piped(source: Source) -> bool:
+    """Whether it can be read only once: standard input, or a pipe that has a name."""
+    return os.fspath(source) == "-" or Path(source).is_fifo()
 
 
 def _unreadable(source: str, error: OSError) -> InputMissingError:

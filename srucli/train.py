@@ -29,7 +29,7 @@ from srucli.data import Example
 from srucli.effects import Setup, asked_for, beyond, idle
 from srucli.errors import InputMissingError, UsageError
 from srucli.folders import OpenFolder
-from srucli.lines import display_name, escaped
+from srucli.lines import display_name, escaped, is_piped
 from srucli.predict import use_threads
 from srucli.recipe import check, complete
 from srucli.resume import Former, check_same, former, held, recorded
@@ -171,7 +171,7 @@ def _sources(
     for given, part, flag in ((train_source, "train", ""), (dev_source, "dev", "--dev ")):
         if given is None and before.get(part) == "-":
             raise UsageError(
-                f"{run}: its {part} texts were standard input; give them again: "
+                f"{run}: its {part} texts were piped in; give them again: "
                 f"srucli train --resume {shlex.quote(str(run))} {flag}FILE"
             )
     train_source = train_source or before.get("train")
@@ -262,8 +262,8 @@ def _announce(trainer: Trainer, kept: Former | None) -> None:
 
 
 def _place(source: str) -> str:
-    """Where a source is, from wherever the training may be gone on with."""
-    return source if source == "-" else os.path.abspath(source)
+    """Where a source is, from wherever the training may be gone on with; `-` for any pipe."""
+    return "-" if is_piped(source) else os.path.abspath(source)
 
 
 def _tokenizer(

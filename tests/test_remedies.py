@@ -893,9 +893,9 @@ REMEDIES = {
     ),
     "texts that came from stdin": Remedy(
         """train --resume 'my "run"'""",
-        r"were standard input; give them again: (srucli train --resume .*) FILE",
+        r"were piped in; give them again: (srucli train --resume .*) FILE",
         lambda words, match: [*pasted(words, match), "two.tsv"],
-        advice=" texts were standard input; give them again: srucli train --resume ",
+        advice=" texts were piped in; give them again: srucli train --resume ",
         before=(f"{STDIN}{TRAIN.replace('two.tsv', '-').replace('-o run', QUOTED)}",),
     ),
     "a target in percent": Remedy(

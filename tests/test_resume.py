@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -587,8 +588,23 @@ def test_what_was_piped_must_be_piped_again(
     run = run_training(tiny, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(facts | {"sources": {"train": "-", "dev": None}}))
-    with pytest.raises(SrucliError, match=r"its train texts were standard input; give them again"):
+    with pytest.raises(SrucliError, match=r"its train texts were piped in; give them again"):
         resume(run, {})
+
+
+def test_a_pipe_with_a_name_is_piped_too(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
+    """As `<(...)` of a shell: it has nothing more when it is read again."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(tiny.train.read_bytes()))
+    writer.start()
+    words = ("-o", tmp_path / "run", "--tokenizer", tiny.run / "tokenizer.model", *QUICK)
+    assert run_main("train", fifo, *words).code == 0
+    writer.join()
+    assert RunDir.open(tmp_path / "run").facts().sources["train"] == "-"
+    ended = run_main("tune", fifo, "-o", tmp_path / "r.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{fifo}: is read once a trial, so it cannot be a pipe; give a file" in ended.err
 
 
 def test_state_that_lacks_something_is_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:

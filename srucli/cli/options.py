@@ -135,7 +135,9 @@ Device = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=0, help="CPU threads; 0 takes all cores.", show_default=False),
+    typer.Option(
+        "--threads", min=0, max=1024, help="CPU threads; 0 takes all cores.", show_default=False
+    ),
 ]
 
 ConfigFile = Annotated[

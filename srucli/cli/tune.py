@@ -61,13 +61,14 @@ def command(
         raise OutputError(f"{output}: its folder does not exist; make it first")
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already; choose another -o, or add --force")
-    if train == "-":
-        raise UsageError("TRAIN is read once a trial, so it cannot be stdin; give a file")
-    for source in filter(None, (train, dev)):
-        options.need_file(source)
     from srucli.claim import refuse_inputs
     from srucli.files import write_atomic
+    from srucli.lines import is_piped
 
+    for source in filter(None, (train, dev)):
+        options.need_file(source)
+        if is_piped(source):
+            raise UsageError(f"{source}: is read once a trial, so it cannot be a pipe; give a file")
     refuse_inputs([output], [train, dev, config])
     options.say_of_files(settings)
     from srucli.tune import tune
