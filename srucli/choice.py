@@ -52,6 +52,14 @@ def choose(run: RunDir, config: Config) -> Choice:
     return Choice("last", last, said)
 
 
+def unfinished(run: RunDir) -> str | None:
+    """What is said where training has not come to its end, or None."""
+    state = run.state("last")
+    if state.get("finished") is not False:
+        return None
+    return f"{run.path}: its training has not ended: step {state.get('step')} is the last"
+
+
 def _best(run: RunDir, must: bool) -> str | None:
     """The name of the best checkpoint, if there is one; errors count where it `must` be read."""
     try:

@@ -148,7 +148,8 @@ class TokenizerConfig(Section):
         1, description="threads of the trainer; unigram pieces depend on it, so it is recorded"
     )
     hard_vocab_limit: bool = Field(
-        True, description="fail where the text does not allow vocab_size pieces"
+        True,
+        description="fail where the text does not allow vocab_size pieces; `train`: if given",
     )
     use_all_vocab: bool = Field(False, description="word, char: every word or character is a piece")
     train_extremely_large_corpus: bool = Field(

@@ -169,11 +169,15 @@ def vocab_size(config: Config, texts: Iterable[str]) -> int:
 
 
 def make_tokenizer(config: Config, texts: Sequence[str], source: str) -> TrainedTokenizer:
-    """Train the automatic tokenizer, and say what of; a size that cannot be becomes the nearest."""
+    """Train the automatic tokenizer, and say what of.
+
+    A size that cannot be becomes the nearest, unless somebody gave hard_vocab_limit=true.
+    """
     wanted = vocab_size(config, texts)
+    hard = config.tokenizer.hard_vocab_limit and "hard_vocab_limit" in given(config.tokenizer)
     settings: TokenizerConfig = config.tokenizer.model_copy(update={"vocab_size": wanted})
     trained = train_tokenizer(
-        short_lines(texts), settings, lower_vocab=True, named=as_setting, source=source
+        short_lines(texts), settings, lower_vocab=not hard, named=as_setting, source=source
     )
     say(f"tokenizer: {trained.describe()}")
     return trained

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from srucli.batching import TokenStore, order
-from srucli.choice import choose
+from srucli.choice import choose, unfinished
 from srucli.data import Input
 from srucli.errors import UsageError
 from srucli.kernels import set_threads
@@ -106,6 +106,8 @@ class Predictor:
         self.tokenizer = run.tokenizer()
         self.device = device
         self.choice = choose(run, self.config)
+        # Sentences on the weights, for people.
+        self.said = [said for said in (self.choice.said, unfinished(run)) if said]
         classes, pieces = len(self.labels), self.tokenizer.vocab_size
         checkpoint = run.checkpoint(self.choice.name, shapes(self.config.model, pieces, classes))
         self.thresholds = checkpoint.thresholds(classes, str(run.path))

@@ -582,6 +582,18 @@ def test_the_same_command_without_a_folder_finds_its_run(
     assert run_main(*command).out == "runs/train-4\n"
 
 
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_weights_of_a_training_that_has_not_ended_are_said(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, run_main: RunMain, command: str
+) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    last = (tmp_path / "run" / "last").read_text().strip().removeprefix("step-")
+    said = "its training has not ended: step "
+    assert f"{said}{last} is the last\n" in run_main(command, tmp_path / "run", tiny.test).err
+    assert said not in run_main(command, tiny.run, tiny.test).err
+
+
 def test_what_was_piped_must_be_piped_again(
     tiny: Tiny, tmp_path: Path, kill_after: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

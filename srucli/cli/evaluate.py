@@ -70,8 +70,8 @@ def command(
     from srucli.predict import Predictor
 
     predictor = Predictor.load(run, device or "auto", threads or 0)
-    if predictor.choice.said:
-        say(predictor.choice.said)
+    for sentence in predictor.said:
+        say(sentence)
     check_gates(gates, predictor.multi_label)
     config = data_config(predictor.config.data, file, data)
     fresh = fresh_config(predictor.config.data, data)

@@ -82,8 +82,8 @@ def command(
 
     given = resolve(flags=data).data
     predictor = Predictor.load(run, device or "auto", threads or 0)
-    if predictor.choice.said:
-        say(predictor.choice.said)
+    for sentence in predictor.said:
+        say(sentence)
     if probability and (as_json or top is not None):
         say("--probability has no effect: --json and --top give probabilities anyway")
     if threshold is not None and predictor.multi_label:
