@@ -499,6 +499,9 @@ _COMPLAINTS = {
 def _explain(first: Mapping[str, Any], source: str) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
+        if key in known_keys():
+            section, _, name = key.partition(".")
+            return f"{source}: '{key}' is no key of a file; write {section}: {{{name}: VALUE}}"
         words = list(known_keys()) if "." in key else [*Config.model_fields, *known_keys()]
         return f"{source}: unknown setting '{key}'{did_you_mean(key, words)}"
     if first["type"] == "missing":

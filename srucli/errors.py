@@ -68,7 +68,8 @@ class InterruptedRun(SrucliError):
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
     """' (did you mean 'x'?)', or where nothing is close, the whole short list."""
-    close = difflib.get_close_matches(word, words, n=1)
+    close = difflib.get_close_matches(word, words)
+    close.sort(key=lambda known: sorted(known) != sorted(word))  # two letters swapped
     if not close and "." not in word:
         close = [known for known in words if known.rpartition(".")[2] == word][:1]
     if close:

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from srucli.errors import DataError, InputMissingError
+from srucli.claim import kind_of
+from srucli.errors import DataError, InputMissingError, UsageError
 from srucli.files import COPY_AGAIN
+from srucli.folders import OpenFolder
 from srucli.lines import escaped
 from srucli.run_dir import read_records
 
@@ -117,11 +119,17 @@ class Story:
 
 
 def read(run: Path) -> Story:
-    """The story of a run's folder. Raises InputMissingError where it was not diagnosed."""
+    """The story of a run's folder.
+
+    Raises InputMissingError where it was not diagnosed, UsageError for a comparison.
+    """
     if not run.is_dir():
         raise InputMissingError(f"{run}: no such run folder; `srucli train FILE` makes one")
     lines = read_records(run / "diagnostics.jsonl")
     if len(lines) < 2 or "optimizer" not in lines[0]:
+        with OpenFolder.at(run) as folder:
+            if kind_of(folder) == "comparison":
+                raise UsageError(f"{run}: is a comparison; its page explains its trainings")
         raise InputMissingError(f"{run}: it has no diagnostics; train it again with --diagnose 20")
     first, *records = lines
     metrics = read_records(run / "metrics.jsonl")
@@ -398,7 +406,7 @@ def clipping(story: Story) -> Iterator[Finding]:
         f"the gradients of {share:.0%} of the steps were longer than optim.clip={limit:g} (median "
         f"norm {norm:.2g})"
     )
-    words = ("clipping decides", "clipping is an exception")
+    words = ("clipping decides", "clipping does not decide")
     remedy = "raise optim.clip" if story.chosen else "raise optim.clip or lower optim.lr"
     yield verdict("clipping", share > OFTEN, words, said, remedy)
 

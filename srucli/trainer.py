@@ -641,7 +641,7 @@ class Trainer:
         self._say_how_the_rate_changes(before)
 
     def _say_how_the_rate_changes(self, before: Config) -> None:
-        """Where a training that becomes longer was on the way to the end of its schedule."""
+        """Where a training that gets another length was on the way to the end of its schedule."""
         longer = [getattr(before.train, key) != getattr(self.config.train, key) for key in LENGTHS]
         if not any(longer) or not self.done.step or self.is_over:
             return
@@ -650,7 +650,7 @@ class Trainer:
             for config in (before, self.config)
         )
         say(
-            f"the schedule is stretched: the learning rate was {was:.3g} at step "
+            f"the schedule has another length: the learning rate was {was:.3g} at step "
             f"{self.done.step:,}, and goes on from {now:.3g}"
         )
 

@@ -77,6 +77,7 @@ def test_options_of_an_optimizer_come_from_every_layer(tmp_path: Path) -> None:
     [
         ("model:\n  layer: 3\n", "unknown setting 'model.layer' (did you mean 'model.layers'?)"),
         ("modle:\n  layers: 3\n", "unknown setting 'modle' (did you mean 'model'?)"),
+        ("model.layers: 3\n", r"'model.layers' is no key of a file; write model: {layers: VALUE}"),
         ("layers: 3\n", "unknown setting 'layers' (did you mean 'model.layers'?)"),
         ("model:\n  layers: x\n", "model.layers = 'x': must be a valid integer"),
         ("model: 3\n", "model = 3: must be a section of settings"),
@@ -171,6 +172,7 @@ def test_a_wrong_flag_is_said_to_be_a_flag() -> None:
 
 def test_did_you_mean() -> None:
     assert did_you_mean("lstmm", ["sru", "lstm"]) == " (did you mean 'lstm'?)"
+    assert did_you_mean("adma", ["adamax", "adam"]) == " (did you mean 'adam'?)"
     assert did_you_mean("zzz", ["sru", "lstm"]) == " (known: sru, lstm)"
     assert did_you_mean("zzz", [str(number) for number in range(25)]) == ""
 

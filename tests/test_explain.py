@@ -21,6 +21,7 @@ from scipy.stats import linregress, t
 
 from benchmarks.mutate import mutate_tree
 from srucli import explain, optim
+from srucli.claim import claimed
 from srucli.config import OptimConfig
 from srucli.explain import Finding, Story
 from srucli.optim.diagnostics import is_looked_at
@@ -382,7 +383,7 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         {"clipped": 0.5},
         "clipping",
         False,
-        "an exception: the gradients of 50%",
+        "clipping does not decide: the gradients of 50%",
     ),
     "eps": (
         {"groups": {"head": {"eps_dominates": 0.05}, "matrices": {"eps_dominates": 0.2}}},
@@ -649,5 +650,9 @@ def test_what_cannot_be_explained(run_main: RunMain, tiny: Tiny, tmp_path: Path)
     ended = run_main("explain", tiny.run)
     assert ended.code == 66
     assert "train it again with --diagnose 20" in ended.err
+    with claimed(tmp_path / "c", "comparison", {}):
+        ended = run_main("explain", tmp_path / "c")
+    assert ended.code == 2
+    assert f"{tmp_path / 'c'}: is a comparison; its page explains its trainings" in ended.err
     ended = run_main("explain", tiny.run, "--diagnose")
     assert ended.code == 2

@@ -773,6 +773,13 @@ REMEDIES = {
         advice="stop it, or train in another folder, with -o",
         before=(LOCKED,),
     ),
+    "a dotted key in a file": Remedy(
+        f"{TRAIN} -c dotted.yaml",
+        r"write (model: \{layers: )VALUE(\})",
+        lambda words, match: [*words[:-1], "right.yaml"],
+        advice="' is no key of a file; write ",
+        files={"dotted.yaml": "model.layers: 2\n", "right.yaml": "model: {layers: 2}\n"},
+    ),
     "no run to predict": Remedy(
         "info run/",
         r"not a run folder",

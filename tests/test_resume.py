@@ -337,8 +337,9 @@ def test_only_what_may_not_change_is_shown() -> None:
     ]
 
 
-STRETCHED = re.compile(
-    r"the schedule is stretched: the learning rate was (\S+) at step (\d+), and goes on from (\S+)"
+RESCALED = re.compile(
+    r"the schedule has another length: the learning rate was (\S+) at step (\d+), and goes on "
+    r"from (\S+)"
 )
 
 
@@ -369,14 +370,14 @@ def test_a_rate_that_rises_again_is_said(
     run = run_training(tiny, tmp_path / "run", "optim.lr=0.01", *settings)
     capsys.readouterr()
     resume(run, longer, force="optim.lr" in longer)
-    (line,) = filter(None, map(STRETCHED.fullmatch, capsys.readouterr().err.splitlines()))
+    (line,) = filter(None, map(RESCALED.fullmatch, capsys.readouterr().err.splitlines()))
     schedule = RunDir.open(run).config().optim.schedule
     assert float(line[1]) == pytest.approx(was, abs=1e-9)
     assert int(line[2]) == (20 if "train.steps" in longer else 60)
     rate = float(str(longer.get("optim.lr", 0.01)))
     assert float(line[3]) == pytest.approx(rate * optim.factor(schedule, *now, 0.1), rel=5e-3)
     resume(run, longer)
-    assert not any(map(STRETCHED.fullmatch, capsys.readouterr().err.splitlines()))
+    assert not any(map(RESCALED.fullmatch, capsys.readouterr().err.splitlines()))
 
 
 def test_what_lets_a_finished_training_go_on_does(
