@@ -340,7 +340,7 @@ def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
         with watched(folder):
             with suppress(SrucliError):
                 plain = random.choice((None, config))
-                use_inputs(read_inputs(path, config, plain=plain, lenient=True))
+                use_inputs(read_inputs(path, config, plain=plain, fresh=DataConfig()))
             examples = list(read_examples(path, config).told(str.encode))
             use_inputs(examples)
             known = {clean(label) for example in examples for label in example.labels}

@@ -314,12 +314,13 @@ def compare(
     jobs = jobs or default_jobs(plan)
     train = sources["train"]
     assert train is not None
-    parts = {"train": read_texts(train, plan.config.data)}
+    examples, names = read_texts(train, plan.config.data)
+    parts = {"train": examples}
     labels = find_labels(parts["train"], train)
     for part in ("test", "dev"):
         source = sources[part]
         if source:
-            parts[part] = read_held_out(source, plan.config.data, labels)
+            parts[part] = read_held_out(source, plan.config.data, labels, names)
         else:
             parts["train"], parts[part] = hold_out(parts["train"], HELD_OUT, seed=0)
             if not parts[part]:

@@ -78,7 +78,7 @@ class DataConfig(Section):
 
 
 # Of these, what is so in one file and may be otherwise in the next.
-OF_LAYOUT = ("format", "text", "label", "header", "delimiter", "quotes")
+OF_LAYOUT = ("format", "text", "label", "header", "delimiter", "quotes", "encoding")
 
 
 class TokenizerConfig(Section):

@@ -17,6 +17,7 @@ from srucli.console import say
 from srucli.data import Example, read_examples
 from srucli.errors import DataError
 from srucli.labels import Known, Spellings, agreed, clean, notes
+from srucli.layout import NAMELESS, Names
 from srucli.lines import Source, display_name, escaped, excerpt
 from srucli.metrics import encode
 from srucli.tokenizer import TrainedTokenizer, as_setting, train_tokenizer
@@ -46,17 +47,21 @@ class Corpus:
         return cls(texts, targets, lines, source)
 
 
-def read_texts(source: Source, config: DataConfig) -> list[Example]:
-    """The labelled texts of a file that decides what labels there are. Says what became of them.
+def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], Names]:
+    """The labelled texts of a file that decides what labels there are, and what it calls them.
+
+    Says what became of the labels.
 
     Raises what `read_examples` does, and DataError where two labels look the same.
     """
-    examples = list(read_examples(source, config).told(say, given(config)))
+    reading = read_examples(source, config)
+    examples = list(reading.told(say, given(config)))
+    columns = reading.layout.used if reading.layout else NAMELESS
     spellings = Spellings(examples)
     names = agreed(spellings, display_name(source), merge=config.merge_labels)
     if not config.multi_label:
         _say_joined(set(names.values()), source, config.label_delimiter)
-    return _named(examples, spellings, names.__getitem__, source, config)
+    return _named(examples, spellings, names.__getitem__, source, config), columns
 
 
 def _say_joined(labels: set[str], source: Source, joiner: str) -> None:
@@ -72,10 +77,16 @@ def _say_joined(labels: set[str], source: Source, joiner: str) -> None:
         say(f"{escaped(display_name(source))}: {many}, {shown}; --multi-label takes them apart")
 
 
-def read_held_out(source: Source, config: DataConfig, labels: Iterable[str]) -> list[Example]:
-    """The labelled texts of a file to measure on, where `labels` are known already."""
+def read_held_out(
+    source: Source, config: DataConfig, labels: Iterable[str], names: Names | None = None
+) -> list[Example]:
+    """The labelled texts of a file to measure on, where `labels` are known already.
+
+    names: what the training file calls its columns.
+    """
     known = Known(labels, merge=config.merge_labels)
-    examples = list(read_examples(source, config, known.labels).told(say, given(config)))
+    reading = read_examples(source, config, known.labels, names=names)
+    examples = list(reading.told(say, given(config)))
     named = _named(examples, Spellings(examples), known.name, source, config, known)
     lacking = Counter(label for each in named for label in each.labels if label not in known.labels)
     if lacking:

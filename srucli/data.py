@@ -20,21 +20,31 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Generic, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from srucli.config import DataConfig
 from srucli.errors import SrucliError
 from srucli.guess import label_parts
 from srucli.labels import Bare, clean
-from srucli.layout import Columns, Job, Layout
-from srucli.lines import Source, display_name, escaped, excerpt, losses, read_lines
+from srucli.layout import NAMELESS, Columns, Job, Layout, Names
+from srucli.lines import (
+    Lines,
+    Source,
+    display_name,
+    escaped,
+    excerpt,
+    losses,
+    read_lines,
+    said_of_encoding,
+)
 from srucli.names import KNOWN, find_names, fold
 from srucli.records import (
     READERS,
     SAMPLE,
+    How,
     Record,
     T,
     after_blanks,
@@ -106,11 +116,14 @@ class Reading(Iterator[T], Generic[T]):
         nothing in this format.
         """
         name, format = escaped(self.job.source), self.job.format
+        early = list(said_of_encoding(self.job.passed, self.job.config.encoding))
         if self.layout is not None:
             say(f"{name}: {self.layout}")
             for key in asked:
                 if format not in _FORMATS.get(key, format):
                     say(f"{name}: data.{key} has no effect on {format}")
+        for line in early:
+            say(f"{name}: {line}")
         try:
             yield from self
         except SrucliError:  # which they may be the reason for
@@ -119,6 +132,9 @@ class Reading(Iterator[T], Generic[T]):
             raise
         for line in self.dropped():
             say(f"{name}: {line}")
+        if not early:
+            for line in said_of_encoding(self.job.passed, self.job.config.encoding):
+                say(f"{name}: {line}")
 
     def dropped(self) -> Iterator[str]:
         """What is missing of the records so far, or may be part of others."""
@@ -150,27 +166,62 @@ def named_format(source: Source) -> str | None:
     return _ENDINGS.get(ending)
 
 
-def _open(
+def _lines(job: Job, source: Source, config: DataConfig) -> tuple[Lines, How]:
+    """The lines of a file, and what makes its layout once the first ones are read."""
+    encoding, sure = config.encoding, not job.other_encoding
+    lines = read_lines(source, encoding, config.errors, config.max_ratio, job.passed, sure)
+
+    def how(format: str, **others: Any) -> Layout:
+        return Layout(format, encoding=lines.encoding, ends=lines.ends, **others)
+
+    return lines, how
+
+
+def _open(source: Source, job: Job, count: int = SAMPLE) -> Reading[Record]:
+    """The records of a file in the format that is configured, named or seen."""
+    named, asked = named_format(source), job.config.format
+    job = replace(job, format=named or "", passed=Counter())
+    origin, how = _lines(job, source, job.config)
+    first, lines, _ = peek(after_blanks(job, origin), 1, line_size)
+    if asked != "auto" or not named:
+        seen = seen_format(first[0][1]) if first else "tsv"
+        job = replace(job, format=seen if asked == "auto" else asked)
+    return Reading(job, *READERS[job.format](job, lines, how, count))
+
+
+def _job(
     source: Source,
     config: DataConfig,
-    *,
-    labelled: bool,
-    known: Iterable[str] = (),
-    count: int = SAMPLE,
-    lenient: bool = False,
-    optional: bool = False,
-) -> Reading[Record]:
-    """The records of a file in the format that is configured, named or seen."""
-    name, format = display_name(source), named_format(source)
-    job = Job(name, format or "", config, labelled, frozenset(map(clean, known)), lenient, optional)
-    origin = read_lines(source, config.encoding, config.errors, config.max_ratio, job.passed)
-    first, lines, _ = peek(after_blanks(job, origin), 1, line_size)
-    if config.format != "auto" or not format:
-        seen = seen_format(first[0][1]) if first else "tsv"
-        job = replace(job, format=seen if config.format == "auto" else config.format)
+    known: Iterable[str],
+    fresh: DataConfig | None,
+    names: Names | None,
+) -> Job:
+    """How a file is read that may be like another one; see `read_examples`."""
+    other = fresh is not None and fresh.encoding != config.encoding
+    return Job(
+        display_name(source),
+        "",
+        config,
+        labelled=True,
+        known=frozenset(map(clean, known)),
+        other_encoding=other,
+        names=names or NAMELESS,
+    )
 
-    how = partial(Layout, encoding=origin.encoding, ends=origin.ends)
-    return Reading(job, *READERS[job.format](job, lines, how, count))
+
+def _like(job: Job, fresh: DataConfig | None, names: Names | None) -> Job:
+    """The same where nothing tells that a file is like that other one: its settings may not fit.
+
+    A header of it proves none here, unless that is all that is known of its names.
+    """
+    if fresh is None:
+        return job
+    config = job.config
+    if names is not None:
+        config = config.model_copy(update={"header": fresh.header})
+    others = ("text", "label", "delimiter", "quotes")
+    lenient = frozenset(key for key in others if getattr(fresh, key) is None)
+    return replace(job, config=config, lenient=lenient)
 
 
 _BLANKS, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
@@ -205,18 +256,21 @@ def read_examples(
     config: DataConfig,
     known: Iterable[str] = (),
     fresh: DataConfig | None = None,
+    names: Names | None = None,
 ) -> Reading[Example]:
     """The labelled texts of a file, one by one.
 
-    known: the labels that a model has, which tell where labels are. fresh: what a file is read by
-    if it fits it better than `config`, which was made for another file. Raises what `read_lines`
-    raises; UsageError for columns that cannot be; DataError for a layout that cannot be meant, for
-    a record that cannot be read, lacks its text or (single label) its label, and for a file without
-    any.
+    known: the labels that a model has, which tell where labels are. fresh: what was asked for this
+    file, where `config` is what another one was read by, which holds where it fits. names: what
+    that one called its columns; None where nobody knows. Raises what `read_lines` raises;
+    UsageError for columns that cannot be; DataError for a layout that cannot be meant, for a record
+    that cannot be read, lacks its text or (single label) its label, and for a file without any.
     """
-    known = frozenset(known)
-    reading = _fresh(source, config, fresh, known) if known and os.path.isfile(source) else None
-    reading = reading or _open(source, config, labelled=True, known=known)
+    job = _job(source, config, known, fresh, names)
+    found = _fresh(source, job, fresh) if job.known and os.path.isfile(source) else None
+    if found is None and fresh is not None and not _has_labels(source, job):
+        job = _like(job, fresh, names)
+    reading = found or _open(source, job)
     job = reading.job
 
     def examples() -> Iterator[Example]:
@@ -241,29 +295,28 @@ def read_inputs(
     *,
     plain: DataConfig | None = None,
     known: Iterable[str] = (),
-    lenient: bool = False,
     fresh: DataConfig | None = None,
+    names: Names | None = None,
 ) -> Reading[Input]:
     """The texts to label, one for one record, also without labels, which are not looked at.
 
     A file with labels that are `known` is read as `read_examples` does. plain: in any other each
     line is a text, read in this encoding, unless there are `known` ones and its first line is
-    fastText's, JSON with a text in it, a header or, of a stream, a known label and a tab. lenient:
-    columns and a delimiter of the config that the file lacks are guessed. fresh: as for
-    `read_examples`. Raises as that does, but an empty file or text is no error. Of what is no file,
-    nothing is awaited but the record that is about to be given.
+    fastText's, JSON with a text in it, a header or, of a stream, a known label and a tab. fresh,
+    names: as for `read_examples`. Raises as that does, but an empty file or text is no error. Of
+    what is no file, nothing is awaited but the record that is about to be given.
     """
-    known, is_file = frozenset(known), os.path.isfile(source)
+    job, is_file = _job(source, config, known, fresh, names), os.path.isfile(source)
     found = None
-    if known and is_file:
-        found = _fresh(source, config, fresh, known) or _labelled(source, config, known)
+    if job.known and is_file:
+        found = _fresh(source, job, fresh) or _labelled(source, job)
+    if found is not None:
+        return _inputs(found)
     count = SAMPLE if is_file else 1
-    if found is None and plain is not None:
-        job = Job(display_name(source), "", config, labelled=False, known=known, lenient=lenient)
-        return _plain(source, plain, job if known else None, count)
-    return _inputs(
-        found or _open(source, config, labelled=False, known=known, count=count, lenient=lenient)
-    )
+    job = replace(_like(job, fresh, names), labelled=False)
+    if plain is not None:
+        return _plain(source, plain, job, count)
+    return _inputs(_open(source, job, count))
 
 
 def _inputs(reading: Reading[Record]) -> Reading[Input]:
@@ -271,29 +324,34 @@ def _inputs(reading: Reading[Record]) -> Reading[Input]:
     return Reading(reading.job, reading.layout, inputs)
 
 
-def _labelled(source: Source, config: DataConfig, known: frozenset[str]) -> Reading[Record] | None:
+def _labelled(source: Source, job: Job) -> Reading[Record] | None:
     """The records of a file if half or more of the first ones have labels that are known.
 
     Raises the DataError of one that has them if it is read as CSV, as `read_examples` does.
     """
-    found = _with_labels(source, config, known)
-    as_csv = config.model_copy(update={"format": "csv"})
-    if not found and config.format == "auto" and _with_labels(source, as_csv, known):
-        next(_open(source, config, labelled=True, known=known), None)
+    found = _with_labels(source, job)
+    as_csv = replace(job, config=job.config.model_copy(update={"format": "csv"}))
+    if not found and job.config.format == "auto" and _with_labels(source, as_csv):
+        next(_open(source, job), None)
     return found
 
 
-def _fresh(
-    source: Source, config: DataConfig, fresh: DataConfig | None, known: frozenset[str]
-) -> Reading[Record] | None:
-    """The records of a file as `fresh` reads it, which says so, where `config` does not fit it.
+def _has_labels(source: Source, job: Job) -> bool:
+    return os.path.isfile(source) and _with_labels(source, job) is not None
 
-    That is where known labels are not where `config` has them, or in what it takes for a header.
+
+def _fresh(source: Source, job: Job, fresh: DataConfig | None) -> Reading[Record] | None:
+    """The records of a file as `fresh` reads it, which says so, where `job` does not fit it.
+
+    That is where known labels are not where it has them, or in what it takes for a header.
     """
-    found = None if fresh in (None, config) else _with_labels(source, fresh or config, known)
+    if fresh is None:
+        return None
+    config = fresh.model_copy(update={"encoding": job.config.encoding})
+    found = None if config == job.config else _with_labels(source, replace(job, config=config))
     if found is None or found.layout is None:
         return None
-    asked = _with_labels(source, config, known)
+    asked = _with_labels(source, job)
     if asked is not None and _has_header(asked) <= _has_header(found):
         return None
     hint = "not as the run's training file, whose settings do not fit"
@@ -305,12 +363,10 @@ def _has_header(reading: Reading[Record]) -> bool:
     return isinstance(what, Columns) and what.header
 
 
-def _with_labels(
-    source: Source, config: DataConfig, known: frozenset[str]
-) -> Reading[Record] | None:
+def _with_labels(source: Source, job: Job) -> Reading[Record] | None:
     """The same in the format that is configured, and None for what cannot be read."""
     try:
-        reading = _open(source, config, labelled=True, known=known, optional=True)
+        reading = _open(source, replace(job, optional=True))
         first, records, _ = peek(reading, SAMPLE, lambda record: len(record.raw))
         labels = [set(map(clean, _labels(reading.job, record))) for record in first]
     except SrucliError:
@@ -321,15 +377,14 @@ def _with_labels(
     return Reading(reading.job, reading.layout, records)
 
 
-def _plain(source: Source, config: DataConfig, other: Job | None, count: int) -> Reading[Input]:
+def _plain(source: Source, config: DataConfig, other: Job, count: int) -> Reading[Input]:
     """Lines as texts; as `other` has it where the first one shows that they are not."""
-    job = Job(display_name(source), "text", config, labelled=False)
-    origin = read_lines(source, config.encoding, config.errors, config.max_ratio, job.passed)
+    job = replace(other, format="text", passed=Counter())
+    origin, how = _lines(job, source, config)
     first, lines, _ = peek(origin, 1, line_size)
 
-    how = partial(Layout, encoding=origin.encoding, ends=origin.ends)
-    format = _shown_format(first[0][1], other, alone=count == 1) if first and other else None
-    if format and other:
+    format = _shown_format(first[0][1], other, alone=count == 1) if first and other.known else None
+    if format:
         other = replace(other, format=format, passed=job.passed)
         return _inputs(Reading(other, *READERS[format](other, lines, how, count)))
     layout = how("plain text", what="a text on each line")
@@ -349,14 +404,16 @@ def _shown_format(line: str, job: Job, alone: bool) -> str | None:
         if alone and tab and not label.isdecimal() and label_parts(job, label) <= job.known:
             return seen
         tables = {"\t": "tsv", ",": "csv", ";": "csv"}
-        return next((tables[mark] for mark in tables if _is_header(line.split(mark))), None)
+        return next((tables[mark] for mark in tables if _is_header(job, line.split(mark))), None)
     keys = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line) if seen == "jsonl" else []
-    has_text = find_names(keys)[0] is not None or job.config.text in keys
+    has_text = find_names(keys)[0] is not None or {job.config.text, job.names.text} & {*keys}
     return seen if seen == "fasttext" or has_text else None
 
 
-def _is_header(cells: Sequence[str]) -> bool:
+def _is_header(job: Job, cells: Sequence[str]) -> bool:
     """Whether cells name a column of texts and one of labels, and nothing is in doubt."""
     names = [cell.strip(' "') for cell in cells]
+    if None not in job.names and {*job.names} <= {*names}:
+        return True
     known = [names[at] for at in find_names(names) if at is not None]
     return len(known) == 2 and {*map(fold, known)} <= KNOWN

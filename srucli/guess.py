@@ -18,7 +18,7 @@ from itertools import product
 
 from srucli.errors import DataError, UsageError
 from srucli.labels import clean, is_missing
-from srucli.layout import Columns, Job
+from srucli.layout import Columns, Job, Names
 from srucli.lines import excerpt
 from srucli.names import KNOWN, are_numbered, find_names, fold
 from srucli.tables import Row
@@ -163,14 +163,27 @@ def _is_name(cell: str) -> bool:
     return all(c in "./#%&:@*'" or unicodedata.category(c) != "Po" for c in cell)
 
 
+def _places(names: Names, cells: Sequence[str]) -> tuple[int | None, int | None]:
+    """The columns of text and label that another file's header named, None where none is."""
+    folded = [fold(cell) for cell in cells]
+    wanted = [fold(name) if name and _is_name(name) else None for name in names]
+    text, label = (folded.index(name) if name in folded else None for name in wanted)
+    return text, label
+
+
 def _has_header(job: Job, names: Sequence[str], below: Sequence[Cells]) -> bool:
     """Whether the first row names the columns, by what it says and what is below it."""
+    same = [at for at in _places(job.names, names) if at is not None]
+    if len(same) == 2:
+        return True
     text, label = find_names(names)
     both = text is not None and label is not None
     if text is not None and label is not None and {fold(names[text]), fold(names[label])} <= KNOWN:
         return True
     if any(name and name in cells.all for name, cells in zip(names, below, strict=True)):
         return False
+    if same and not any(label_parts(job, name) <= job.known for name in names):
+        return True
     count = len(below[0].all)
     if count >= BELOW and are_numbered([name for name in names if name]):
         return not all(cells.numbers for cells in below)
@@ -243,29 +256,55 @@ class Table:
         self.width, header = len(names), job.config.header
         if header is None:
             by_name = any(
-                isinstance(each, str) and (not job.lenient or each in names) for each in wanted
+                isinstance(each, str) and (what not in job.lenient or each in names)
+                for each, what in zip(wanted, Names._fields, strict=True)
             )
             header = by_name or _has_header(job, names, self._cut(1))
         self.header, self.names = header, names if header else []
         self.columns = self._cut(int(header))
+        self.named = self._named()
         self.given = self._locate(wanted[0], "text"), self._locate(wanted[1], "label")
-        self.named = find_names(self.names)
 
     def _cut(self, start: int) -> list[Cells]:
         return [Cells(_at(self.rows[start:], place)) for place in range(self.width)]
 
+    def _named(self) -> tuple[int | None, int | None]:
+        """The columns that the header names, as that other file did or by names that are known."""
+        (text, label), ours = find_names(self.names), _places(self.job.names, self.names)
+        text, label = (None if at in ours else at for at in (text, label))
+        return text if ours[0] is None else ours[0], label if ours[1] is None else ours[1]
+
     def _locate(self, wanted: str | int | None, what: str) -> int | None:
-        if not isinstance(wanted, str):
-            numbers = len(self.rows) > BELOW and what == "text" and self.cells(wanted or 0).numbers
-            gone = wanted is not None and (wanted >= self.width or numbers)
-            return None if gone and self.job.lenient else wanted
+        lenient = what in self.job.lenient
+        if wanted is None:
+            return None
+        if isinstance(wanted, int):
+            return wanted if not lenient or self._fits(wanted, what) else None
         if wanted in self.names:
             return self.names.index(wanted)
-        if self.job.lenient or (what == "label" and not self.job.labelled):
+        unneeded = what == "label" and not self.job.labelled
+        if unneeded or (lenient and (not self.job.labelled or None not in self.named)):
             return None
         row = self.rows[0]
         problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}"
         raise row_error(self.rows, self.job, row, problem, f"name the {what} column with --{what}")
+
+    def _fits(self, place: int, what: str) -> bool:
+        """Whether a column may hold in this file what it held in another one."""
+        if place >= self.width or (what == "label" and not self.job.labelled):
+            return False
+        if self.named[what == "label"] is not None:
+            return self.named[what == "label"] == place
+        if what == "label":
+            return self.known in (None, place)
+        return place != self.known and (
+            not self._is_odd(place) or all(map(self._is_odd, range(self.width)))
+        )
+
+    def _is_odd(self, place: int) -> bool:
+        """Whether a column holds what no texts are."""
+        cells = self.cells(place)
+        return cells.numbers or (len(self.rows) > BELOW and any(cells.unlike_texts[:2]))
 
     @property
     def by_place(self) -> bool:
@@ -313,9 +352,11 @@ class Table:
             pairs = self.pairs(None, self.known if label is None else label)
             pairs = [(1, 0), (0, 1)] if open_ended else pairs
             enough = len(self.rows) >= BELOW
-            return [p for p in pairs if not (enough and self.cells(p[0]).numbers)] or pairs
+            unfit = _column(self.job.config.text)  # else it were given
+            left = [p for p in pairs if not (enough and self.cells(p[0]).numbers) and p[0] != unfit]
+            return left or pairs
         if self.by_place and (open_ended or self.width <= 2):
-            return [(1, 0)]
+            return [(0, 1)] if self.known == 1 and self.width == 2 else [(1, 0)]
         if pairs := self.pairs(text, label):
             return pairs
         raise UsageError(

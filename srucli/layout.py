@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from srucli.config import DataConfig
 from srucli.errors import DataError
@@ -15,13 +16,24 @@ from srucli.lines import escaped, excerpt
 from srucli.tables import DOUBLED, ESCAPED, Dialect
 
 
+class Names(NamedTuple):
+    """What a file calls its texts and labels in a header, or as keys; None where it does not."""
+
+    text: str | None = None
+    label: str | None = None
+
+
+NAMELESS = Names()
+
+
 @dataclass(frozen=True)
 class Job:
     """What is read, and what is known of it beforehand.
 
     source: its name for messages; format: one of the readers; known: labels that a model has;
-    lenient: a column of `config` that the file lacks is guessed; optional: records may lack labels;
-    passed: counts what is passed over.
+    lenient: settings of `config` that another file had, so that they hold where they fit this one;
+    other_encoding: the encoding is that other file's; names: those of that other file; optional:
+    records may lack labels; passed: counts what is passed over.
     """
 
     source: str
@@ -29,7 +41,9 @@ class Job:
     config: DataConfig
     labelled: bool
     known: frozenset[str] = frozenset()
-    lenient: bool = False
+    lenient: frozenset[str] = frozenset()
+    other_encoding: bool = False
+    names: Names = NAMELESS
     optional: bool = False
     passed: Counter[str] = field(default_factory=Counter)
 
@@ -55,6 +69,13 @@ class Columns:
     spare: int = 0
     lists: bool = False
     hint: str = ""
+
+    @property
+    def used(self) -> Names:
+        """What the header calls the columns that are read."""
+        names = dict(enumerate(self.names)) if self.header else {}
+        label = None if self.label is None else names.get(self.label)
+        return Names(names.get(self.text) or None, label or None)
 
     def __str__(self) -> str:
         used = {"text": self.text} | ({} if self.label is None else {"label": self.label})
@@ -85,6 +106,7 @@ class Layout:
     dialect: Dialect | None = None
     what: Columns | str = ""
     hint: str = ""
+    used: Names = NAMELESS
 
     @property
     def ends_at_lf_alone(self) -> bool:

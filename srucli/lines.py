@@ -53,6 +53,7 @@ _UTF_MARKS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
 }
 
 
@@ -312,6 +313,17 @@ def leniently(passed: Counter[str], convert: Callable[..., T], *arguments: Any) 
     return converted
 
 
+def said_of_encoding(passed: Mapping[str, int], before: str) -> Iterator[str]:
+    """What is said where a file is read as UTF-8 although another one was `before`."""
+    if passed.get("mark"):
+        yield f"read by its byte-order mark, not as {before}, the encoding of the training file"
+    if passed.get("not as before"):
+        yield (
+            f"read as UTF-8, which it is, not as {before}, the encoding of the training file; "
+            f"--encoding {before} asks for that"
+        )
+
+
 def losses(passed: Mapping[str, int], encoding: str, errors: str) -> Iterator[str]:
     """What is said of bytes that were replaced or left out, if any were."""
     if count := passed.get("bytes", 0):
@@ -320,8 +332,22 @@ def losses(passed: Mapping[str, int], encoding: str, errors: str) -> Iterator[st
         yield f"{what} of bytes that {'is' if count == 1 else 'are'} not {encoding} {how}"
 
 
+def _is_narrow(encoding: str) -> bool:
+    """Whether the byte 0x0A is LF in an encoding, and nothing else."""
+    return "\n".encode(encoding) == b"\n"
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8 as texts have it: NULs are parts of wider characters."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)  # which may be cut at its end
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data
+
+
 def _byte_lines(
-    stream: io.BufferedReader, encoding: str, errors: str, name: str, passed: Counter[str]
+    stream: io.BufferedIOBase, encoding: str, errors: str, name: str, passed: Counter[str]
 ) -> Iterator[str]:
     """Lines of an encoding in which the byte 0x0A is LF and nothing else."""
     for raw in iter(lambda: stream.readline(MOST_LINE + 1), b""):
@@ -409,7 +435,8 @@ class Lines(Iterator[tuple[int, str]]):
 
     encoding and ends (LF, CRLF or CR): those of the file, known when its first line is read.
     passed: counts, as "bytes", what was replaced or left out so far, and as "CR" the carriage
-    returns inside of lines.
+    returns inside of lines. sure: nothing but `encoding` counts; else it is that of another file,
+    and this one's mark, or its first line that is not ASCII if it is UTF-8, counts more.
     """
 
     def __init__(
@@ -419,8 +446,10 @@ class Lines(Iterator[tuple[int, str]]):
         errors: str,
         max_ratio: float | None,
         passed: Counter[str] | None = None,
+        sure: bool = True,
     ) -> None:
         self.encoding, self.ends = _checked_encoding(encoding), "LF"
+        self.sure = sure or self.encoding == "utf-8"
         self.errors, self.passed = errors, Counter() if passed is None else passed
         self._lines = self._read(source, counted(errors), max_ratio)
 
@@ -460,18 +489,34 @@ class Lines(Iterator[tuple[int, str]]):
 
     def _decoded(self, stream: io.BufferedReader, errors: str, name: str) -> Iterator[str]:
         """Lines with their ends, after a look at what comes before the first LF."""
-        if "\n".encode(self.encoding) != b"\n":
-            yield from self._wide(stream, errors, name)
-            return
         chunks = iter(lambda: stream.read1(_CHUNK), b"")
         head = b"".join(_until(b"\n", chunks))
         parts: Iterator[bytes] = itertools.chain([head], chunks)
-        if self._is_marked(head, name):
+        self._obey_mark(head, name)
+        if not _is_narrow(self.encoding) and not self.sure and _is_utf8(head):
+            self.encoding = "utf-8"
+            self.passed["not as before"] += 1
+        if not _is_narrow(self.encoding):
             yield from self._wide(_buffered(parts), errors, name)
             return
         if self._ends_at_cr(b"\n" in head, b"\r" in head):
             parts = (part.replace(b"\r", b"\n") for part in parts)
-        yield from _byte_lines(_buffered(parts), self.encoding, errors, name, self.passed)
+        whole = _buffered(parts)
+        if not self.sure and self.encoding != "utf-8":
+            yield from self._until_told(whole, errors, name)
+        yield from _byte_lines(whole, self.encoding, errors, name, self.passed)
+
+    def _until_told(self, stream: io.BufferedReader, errors: str, name: str) -> Iterator[str]:
+        """Lines up to the first one that is not ASCII, which tells UTF-8 from other encodings."""
+        for raw in iter(lambda: stream.readline(MOST_LINE + 1), b""):
+            if is_told := not raw.isascii():
+                if _is_utf8(raw):
+                    self.encoding = "utf-8"
+                    self.passed["not as before"] += 1
+                self.sure = True
+            yield from _byte_lines(io.BytesIO(raw), self.encoding, errors, name, self.passed)
+            if is_told:
+                return
 
     def _wide(self, stream: io.BufferedReader, errors: str, name: str) -> Iterator[str]:
         texts = _wide_texts(stream, self.encoding, errors, name, self.passed)
@@ -481,14 +526,17 @@ class Lines(Iterator[tuple[int, str]]):
             whole = (text.replace("\r", "\n") for text in whole)
         yield from _cut(whole, name)
 
-    def _is_marked(self, head: bytes, name: str) -> bool:
-        """Whether a mark says UTF-16 or UTF-32. Raises DataError where another was asked for."""
-        wide = next((wide for mark, wide in _UTF_MARKS.items() if head.startswith(mark)), None)
-        if wide and self.encoding != "utf-8":
-            problem = f"a {wide.upper()} byte-order mark, so this is not {self.encoding}"
-            raise DataError(name, None, problem, f"pass --encoding {wide}")
-        self.encoding = wide or self.encoding
-        return wide is not None
+    def _obey_mark(self, head: bytes, name: str) -> None:
+        """Take the encoding that a mark says. Raises DataError where another was asked for."""
+        marked = next((each for mark, each in _UTF_MARKS.items() if head.startswith(mark)), None)
+        if marked is None or self.encoding.startswith(marked):
+            return
+        if self.sure and self.encoding != "utf-8":
+            problem = f"a {marked.upper()} byte-order mark, so this is not {self.encoding}"
+            raise DataError(name, None, problem, f"pass --encoding {marked}")
+        if self.encoding != "utf-8":
+            self.passed["mark"] += 1
+        self.encoding, self.sure = marked, True
 
     def _ends_at_cr(self, has_lf: bool, has_cr: bool) -> bool:
         if has_cr and not has_lf:
@@ -512,6 +560,7 @@ def read_lines(
     errors: str = "strict",
     max_ratio: float | None = None,
     passed: Counter[str] | None = None,
+    sure: bool = True,
 ) -> Lines:
     """The lines of a file; `passed` counts what of it is replaced or left out.
 
@@ -519,4 +568,4 @@ def read_lines(
     bytes that the encoding does not allow, for a NUL, for too long a line, and for compressed data
     that is broken or grows beyond `max_ratio` times its size.
     """
-    return Lines(source, encoding, errors, max_ratio, passed)
+    return Lines(source, encoding, errors, max_ratio, passed, sure)

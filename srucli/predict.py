@@ -22,6 +22,7 @@ from srucli.choice import choose, unfinished
 from srucli.data import Input
 from srucli.errors import UsageError
 from srucli.kernels import set_threads
+from srucli.layout import Names
 from srucli.metrics import decide
 from srucli.model import Classifier, shapes
 from srucli.reading import Tally
@@ -103,6 +104,8 @@ class Predictor:
         self.config = run.config()
         self.labels = run.labels()
         self.multi_label = self.config.data.multi_label
+        columns = run.facts().columns
+        self.names = None if columns is None else Names(columns.get("text"), columns.get("label"))
         self.tokenizer = run.tokenizer()
         self.device = device
         self.choice = choose(run, self.config)

@@ -18,10 +18,11 @@ from srucli.errors import DataError, SrucliError, UsageError
 from srucli.guess import choose, list_items, row_error
 from srucli.json_objects import Item, read_objects
 from srucli.labels import Bare
-from srucli.layout import Columns, Job, Layout
+from srucli.layout import Columns, Job, Layout, Names
 from srucli.lines import counted, excerpt, leniently
 from srucli.names import find_names
 from srucli.tables import (
+    DELIMITERS,
     DOUBLED,
     Dialect,
     Row,
@@ -135,17 +136,20 @@ def _table(job: Job, lines: Numbered, how: How, count: int) -> Found:
     sample, lines, whole = peek(lines, count, line_size)
     _refuse_other_formats(job, sample)
     texts, delimiter = Sample([raw for _, raw in sample], whole), job.config.delimiter or sep
-    if job.lenient and delimiter and not texts.regular(Dialect(delimiter, DOUBLED)):
+    quotes = job.config.quotes
+    if "delimiter" in job.lenient and delimiter and not texts.regular(Dialect(delimiter, DOUBLED)):
         delimiter = None
+    if "quotes" in job.lenient and not _suit(quotes, texts, delimiter):
+        quotes = None
     if job.format == "csv":
         if delimiter and delimiter in '"\r\n':
             raise UsageError(f"--delimiter {delimiter!r}: cannot separate columns; see , ; or |")
-        dialect = csv_dialect(texts, delimiter, job.config.quotes)
+        dialect = csv_dialect(texts, delimiter, quotes)
     else:
         dialect = tsv_dialect(
             texts,
             delimiter,
-            job.config.quotes,
+            quotes,
             only_tabs=job.config.format == "tsv" or not job.labelled,
             careful=_knows_quotes(how(""), sample, delimiter or "\t"),
         )
@@ -156,9 +160,19 @@ def _table(job: Job, lines: Numbered, how: How, count: int) -> Found:
     columns, refusal = choose(job, first, dialect.delimiter, quoted=bool(dialect.quotes))
     doubled = has_doubled_quotes(texts, dialect) and job.config.quotes is None
     hint = "cells look quoted, and --quotes takes the quotes off" if doubled else columns.hint
-    layout = how(job.format, dialect=dialect, what=columns, hint=hint)
+    layout = how(job.format, dialect=dialect, what=columns, hint=hint, used=columns.used)
     error = partial(row_error, first)  # the first row may be in another format
     return layout, _records(job, rows, columns, dialect, refusal, error)
+
+
+def _suit(quotes: bool | None, sample: Sample, delimiter: str | None) -> bool:
+    """Whether what quotes mean in another file may be what they mean in this one."""
+    if quotes is None:
+        return True
+    dialect = Dialect(delimiter or max(DELIMITERS, key=lambda mark: sample.score(Dialect(mark))))
+    if quotes:
+        return sample.rows(replace(dialect, quotes=DOUBLED))[1]
+    return not has_doubled_quotes(sample, dialect)
 
 
 def _refuse_other_formats(job: Job, sample: list[tuple[int, str]]) -> None:
@@ -286,12 +300,16 @@ def _json(job: Job, lines: Numbered, how: How, count: int) -> Found:
     ]
     config = job.config.model_copy(update={**numbers, "header": True})
     found, refusal = choose(
-        replace(job, config=config), [Row(first[0].line, "", keys), *rows], "\t", quoted=True
+        replace(job, config=config, lenient=frozenset()),
+        [Row(first[0].line, "", keys), *rows],
+        "\t",
+        quoted=True,
     )
     text, label = keys[found.text], None if found.label is None else keys[found.label]
     said = {"text": text} | ({} if label is None else {"label": label})
     what = ", ".join(f"{each} = key {excerpt(key)}" for each, key in said.items())
-    return how(style, what=what, hint=found.hint), _json_records(job, items, text, label, refusal)
+    layout = how(style, what=what, hint=found.hint, used=Names(text, label))
+    return layout, _json_records(job, items, text, label, refusal)
 
 
 def _key(job: Job, item: Item, keys: list[str], what: str) -> int | None:
@@ -299,9 +317,12 @@ def _key(job: Job, item: Item, keys: list[str], what: str) -> int | None:
     wanted, known = getattr(job.config, what), find_names(keys)
     if wanted is not None and str(wanted) in keys:
         return keys.index(str(wanted)) + 1
-    unneeded = what == "label" and not job.labelled
+    unneeded, lenient = what == "label" and not job.labelled, what in job.lenient
     told = known != (None, None) or (job.config.text, job.config.label) != (None, None)
-    if unneeded or (wanted is not None and job.lenient):
+    ours = getattr(job.names, what)
+    if ours in keys and (wanted is None or lenient):
+        return keys.index(ours) + 1
+    if unneeded or (wanted is not None and lenient):
         return None
     if wanted is None and (known[what == "label"] is not None or (told and len(keys) > 1)):
         return None

@@ -111,7 +111,10 @@ class DataFacts(BaseModel):
 
 
 class Facts(BaseModel):
-    """What run.json says. Runs of format version 1 do not say where their texts came from."""
+    """What run.json says. Runs of format version 1 do not say where their texts came from.
+
+    columns: what the training file called its texts and labels; older runs do not say it.
+    """
 
     format_version: int
     parameters: int
@@ -123,6 +126,7 @@ class Facts(BaseModel):
     cores: int
     command: list[str]
     sources: dict[str, str | None] = {}
+    columns: dict[str, str | None] | None = None
 
 
 def machine() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from srucli.data import Example
 from srucli.effects import Setup, asked_for, beyond, idle
 from srucli.errors import InputMissingError, UsageError
 from srucli.folders import OpenFolder
+from srucli.layout import Names
 from srucli.lines import display_name, escaped, is_piped
 from srucli.predict import use_threads
 from srucli.recipe import check, complete
@@ -54,17 +55,18 @@ class Texts:
     dev: list[Example]
     labels: list[str]
     hashes: dict[str, str]
+    columns: Names
 
     @classmethod
     def read(cls, config: Config, train_source: str, dev_source: str | None) -> Texts:
         """Read both, or hold the configured share out. Raises DataError and InputMissingError."""
-        train = read_texts(train_source, config.data)
+        train, names = read_texts(train_source, config.data)
         labels = find_labels(train, display_name(train_source))
-        dev = read_held_out(dev_source, config.data, labels) if dev_source else []
+        dev = read_held_out(dev_source, config.data, labels, names) if dev_source else []
         hashes = {"train": data_hash(train), "dev": data_hash(dev)}
         if not dev_source and config.train.dev_share:
             train, dev = hold_out(train, config.train.dev_share, config.train.seed)
-        return cls(train, dev, labels, hashes)
+        return cls(train, dev, labels, hashes, names)
 
     def corpora(
         self, several: bool, train_source: str, dev_source: str | None
@@ -245,6 +247,7 @@ def _facts(texts: Texts, trainer: Trainer, sources: dict[str, str | None]) -> di
         "epochs": trainer.epochs,
         "device": str(trainer.device),
         "sources": {part: name and _place(name) for part, name in sources.items()},
+        "columns": texts.columns._asdict(),
     }
 
 

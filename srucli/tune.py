@@ -327,7 +327,7 @@ def tune(
     check(config)
     for line in idle(Setup(config, dev=True, held_out=not dev), asked_for(config)):
         say(line)
-    examples = read_texts(train_source, config.data)
+    examples, _ = read_texts(train_source, config.data)
     labels = find_labels(examples, train_source)
     if not dev:
         examples, held = hold_out(examples, dev_share(config), config.train.seed)

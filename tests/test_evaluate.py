@@ -421,7 +421,7 @@ def test_what_fits_no_other_file_is_left_out():
         multi_label=True,
         merge_labels=True,
     )
-    expected = DataConfig(text=3, encoding="cp949", multi_label=True, merge_labels=True)
+    expected = DataConfig(text=3, multi_label=True, merge_labels=True)
     assert command.fresh_config(trained, {"data.text": 3}) == expected
 
 

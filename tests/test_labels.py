@@ -130,7 +130,7 @@ def test_labels_that_differ(one: str, other: str) -> None:
 
 def read(path: Path, content: str, **settings: object) -> list[tuple[str, ...]]:
     path.write_text(content, encoding="utf-8")
-    return [each.labels for each in read_texts(path, DataConfig.model_validate(settings))]
+    return [each.labels for each in read_texts(path, DataConfig.model_validate(settings))[0]]
 
 
 Capture = pytest.CaptureFixture[str]
@@ -340,8 +340,10 @@ def test_held_out_labels_that_look_like_known_ones_are_named(
 def test_known_labels_in_another_column_are_not_overlooked(tmp_path: Path) -> None:
     dev = tmp_path / "dev.tsv"
     dev.write_text("good\tpos\nbad\tneg\nfine\tpos\n")
+    examples = read_held_out(dev, DataConfig(), ["pos", "neg"])
+    assert [e.labels[0] for e in examples] == ["pos", "neg", "pos"]
     with pytest.raises(DataError, match=r"not those of the model, .*; pass --label 2 --text 1"):
-        read_held_out(dev, DataConfig(), ["pos", "neg"])
+        read_held_out(dev, DataConfig(label=1), ["pos", "neg"])
 
 
 # ---------------------------------------------------------------- the commands

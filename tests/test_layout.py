@@ -847,12 +847,18 @@ def test_known_labels_are_believed(tmp_path: Path) -> None:
     assert [e.labels[0] for e in read_examples(path, DataConfig(), known=names)] == names
 
 
-def test_known_labels_in_another_column_are_missed(tmp_path: Path) -> None:
-    path = tmp_path / "x.tsv"
-    path.write_text("x one\tpos\nx two\tneg\n")
-    assert len(list(read_examples(path, DataConfig()))) == 2
+@pytest.mark.parametrize("ending", ["tsv", "csv"])
+def test_known_labels_in_the_second_of_two_columns(tmp_path: Path, ending: str) -> None:
+    """Where the convention has the texts; a flag that has it too is refused."""
+    path = tmp_path / f"x.{ending}"
+    path.write_text(lines([("pos", "x one"), ("neg", "x two")], "{text}\t{label}"))
+    if ending == "csv":
+        path.write_text(path.read_text().replace("\t", ","))
+    assert [e.text for e in read_examples(path, DataConfig())] == ["pos", "neg"]
+    examples = list(read_examples(path, DataConfig(), known=["pos", "neg"]))
+    assert [(e.labels[0], e.text) for e in examples] == [("pos", "x one"), ("neg", "x two")]
     with pytest.raises(DataError, match=r"not those of the model, .*; pass --label 2 --text 1"):
-        list(read_examples(path, DataConfig(), known=["pos", "neg"]))
+        list(read_examples(path, DataConfig(label=1), known=["pos", "neg"]))
     found = read_inputs(path, DataConfig(), known=["pos", "neg"])
     assert [i.text for i in found] == ["x one", "x two"]
 
@@ -888,12 +894,12 @@ def test_columns_that_a_file_lacks_are_guessed_if_they_may_be(tmp_path: Path) ->
     path = tmp_path / "x.csv"
     path.write_text("id,text\n1,one\n")
     config = DataConfig(text="review", label="stars")
-    assert [i.text for i in read_inputs(path, config, lenient=True)] == ["one"]
+    assert [i.text for i in read_inputs(path, config, fresh=DataConfig())] == ["one"]
     with pytest.raises(DataError, match="no column 'review' in the header"):
         read_inputs(path, config)
     path.write_text("one\ntwo\n")
     numbers = DataConfig(text=2, label=1)
-    assert [i.text for i in read_inputs(path, numbers, lenient=True)] == ["one", "two"]
+    assert [i.text for i in read_inputs(path, numbers, fresh=DataConfig())] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -919,7 +925,7 @@ def test_a_first_line_that_is_no_text_says_the_format(
     """Also without known labels, and of a pipe; without any known ones a line is a line."""
     path, config = tmp_path / "x.txt", DataConfig(text="body_x")
     path.write_text(content)
-    how: dict[str, Any] = {"plain": DataConfig(), "lenient": True}
+    how: dict[str, Any] = {"plain": DataConfig(), "fresh": DataConfig()}
     assert [i.text for i in read_inputs(path, config, known={"pos"}, **how)] == texts
     assert [i.raw for i in read_inputs(path, config, **how)] == content.splitlines()
     pipe = tmp_path / "pipe"
@@ -952,7 +958,7 @@ def test_a_streams_first_line_shows_a_table(tmp_path: Path, content: str, texts:
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(content,))
     writer.start()
-    how: dict[str, Any] = {"plain": DataConfig(), "lenient": True}
+    how: dict[str, Any] = {"plain": DataConfig(), "fresh": DataConfig()}
     found = read_inputs(pipe, DataConfig(multi_label=True), known={"pos", "neg", "1"}, **how)
     assert [i.text for i in found] == texts
     writer.join()
@@ -1024,7 +1030,7 @@ def test_settings_of_another_file_give_way_to_known_labels(tmp_path: Path, case:
     )
     assert [(e.labels[0], e.text) for e in examples] == PLAIN
     for plain in (None, DataConfig()):
-        how = {"plain": plain, "known": known, "fresh": DataConfig(), "lenient": True}
+        how = {"plain": plain, "known": known, "fresh": DataConfig()}
         assert [i.text for i in read_inputs(path, config, **how)] == [text for _, text in PLAIN]
 
 
@@ -1058,7 +1064,7 @@ def test_settings_of_another_file_give_way_to_texts_alone(tmp_path: Path, case: 
     path = tmp_path / name
     path.write_text(content)
     config = DataConfig.model_validate(settings)
-    found = read_inputs(path, config, known={"pos"}, fresh=DataConfig(), lenient=True)
+    found = read_inputs(path, config, known={"pos"}, fresh=DataConfig())
     assert [i.text for i in found] == ["a", "b", "c", "d"]
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from srucli.config import DataConfig
     from srucli.data import Example
     from srucli.evaluate import Evaluation, Observer, Scorer
+    from srucli.predict import Predictor
 
 # Metrics with the bounds that they have to reach; a metric may have several.
 Gates = Sequence[tuple[str, float]]
@@ -183,7 +184,7 @@ def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | N
 
 
 def _evaluate(
-    predictor: Scorer,
+    predictor: Predictor,
     file: str,
     config: DataConfig,
     fresh: DataConfig,
@@ -208,7 +209,7 @@ def _evaluate(
             if write is not None:
                 write(examples, probabilities)
 
-        reading = read_examples(file, config, known=predictor.labels, fresh=fresh)
+        reading = read_examples(file, config, predictor.labels, fresh, predictor.names)
         examples = reading.told(say, asked)
         merge = config.merge_labels
         return evaluate(predictor, examples, source=source, observe=observe, merge=merge)

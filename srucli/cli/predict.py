@@ -73,14 +73,12 @@ def command(
     options.need_run(run)
     options.need_file(file)
     from srucli.cli.evaluate import data_config, fresh_config
-    from srucli.config import resolve
     from srucli.console import say
     from srucli.data import named_format, read_inputs
     from srucli.lines import display_name, for_terminal
     from srucli.predict import Predictor, Style, records
     from srucli.reading import Notices
 
-    given = resolve(flags=data).data
     predictor = Predictor.load(run, device or "auto", threads or 0)
     for sentence in predictor.said:
         say(sentence)
@@ -102,13 +100,14 @@ def command(
         delimiter=predictor.config.data.label_delimiter,
     )
     is_plain = not data.keys() - options.OF_LINES and named_format(file) is None
+    config = data_config(predictor.config.data, file, data)
     inputs = read_inputs(
         file,
-        data_config(predictor.config.data, file, data),
-        plain=given if is_plain else None,
+        config,
+        plain=config if is_plain else None,
         known=predictor.labels,
-        lenient=not {"data.text", "data.label", "data.delimiter"} & data.keys(),
         fresh=fresh_config(predictor.config.data, data),
+        names=predictor.names,
     )
     show = for_terminal if sys.stdout.isatty() else str
     notices = Notices(display_name(file))

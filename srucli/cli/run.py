@@ -74,7 +74,8 @@ def command(
     predictor = Predictor.load(folder, settings.train.device, settings.train.threads)
     from srucli.console import say
 
-    examples = read_examples(files.test, settings.data, known=predictor.labels)
+    names = predictor.names
+    examples = read_examples(files.test, settings.data, predictor.labels, names=names)
     merge = settings.data.merge_labels
     told = examples.told(say, given(settings.data))
     result = evaluate(predictor, told, source=files.test, merge=merge)
