@@ -4,7 +4,7 @@
   dropped. Only where no LF is in the first MiB, or in all of a shorter file, a line ends at CR, as
   on the classic Mac.
 - gzip, xz and zstandard are recognised by their first bytes, not by the file's name, and so are
-  UTF-16 and UTF-32 with a byte-order mark.
+  UTF-8, UTF-16 and UTF-32 with a byte-order mark.
 - `-` is standard input.
 - Memory is bounded, whoever wrote the file: compressed data is taken apart by the kilobyte, and no
   line may be longer than MOST_LINE.
