@@ -62,7 +62,8 @@ def command(
 
     Prints figures with 95% intervals, the classes and their confusions.
     The file is read as the training file was, unless its ending, its header, a byte-order mark, a
-    flag or the place of the run's labels in it says otherwise. Labels that the model does not know count as errors and are named.
+    flag or the place of the run's labels in it says otherwise. Labels that the model does not know
+    count as errors and are named.
     Of log_loss, hamming_loss and calibration_error the smaller is the better.
     """
     gates = parse_gates(fail_under or [])
