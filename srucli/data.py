@@ -352,15 +352,21 @@ def _fresh(source: Source, job: Job, fresh: DataConfig | None) -> Reading[Record
     if found is None or found.layout is None:
         return None
     asked = _with_labels(source, job)
-    if asked is not None and _has_header(asked) <= _has_header(found):
+    if asked is not None and not _differ_in_header(asked, found):
         return None
     hint = "not as the run's training file, whose settings do not fit"
     return Reading(found.job, replace(found.layout, hint=hint), found)
 
 
-def _has_header(reading: Reading[Record]) -> bool:
+def _differ_in_header(asked: Reading[Record], found: Reading[Record]) -> bool:
+    """Whether the first has a header where the second has none, or none where names are known."""
+    before, now = (_header(reading) for reading in (asked, found))
+    return bool(before) if not now else not before and find_names(now) != (None, None)
+
+
+def _header(reading: Reading[Record]) -> tuple[str, ...]:
     what = reading.layout and reading.layout.what
-    return isinstance(what, Columns) and what.header
+    return what.names if isinstance(what, Columns) and what.header else ()
 
 
 def _with_labels(source: Source, job: Job) -> Reading[Record] | None:

@@ -293,7 +293,7 @@ class Table:
         """Whether a column may hold in this file what it held in another one."""
         if place >= self.width or (what == "label" and not self.job.labelled):
             return False
-        if self.named[what == "label"] is not None:
+        if place in self.named or self.named[what == "label"] is not None:
             return self.named[what == "label"] == place
         if what == "label":
             return self.known in (None, place)
@@ -377,7 +377,7 @@ class Table:
         if not text.filled or label.known(self.job):
             return ""
         elsewhere = "not those of the model, which are in another column"
-        if self.given[1] is not None:
+        if self.given[1] is not None and "label" not in self.job.lenient:
             return elsewhere if self.known is not None else ""
         rows, reasons = min(len(text.filled), len(label.filled)), []
         label = Cells(part for cell in label.filled for part in label_parts(self.job, cell))

@@ -528,9 +528,10 @@ class Lines(Iterator[tuple[int, str]]):
 
     def _obey_mark(self, head: bytes, name: str) -> None:
         """Take the encoding that a mark says. Raises DataError where another was asked for."""
-        marked = next((each for mark, each in _UTF_MARKS.items() if head.startswith(mark)), None)
-        if marked is None or self.encoding.startswith(marked):
+        mark = next(filter(head.startswith, _UTF_MARKS), None)
+        if mark is None or mark.decode(self.encoding, "replace") in ("", "\ufeff"):
             return
+        marked = _UTF_MARKS[mark]
         if self.sure and self.encoding != "utf-8":
             problem = f"a {marked.upper()} byte-order mark, so this is not {self.encoding}"
             raise DataError(name, None, problem, f"pass --encoding {marked}")
