@@ -10,7 +10,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 demo: demo/test.tsv ## train a classifier of languages, measure it, use it (under 5 minutes)
-	srucli train demo/train.tsv --dev demo/dev.tsv -o demo/run --force
+	srucli train demo/train.tsv --dev demo/dev.tsv -o demo/run
 	srucli eval demo/run demo/test.tsv
 	printf '%s\n' 'The train to the coast leaves at noon.' 'Wir gehen heute Abend ins Kino.' \
 	  'El perro duerme en la cocina.' 'Quelle belle soirée pour une promenade !' \

@@ -52,10 +52,13 @@ def former(run: RunDir) -> Former:
     facts = run.facts()
     if facts.format_version < FORMAT_VERSION:
         problem = f"format version {facts.format_version} kept nothing to go on from"
-        raise DataError(str(run.path), None, problem, "train in another folder; it still predicts")
+        raise DataError(str(run.path), None, problem, _ELSEWHERE)
     name, damaged = _newest(run)
     finished = name is not None and bool(run.state_of(name).get("finished"))
     return Former(facts, run.config(), run.tokenizer(), run.labels(), name, finished, damaged)
+
+
+_ELSEWHERE = "train in another folder, with -o; it still predicts"
 
 
 def _newest(run: RunDir) -> tuple[str | None, list[str]]:
@@ -72,10 +75,19 @@ def _newest(run: RunDir) -> tuple[str | None, list[str]]:
         damaged.append(str(error))
     if not is_begun(run.place):
         problem = f"no checkpoint to go on from: {damaged[0] if damaged else 'there is none'}"
+        if _predicts(run):
+            raise DataError(str(run.path), None, problem, _ELSEWHERE)
         train = run.facts().sources.get("train") or "FILE"
         anew = ["srucli", "train", train, "-o", str(run.path), "--force"]
         raise DataError(str(run.path), None, problem, f"to train anew: {shlex.join(anew)}")
     return None, damaged
+
+
+def _predicts(run: RunDir) -> bool:
+    try:
+        return bool(run.checkpoint("last"))
+    except SrucliError:
+        return False
 
 
 def recorded(path: Path) -> list[str | None]:

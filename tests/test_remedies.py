@@ -39,7 +39,7 @@ OWN_PIECES = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
 QUOTED = """-o 'my "run"'"""
 # Before a command that comes before: it is interrupted after its first epoch, or reads texts from
 # stdin; instead of one: somebody writes to the run, or it loses what it needs to go on.
-STOPPED, STDIN, LOCKED, DAMAGED = "(stopped) ", "(stdin) ", "(locked)", "(damaged) "
+STOPPED, STDIN, LOCKED, DAMAGED = "(stopped) ", "(stdin) ", "(locked)", "(damaged "
 # What says that a folder is a run's.
 MARKED = json.dumps({"format": 1, "kind": "run", "id": "0" * 32})
 COMPARE = "compare one.tsv --epochs 1"
@@ -842,13 +842,20 @@ REMEDIES = {
         r"no checkpoint to go on from: .* to train anew: (srucli .*)",
         lambda words, match: [*pasted(words, match), *TRAIN.split()[4:]],
         advice="to train anew: ",
-        before=(TRAIN.replace("-o run", QUOTED), f'{DAMAGED}my "run"'),
+        before=(TRAIN.replace("-o run", QUOTED), f'{DAMAGED}model.safetensors) my "run"'),
+    ),
+    "a run that only predicts": Remedy(
+        "train --resume run",
+        r"no checkpoint to go on from: .*; train in another folder, with (-o); it still predicts",
+        lambda words, match: shlex.split(TRAIN.replace("-o run", f"{match[1]} other")),
+        advice="train in another folder, with -o; it still predicts",
+        before=(TRAIN, f"{DAMAGED}training.json) run"),
     ),
     "a run of the first format": Remedy(
         "train --resume v1",
-        r"kept nothing to go on from; train in (another folder)",
+        r"kept nothing to go on from; train in another folder, with (-o); it still predicts",
         lambda words, match: shlex.split(TRAIN),
-        advice="train in another folder; it still predicts",
+        advice="train in another folder, with -o; it still predicts",
     ),
     "another tokenizer": Remedy(
         f"{TRAIN} --tokenizer v1/tokenizer.model",
@@ -1039,7 +1046,8 @@ def ended(run_main: RunMain, command: str) -> Ended:
 def prepare(run_main: RunMain, command: str) -> None:
     """Do what comes before."""
     if command.startswith(DAMAGED):
-        for path in Path(command.removeprefix(DAMAGED)).glob("checkpoints/*/training.json"):
+        name, _, run = command.removeprefix(DAMAGED).partition(") ")
+        for path in Path(run).glob(f"checkpoints/*/{name}"):
             path.unlink()
         return
     done = ended(run_main, command)

@@ -248,8 +248,12 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     shutil.copytree(tmp_path / "whole", tmp_path / "none")
     for folder in (tmp_path / "none" / "checkpoints").iterdir():
         (folder / "training.json").unlink()
-    with pytest.raises(DataError, match=r"no checkpoint to go on from: .*to train anew: srucli "):
+    with pytest.raises(
+        DataError, match=r"no checkpoint to go on from: .*; it still predicts"
+    ) as no:
         resume(tmp_path / "none", {"train.epochs": 3})
+    assert no.value.remedy == "train in another folder, with -o; it still predicts"
+    assert Predictor.load(tmp_path / "none").labels == Predictor.load(tmp_path / "whole").labels
 
 
 # --- what is allowed and what is not -----------------------------------------------------------
