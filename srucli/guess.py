@@ -11,22 +11,25 @@ import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
+from srucli.cell_lists import list_items, seem_lists
 from srucli.errors import DataError, UsageError
 from srucli.labels import clean, is_missing
 from srucli.layout import Columns, Job, Names
 from srucli.lines import excerpt
-from srucli.names import KNOWN, are_numbered, find_names, fold
+from srucli.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.tables import Row
 
 # From so many rows on labels must not all differ, and of many labels not nearly all.
 FEW, MANY, NEARLY_ALL = 10, 50, 0.9
 # Labels longer than this (mean, in characters) and than the texts are texts.
 LONG_LABEL = 12
+# Marks longer than this (mean) are sentences, and not rivals of other labels.
+MARK = 40
 # Texts that are each on so many rows are labels, if the labels are more various.
 REPEATED = 5
 # Rows below the first one that can tell that it differs from them.
@@ -68,18 +71,23 @@ class Cells:
         odd = all(any(map(str.isdigit, cell)) for cell in self.filled)
         return count == self.distinct and (odd or self.length > texts.length)
 
-    @property
-    def unlike_labels(self) -> tuple[bool, ...]:
-        """Reasons against labels in this column, the worst first."""
-        seldom = 2 * self.distinct > len(self.filled) > BELOW
-        measured = self.numbers and any(re.search(r"\d[.:/-]", cell) for cell in self.filled)
-        return not self.filled, seldom, measured, self.distinct < 2
+    @cached_property
+    def measured(self) -> bool:
+        """Whether all are dates, times or decimal numbers."""
+        mark = r"\d[.:/-]" if self.numbers else r"\d:\d"  # dates may have names of months
+        made = self.numbers or self.made
+        return made and any(re.search(mark, cell) for cell in self.filled)
 
     @property
-    def unlike_texts(self) -> tuple[bool, bool, float]:
-        """The same against texts."""
+    def seldom(self) -> bool:
+        """Whether less than half of them recur."""
+        return 2 * self.distinct > len(self.filled) > BELOW
+
+    @property
+    def unlike_texts(self) -> tuple[bool, bool]:
+        """Reasons against texts in this column, the worst first."""
         same = self.distinct < 2 and len(self.filled) > BELOW
-        return self.numbers or not self.filled or same, self.made, -self.length
+        return self.numbers or not self.filled or same, self.made
 
     @cached_property
     def made(self) -> bool:
@@ -89,11 +97,6 @@ class Cells:
         return all(" " not in cell for cell in self.filled) or (
             len(self.filled) > BELOW and len(set(map(_shape, self.filled))) == 1
         )
-
-    @property
-    def are_lists(self) -> bool:
-        """Whether each is a list."""
-        return bool(self.filled) and all(list_items(cell) is not None for cell in self.filled)
 
     @property
     def switches(self) -> bool:
@@ -117,32 +120,12 @@ def _is_number(cell: str) -> bool:
     return any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell)
 
 
-_ITEM = re.compile(
-    r"""(?:('(?:[^'\\]|\\.)*')|("(?:[^"\\]|\\.)*")|([^\s,'"\[\]]+))(?:\s*,\s*|\s+|\Z)"""
-)
-
-
-def list_items(cell: str) -> list[str] | None:
-    """The items of a list as Python, NumPy or JSON writes it; None where a cell is no such list."""
-    inner = cell.strip()
-    if not (inner.startswith("[") and inner.endswith("]")):
-        return None
-    items, at, inner = [], 0, inner[1:-1].strip()
-    while at < len(inner):
-        match = _ITEM.match(inner, at)
-        if not match:
-            return None
-        quoted = match[1] or match[2]
-        items.append(re.sub(r"\\(.)", r"\1", quoted[1:-1]) if quoted else match[3])
-        at = match.end()
-    return items
-
-
 def label_parts(job: Job, cell: str) -> set[str]:
     """The labels in a cell."""
-    parts = list_items(cell)
+    several = job.config.multi_label
+    parts = list_items(cell, several=several)
     if parts is None:
-        parts = cell.split(job.config.label_delimiter) if job.config.multi_label else [cell]
+        parts = cell.split(job.config.label_delimiter) if several else [cell]
     return set(map(clean, parts))
 
 
@@ -236,12 +219,13 @@ Pair = tuple[int, int]  # the 0-based columns of text and label
 class Table:
     """The first rows of a table: what is given of it, what its header names, what its cells hold.
 
-    given, named: the 0-based columns of text and label, None where nothing says them.
+    given, named: the 0-based columns of text and label, None where nothing says them; whole: there
+    are no more rows.
     """
 
-    def __init__(self, job: Job, rows: Sequence[Row]) -> None:
+    def __init__(self, job: Job, rows: Sequence[Row], whole: bool = True) -> None:
         """Raises DataError where a column that was asked for by name is not there."""
-        self.job = job
+        self.job, self.whole = job, whole
         wanted = _column(job.config.text), _column(job.config.label)
         self.spare = min(_spare(row.cells) for row in rows) if len(rows) >= BELOW else 0
         self.rows = [row._replace(cells=row.cells[: len(row.cells) - self.spare]) for row in rows]
@@ -272,6 +256,9 @@ class Table:
         """The columns that the header names, as that other file did or by names that are known."""
         (text, label), ours = find_names(self.names), _places(self.job.names, self.names)
         text, label = (None if at in ours else at for at in (text, label))
+        self.language = ours[1] is None and label is not None and is_language(self.names[label])
+        if self.language and not self._is_about_languages(label or 0):
+            label = None
         return text if ours[0] is None else ours[0], label if ours[1] is None else ours[1]
 
     def _locate(self, wanted: str | int | None, what: str) -> int | None:
@@ -304,7 +291,7 @@ class Table:
     def _is_odd(self, place: int) -> bool:
         """Whether a column holds what no texts are."""
         cells = self.cells(place)
-        return cells.numbers or (len(self.rows) > BELOW and any(cells.unlike_texts[:2]))
+        return cells.numbers or (len(self.rows) > BELOW and any(cells.unlike_texts))
 
     @property
     def by_place(self) -> bool:
@@ -334,12 +321,31 @@ class Table:
             ([1, 0], [0, 1])
             if self.width <= 2
             else (
-                sorted(every, key=lambda at: self.cells(at).unlike_texts),
-                sorted(every, key=lambda at: self.cells(at).unlike_labels),
+                sorted(every, key=self._unlike_texts),
+                sorted(every, key=self._unlike_labels),
             )
         )
         chosen = [text] if text is not None else texts, [label] if label is not None else labels
         return [(text, label) for text, label in product(*chosen) if text != label]
+
+    def _unlike_texts(self, at: int) -> tuple[object, ...]:
+        """Reasons against texts in a column, the worst first."""
+        cells = self.cells(at)
+        return *cells.unlike_texts, self._is_other(at), -cells.length
+
+    def _unlike_labels(self, at: int) -> tuple[bool, ...]:
+        """The same against labels."""
+        cells = self.cells(at)
+        one = cells.distinct < 2
+        return not cells.filled, cells.seldom, cells.measured, self._is_other(at), one
+
+    def _is_about_languages(self, at: int) -> bool:
+        """Whether a column of languages may be that of the labels."""
+        varied = self.width < 3 or self.cells(at).distinct > 1
+        return varied and self.known in (None, at)
+
+    def _is_other(self, at: int) -> bool:
+        return at < len(self.names) and is_other(self.names[at])
 
     def likely(self, open_ended: bool) -> list[Pair]:
         """Those pairs that what is told, or else the place, allows. Raises UsageError for none."""
@@ -388,7 +394,7 @@ class Table:
         if None not in self.named:  # then they are what the header says
             return " and ".join(reasons)
         longer = label.length > max(LONG_LABEL, text.length)
-        if longer and rows >= BELOW and label.distinct >= text.distinct:
+        if longer and rows >= BELOW and (text.numbers or label.distinct >= text.distinct):
             reasons.append("longer than the texts")
         elif rows >= FEW and text.distinct * REPEATED <= rows and label.distinct > text.distinct:
             reasons.append("more various than the texts")
@@ -404,10 +410,40 @@ class Table:
         found = [at for at, cells in enumerate(self.columns) if cells.switches]
         return found if label in found and len(found) > 1 else []
 
+    def rivals(self, pair: Pair) -> list[int]:
+        """Columns that hold labels as likely as the one that is guessed, which is among them."""
+        label = pair[1]
+        told = self.named[1] is not None and not self.language
+        if told or self.given[1] is not None or self.known is not None or self.width < 3:
+            return []
+        found = [at for at in range(self.width) if at == label or self._is_rival(at, pair)]
+        return found if len(found) > 1 else []
+
+    def _is_rival(self, at: int, pair: Pair) -> bool:
+        """Whether a column is as likely as that of the label, by its cells and its name.
+
+        Of a file that goes on, a column may have one label first, as where labels are sorted.
+        """
+        text, label = pair
+        cells, filled = self.cells(at), len(self.cells(at).filled)
+        if at == text or cells.measured or filled <= BELOW or cells.length > MARK:
+            return False
+        if self._is_other(label) and not self._is_other(at) and cells.distinct > 1:
+            return not cells.differ(self.cells(text))
+        if cells.distinct < 2:
+            may_change = not self.whole and filled == len(cells.all) and not self._is_other(at)
+            return may_change and (self.header or at < label) and self.cells(label).distinct > 1
+        return 2 * cells.distinct < filled and self._is_other(at) <= self._is_other(label)
+
+    def lists(self, label: int) -> bool:
+        """Whether the labels are in lists."""
+        several = self.job.config.multi_label
+        return seem_lists(self.cells(label).filled, several=several)
+
     def joined_otherwise(self, label: int) -> str:
         """What is said where the labels in a cell seem to be joined by another mark."""
         mark, cells = self.job.config.label_delimiter, self.cells(label)
-        if not self.job.config.multi_label or cells.are_lists or cells.known(self.job):
+        if not self.job.config.multi_label or self.lists(label) or cells.known(self.job):
             return ""
         for other in ";|,":
             count = sum(other in cell for cell in cells.filled)
@@ -415,6 +451,10 @@ class Table:
                 flag = f"--label-delimiter {shlex.quote(other)}"
                 return f"labels look joined by {other!r}, and {flag} takes them apart"
         return ""
+
+    def name(self, at: int) -> str:
+        """A column for people: its name, or its number."""
+        return excerpt(self.names[at]) if self.names and self.names[at] else f"column {at + 1}"
 
     def flags(self, pair: Pair) -> str:
         """What asks for columns of text and label, by number, or by key in JSON."""
@@ -445,13 +485,13 @@ class Table:
 
 
 def choose(
-    job: Job, rows: Sequence[Row], delimiter: str, *, quoted: bool
+    job: Job, rows: Sequence[Row], delimiter: str, *, quoted: bool, whole: bool = True
 ) -> tuple[Columns, DataError | None]:
     """The columns of a table by its first rows, and why it is refused where that is absurd.
 
     Raises DataError for a name that no column has, UsageError for text and label in one column.
     """
-    table = Table(job, rows)
+    table = Table(job, rows, whole)
     # Without names and quotes a line is the label, a delimiter, and the text as it stands.
     open_ended = table.by_place and not quoted
     if not job.labelled:
@@ -475,47 +515,60 @@ def choose(
         names=tuple(table.names),
         row_names=table.row_names,
         spare=table.spare,
-        lists=job.labelled and table.cells(label).are_lists,
+        lists=job.labelled and table.lists(label),
         hint=table.joined_otherwise(label) if job.labelled else "",
     )
     if not job.labelled:
         return found, None
-    first, problem = table.rows[0], ""
-    text_is_last = open_ended or text == table.width - 1  # it may be what has the delimiter
-    if (table.width == 1 or not text_is_last) and (lacking := table.lacking):
-        return found, job.error(first.line, lacking, "add the others, or take the line out")
-    if reason := absurd(chosen):
-        problem = f"the labels in column {label + 1} are {reason}"
-    elif open_ended and table.even and not table.cells(label).known(job):
-        problem = (
-            f"all of the first rows have {table.width} columns, and nothing says what they are"
-        )
-    elif several := table.switches(label):
-        names = excerpt(", ".join(table.names[at] for at in several))
-        problem = f"the columns {names} hold 0 and 1, as if each were a label"
-        remedy = (
-            f"write labels into one column, or pass {table.flags(chosen)} for the first of them"
-        )
-        return found, job.error(first.line, problem, remedy)
-    if problem:
-        better = next((pair for pair in table.pairs() if not absurd(pair)), chosen)
-        pass_these = f"pass {table.flags(better)}"
-        if better == chosen:
-            pass_these = "name others (--label, --text)"
-        remedy = pass_these
-        if table.given[1] is None:
-            remedy += f", or {table.flags(chosen)} if they are right"
-        return found, job.error(first.line, problem, remedy)
+    if refusal := _refusal(table, chosen, absurd, open_ended):
+        return found, job.error(table.rows[0].line, *refusal)
     if table.may_be_header(*chosen):
         if None not in table.given or table.cells(label).known(job):
             config = job.config.model_copy(update={"header": True})
-            return choose(replace(job, config=config), rows, delimiter, quoted=quoted)
-        name = excerpt(first.cells[label])
+            again = replace(job, config=config)
+            return choose(again, rows, delimiter, quoted=quoted, whole=whole)
+        name = excerpt(table.rows[0].cells[label])
         problem = f"the first row looks like a header: its label {name} is on no other row"
-        return found, job.error(
-            first.line, problem, "pass --header, or --no-header if it is no name"
-        )
+        remedy = "pass --header, or --no-header if it is no name"
+        return found, job.error(table.rows[0].line, problem, remedy)
     return found, None
+
+
+def _refusal(
+    table: Table, chosen: Pair, absurd: Callable[[Pair], str], open_ended: bool
+) -> tuple[str, str] | None:
+    """What is wrong with the columns that are chosen, and the flags that help."""
+    text, label = chosen
+    text_is_last = open_ended or text == table.width - 1  # it may be what has the delimiter
+    if (table.width == 1 or not text_is_last) and (lacking := table.lacking):
+        return lacking, "add the others, or take the line out"
+    if reason := absurd(chosen):
+        return f"the labels in column {label + 1} are {reason}", _others(table, chosen, absurd)
+    if open_ended and table.even and not table.cells(label).known(table.job):
+        said = f"all of the first rows have {table.width} columns, and nothing says what they are"
+        return said, _others(table, chosen, absurd)
+    if several := table.switches(label):
+        names = excerpt(", ".join(table.names[at] for at in several))
+        said = f"the columns {names} hold 0 and 1, as if each were a label"
+        pass_these = f"pass {table.flags(chosen)} for the first of them"
+        return said, f"write labels into one column, or {pass_these}"
+    if not open_ended and (rivals := table.rivals(chosen)):
+        said = f"nothing says which column holds the labels: {', '.join(map(table.name, rivals))}"
+        ways = [f"{table.flags((text, at))} for {table.name(at)}" for at in rivals]
+        return said, f"pass {', or '.join(ways)}"
+    return None
+
+
+def _others(table: Table, chosen: Pair, absurd: Callable[[Pair], str]) -> str:
+    """The flags for other columns, if there are likelier ones, and for those that are chosen."""
+    texts = (pair for pair in table.pairs() if not table.cells(pair[0]).numbers)
+    better = next((pair for pair in texts if not absurd(pair)), chosen)
+    remedy = "name others (--label, --text)"
+    if better != chosen:
+        remedy = f"pass {table.flags(better)}"
+    if table.given[1] is None:
+        remedy += f", or {table.flags(chosen)} if they are right"
+    return remedy
 
 
 # ------------------------------------------------------------------ what a line may be instead
@@ -545,9 +598,25 @@ def _seems(job: Job, line: str, rows: Sequence[Row]) -> tuple[str, str] | None:
         name = {",": "commas", ";": "semicolons", "|": "bars"}[mark]
         flags = "--format csv" if mark == "," else f"--format csv --delimiter '{mark}'"
         return f"separated by {name}", flags
+    if mark := _other_mark(job, rows):
+        return f"separated by {mark!r}", f"--format csv --delimiter {shlex.quote(mark)}"
     words = Cells(row.raw.split(maxsplit=1)[0] for row in rows)
     recur = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
     alone = all(len(row.cells) == 1 for row in rows)
     if " " in line and job.format == "tsv" and alone and recur:
         return "a label, a blank and a text", "--format pairs"
+    return None
+
+
+def _other_mark(job: Job, rows: Sequence[Row]) -> str | None:
+    """A mark that each of some lines has once, with what recurs on one side, as labels do."""
+    marks = set(rows[0].raw) - set(" ,;|\t'\"._")
+    for mark in sorted(each for each in marks if unicodedata.category(each)[0] in "PS"):
+        if len(rows) <= BELOW or any(row.raw.count(mark) != 1 for row in rows):
+            continue
+        sides = map(Cells, zip(*(row.raw.split(mark) for row in rows), strict=True))
+        short, long = sorted(sides, key=lambda side: side.distinct)
+        filled = len(short.filled) == len(long.filled) == len(rows)
+        if filled and 1 < short.distinct < long.distinct and 2 * short.distinct <= len(rows):
+            return mark
     return None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # Of several names that a table has, the first of these counts. One line a language, or a few.
 TEXT_NAMES = """
 text texts sentence document review comment message utterance tweet content body question query
-post passage paragraph phrase statement article snippet sms email description abstract summary
-headline title txt
+post passage paragraph phrase statement article snippet sms email txt
 텍스트 문장 본문 문서 리뷰 댓글 메시지 발화 내용 질문 글
 テキスト 文 文章 本文 レビュー コメント メッセージ 発話 内容 質問
 文本 句子 正文 评论 評論 留言 消息 问题 問題 內容
@@ -28,45 +27,39 @@ teks kalimat ulasan komentar pesan
 نص النص جملة الجملة تعليق التعليق متن
 पाठ वाक्य टिप्पणी
 """
+# Parts of a document, which are its text where there is no other.
+PART_NAMES = "description abstract summary headline title"
 LABEL_NAMES = """
 label labels class classes category categories target sentiment intent emotion emotions topic topics
-polarity language lang genre tag tags stance gold rating stars
-라벨 레이블 분류 범주 카테고리 클래스 감정 감성 의도 주제 언어 평점
-ラベル 分類 カテゴリ カテゴリー クラス 感情 極性 意図 言語 種類
-标签 標籤 类别 類別 分类 分類 类型 類型 情感 情绪 意图 语言 語言 主题
-klasse kategorie etikett stimmung absicht thema sprache
-étiquette classe catégorie intention polarité thème langue
-etiqueta clase categoría sentimiento intención tema idioma lengua
-rótulo categoria sentimento intenção língua
-etichetta lingua
-etykieta kategoria klasa język categorie taal
-метка класс категория тональность настроение тема язык мітка клас категорія мова
-etiket sınıf kategori duygu konu dil
-ป้ายกำกับ หมวดหมู่ ประเภท คลาส ความรู้สึก ภาษา
-nhãn lớp danh_mục loại cảm_xúc chủ_đề ngôn_ngữ
-kelas sentimen bahasa
-تصنيف التصنيف فئة الفئة لغة اللغة مشاعر برچسب دسته
-लेबल वर्ग श्रेणी भाषा
+polarity genre tag tags stance gold rating stars overall satisfaction
+라벨 레이블 분류 범주 카테고리 클래스 감정 감성 의도 주제 평점 별점 평가
+ラベル 分類 カテゴリ カテゴリー クラス 感情 極性 意図 種類 評価
+标签 標籤 类别 類別 分类 分類 类型 類型 情感 情绪 意图 主题 评分 評分
+klasse kategorie etikett stimmung absicht thema bewertung
+étiquette classe catégorie intention polarité thème
+etiqueta clase categoría sentimiento intención tema satisfacción calificación valoración
+rótulo categoria sentimento intenção avaliação
+etichetta valutazione
+etykieta kategoria klasa categorie
+метка класс категория тональность настроение тема оценка мітка клас категорія оцінка
+etiket sınıf kategori duygu konu
+ป้ายกำกับ หมวดหมู่ ประเภท คลาส ความรู้สึก
+nhãn lớp danh_mục loại cảm_xúc chủ_đề
+kelas sentimen
+تصنيف التصنيف فئة الفئة مشاعر برچسب دسته
+लेबल वर्ग श्रेणी
 """
-
-
+# Labels of texts where there are no others.
+LANGUAGE_NAMES = """
+language lang 언어 言語 语言 語言 sprache langue idioma lengua língua lingua język taal язык мова
+dil ภาษา ngôn_ngữ bahasa لغة اللغة भाषा
+"""
 # What the name of a column ends with that holds something else about the text or its label.
-_OTHERS = frozenset(
-    [
-        "id",
-        "ids",
-        "count",
-        "counts",
-        "length",
-        "len",
-        "date",
-        "time",
-        "url",
-        "number",
-        "index",
-        "score",
-    ]
-)
+OTHER_NAMES = """
+id ids uuid idx index nr number count counts length len date dates datetime time timestamp url uri
+link source file filename path fold split user username author confidence asin
+번호 아이디 날짜 작성자 番号 日付 编号 編號 日期 datum fecha дата tarih
+"""
 
 
 def fold(name: str) -> str:
@@ -80,9 +73,27 @@ def fold(name: str) -> str:
     return " ".join("".join(kept).split())
 
 
-_TEXTS = [fold(name) for name in TEXT_NAMES.split()]
-_LABELS = [fold(name) for name in LABEL_NAMES.split()]
-KNOWN = frozenset(_TEXTS + _LABELS)
+def _folded(names: str) -> list[str]:
+    return [fold(name) for name in names.split()]
+
+
+_TEXTS, _PARTS = _folded(TEXT_NAMES), _folded(PART_NAMES)
+_LABELS, _LANGUAGES = _folded(LABEL_NAMES), _folded(LANGUAGE_NAMES)
+_OTHERS = frozenset(_folded(OTHER_NAMES))
+KNOWN = frozenset(_TEXTS + _PARTS + _LABELS + _LANGUAGES)
+# What ends a name that says something of the label, or of the text, that it begins with.
+_NO_LABEL = _OTHERS.union(["score"], _LANGUAGES)
+_NO_TEXT = _NO_LABEL.union(["type", "status", "name"], _PARTS, _LABELS)
+
+
+def is_other(name: str) -> bool:
+    """Whether a column of this name holds something about texts that is no text and no label."""
+    return bool(_OTHERS.intersection(fold(name).split()[-1:]))
+
+
+def is_language(name: str) -> bool:
+    """Whether a name for labels is one of languages, which is weaker than the others."""
+    return _find([fold(name)], _LABELS, _NO_LABEL) is None
 
 
 _NUMBERED = re.compile(r"(\D*)(\d{1,3})")
@@ -101,17 +112,32 @@ def are_numbered(cells: Sequence[str]) -> bool:
 
 
 def find_names(cells: Sequence[str]) -> tuple[int | None, int | None]:
-    """The columns whose names are known for texts and for labels, None where none is."""
-    folded = [fold(cell) for cell in cells]
-    label = _find(folded, _LABELS)
-    return _find(["" if at == label else name for at, name in enumerate(folded)], _TEXTS), label
+    """The columns whose names are known for texts and for labels, None where none is.
+
+    Names of parts of texts, and of languages, count where there is no other, even as a word of one.
+    """
+    names = [fold(cell) for cell in cells]
+    label = _first(names, (_LABELS, _LANGUAGES), _NO_LABEL)
+    flags = ("is ", "has ")  # is_question
+    texts = ["" if at == label or name.startswith(flags) else name for at, name in enumerate(names)]
+    return _first(texts, (_TEXTS, _PARTS), _NO_TEXT), label
 
 
-def _find(names: Sequence[str], known: Sequence[str]) -> int | None:
-    """The place of a known name, of one that ends with it, or of one that begins with it."""
+def _first(
+    names: Sequence[str], ranks: Iterable[Sequence[str]], others: frozenset[str]
+) -> int | None:
+    found = (_find(names, known, others) for known in ranks)
+    return next((at for at in found if at is not None), None)
+
+
+def _find(names: Sequence[str], known: Sequence[str], others: frozenset[str]) -> int | None:
+    """The place of a known name, of one that ends with it, or of one that begins with it.
+
+    others: what the last of these does not end with.
+    """
     words = [name.split() or [""] for name in names]
     last = [each[-1] for each in words]
-    first = ["" if each[-1] in _OTHERS else each[0].rstrip("0123456789") for each in words]
+    first = ["" if each[-1] in others else each[0].rstrip("0123456789") for each in words]
     for form in (names, last, first):
         place = next((form.index(word) for word in known if word in form), None)
         if place is not None:

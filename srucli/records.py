@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from srucli.cell_lists import list_items, seems_cut
 from srucli.errors import DataError, SrucliError, UsageError
-from srucli.guess import choose, list_items, row_error
+from srucli.guess import choose, row_error
 from srucli.json_objects import Item, read_objects
 from srucli.labels import Bare
 from srucli.layout import Columns, Job, Layout, Names
@@ -113,7 +114,10 @@ def line_size(line: tuple[int, str]) -> int:
     return len(line[1])
 
 
-_JSON_START = re.compile(r'\s*(?:\{\s*(?:["}]|$)|\[\s*(?:\{|\]\s*$|$))')
+# An object that is empty or has a key, which a list of Postgres' has not, or an array of them.
+_JSON_START = re.compile(
+    r'\s*(?:\{\s*(?:"(?:[^"\\]|\\.)*"\s*(?::|$)|\}\s*(?:\{|$)|$)|\[\s*(?:\{|\]\s*$|$))'
+)
 _FASTTEXT = re.compile(r"[ \t]*__label__|[^\t]* __label__[^ \t]+[ \t]*$")
 
 
@@ -154,10 +158,12 @@ def _table(job: Job, lines: Numbered, how: How, count: int) -> Found:
             careful=_knows_quotes(how(""), sample, delimiter or "\t"),
         )
     rows = _filled(job, read_rows(lines, dialect, job.source))
-    first, rows, _ = peek(rows, count, lambda row: len(row.raw))
+    first, rows, whole = peek(rows, count, lambda row: len(row.raw))
     if not first:
         return None, _records(job, rows, Columns(0, None, 1, False), dialect, None, _plain_error)
-    columns, refusal = choose(job, first, dialect.delimiter, quoted=bool(dialect.quotes))
+    columns, refusal = choose(
+        job, first, dialect.delimiter, quoted=bool(dialect.quotes), whole=whole
+    )
     doubled = has_doubled_quotes(texts, dialect) and job.config.quotes is None
     hint = "cells look quoted, and --quotes takes the quotes off" if doubled else columns.hint
     layout = how(job.format, dialect=dialect, what=columns, hint=hint, used=columns.used)
@@ -230,9 +236,19 @@ def _records(
         label: Label = None
         if columns.label is not None:
             label = _cell(job, row, columns.label, "label", error)
-            label = list_items(label) if columns.lists and label.strip() else label
+            label = _listed(job, row.line, label) if columns.lists else label
         error = _plain_error
         yield Record(row.line, row.raw, text, label)
+
+
+def _listed(job: Job, line: int, label: str) -> Label:
+    """The labels of a list, or of a cell that is none. Raises DataError for half a list."""
+    several = job.config.multi_label
+    if seems_cut(label, several=several):
+        remedy = "write it as ['one', 'two'], or without brackets"
+        raise job.error(line, f"a list of labels that is broken: {excerpt(label)}", remedy)
+    items = list_items(label, several=several)
+    return label if items is None else items
 
 
 def _repeats(row: Row, names: Sequence[str]) -> bool:
@@ -251,7 +267,9 @@ def _cell(job: Job, row: Row, column: int, what: str, error: RowError) -> str:
         return row.cells[column]
     count = "1 column" if len(row.cells) == 1 else f"{len(row.cells)} columns"
     problem = f"{count} only, no {what} in column {column + 1}: {excerpt(row.raw)}"
-    remedy = f"add the {what}, take the line out, or choose its column with --{what}"
+    remedy = f"add the {what}, or take the line out"
+    if len(row.cells) > 1 or not job.labelled:  # one column cannot hold both
+        remedy = f"add the {what}, take the line out, or choose its column with --{what}"
     raise error(job, row, problem, remedy + _if_lines(job))
 
 
@@ -269,7 +287,8 @@ def _fit(job: Job, row: Row, columns: Columns, dialect: Dialect) -> Row:
     if is_last and not dialect.quotes:
         return row._replace(cells=[*cells[: width - 1], dialect.delimiter.join(cells[width - 1 :])])
     problem = f"{len(cells)} columns, but the first row has {width}: {excerpt(row.raw)}"
-    remedy = "take the tab out"
+    mark = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "blank"}
+    remedy = f"take the {mark.get(dialect.delimiter, dialect.delimiter)} out"
     if dialect.quotes:
         remedy = 'put "..." around texts that hold the delimiter'
         quoted = '"' in row.raw
@@ -290,7 +309,7 @@ def _if_lines(job: Job) -> str:
 def _json(job: Job, lines: Numbered, how: How, count: int) -> Found:
     """Objects to records. Their keys are chosen as columns are."""
     style, items = read_objects(_without_blanks(job, lines), job.source)
-    first, items, _ = peek(items, count, lambda item: len(item.raw))
+    first, items, whole = peek(items, count, lambda item: len(item.raw))
     if not first:
         return None, _json_records(job, items, "text", None, None)
     keys = list(first[0].value)
@@ -299,17 +318,14 @@ def _json(job: Job, lines: Numbered, how: How, count: int) -> Found:
         Row(item.line, item.raw, [_as_cell(item.value.get(key)) for key in keys]) for item in first
     ]
     config = job.config.model_copy(update={**numbers, "header": True})
-    found, refusal = choose(
-        replace(job, config=config, lenient=frozenset()),
-        [Row(first[0].line, "", keys), *rows],
-        "\t",
-        quoted=True,
-    )
+    rows = [Row(first[0].line, "", keys), *rows]
+    job_of_keys = replace(job, config=config, lenient=frozenset())
+    found, refusal = choose(job_of_keys, rows, "\t", quoted=True, whole=whole)
     text, label = keys[found.text], None if found.label is None else keys[found.label]
     said = {"text": text} | ({} if label is None else {"label": label})
     what = ", ".join(f"{each} = key {excerpt(key)}" for each, key in said.items())
     layout = how(style, what=what, hint=found.hint, used=Names(text, label))
-    return layout, _json_records(job, items, text, label, refusal)
+    return layout, _json_records(job, items, text, label, refusal, lists=found.lists)
 
 
 def _key(job: Job, item: Item, keys: list[str], what: str) -> int | None:
@@ -341,8 +357,15 @@ def _as_cell(value: Any) -> str:
 
 
 def _json_records(
-    job: Job, items: Iterator[Item], text: str, label: str | None, refusal: DataError | None
+    job: Job,
+    items: Iterator[Item],
+    text: str,
+    label: str | None,
+    refusal: DataError | None,
+    *,
+    lists: bool = False,
 ) -> Iterator[Record]:
+    """lists: labels may be lists that are written into strings."""
     if refusal:
         raise refusal
     for item in items:
@@ -355,12 +378,16 @@ def _json_records(
             shown = excerpt(json.dumps(value[text], ensure_ascii=False))
             raise job.error(line, f"the text is {shown}, not a string", _remedy(value[text]))
         found = None if label is None else _json_label(job, line, value.get(label))
+        if lists and isinstance(found, str) and not isinstance(found, Bare):
+            found = _listed(job, line, found)
         yield Record(line, item.raw, _json_string(job, line, value[text]), found)
 
 
 def _remedy(text: Any) -> str:
     if isinstance(text, dict):  # as pandas writes a table, if not told otherwise
         return "write one object for each text, as to_json(FILE, orient='records') does"
+    if isinstance(text, list):
+        return "join its items with blanks into one string"
     return "put it in quotes"
 
 

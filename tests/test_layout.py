@@ -22,11 +22,12 @@ from typing import Any
 
 import pytest
 
+from srucli.cell_lists import list_items
 from srucli.cli.options import data_settings
 from srucli.config import DataConfig, build
 from srucli.data import read_examples, read_inputs
 from srucli.errors import DataError
-from srucli.guess import Cells, list_items
+from srucli.guess import Cells
 from srucli.layout import Job
 from srucli.lines import read_lines
 from srucli.names import find_names
@@ -40,6 +41,12 @@ ROWS: Rows = [
 ]
 PLAIN: Rows = [
     (label, f"the {kind} was {word}") for kind in KINDS for label, word in OPINIONS.items()
+]
+
+
+MANY = [
+    (("pos", "neg")[n % 2], f"the {a} was {b} {c}")
+    for n, (a, b, c) in enumerate(itertools.product(KINDS, OPINIONS.values(), "abc"))
 ]
 
 
@@ -640,10 +647,80 @@ def test_few_labels_of_many_texts_are_not_all_different(tmp_path: Path) -> None:
         ("['a", None),
         ("a", None),
         ("[a]b", None),
+        ("[very good, bad]", ["very good", "bad"]),
+        ("(positive)", None),
+        ("{a,b}", None),
     ],
 )
 def test_lists(cell: str, items: list[str] | None) -> None:
     assert list_items(cell) == items
+
+
+@pytest.mark.parametrize(
+    ("cell", "items"),
+    [
+        ("{neg,long}", ["neg", "long"]),
+        ('{"a b",c}', ["a b", "c"]),
+        ("{}", []),
+        ("{don't,x}", ["don't", "x"]),
+        ("('neg', 'x')", ["neg", "x"]),
+        ("('neg',)", ["neg"]),
+        ("{'neg', 'x y'}", ["neg", "x y"]),
+        ("set()", []),
+        ('c("neg", "x")', ["neg", "x"]),
+        ("character(0)", []),
+        ("['a', 'b']", ["a", "b"]),
+        ("{'a': 1}", None),
+        ("cat(x)", None),
+    ],
+)
+def test_lists_of_several_labels(cell: str, items: list[str] | None) -> None:
+    assert list_items(cell, several=True) == items
+
+
+LISTS: dict[str, tuple[list[str], list[tuple[str, ...]]]] = {
+    "Postgres": (["{neg,long}", "{}", '{"a b",c}'], [("neg", "long"), (), ("a b", "c")]),
+    "Postgres, quotes first": (['{"a b",c}', "{neg}"], [("a b", "c"), ("neg",)]),
+    "Postgres, an empty one first": (["{}", "{neg,long}"], [(), ("neg", "long")]),
+    "Python's tuples": (["('neg', 'x')", "('neg',)", "()"], [("neg", "x"), ("neg",), ()]),
+    "Python's sets": (["{'neg', 'x'}", "set()"], [("neg", "x"), ()]),
+    "R": (['c("neg", "x")', "neg", "character(0)"], [("neg", "x"), ("neg",), ()]),
+    "cells that are none": (["['a', 'b']", "c", "d,e", ""], [("a", "b"), ("c",), ("d", "e"), ()]),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+@pytest.mark.parametrize("name", ["x.tsv", "x.jsonl"])
+def test_lists_of_other_programs(tmp_path: Path, case: str, name: str) -> None:
+    """In tables, and in the strings of JSON."""
+    cells, labels = LISTS[case]
+    path = tmp_path / name
+    rows = [{"text": f"some text {n}", "labels": cell} for n, cell in enumerate(cells * 4)]
+    form = json.dumps if name == "x.jsonl" else lambda row: "{labels}\t{text}".format(**row)
+    path.write_text("".join(form(row) + "\n" for row in rows))
+    found = [e.labels for e in read_examples(path, DataConfig(multi_label=True))]
+    assert found == labels * 4
+
+
+@pytest.mark.parametrize("several", [True, False], ids=["several labels", "one"])
+@pytest.mark.parametrize("cell", ["c", "['c']"])
+def test_a_later_cell_that_is_no_list_is_a_label(tmp_path: Path, several: bool, cell: str) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("".join(f"['{'ab'[n % 2]}']\ttext {n}\n" for n in range(600)) + f"{cell}\tx\n")
+    *_, last = read_examples(path, DataConfig(multi_label=several))
+    assert last.labels == ("c",)
+    path.write_text(path.read_text() + "['a', 'b\ty\n")
+    with pytest.raises(
+        DataError, match=r"x\.tsv:602: a list of labels that is broken: .*brackets$"
+    ):
+        list(read_examples(path, DataConfig(multi_label=several)))
+
+
+def test_a_single_label_may_be_in_parentheses(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("(positive)\tone\n{negative}\ttwo\n" * 9)
+    labels = {e.labels for e in read_examples(path, DataConfig())}
+    assert labels == {("(positive)",), ("{negative}",)}
 
 
 @pytest.mark.parametrize(
@@ -670,19 +747,174 @@ def test_lists(cell: str, items: list[str] | None) -> None:
         ("ป้ายกำกับ,ข้อความ", (1, 0)),
         ("Nhãn,Văn bản", (1, 0)),
         ("भाषा,पाठ", (1, 0)),
+        ("reviewerID,asin,reviewText,overall,summary", (2, 3)),
+        ("Title,Review Text,Rating", (1, 2)),
+        ("review_title,review_body,stars,language", (1, 2)),
+        ("language,stars,review_title,summary", (3, 1)),
+        ("title,content_type,class", (0, 2)),
+        ("headline,is_question,class", (0, 2)),
+        ("headline,comment_status", (0, None)),
+        ("상품명,리뷰,별점", (1, 2)),
+        ("商品,レビュー,評価", (1, 2)),
+        ("Fecha,Sucursal,Opinión del cliente,Satisfacción", (2, 3)),
+        ("Datum,Text,Bewertung", (1, 2)),
     ],
 )
 def test_names_in_several_languages(names: str, found: tuple[int | None, int | None]) -> None:
     assert find_names(names.split(",")) == found
 
 
+# Cells of a column below each header; T is for texts.
+CELLS: dict[str, Sequence[str]] = {
+    "ProductId": ["B01", "B02", "B03"],
+    "split": ["train", "train", "test"],
+    "length": ["3", "4", "5", "6"],
+    "timestamp": ["monday", "tuesday"],
+    "user": ["ann", "bob", "cid"],
+    "asin": ["B01", "B02"],
+    "gender": ["m", "f"],
+    "Kunde": ["x", "y", "z"],
+    "language": ["en", "de"],
+    "lang": ["en"],
+}
+COLUMNS: dict[str, tuple[str, str]] = {
+    "an id first": ("ProductId,review,Score", "Score"),
+    "a split first": ("split,text,y", "y"),
+    "a length": ("text,length,y", "y"),
+    "a count": ("text,word_count,is_spam", "is_spam"),
+    "another id": ("store_id,review,score", "score"),
+    "a fold": ("text,fold,y", "y"),
+    "users": ("timestamp,text,user,is_bot", "is_bot"),
+    "stars in Korean": ("상품명,리뷰,별점", "별점"),
+    "grades in Japanese": ("商品,レビュー,評価", "評価"),
+    "grades in Spanish": ("Fecha,Sucursal,Opinión,Satisfacción", "Satisfacción"),
+    "days that recur": ("date,user,comment,verdict", "verdict"),
+    "Amazon's": ("asin,text,overall,summary", "overall"),
+    "Amazon's in several languages": ("language,stars,review_body", "stars"),
+    "languages": ("user,text,language", "language"),
+    "one language": ("lang,text,y", "y"),
+}
+
+
+def with_columns(header: str, size: int = 40) -> str:
+    """A CSV file of texts and columns that recur, each in its own way."""
+    names, draw = header.split(","), random.Random(0)
+    texts = {"review", "text", "리뷰", "レビュー", "Opinión", "comment", "review_body", "summary"}
+    rows = [
+        [
+            f"the {n}th of these texts" if name in texts else draw.choice(CELLS.get(name, "12345"))
+            for name in names
+        ]
+        for n in range(size)
+    ]
+    return written([names, *rows])
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_labels_are_in_no_column_of_something_else(tmp_path: Path, case: str) -> None:
+    header, label = COLUMNS[case]
+    path = tmp_path / "x.csv"
+    path.write_text(with_columns(header))
+    said = f"label = column {header.split(',').index(label) + 1} {label!r}"
+    assert said in str(read_examples(path, DataConfig()).layout)
+    assert len(list(read_examples(path, DataConfig()))) == 40
+
+
+RIVALS: dict[str, tuple[str, list[str]]] = {
+    "two unknown names": ("gender,text,score", ["gender", "score"]),
+    "three": ("gender,Kunde,text,Note", ["gender", "Kunde", "Note"]),
+    "nothing but others": ("user,text,split", ["user", "split"]),
+    "a language beside": ("language,text,verdict", ["language", "verdict"]),
+}
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+@pytest.mark.parametrize("case", RIVALS)
+def test_columns_that_may_both_hold_labels_are_refused(
+    tmp_path: Path, case: str, name: str
+) -> None:
+    """The flags of each help, and so do known labels."""
+    header, rivals = RIVALS[case]
+    names, path = header.split(","), tmp_path / name
+    path.write_text(content := with_columns(header))
+    rows = list(csv.DictReader(io.StringIO(content)))
+    if name == "x.jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError) as caught:
+        list(read_examples(path, DataConfig()))
+    shown = ", ".join(map(repr, rivals))
+    assert caught.value.problem == f"nothing says which column holds the labels: {shown}"
+    ways = caught.value.remedy.removeprefix("pass ").split(", or ")
+    for way, rival in zip(ways, rivals, strict=True):
+        flags, _, said = way.partition(" for ")
+        labels = [row[rival] for row in rows]
+        assert said == repr(rival)
+        asked = read_examples(path, flags_of(flags))
+        assert [(e.text, e.labels[0]) for e in asked] == [
+            (row["text"], label) for row, label in zip(rows, labels, strict=True)
+        ]
+        known = read_examples(path, DataConfig(), known=labels)
+        if names[0] != rival:  # the first of known labels counts
+            assert [e.labels[0] for e in known] == labels
+
+
+def test_columns_without_names_that_may_both_hold_labels_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("".join(f"{a},{b},{'xyz'[n % 3]}\n" for n, (a, b) in enumerate(MANY)))
+    said = "column 1, column 3; pass --label 1 --text 2 for column 1, or --label 3 --text 2 for col"
+    with pytest.raises(DataError, match=said):
+        list(read_examples(path, DataConfig()))
+
+
+@pytest.mark.parametrize("header", ["y,group,text\n", "group,text,y\n", ""])
+def test_a_column_of_one_label_at_first_may_have_others(tmp_path: Path, header: str) -> None:
+    """As where rows are sorted by it; not where these are all of them."""
+    path = tmp_path / "x.csv"
+    order = (header.strip() or "y,group,text").split(",")
+
+    def rows(size: int) -> str:
+        cells = [
+            {"y": "ab"[n > 600], "group": "gh"[n % 2], "text": f"{MANY[n % 24][1]} {'x' * (n % 9)}"}
+            for n in range(size)
+        ]
+        return header + "".join(",".join(row[name] for name in order) + "\n" for row in cells)
+
+    path.write_text(rows(900))
+    with pytest.raises(DataError, match="nothing says which column holds the labels"):
+        list(read_examples(path, DataConfig()))
+    path.write_text(rows(300))
+    assert len(list(read_examples(path, DataConfig()))) == 300
+
+
+ONE_LIKELY: dict[str, tuple[str, int]] = {
+    "AG's news": ('"{four}","title {n}","the text number {n}"\n', 1),
+    "Sentiment140": (
+        '"{two}","14678{n}","Mon Apr 06 22:{hour}:45 PDT 2009","NO_QUERY","u{n}","the text {n}"\n',
+        1,
+    ),
+    "Sentiment140, its first half": (
+        '"0","14678{n}","Mon Apr 06 22:{hour}:45 PDT 2009","NO_QUERY","u{n}","the text {n}"\n',
+        1,
+    ),
+    "numbers with a point": ('0.{four}0,"the text {n}",{two}\n', 3),
+}
+
+
+@pytest.mark.parametrize("case", ONE_LIKELY)
+def test_one_likely_column_is_not_refused(tmp_path: Path, case: str) -> None:
+    form, label = ONE_LIKELY[case]
+    path = tmp_path / "x.csv"
+    path.write_text(
+        "".join(form.format(n=n, two=n % 2, four=n % 4, hour=10 + n % 9) for n in range(700))
+    )
+    reading = read_examples(path, DataConfig())
+    assert f"label = column {label}," in f"{reading.layout},"
+    assert len(list(reading)) == 700
+
+
 # ---------------------------------------------------------------- what is refused
 
 
-MANY = [
-    (("pos", "neg")[n % 2], f"the {a} was {b} {c}")
-    for n, (a, b, c) in enumerate(itertools.product(KINDS, OPINIONS.values(), "abc"))
-]
 REFUSED: dict[str, tuple[str, str, str, str]] = {
     "swapped": (
         "x.tsv",
@@ -747,6 +979,19 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         ),
         "the columns 'toxic, rude' hold 0 and 1, as if each were a label",
         "write labels into one column, or pass --label 2 --text 1 for the first of them",
+    ),
+    "prices of few texts": (
+        "x.csv",
+        written([("review", "price"), *((MANY[n % 9][1], f"{n}.99") for n in range(60))]),
+        "the labels in column 2 are nearly all different (60 among 60) "
+        "and more various than the texts",
+        "name others (--label, --text), or --label 2 --text 1 if they are right",
+    ),
+    "prices of few texts without a header": (
+        "x.csv",
+        written([(MANY[n % 9][1], f"{n}.99") for n in range(60)]),
+        "the labels in column 1 are longer than the texts",
+        "name others (--label, --text), or --label 1 --text 2 if they are right",
     ),
     "JSON with the wrong keys": (
         "x.jsonl",
@@ -1303,3 +1548,35 @@ def test_small_samples_of_real_files_are_not_refused(shared_data: Path, tmp_path
 def test_labels_of_half_the_cells_are_known(cells: list[str], known: bool) -> None:
     job = Job("x.tsv", "tsv", DataConfig(), labelled=True, known=frozenset({"pos"}))
     assert Cells(cells).known(job) == known
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "content", "remedy"),
+    [
+        ("x.csv", {"quotes": False}, "text,label\na,x\nb,y\nc, d,x\ne,y\n", "take the comma out"),
+        ("x.tsv", {}, "text\tlabel\na\tx\nb\ty\nc\td\tx\ne\ty\n", "take the tab out"),
+        (
+            "x.csv",
+            {"quotes": False, "delimiter": ";"},
+            "text;label\na;x\nb;y\nc;d;x\ne;y\n",
+            "take the semicolon out",
+        ),
+        (
+            "x.jsonl",
+            {},
+            '{"text": ["a", "b"], "label": "x"}\n',
+            "join its items with blanks into one string",
+        ),
+        ("x.jsonl", {}, '{"text": 1, "label": "x"}\n', "put it in quotes"),
+        ("x.csv", {}, "one of two\nthree\n", "add the text, or take the line out"),
+    ],
+    ids=["commas", "tabs", "semicolons", "tokens", "a number", "one column"],
+)
+def test_remedies_name_what_there_is(
+    tmp_path: Path, name: str, settings: dict[str, Any], content: str, remedy: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        list(read_examples(path, DataConfig.model_validate(settings)))
+    assert caught.value.remedy == remedy
