@@ -19,7 +19,9 @@ import io
 import itertools
 import lzma
 import os
+import re
 import sys
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -276,7 +278,34 @@ def _checked_encoding(encoding: str) -> str:
     return "utf-8" if name == "utf-8-sig" else name  # a byte-order mark is dropped in any case
 
 
-_DECODE_REMEDY = "pass the right --encoding (latin-1, cp949, utf-16-le, ...) or --errors replace"
+# Encodings that people have, each with how Unicode calls the letters that it is used for.
+_ENCODINGS = {
+    "cp932": ("HIRAGANA", "KATAKANA", "CJK"),
+    "cp949": ("HANGUL",),
+    "cp1251": ("CYRILLIC",),
+    "gb18030": ("CJK",),
+    "cp1252": ("LATIN",),
+}
+
+
+def _decode_remedy(raw: bytes = b"") -> str:
+    """What to do about bytes that are not in an encoding, with one that this line may be in."""
+    fit = [name for name, letters in _ENCODINGS.items() if _spells(raw, name, letters)]
+    known = dict.fromkeys([*fit[:1], "latin-1", "cp949", "utf-16-le"])
+    return f"pass the right --encoding ({', '.join(known)}, ...) or --errors replace"
+
+
+def _spells(raw: bytes, encoding: str, letters: tuple[str, ...]) -> bool:
+    """Whether what is not ASCII is of these letters, in words of their own where not Latin."""
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    odd = [unicodedata.name(c, "").startswith(letters) for c in text if not c.isascii()]
+    other = r"[^\W\da-zA-Z_]"
+    words = re.search(other * 2, text) and not re.search(f"[a-zA-Z]{other}", text)
+    words = words or letters == ("LATIN",)
+    return bool(words) and 10 * sum(odd) > 9 * len(odd)
 
 
 _replaced = [0]
@@ -356,9 +385,9 @@ def _byte_lines(
             line = leniently(passed, raw.decode, encoding, errors)
         except UnicodeDecodeError as error:
             bad = f"byte {error.start + 1} of the line (0x{raw[error.start]:02x})"
-            raise DataError(name, None, f"{bad} is not {encoding}", _DECODE_REMEDY) from error
+            raise DataError(name, None, f"{bad} is not {encoding}", _decode_remedy(raw)) from error
         except UnicodeError as error:  # of encodings that are made of several
-            raise DataError(name, None, f"not {encoding} ({error})", _DECODE_REMEDY) from error
+            raise DataError(name, None, f"not {encoding} ({error})", _decode_remedy(raw)) from error
         yield line
 
 
@@ -379,7 +408,7 @@ def _wide_texts(
             text, problem = "", str(error)  # a UTF-16 stream without its mark
         yield text
         if problem:
-            raise DataError(name, None, problem, _DECODE_REMEDY)
+            raise DataError(name, None, problem, _decode_remedy())
 
 
 def _cut(texts: Iterator[str], name: str) -> Iterator[str]:
@@ -407,7 +436,7 @@ def _refuse_halves(line: str, name: str, number: int) -> None:
         line.encode()
     except UnicodeEncodeError as error:
         problem = f"half of a surrogate pair at character {error.start + 1} of the line"
-        raise DataError(name, number, problem, _DECODE_REMEDY) from None
+        raise DataError(name, number, problem, _decode_remedy()) from None
 
 
 def _nul_remedy(line: str) -> str:

@@ -144,6 +144,24 @@ def test_stdout_that_is_closed(tiny: Tiny, command: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("pos\t좋은 영화 ok", "cp949"),
+        ("これは良い映画です", "cp932"),
+        ("хороший фильм", "cp1251"),
+        ("这部电影非常好看", "gb18030"),
+        ("très bon été", "cp1252"),
+    ],
+)
+def test_an_encoding_that_fits_is_named_first(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "x.txt").write_bytes(f"first\n{text}\n".encode(encoding))
+    with pytest.raises(DataError) as caught:
+        list(read_lines(tmp_path / "x.txt"))
+    assert caught.value.remedy.startswith(f"pass the right --encoding ({encoding}, ")
+    assert [line for _, line in read_lines(tmp_path / "x.txt", encoding)][1] == text
+
+
+@pytest.mark.parametrize(
     "env",
     [
         {"PYTHONIOENCODING": "latin-1"},

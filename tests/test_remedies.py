@@ -237,27 +237,27 @@ REMEDIES = {
     ),
     "text to decode in another encoding": Remedy(
         "decode m.model t.txt",
-        r"pass the right (--encoding) \((latin-1)",
+        r"pass the right (--encoding) \((cp1252)",
         files={"t.txt": "é\n".encode("latin-1")},
-        advice="pass the right --encoding (latin-1, cp949, utf-16-le, ...)",
+        advice="pass the right --encoding ({}, ...) or --errors replace",
     ),
     # ------------------------------------------------ files
     "another encoding": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
-        r"is not utf-8; pass the right (--encoding) \((latin-1)",
-        advice="pass the right --encoding (latin-1, cp949, utf-16-le, ...)",
+        r"is not utf-8; pass the right (--encoding) \((cp1252)",
+        advice="pass the right --encoding ({}, ...) or --errors replace",
         files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9},
     ),
     "bytes to replace": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
         r"is not utf-8; .* or (--errors replace)",
-        advice="pass the right --encoding (latin-1, cp949, utf-16-le, ...)",
+        advice="pass the right --encoding ({}, ...) or --errors replace",
         files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9},
     ),
     "another encoding in run": Remedy(
         "run c.yaml files.train=x.tsv -o out --force",
-        r"is not utf-8; pass the right (--encoding) \((latin-1)",
-        advice="pass the right --encoding (latin-1, cp949, utf-16-le, ...)",
+        r"is not utf-8; pass the right (--encoding) \((cp1252)",
+        advice="pass the right --encoding ({}, ...) or --errors replace",
         files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9, "c.yaml": SETTINGS},
     ),
     **{
