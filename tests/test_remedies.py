@@ -546,6 +546,13 @@ REMEDIES = {
         advice="pass --encoding {}",
         files={"x.tsv": table("{}\t{}\n").encode("utf-16")},
     ),
+    "a mark of UTF-8": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv --encoding latin-1"),
+        r"byte-order mark, so this is not .*; pass --encoding (utf-8)",
+        changed("latin-1", r"\1"),
+        advice="pass --encoding {}",
+        files={"x.tsv": table("{}\t{}\n").encode("utf-8-sig")},
+    ),
     # ------------------------------------------------ runs in use
     "a gate that is none": Remedy(
         "eval run two.tsv --fail-under accuracy",
@@ -1101,6 +1108,7 @@ UNFOLLOWED = {
     ", which tries lower rates": "the same",
     "look at the text, and lower optim.lr": "the text is the fault, in test_hazards",
     "srucli train --resume {} --force": "followed in test_hazards",
+    "--encoding {} asks for that": "followed in test_other_files",
     "adam corrects for this, a longer optim.warmup": "a finding on a finished run: test_explain",
     "{} optim.lr": "the same",
     "raise optim.clip": "the same",
