@@ -483,6 +483,33 @@ REMEDIES = {
         advice="for the first of them",
         files={"x.csv": "body,toxic,rude\n" + "a b c,0,1\nb c d,1,0\n" * 9},
     ),
+    "columns that may both hold labels": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"nothing says which column holds the labels: .*, or (--label 3 --text 2) for 'b'",
+        advice="--label {} --text {}",
+        files={"x.csv": "a,text,b\n" + "x,b c d,q\nx,a b c,r\ny,b c d,r\n" * 9},
+    ),
+    "another mark": Remedy(
+        TRAIN.replace("two.tsv", "x.txt"),
+        r"separated by '\^'; pass (--format csv --delimiter '\^')",
+        advice="--format csv --delimiter {}",
+        files={"x.txt": table("{}^{}\n")},
+    ),
+    "another mark after the text": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --delimiter @"),
+        r"are nearly all different .*; pass (--label 2 --text 1)",
+        advice="--label {} --text {}",
+        files={"x.csv": "".join(f"text {n} so@{'ab'[n % 2]}\n" for n in range(30))},
+    ),
+    "a list that is broken": Remedy(
+        f"{TRAIN.replace('two.tsv', 'x.tsv')} --multi-label",
+        r"a list of labels that is broken: .*; write it as (\['one', 'two'\])",
+        lambda words, match: file("x.tsv", table("['{}', 'b']\t{}\n") + f"{match[1]}\tso\n")(
+            words, match
+        ),
+        advice="write it as ['one', 'two']",
+        files={"x.tsv": table("['{}', 'b']\t{}\n") + "['one', 'two\tso\n"},
+    ),
     "another delimiter of labels": Remedy(
         TRAIN.replace("two.tsv", "x.csv --multi-label"),
         r"labels look joined by ';', and (--label-delimiter ';') takes them apart",
