@@ -598,14 +598,24 @@ def _seems(job: Job, line: str, rows: Sequence[Row]) -> tuple[str, str] | None:
         name = {",": "commas", ";": "semicolons", "|": "bars"}[mark]
         flags = "--format csv" if mark == "," else f"--format csv --delimiter '{mark}'"
         return f"separated by {name}", flags
-    if mark := _other_mark(job, rows):
-        return f"separated by {mark!r}", f"--format csv --delimiter {shlex.quote(mark)}"
     words = Cells(row.raw.split(maxsplit=1)[0] for row in rows)
     recur = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
     alone = all(len(row.cells) == 1 for row in rows)
-    if " " in line and job.format == "tsv" and alone and recur:
+    pairs = " " in line and job.format == "tsv" and alone and recur
+    mark = _other_mark(job, rows)
+    if mark and not (pairs and _is_in_label(mark, words.all)):
+        return f"separated by {mark!r}", f"--format csv --delimiter {shlex.quote(mark)}"
+    if pairs:
         return "a label, a blank and a text", "--format pairs"
     return None
+
+
+def _is_in_label(mark: str, words: Sequence[str]) -> bool:
+    """Whether the first words of lines are labels of two parts, as LOC:city is one of LOC's."""
+    wholes: dict[str, set[str]] = {}
+    for whole, _, part in (word.partition(mark) for word in words):
+        wholes.setdefault(part, set()).add(whole)
+    return 2 * sum(len(found) == 1 for found in wholes.values()) > len(wholes)
 
 
 def _other_mark(job: Job, rows: Sequence[Row]) -> str | None:

@@ -433,6 +433,12 @@ REMEDIES = {
         advice="--format pairs",
         files={"x.txt": table("{} {}\n")},
     ),
+    "pairs of a label of two parts": Remedy(
+        TRAIN.replace("two.tsv", "x.txt"),
+        r"a label, a blank and a text; pass (--format pairs)",
+        advice="--format pairs",
+        files={"x.txt": table("{0}:{0}s {1}\n")},
+    ),
     "JSON in a tsv": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
         r"JSON, but read as tsv: .*; pass (--format jsonl)",
@@ -493,7 +499,7 @@ REMEDIES = {
         TRAIN.replace("two.tsv", "x.txt"),
         r"separated by '\^'; pass (--format csv --delimiter '\^')",
         advice="--format csv --delimiter {}",
-        files={"x.txt": table("{}^{}\n")},
+        files={"x.txt": table("{}^it {}\n")},  # "it" is no part of one label
     ),
     "another mark after the text": Remedy(
         TRAIN.replace("two.tsv", "x.csv --delimiter @"),
