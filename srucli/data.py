@@ -40,7 +40,7 @@ from srucli.lines import (
     read_lines,
     said_of_encoding,
 )
-from srucli.names import KNOWN, find_names, fold
+from srucli.names import KNOWN, find_names, fold, is_other
 from srucli.records import (
     READERS,
     SAMPLE,
@@ -417,9 +417,15 @@ def _shown_format(line: str, job: Job, alone: bool) -> str | None:
 
 
 def _is_header(job: Job, cells: Sequence[str]) -> bool:
-    """Whether cells name a column of texts and one of labels, and nothing is in doubt."""
+    """Whether cells name a column of texts and one of labels, and nothing is in doubt.
+
+    The run's own name of texts may also be beside names that are never labels, as `id`.
+    """
     names = [cell.strip(' "') for cell in cells]
     if None not in job.names and {*job.names} <= {*names}:
+        return True
+    others = [name for name in names if name != job.names.text]
+    if len(others) == len(names) - 1 and others and all(map(is_other, others)):
         return True
     known = [names[at] for at in find_names(names) if at is not None]
     return len(known) == 2 and {*map(fold, known)} <= KNOWN

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import QUICK, Ended, RunMain, Tiny
+from conftest import QUICK, Ended, RunCli, RunMain, Tiny
 
 from srucli.run_dir import RunDir
 
@@ -116,6 +116,27 @@ def test_texts_without_labels(run_main: RunMain, trained: Run, tmp_path: Path, c
     file.write_text(content)
     ended = run_main("predict", run, file, "--json")
     assert labels_of(ended) == [label for label, text in ROWS if text in content], ended.err
+
+
+PIPED = {
+    "ids": ("id,said\n1,what a lovely film\n2,the lamp was square\n", ["good", "none"]),
+    "tabs": ("user\tsaid\nu1\twhat a lovely film\n", ["good"]),
+    "dates after": ('"said","date"\n"the garden, it was awful","2024-01-01"\n', ["bad"]),
+    "a text alone": ("said\nwhat a lovely film\n", ["none", "good"]),
+    "a text with a comma": ("he said,so\nwhat a lovely film\n", ["none", "good"]),
+}
+
+
+@pytest.mark.parametrize("case", PIPED)
+def test_a_header_that_comes_through_a_pipe(
+    run_cli: RunCli, trained: Run, tmp_path: Path, case: str
+) -> None:
+    """It names the run's column of texts, and others that hold no labels."""
+    piped, wanted = PIPED[case]
+    done = run_cli("predict", trained({}, SAID), "-", "--json", input=piped)
+    found = [json.loads(line)["label"] for line in done.stdout.splitlines()]
+    assert len(found) == len(wanted), done.stderr
+    assert found[-1] == wanted[-1]
 
 
 LABELLED: dict[str, tuple[dict[str, Any], dict[str, str | None] | None, str, str]] = {
