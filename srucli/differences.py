@@ -32,12 +32,12 @@ def doubt(
     scale: float = 1.0,
     unit: str = "",
     texts: int | None = None,
-    counted: bool = False,
+    share: bool = False,
 ) -> str | None:
     """Why it cannot be told that two means of seeds differ; None where it can.
 
     What is said is in `scale` times the values' unit. texts: how many were measured on, if texts
-    were; counted: the values are shares of them.
+    were; share: the values are shares of them, or are means of such, as macro-F1 is.
     """
     if min(len(one), len(other)) < 2:
         return "one seed does not tell what another would do"
@@ -52,6 +52,6 @@ def doubt(
         )
     if texts is not None and texts < LEAST_TEXTS:
         return f"there {'is one text' if texts == 1 else f'are {texts} texts'} only"
-    if texts and counted and abs(difference) * texts < LEAST_TEXTS:
-        return f"it is a matter of {abs(difference) * texts:.1f} of {texts:,} texts"
+    if texts and share and abs(difference) * texts < LEAST_TEXTS:
+        return f"it is a matter of about {abs(difference) * texts:.1f} of {texts:,} texts"
     return None

@@ -148,7 +148,7 @@ def _beside(
             scale=100 if share else 1,
             unit=" points" if share else "",
             texts=found.texts[part],
-            counted=found.metric == "accuracy",
+            share=share,
         )
         figures = other.dev if part == "dev" else other.test
         reasons.setdefault(why, []).append(f"{other.arm} ({_figure(found.metric, figures)})")
