@@ -34,6 +34,8 @@ MARK = 40
 REPEATED = 5
 # Rows below the first one that can tell that it differs from them.
 BELOW = 3
+# What says which part of a set a text is in.
+SPLITS = frozenset(["train", "training", "dev", "val", "valid", "validation", "test", "eval"])
 # Any number would be taken at its word, and the columns up to it counted.
 MOST_COLUMNS = 100_000
 
@@ -345,7 +347,9 @@ class Table:
         return varied and self.known in (None, at)
 
     def _is_other(self, at: int) -> bool:
-        return at < len(self.names) and is_other(self.names[at])
+        """Whether a column says something else of the texts, by its name or its cells."""
+        named = at < len(self.names) and is_other(self.names[at])
+        return named or SPLITS.issuperset(map(str.lower, self.cells(at).filled))
 
     def likely(self, open_ended: bool) -> list[Pair]:
         """Those pairs that what is told, or else the place, allows. Raises UsageError for none."""
@@ -429,7 +433,7 @@ class Table:
         if at == text or cells.measured or filled <= BELOW or cells.length > MARK:
             return False
         if self._is_other(label) and not self._is_other(at) and cells.distinct > 1:
-            return not cells.differ(self.cells(text))
+            return not cells.seldom
         if cells.distinct < 2:
             may_change = not self.whole and filled == len(cells.all) and not self._is_other(at)
             return may_change and (self.header or at < label) and self.cells(label).distinct > 1

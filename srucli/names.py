@@ -32,7 +32,7 @@ PART_NAMES = "description abstract summary headline title"
 LABEL_NAMES = """
 label labels class classes category categories target sentiment intent emotion emotions topic topics
 polarity genre tag tags stance gold rating stars overall satisfaction
-라벨 레이블 분류 범주 카테고리 클래스 감정 감성 의도 주제 평점 별점 평가
+라벨 레이블 분류 범주 카테고리 클래스 감정 감성 긍부정 의도 주제 평점 별점 평가 대분류 유형
 ラベル 分類 カテゴリ カテゴリー クラス 感情 極性 意図 種類 評価
 标签 標籤 类别 類別 分类 分類 类型 類型 情感 情绪 意图 主题 评分 評分
 klasse kategorie etikett stimmung absicht thema bewertung
@@ -57,9 +57,12 @@ dil ภาษา ngôn_ngữ bahasa لغة اللغة भाषा
 # What the name of a column ends with that holds something else about the text or its label.
 OTHER_NAMES = """
 id ids uuid idx index nr number count counts length len date dates datetime time timestamp url uri
-link source file filename path fold split user username author confidence asin
-번호 아이디 날짜 작성자 番号 日付 编号 編號 日期 datum fecha дата tarih
+link source file filename path fold split set subset dataset partition locale user username author
+confidence asin likes votes upvotes helpful
+번호 아이디 날짜 작성자 추천수 좋아요 조회수 番号 日付 编号 編號 日期 datum fecha дата tarih
 """
+# Those that may end the name of a label that is written as a number: topic_idx.
+CODE_NAMES = "id idx index nr number"
 
 
 def fold(name: str) -> str:
@@ -79,16 +82,17 @@ def _folded(names: str) -> list[str]:
 
 _TEXTS, _PARTS = _folded(TEXT_NAMES), _folded(PART_NAMES)
 _LABELS, _LANGUAGES = _folded(LABEL_NAMES), _folded(LANGUAGE_NAMES)
-_OTHERS = frozenset(_folded(OTHER_NAMES))
+_OTHERS, _CODES = frozenset(_folded(OTHER_NAMES)), frozenset(_folded(CODE_NAMES))
 KNOWN = frozenset(_TEXTS + _PARTS + _LABELS + _LANGUAGES)
 # What ends a name that says something of the label, or of the text, that it begins with.
-_NO_LABEL = _OTHERS.union(["score"], _LANGUAGES)
-_NO_TEXT = _NO_LABEL.union(["type", "status", "name"], _PARTS, _LABELS)
+_NO_LABEL = _OTHERS.union(["score"], _LANGUAGES) - _CODES
+_NO_TEXT = _OTHERS.union(_NO_LABEL, ["type", "status", "name"], _PARTS, _LABELS)
 
 
 def is_other(name: str) -> bool:
     """Whether a column of this name holds something about texts that is no text and no label."""
-    return bool(_OTHERS.intersection(fold(name).split()[-1:]))
+    *before, last = fold(name).split() or [""]
+    return last in _OTHERS and not (last in _CODES and not set(_LABELS).isdisjoint(before))
 
 
 def is_language(name: str) -> bool:
@@ -118,9 +122,24 @@ def find_names(cells: Sequence[str]) -> tuple[int | None, int | None]:
     """
     names = [fold(cell) for cell in cells]
     label = _first(names, (_LABELS, _LANGUAGES), _NO_LABEL)
-    flags = ("is ", "has ")  # is_question
-    texts = ["" if at == label or name.startswith(flags) else name for at, name in enumerate(names)]
-    return _first(texts, (_TEXTS, _PARTS), _NO_TEXT), label
+    texts = ["" if at == label or _is_of_label(name) else name for at, name in enumerate(names)]
+    return _text(texts), label
+
+
+def _is_of_label(name: str) -> bool:
+    """Whether a name of some words is one of labels by its first: is_question, label_text."""
+    first, *others = name.split() or [""]
+    return bool(others) and (first in ("is", "has") or first in _LABELS)
+
+
+def _text(names: Sequence[str]) -> int | None:
+    """The column of texts: parts of them stand behind a whole one, but not behind a mere word."""
+    whole = [" ".join(name.split()[-1:]) if {*name.split()} <= {*_TEXTS} else "" for name in names]
+    for form, known in ((names, _TEXTS), (whole, _TEXTS), (names, _PARTS)):
+        place = next((form.index(word) for word in known if word in form), None)
+        if place is not None:
+            return place
+    return _first(names, (_TEXTS, _PARTS), _NO_TEXT)
 
 
 def _first(

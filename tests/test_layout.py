@@ -734,6 +734,14 @@ def test_a_single_label_may_be_in_parentheses(tmp_path: Path) -> None:
         ("text,label_text", (0, 1)),
         ("a,b", (None, None)),
         ("text,score", (0, None)),
+        ("set,topic_idx,document", (2, 1)),
+        ("Class Index,Title,Description", (2, 0)),
+        ("text_id,label_id,body", (2, 1)),
+        ("title,label,label_text", (0, 1)),
+        ("id,title,link_flair_text,created", (1, None)),
+        ("headline,review_votes,sentiment", (0, 2)),
+        ("summary,reviewText,overall", (1, 2)),
+        ("title,type of question", (0, None)),
         ("Etiqueta,Reseña", (1, 0)),
         ("Etiqueta,Resen\u0303a", (1, 0)),
         ("SINIF,CÜMLE", (1, 0)),
@@ -773,6 +781,8 @@ CELLS: dict[str, Sequence[str]] = {
     "user": ["ann", "bob", "cid"],
     "asin": ["B01", "B02"],
     "gender": ["m", "f"],
+    "set": ["train", "test"],
+    "likes": ["0", "1", "2"],
     "Kunde": ["x", "y", "z"],
     "language": ["en", "de"],
     "lang": ["en"],
@@ -789,6 +799,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "grades in Japanese": ("商品,レビュー,評価", "評価"),
     "grades in Spanish": ("Fecha,Sucursal,Opinión,Satisfacción", "Satisfacción"),
     "days that recur": ("date,user,comment,verdict", "verdict"),
+    "a code of the label": ("gender,topic_idx,text", "topic_idx"),
+    "parts named by use": ("status,set,text", "status"),
+    "votes": ("likes,y,text", "y"),
     "Amazon's": ("asin,text,overall,summary", "overall"),
     "Amazon's in several languages": ("language,stars,review_body", "stars"),
     "languages": ("user,text,language", "language"),
@@ -896,6 +909,7 @@ ONE_LIKELY: dict[str, tuple[str, int]] = {
         '"0","14678{n}","Mon Apr 06 22:{hour}:45 PDT 2009","NO_QUERY","u{n}","the text {n}"\n',
         1,
     ),
+    "parts of a set": ('{part},"the text {n}",{two}\n', 3),
     "numbers with a point": ('0.{four}0,"the text {n}",{two}\n', 3),
 }
 
@@ -905,7 +919,12 @@ def test_one_likely_column_is_not_refused(tmp_path: Path, case: str) -> None:
     form, label = ONE_LIKELY[case]
     path = tmp_path / "x.csv"
     path.write_text(
-        "".join(form.format(n=n, two=n % 2, four=n % 4, hour=10 + n % 9) for n in range(700))
+        "".join(
+            form.format(
+                n=n, two=n % 2, four=n % 4, hour=10 + n % 9, part=("train", "test")[n % 3 > 1]
+            )
+            for n in range(700)
+        )
     )
     reading = read_examples(path, DataConfig())
     assert f"label = column {label}," in f"{reading.layout},"
