@@ -242,7 +242,10 @@ def test_a_megabyte_is_a_million_bytes(tiny: Tiny, tmp_path: Path, run_main: Run
 def test_stdin_and_a_recipe_that_is_there_are_refused(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
-    assert "cannot be stdin" in run_main("tune", "-", "-o", tmp_path / "a.yaml").err
+    assert (
+        "<stdin>: is read once a trial, so it cannot be a pipe; give a file"
+        in run_main("tune", "-", "-o", tmp_path / "a.yaml").err
+    )
     (tmp_path / "b.yaml").write_text("")
     ended = run_main("tune", tiny.train, "-o", tmp_path / "b.yaml")
     assert ended.code == 73

@@ -63,12 +63,13 @@ def command(
         raise OutputError(f"{output}: exists already; choose another -o, or add --force")
     from srucli.claim import refuse_inputs
     from srucli.files import write_atomic
-    from srucli.lines import is_piped
+    from srucli.lines import display_name, is_piped
 
     for source in filter(None, (train, dev)):
         options.need_file(source)
         if is_piped(source):
-            raise UsageError(f"{source}: is read once a trial, so it cannot be a pipe; give a file")
+            name = display_name(source)
+            raise UsageError(f"{name}: is read once a trial, so it cannot be a pipe; give a file")
     refuse_inputs([output], [train, dev, config])
     options.say_of_files(settings)
     from srucli.tune import tune
