@@ -92,7 +92,8 @@ _NO_TEXT = _OTHERS.union(_NO_LABEL, ["type", "status", "name"], _PARTS, _LABELS)
 def is_other(name: str) -> bool:
     """Whether a column of this name holds something about texts that is no text and no label."""
     *before, last = fold(name).split() or [""]
-    return last in _OTHERS and not (last in _CODES and not set(_LABELS).isdisjoint(before))
+    is_code = last in _CODES and any(word in _LABELS for word in before)
+    return last in _OTHERS and not is_code
 
 
 def is_language(name: str) -> bool:
@@ -134,10 +135,12 @@ def _is_of_label(name: str) -> bool:
 
 def _text(names: Sequence[str]) -> int | None:
     """The column of texts: parts of them stand behind a whole one, but not behind a mere word."""
-    whole = [" ".join(name.split()[-1:]) if {*name.split()} <= {*_TEXTS} else "" for name in names]
+    whole = [
+        name.rpartition(" ")[2] if all(word in _TEXTS for word in name.split()) else ""
+        for name in names
+    ]
     for form, known in ((names, _TEXTS), (whole, _TEXTS), (names, _PARTS)):
-        place = next((form.index(word) for word in known if word in form), None)
-        if place is not None:
+        if (place := _place(form, known)) is not None:
             return place
     return _first(names, (_TEXTS, _PARTS), _NO_TEXT)
 
@@ -158,7 +161,11 @@ def _find(names: Sequence[str], known: Sequence[str], others: frozenset[str]) ->
     last = [each[-1] for each in words]
     first = ["" if each[-1] in others else each[0].rstrip("0123456789") for each in words]
     for form in (names, last, first):
-        place = next((form.index(word) for word in known if word in form), None)
-        if place is not None:
+        if (place := _place(form, known)) is not None:
             return place
     return None
+
+
+def _place(names: Sequence[str], known: Sequence[str]) -> int | None:
+    """Where the first of the known words is that is among the names."""
+    return next((names.index(word) for word in known if word in names), None)

@@ -25,6 +25,8 @@ FREE = {
     "train.detect_anomaly",
 }
 LONGER = {"train.epochs", "train.steps"}
+# What to do about a run whose training cannot go on.
+_ELSEWHERE = "train in another folder, with -o; it still predicts"
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,6 @@ def former(run: RunDir) -> Former:
     name, damaged = _newest(run)
     finished = name is not None and bool(run.state_of(name).get("finished"))
     return Former(facts, run.config(), run.tokenizer(), run.labels(), name, finished, damaged)
-
-
-_ELSEWHERE = "train in another folder, with -o; it still predicts"
 
 
 def _newest(run: RunDir) -> tuple[str | None, list[str]]:

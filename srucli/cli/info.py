@@ -107,7 +107,7 @@ def _run(path: Path) -> Rows:
     yield "parameters", f"{facts.parameters:,}"
     yield "pieces", f"{run.tokenizer().vocab_size:,}"
     yield "optimizer", config.optim.name
-    from srucli.choice import choose
+    from srucli.choice import choose, unfinished
 
     chosen = choose(run, config).which
     for which in ("best", "last"):
@@ -115,11 +115,11 @@ def _run(path: Path) -> Rows:
             used = " (used by eval and predict)" if which == chosen else ""
             state = run.state(which)
             yield which, f"step {state.get('step')}, epoch {state.get('epoch')}{used}"
-    if run.state("last").get("finished") is False:
-        yield "training", _unfinished(path)
+    if unfinished(run):
+        yield "training", _what_goes_on(path)
 
 
-def _unfinished(path: Path) -> str:
+def _what_goes_on(path: Path) -> str:
     """Whether a training that has not come to its end goes on, or can."""
     from srucli.locks import is_locked
     from srucli.resume import held
