@@ -57,6 +57,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from srucli.batching import Batch, upload
+from srucli.graphs import capture
 from srucli.kernels import BACK_ENDS, sru_layer
 from srucli.model import Classifier
 from srucli.objectives import loss_function
@@ -267,11 +268,7 @@ def graphed(run: Run, name: str) -> Run | None:
         with torch.cuda.stream(stream):
             run()
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            run()
-        return graph.replay
+        return capture(run, stream, torch.cuda.graph_pool_handle()).replay
     except RuntimeError as error:
         print(f"{name}: no CUDA graph can be made of it: {error}", file=sys.stderr)
         return None

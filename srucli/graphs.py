@@ -9,8 +9,10 @@ makes of those. Nothing here waits for the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import torch
 
@@ -113,12 +115,52 @@ class Graphs:
         now.wait_stream(self.stream)
 
     def _captured(self, inputs: Inputs) -> torch.cuda.CUDAGraph:
-        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-                self.step(inputs.batch())
-        except RuntimeError as error:
-            torch.cuda.set_stream(before)  # torch leaves its own behind where a capture fails
-            cause = error.__context__ or error
-            raise CaptureError(str(cause).partition("\n")[0]) from error
+        return capture(lambda: self.step(inputs.batch()), self.stream, self.pool)
+
+
+def capture(
+    run: Callable[[], object], stream: torch.cuda.Stream, pool: Any
+) -> torch.cuda.CUDAGraph:
+    """Return a CUDA graph of what `run` launches; it has run before on `stream`.
+
+    `pool` is a `torch.cuda.graph_pool_handle`. Raises CaptureError, after which everything can be
+    launched as before.
+    """
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with _no_collection(), torch.cuda.graph(graph, pool=pool, stream=stream):
+            run()
         return graph
+    except RuntimeError as error:
+        cause = error.__context__ or error
+        why = str(cause).partition("\n")[0]
+    # Not within `except`: the exception's frames hold the tensors that `run` made.
+    del graph
+    torch.cuda.set_stream(before)
+    _end_failed_capture(stream, pool)
+    raise CaptureError(why)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from collecting an older graph, whose end would end a capture that goes on."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _end_failed_capture(stream: torch.cuda.Stream, pool: Any) -> None:
+    """Undo what torch leaves behind where a capture fails.
+
+    Up to torch 2.11 at least the allocator goes on to serve from the pool, and the random number
+    generator to refuse everything that is not captured, until another capture succeeds.
+    """
+    with suppress(RuntimeError):  # raised where the pool is closed already
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    gc.collect()
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
+        torch.zeros(1, device="cuda")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -451,3 +453,46 @@ def test_dropout_is_drawn_anew_in_each_replay() -> None:
         step([batch], 0.0)
         losses.append(step.stats.loss_sum)
     assert len(set(losses[2:])) > 1
+
+
+@on_gpu
+def test_training_goes_on_after_a_failed_capture() -> None:
+    """With dropout: torch leaves its generator capturing where a capture fails."""
+    config = settings("model.dropout=0.5")
+    step = make_step(config, "cuda")
+    batch = batches(config, "cuda")[0]
+    waits = step.model.encoder.register_forward_hook(lambda *given: given[-1][0].sum().item())
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            step([batch], 1.0)
+    assert [str(each.message)[:37] for each in warned] == ["steps are launched kernel by kernel: "]
+    assert step.stats.loss_sum > 0
+    waits.remove()
+    again = make_step(config, "cuda")
+    for _ in range(4):
+        again([batch], 1.0)
+    assert again.captured
+
+
+@on_gpu
+def test_an_older_graph_is_not_collected_amidst_a_capture() -> None:
+    config = settings()
+    (batch, *_) = batches(config, "cuda")
+
+    def trained() -> Step:
+        step = make_step(config, "cuda")
+        step([batch], 1.0)
+        return step
+
+    step = trained()
+    old = trained()
+    old([batch], 1.0)
+    del old  # in a cycle with its graphs, so the collector ends it
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        step([batch], 1.0)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert step.captured
