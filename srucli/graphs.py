@@ -132,8 +132,7 @@ def capture(
             run()
         return graph
     except RuntimeError as error:
-        cause = error.__context__ or error
-        why = str(cause).partition("\n")[0]
+        why = str(error.__context__ or error).partition("\n")[0]
     # Not within `except`: the exception's frames hold the tensors that `run` made.
     del graph
     torch.cuda.set_stream(before)
