@@ -38,9 +38,9 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy import ROOT, find
-from srucli.checkpoints import POINTERS
 from srucli.errors import SrucliError
-from srucli.run_dir import RunDir
+from srucli.runs.checkpoints import POINTERS
+from srucli.runs.run_dir import RunDir
 
 WAYS = ("kill", "term", "calls", "faults")
 # Those that `benchmarks/faulty.py` ends, by what it calls so.

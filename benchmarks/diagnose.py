@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.gpu import PIECES, StepCase, spelling, text_batch
 from srucli.config import resolve
-from srucli.model import Classifier
-from srucli.objectives import loss_function
-from srucli.optim.diagnostics import Watch
-from srucli.optim.effective import rule_of
-from srucli.predict import use_threads
-from srucli.step import Step
+from srucli.diagnostics.effective import rule_of
+from srucli.diagnostics.watch import Watch
+from srucli.inference.predictor import use_threads
+from srucli.model.classifier import Classifier
+from srucli.training.objectives import loss_function
+from srucli.training.step import Step
 
 CLASSES = 6
 # Far beyond the first steps, at which only multiples of N are looked at.

@@ -25,16 +25,16 @@ from typing import Any
 
 from benchmarks.mutate import mutate_file, repair_manifests
 from benchmarks.watch import unwatched, watched
-from srucli import cells, tune
-from srucli.cells import Arm, Cell, Folder, Plan, facts_of
-from srucli.claim import MARKER, claimed, clear
 from srucli.config import Config, build
-from srucli.data import Example
+from srucli.data.readers import Example
 from srucli.errors import InterruptedRun, SrucliError
-from srucli.run_dir import RunDir
-from srucli.signals import StopRequest
-from srucli.tokenizer import Tokenizer
-from srucli.train import resume, train
+from srucli.experiments import trials, tune
+from srucli.experiments.trials import Arm, Cell, Folder, Plan, facts_of
+from srucli.runs.claim import MARKER, claimed, clear
+from srucli.runs.run_dir import RunDir
+from srucli.tokenizer.model import Tokenizer
+from srucli.training.interrupts import StopRequest
+from srucli.training.run import resume, train
 
 # What srucli may write, as the documents have it and not as its code does.
 _RUN = (
@@ -131,7 +131,7 @@ class Bases:
 
     def _compared(self, path: Path, run: Path) -> None:
         self.plan = _plan(self.config)
-        cells.make_tokenizer = self._tokenizer  # type: ignore[attr-defined]
+        trials.make_tokenizer = self._tokenizer  # type: ignore[attr-defined]
         facts = facts_of(self.plan, self.parts)
         with Folder.claim(path, facts, (), force=False) as folder:
             folder.prepare(self.plan, self.parts, "texts")

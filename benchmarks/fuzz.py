@@ -47,16 +47,16 @@ from benchmarks.mutate import (
 from benchmarks.watch import WATCH, Watch, watched
 from srucli import config as configuration
 from srucli.config import DataConfig, TokenizerConfig, resolve
-from srucli.data import Example, Input, read_examples, read_inputs
+from srucli.data.labels import clean
+from srucli.data.readers import Example, Input, read_examples, read_inputs
+from srucli.diagnostics.findings import explain
+from srucli.diagnostics.findings import read as read_story
 from srucli.errors import SrucliError
-from srucli.explain import explain
-from srucli.explain import read as read_story
-from srucli.labels import clean
-from srucli.predict import Predictor, Style, records, use_threads
-from srucli.resume import former
-from srucli.run_dir import RunDir
-from srucli.tokenizer import Tokenizer, train_tokenizer
-from srucli.train import train
+from srucli.inference.predictor import Predictor, Style, records, use_threads
+from srucli.runs.run_dir import RunDir
+from srucli.tokenizer.model import Tokenizer, train_tokenizer
+from srucli.training.resume import former
+from srucli.training.run import train
 
 ROOT = Path(__file__).parent.parent
 MOST_SECONDS, MOST_GROWTH = 5.0, 2**30

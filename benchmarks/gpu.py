@@ -56,13 +56,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from srucli.batching import Batch, upload
-from srucli.graphs import capture
-from srucli.kernels import BACK_ENDS, sru_layer
-from srucli.model import Classifier
-from srucli.objectives import loss_function
-from srucli.sru import SRULayer, SRUStack, use_kernel
-from srucli.step import Step
+from srucli.data.batch import Batch, upload
+from srucli.kernels.sru import BACK_ENDS, sru_layer
+from srucli.model.classifier import Classifier
+from srucli.model.sru import SRULayer, SRUStack, use_kernel
+from srucli.training.cuda_graphs import capture
+from srucli.training.objectives import loss_function
+from srucli.training.step import Step
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = Path(__file__).with_name("step.json")

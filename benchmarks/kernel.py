@@ -39,9 +39,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from benchmarks.gpu import Run, offsets_of, ragged_lengths, step
+from srucli.inference.predictor import use_threads
 from srucli.kernels import gemm
-from srucli.predict import use_threads
-from srucli.sru import SRUStack
+from srucli.model.sru import SRUStack
 
 LAYERS = 2
 SLOW = 20

@@ -6,12 +6,12 @@ Nothing is imported here: under `python -m srucli` the current folder is first i
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from srucli.drop_in import SRU
+    from srucli.model.drop_in import SRU
 else:
 
     def __getattr__(name):
         if name == "SRU":
-            from srucli.drop_in import SRU
+            from srucli.model.drop_in import SRU
 
             return SRU
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

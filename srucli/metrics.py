@@ -1,7 +1,7 @@
 """Probabilities and targets in, figures out: every figure is defined here, once.
 
 A figure is a row of METRICS. Training chooses its best epoch with them, `eval` prints them. Not
-here: running a model (`evaluate.py`) and pictures (`plots.py`). No torch.
+here: running a model (`inference/evaluation.py`) and pictures (`experiments/plots.py`). No torch.
 
 Conventions. C is the number of labels that the model knows. A gold label that it does not know is
 a class of its own, numbered from C on, that the model can never predict: K >= C classes in all. So

@@ -1,7 +1,7 @@
 """The classifier again, in float64 and in plain loops over one text, from weights by their names.
 
-What the tests of the model compare it with: nothing here is shared with `srucli/model.py`, nor with
-the kernels.
+What the tests of the model compare it with: nothing here is shared with
+`srucli/model/classifier.py`, nor with the kernels.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from srucli.batching import POOL_BATCHES, TokenStore, order, upload
-from srucli.reading import Limits, Tally
+from srucli.data.batch import POOL_BATCHES, TokenStore, order, upload
+from srucli.tokenizer.truncation import Limits, Tally
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=200).map(lambda x: np.array(x, np.int64))
 SEEDS = st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9))

@@ -13,7 +13,7 @@ from conftest import Tiny
 
 from benchmarks import chaos
 from benchmarks.faulty import Disk
-from srucli.run_dir import RunDir
+from srucli.runs.run_dir import RunDir
 
 KILLS = {"kill": 8, "term": 2, "calls": 4, "faults": 2}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from srucli.blend import fit_weights, loss
+from srucli.model.blend import fit_weights, loss
 
 
 def made(texts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import QUICK, ROOT, Tiny
 
-from srucli import children
+from srucli.io import children
 
 NETWORK = [str(word) for word in QUICK if "=" in str(word) and "dev_share" not in str(word)]
 NETWORK += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, RunMain, Tiny, write_tsv
 
-from srucli.checkpoints import Which
-from srucli.choice import choose
 from srucli.config import resolve
 from srucli.errors import DataError
-from srucli.run_dir import RunDir
+from srucli.runs.checkpoints import Which
+from srucli.runs.choice import choose
+from srucli.runs.run_dir import RunDir
 
 USED = " (used by eval and predict)"
 
@@ -98,7 +98,7 @@ def early(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Nothing is learnt in it, so that figures are equal: the first one's accuracy is made better.
     """
-    from srucli.train import train
+    from srucli.training.run import train
 
     folder = tmp_path_factory.mktemp("early")
     settings = [str(word) for word in QUICK if "=" in str(word) and "dev_share" not in str(word)]

@@ -15,13 +15,14 @@ import pytest
 import torch
 from conftest import QUICK, RunMain, Tiny, tree, write_tsv
 
-from srucli import claim, locks
-from srucli.checkpoints import Checkpoints
-from srucli.claim import MARKER, claimed, contents, is_free, listing
 from srucli.errors import OutputError, SrucliError
-from srucli.folders import OpenFolder
-from srucli.run_dir import LAYOUT, RunDir
-from srucli.step import Step
+from srucli.io import locks
+from srucli.io.folders import OpenFolder
+from srucli.runs import claim
+from srucli.runs.checkpoints import Checkpoints
+from srucli.runs.claim import MARKER, claimed, contents, is_free, listing
+from srucli.runs.run_dir import LAYOUT, RunDir
+from srucli.training.step import Step
 
 FLAGS = ("--epochs", 1, *QUICK)
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from conftest import QUICK, ROOT, RunMain, Tiny, tree
 
-from srucli.cells import Arm, Cell, Folder, Plan, Trials, facts_of
-from srucli.claim import MARKER, claimed
 from srucli.config import resolve
-from srucli.data import Example
+from srucli.data.readers import Example
 from srucli.errors import OutputError, SrucliError, UsageError
-from srucli.plots import DRAWN_BY
+from srucli.experiments.plots import DRAWN_BY
+from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials, facts_of
+from srucli.runs.claim import MARKER, claimed
 
 ARMS = tuple(Arm(name, {"optim.name": name}) for name in ("adam", "sgd"))
 PARTS = {
@@ -271,7 +271,7 @@ def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outsi
 def test_tuning_leaves_nothing_of_its_own(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srucli import tune
+    from srucli.experiments import tune
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     kinds = []

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, RunCli, RunMain, Tiny
 
-from srucli.data import Input
-from srucli.predict import BATCH_TEXTS, Predictor, Style, arriving, records
+from srucli.data.readers import Input
+from srucli.inference.predictor import BATCH_TEXTS, Predictor, Style, arriving, records
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
 LABELS = ["good", "bad", "none"]
@@ -135,7 +135,7 @@ def test_records_are_numbered_across_groups(
     run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """However many texts arrive together."""
-    monkeypatch.setattr("srucli.predict.BATCH_TEXTS", size)
+    monkeypatch.setattr("srucli.inference.predictor.BATCH_TEXTS", size)
     file = tmp_path / "many.txt"
     file.write_text("a good film\n" * (2 * size + 5))
     ended = run_main("predict", tiny.run, file, "--json")

@@ -15,7 +15,7 @@ from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
 from benchmarks.mutate import repair_manifests
 from srucli.config import known_keys
 from srucli.optim import OPTIMIZERS
-from srucli.run_dir import RunDir
+from srucli.runs.run_dir import RunDir
 
 COMMANDS = ("tokenize", "encode", "decode", "train", "eval", "predict", "run", "info")
 

@@ -20,7 +20,7 @@ from test_tokenizer import LINES
 from srucli.cli.tokenize import _config, _files, _plain_switch
 from srucli.config import TokenizerConfig
 from srucli.errors import InputMissingError, UsageError
-from srucli.tokenizer import Tokenizer
+from srucli.tokenizer.model import Tokenizer
 
 RAW = "".join(line + "\n" for line in LINES)
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny, sentences, write_tsv
 
 from srucli.cli.train import default_folder
-from srucli.run_dir import RunDir
+from srucli.runs.run_dir import RunDir
 
 ROWS = sentences()[:60]
 

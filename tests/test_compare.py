@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny
 
-from srucli import compare, report
-from srucli.cells import Arm, Cell, Folder, Plan, Trials, _measure
 from srucli.cli.compare import find_arms, own_folder
 from srucli.config import build, resolve
 from srucli.errors import SrucliError, UsageError
-from srucli.folders import OpenFolder
-from srucli.reading import Limits, Tally
+from srucli.experiments import compare, report
+from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials, _measure
+from srucli.io.folders import OpenFolder
+from srucli.tokenizer.truncation import Limits, Tally
 
 FLAGS = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
 FLAGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16"]

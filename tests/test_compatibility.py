@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import RunMain
 
-from srucli.predict import Predictor
+from srucli.inference.predictor import Predictor
 
 RUNS = Path(__file__).parent / "runs"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srucli.config import resolve
-from srucli.corpus import make_tokenizer, vocab_size
+from srucli.data.dataset import make_tokenizer, vocab_size
 from srucli.errors import UsageError
 
 

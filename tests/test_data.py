@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 
 from srucli.config import DataConfig
 from srucli.config import given as given_settings
-from srucli.data import Example, Input, named_format, read_examples, read_inputs
+from srucli.data.guess import LONG_LABEL
+from srucli.data.labels import clean
+from srucli.data.readers import Example, Input, named_format, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
-from srucli.guess import LONG_LABEL
-from srucli.labels import clean
-from srucli.lines import excerpt, read_lines
+from srucli.io.lines import excerpt, read_lines
 
 ROOT = Path(__file__).parent.parent
 PACK: dict[str, Callable[[bytes], bytes]] = {

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from srucli import optim
 from srucli.config import OptimConfig
-from srucli.optim.diagnostics import DECILES, Record, Watch, deciles, is_looked_at
-from srucli.optim.effective import RULES, rule_of
+from srucli.diagnostics.effective import RULES, rule_of
+from srucli.diagnostics.watch import DECILES, Record, Watch, deciles, is_looked_at
 
 ROWS, WIDTH = 40, 4
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_ind
 
-from srucli.differences import LEAST_TEXTS, doubt, interval
+from srucli.experiments.differences import LEAST_TEXTS, doubt, interval
 
 ONE, OTHER = [0.80, 0.83, 0.81], [0.78, 0.79, 0.74, 0.80]
 

@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import (
 )
 
 from srucli import SRU
-from srucli.convert import from_sru_weights
+from srucli.model.convert import from_sru_weights
 
 pytestmark = [  # of the `sru` package
     pytest.mark.filterwarnings("ignore:Running SRU on CPU"),

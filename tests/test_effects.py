@@ -12,9 +12,9 @@ import torch
 from conftest import QUICK, RunMain, Tiny, write_tsv
 
 from srucli.config import Config, TokenizerConfig, dump, known_keys, read, resolve
-from srucli.effects import NEEDS, Setup, asked_for, beyond, idle, works
-from srucli.model import Classifier
-from srucli.tokenizer import train_tokenizer
+from srucli.model.classifier import Classifier
+from srucli.tokenizer.model import train_tokenizer
+from srucli.training.effects import NEEDS, Setup, asked_for, beyond, idle, works
 
 # What does something in every combination. A new setting goes here or into NEEDS.
 ALWAYS = {

@@ -13,11 +13,11 @@ import pytest
 from srucli.cli import evaluate as command
 from srucli.cli import options
 from srucli.config import DataConfig
-from srucli.data import Example, read_examples
+from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
-from srucli.evaluate import CHUNK, evaluate
-from srucli.lines import escaped
-from srucli.reading import Tally
+from srucli.inference.evaluation import CHUNK, evaluate
+from srucli.io.lines import escaped
+from srucli.tokenizer.truncation import Tally
 
 
 class LinearScorer:

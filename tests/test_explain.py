@@ -20,12 +20,13 @@ from conftest import RunMain, Tiny
 from scipy.stats import linregress, t
 
 from benchmarks.mutate import mutate_tree
-from srucli import explain, optim
-from srucli.claim import claimed
+from srucli import optim
 from srucli.config import OptimConfig
-from srucli.explain import Finding, Story
-from srucli.optim.diagnostics import is_looked_at
-from srucli.optim.effective import RULES
+from srucli.diagnostics import findings
+from srucli.diagnostics.effective import RULES
+from srucli.diagnostics.findings import Finding, Story
+from srucli.diagnostics.watch import is_looked_at
+from srucli.runs.claim import claimed
 
 GROUPS = ("embeddings", "matrices", "head")
 PEAK = 0.01
@@ -91,7 +92,7 @@ def made(
 
 def finding(story: Story, name: str) -> Finding:
     """The one finding of that name."""
-    (found,) = [each for each in explain.explain(story) if each.name == name]
+    (found,) = [each for each in findings.explain(story) if each.name == name]
     return found
 
 
@@ -456,7 +457,7 @@ def test_a_rate_that_was_chosen_of_several_is_not_advised_against(case: str) -> 
 def test_of_16_steps_no_optimizer_is_said_to_stall_or_not(
     name: str, effective: Callable[[int], float]
 ) -> None:
-    found = explain.explain(made(name, steps=16, effective=effective))
+    found = findings.explain(made(name, steps=16, effective=effective))
     assert not any(each.fault for each in found)
     said = {each.name: each.text for each in found}
     assert said["stalling"].startswith(f"whether {name} stalls cannot be told: 16 steps are too")
@@ -510,13 +511,13 @@ def test_no_second_moment_no_sentence_on_it() -> None:
     for record in story.records:
         for group in record["groups"].values():
             del group["stride"], group["eps_dominates"]
-    names = {each.name for each in explain.explain(story)}
+    names = {each.name for each in findings.explain(story)}
     assert names == {"learning rate", "starved", "clipping", "untouched"}
 
 
 def test_what_was_not_looked_at_or_does_not_apply_is_not_said() -> None:
     story = made("adam", clip=0.0, untouched={}, options={"amsgrad": True})
-    names = {each.name for each in explain.explain(story)}
+    names = {each.name for each in findings.explain(story)}
     assert names == {"stalling", "first steps", "learning rate", "starved", "eps"}
 
 
@@ -546,8 +547,8 @@ def test_clipped_steps_are_weighed_by_how_many_they_stand_for() -> None:
 def test_slopes_are_those_of_powers(exponent: float) -> None:
     steps = [1, 2, 4, 8, 16, 32, 64, 128]
     values = [3.0 * step**exponent for step in steps]
-    assert explain.slope(steps, values, 4) == pytest.approx([exponent] * 3, abs=1e-9)
-    assert explain.slope(steps, values, 5) is None
+    assert findings.slope(steps, values, 4) == pytest.approx([exponent] * 3, abs=1e-9)
+    assert findings.slope(steps, values, 5) is None
 
 
 def test_a_slopes_interval_is_students() -> None:
@@ -559,17 +560,17 @@ def test_a_slopes_interval_is_students() -> None:
     wanted = linregress(np.log(steps[3:]), np.log(values[3:]))
     reach = t.ppf(0.975, 7) * wanted.stderr
     slope = wanted.slope
-    found = explain.slope(steps, values, 4)
+    found = findings.slope(steps, values, 4)
     assert found == pytest.approx((slope, slope - reach, slope + reach))
 
 
 @pytest.mark.parametrize(("step", "wanted"), [(1, 3.162), (12, 6.57), (100, 3.24), (10_000, 1.0)])
 def test_the_theory_of_uncorrected_adam(step: int, wanted: float) -> None:
-    assert explain.theory(made("adam-nobias"), step) == pytest.approx(wanted, rel=1e-2)
-    assert explain.theory(made("adam", options={"bias_correction": False}), step) == pytest.approx(
+    assert findings.theory(made("adam-nobias"), step) == pytest.approx(wanted, rel=1e-2)
+    assert findings.theory(made("adam", options={"bias_correction": False}), step) == pytest.approx(
         wanted, rel=1e-2
     )
-    assert explain.theory(made("adam"), step) is None
+    assert findings.theory(made("adam"), step) is None
 
 
 @pytest.mark.parametrize(
@@ -584,7 +585,7 @@ def test_the_theory_of_uncorrected_adam(step: int, wanted: float) -> None:
     ],
 )
 def test_when_a_mean_of_squares_is_filled(name: str, options: dict[str, Any], wanted: int) -> None:
-    assert explain.filled(made(name, options=options)) == pytest.approx(wanted)
+    assert findings.filled(made(name, options=options)) == pytest.approx(wanted)
 
 
 # --- a run --------------------------------------------------------------------------------------
@@ -596,7 +597,7 @@ def diagnosed(
 ) -> Path:
     """A run of 120 steps, looked at."""
     from srucli.config import resolve
-    from srucli.train import train
+    from srucli.training.run import train
 
     folder = tmp_path_factory.mktemp("runs") / "adagrad"
     words = (

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from conftest import tree
 
-from srucli import folders
 from srucli.errors import DataError, OutputError
-from srucli.files import append, read_within, write_atomic, write_files
-from srucli.folders import LinkError, OpenFolder
+from srucli.io import folders
+from srucli.io.files import append, read_within, write_atomic, write_files
+from srucli.io.folders import LinkError, OpenFolder
 
 SECRET = b"somebody else's\n"
 

@@ -20,7 +20,7 @@ from benchmarks.fuzz import TARGETS
 from benchmarks.mutate import mutate_file
 from srucli.config import parse_yaml
 from srucli.errors import UsageError
-from srucli.tokenizer import Tokenizer
+from srucli.tokenizer.model import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

@@ -22,14 +22,14 @@ import torch
 from conftest import QUICK, ROOT, RunCli, RunMain, Tiny, sentences, write_tsv
 
 from srucli.config import resolve
-from srucli.data import read_examples
+from srucli.data.readers import read_examples
 from srucli.errors import DataError, OutputError, SrucliError
-from srucli.lines import MOST_LINE, for_terminal, read_lines
-from srucli.predict import Predictor
-from srucli.run_dir import RunDir
-from srucli.step import Step
-from srucli.train import train
-from srucli.training_state import UnwritableError
+from srucli.inference.predictor import Predictor
+from srucli.io.lines import MOST_LINE, for_terminal, read_lines
+from srucli.runs.run_dir import RunDir
+from srucli.runs.training_state import UnwritableError
+from srucli.training.run import train
+from srucli.training.step import Step
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
@@ -251,7 +251,7 @@ def test_a_run_that_cannot_go_on_is_not_advised_to(
     def to_files(tree: Any) -> Any:
         raise UnwritableError("a state of another package")
 
-    monkeypatch.setattr("srucli.trainer.to_files", to_files)
+    monkeypatch.setattr("srucli.training.trainer.to_files", to_files)
     lose(range(33, 99))
     with pytest.raises(SrucliError, match=r"training diverged; lower optim\.lr") as caught:
         run_training(tiny, tmp_path / "run")
@@ -331,7 +331,7 @@ def test_a_ratio_on_the_command_line(run_main: RunMain, tmp_path: Path) -> None:
 
 
 def test_utf_16_lines_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srucli.lines.MOST_LINE", 1000)
+    monkeypatch.setattr("srucli.io.lines.MOST_LINE", 1000)
     (tmp_path / "x").write_text("short\n" + "x" * 100_000, encoding="utf-16")
     with pytest.raises(DataError, match=r"x:2: a line of over 0 MB"):
         list(read_lines(tmp_path / "x", "utf-16"))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from srucli.errors import UsageError
-from srucli.kernels import BACK_ENDS, check, fastest, ragged_pool, set_threads, sru_layer
-from srucli.sru import SRUStack
+from srucli.kernels.sru import BACK_ENDS, check, fastest, ragged_pool, set_threads, sru_layer
+from srucli.model.sru import SRUStack
 
 # Triton's kernels have a file of their own, since its interpreter needs a process of its own.
 KERNELS = [name for name in BACK_ENDS if name != "triton"]

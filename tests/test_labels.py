@@ -10,10 +10,10 @@ import pytest
 from conftest import QUICK, RunMain, Tiny, sentences, write_tsv
 
 from srucli.config import DataConfig
-from srucli.corpus import read_held_out, read_texts
-from srucli.data import Example
+from srucli.data.dataset import read_held_out, read_texts
+from srucli.data.labels import Known, alike_key, clean, same_key
+from srucli.data.readers import Example
 from srucli.errors import DataError
-from srucli.labels import Known, alike_key, clean, same_key
 
 NFC, NFD = "caf\xe9", "cafe\u0301"
 ZWSP, ZWNJ, ZWJ, SHY, BOM, WJ, LRM, NBSP = (

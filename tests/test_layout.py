@@ -22,15 +22,15 @@ from typing import Any
 
 import pytest
 
-from srucli.cell_lists import list_items
 from srucli.cli.options import data_settings
 from srucli.config import DataConfig, build
-from srucli.data import read_examples, read_inputs
+from srucli.data.cell_lists import list_items
+from srucli.data.guess import Cells
+from srucli.data.layout import Job
+from srucli.data.names import find_names
+from srucli.data.readers import read_examples, read_inputs
 from srucli.errors import DataError
-from srucli.guess import Cells
-from srucli.layout import Job
-from srucli.lines import read_lines
-from srucli.names import find_names
+from srucli.io.lines import read_lines
 
 Rows = Sequence[tuple[str, str]]
 KINDS, OPINIONS = ("film", "story", "scene", "actor"), {"pos": "superb", "neg": "boring"}
@@ -1521,7 +1521,7 @@ def test_arrays_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [next(stream).line, next(stream).line] == [2, 3]
     with pytest.raises(DataError, match=r"x\.json:4: object 3 of the array is no JSON object"):
         next(stream)
-    monkeypatch.setattr("srucli.json_objects.MOST_LINE", 2**20)
+    monkeypatch.setattr("srucli.io.json_objects.MOST_LINE", 2**20)
     path.write_text('[{"text": [\n' + ('"' + "x" * 2**16 + '",\n') * 17)
     with pytest.raises(DataError, match=r"x\.json:1: an object of over 1 MB"):
         list(read_examples(path, DataConfig()))

@@ -12,14 +12,14 @@ import torch
 from conftest import QUICK, RunMain, Tiny, write_tsv
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srucli.batching import TokenStore
 from srucli.config import Config, ModelConfig, resolve
-from srucli.model import ENCODERS, Classifier
-from srucli.objectives import loss_function
-from srucli.predict import Predictor
-from srucli.reading import MAX_TEXT_TOKENS, Limits, Tally
-from srucli.run_dir import RunDir, read_records
-from srucli.step import Step
+from srucli.data.batch import TokenStore
+from srucli.inference.predictor import Predictor
+from srucli.model.classifier import ENCODERS, Classifier
+from srucli.runs.run_dir import RunDir, read_records
+from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, Tally
+from srucli.training.objectives import loss_function
+from srucli.training.step import Step
 
 KNOWN = "the soup was lovely and the train was awful "
 SHORT = [("good", "the soup was lovely"), ("bad", "the train was awful")] * 8
@@ -125,7 +125,7 @@ def test_predict_says_it_once_a_file(cut_run: Path, folder: Path, run_main: RunM
 def test_predict_says_it_early_on_a_stream_and_at_its_end(
     cut_run: Path, folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srucli.predict.BATCH_TEXTS", 2)
+    monkeypatch.setattr("srucli.inference.predictor.BATCH_TEXTS", 2)
     file = folder / "stream.txt"
     file.write_text(f"{KNOWN}\n" * 4 + f"{KNOWN * 30}\n" * 3 + f"{KNOWN}\n" * 5)
     said = told(run_main("predict", cut_run, file).err)

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.mutate import repair_manifests
 from srucli.config import parse_yaml, resolve
+from srucli.diagnostics.findings import read as read_story
 from srucli.errors import DataError, SrucliError, UsageError
-from srucli.explain import read as read_story
-from srucli.predict import Predictor
-from srucli.run_dir import RunDir
-from srucli.step import Step
+from srucli.inference.predictor import Predictor
+from srucli.runs.run_dir import RunDir
+from srucli.training.step import Step
 
 MOST_MEMORY = 2**28
 FLAGS = ("--epochs", 1, *QUICK)

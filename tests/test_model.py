@@ -13,7 +13,7 @@ from torch import Tensor
 
 from srucli.config import ModelConfig
 from srucli.errors import UsageError
-from srucli.model import (
+from srucli.model.classifier import (
     ACTIVATIONS,
     ENCODERS,
     SPACE,
@@ -23,7 +23,7 @@ from srucli.model import (
     Tabulated,
     check,
 )
-from srucli.sru import SRULayer, SRUStack, text_mask
+from srucli.model.sru import SRULayer, SRUStack, text_mask
 
 SMALL = {
     "embedding_size": 8,
@@ -150,7 +150,7 @@ def test_tables_of_products_change_nothing_but_rounding(encoder: str, width: int
 
 
 def test_no_table_where_it_would_be_big(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srucli.model.TABLE_BYTES", 20 * 64 * 4 - 1)
+    monkeypatch.setattr("srucli.model.classifier.TABLE_BYTES", 20 * 64 * 4 - 1)
     model = small(hidden=8).eval()
     model.tabulate()
     assert model.encoder.product is None

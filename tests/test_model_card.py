@@ -8,10 +8,10 @@ import pytest
 from conftest import Tiny
 from scipy.stats import binomtest
 
-from srucli.choice import Choice
 from srucli.config import resolve
-from srucli.model_card import model_card
-from srucli.run_dir import RunDir
+from srucli.runs.choice import Choice
+from srucli.runs.model_card import model_card
+from srucli.runs.run_dir import RunDir
 
 USED = Choice("last", "step-9", None)
 

@@ -13,10 +13,10 @@ import sentencepiece
 from test_tokenizer import LINES, trained
 
 from benchmarks.mutate import parse, serialize
-from srucli import model_check
 from srucli.errors import DataError
-from srucli.model_check import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, check
-from srucli.tokenizer import Tokenizer
+from srucli.tokenizer import proto
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.proto import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, check
 
 RULES = ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity")
 Fields = list[tuple[int, int | bytes]]
@@ -294,5 +294,5 @@ def test_limits_leave_room_for_the_largest_vocabularies() -> None:
     model = serialize([(PIECE, serialize([(TEXT, b"<unk>"), (TYPE, UNKNOWN)]))])
     model += serialize([(PIECE, serialize([(TEXT, b"%07d" % n)])) for n in range(262_144)])
     assert len(check(model).pieces) == 262_145
-    assert model_check.MOST_PIECES > 262_145
+    assert proto.MOST_PIECES > 262_145
     assert USER_DEFINED not in check(model).types

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from srucli.config import Config, resolve
-from srucli.objectives import Objective, balanced, loss_function
+from srucli.training.objectives import Objective, balanced, loss_function
 
 TASKS = ("single", "several")
 WEIGHTS = ("none", "balanced")

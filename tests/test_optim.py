@@ -23,7 +23,7 @@ from torch import nn
 from srucli import optim
 from srucli.config import Config, ModelConfig, OptimConfig, build, dump
 from srucli.errors import UsageError
-from srucli.model import Classifier
+from srucli.model.classifier import Classifier
 from srucli.optim.table import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent

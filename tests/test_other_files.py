@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import QUICK, Ended, RunCli, RunMain, Tiny
 
-from srucli.run_dir import RunDir
+from srucli.runs.run_dir import RunDir
 
 # Labels of the run, and texts that it gives them.
 ROWS = [

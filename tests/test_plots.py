@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from srucli import metrics, plots
-from srucli.data import Example
+from srucli import metrics
+from srucli.data.readers import Example
 from srucli.errors import OutputError
-from srucli.evaluate import evaluate
-from srucli.reading import Tally
+from srucli.experiments import plots
+from srucli.inference.evaluation import evaluate
+from srucli.tokenizer.truncation import Tally
 
 HISTORY = [
     {"step": 10, "epoch": 1, "train_loss": 0.9, "dev": {"accuracy": 0.5, "log_loss": 0.8}},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from srucli.config import TrainConfig
-from srucli.reading import MAX_ACTIVATIONS, MAX_TEXT_TOKENS, Limits, Notices, Tally
+from srucli.tokenizer.truncation import MAX_ACTIVATIONS, MAX_TEXT_TOKENS, Limits, Notices, Tally
 
 
 @pytest.mark.parametrize(

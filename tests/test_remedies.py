@@ -23,8 +23,8 @@ import pytest
 from conftest import ROOT, Ended, RunMain, Tiny, sentences, write_tsv
 
 from srucli.config import known_keys
-from srucli.run_dir import RunDir
-from srucli.trainer import Trainer
+from srucli.runs.run_dir import RunDir
+from srucli.training.trainer import Trainer
 
 Words = list[str]
 Match = re.Match[str]

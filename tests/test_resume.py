@@ -22,20 +22,22 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, RunMain, Tiny, sentences, tree, write_tsv
 
-from srucli import locks, optim, signals
-from srucli.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
+from srucli import optim
 from srucli.config import Config, OptimConfig, known_keys, resolve
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
-from srucli.folders import OpenFolder
+from srucli.inference.predictor import Predictor
+from srucli.io import locks
+from srucli.io.folders import OpenFolder
 from srucli.optim import OPTIMIZERS
-from srucli.predict import Predictor
-from srucli.resume import differences, may_change
-from srucli.run_dir import RunDir, is_begun, tensors_of
-from srucli.signals import StopRequest
-from srucli.step import Step
-from srucli.train import resume, train
-from srucli.trainer import Progress
-from srucli.training_state import OptimizerState, from_files, random_states, set_random_states
+from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
+from srucli.runs.run_dir import RunDir, is_begun, tensors_of
+from srucli.runs.training_state import OptimizerState, from_files, random_states, set_random_states
+from srucli.training import interrupts
+from srucli.training.interrupts import StopRequest
+from srucli.training.resume import differences, may_change
+from srucli.training.run import resume, train
+from srucli.training.step import Step
+from srucli.training.trainer import Progress
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
@@ -457,7 +459,7 @@ def test_a_signal_saves_amidst_an_epoch(
 def test_a_signal_before_the_first_step_leaves_nothing(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srucli import train as training
+    from srucli.training import run as training
 
     def reading(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -476,7 +478,7 @@ def test_a_signal_amidst_others_code_waits_for_its_end(
 
     Python, too, for what is raised while it makes a class, be it one of srucli's.
     """
-    from srucli import train as training
+    from srucli.training import run as training
 
     package = tmp_path / "site-packages"
     package.mkdir()
@@ -497,7 +499,7 @@ def test_a_signal_amidst_others_code_waits_for_its_end(
         "    def __set_name__(self, owner, name):\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        time.sleep(0.1)\n"
-        f"code = compile('class Owner: name = Named()', {signals.OWN + 'made.py'!r}, 'exec')\n"
+        f"code = compile('class Owner: name = Named()', {interrupts.OWN + 'made.py'!r}, 'exec')\n"
         "exec(code)\n"
         "whole = True\n"
     )

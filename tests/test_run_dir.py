@@ -14,9 +14,9 @@ from conftest import Tiny
 
 from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError
-from srucli.files import write_atomic
-from srucli.predict import Predictor
-from srucli.run_dir import Checkpoint, RunDir, read_records
+from srucli.inference.predictor import Predictor
+from srucli.io.files import write_atomic
+from srucli.runs.run_dir import Checkpoint, RunDir, read_records
 
 WEIGHTS = {"w": torch.arange(6.0).view(2, 3).T}
 

@@ -14,16 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from srucli import kernels, optim
-from srucli.batching import Batch, TokenStore, upload, uploaded
+from srucli import optim
 from srucli.config import Config, resolve
-from srucli.graphs import FILLERS, LEAST, CaptureError, Graphs, Inputs, Shape, rounded, shape_of
-from srucli.model import ENCODERS, Classifier
-from srucli.objectives import loss_function
+from srucli.data.batch import Batch, TokenStore, upload, uploaded
+from srucli.diagnostics.effective import rule_of
+from srucli.diagnostics.watch import Watch
+from srucli.kernels import sru as kernels
+from srucli.model.classifier import ENCODERS, Classifier
 from srucli.optim import OPTIMIZERS
-from srucli.optim.diagnostics import Watch
-from srucli.optim.effective import rule_of
-from srucli.step import Step
+from srucli.training.cuda_graphs import (
+    FILLERS,
+    LEAST,
+    CaptureError,
+    Graphs,
+    Inputs,
+    Shape,
+    rounded,
+    shape_of,
+)
+from srucli.training.objectives import loss_function
+from srucli.training.step import Step
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -383,7 +393,7 @@ def test_an_upload_holds_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         assert got.targets.tolist() == wanted.targets.tolist()
         spelled = SPELLED[wanted.tokens.numpy()].sum()
         assert got.characters == spelled + wanted.texts
-    monkeypatch.setattr("srucli.batching.UPLOAD_TOKENS", 100)
+    monkeypatch.setattr("srucli.data.batch.UPLOAD_TOKENS", 100)
     meta = uploaded(plain, torch.device("meta"), SPELLED)
     assert [batch.characters for batch in meta] == [batch.characters for batch in batches(config)]
     assert list(uploaded(plain, torch.device("cpu"), SPELLED)) == plain

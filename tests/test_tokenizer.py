@@ -17,10 +17,10 @@ import pytest
 import sentencepiece
 
 from srucli.config import DataConfig, TokenizerConfig
-from srucli.data import read_inputs
+from srucli.data.readers import read_inputs
 from srucli.errors import DataError, InputMissingError, UsageError
-from srucli.lines import read_lines
-from srucli.tokenizer import Tokenizer, TrainedTokenizer, train_tokenizer
+from srucli.io.lines import read_lines
+from srucli.tokenizer.model import Tokenizer, TrainedTokenizer, train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 
@@ -310,7 +310,7 @@ def test_draws_are_the_same_in_another_process(
 ) -> None:
     (tmp_path / "m.model").write_bytes(sampling_tokenizer.model_bytes)
     program = (
-        "import sys; from srucli.tokenizer import Tokenizer;"
+        "import sys; from srucli.tokenizer.model import Tokenizer;"
         "print(Tokenizer.load(sys.argv[1]).encode([sys.argv[2]] * 20, 0.3, seed=5)[0].tolist())"
     )
     done = subprocess.run(
@@ -434,7 +434,7 @@ def test_missing_folder_and_too_large(tmp_path: Path, monkeypatch: pytest.Monkey
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputMissingError, match=str(path)):
             Tokenizer.load(path)
-    monkeypatch.setattr("srucli.tokenizer.MAX_MODEL_BYTES", 10)
+    monkeypatch.setattr("srucli.tokenizer.model.MAX_MODEL_BYTES", 10)
     (tmp_path / "m").write_bytes(b"x" * 11)
     with pytest.raises(DataError, match="larger than"):
         Tokenizer.load(tmp_path / "m")

@@ -18,16 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srucli.config import Config, resolve
-from srucli.corpus import data_hash, find_labels, hold_out, short_lines, vocab_size
-from srucli.data import Example, read_examples
+from srucli.data.dataset import data_hash, find_labels, hold_out, short_lines, vocab_size
+from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
-from srucli.evaluate import evaluate
-from srucli.model import ENCODERS
-from srucli.predict import Predictor
-from srucli.recipe import check, complete, epochs
-from srucli.run_dir import RunDir
-from srucli.signals import SIGNALS, StopRequest
-from srucli.train import train
+from srucli.inference.evaluation import evaluate
+from srucli.inference.predictor import Predictor
+from srucli.model.classifier import ENCODERS
+from srucli.runs.run_dir import RunDir
+from srucli.training.defaults import check, complete, epochs
+from srucli.training.interrupts import SIGNALS, StopRequest
+from srucli.training.run import train
 
 SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]

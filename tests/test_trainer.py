@@ -19,22 +19,23 @@ from scipy.special import expit, softmax
 from torch import Tensor
 from tqdm import tqdm
 
-from srucli import optim, trainer
-from srucli.batching import Batch, TokenStore, order
-from srucli.blend import fit_weights
+from srucli import optim
 from srucli.config import Config, resolve
-from srucli.corpus import Corpus
-from srucli.data import Example
+from srucli.data.batch import Batch, TokenStore, order
+from srucli.data.dataset import Corpus
+from srucli.data.readers import Example
 from srucli.errors import InterruptedRun, SrucliError
+from srucli.inference.predictor import branch_logits
 from srucli.metrics import METRICS, Outcome, choose_thresholds
-from srucli.objectives import balanced
-from srucli.predict import branch_logits
-from srucli.recipe import complete
-from srucli.run_dir import RunDir
-from srucli.signals import StopRequest
-from srucli.step import Step
-from srucli.tokenizer import Tokenizer, train_tokenizer
-from srucli.trainer import MOST_SKIPPED, Trainer, grouped
+from srucli.model.blend import fit_weights
+from srucli.runs.run_dir import RunDir
+from srucli.tokenizer.model import Tokenizer, train_tokenizer
+from srucli.training import trainer
+from srucli.training.defaults import complete
+from srucli.training.interrupts import StopRequest
+from srucli.training.objectives import balanced
+from srucli.training.step import Step
+from srucli.training.trainer import MOST_SKIPPED, Trainer, grouped
 
 LABELS = ["ärger", "freude", "무"]
 WORDS = {

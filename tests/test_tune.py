@@ -17,10 +17,10 @@ from conftest import ROOT, RunMain, Tiny
 pytest.importorskip("optuna")
 
 from srucli.config import resolve
-from srucli.data import read_examples
+from srucli.data.readers import read_examples
 from srucli.errors import SrucliError
-from srucli.run_dir import RunDir
-from srucli.tune import SPACE, Best, OutOfTime, Search, Task, is_given, recipe, value_of
+from srucli.experiments.tune import SPACE, Best, OutOfTime, Search, Task, is_given, recipe, value_of
+from srucli.runs.run_dir import RunDir
 
 SMALL = ("train.epochs=2", "model.hidden=16", "train.threads=1", "train.batch_size=16")
 TINY = ("model.layers=1", "model.wide_buckets=64", "model.character_buckets=64")

@@ -15,14 +15,13 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from srucli.children import isolate
 from srucli.cli import (
     compare,
+    encode,
     evaluate,
     explain,
     info,
     optimizers,
-    pieces,
     predict,
     run,
     tokenize,
@@ -30,6 +29,7 @@ from srucli.cli import (
     tune,
 )
 from srucli.errors import OutputError, SrucliError, UsageError
+from srucli.io.children import isolate
 
 # What a write says where the disk, or one's share of it, is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -70,8 +70,8 @@ app.command("optimizers")(optimizers.command)
 app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(
     tokenize.command
 )
-app.command("encode", context_settings=tokenize.UNDERSCORES)(pieces.encode)
-app.command("decode", context_settings=tokenize.UNDERSCORES)(pieces.decode)
+app.command("encode", context_settings=tokenize.UNDERSCORES)(encode.encode)
+app.command("decode", context_settings=tokenize.UNDERSCORES)(encode.decode)
 
 
 def _drop_stdout() -> None:
@@ -103,7 +103,7 @@ def _take_descriptors() -> None:
 
 def _fail(error: SrucliError) -> NoReturn:
     """Say it and end. The message may hold what strangers wrote."""
-    from srucli.lines import escaped
+    from srucli.io.lines import escaped
 
     lines = map(escaped, str(error).split("\n"))
     sys.stderr.write("srucli: " + "\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""`srucli compare`: parse, call, print. What compares is `srucli/compare.py`."""
+"""`srucli compare`: parse, call, print. What compares is `srucli/experiments/compare.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from srucli.cli import options
 from srucli.errors import UsageError
 
 if TYPE_CHECKING:
-    from srucli.cells import Arm
+    from srucli.experiments.trials import Arm
 
 
 @options.reads_data()
@@ -85,9 +85,9 @@ def command(
     sources = {"train": train, "dev": dev, "test": test}
     for source in filter(None, sources.values()):
         options.need_file(source)
-    from srucli.cells import Plan
-    from srucli.compare import compare, to_json
-    from srucli.console import say
+    from srucli.experiments.compare import compare, to_json
+    from srucli.experiments.trials import Plan
+    from srucli.io.console import say
 
     plan = Plan(settings, arms, settings.metric, grid, seeds, target)
     folder = output or own_folder(train, arms)
@@ -95,7 +95,7 @@ def command(
     asked = context.get_parameter_source("grid")
     if "optim.lr" in arms[0].settings and asked is not None and asked.name == "COMMANDLINE":
         say("--grid has no effect: the rates are what is compared")
-    from srucli.report import PAGE, text_table, write_page
+    from srucli.experiments.report import PAGE, text_table, write_page
 
     again = shlex.join(["srucli", *sys.argv[1:]])
     found = compare(
@@ -124,7 +124,7 @@ def own_folder(train: str, arms: list[Arm]) -> Path:
 
 def find_arms(optimizer: str | None, encoder: str | None, over: str | None) -> list[Arm]:
     """What one of the three flags asks to compare. Raises UsageError."""
-    from srucli.cells import Arm
+    from srucli.experiments.trials import Arm
 
     given = {"optim.name": optimizer, "model.encoder": encoder}
     asked = {key: words.split(",") for key, words in given.items() if words}

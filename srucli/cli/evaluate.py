@@ -1,4 +1,4 @@
-"""`srucli eval`: parse, call, print. What measures is `srucli/evaluate.py`."""
+"""`srucli eval`: parse, call, print. What measures is `srucli/inference/evaluation.py`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import GateError, OutputError, UsageError
-from srucli.folders import OpenFolder
+from srucli.io.folders import OpenFolder
 
 if TYPE_CHECKING:
     from srucli.config import DataConfig
-    from srucli.data import Example
-    from srucli.evaluate import Evaluation, Observer, Scorer
-    from srucli.predict import Predictor
+    from srucli.data.readers import Example
+    from srucli.inference.evaluation import Evaluation, Observer, Scorer
+    from srucli.inference.predictor import Predictor
 
 # Metrics with the bounds that they have to reach; a metric may have several.
 Gates = Sequence[tuple[str, float]]
@@ -68,8 +68,8 @@ def command(
     """
     gates = parse_gates(fail_under or [])
     _check_paths(run, file, predictions, plots)
-    from srucli.console import say
-    from srucli.predict import Predictor
+    from srucli.inference.predictor import Predictor
+    from srucli.io.console import say
 
     predictor = Predictor.load(run, device or "auto", threads or 0)
     for sentence in predictor.said:
@@ -86,8 +86,8 @@ def command(
         print(result.to_text())
     sys.stdout.flush()
     if plots is not None:
-        from srucli.plots import draw
-        from srucli.run_dir import read_records
+        from srucli.experiments.plots import draw
+        from srucli.runs.run_dir import read_records
 
         for path in draw(result, read_records(run / "metrics.jsonl"), plots):
             print(path, file=sys.stderr)
@@ -144,7 +144,7 @@ def data_config(trained: DataConfig, file: str, given: Mapping[str, object]) -> 
     Raises UsageError.
     """
     from srucli.config import build
-    from srucli.data import named_format
+    from srucli.data.readers import named_format
 
     named = named_format(file)
     settings = trained.model_dump()
@@ -174,12 +174,12 @@ def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | N
     if predictions is not None and predictions.is_dir():
         raise OutputError(f"{predictions}: is a folder; name a file")
     if predictions is not None:
-        from srucli.claim import OWN, files_of, refuse_inputs
-        from srucli.run_dir import LAYOUT
+        from srucli.runs.claim import OWN, files_of, refuse_inputs
+        from srucli.runs.run_dir import LAYOUT
 
         refuse_inputs([predictions], [file, *files_of(run, {**LAYOUT, **OWN})])
     if plots is not None:
-        from srucli.plots import OF_EVALUATION, check_folder
+        from srucli.experiments.plots import OF_EVALUATION, check_folder
 
         check_folder(plots, OF_EVALUATION)
 
@@ -194,9 +194,9 @@ def _evaluate(
 ) -> Evaluation:
     from tqdm import tqdm
 
-    from srucli.console import say
-    from srucli.data import read_examples
-    from srucli.evaluate import evaluate
+    from srucli.data.readers import read_examples
+    from srucli.inference.evaluation import evaluate
+    from srucli.io.console import say
 
     source = "<stdin>" if file == "-" else file
     opened = nullcontext() if predictions is None else replacing(predictions)

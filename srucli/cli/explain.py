@@ -1,4 +1,4 @@
-"""`srucli explain`: parse, call, print. What finds is `srucli/explain.py`."""
+"""`srucli explain`: parse, call, print. What finds is `srucli/diagnostics/findings.py`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def command(
     import json
     from dataclasses import asdict
 
-    from srucli.explain import explain, read
+    from srucli.diagnostics.findings import explain, read
 
     story = read(run)
     if plots is not None:
-        from srucli.plots import OF_STORY, check_folder
+        from srucli.experiments.plots import OF_STORY, check_folder
 
         check_folder(plots, OF_STORY)
     findings = explain(story)
@@ -42,7 +42,7 @@ def command(
         for finding in findings:
             print(f"{'!' if finding.fault else ' '} {finding.text}")
     if plots is not None:
-        from srucli.plots import draw_story
+        from srucli.experiments.plots import draw_story
 
         for path in draw_story(story, plots):
             print(path, file=typer.get_text_stream("stderr"))

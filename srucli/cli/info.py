@@ -45,7 +45,7 @@ def command(
 
         print(json.dumps(dict(found), ensure_ascii=False))
         return
-    from srucli.lines import for_terminal
+    from srucli.io.lines import for_terminal
 
     show = for_terminal if sys.stdout.isatty() else str
     width = max(len(name) for name, _ in found)
@@ -94,7 +94,7 @@ OPTIONAL = {
 
 
 def _run(path: Path) -> Rows:
-    from srucli.run_dir import RunDir
+    from srucli.runs.run_dir import RunDir
 
     run = RunDir.open(path)
     facts, config = run.facts(), run.config()
@@ -107,7 +107,7 @@ def _run(path: Path) -> Rows:
     yield "parameters", f"{facts.parameters:,}"
     yield "pieces", f"{run.tokenizer().vocab_size:,}"
     yield "optimizer", config.optim.name
-    from srucli.choice import choose, unfinished
+    from srucli.runs.choice import choose, unfinished
 
     chosen = choose(run, config).which
     for which in ("best", "last"):
@@ -121,8 +121,8 @@ def _run(path: Path) -> Rows:
 
 def _what_goes_on(path: Path) -> str:
     """Whether a training that has not come to its end goes on, or can."""
-    from srucli.locks import is_locked
-    from srucli.resume import held
+    from srucli.io.locks import is_locked
+    from srucli.training.resume import held
 
     if is_locked(path):
         return "goes on just now"
@@ -132,7 +132,7 @@ def _what_goes_on(path: Path) -> str:
 
 
 def _tokenizer(path: Path) -> Rows:
-    from srucli.tokenizer import Tokenizer
+    from srucli.tokenizer.model import Tokenizer
 
     tokenizer = Tokenizer.load(path)
     yield "tokenizer", str(path)

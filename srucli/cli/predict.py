@@ -1,4 +1,4 @@
-"""`srucli predict`: parse, call, print. What predicts is `srucli/predict.py`."""
+"""`srucli predict`: parse, call, print. What predicts is `srucli/inference/predictor.py`."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def command(
     options.need_run(run)
     options.need_file(file)
     from srucli.cli.evaluate import data_config, fresh_config
-    from srucli.console import say
-    from srucli.data import named_format, read_inputs
-    from srucli.lines import display_name, for_terminal
-    from srucli.predict import Predictor, Style, records
-    from srucli.reading import Notices
+    from srucli.data.readers import named_format, read_inputs
+    from srucli.inference.predictor import Predictor, Style, records
+    from srucli.io.console import say
+    from srucli.io.lines import display_name, for_terminal
+    from srucli.tokenizer.truncation import Notices
 
     predictor = Predictor.load(run, device or "auto", threads or 0)
     for sentence in predictor.said:
@@ -124,7 +124,7 @@ def command(
 
 def _reject_label(wanted: str | None, labels: Sequence[str]) -> str:
     """The label of texts below the threshold, which is none of the run's. Raises UsageError."""
-    from srucli.labels import Known, shown
+    from srucli.data.labels import Known, shown
 
     known, name = Known(labels, merge=True), "unknown" if wanted is None else wanted
     found = known.name(name)

@@ -51,7 +51,7 @@ def command(
     for source in (files.train, files.dev, files.test):
         if source is not None:
             options.need_file(source)
-    from srucli.train import train
+    from srucli.training.run import train
 
     tokenizer = Path(files.tokenizer) if files.tokenizer else None
     folder = train(
@@ -67,12 +67,12 @@ def command(
         print(folder)
         return
     from srucli.config import given
-    from srucli.data import read_examples
-    from srucli.evaluate import evaluate
-    from srucli.predict import Predictor
+    from srucli.data.readers import read_examples
+    from srucli.inference.evaluation import evaluate
+    from srucli.inference.predictor import Predictor
 
     predictor = Predictor.load(folder, settings.train.device, settings.train.threads)
-    from srucli.console import say
+    from srucli.io.console import say
 
     names = predictor.names
     examples = read_examples(files.test, settings.data, predictor.labels, names=names)

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from srucli.claim import refuse_inputs
 from srucli.cli import options
 from srucli.errors import InputMissingError, OutputError, UsageError
-from srucli.files import write_atomic
+from srucli.io.files import write_atomic
+from srucli.runs.claim import refuse_inputs
 
 if TYPE_CHECKING:
     from srucli.config import DataConfig, TokenizerConfig
-    from srucli.tokenizer import Progress
+    from srucli.tokenizer.model import Progress
 
 UNDERSCORES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
@@ -181,7 +181,7 @@ def _files(inputs: Sequence[str]) -> list[str]:
 def _texts(
     files: Sequence[str], config: DataConfig, labelled: bool, asked: Sequence[str]
 ) -> Iterator[str]:
-    from srucli.data import read_inputs
+    from srucli.data.readers import read_inputs
 
     for file in files:
         reading = read_inputs(file, config, plain=None if labelled else config)
@@ -198,7 +198,7 @@ def _say(line: str) -> None:
 def _warn_of_idle(config: TokenizerConfig, given: Iterable[str]) -> None:
     """Name the flags that can do nothing beside the others."""
     from srucli.config import Config
-    from srucli.effects import Setup, idle
+    from srucli.training.effects import Setup, idle
 
     setup = Setup(Config(tokenizer=config), dev=False)
     for line in idle(setup, [f"tokenizer.{name}" for name in given]):
@@ -309,7 +309,7 @@ def command(
     if not labelled:
         _warn_of_labels(files)
 
-    from srucli.tokenizer import train_tokenizer
+    from srucli.tokenizer.model import train_tokenizer
 
     with _status() as progress:
         trained = train_tokenizer(

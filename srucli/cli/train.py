@@ -1,4 +1,4 @@
-"""`srucli train`: parse, call, print. What trains is `srucli/train.py`."""
+"""`srucli train`: parse, call, print. What trains is `srucli/training/run.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import UsageError
-from srucli.signals import StopRequest
+from srucli.training.interrupts import StopRequest
 
 
 @options.reads_data()
@@ -160,7 +160,7 @@ def command(
         if dev:
             options.need_file(dev)
         folder = output or default_folder(train)
-        from srucli.train import train as run_training
+        from srucli.training.run import train as run_training
 
         options.say_of_files(settings)
         how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
@@ -188,7 +188,7 @@ def _resumed(
     options.resolved(None, overrides, flags)
     settings = {key: value for key, value in flags.items() if value is not None}
     settings |= flat(parse_overrides(overrides))
-    from srucli.train import resume
+    from srucli.training.run import resume
 
     return resume(run, settings, train, dev, force=force, stop=stop)
 
@@ -206,14 +206,14 @@ def default_folder(source: str) -> Path:
     name = "stdin" if source == "-" else Path(source).name.split(".")[0] or "run"
     number, folder = 1, Path("runs") / name
     while folder.exists():
-        from srucli.resume import is_of
+        from srucli.training.resume import is_of
 
         if is_of(folder, sys.argv):
             break
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     if number > 1 and not folder.exists():
-        from srucli.console import say
+        from srucli.io.console import say
 
         say(f"{Path('runs') / name} is there already: the run is {folder}; -o FOLDER sets another")
     return folder

@@ -1,4 +1,4 @@
-"""`srucli tune`: parse, call, print. What searches is `srucli/tune.py`."""
+"""`srucli tune`: parse, call, print. What searches is `srucli/experiments/tune.py`."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def command(
         raise OutputError(f"{output}: its folder does not exist; make it first")
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already; choose another -o, or add --force")
-    from srucli.claim import refuse_inputs
-    from srucli.files import write_atomic
-    from srucli.lines import display_name, is_piped
+    from srucli.io.files import write_atomic
+    from srucli.io.lines import display_name, is_piped
+    from srucli.runs.claim import refuse_inputs
 
     for source in filter(None, (train, dev)):
         options.need_file(source)
@@ -72,7 +72,7 @@ def command(
             raise UsageError(f"{name}: is read once a trial, so it cannot be a pipe; give a file")
     refuse_inputs([output], [train, dev, config])
     options.say_of_files(settings)
-    from srucli.tune import tune
+    from srucli.experiments.tune import tune
 
     found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb)
     write_atomic({output: found.encode()})

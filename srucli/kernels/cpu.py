@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srucli.jit import get_num_threads, njit, prange
 from srucli.kernels.hashing import BITS, HASH, MIX
+from srucli.kernels.jit import get_num_threads, njit, prange
 
 _F = np.float32
 _U = np.uint64

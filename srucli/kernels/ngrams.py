@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from srucli.kernels import fastest
 from srucli.kernels.hashing import hashed_ngrams
+from srucli.kernels.sru import fastest
 
 
 @torch.library.custom_op("srucli::ngram_sums", mutates_args=(), device_types="cpu")

@@ -19,15 +19,7 @@ from typing import TYPE_CHECKING, Any
 from srucli.errors import UsageError, did_you_mean
 from srucli.optim import external
 from srucli.optim.groups import parameter_groups
-from srucli.optim.options import (
-    AT_LEAST_ONE,
-    INNER_SHARE,
-    NEGATIVE,
-    POSITIVE,
-    SHARE,
-    STEPS,
-    Option,
-)
+from srucli.optim.options import AT_LEAST_ONE, INNER_SHARE, NEGATIVE, POSITIVE, SHARE, STEPS, Option
 
 if TYPE_CHECKING:
     from torch import nn

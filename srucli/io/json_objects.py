@@ -1,0 +1,157 @@
+"""JSON objects one after the other: a line each, in one array, or each over several lines.
+
+They are read as they come, so that no more than one is in memory. What keys mean is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, NamedTuple
+
+from srucli.errors import DataError
+from srucli.io.lines import MOST_LINE, excerpt
+
+Object = dict[str, Any]
+Numbered = Iterator[tuple[int, str]]
+_REMEDY = 'write one whole object on each line, as {"text": "...", "label": "..."}'
+_MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]')
+_BLANKS = re.compile(r"\s*")
+_DECODER = json.JSONDecoder()
+
+
+class Item(NamedTuple):
+    """An object, the line where it starts, and its JSON on one line."""
+
+    line: int
+    raw: str
+    value: Object
+
+
+def read_objects(lines: Numbered, source: str) -> tuple[str, Iterator[Item]]:
+    """How the objects are written, and the objects, after the first line that is not blank.
+
+    Raises DataError, as the iterator does where one cannot be read.
+    """
+    first = next(((line, raw) for line, raw in lines if raw.strip()), None)
+    if first is None:
+        return "JSON lines", iter(())
+    lines, start = chain([first], lines), first[1].lstrip()
+    if start.startswith("["):
+        return "JSON array", _array(lines, source)
+    if start.startswith("{") and _depth(start)[0] > 0:
+        return "JSON objects", _objects(lines, source)
+    return "JSON lines", (
+        Item(line, raw, _load(raw, line, source)) for line, raw in lines if raw.strip()
+    )
+
+
+def _depth(text: str, depth: int = 0) -> tuple[int, int]:
+    """How many brackets are open after a line, and where the last of `depth` is closed, else -1.
+
+    A string that its line does not close is an error that `_load` will name: nothing is open then.
+    """
+    for mark in _MARK.finditer(text):
+        if mark[0] == '"':
+            return 0, len(text)
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark[0], 0)
+        if depth == 0 and mark[0] in "}]":
+            return 0, mark.end()
+    return depth, -1
+
+
+def _whole(
+    start: str, line: int, lines: Numbered, source: str, *, alone: bool
+) -> tuple[str, int, str]:
+    """The object that a line begins, with what it needs of the next ones; what is left of which.
+
+    alone: an object begins where one is at the margin, so that a cut one is noticed at the next.
+    """
+    parts, size, last = [start], len(start), line
+    depth, end = _depth(start)
+    while end < 0:
+        last, following = next(lines, (0, ""))
+        if not last or (alone and following.startswith("{")):
+            raise _cut(" ".join(parts), line, source)
+        parts.append(following)
+        size += len(following)
+        if size > MOST_LINE:
+            raise DataError(source, line, f"an object of over {MOST_LINE >> 20} MB", _REMEDY)
+        depth, end = _depth(following, depth)
+    rest = parts[-1][end:]
+    parts[-1] = parts[-1][:end]
+    return " ".join(part.strip() for part in parts), last, rest
+
+
+def _objects(lines: Numbered, source: str) -> Iterator[Item]:
+    for line, raw in lines:
+        last, rest = line, raw.strip()
+        while rest:
+            start = last
+            text, last, rest = _whole(rest, start, lines, source, alone=True)
+            yield Item(start, text, _load(text, start, source))
+            rest = rest.strip()
+
+
+# What may come next in an array, after what came last.
+_NEXT = {"": "[", "[": "{]", "{": ",]", ",": "{", "]": ""}
+
+
+def _array(lines: Numbered, source: str) -> Iterator[Item]:
+    number, before = 0, ""
+    for line, raw in lines:
+        last, rest, at = line, raw, 0
+        while (at := _BLANKS.match(rest, at).end()) < len(rest):  # type: ignore[union-attr]
+            mark = rest[at]
+            if mark not in _NEXT[before]:
+                raise _misplaced(rest[at:], last, number, before, source)
+            before = mark
+            if mark != "{":
+                at += 1
+                continue
+            number, start = number + 1, last
+            try:
+                value, end = _DECODER.raw_decode(rest, at)
+                text, at = rest[at:end], end
+            except (ValueError, RecursionError):
+                text, last, rest = _whole(rest[at:], start, lines, source, alone=False)
+                value, at = _load(text, start, source, f"object {number}: "), 0
+            yield Item(start, text, value)
+    if _NEXT[before]:
+        problem = f"the JSON array is cut short after {number:,} objects"
+        raise DataError(source, None, problem, "copy the file again, or end it with ]")
+
+
+def _misplaced(text: str, line: int, number: int, before: str, source: str) -> DataError:
+    shown = excerpt(text[:60])
+    if "{" in _NEXT[before]:
+        problem, remedy = f"object {number + 1} of the array is no JSON object: {shown}", _REMEDY
+    elif before == "]":
+        problem, remedy = f"something after the end of the array: {shown}", "take it out"
+    else:
+        problem, remedy = f"no comma after object {number} of the array: {shown}", "put one there"
+    return DataError(source, line, problem, remedy)
+
+
+def _cut(text: str, line: int, source: str) -> DataError:
+    return DataError(source, line, f"the JSON is cut short after {excerpt(text[-40:])}", _REMEDY)
+
+
+def _load(text: str, line: int, source: str, which: str = "") -> Object:
+    """One object. Raises DataError."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+            raise _cut(text, line, source) from None
+        near = excerpt(text[max(0, error.pos - 20) : error.pos + 20])
+        problem = f"{which}no JSON from character {error.pos + 1} on ({error.msg}): {near}"
+        raise DataError(source, line, problem, _REMEDY) from None
+    except (ValueError, RecursionError) as error:
+        problem = f"{which}JSON that cannot be read ({excerpt(str(error))})"
+        raise DataError(source, line, problem, "make the record simpler") from None
+    if isinstance(value, dict):
+        return value
+    raise DataError(source, line, f"not a JSON object: {excerpt(text)}", _REMEDY)

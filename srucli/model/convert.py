@@ -1,0 +1,129 @@
+"""Weights of the `sru` package, version 2.6.0, as a `srucli.SRU`.
+
+It reads a state dict, that is names and tensors; how that came from a file is the caller's matter.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from srucli.model.drop_in import SRU
+from srucli.model.sru import SRULayer
+
+_NEEDED = ("weight", "weight_c", "bias", "scale_x")
+_KEY = re.compile(rf"rnn_lst\.(\d+)\.({'|'.join(_NEEDED)}|weight_proj)")
+# Parts of names that only options beyond our layer bring with them.
+_REFUSED = {
+    "layer_norm": "layer_norm=True: the layers here have no layer normalisation",
+    "custom_m": "custom_m: a module of one's own in place of the weight is not supported",
+    "input_to_hidden": "proj_input_to_hidden_first=True: take this weight out, convert the rest, "
+    "and put it into an nn.Linear before the SRU",
+}
+
+
+def from_sru_weights(
+    weights: Mapping[str, Tensor],
+    *,
+    bidirectional: bool = False,
+    use_tanh: bool = False,
+    dropout: float = 0.0,
+    rnn_dropout: float = 0.0,
+    has_skip_term: bool = True,
+    batch_first: bool = False,
+    prefix: str = "",
+) -> SRU:
+    """A module that gives the outputs and last states that `sru.SRU` gives with these weights.
+
+    weights: its state dict, or that of a model in which its names begin with `prefix`.
+    bidirectional, use_tanh, dropout, rnn_dropout, has_skip_term: as they were given to `sru.SRU`,
+    with its defaults, since weights do not show them: one direction of 2 H units has the shapes of
+    two directions of H. The sizes, `rescale`, `highway_bias`, `projection_size` and `v1` are seen
+    in the weights. The product of a projection becomes one matrix of full rank, and the zeros of
+    `v1` become parameters: the outputs are the same, what further training makes of them is not.
+    In training, `sru`'s dropout covers (g(c) - x') and ours g(c) alone.
+
+    Raises ValueError that names the option where outputs would differ (layer_norm, custom_m,
+    proj_input_to_hidden_first, has_skip_term=False) or `rnn_dropout` be lost, and for weights that
+    are not whole.
+    """
+    if not has_skip_term:
+        raise ValueError("has_skip_term=False: the layers here always have a highway")
+    if rnn_dropout:
+        raise ValueError("rnn_dropout: there is none here; leave it out to use the weights without")
+    cells = _cells(weights, prefix)
+    scale = _scale(cells)
+    weight, width = cells[0]["weight"], cells[0]["weight_c"].numel() // 2
+    directions = 2 if bidirectional else 1
+    if width % directions:
+        raise ValueError(f"bidirectional: {width} units cannot be shared by two directions")
+    module = SRU(
+        cells[0].get("weight_proj", weight).shape[0],
+        width // directions,
+        len(cells),
+        batch_first=batch_first,
+        dropout=dropout,
+        bidirectional=bidirectional,
+        activation="tanh" if use_tanh else "identity",
+        highway_bias=math.log((scale**2 - 1) / 2) if scale > 1 else 0.0,
+        rescale=scale > 1,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    for number, (layer, cell) in enumerate(zip(module.stack.layers, cells, strict=True)):
+        assert isinstance(layer, SRULayer)
+        _copy(layer, cell, f"{prefix}rnn_lst.{number}")
+    return module
+
+
+def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]]:
+    """The tensors of each layer by their names in it, the lowest layer first."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in weights.items():
+        if not name.startswith(prefix):
+            continue
+        for part in name.removeprefix(prefix).split("."):
+            if part in _REFUSED:
+                raise ValueError(f"{name} belongs to {_REFUSED[part]}")
+        key = _KEY.fullmatch(name.removeprefix(prefix))
+        if key is None:
+            raise ValueError(f"{name} is no weight of sru 2.6.0; is `prefix` right?")
+        found.setdefault(int(key[1]), {})[key[2]] = tensor
+    for number in range(max(found, default=0) + 1):
+        for name in _NEEDED:
+            if name not in found.get(number, {}):
+                raise ValueError(f"{prefix}rnn_lst.{number}.{name} is missing")
+    return [found[number] for number in sorted(found)]
+
+
+def _scale(cells: Sequence[Mapping[str, Tensor]]) -> float:
+    """The highway's scale: 1 without `rescale`, else sqrt(1 + 2 exp(highway_bias))."""
+    scales = {cell["scale_x"].item() for cell in cells}
+    scale = min(scales)
+    if len(scales) > 1 or not 1 <= scale < math.inf:
+        raise ValueError(f"scale_x is {sorted(scales)}; it must be one number, at least 1")
+    return scale
+
+
+@torch.no_grad()
+def _copy(layer: SRULayer, cell: Mapping[str, Tensor], name: str) -> None:
+    """Fill our layer; `sru` interleaves its k planes: a column is (direction, unit, plane)."""
+    weight, planes, width = cell["weight"], layer.planes, layer.output_size
+    if "weight_proj" in cell:
+        weight = (cell["weight_proj"].double() @ weight.double()).to(weight.dtype)
+    size = layer.weight.shape[1]
+    if planes == 4 and weight.shape == (size, 3 * width):
+        raise ValueError(f"{name}.weight has no highway: has_skip_term=False is not supported")
+    if weight.shape != (size, planes * width):
+        raise ValueError(f"{name}.weight is {tuple(weight.shape)}, not {(size, planes * width)}")
+    for part in ("weight_c", "bias"):
+        if cell[part].shape != (2 * width,):
+            raise ValueError(f"{name}.{part} is {tuple(cell[part].shape)}, not {(2 * width,)}")
+    planar = weight.reshape(size, width, planes).permute(2, 1, 0)
+    layer.weight.copy_(planar.reshape(planes * width, size))
+    layer.v.copy_(cell["weight_c"].reshape(2, width))
+    layer.bias.copy_(cell["bias"].reshape(2, width))

@@ -1,0 +1,701 @@
+"""The training loop: epochs, evaluation, checkpoints, and what ends them.
+
+Where texts, tokenizer and folder come from is decided in `run.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from torch import Tensor
+from tqdm import tqdm
+
+from srucli import optim
+from srucli.config import Config
+from srucli.data.batch import Batch, TokenStore, order, uploaded
+from srucli.data.dataset import Corpus
+from srucli.diagnostics.effective import rule_of
+from srucli.diagnostics.watch import Watch
+from srucli.errors import DataError, DivergedError, InterruptedRun, SrucliError
+from srucli.inference.predictor import blended, branch_logits
+from srucli.io.console import say
+from srucli.io.files import COPY_AGAIN
+from srucli.metrics import Outcome, choose_thresholds, metric_named
+from srucli.model.blend import fit_weights
+from srucli.model.classifier import Classifier
+from srucli.model.sru import use_kernel
+from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Which
+from srucli.runs.choice import choose, dev_values
+from srucli.runs.model_card import model_card
+from srucli.runs.run_dir import LOGS, RunDir, check_fit, tensors_of
+from srucli.runs.training_state import (
+    OptimizerState,
+    UnwritableError,
+    from_files,
+    random_states,
+    set_random_states,
+    to_files,
+)
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.truncation import Notices, Tally
+from srucli.training.anomaly import culprit
+from srucli.training.interrupts import StopRequest
+from srucli.training.logs import Board
+from srucli.training.objectives import loss_function
+from srucli.training.step import Step, StepStats
+
+Observer = Callable[[int, Mapping[str, float]], None]
+# Steps in a row without a finite gradient that end a training; a search for the scale of fp16 takes
+# up to 16.
+MOST_SKIPPED = 20
+# Settings that say how long training takes.
+LENGTHS = ("epochs", "steps")
+# What reading a stranger's state may raise.
+_UNFIT = (
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError),
+    AssertionError,
+)
+
+
+def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """The batches of each step: `size` of them, and in the last one what is left."""
+    left = iter(batches)
+    while group := list(islice(left, size)):
+        yield group
+
+
+class Progress(BaseModel):
+    """What the loop has done so far, in all processes that it ran in.
+
+    `epoch` are those that are finished; of the next one `batches` and `taken` texts are done.
+    `stale` are the evaluations since the `best` figure, at `best_step`. `seconds` are those of
+    earlier processes.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    step: NonNegativeInt = 0
+    texts: NonNegativeInt = 0
+    pieces: NonNegativeInt = 0
+    epoch: NonNegativeInt = 0
+    batches: NonNegativeInt = 0
+    taken: NonNegativeInt = 0
+    best: float = -math.inf
+    best_step: NonNegativeInt | None = None
+    stale: NonNegativeInt = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """One training: model, optimizer, data and what is done at each step and epoch."""
+
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        run: RunDir,
+        tokenizer: Tokenizer,
+        train: Corpus,
+        dev: Corpus | None,
+        labels: list[str],
+        stop: StopRequest,
+        observe: Observer | None = None,
+    ) -> None:
+        self.observe, self.stop = observe, stop
+        classes = len(labels)
+        self.config, self.device, self.run, self.tokenizer = config, device, run, tokenizer
+        self.train_set, self.dev_set, self.labels = train, dev, labels
+        torch.manual_seed(config.train.seed)
+        self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
+        use_kernel(self.model, config.train.kernel)
+        self.step = Step(config, self.model, loss_function(config, train.targets, classes))
+        own = config.optim.name in optim.OPTIMIZERS
+        self.optimizer_state = OptimizerState(self.model, self.step.optimizer, own=own)
+        assert config.train.epochs is not None  # `complete` saw to it
+        self.epochs = config.train.epochs
+        self.metric = config.metric
+        self.board: Board | None = None
+        self.done = Progress()
+        self.thresholds = [0.5] * classes if config.data.multi_label else None
+        self.started = self.saved = time.monotonic()
+        # Whether the optimizer has put the weights in place that are evaluated.
+        self.evaluating = False
+        self.resumable = True
+        # Steps and epochs of the checkpoint that there is.
+        self.kept: tuple[int, int] | None = None
+        # What the optimizer goes on from, until a step has shown that it can.
+        self.unproven: str | None = None
+        self.limits = self.model.limits(config.train)
+        # What was read of the texts, of the training texts in the latest epoch.
+        self.tallies = {"train": Tally()}
+        self.dev_store = None
+        if dev is not None:
+            self.dev_store = TokenStore.encode(tokenizer, dev.texts, limits=self.limits)
+            self.tallies["dev"] = self.dev_store.tally
+        if config.train.diagnose:
+            self.step.watch = self._watch()
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def planned_steps(self) -> int:
+        """About how many there will be: batches may be smaller than they could."""
+        train = self.config.train
+        batches = -(-len(self.train_set.texts) // train.batch_size)
+        return train.steps or self.epochs * -(-batches // train.accumulate)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on training, in all processes."""
+        return self.done.seconds + time.monotonic() - self.started
+
+    def _watch(self) -> Watch:
+        """What looks at the optimizer; it begins while the weights are as they are made."""
+        settings = self.config.optim
+        counts = np.bincount(self._store(0).ids, minlength=self.tokenizer.vocab_size)
+        rule = rule_of(settings.name, settings.options)
+        return Watch(self.model, self.step.optimizer, rule, self.config.train.diagnose, counts)
+
+    # ------------------------------------------------------------ an epoch
+
+    def _store(self, epoch: int) -> TokenStore:
+        """The training texts in pieces, cut afresh for each epoch."""
+        settings = self.config.train
+        return TokenStore.encode(
+            self.tokenizer,
+            self.train_set.texts,
+            self.train_set.targets,
+            limits=self.limits,
+            subword_dropout=settings.subword_dropout,
+            seed=settings.seed * 1_000_003 + epoch,
+        )
+
+    def _stores(self) -> Iterator[TokenStore]:
+        """The texts for each epoch that is left; where a GPU trains, cut while it still does."""
+        left = range(self.done.epoch, self.epochs)
+        if self.device.type == "cpu":
+            yield from map(self._store, left)
+            return
+        with ThreadPoolExecutor(1) as cutter:
+            ahead = cutter.submit(self._store, left[0])
+            for number in left[1:]:
+                store = ahead.result()
+                ahead = cutter.submit(self._store, number)
+                yield store
+            yield ahead.result()
+
+    def _rate(self, config: Config) -> float:
+        """As a share of the peak; by the share of texts that were seen, as batches vary in size.
+
+        Those of the step are counted already, so that the last one comes to the schedule's end. The
+        only step of a training is taken at the peak.
+        """
+        train, settings = config.train, config.optim
+        assert train.epochs is not None  # `complete` saw to it
+        done, planned = self.done.texts, len(self.train_set.texts) * train.epochs
+        if train.steps is not None:
+            done, planned = self.done.step, train.steps
+        elif not self.done.step and done >= planned:
+            return 1.0
+        return optim.factor(settings.schedule, done, planned, settings.warmup)
+
+    def epoch(self, store: TokenStore, bar: tqdm[Any]) -> bool:
+        """What is left of a pass over the texts; whether it came to the end, or to the last step.
+
+        Raises SrucliError where training diverges.
+        """
+        settings, done = self.config.train, self.done
+        if not done.batches:
+            self.step.begin()
+        self.model.train()
+        optim.use(self.step.optimizer, training=True)
+        self.evaluating = False
+        seed = (settings.seed, done.epoch)
+        batches = store.batches(settings.batch_size, settings.batch_tokens, seed, done.batches)
+        spelled = np.diff(self.tokenizer.spelling[1])
+        steps = grouped(uploaded(batches, self.device, spelled), settings.accumulate)
+        for group in steps:
+            if self.stop.wanted:
+                return False
+            if done.batches and self._is_due():
+                self.save({"last"})
+            texts = sum(batch.texts for batch in group)
+            done.taken += texts
+            done.texts += texts
+            done.pieces += sum(batch.tokens.numel() for batch in group)
+            done.batches += len(group)
+            self._step(group)
+            done.step += 1
+            self._look(store, bar, texts)
+            if settings.steps and done.step >= settings.steps:
+                break
+        return True
+
+    def _step(self, group: Sequence[Batch]) -> None:
+        """A step. Raises DataError where the first shows that it goes on from no such state."""
+        try:
+            self.step(group, self._rate(self.config))
+        except _UNFIT as error:
+            if self.unproven is None:
+                raise
+            problem = f"does not fit this training ({type(error).__name__}: {error})"
+            raise DataError(self.unproven, None, problem, COPY_AGAIN) from error
+        self.unproven = None
+
+    def _look(self, store: TokenStore, bar: tqdm[Any], texts: int) -> None:
+        """After a step: diagnostics, progress, and whether the numbers are still numbers."""
+        if self.step.watch and (record := self.step.watch.taken()):
+            self.run.add("diagnostics.jsonl", record)
+        bar.update(texts)
+        if self.config.train.detect_anomaly and self.step.stats.skipped_in_a_row:
+            raise self._anomaly(store)
+        if self.done.step % 20 == 0:
+            self._report(bar, self.step.latest_stats())
+
+    def _report(self, bar: tqdm[Any], stats: StepStats | None) -> None:
+        """Show the loss so far, where it is known; stop where too many steps were skipped."""
+        if stats is None:
+            return
+        if stats.skipped_in_a_row >= MOST_SKIPPED:
+            raise self._diverged(f"{stats.skipped_in_a_row} steps in a row had no finite gradient")
+        speed = self.done.pieces / max(self.seconds, 1e-9)
+        bar.set_postfix_str(f"loss {stats.loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
+
+    def _anomaly(self, store: TokenStore) -> SrucliError:
+        """What is said of a step without a finite gradient: the text, where it is one text."""
+        settings, done = self.config.train, self.done
+        first = (done.batches - 1) // settings.accumulate * settings.accumulate
+        seed = (settings.seed, done.epoch)
+        batches = order(store.lengths, settings.batch_size, settings.batch_tokens, seed)
+        texts = np.concatenate(batches[first : done.batches])
+        found = culprit(self.step, store, texts)
+        if found is None:
+            return self._diverged("a gradient is not finite, though no single text makes it so,")
+        text, problem = found
+        line = self.train_set.lines[text]
+        remedy = "look at the text, and lower optim.lr if nothing is wrong with it"
+        where = f"{problem} at step {done.step}"
+        return DataError(self.train_set.source, line, where, remedy)
+
+    def _diverged(self, sign: str) -> DivergedError:
+        rate = self.step.optimizer.param_groups[0]["initial_lr"]
+        clip = self.config.optim.clip
+        kept = ""
+        if self.resumable and (self.run.path / "last").is_file():
+            name = self.run.checkpoints.pointed("last")
+            resume = f"srucli train --resume {shlex.quote(str(self.run.path))} --force"
+            kept = f"; {resume} optim.lr={rate / 10:.3g} goes on from {name}"
+        return DivergedError(
+            f"{sign} at step {self.done.step}: training diverged; lower optim.lr (now {rate:g}) "
+            f"or {f'optim.clip (now {clip:g})' if clip else 'set optim.clip=1'}{kept}"
+        )
+
+    # ------------------------------------------------------------ its end
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures on the dev texts; thresholds and weights of branches are fitted to them first."""
+        multi_label = self.config.data.multi_label
+        if self.dev_set is None or self.dev_store is None:
+            return {}
+        logits = branch_logits(self.model, self.dev_store, self.device)
+        thresholds, targets = None, self.dev_set.targets
+        targets = targets.astype(bool) if multi_label else targets
+        known = targets[:, : len(self.labels)] if multi_label else targets
+        sides = self.step.objective.weights.cpu().numpy() if multi_label else None
+        blend = fit_weights(logits.double().cpu().numpy(), known, multi_label, sides)
+        self.model.blend.copy_(torch.tensor(blend))
+        probabilities = blended(logits, self.model.blend, multi_label)
+        if multi_label:
+            thresholds = choose_thresholds(probabilities, known)
+            self.thresholds = [float(value) for value in thresholds]
+        outcome = Outcome(probabilities, targets, thresholds)
+        names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
+        return {name: metric_named(name, multi_label)(outcome) for name in names}
+
+    @property
+    def epoch_number(self) -> int:
+        """The latest epoch that was evaluated, from 1; one that the last step cut short counts."""
+        return self.done.epoch + bool(self.done.taken)
+
+    def _record(self, loss: float, figures: dict[str, float], skipped: int) -> None:
+        """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
+        rate = float(self.step.optimizer.param_groups[0]["lr"])
+        defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        lost = {part: tally.to_json() for part, tally in self.tallies.items() if tally.sentences()}
+        self.run.add(
+            "metrics.jsonl",
+            {
+                "step": self.done.step,
+                "epoch": self.epoch_number,
+                "train_loss": loss,
+                "lr": rate,
+                "seconds": round(self.seconds, 3),
+                "dev": defined,
+                **({"reading": lost} if lost else {}),
+                **({"skipped": skipped} if skipped else {}),
+            },
+        )
+        if self.board is not None:
+            shown = {"train/loss": loss, "train/lr": rate}
+            shown |= {f"dev/{name}": value for name, value in figures.items()}
+            self.board.add(shown, self.done.step)
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Evaluate, record, save. Raises SrucliError where training has diverged."""
+        stats = self.step.stats
+        steps = -(-self.done.batches // self.config.train.accumulate)
+        searching = self.step.scaler.is_enabled()  # for the scale of fp16, by steps that fail
+        if 2 * stats.skipped > steps and not searching:
+            raise self._diverged(f"{stats.skipped} of {steps} steps had no finite gradient")
+        if stats.skipped:
+            say(f"{stats.skipped} of {steps} steps were skipped: they had no finite gradient")
+        optim.use(self.step.optimizer, training=False)
+        self.evaluating = True
+        self._check_weights()
+        if self.done.taken == len(self.train_set.texts):
+            self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
+        figures = self.evaluate()
+        self._record(stats.loss, figures, 0 if searching else stats.skipped)
+        best = self._improved(figures)
+        if best:
+            self.done.best_step = self.done.step
+        self.save({"last", "best"} if best else {"last"})
+        self._write_card()
+        shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
+        say(
+            f"epoch {self.epoch_number}/{self.epochs}  loss {stats.loss:.4f}"
+            f"{shown and '  dev'}{shown}{'  *' if figures and best else ''}  {self.seconds:.0f} s"
+        )
+        return figures
+
+    def _write_card(self) -> None:
+        """The model card, of the weights that are used."""
+        used = choose(self.run, self.config)
+        step = self.run.step_of(used.name)
+        records = self.run.records("metrics.jsonl")
+        whole = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
+        measured = next((each for each in whole if each.get("step") == step), None)
+        facts, name = self.run.facts(), self.run.path.name
+        card = model_card(name, self.config, self.labels, facts, used, measured, self.epoch_number)
+        self.run.write("README.md", card.encode(errors="backslashreplace"))
+
+    def _improved(self, figures: dict[str, float]) -> bool:
+        """Whether the weights are the best so far: always without dev texts, never where the metric
+        is undefined on them.
+        """
+        if not figures:
+            return True
+        value = figures[self.metric]
+        if math.isnan(value):
+            return False
+        value = self._as_gain(value)
+        if value > self.done.best:
+            self.done.best, self.done.stale = value, 0
+            return True
+        self.done.stale += 1
+        return False
+
+    def _as_gain(self, value: float) -> float:
+        """A value of the metric so that more of it is better."""
+        return value if metric_named(self.metric).larger_is_better else -value
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train: epochs, steps or patience are used up."""
+        settings, done = self.config.train, self.done
+        if settings.steps and done.step >= settings.steps:
+            return True
+        return done.epoch >= self.epochs or self.is_tired
+
+    @property
+    def is_tired(self) -> bool:
+        """Whether patience is used up."""
+        patience = self.config.train.patience
+        return bool(patience) and self.done.stale >= patience
+
+    def train(self) -> None:
+        """What is left. Raises InterruptedRun, with all saved, where a stop was asked for."""
+        texts = len(self.train_set.texts) * self.epochs
+        if self.is_over:
+            say(f"{self.run.path}: is finished; {self._longer()}")
+            self._write_card()
+            self._conclude()
+            return
+        if self.dev_set is not None and not self._is_defined(self.dev_set.targets):
+            say(
+                f"{self.metric} is undefined on these dev texts: no epoch is the best, nothing "
+                "stops training early, and the last weights are used"
+            )
+        if self.config.train.tensorboard:
+            self.board = Board(self.run.place, self.done.step)
+        bar = tqdm(
+            total=texts,
+            initial=self.done.texts,
+            unit="text",
+            unit_scale=True,
+            disable=None,
+            leave=False,
+        )
+        with bar:
+            for number, store in enumerate(self._stores()):
+                self.tallies["train"] = store.tally
+                if not number:
+                    self._tell()
+                if not self.epoch(store, bar):
+                    self.save({"last"})
+                    raise self._interrupted()
+                figures = self.finish_epoch()
+                if self.observe:
+                    self.observe(self.epoch_number, figures)
+                if self.is_over:
+                    break
+                if self.stop.wanted:
+                    raise self._interrupted()
+        if self.is_tired:
+            best = abs(self.done.best)
+            waited = f"for {self.done.stale} epochs: stopping early"
+            say(f"no better {self.metric} than {best:.4f} {waited}")
+        self._conclude()
+
+    def _longer(self) -> str:
+        """What lets a finished training go on."""
+        settings, done, ways = self.config.train, self.done, []
+        if self.is_tired:
+            ways.append("a longer train.patience")
+        if settings.steps:
+            ways += ["a longer train.steps"] * (done.step >= settings.steps)
+        elif done.epoch >= self.epochs:
+            ways.append("a longer --epochs")
+        return f"{' and '.join(ways)} go{'es' * (len(ways) == 1)} on"
+
+    def _is_defined(self, targets: NDArray[Any]) -> bool:
+        """Whether the metric is defined on dev texts with these targets, whatever a model says."""
+        classes = len(self.labels)
+        clueless = np.full((len(targets), classes), 1 / classes)
+        targets = targets.astype(bool) if self.config.data.multi_label else targets
+        return not math.isnan(metric_named(self.metric)(Outcome(clueless, targets)))
+
+    def _conclude(self) -> None:
+        """Say which weights are used, where one may think of others."""
+        if said := choose(self.run, self.config).said:
+            say(said)
+
+    def _tell(self) -> None:
+        """Say which texts are not read whole, before the first epoch of this process."""
+        names = {"train": self.train_set.source}
+        if self.dev_set is not None:
+            same = self.dev_set.source == names["train"]
+            names["dev"] = f"{names['train']}, held out" if same else self.dev_set.source
+        for part, name in names.items():
+            for line in Notices(name).last(self.tallies[part]):
+                say(line)
+
+    def _interrupted(self) -> InterruptedRun:
+        further = f"to go on: srucli train --resume {shlex.quote(str(self.run.path))}"
+        if not self.resumable:
+            further = "the weights can be used, but not trained further"
+        return InterruptedRun(
+            f"{self.run.path}: stopped at step {self.done.step:,}, in epoch "
+            f"{self.done.epoch + 1} of {self.epochs}, and saved; {further}"
+        )
+
+    # ------------------------------------------------------------ checkpoints
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint within the epoch."""
+        steps, minutes = self.config.train.save_steps, self.config.train.save_minutes
+        waited = time.monotonic() - self.saved
+        return bool(steps and self.done.step % steps == 0) or bool(
+            minutes and waited > 60 * minutes
+        )
+
+    def _check_weights(self) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise self._diverged("a weight is not a number")
+
+    def save(self, which: set[Which]) -> None:
+        """A checkpoint, unless nothing was done since the one before.
+
+        Raises OutputError, and SrucliError where the weights are no numbers.
+        """
+        if self.kept == (self.done.step, self.done.epoch):
+            return
+        self._check_weights()
+        state: dict[str, Any] = {"epoch": self.done.epoch, "finished": self.is_over}
+        if self.thresholds is not None:
+            state["thresholds"] = self.thresholds
+        keep = self.config.train.checkpoints or (1 if self.is_over else 2)
+        tree = self._tree()
+        weights = self._averages(tree)
+        try:
+            training = to_files(tree)
+        except UnwritableError as error:
+            if self.resumable:
+                say(f"this run cannot be resumed: of {self.config.optim.name}, {error}")
+            self.resumable, training = False, {}
+        self.run.save(self.done.step, weights, state, which, training, keep)
+        self.saved, self.kept = time.monotonic(), (self.done.step, self.done.epoch)
+
+    def _tree(self) -> dict[str, Any]:
+        """All that going on needs besides the weights that predict."""
+        watch = self.step.watch
+        return {
+            "progress": self.done.model_copy(update={"seconds": self.seconds}).model_dump(),
+            "figures": self.step.totals,
+            "optimizer": self.optimizer_state.tree(),
+            "scaler": self.step.scaler.state_dict(),
+            "random": random_states(self.device),
+            "watch": watch.tree() if watch else None,
+            "thresholds": self.thresholds,
+            "place": self._place,
+            "judge": self._judge,
+            "logs": {name: self.run.size(name) for name in LOGS},
+            "weights": {},
+        }
+
+    def _averages(self, tree: dict[str, Any]) -> dict[str, Tensor]:
+        """The weights that predict. Within an epoch some optimizers train others: those to `tree`.
+
+        What they do to get from the ones to the others cannot be undone to the bit.
+        """
+        optimizer = self.step.optimizer
+        if self.evaluating or not optim.has_averages(optimizer):
+            return self.model.state_dict()
+        kept = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+        optim.use(optimizer, training=False)
+        weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+        optim.use(optimizer, training=True)
+        self._set_weights(kept)
+        tree["weights"] = kept
+        return weights
+
+    @torch.no_grad()
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in self.model.named_parameters():
+            weight.copy_(weights[name])
+
+    @cached_property
+    def _place(self) -> str:
+        """What must be the same for a place in an epoch to mean the same."""
+        settings = self.config.train
+        digest = sha256("\n".join(self.train_set.texts).encode())
+        keys = ("batch_size", "batch_tokens", "accumulate", "max_tokens", "subword_dropout", "seed")
+        digest.update(repr([getattr(settings, key) for key in keys]).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _judge(self) -> dict[str, str]:
+        """What must be the same for the figures of two evaluations to be compared."""
+        if self.dev_set is None:
+            return {"metric": "", "dev": ""}
+        texts, targets = "\n".join(self.dev_set.texts).encode(), self.dev_set.targets.tobytes()
+        return {"metric": self.metric, "dev": sha256(texts + targets).hexdigest()}
+
+    def _judge_anew(self, before: Mapping[str, str]) -> None:
+        """By another metric or other dev texts, what is gone on from is the best so far."""
+        if before == self._judge:
+            return
+        self.done.best, self.done.best_step, self.done.stale = -math.inf, self.done.step, 0
+        values = dev_values(self.run.records("metrics.jsonl"), self.metric)
+        value = values.get(f"step-{self.done.step}")
+        if value is not None and before["dev"] == self._judge["dev"]:
+            self.done.best = self._as_gain(value)
+        say("the metric or the dev texts are others now: the best so far is what is gone on from")
+
+    def resume(self, name: str, before: Config) -> None:
+        """Go on from a checkpoint that is whole. Raises DataError where it does not fit.
+
+        `before` are its settings: of another optimizer there is nothing to go on from. Where the
+        texts or their batches are others, the epoch begins anew.
+        """
+        saved = self.run.checkpoint(name, self.model.state_dict())
+        self.model.load_state_dict(saved.weights)
+        source = str(self.run.path / "checkpoints" / name / TRAINING)
+        text = self.run.checkpoints.read(name, TRAINING)
+        tensors = tensors_of(self.run.checkpoints.read(name, TRAINING_TENSORS), source)
+        try:
+            own, other = (each.optim.model_dump(mode="json") for each in (self.config, before))
+            same = all(own[key] == other[key] for key in ("name", "options"))
+            self._load(from_files(text, tensors), source, same)
+        except _UNFIT as error:
+            raise DataError(
+                source, None, f"does not fit this training ({error})", COPY_AGAIN
+            ) from error
+        self.unproven, self.kept = source, (self.done.step, self.done.epoch)
+        self._point(name)
+        self._say_how_the_rate_changes(before)
+
+    def _say_how_the_rate_changes(self, before: Config) -> None:
+        """Where a training that gets another length was on the way to the end of its schedule."""
+        longer = [getattr(before.train, key) != getattr(self.config.train, key) for key in LENGTHS]
+        if not any(longer) or not self.done.step or self.is_over:
+            return
+        was, now = (
+            self._rate(config) * (optim.resolve(config.optim).lr or 0.0)
+            for config in (before, self.config)
+        )
+        say(
+            f"the schedule has another length: the learning rate was {was:.3g} at step "
+            f"{self.done.step:,}, and goes on from {now:.3g}"
+        )
+
+    def _point(self, name: str) -> None:
+        """Let `last` and `best` name what they should; a kill may have come before that."""
+        checkpoints = self.run.checkpoints
+        checkpoints.point(name, {"last"})
+        best = f"step-{self.done.best_step}"
+        if best in checkpoints.names():
+            checkpoints.point(best, {"best"})
+        if self.is_over:
+            checkpoints.sweep(self.config.train.checkpoints or 1)
+
+    def _load(self, tree: Any, source: str, same_optimizer: bool) -> None:
+        self.done = Progress.model_validate(tree["progress"])
+        if same_optimizer:
+            self.optimizer_state.load(tree["optimizer"])
+        self.step.scaler.load_state_dict(tree["scaler"])
+        self.step.totals.copy_(tree["figures"])
+        if tree["weights"]:
+            parameters = dict(self.model.named_parameters())
+            check_fit(tree["weights"], parameters, source)
+            self._set_weights(tree["weights"])
+        if self.step.watch and tree["watch"]:
+            self.step.watch.load(tree["watch"])
+        if self.thresholds is not None:
+            self.thresholds = [float(value) for value in tree["thresholds"]]
+        if tree["place"] != self._place:
+            if self.done.batches:
+                epoch = self.done.epoch + 1
+                say(f"the texts or their batches are others now: epoch {epoch} begins anew")
+            self.done.batches = self.done.taken = 0
+            self.done.texts = self.done.epoch * len(self.train_set.texts)
+        sizes = {name: int(tree["logs"][name]) for name in LOGS}
+        set_random_states(tree["random"], self.device)
+        for name, size in sizes.items():
+            self.run.cut(name, size)
+        self._judge_anew(tree.get("judge", self._judge))
+        if self.step.watch and not tree["watch"]:
+            self.begin()
+
+    def begin(self) -> None:
+        """What a new training leaves before its first step: how to read its diagnostics."""
+        if self.step.watch:
+            settings = self.config.optim.model_dump(mode="json")
+            self.run.add(
+                "diagnostics.jsonl", {"optimizer": settings, "counts": self.step.watch.counts}
+            )
