@@ -67,8 +67,8 @@ from srucli.training.step import Step
 ROOT = Path(__file__).parent.parent
 SETTINGS = Path(__file__).with_name("step.json")
 TESTS = {
-    "tests/test_triton.py": ("pytest",),
-    "tests/test_step.py": ("pytest", "hypothesis", "pydantic", "yaml", "numba"),
+    "tests/kernels/test_triton.py": ("pytest",),
+    "tests/training/test_step.py": ("pytest", "hypothesis", "pydantic", "yaml", "numba"),
 }
 MIB = 2**20
 CALLS, LONG_CALL = 10, 20.0  # calls in a row, but one where a call takes more milliseconds
@@ -722,7 +722,7 @@ def tests_pass() -> bool:
         print("layers are compared with the reference loop instead", file=sys.stderr)
         return kernels_agree(Setup(), (torch.float32, torch.bfloat16, torch.float16))
     # The test left out runs the others without a GPU.
-    rest = "--deselect=tests/test_triton.py::test_in_the_interpreter"
+    rest = "--deselect=tests/kernels/test_triton.py::test_in_the_interpreter"
     command = [sys.executable, "-m", "pytest", "-q", *files, rest]
     return subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode == 0
 

@@ -202,7 +202,7 @@ def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
 def tests_pass() -> bool:
     """Whether the kernels are right: a speed of wrong results is no speed."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/test_kernels.py"], stdout=sys.stderr
+        [sys.executable, "-m", "pytest", "-q", "tests/kernels/test_sru.py"], stdout=sys.stderr
     )
     return done.returncode == 0
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from srucli.config import (
 )
 from srucli.errors import InputMissingError, UsageError, did_you_mean
 from srucli.optim import check
+from tests.support import ROOT
 
 
 def written(folder: Path, content: str | bytes) -> Path:

@@ -1,0 +1,475 @@
+"""`srucli predict` as a person runs it: a line out for a line in, streams, pipes, bad input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+
+from srucli.data.readers import Input
+from srucli.inference.predictor import BATCH_TEXTS, Predictor, Style, arriving, records
+from tests.support import ROOT, RunCli, RunMain, Tiny
+
+TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
+LABELS = ["good", "bad", "none"]
+# What is said of a file of which each line is a text.
+SAID = "{}: plain text, a text on each line, utf-8\n"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    file = tmp_path / "x.txt"
+    file.write_text("".join(f"{text}\n" for text in TEXTS))
+    return file
+
+
+# --- streams, in processes of their own --------------------------------------------------------
+
+
+def test_one_line_out_for_each_line_in_from_a_copied_run(
+    run_cli: RunCli, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Empty lines, CRLF, a byte-order mark, U+0085, a long line and no line end at the end."""
+    shutil.copytree(tiny.run, tmp_path / "elsewhere" / "copy")
+    rows = ["\ufeff" + TEXTS[0], "", TEXTS[1] + "\r", "\x85 \u2028", " ", "x " * 80_000, TEXTS[2]]
+    done = run_cli("predict", "copy", input="\n".join(rows), cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(SAID.format("<stdin>"))
+    assert done.stderr.splitlines()[-1] == (
+        "<stdin>: 2 of 7 texts have no tokens: they are empty, or become so when normalized"
+    )
+    found = done.stdout.split("\n")
+    assert found.pop() == ""
+    assert (found[0], found[2], found[6]) == ("good", "bad", "none")
+    assert len(found) == len(rows)
+    assert set(found) <= set(tiny.labels)
+
+
+def answer(stream: IO[bytes], seconds: float = 60) -> bytes:
+    ready, _, _ = select.select([stream], [], [], seconds)
+    assert ready, "no answer came"
+    return os.read(stream.fileno(), 1000)
+
+
+def test_a_stream_that_never_ends_is_answered_at_once(tiny: Tiny) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "srucli", "predict", tiny.run, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for text, label in zip(TEXTS, LABELS, strict=True):
+            process.stdin.write(text.encode() + b"\n")
+            process.stdin.flush()
+            assert answer(process.stdout).decode() == label + "\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read().decode() == SAID.format("<stdin>")
+        process.stdin.close()
+
+
+def test_a_closed_pipe_ends_it_quietly(tiny: Tiny) -> None:
+    """`head` leaves while the input goes on."""
+    script = f"yes what a lovely film | '{sys.executable}' -m srucli predict run - | head -2; "
+    done = subprocess.run(
+        ["bash", "-c", script + 'echo "${PIPESTATUS[1]}"'],
+        cwd=tiny.folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("good\ngood\n0\n", SAID.format("<stdin>"))
+
+
+def test_a_full_disk_under_the_output(tiny: Tiny, lines: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "srucli", "predict", tiny.run, lines],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            text=True,
+        )
+    assert done.returncode == 73
+    said, problem = done.stderr.splitlines()
+    assert f"{said}\n" == SAID.format(lines)
+    assert problem.startswith("srucli: the output cannot be written (No space left on device)")
+
+
+# --- what is printed ---------------------------------------------------------------------------
+
+
+def test_labels_alone(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    ended = run_main("predict", tiny.run, lines)
+    assert (ended.code, ended.out, ended.err) == (0, "good\nbad\nnone\n", SAID.format(lines))
+
+
+def test_probabilities(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    rows = [row.split("\t") for row in run_main("predict", tiny.run, lines, "-p").out.splitlines()]
+    assert [label for label, _ in rows] == LABELS
+    wanted = Predictor.load(tiny.run, "cpu", 1).probabilities(TEXTS).max(axis=1)
+    assert [float(value) for _, value in rows] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 256])
+def test_records_are_numbered_across_groups(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However many texts arrive together."""
+    monkeypatch.setattr("srucli.inference.predictor.BATCH_TEXTS", size)
+    file = tmp_path / "many.txt"
+    file.write_text("a good film\n" * (2 * size + 5))
+    ended = run_main("predict", tiny.run, file, "--json")
+    found = [json.loads(line)["record"] for line in ended.out.splitlines()]
+    assert found == list(range(1, 2 * size + 6))
+
+
+def test_the_likeliest_labels(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    ended = run_main("predict", tiny.run, lines, "-k", 2)
+    for row, label in zip(ended.out.splitlines(), LABELS, strict=True):
+        first, likely, _, less = row.split("\t")
+        assert first == label
+        assert float(likely) > float(less)
+    ended = run_main("predict", tiny.run, lines, "--top", 9)
+    values = [float(value) for value in ended.out.splitlines()[0].split("\t")[1::2]]
+    assert len(values) == 3
+    assert sum(values) == pytest.approx(1, abs=1e-5)
+
+
+def test_json_lines(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    found = [json.loads(x) for x in run_main("predict", tiny.run, lines, "--json").out.splitlines()]
+    assert [record["label"] for record in found] == LABELS
+    assert list(found[0]) == ["record", "line", "label", "probability"]
+    assert [(record["record"], record["line"]) for record in found] == [(1, 1), (2, 2), (3, 3)]
+    ended = run_main("predict", tiny.run, lines, "--json", "--top", 2, "--threshold", 1)
+    record = json.loads(ended.out.splitlines()[0])
+    assert record["label"] == "unknown"
+    assert next(iter(record["probabilities"])) == "good"
+    assert record["probabilities"]["good"] == record["probability"]
+
+
+def test_rejected_texts(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+    assert run_main("predict", tiny.run, lines, "--threshold", 0).out == "good\nbad\nnone\n"
+    ended = run_main("predict", tiny.run, lines, "--threshold", 1, "--reject", "who knows")
+    assert ended.out == "who knows\n" * 3
+
+
+def test_the_record_is_kept(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(f'id,text\n7,"{TEXTS[0]}, ""so"""\n8,{TEXTS[1]}\n\n9,\n')
+    ended = run_main("predict", tiny.run, file, "--keep", "--format", "csv", "--text", "text")
+    assert ended.code == 0, ended.err
+    first, second, empty = ended.out.splitlines()
+    assert first == f'good\t7,"{TEXTS[0]}, ""so"""'
+    assert second == f"bad\t8,{TEXTS[1]}"
+    assert empty.endswith("\t9,")
+    assert f"{file}: 1 blank line passed over" in ended.err.splitlines()
+    assert run_main("predict", tiny.run, file, "--keep").out == ended.out
+
+
+def test_a_column_by_number_with_the_delimiter_alone(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.tsv"
+    file.write_text("".join(f"{n};{text}\n" for n, text in enumerate(TEXTS)))
+    ended = run_main("predict", tiny.run, file, "--delimiter", ";")
+    assert ended.out == "good\nbad\nnone\n"
+
+
+# --- files as train and eval read them ---------------------------------------------------------
+
+
+def labelled(rows: list[tuple[str, str]]) -> dict[str, str]:
+    """The same labels and texts in files of several kinds."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("text", "label"), *(r[::-1] for r in rows)])
+    objects = [{"label": label, "text": text} for label, text in rows]
+    return {
+        "x.csv": table.getvalue().replace("\n", "\n\n", 2),
+        "x.tsv": "\n" + "".join(f"{label}\t{text}\n\n" for label, text in rows),
+        "x.txt": "".join(f"{label}\t{text}\n" for label, text in rows),
+        "x.json": json.dumps(objects),
+        "x.jsonl": "".join(json.dumps(each) + "\n" for each in objects),
+        "x.ft": "".join(f" __label__{label} {text}\n" for label, text in rows),
+    }
+
+
+ROWS = [(label, f"{text}, again") for label, text in zip(LABELS, TEXTS, strict=True)]
+
+
+@pytest.mark.parametrize("name", labelled(ROWS))
+def test_a_labelled_file_has_the_records_that_eval_has(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, name: str
+) -> None:
+    """As many, with the same labels, probabilities and numbers, and both say how it is read."""
+    file = tmp_path / name
+    file.write_text(labelled(ROWS)[name])
+    measured = run_main("eval", tiny.run, file, "--predictions", tmp_path / "p.jsonl")
+    assert measured.code == 0, measured.err
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    ended = run_main("predict", tiny.run, file, "--json")
+    found = [json.loads(line) for line in ended.out.splitlines()]
+    assert [row["text"] for row in rows] == [text for _, text in ROWS]
+    assert [record["label"] for record in found] == [row["predicted"] for row in rows] == LABELS
+    assert [record["record"] for record in found] == [row["record"] for row in rows] == [1, 2, 3]
+    assert [record["line"] for record in found] == [row["line"] for row in rows]
+    likely = [row["probability"] for row in rows]
+    assert [record["probability"] for record in found] == pytest.approx(likely, abs=1e-5)
+    assert ended.err.splitlines() == measured.err.splitlines()
+    assert ended.err.startswith(f"{file}: ")
+
+
+def test_the_case_of_a_header(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    """Commas in quotes, a header, labels that the run does not know: four records for four rows."""
+    file = tmp_path / "hdr.csv"
+    rows = ('pos,"a dreadful, boring film"', 'neg,"a superb film"', "pos,a story", "neg,a tale")
+    file.write_text("label,text\n" + "".join(f"{row}\n" for row in rows))
+    ended = run_main("predict", tiny.run, file, "--keep")
+    assert [line.split("\t")[1] for line in ended.out.splitlines()] == list(rows)
+    said = "csv, delimiter ',', header, text = column 2 'text', not read: column 1 'label'"
+    assert ended.err == f"{file}: {said}, quotes, utf-8\n"
+
+
+def test_a_kept_record_is_one_line(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(f'text,id\n"{TEXTS[0]},\n\nso\r\n",7\n{TEXTS[1]},8\n')
+    ended = run_main("predict", tiny.run, file, "--keep")
+    assert ended.out == f'good\t"{TEXTS[0]},\\n\\nso\\n",7\nbad\t{TEXTS[1]},8\n'
+    ended = run_main("predict", tiny.run, file, "--json")
+    found = [json.loads(line) for line in ended.out.splitlines()]
+    assert [(record["record"], record["line"]) for record in found] == [(1, 2), (2, 6)]
+
+
+def test_texts_alone(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    """A column of texts; and plain lines, which may hold tabs and be empty."""
+    (tmp_path / "x.tsv").write_text("".join(f"{text}\n" for text in TEXTS))
+    assert run_main("predict", tiny.run, tmp_path / "x.tsv").out.split() == LABELS
+    (tmp_path / "x.txt").write_text("".join(f"so\t{text}\n\n" for text in TEXTS))
+    ended = run_main("predict", tiny.run, tmp_path / "x.txt", "--keep")
+    assert [line.split("\t", 1)[1] for line in ended.out.splitlines()][::2] == [
+        f"so\t{text}" for text in TEXTS
+    ]
+    assert len(ended.out.splitlines()) == 6
+
+
+def test_columns_of_the_run_are_those_of_its_files(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    """As long as a file has them; flags must be right."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny.run, run)
+    config = (run / "config.yaml").read_text()
+    assert "text: null" in config
+    (run / "config.yaml").write_text(config.replace("text: null", "text: body"))
+    (tmp_path / "x.csv").write_text(f"text,body\nno,{TEXTS[0]}\nno,{TEXTS[1]}\n")
+    assert run_main("predict", run, tmp_path / "x.csv").out.split() == LABELS[:2]
+    (tmp_path / "y.csv").write_text(f"text,id\n{TEXTS[0]},1\n{TEXTS[1]},2\n")
+    assert run_main("predict", run, tmp_path / "y.csv").out.split() == LABELS[:2]
+    wrong = run_main("predict", run, tmp_path / "y.csv", "--text", "body")
+    assert (wrong.code, wrong.out) == (65, "")
+    assert "no column 'body' in the header 'text,id'; name the text column" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "start", "form"),
+    [
+        (("--format", "csv"), "", 'x,"{}"\n'),
+        (("--format", "csv"), "id,text\n", '7,"{}"\n'),
+        (("--format", "jsonl"), "", '{{"text": "{}"}}\n'),
+        (("--format", "jsonl"), "[\n", '{{"text":\n"{}"\n}},\n'),
+        (("--text", "2"), "", "7;x\t{}\n"),
+    ],
+    ids=["csv", "csv with a header", "JSON lines", "JSON array", "tsv"],
+)
+def test_records_of_a_stream_are_answered_at_once(
+    tiny: Tiny, flags: tuple[str, ...], start: str, form: str
+) -> None:
+    """What a stream holds is guessed from its first record; that is answered before the next."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "srucli", "predict", tiny.run, "-", *flags],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(start.encode())
+        for text, label in zip(TEXTS, LABELS, strict=True):
+            process.stdin.write(form.format(text).encode())
+            process.stdin.flush()
+            assert answer(process.stdout).decode() == label + "\n"
+        process.kill()
+        process.stdin.close()
+
+
+def test_more_texts_than_a_batch_keep_their_order(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    chosen = np.random.default_rng(0).integers(0, 3, 3 * BATCH_TEXTS)
+    file = tmp_path / "x.txt"
+    file.write_text("".join(f"{TEXTS[index]}\n" for index in chosen))
+    assert run_main("predict", tiny.run, file).out.split() == [LABELS[index] for index in chosen]
+
+
+# --- several labels, without a process ---------------------------------------------------------
+
+
+class Several:
+    """What a style needs of a multi-label predictor, with probabilities that are known."""
+
+    labels = ("a", "b", "c")
+    multi_label = True
+    thresholds = np.array([0.5, 0.3, 0.9])
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        return np.array([[0.6, 0.4, 0.8], [0.1, 0.2, 0.3]], np.float32)[: len(texts)]
+
+
+class Even:
+    """What a style needs of a predictor that cannot tell two labels apart."""
+
+    labels = ("a", "b")
+    multi_label = False
+    thresholds = None
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        return np.full((len(texts), 2), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(("threshold", "label"), [(0.5, "a"), (0.5001, "unsure")])
+def test_a_label_as_likely_as_the_threshold_is_taken(threshold: float, label: str) -> None:
+    style = Style(threshold=threshold, reject="unsure")
+    (found,) = records(Even(), [Input("x", 1, "x")], style)  # type: ignore[arg-type]
+    assert found == [label]
+
+
+@pytest.mark.parametrize(
+    ("style", "rows"),
+    [
+        (Style(), ["a,b", ""]),
+        (Style(delimiter=" | "), ["a | b", ""]),
+        (Style(probability=True), ["a,b\t0.600000,0.400000", "\t"]),
+        (Style(top=2), ["c\t0.800000\ta\t0.600000", "c\t0.300000\tb\t0.200000"]),
+        (Style(keep=True), ["a,b\tRAW", "\tRAW"]),
+    ],
+)
+def test_texts_of_several_labels(style: Style, rows: list[str]) -> None:
+    inputs = [Input("x", 1, "RAW"), Input("y", 2, "RAW")]
+    found = [row for group in records(Several(), inputs, style) for row in group]  # type: ignore[arg-type]
+    assert found == rows
+
+
+def test_texts_of_several_labels_as_json() -> None:
+    groups = records(Several(), [Input("x", 1, "x")], Style(as_json=True))  # type: ignore[arg-type]
+    (record,) = (json.loads(row) for group in groups for row in group)
+    assert record["labels"] == ["a", "b"]
+    assert record["probabilities"] == {"a": 0.6, "b": 0.4, "c": 0.8}
+
+
+def test_inputs_arrive_in_order_and_errors_after_those_before_them() -> None:
+    given = [Input(str(n), n, "") for n in range(5 * BATCH_TEXTS + 3)]
+
+    def broken() -> object:
+        yield from given
+        raise ValueError("line 99")
+
+    groups = arriving(broken())  # type: ignore[arg-type]
+    found: list[Input] = []
+    while len(found) < len(given):
+        found += next(groups)
+    assert found == given
+    with pytest.raises(ValueError, match="line 99"):
+        next(groups)
+    assert max(map(len, arriving(given))) <= BATCH_TEXTS
+    assert [item for group in arriving(given) for item in group] == given
+    assert list(arriving([])) == []
+
+
+# --- what bad input gets -----------------------------------------------------------------------
+
+
+def test_lines_before_a_bad_one_are_answered(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_bytes(TEXTS[0].encode() + b"\ncaf\xe9\n")
+    ended = run_main("predict", tiny.run, file)
+    assert (ended.code, ended.out) == (65, "good\n")
+    problem = f"srucli: {file}:2: byte 4 of the line (0xe9) is not utf-8; "
+    assert ended.err.startswith(SAID.format(file) + problem)
+    for flags in (("--encoding", "latin-1"), ("--errors", "replace")):
+        assert run_main("predict", tiny.run, file, *flags).out.startswith("good\n")
+
+
+def test_bytes_replaced_in_lines_that_are_a_table_are_counted(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    """The ending names plain lines; the header shows a table."""
+    file = tmp_path / "x.txt"
+    file.write_bytes(b"text,label\n" + TEXTS[0].encode() + b" \xe9\xe9,new\n")
+    ended = run_main("predict", tiny.run, file, "--errors", "replace")
+    assert (ended.code, len(ended.out.splitlines())) == (0, 1)
+    assert f"{file}: 2 sequences of bytes that are not utf-8 replaced" in ended.err
+
+
+def test_an_empty_file_gives_nothing(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    ended = run_main("predict", tiny.run, tmp_path / "x")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["none", "x.txt"], 66, "none: no such run; give the folder that `srucli train` printed"),
+        (["x.txt", "x.txt"], 66, "x.txt: no such run; "),
+        (["folder", "x.txt"], 66, "folder: not a run folder: it has no run.json"),
+        (["new", "x.txt"], 65, "run.json: format version 3, this srucli reads up to 2; upgrade"),
+        (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),
+        (["RUN", "folder"], 66, "folder: is a folder; name a file in it"),
+        (["RUN", "x.txt", "--keep", "--json"], 2, "--keep adds the record as text; "),
+        (["RUN", "x.txt", "--reject", "x"], 2, "--reject needs --threshold"),
+        (["RUN", "x.txt", "-k", "2", "--threshold", "0.5"], 2, "with --top it needs --json"),
+        (["RUN", "x.txt", "--device", "tpu"], 2, "--device tpu: write auto, cpu, cuda or cuda:N"),
+        (["RUN", "x.txt", "--format", "xls"], 2, "data.format = 'xls': must be 'auto', 'tsv'"),
+        (["RUN", "x.txt", "--encoding", "utf-9"], 2, "--encoding utf-9: no such encoding; "),
+    ],
+)
+def test_bad_arguments(
+    run_main: RunMain,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.txt").write_text("x\n")
+    Path("folder").mkdir()
+    Path("new").mkdir()
+    Path("new/run.json").write_text('{"format_version": 3}')
+    given = [str(tiny.run) if word == "RUN" else word for word in arguments]
+    ended = run_main("predict", *given)
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.startswith("srucli: ")
+    assert ended.err.count("\n") == 1
+    assert said in ended.err

@@ -1,0 +1,1247 @@
+"""What messages advise is followed, word by word: the error is gone then.
+
+A row of REMEDIES is a message: how to get it, and how to follow it. The words to follow come out of
+the message itself. The last tests look through the source for advice that has no row.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import re
+import shlex
+import shutil
+import signal
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from srucli.config import known_keys
+from srucli.runs.run_dir import RunDir
+from srucli.training.trainer import Trainer
+from tests.support import ROOT, Ended, RunMain, Tiny, sentences, write_tsv
+
+Words = list[str]
+Match = re.Match[str]
+# The words of a training that takes a fraction of a second.
+TRAIN = (
+    "train two.tsv -o run --tokenizer m.model --threads 1 --encoder bag --epochs 1 "
+    "model.embedding_size=4 model.wide=false model.characters=false"
+)
+# The same with a tokenizer of its own.
+OWN_PIECES = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
+# In a folder whose name has to be quoted.
+QUOTED = """-o 'my "run"'"""
+# Before a command that comes before: it is interrupted after its first epoch, or reads texts from
+# stdin; instead of one: somebody writes to the run, or it loses what it needs to go on.
+STOPPED, STDIN, LOCKED, DAMAGED = "(stopped) ", "(stdin) ", "(locked)", "(damaged "
+# What says that a folder is a run's.
+MARKED = json.dumps({"format": 1, "kind": "run", "id": "0" * 32})
+COMPARE = "compare one.tsv --epochs 1"
+TUNE = "tune one.tsv"
+# With one label only, so that what trains many times ends as soon as it has read the texts.
+ENDS = "a classifier needs two or more"
+
+
+def added(words: Words, match: Match) -> Words:
+    """The same command with what the message says to pass."""
+    return [*words, *(word for group in match.groups() for word in shlex.split(group))]
+
+
+def pasted(words: Words, match: Match) -> Words:
+    """The command that the message says."""
+    program, *rest = shlex.split(match[1])
+    assert program == "srucli"
+    return rest
+
+
+def without(*flags: str) -> Callable[[Words, Match], Words]:
+    """The same command without flags and their values."""
+
+    def follow(words: Words, match: Match) -> Words:
+        kept = list(words)
+        for flag in flags:
+            at = kept.index(flag)
+            valued = at + 1 < len(kept) and not kept[at + 1].startswith("-")
+            del kept[at : at + 1 + valued]
+        return kept
+
+    return follow
+
+
+def changed(old: str, new: str) -> Callable[[Words, Match], Words]:
+    """The same command with a word in place of another; \\1 in it is what the message says."""
+
+    def follow(words: Words, match: Match) -> Words:
+        assert old in words
+        return [match.expand(new) if word == old else word for word in words]
+
+    return follow
+
+
+def plus(more: str) -> Callable[[Words, Match], Words]:
+    """The same command with more words, of which the message says \\1."""
+    return lambda words, match: [*words, *shlex.split(match.expand(more))]
+
+
+def file(name: str, content: str | bytes) -> Callable[[Words, Match], Words]:
+    """The same command, once a file is mended."""
+
+    def follow(words: Words, match: Match) -> Words:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return words
+
+    return follow
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """How to get a message, and how to follow it.
+
+    command: what gives it; said: a pattern of it, whose groups are what to follow; follow: the next
+    command; advice: a piece of the message as the source has it, where it is not `said` without its
+    marks; files and before: what there is, and commands before it; ends: what the next command
+    ends with where it is not to succeed.
+    """
+
+    command: str
+    said: str
+    follow: Callable[[Words, Match], Words] = added
+    advice: str = ""
+    files: dict[str, str | bytes] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
+    ends: str = ""
+
+
+def table(form: str) -> str:
+    """Labels and texts as lines of a form; the same ones as in two.tsv."""
+    rows = [(label, text) for label, text in sentences() if label != "none"][:60]
+    return "".join(form.format(label, text.replace(" ,", "")) for label, text in rows)
+
+
+TEXT = "".join(f"{text}\n" for _, text in sentences()[:40])
+SETTINGS = "files: {train: two.tsv}\ntrain: {epochs: 1, threads: 1}\nmodel: {encoder: bag}\n"
+
+REMEDIES = {
+    # ------------------------------------------------ tokenizers
+    "vocabulary too large": Remedy(
+        "tokenize t.txt -o new --vocab-size 5000",
+        r"more than this text allows; pass (--vocab-size \d+) or less",
+        advice="is more than this text allows; pass ",
+    ),
+    "no hard limit": Remedy(
+        "tokenize t.txt -o new --vocab-size 5000",
+        r"or less, or (--no-hard-vocab-limit)",
+        advice="is more than this text allows; pass ",
+    ),
+    "vocabulary too small": Remedy(
+        "tokenize t.txt -o new --vocab-size 5",
+        r"too small for this text's characters and the symbols; pass (--vocab-size \d+) or more",
+        advice="is too small for this text's characters and the symbols; pass ",
+    ),
+    "lower coverage": Remedy(
+        "tokenize t.txt -o new --vocab-size 40 --character-coverage 1",
+        r"or lower (--character-coverage)",
+        plus(r"\1 0.98"),
+        advice="is too small for this text's characters and the symbols; pass ",
+        files={"t.txt": TEXT * 9 + "".join(map(chr, range(0x4E00, 0x4E00 + 30))) + "\n"},
+    ),
+    "no room for the symbols": Remedy(
+        "tokenize t.txt -o new --model-type word --vocab-size 9 --byte-fallback "
+        "--control-symbols one,two,three --user-defined-symbols four",
+        r"too small for the symbols alone; pass (--vocab-size \d+) or more",
+        advice="is too small for the symbols alone; pass ",
+    ),
+    "the same in a training": Remedy(
+        TRAIN.replace(
+            "--tokenizer m.model",
+            "tokenizer.model_type=word tokenizer.vocab_size=9 tokenizer.byte_fallback=true",
+        ),
+        r"too small for the symbols alone; pass (tokenizer\.vocab_size=\d+) or more",
+        advice="is too small for the symbols alone; pass ",
+    ),
+    "ids must differ": Remedy(
+        "tokenize t.txt -o new --vocab-size 30 --bos-id 2",
+        r"--unk-id, (--bos-id), --eos-id and --pad-id must differ \(or be (-1)\)",
+        advice=" must differ (or be -1) and lie below ",
+    ),
+    "ids must differ in a training": Remedy(
+        TRAIN.replace("--tokenizer m.model", "tokenizer.bos_id=2"),
+        r"tokenizer\.unk_id, (tokenizer\.bos_id), .* must differ \(or be (-1)\)",
+        plus(r"\1=\2"),
+        advice=" must differ (or be -1) and lie below ",
+    ),
+    "lines too long": Remedy(
+        "tokenize t.txt -o new --vocab-size 30 --max-sentence-length 10",
+        r"no line to train on; raise (--max-sentence-length)",
+        plus(r"\1 100"),
+        advice="raise ",
+    ),
+    "lines too long in a training": Remedy(
+        TRAIN.replace("--tokenizer m.model", "tokenizer.max_sentence_length=10"),
+        r"no line to train on; raise (tokenizer\.max_sentence_length)",
+        plus(r"\1=100"),
+        advice="raise ",
+    ),
+    "one label only": Remedy(
+        TRAIN.replace("two.tsv", "columns.csv"),
+        r"a classifier needs two or more; check (--label) and --format",
+        plus(r"\1 3 --text 2"),
+        advice="a classifier needs two or more; check --label and --format",
+        files={"columns.csv": "label,text,kind\n" + "x,b c,bad\nx,a b,good\n" * 9},
+    ),
+    "no model": Remedy(
+        "encode two.tsv t.txt",
+        r"not a SentencePiece model; name a .model file that (srucli) tokenize or spm_train wrote",
+        changed("two.tsv", "m.model"),
+        advice="name a .model file that srucli tokenize or spm_train wrote",
+    ),
+    "no prefix": Remedy(
+        "tokenize t.txt --vocab-size 30",
+        r"no --model-prefix; pass (-o m) to write m.model",
+        plus(r"\1 --force"),
+        advice="no --model-prefix; pass -o m",
+    ),
+    "a prefix that is a folder": Remedy(
+        "tokenize t.txt --vocab-size 30 --force -o ./",
+        r"name a file, as (\S+)",
+        changed("./", r"\1"),
+        advice="name a file, as ",
+    ),
+    "a model that exists": Remedy(
+        "tokenize t.txt --vocab-size 30 -o m",
+        r"choose another prefix or pass (--force)",
+        advice="exists already; choose another prefix or pass --force",
+    ),
+    "labels and all": Remedy(
+        "tokenize two.tsv -o new --vocab-size 30 --model-type char --force",
+        r"read as raw text, labels and all; (--format auto) takes the texts",
+        advice="is read as raw text, labels and all; --format auto",
+    ),
+    "nbest and dropout": Remedy(
+        "encode m.model t.txt --nbest 2 --subword-dropout 0.1",
+        r"--nbest and (--subword-dropout) exclude each other; pass one of them",
+        without("--nbest"),
+        advice="--nbest and --subword-dropout exclude each other",
+    ),
+    "a seed without draws": Remedy(
+        "encode m.model t.txt --seed 3",
+        r"--seed has no effect: it needs (--subword-dropout)",
+        plus(r"\1 0.1"),
+    ),
+    "text to decode in another encoding": Remedy(
+        "decode m.model t.txt",
+        r"pass the right (--encoding) \((cp1252)",
+        files={"t.txt": "é\n".encode("latin-1")},
+        advice="pass the right --encoding ({}, ...) or --errors replace",
+    ),
+    # ------------------------------------------------ files
+    "another encoding": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"is not utf-8; pass the right (--encoding) \((cp1252)",
+        advice="pass the right --encoding ({}, ...) or --errors replace",
+        files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9},
+    ),
+    "bytes to replace": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"is not utf-8; .* or (--errors replace)",
+        advice="pass the right --encoding ({}, ...) or --errors replace",
+        files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9},
+    ),
+    "another encoding in run": Remedy(
+        "run c.yaml files.train=x.tsv -o out --force",
+        r"is not utf-8; pass the right (--encoding) \((cp1252)",
+        advice="pass the right --encoding ({}, ...) or --errors replace",
+        files={"x.tsv": "good\té b\nbad\tb c\n".encode("latin-1") * 9, "c.yaml": SETTINGS},
+    ),
+    **{
+        f"NUL characters of {name}": Remedy(
+            TRAIN.replace("two.tsv", "x.tsv"),
+            rf"a NUL character after .* or pass (--encoding {name})",
+            advice="take it out, or pass --encoding {}-{} if that is what this is",
+            files={"x.tsv": ("good\ta b\nbad\tb c\n" * 9).encode(name)},
+        )
+        for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+    },
+    "no such encoding": Remedy(
+        f"{TRAIN} --encoding utf-9",
+        r"(--encoding) utf-9: no such encoding; try (utf-8)",
+        advice="no such encoding; try utf-8",
+    ),
+    "a file that grows": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv.gz --max-ratio 2"),
+        r"grows beyond 2 times its size; raise (--max-ratio) if you trust it",
+        plus(r"\1 9999"),
+        advice="raise --max-ratio if you trust it",
+        files={"x.tsv.gz": gzip.compress(b"good\t" + b"a" * 1_500_000 + b"\n")},
+        ends=ENDS,
+    ),
+    "half of a surrogate pair": Remedy(
+        TRAIN.replace("two.tsv", "x.jsonl"),
+        r"half of a surrogate pair .* or pass (--errors replace)",
+        advice="mend the text or pass --errors replace",
+        files={"x.jsonl": '{"label": "a", "text": "x\\ud800"}\n{"label": "b", "text": "y"}\n' * 9},
+    ),
+    "no delimiter": Remedy(
+        f"{TRAIN.replace('two.tsv', 'x.csv')} --delimiter '\"'",
+        r"--delimiter .*: cannot separate columns; see (,)",
+        changed('"', r"\1"),
+        advice="cannot separate columns; see , ; or |",
+        files={"x.csv": "label,text\n" + "good,a b\nbad,b c\n" * 9},
+    ),
+    # ------------------------------------------------ settings
+    "no override": Remedy(
+        f"{TRAIN} layers",
+        r"'layers' is not an override; write KEY=VALUE, as (model\.layers=\d)",
+        changed("layers", r"\1"),
+        advice="is not an override; write KEY=VALUE, as model.layers=",
+    ),
+    "an unknown setting": Remedy(
+        f"{TRAIN} model.layer=1",
+        r"unknown setting 'model\.layer' \(did you mean '(.*)'\?\)",
+        changed("model.layer=1", r"\1=1"),
+        advice="unknown setting ",
+    ),
+    "a file of settings without one": Remedy(
+        "run c.yaml --force",
+        r"files\.output is not set; add it, as (files\.output=)VALUE",
+        plus(r"\1out"),
+        advice=" is not set; add it, as ",
+        files={"c.yaml": SETTINGS},
+    ),
+    "no files": Remedy(
+        "run c.yaml model.encoder=bag train.epochs=1",
+        r"no section 'files'; set (files\.train=)FILE and (files\.output=)FOLDER",
+        plus(r"\1two.tsv \2out"),
+        files={"c.yaml": "train: {threads: 1}\n"},
+    ),
+    "a gate without a test": Remedy(
+        "run c.yaml files.output=out --fail-under accuracy=0",
+        r"--fail-under has nothing to measure on; set (files\.test=)FILE",
+        plus(r"\1two.tsv"),
+        files={"c.yaml": SETTINGS},
+    ),
+    "a flag of the data in run": Remedy(
+        "run c.yaml files.output=out files.train=same.tsv",
+        r"pass (--merge-labels) to read them as one",
+        advice="write them alike, or pass ",
+        files={"c.yaml": SETTINGS, "same.tsv": "1\ta b\n1.0\tb c\n0\tc d\n" * 9},
+    ),
+    "an unknown optimizer": Remedy(
+        f"{TRAIN} --optimizer adan",
+        r"unknown optimizer 'adan' \(did you mean '(\w+)'",
+        changed("adan", r"\1"),
+        advice="optim.name: unknown optimizer ",
+    ),
+    "an unknown option": Remedy(
+        f"{TRAIN} optim.options.ep=1e-8",
+        r"adam has no such option \(did you mean '(\w+)'",
+        changed("optim.options.ep=1e-8", r"optim.options.\1=1e-8"),
+        advice="has no such option",
+    ),
+    "an unknown package": Remedy(
+        f"{TRAIN} --optimizer schedulfree:SGDScheduleFree",
+        r"no optimizers are taken from 'schedulfree' \(did you mean '(\w+)'",
+        changed("schedulfree:SGDScheduleFree", r"\1:SGDScheduleFree"),
+        advice="optim.name: no optimizers are taken from ",
+    ),
+    "an unknown class": Remedy(
+        f"{TRAIN} --optimizer schedulefree:SGDScheduleFre",
+        r"has no optimizer 'SGDScheduleFre' \(did you mean '(\w+)'",
+        changed("schedulefree:SGDScheduleFre", r"schedulefree:\1"),
+        advice="has no optimizer ",
+    ),
+    "an unknown option of a class": Remedy(
+        f"{TRAIN} --optimizer schedulefree:SGDScheduleFree optim.options.momentu=0.8",
+        r"has no such option \(did you mean '(\w+)'",
+        changed("optim.options.momentu=0.8", r"optim.options.\1=0.8"),
+        advice="has no such option",
+    ),
+    "an unknown encoder": Remedy(
+        f"{TRAIN} model.encoder=bags",
+        r"model\.encoder: unknown encoder 'bags' \(did you mean '(\w+)'",
+        changed("model.encoder=bags", r"model.encoder=\1"),
+        advice="model.encoder: unknown encoder ",
+    ),
+    "a device that is no name": Remedy(
+        f"{TRAIN} --device gpu",
+        r"write auto, (cpu), cuda or cuda:N",
+        changed("gpu", r"\1"),
+        advice=": write auto, cpu, cuda or cuda:N",
+    ),
+    "a device that is not there": Remedy(
+        f"{TRAIN} --device cuda:99",
+        r"torch sees \d+ GPUs; use --device (cpu)",
+        changed("cuda:99", r"\1"),
+        advice=" GPUs; use --device cpu",
+    ),
+    "a device that is not there, in run": Remedy(
+        "run c.yaml files.output=out train.device=cuda:99",
+        r"torch sees \d+ GPUs; use (--device cpu)",
+        lambda words, match: [*without("train.device=cuda:99")(words, match), *added([], match)],
+        advice=" GPUs; use --device cpu",
+        files={"c.yaml": SETTINGS},
+    ),
+    "a precision without a GPU": Remedy(
+        f"{TRAIN} --device cpu train.precision=bf16",
+        r"(train\.precision=)bf16 needs a GPU; use (float32)",
+        plus(r"\1\2"),
+        advice=" needs a GPU; use float32",
+    ),
+    "no TRAIN": Remedy(
+        TRAIN.replace("two.tsv ", ""),
+        r"no TRAIN; name a labelled (file), or a run with --resume",
+        lambda words, match: ["train", "two.tsv", *words[1:]],
+    ),
+    "what a run has itself": Remedy(
+        "train --resume run -o other",
+        r"the run has its own; leave out (-o)",
+        without("-o"),
+        advice="the run has its own; leave out ",
+        before=(TRAIN,),
+    ),
+    # ------------------------------------------------ data files
+    "commas": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"separated by commas; pass (--format csv)",
+        advice="--format csv",
+        files={"x.tsv": table("{},{}\n")},
+    ),
+    "bars": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"separated by bars; pass (--format csv --delimiter '\|')",
+        advice="--format csv --delimiter '{}'",
+        files={"x.tsv": "good|a film\nbad,a story\n" + table("{}|{}\n")},
+        ends="1 column only, no text in column 2: 'bad,a story'",
+    ),
+    "tabs": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --delimiter ';'"),
+        r"separated by tabs; pass (--format tsv)",
+        lambda words, match: [*without("--delimiter")(words, match), *match[1].split()],
+        advice="--format tsv",
+        files={"x.csv": table("{}\t{}\n")},
+    ),
+    "pairs": Remedy(
+        TRAIN.replace("two.tsv", "x.txt"),
+        r"a label, a blank and a text; pass (--format pairs)",
+        advice="--format pairs",
+        files={"x.txt": table("{} {}\n")},
+    ),
+    "pairs of a label of two parts": Remedy(
+        TRAIN.replace("two.tsv", "x.txt"),
+        r"a label, a blank and a text; pass (--format pairs)",
+        advice="--format pairs",
+        files={"x.txt": table("{0}:{0}s {1}\n")},
+    ),
+    "JSON in a tsv": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"JSON, but read as tsv: .*; pass (--format jsonl)",
+        advice="pass --format {}",
+        files={"x.tsv": table('{{"label": "{}", "text": "{}"}}\n')},
+    ),
+    "JSON in what is said to be a tsv": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv --format tsv"),
+        r"it seems to be JSON lines; pass (--format jsonl)",
+        changed("tsv", "jsonl"),
+        advice="--format jsonl",
+        files={"x.tsv": table('{{"label": "{}", "text": "{}"}}\n')},
+    ),
+    "fastText in a tsv": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"fastText lines, but read as tsv: .*; pass (--format fasttext)",
+        advice="pass --format {}",
+        files={"x.tsv": table("__label__{} {}\n")},
+    ),
+    "fastText in a csv": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --format csv"),
+        r"it seems to be fastText lines; pass (--format fasttext)",
+        changed("csv", "fasttext"),
+        advice="--format fasttext",
+        files={"x.csv": table("__label__{} {}\n")},
+    ),
+    "swapped columns": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"nearly all different .*; pass (--label 2 --text 1), or --label 1 --text 2 if they are",
+        advice="--label {} --text {}",
+        files={"x.tsv": table("{1}\t{0}\n")},
+    ),
+    "labels that all differ": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"name others \(--label, --text\), or (--label 1 --text 2) if they are right",
+        advice="name others (--label, --text)",
+        files={"x.tsv": "".join(f"{n}\tthe film number {n}\n" for n in range(20))},
+    ),
+    "columns that nothing names": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"all of the first rows have 4 columns, .*; pass (--label 2 --text 4), or --label 1",
+        advice="--label {} --text {}",
+        files={"x.tsv": table("gj04\t{}\t*\t{}\n")},
+    ),
+    "a column for each label": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"hold 0 and 1, as if each were a label; .* or pass (--label 2 --text 1) for the first",
+        advice="for the first of them",
+        files={"x.csv": "body,toxic,rude\n" + "a b c,0,1\nb c d,1,0\n" * 9},
+    ),
+    "columns that may both hold labels": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"nothing says which column holds the labels: .*, or (--label 3 --text 2) for 'b'",
+        advice="--label {} --text {}",
+        files={"x.csv": "a,text,b\n" + "x,b c d,q\nx,a b c,r\ny,b c d,r\n" * 9},
+    ),
+    "another mark": Remedy(
+        TRAIN.replace("two.tsv", "x.txt"),
+        r"separated by '\^'; pass (--format csv --delimiter '\^')",
+        advice="--format csv --delimiter {}",
+        files={"x.txt": table("{}^it {}\n")},  # "it" is no part of one label
+    ),
+    "another mark after the text": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --delimiter @"),
+        r"are nearly all different .*; pass (--label 2 --text 1)",
+        advice="--label {} --text {}",
+        files={"x.csv": "".join(f"text {n} so@{'ab'[n % 2]}\n" for n in range(30))},
+    ),
+    "a list that is broken": Remedy(
+        f"{TRAIN.replace('two.tsv', 'x.tsv')} --multi-label",
+        r"a list of labels that is broken: .*; write it as (\['one', 'two'\])",
+        lambda words, match: file("x.tsv", table("['{}', 'b']\t{}\n") + f"{match[1]}\tso\n")(
+            words, match
+        ),
+        advice="write it as ['one', 'two']",
+        files={"x.tsv": table("['{}', 'b']\t{}\n") + "['one', 'two\tso\n"},
+    ),
+    "another delimiter of labels": Remedy(
+        TRAIN.replace("two.tsv", "x.csv --multi-label"),
+        r"labels look joined by ';', and (--label-delimiter ';') takes them apart",
+        plus(r"\1 -o other"),
+        advice="--label-delimiter {}",
+        files={"x.csv": "text,label\n" + "a b c,good;new\nb c d,bad;new\n" * 9},
+    ),
+    "a header": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"looks like a header: .*; pass (--header), or --no-header if it is no name",
+        advice="pass --header, or --no-header if it is no name",
+        files={"x.tsv": "kind\twords\n" + table("{}\t{}\n")},
+    ),
+    "no header": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"looks like a header: .*; pass --header, or (--no-header) if it is no name",
+        advice="pass --header, or --no-header if it is no name",
+        files={"x.tsv": "kind\twords\n" + table("{}\t{}\n")},
+    ),
+    "the same column twice": Remedy(
+        f"{TRAIN} --text 1 --label 1",
+        r"both column 1; see (--text) and --label",
+        plus(r"\1 2"),
+        advice="text and label are both column {}; see --text and --label",
+    ),
+    "commas outside of quotes": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"3 columns, but the first row has 2: .*, or pass (--no-quotes)",
+        advice=", or pass --no-quotes",
+        files={"x.csv": "label,text\n" + table("{},{}, so\n")},
+    ),
+    "commas in texts alone": Remedy(
+        "predict run x.csv",
+        r"or pass (--format tsv) if each line is a text",
+        advice=", or pass --format tsv if each line is a text",
+        files={"x.csv": "one, two\nthree\none, two, three\n"},
+        before=(TRAIN,),
+    ),
+    "a quote that opens": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"never closes: .*; close it, or pass (--no-quotes) if quotes are part of the texts",
+        advice="close it, or pass --no-quotes if quotes are part of the texts",
+        files={"x.csv": table("{},{}\n") + 'good,"so\n'},
+    ),
+    "a quote that closes": Remedy(
+        TRAIN.replace("two.tsv", "x.csv"),
+        r"after the closing quote of a field: .*; write .* twice \(\"\"\), or pass (--no-quotes)",
+        advice='write a quote inside a quoted field twice (""), or pass --no-quotes',
+        files={"x.csv": table("{},{}\n") + 'good,"so" it is\n'},
+    ),
+    "cells that look quoted": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"cells look quoted, and (--quotes) takes the quotes off",
+        files={"x.tsv": table("{}\t{}\n") + 'good\t"so ""it"" is"\n'},
+        ends="nothing is trained with other settings or texts",
+    ),
+    "a mark of UTF-16": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv --encoding latin-1"),
+        r"byte-order mark, so this is not .*; pass --encoding (utf-16)",
+        changed("latin-1", r"\1"),
+        advice="pass --encoding {}",
+        files={"x.tsv": table("{}\t{}\n").encode("utf-16")},
+    ),
+    "a mark of UTF-8": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv --encoding latin-1"),
+        r"byte-order mark, so this is not .*; pass --encoding (utf-8)",
+        changed("latin-1", r"\1"),
+        advice="pass --encoding {}",
+        files={"x.tsv": table("{}\t{}\n").encode("utf-8-sig")},
+    ),
+    # ------------------------------------------------ runs in use
+    "a gate that is none": Remedy(
+        "eval run two.tsv --fail-under accuracy",
+        r"write METRIC=NUMBER, as (accuracy)=0\.9",
+        changed("accuracy", r"\1=0"),
+        advice=": write METRIC=NUMBER, as accuracy=0.9",
+        before=(TRAIN,),
+    ),
+    "no label in eval": Remedy(
+        "eval run x.ft --threads 1",
+        r"(\d) labels?: .*; keep one, or train with (--multi-label)",
+        lambda words, match: shlex.split(
+            TRAIN.replace("two.tsv -o run", f"x.ft -o several {match[2]}")
+        ),
+        advice="keep one, or train with --multi-label",
+        files={"x.ft": "__label__a __label__b one\n__label__b two\n"},
+        before=(TRAIN,),
+    ),
+    "several labels in eval": Remedy(
+        "eval run x.jsonl --threads 1",
+        r"2 labels: 'a, b'; keep one, or train with (--multi-label)",
+        lambda words, match: shlex.split(
+            TRAIN.replace("two.tsv -o run", f"x.jsonl -o several {match[1]}")
+        ),
+        advice="keep one, or train with --multi-label",
+        files={"x.jsonl": '{"label": ["a", "b"], "text": "t"}\n{"label": [], "text": "u"}\n'},
+        before=(TRAIN,),
+    ),
+    "keep and JSON": Remedy(
+        "predict run two.tsv --keep --json",
+        r"(--keep) adds the record as text; it does not go with --json",
+        without("--keep"),
+        advice="--keep adds the record as text",
+        before=(TRAIN,),
+    ),
+    "top and threshold": Remedy(
+        "predict run two.tsv --top 2 --threshold 0.5",
+        r"--threshold rejects a single label; with --top it needs (--json)",
+        advice="--threshold rejects a single label; with --top it needs --json",
+        before=(TRAIN,),
+    ),
+    "reject without a threshold": Remedy(
+        "predict run two.tsv --reject other",
+        r"--reject needs (--threshold), below which",
+        plus(r"\1 0.5"),
+        before=(TRAIN,),
+    ),
+    "a reject label of two columns": Remedy(
+        r"predict run two.tsv --threshold 0.5 --reject 'a	b'",
+        r"(--reject): a label is on one line and has no tab; choose another",
+        plus(r"\1 other"),
+        before=(TRAIN,),
+    ),
+    "a reject label of the run": Remedy(
+        "predict run two.tsv --threshold 0.5 --reject good",
+        r"choose another, as (--reject \w+)",
+        advice="; choose another, as --reject ",
+        before=(TRAIN,),
+    ),
+    "thresholds of several labels": Remedy(
+        "predict run two.tsv --threshold 0.5",
+        r"(--threshold) is for a single label a text",
+        without("--threshold"),
+        advice="--threshold is for a single label a text",
+        before=(f"{TRAIN} --multi-label",),
+    ),
+    "no run": Remedy(
+        "eval non two.tsv",
+        r"non: no such run; give the folder that `(srucli train)` printed",
+        changed("non", "run"),
+        advice=": no such run; give the folder that `srucli train` printed",
+        before=(TRAIN,),
+    ),
+    "no run to resume": Remedy(
+        "train --resume non --threads 1",
+        r"non: no such run; give the folder that `(srucli train)` made",
+        changed("non", "run"),
+        advice=": no such run; give the folder that `srucli train` made",
+        before=(TRAIN,),
+    ),
+    "no run to explain": Remedy(
+        "explain non",
+        r"non: no such run folder; `(srucli train) FILE` makes one",
+        changed("non", "run"),
+        advice=": no such run folder; `srucli train FILE` makes one",
+        before=(f"{TRAIN} --diagnose 1",),
+    ),
+    "a run to go on with": Remedy(
+        """info 'my "run"'""",
+        r"stopped; to go on: (srucli train --resume .*)",
+        pasted,
+        before=(f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=2",),
+        advice="stopped; to go on: srucli train --resume ",
+    ),
+    "no diagnostics": Remedy(
+        "explain run",
+        r"train it again with (--diagnose 20)",
+        lambda words, match: ["explain", "diagnosed"],
+        before=(TRAIN, TRAIN.replace("-o run", "-o diagnosed") + " --diagnose 20"),
+    ),
+    "a model card": Remedy(
+        """info 'my "run"'""",
+        r"(best)",
+        lambda words, match: next(
+            shlex.split(line)[1:]
+            for line in Path('my "run"/README.md').read_text().splitlines()
+            if line.startswith("    srucli ")
+        ),
+        advice="    srucli predict ",
+        files={"texts.txt": TEXT},
+        before=(TRAIN.replace("-o run", QUOTED),),
+    ),
+    # ------------------------------------------------ comparing and tuning
+    "nothing to compare": Remedy(
+        COMPARE,
+        r"give one of --optimizer, (--encoder) and --over",
+        plus(r"\1 bag,cnn"),
+        ends=ENDS,
+    ),
+    "patience in a comparison": Remedy(
+        f"{COMPARE} --encoder bag,cnn train.patience=2",
+        r"(train\.patience) ends trainings at different steps; set it to (0)",
+        plus(r"\1=\2"),
+        ends=ENDS,
+    ),
+    "a rate for every optimizer": Remedy(
+        f"{COMPARE} --optimizer adam,sgd optim.lr=0.1",
+        r"compare rates by (--over optim\.lr)=A,B",
+        lambda words, match: [
+            *without("--optimizer")(words, match),
+            *shlex.split(f"{match[1]}=0.1,0.2"),
+        ],
+        ends=ENDS,
+    ),
+    "too few texts to set some aside": Remedy(
+        "compare few.tsv --encoder bag,cnn --epochs 1",
+        r"too few texts to set some aside; give (--dev) and (--test)",
+        plus(r"\1 two.tsv \2 two.tsv optim.name=adam -o no/folder/\0 --threads 1"),
+        files={"few.tsv": "a\tx\nb\ty\n"},
+        ends="No such option: --threads",
+    ),
+    "a recipe that is a folder": Remedy(
+        f"{TUNE} -o runs",
+        r"runs: is a folder; name a file with (-o)",
+        plus(r"\1 recipe.yaml"),
+        advice=": is a folder; name a file with -o",
+        files={"runs/x": ""},
+        ends=ENDS,
+    ),
+    "a recipe that exists": Remedy(
+        f"{TUNE} -o recipe.yaml",
+        r"exists already; choose another -o, or add (--force)",
+        files={"recipe.yaml": ""},
+        ends=ENDS,
+    ),
+    "the smallest model": Remedy(
+        "tune two.tsv --minutes 0.05 --max-mb 0.01 tokenizer.vocab_size=100 train.epochs=1 "
+        "train.threads=1",
+        r"allow (--max-mb \d+\.\d)",
+        advice="; allow --max-mb ",
+    ),
+    # ------------------------------------------------ folders
+    "a folder of somebody": Remedy(
+        TRAIN,
+        r"holds no run that srucli made, but mine; choose another (-o)",
+        plus(r"\1 other"),
+        advice="that srucli made, but {}; choose another -o",
+        files={"run/mine": ""},
+    ),
+    "a folder of somebody, in run": Remedy(
+        "run c.yaml",
+        r"holds no run that srucli made, but mine; choose another (-o)",
+        plus(r"\1 other"),
+        advice="that srucli made, but {}; choose another -o",
+        files={"run/mine": "", "c.yaml": SETTINGS.replace("two.tsv", "two.tsv, output: run")},
+    ),
+    "a folder of a comparison": Remedy(
+        TRAIN,
+        r"holds a comparison and not a run; choose another (-o)",
+        plus(r"\1 other"),
+        advice=": holds a {} and not a {}; choose another -o",
+        files={"run/srucli.json": MARKED.replace("run", "comparison")},
+    ),
+    "a folder in the way": Remedy(
+        TRAIN,
+        r"in the way: README.md \(no plain file\); move it away, or choose another (-o)",
+        plus(r"\1 other"),
+        advice="move it away, or choose another -o",
+        files={"run/srucli.json": MARKED, "run/README.md/x": ""},
+    ),
+    "an input in the folder": Remedy(
+        f"{TRAIN} --force --dev run/metrics.jsonl",
+        r"but this command reads it \(as .*\); choose another (-o), or give a copy",
+        plus(r"\1 other"),
+        advice="; choose another -o, or give a copy that is elsewhere",
+        files={"run/srucli.json": MARKED, "run/metrics.jsonl": '{"text": "a", "label": "bad"}'},
+    ),
+    "a folder in a file": Remedy(
+        TRAIN.replace("-o run", "-o two.tsv/run"),
+        r"two.tsv: is no folder; choose another (-o)",
+        plus(r"\1 other"),
+        advice=": is no folder; choose another -o",
+    ),
+    "a folder with too long a name": Remedy(
+        TRAIN.replace("-o run", f"-o {'long' * 99}"),
+        r"the name is too long; choose a (shorter) one",
+        plus(r"-o \1"),
+        advice=": the name is too long; choose a shorter one",
+    ),
+    "a run that cannot go on": Remedy(
+        TRAIN.replace("-o run", "-o v1"),
+        r"v1: exists already; choose another (-o), or add --force",
+        plus(r"\1 other"),
+        advice=": exists already; choose another -o, or add --force",
+    ),
+    "a run to replace": Remedy(
+        TRAIN.replace("-o run", "-o v1"),
+        r"v1: exists already; choose another -o, or add (--force)",
+        advice=": exists already; choose another -o, or add --force",
+    ),
+    "a folder that is in use": Remedy(
+        TRAIN,
+        r"another training writes there .* or train in another folder, with (-o)",
+        plus(r"\1 other"),
+        advice="stop it, or train in another folder, with -o",
+        before=(LOCKED,),
+    ),
+    "a dotted key in a file": Remedy(
+        f"{TRAIN} -c dotted.yaml",
+        r"write (model: \{layers: )VALUE(\})",
+        lambda words, match: [*words[:-1], "right.yaml"],
+        advice="' is no key of a file; write ",
+        files={"dotted.yaml": "model.layers: 2\n", "right.yaml": "model: {layers: 2}\n"},
+    ),
+    "no run to predict": Remedy(
+        "info run/",
+        r"not a run folder",
+        lambda words, match: shlex.split(TRAIN.replace("-o run", "-o other")),
+        advice="not a run folder: it has no run.json",
+        files={"run/mine": ""},
+    ),
+    "an interrupted run": Remedy(
+        TRAIN.replace("-o run", QUOTED),
+        r"to go on with these: (srucli train --resume .*); or train in another folder",
+        pasted,
+        advice="; to go on with these: {}; or train in another folder",
+        before=(f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=3 train.batch_size=7",),
+    ),
+    "other texts": Remedy(
+        TRAIN.replace("two.tsv", "'2 more.tsv' --dev two.tsv optim.options.betas=[0.8,0.9]")
+        + " train.epochs=2",
+        r"to go on with these: (srucli train --resume .*); or train in another folder",
+        pasted,
+        advice="; to go on with these: {}; or train in another folder",
+        files={"2 more.tsv": "good\ta b\nbad\tb c\n" * 9},
+        before=(TRAIN,),
+    ),
+    "other settings of a finished run": Remedy(
+        f"{TRAIN} optim.lr=0.05",
+        r"train in another folder, with -o, or anew in this one, with (--force) and without",
+        plus(r"\1"),
+        advice="; train in another folder, with -o, or anew in this one, with --force",
+        before=(TRAIN,),
+    ),
+    "a folder that is there already": Remedy(
+        TRAIN.replace(" -o run", ""),
+        r"the run is runs/two-2; (-o) FOLDER sets another",
+        plus(r"\1 other"),
+        advice="; -o FOLDER sets another",
+        before=(TRAIN.replace(" -o run", ""),),
+    ),
+    "labels that are several": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"1 of 3 labels are others joined by ',', .*; (--multi-label) takes them apart",
+        plus(r"\1 -o other"),
+        advice="; --multi-label takes them apart",
+        files={"x.tsv": table("{}\t{}\n") + "good,bad\tso and so\n" * 9},
+    ),
+    "another network": Remedy(
+        "train --resume run model.embedding_size=8 --force",
+        r"whose weights do not fit this one; train in (another folder)",
+        lambda words, match: shlex.split(f"{TRAIN} model.embedding_size=8 -o other"),
+        before=(TRAIN,),
+    ),
+    "other labels": Remedy(
+        "train other.tsv --resume run --force",
+        r"was trained with other labels; train in (another folder)",
+        lambda words, match: shlex.split(TRAIN.replace("two.tsv -o run", "other.tsv -o new")),
+        files={"other.tsv": "a\ta b\nb\tb c\n" * 9},
+        before=(TRAIN,),
+    ),
+    "no checkpoint": Remedy(
+        """train --resume 'my "run"' --threads 1""",
+        r"no checkpoint to go on from: .* to train anew: (srucli .*)",
+        lambda words, match: [*pasted(words, match), *TRAIN.split()[4:]],
+        advice="to train anew: ",
+        before=(TRAIN.replace("-o run", QUOTED), f'{DAMAGED}model.safetensors) my "run"'),
+    ),
+    "a run that only predicts": Remedy(
+        "train --resume run",
+        r"no checkpoint to go on from: .*; train in another folder, with (-o); it still predicts",
+        lambda words, match: shlex.split(TRAIN.replace("-o run", f"{match[1]} other")),
+        advice="train in another folder, with -o; it still predicts",
+        before=(TRAIN, f"{DAMAGED}training.json) run"),
+    ),
+    "a run of the first format": Remedy(
+        "train --resume v1",
+        r"kept nothing to go on from; train in another folder, with (-o); it still predicts",
+        lambda words, match: shlex.split(TRAIN),
+        advice="train in another folder, with -o; it still predicts",
+    ),
+    "another tokenizer": Remedy(
+        f"{TRAIN} --tokenizer v1/tokenizer.model",
+        r"--tokenizer: the run was trained with another one; (leave it out)",
+        lambda words, match: without("--tokenizer", "--tokenizer")(words, match),
+        before=(TRAIN,),
+        ends="is finished",
+    ),
+    "a training that is interrupted": Remedy(
+        f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=2",
+        r"and saved; to go on: (srucli train --resume .*)",
+        pasted,
+        advice="to go on: srucli train --resume ",
+    ),
+    "a rate that is too high": Remedy(
+        f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=0 optim.lr=1e38",
+        r"training diverged; lower (optim\.lr) \(now",
+        plus(r"\1=0.1"),
+        advice=": training diverged; lower optim.lr",
+    ),
+    "no clipping": Remedy(
+        f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=0 optim.lr=1e15",
+        r"training diverged; lower .* or set (optim\.clip=1)",
+        advice="set optim.clip=1",
+    ),
+    "too little clipping": Remedy(
+        f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=1e30 optim.lr=1e15",
+        r"training diverged; lower .* or (optim\.clip) \(now 1e\+30\)",
+        plus(r"\1=1"),
+        advice="optim.clip (now ",
+    ),
+    "thresholds without dev texts": Remedy(
+        f"{TRAIN} --multi-label",
+        r"a dev file or (train\.dev_share=0\.1) lets their thresholds be chosen",
+        plus(r"\1 -o other"),
+    ),
+    "a share of no text": Remedy(
+        f"{TRAIN} train.dev_share=0.001",
+        r"sets none of 60 texts aside: .* give a larger share, more texts or (--dev) FILE",
+        plus(r"\1 two.tsv -o other"),
+        advice="; give a larger share, more texts or --dev FILE",
+    ),
+    "a finished run": Remedy(
+        TRAIN,
+        r"run: is finished; a longer (--epochs) goes on",
+        plus(r"\1 2"),
+        advice="a longer ",
+        before=(TRAIN,),
+    ),
+    "texts that came from stdin": Remedy(
+        """train --resume 'my "run"'""",
+        r"were piped in; give them again: (srucli train --resume .*) FILE",
+        lambda words, match: [*pasted(words, match), "two.tsv"],
+        advice=" texts were piped in; give them again: srucli train --resume ",
+        before=(f"{STDIN}{TRAIN.replace('two.tsv', '-').replace('-o run', QUOTED)}",),
+    ),
+    "a target in percent": Remedy(
+        f"{COMPARE} --over model.layers=1,2 --target 95",
+        r"accuracy is a share, at most 1; pass (--target 0\.95)",
+        advice=" is a share, at most 1; pass --target ",
+        ends=ENDS,
+    ),
+    "the same texts twice": Remedy(
+        "compare two.tsv --optimizer adam,sgd --dev two.tsv --test two.tsv -o v1",
+        r"are the same texts, .*; leave out (--dev), and a tenth of TRAIN",
+        without("--dev"),
+        advice="--dev and --test are the same texts",
+        ends="holds no comparison that srucli made",
+    ),
+    # ------------------------------------------------ settings without effect
+    "n-grams without a branch": Remedy(
+        f"{TRAIN.replace('bag', 'cnn')} model.wide_ngrams=2",
+        r"model\.wide_ngrams has no effect: it needs (model\.wide=true) or",
+        plus(r"\1 -o other"),
+        advice="model.wide=true or model.encoder=bag",
+    ),
+    "n-grams without a bag": Remedy(
+        f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.wide_ngrams=2",
+        r"model\.wide_ngrams has no effect: it needs .* or (model\.encoder=bag)",
+        plus(r"\1 -o other"),
+        advice="model.wide=true or model.encoder=bag",
+    ),
+    "a seed of no draw": Remedy(
+        f"{OWN_PIECES} tokenizer.seed=3",
+        r"tokenizer\.seed has no effect: it needs (tokenizer\.input_sentence_size) above 0",
+        plus(r"\1=50 -o other"),
+        advice="tokenizer.input_sentence_size above 0",
+    ),
+    "patience without dev texts": Remedy(
+        f"{TRAIN} train.patience=2",
+        r"train\.patience has no effect: it needs dev examples: (--dev) FILE or",
+        plus(r"\1 two.tsv -o other"),
+        advice="dev examples: --dev FILE or train.dev_share=0.1",
+    ),
+    "a metric without dev texts": Remedy(
+        f"{TRAIN} train.metric=macro_f1",
+        r"train\.metric has no effect: it needs .*: --dev FILE or (train\.dev_share=0\.1)",
+        plus(r"\1 -o other"),
+        advice="dev examples: --dev FILE or train.dev_share=0.1",
+    ),
+    "a size beside all": Remedy(
+        f"{OWN_PIECES} tokenizer.model_type=char tokenizer.use_all_vocab=true",
+        r"tokenizer\.vocab_size has no effect: it needs no (tokenizer\.use_all_vocab)",
+        plus(r"\1=false -o other"),
+        advice="no tokenizer.use_all_vocab, which takes all of them",
+    ),
+    "no runs of spaces": Remedy(
+        f"{OWN_PIECES} tokenizer.allow_whitespace_only_pieces=true",
+        r"has no effect: it needs runs of spaces: (tokenizer\.remove_extra_whitespaces=false)",
+        plus(r"\1 -o other"),
+        advice="runs of spaces: tokenizer.remove_extra_whitespaces=false",
+    ),
+    "rules beside rules": Remedy(
+        f"{OWN_PIECES} tokenizer.normalization_rule_tsv=r.tsv "
+        "tokenizer.normalization_rule_name=nfkc",
+        r"it needs no (tokenizer\.normalization_rule_tsv), which takes its place",
+        plus(r"\1= -o other"),
+        advice="no tokenizer.normalization_rule_tsv, which takes its place",
+        files={"r.tsv": "41\t61\n"},
+    ),
+    "the last state of a bag": Remedy(
+        f"{TRAIN} model.pooling=[last]",
+        r"model\.pooling has no effect: it needs model\.encoder=(sru), lstm or gru for `last`",
+        lambda words, match: [*changed("bag", match[1])(words, match), "-o", "other"],
+        advice="model.encoder={} for `last`, zeros standing for it",
+    ),
+    "no decay": Remedy(
+        f"{TRAIN} optim.decay_embeddings=true",
+        r"optim\.decay_embeddings has no effect: it needs (optim\.weight_decay) above 0",
+        plus(r"\1=0.1 -o other"),
+        advice="optim.weight_decay above 0",
+    ),
+    "epochs beside steps": Remedy(
+        f"{TRAIN} train.steps=2",
+        r"train\.epochs has no effect: it needs no (train\.steps), which says how long",
+        plus(r"\1=null -o other"),
+        advice="no train.steps, which says how long training takes",
+    ),
+    "a character that no text has": Remedy(
+        "tokenize t.txt -o new --vocab-size 30 --model-type char --required-chars ☃",
+        r"(--required-chars) ☃: a char model has no piece for .*; take it out",
+        lambda words, match: without(match[1])(words, match),
+        advice=": a char model has no piece for a character that its text lacks; take it out",
+    ),
+    "no run to go on with": Remedy(
+        "train --resume two --threads 1",
+        r"holds no run to go on with; `(srucli train) FILE` makes one",
+        changed("two", "run"),
+        advice="holds no run to go on with; `srucli train FILE` makes one",
+        files={"two/mine": ""},
+        before=(TRAIN,),
+    ),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that commands run in, with a labelled file, one of a single label, and a model."""
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    rows = [(label, text) for label, text in sentences() if label != "none"][:60]
+    write_tsv(folder / "two.tsv", rows)
+    (folder / "t.txt").write_text(TEXT)
+    write_tsv(folder / "one.tsv", [("good", text) for _, text in rows])
+    shutil.copytree(Path(__file__).parents[1] / "formats" / "v1", folder / "v1")
+    shutil.copy(tiny.run / "tokenizer.model", folder / "m.model")
+    return folder
+
+
+def ended(run_main: RunMain, command: str) -> Ended:
+    """Run a command with what stands before it."""
+    how, words = re.fullmatch(r"(?:\((\w+)\) )?(.*)", command).groups()  # type: ignore[union-attr]
+    with pytest.MonkeyPatch.context() as patch, open("two.tsv", "rb") as texts:
+        real = Trainer.finish_epoch
+
+        def finish_epoch(trainer: Trainer) -> dict[str, float]:
+            signal.raise_signal(signal.SIGTERM)
+            return real(trainer)
+
+        if how == "stopped":
+            patch.setattr(Trainer, "finish_epoch", finish_epoch)
+        if how == "stdin":
+            patch.setattr("sys.stdin", texts)
+        return run_main(*shlex.split(words))
+
+
+def prepare(run_main: RunMain, command: str) -> None:
+    """Do what comes before."""
+    if command.startswith(DAMAGED):
+        name, _, run = command.removeprefix(DAMAGED).partition(") ")
+        for path in Path(run).glob(f"checkpoints/*/{name}"):
+            path.unlink()
+        return
+    done = ended(run_main, command)
+    assert done.code == (75 if command.startswith(STOPPED) else 0), done.err
+
+
+@pytest.mark.parametrize("remedy", REMEDIES.values(), ids=REMEDIES)
+def test_advice_helps(place: Path, run_main: RunMain, remedy: Remedy) -> None:
+    for name, content in remedy.files.items():
+        file(name, content)([], re.match("", ""))  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        for command in remedy.before:
+            if command == LOCKED:
+                stack.enter_context(RunDir.claim(Path("run")))
+            else:
+                prepare(run_main, command)
+        follow(run_main, remedy)
+
+
+def follow(run_main: RunMain, remedy: Remedy) -> None:
+    """Get the message, follow it, and see that it is gone."""
+    words = shlex.split(remedy.command.removeprefix(STOPPED))
+    wrong = ended(run_main, remedy.command)
+    match = re.search(remedy.said, wrong.err + wrong.out)
+    assert match, wrong.err
+    right = run_main(*remedy.follow(words, match))
+    assert not re.search(remedy.said, right.err), right.err
+    if remedy.ends:
+        assert remedy.ends in right.err
+    else:
+        assert right.code == 0, right.err
+
+
+# ---------------------------------------------------------------- nothing is left out
+
+# Flags, settings, packages and commands that a message may name.
+CONCRETE = re.compile(
+    r"(?<![\w-])(?:--[a-z][a-z-]+|-o\b|(?:data|tokenizer|model|optim|train|files)\.[a-z_]+\w"
+    r"|pip install|srucli [a-z]+)"
+)
+# Calls whose strings explain a flag, setting or optimizer, and are no messages.
+HELP = {"Option", "Argument", "Field", "Row", "Typer"}
+# Advice without a row, and why.
+UNFOLLOWED = {
+    "pip install": "a package cannot be installed in a test; see test_packages_that_are_named",
+    "input_sentence_size": "says so where memory ran out",
+    "train again, with a lower optim.lr": "a training, for weights that are no numbers",
+    "set optim.clip=1, or ": "followed on handmade results in test_compare",
+    "compare lower rates": "the same",
+    "set a lower optim.lr": "the same",
+    ", which tries lower rates": "the same",
+    "look at the text, and lower optim.lr": "the text is the fault, in test_hazards",
+    "srucli train --resume {} --force": "followed in test_hazards",
+    "--encoding {} asks for that": "followed in test_other_files",
+    "adam corrects for this, a longer optim.warmup": "a finding on a finished run: test_explain",
+    "{} optim.lr": "the same",
+    "raise optim.clip": "the same",
+    "were longer than optim.clip=": "the same",
+    "lower optim.options.eps": "the same",
+    "a lower optim.lr": "a search that diverged: as long as its minutes",
+    "a larger --max-mb": "the same",
+    "more --minutes": "the same",
+    "srucli tune": "the use of a package",
+    "Found by `srucli tune`": "a report",
+    "`srucli eval` measures them": "a report",
+    "late enough; --diagnose with a smaller number": "a finding on a finished run: test_explain",
+    "is not defined on the {} texts, by the labels": "a whole comparison: test_compare",
+    "is not defined on the dev texts, by the labels": "a search: test_tune",
+    "--top {}: the run has": "a report",
+    "give each text one label, or train": "said to Python alone: files are refused before",
+    ", which srucli did not draw; name another folder": "test_plots",
+    # No advice: they say what there is or was done, or name a flag that has no other value.
+    "--nbest needs a unigram model": "the model has to be another one",
+    "model has one way to cut": "the model has to be another one",
+    "takes no {}, so srucli cannot use it": "the optimizer has to be another one",
+    "cannot be used here": "what another package says",
+    "--normalization-rule-tsv {}: no such file": "a name that is wrong",
+    "options (optim.options.NAME=VALUE)": "a heading",
+    "the section 'files' has no effect": "a report",
+    "--grid has no effect: the rates are what is compared": "a report",
+    "has no effect: --dev FILE or a tenth of TRAIN chooses the rates": "a report",
+    "holds a comparison with other": "test_force_replaces_what_a_comparison_wrote",
+    "--probability has no effect": "a report",
+    "train.dev_share={} sets {} texts aside, not {}": "a report",
+    "srucli tokenize: {}": "a report",
+    "not as srucli writes it": "a damaged file",
+    "is not as srucli writes it": "a damaged file",
+    "this srucli reads up to": "a newer format",
+    "cannot be made ({}); choose another -o": "where a folder cannot be made; the same advice",
+    "cannot be opened ({}); choose another -o": "a folder that goes meanwhile; the same advice",
+    "no permission to write there; choose another -o": "root may; the same advice",
+    "nothing more is written there: begin again": "another training takes the folder: test_claim",
+    "start it with --nproc-per-node 1": "a flag of torchrun",
+    "predict --json tells them apart": "a flag of another command, later",
+}
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """The strings of a file but its docstrings and help, with {} for what is put into them."""
+    passed = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in HELP:
+                passed |= {id(part) for part in ast.walk(node)}
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            passed.add(id(body[0].value))
+    for node in ast.walk(tree):
+        if id(node) in passed:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            passed |= {id(part) for part in node.values}
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+SOURCE = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "srucli").rglob("*.py"))}
+ADVICE = {
+    text: path.relative_to(ROOT).as_posix()
+    for path, tree in SOURCE.items()
+    for text in strings(tree)
+    if " " in text.strip() and CONCRETE.search(text)
+}
+
+
+def fragment(remedy: Remedy) -> str:
+    """The piece of a message that its row is for."""
+    return remedy.advice or re.sub(r"\\(.)|[()]", r"\1", remedy.said)
+
+
+def test_every_advice_has_a_row() -> None:
+    rows = [*map(fragment, REMEDIES.values()), *UNFOLLOWED]
+    left_out = {text: path for text, path in ADVICE.items() if not any(row in text for row in rows)}
+    assert left_out == {}, "add rows to REMEDIES"
+
+
+def test_every_row_is_for_a_message() -> None:
+    whole = [text for tree in SOURCE.values() for text in strings(tree)]
+    rows = [*map(fragment, REMEDIES.values()), *UNFOLLOWED]
+    assert [row for row in rows if not any(row in text for text in whole)] == []
+
+
+def test_settings_and_packages_that_are_named() -> None:
+    known = {*known_keys(), "optim.options.eps", "optim.options.NAME"}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for text, path in ADVICE.items():
+        for setting in re.findall(r"(?:data|tokenizer|model|optim|train)\.[a-z_]+\w", text):
+            missing = [key for key in known if key == setting or key.startswith(f"{setting}.")]
+            assert missing or (ROOT / "srucli" / setting).exists(), (path, setting)
+        for extra in re.findall(r"srucli\[([\w-]+)\]", text):
+            assert extra in extras, (path, extra)

@@ -1,0 +1,347 @@
+"""`srucli tokenize`, `encode` and `decode` as a person runs them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from srucli.cli.tokenize import _config, _files, _plain_switch
+from srucli.config import TokenizerConfig
+from srucli.errors import InputMissingError, UsageError
+from srucli.tokenizer.model import Tokenizer
+from tests.support import ROOT, RunCli, RunMain, children, is_running, until
+from tests.tokenizer.test_model import LINES
+
+RAW = "".join(line + "\n" for line in LINES)
+
+
+@pytest.fixture(scope="module")
+def model(run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A unigram model of 200 pieces, made from a pipe."""
+    folder = tmp_path_factory.mktemp("model")
+    done = run_cli("tokenize", "-", "-o", "m", "--vocab-size", 200, input=RAW, cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "m.model\n")
+    assert "unigram: 400 lines; " in done.stderr
+    assert "200 pieces wanted, 200 obtained" in done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["m.model", "m.vocab"]
+    assert (folder / "m.vocab").read_text(encoding="utf-8").count("\n") == 200
+    return folder / "m.model"
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "srucli", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+# ---------------------------------------------------------------- tokenize
+
+
+def test_spm_trains_spellings(run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(RAW)
+    with gzip.open(tmp_path / "b,c.txt.gz", "wt") as file:
+        file.write("zyx zyx zyx\n" * 20)
+    done = run_cli(
+        "tokenize",
+        "--input=a.txt,a.txt",
+        "b,c.txt.gz",
+        "--model_prefix=deep.bpe.model",
+        "--model_type=bpe",
+        "--vocab_size=150",
+        "--byte_fallback=false",
+        "--split_digits=true",
+        '--user_defined_symbols=<x>,"a,b"',
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (0, "deep.bpe.model\n"), done.stderr
+    assert "bpe: 820 lines" in done.stderr
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "deep.bpe.model"))
+    pieces = [model.IdToPiece(index) for index in range(len(model))]
+    assert {"<x>", "a,b", "▁zyx"} <= set(pieces)
+    assert len(pieces) == 150
+
+
+def test_what_exists_is_overwritten_only_by_force(run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "m.vocab").write_text("mine")
+    arguments = ("tokenize", "-", "-o", tmp_path / "m", "--vocab-size", 100)
+    done = run_cli(*arguments, input=RAW)
+    assert (done.returncode, done.stdout) == (73, "")
+    assert done.stderr.strip().endswith(
+        "m.vocab: exists already; choose another prefix or pass --force"
+    )
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    assert run_cli(*arguments, "--force", input=RAW).returncode == 0
+    assert (tmp_path / "m.vocab").read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["a.txt", "-o", "m", "--vocab-sise", "9"], 2, "--vocab-size"),
+        (["a.txt", "-o", "m", "--vocab-size", "99999"], 2, "is more than this text allows"),
+        (["a.txt", "-o", "m", "--vocab-size", "x"], 2, "srucli: --vocab-size x: "),
+        (["none.txt", "-o", "m"], 66, "none.txt: no such file"),
+        (["a.txt", "-o", "none/m"], 73, "none: no such folder"),
+        (["bad.txt", "-o", "m"], 65, "bad.txt:2: byte 2 of the line (0xe9) is not utf-8"),
+        (["a.txt"], 2, "--model-prefix"),
+    ],
+)
+def test_mistakes(
+    run_cli: RunCli, tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    (tmp_path / "a.txt").write_text(RAW)
+    (tmp_path / "bad.txt").write_bytes(b"fine\nr\xe9sum\xe9\n")
+    done = run_cli("tokenize", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "bad.txt"]
+
+
+def test_a_labelled_file_gives_its_texts(run_cli: RunCli, tmp_path: Path) -> None:
+    file = tmp_path / "train.tsv"
+    file.write_text("".join(f"LABEL\t{line}\n" for line in LINES))
+    asked = run_cli("tokenize", file, "-o", tmp_path / "a", "--vocab-size=100", "--format", "tsv")
+    assert asked.returncode == 0
+    assert "L\t" not in (tmp_path / "a.vocab").read_text()
+    plain = run_cli("tokenize", file, "-o", tmp_path / "b", "--vocab-size", 100)
+    assert "is read as raw text, labels and all; --format auto takes" in plain.stderr
+    assert "L\t" in (tmp_path / "b.vocab").read_text()
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(RAW)
+    done = subprocess.run(
+        f"ulimit -f 1; exec {sys.executable} -m srucli tokenize a.txt -o m --vocab-size 200",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert (done.returncode, done.stdout) == (73, "")
+    assert "cannot be written (File too large)" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def seconds_of(pid: int) -> float:
+    """The processor's seconds that a process has used."""
+    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
+    return int(used) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_training_can_be_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    # Words that never come twice: over a minute of SentencePiece.
+    draw = random.Random(0)
+    words = ("".join(draw.choices("abcdefghij", k=20)) for _ in range(300_000))
+    (tmp_path / "a.txt").write_text("\n".join(words))
+    options = ("--vocab-size", 100, "--num-sub-iterations", 10)
+    parent = start("tokenize", tmp_path / "a.txt", "-o", tmp_path / "m", *options)
+    until(lambda: children(parent.pid))
+    [child] = children(parent.pid)
+    until(lambda: seconds_of(child) > 1)  # it has read its lines, and trains
+    parent.send_signal(how)
+    _, errors = parent.communicate()
+    assert parent.returncode == (130 if how == signal.SIGINT else -how)
+    assert b"Traceback" not in errors
+    until(lambda: not is_running(child))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_help_shows_every_setting_and_the_others_wait_for_none(run_cli: RunCli) -> None:
+    shown = run_cli("tokenize", "--help").stdout
+    for name, field in TokenizerConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description
+    program = (
+        "import sys, srucli.cli;"
+        "print({'pydantic', 'numpy', 'torch', 'sentencepiece'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment)
+    assert done.stdout == b"set()\n"
+
+
+def test_folders_lists_and_hidden_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("d/b.txt", "d/a/z.txt", "d/.hidden", "d/.git/x", "c,c.txt", "e.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _files(["d", "c,c.txt", 'e.txt,d/b.txt,"c,c.txt"', "-"]) == [
+        *("d/a/z.txt", "d/b.txt", "c,c.txt", "e.txt", "d/b.txt", "c,c.txt", "-"),
+    ]
+    for wrong in (["empty"], ["e.txt,f.txt"]):
+        with pytest.raises(InputMissingError):
+            _files(wrong)
+    for wrong in ([], ["-", "-"]):
+        with pytest.raises(UsageError):
+            _files(wrong)
+
+
+def test_switches_take_values_as_spm_train_has_them() -> None:
+    switches = {"byte-fallback"}
+    for given, meant in {
+        "--byte_fallback=true": "--byte-fallback",
+        "--byte-fallback=0": "--no-byte-fallback",
+        "--byte_fallback=maybe": "--byte_fallback=maybe",
+        "--vocab_size=1": "--vocab_size=1",
+        "--byte_fallback": "--byte_fallback",
+        "byte_fallback=true": "byte_fallback=true",
+    }.items():
+        assert _plain_switch(given, switches) == meant
+
+
+def test_every_wrong_value_names_its_flag() -> None:
+    assert _config({"user_defined_symbols": '"a,b",c'}).user_defined_symbols == ("a,b", "c")
+    for name, value in {
+        "vocab_size": "1",
+        "model_type": "words",
+        "character_coverage": "0.5",
+        "num_threads": "0",
+        "user_defined_symbols": '"a',
+    }.items():
+        with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} "):
+            _config({name: value})
+    with pytest.raises(InputMissingError, match=r"^--normalization-rule-tsv"):
+        _config({"normalization_rule_tsv": "/none"})
+
+
+# ---------------------------------------------------------------- encode and decode
+
+
+def test_there_and_back_line_by_line(run_cli: RunCli, model: Path) -> None:
+    text = "bade ko\n\n\x85la te\r\n" + RAW
+    for form in ("piece", "id"):
+        cut = run_cli("encode", model, f"--output_format={form}", input=text)
+        assert cut.returncode == 0, cut.stderr
+        assert cut.stdout.count("\n") == text.count("\n")
+        back = run_cli("decode", model, "--input-format", form, input=cut.stdout)
+        assert back.returncode == 0
+        assert back.stdout.split("\n")[3:] == RAW.split("\n")
+        assert back.stdout.split("\n")[:2] == ["bade ko", ""]
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    ids = [list(map(int, line.split())) for line in cut.stdout.split("\n")[3:-1]]
+    assert ids == processor.Encode(LINES)
+
+
+@pytest.mark.parametrize("nbest", [1, 3], ids=["the best", "the three best"])
+def test_ids_of_unknown_characters_are_counted(
+    run_main: RunMain, model: Path, tmp_path: Path, nbest: int
+) -> None:
+    """An id does not say what it stands for; a piece does."""
+    file = tmp_path / "x.txt"
+    file.write_text("bade\n\u4e16 ko \u4e16\n\nbade \u754c\n", encoding="utf-8")
+    ids = run_main("encode", model, file, "--output-format", "id", "--nbest", nbest)
+    said = "of {} texts have characters that the tokenizer does not know (unknown tokens: {})"
+    first, whole = f"{file}: 1 {said.format(2, 2)}", f"{file}: 2 {said.format(4, 3)}"
+    assert ids.err.splitlines() == [first, whole]
+    pieces = run_main("encode", model, file, "--nbest", nbest)
+    assert pieces.err == ""
+    assert "\u4e16" in pieces.out
+
+
+def test_controls_reverse_json_and_nbest(run_cli: RunCli, model: Path) -> None:
+    text = "bade ko\n\n"
+    done = run_cli("encode", model, "--bos", "--eos", "--reverse", "--json", input=text)
+    first, second = map(json.loads, done.stdout.splitlines())
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    assert first == ["<s>", *reversed(processor.Encode("bade ko", return_type=str)), "</s>"]
+    assert second == ["<s>", "</s>"]
+    done = run_cli("encode", model, "--nbest", 3, input=text)
+    best, empty, _ = done.stdout.split("\n")
+    expected = processor.NBestEncode("bade ko", nbest_size=3, return_type=str)
+    assert [row.split(" ") for row in best.split("\t")] == expected
+    assert empty == ""
+
+
+def test_draws_are_those_of_the_library(run_cli: RunCli, model: Path) -> None:
+    dropout = ("--subword-dropout", 0.4, "--seed", 1)
+    done = run_cli("encode", model, "--output-format=id", "--json", *dropout, "--bos", input=RAW)
+    ids, offsets = Tokenizer.load(model).encode(LINES, 0.4, seed=1)
+    rows = [[1, *ids[start:end].tolist()] for start, end in pairwise(offsets)]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == rows
+    back = run_cli("decode", model, "--input-format", "id", "--json", input=done.stdout)
+    assert [json.loads(line) for line in back.stdout.splitlines()] == LINES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "code", "words"),
+    [
+        (("decode", "--input-format", "id"), "5\n5 x\n", 65, "<stdin>:2: 'x' is not an id; "),
+        (("decode", "--input-format", "id"), "200\n", 65, "<stdin>:1: the id 200 is not below 200"),
+        (("decode", "--json"), '["a"\n', 65, "<stdin>:1: "),
+        (("decode", "--json"), "[5]\n", 65, "<stdin>:1: 5 is not a piece; "),
+        (("decode", "--json"), '["\\ud800"]\n', 65, "<stdin>:1: '\\ud800' is not a piece; "),
+        (("decode", "--json", "--input-format", "id"), "[1.5]\n", 65, ":1: 1.5 is not an id; "),
+        (("decode", "--json", "--input-format", "id"), "[1e400]\n", 65, ":1: inf is not an id; "),
+        (("decode", "--json", "--input-format", "id"), "[true]\n", 65, ":1: True is not an id; "),
+        (("encode", "--nbest", "2", "--subword-dropout", "0.1"), "a\n", 2, "exclude each other"),
+        (("encode", "--subword-dropout", "1.5"), "a\n", 2, "not in [0, 1)"),
+    ],
+)
+def test_mistakes_in_pipes(
+    run_cli: RunCli, model: Path, arguments: tuple[str, ...], text: str, code: int, words: str
+) -> None:
+    done = run_cli(arguments[0], model, *arguments[1:], input=text)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert done.stdout.count("\n") == text.count("\n") - (code == 65) - (code == 2)
+
+
+def test_a_line_end_that_bytes_spell_stays_in_its_line(run_main: RunMain, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(RAW)
+    model, spelled = tmp_path / "b.model", tmp_path / "spelled.txt"
+    words = ("-o", tmp_path / "b", "--vocab-size", 400, "--byte-fallback")
+    assert run_main("tokenize", tmp_path / "a.txt", *words).code == 0
+    spelled.write_text("<0x41> <0x0A> <0x42>\n<0x43>\n")
+    assert run_main("decode", model, spelled).out == "A B\nC\n"
+    spelled.write_text('["<0x41>", "<0x0A>", "<0x42>"]\n')
+    assert run_main("decode", model, spelled, "--json").out == '"A\\nB"\n'
+
+
+def test_a_file_that_is_no_model(run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(RAW)
+    done = run_cli("encode", "a.txt", input="x\n", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert done.stderr.startswith("srucli: a.txt: not a SentencePiece model; ")
+
+
+def test_a_line_comes_out_before_the_next_goes_in(model: Path) -> None:
+    process = start("encode", model, "-")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for text in (b"bade ko\n", b"la\n"):
+        process.stdin.write(text)
+        process.stdin.flush()
+        assert os.read(process.stdout.fileno(), 100).endswith(b"\n")
+    process.stdin.close()
+    assert process.wait() == 0
+    process.stdout.close()
+
+
+def test_a_closed_pipe_is_quiet(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(RAW * 50)
+    process = start("encode", model, tmp_path / "long.txt")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait() == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == b""

@@ -1,0 +1,1023 @@
+"""Comparisons: the grid, what is run again and what is not, faults, and the page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from srucli.cli.compare import find_arms, own_folder
+from srucli.config import build, resolve
+from srucli.errors import SrucliError, UsageError
+from srucli.experiments import compare, report
+from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials, _measure
+from srucli.io.folders import OpenFolder
+from srucli.tokenizer.truncation import Limits, Tally
+from tests.support import QUICK, ROOT, RunCli, RunMain, Tiny
+
+FLAGS = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
+FLAGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16"]
+ADAMS = (Arm("adam", {"optim.name": "adam"}), Arm("sgd", {"optim.name": "sgd"}))
+
+
+def plan(grid: int = 3, seeds: int = 2, arms: tuple[Arm, ...] = ADAMS) -> Plan:
+    return Plan(resolve(), arms, "accuracy", grid, seeds, None)
+
+
+def figures_of(value: float) -> dict[str, float]:
+    return {"accuracy": value, "macro_f1": value, "log_loss": 1 - value}
+
+
+def finish(
+    folder: Path,
+    cell: Cell,
+    accuracy: float | None,
+    test: float | None = None,
+    reached: tuple[int, float] = (10, 2.0),
+    **more: object,
+) -> None:
+    """Leave the result of a cell; None: it diverged. reached: step and seconds of that accuracy."""
+    place = folder / cell.folder
+    place.mkdir(parents=True)
+    dev = {} if accuracy is None else figures_of(accuracy)
+    step, seconds = reached
+    record = {"step": step, "epoch": 1, "train_loss": 1.0, "seconds": seconds, "dev": dev, **more}
+    history = [] if accuracy is None else [{**record, "step": 5, "dev": {"accuracy": 0.1}}, record]
+    diverged = "training diverged" if accuracy is None else None
+    measured = dev if test is None else figures_of(test)
+    found = {"dev": dev, "test": measured, "history": history, "diverged": diverged}
+    (place / "result.json").write_text(json.dumps(found))
+
+
+def searched(folder: Path, accuracy: Callable[[float], float | None], **more: Any) -> list[float]:
+    """The rates tried for adam where the dev figure is this function of the rate."""
+    wanted = plan(**more)
+    while True:
+        missing, results = compare.search(Folder(folder), wanted, wanted.arms[0])
+        if not missing:
+            return [result.cell.lr for result in results]
+        for cell in missing:
+            finish(folder, cell, accuracy(cell.lr))
+
+
+# --- the grid -----------------------------------------------------------------------------------
+
+
+def test_the_grid_is_logarithmic_around_the_default() -> None:
+    assert plan(grid=5).rates(ADAMS[0]) == [0.0002, 0.000632, 0.002, 0.00632, 0.02]
+    assert plan(grid=2).rates(ADAMS[0]) == [0.002, 0.00632]
+    assert plan(grid=1).rates(ADAMS[1]) == [3.0]
+    assert plan().rates(Arm("0.5", {"optim.lr": 0.5})) == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("best", "wanted"),
+    [
+        (0.002, [0.000632, 0.002, 0.00632]),
+        (0.02, [0.000632, 0.002, 0.00632, 0.02, 0.0632]),
+        (6.32e-5, [2e-05, 6.32e-05, 0.0002, 0.000632, 0.002, 0.00632]),
+        (1e9, [0.000632, 0.002, 0.00632, 0.02, 0.0632, 0.2, 0.632]),
+    ],
+)
+def test_the_grid_is_widened_while_the_best_is_at_its_edge(
+    tmp_path: Path, best: float, wanted: list[float]
+) -> None:
+    rates = searched(tmp_path, lambda rate: 1 / (1 + abs(rate - best)))
+    assert rates == pytest.approx(wanted, rel=2e-3)
+
+
+def test_rates_that_diverge_send_the_search_down(tmp_path: Path) -> None:
+    rates = searched(tmp_path, lambda rate: None if rate > 3e-4 else 0.5 + rate)
+    assert rates == pytest.approx([6.32e-5, 0.0002, 0.000632, 0.002, 0.00632], rel=2e-3)
+
+
+def test_a_grid_of_one_is_not_widened(tmp_path: Path) -> None:
+    assert searched(tmp_path, lambda rate: rate, grid=1) == [0.002]
+
+
+def test_a_loss_is_better_when_it_is_smaller(tmp_path: Path) -> None:
+    wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
+    for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.2, 0.9, 0.3), strict=True):
+        finish(tmp_path, Cell("adam", rate, 0), accuracy)
+    missing, results = compare.search(Folder(tmp_path), wanted, ADAMS[0])
+    assert not missing
+    best = compare.best_of(wanted, results)
+    assert best is not None
+    assert best.cell.lr == 0.002
+
+
+def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
+    wanted = plan(grid=3, seeds=1)
+    for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.8, 0.9, 0.9), strict=True):
+        finish(tmp_path, Cell("adam", rate, 0), accuracy)
+    best = compare.best_of(wanted, compare.search(Folder(tmp_path), wanted, ADAMS[0])[1])
+    assert best is not None
+    assert best.cell.lr == 0.002
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
+    wanted = plan(grid=1, seeds=2)
+    for arm, skipped in zip(ADAMS, (0, 3), strict=True):
+        for seed in range(2):
+            cell = Cell(arm.name, wanted.rates(arm)[0], seed)
+            finish(tmp_path, cell, 0.5 + 0.1 * seed, **({"skipped": skipped} if skipped else {}))
+    found = compare.summary(Folder(tmp_path), wanted)
+    said = "sgd: 12 of 20 steps were skipped, without finite gradients"
+    assert list(compare.skipped(found)) == [said]
+    assert f"{said}." in report.sentences(found)
+
+
+def test_rates_near_the_best_are_counted_for_a_loss_too(tmp_path: Path) -> None:
+    wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
+    for arm in ADAMS:
+        for rate, loss in zip(wanted.rates(arm), (0.5, 0.1, 0.1005), strict=True):
+            finish(tmp_path, Cell(arm.name, rate, 0), 1 - loss)
+    assert [row.stable for row in compare.summary(Folder(tmp_path), wanted).rows] == [2 / 3, 2 / 3]
+
+
+def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
+    wanted = plan(grid=3, seeds=3)
+    for arm, level in zip(ADAMS, (0.8, 0.6), strict=True):
+        low, middle, high = wanted.rates(arm)
+        finish(tmp_path, Cell(arm.name, low, 0), level - 0.2)
+        finish(tmp_path, Cell(arm.name, high, 0), None if arm.name == "sgd" else level - 0.007)
+        for seed, accuracy in enumerate((level, level + 0.03, level - 0.03)):
+            finish(tmp_path, Cell(arm.name, middle, seed), accuracy)
+    found = compare.summary(Folder(tmp_path), wanted)
+    adam, sgd = found.rows
+    assert (adam.arm, sgd.arm) == ("adam", "sgd")
+    assert adam.dev == pytest.approx((0.8, 0.03))
+    assert adam.stable == pytest.approx(2 / 3)
+    assert sgd.stable == pytest.approx(1 / 3)
+    assert found.target == pytest.approx(0.95 * 0.8)
+    # Of adam's seeds 0.77 to 0.83 reach it, of sgd's none.
+    assert adam.to_target == (10, 2.0)
+    assert sgd.to_target is None
+    assert sgd.tried == {0.949: pytest.approx(0.4), 3.0: pytest.approx(0.6), 9.49: None}
+    assert json.loads(json.dumps(compare.to_json(found)))["rows"][0]["arm"] == "adam"
+
+
+def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path) -> None:
+    wanted = plan(grid=1, seeds=3)
+    for seed in range(3):
+        finish(tmp_path, Cell("adam", 0.002, seed), 0.8)
+        finish(tmp_path, Cell("sgd", 3.0, seed), 0.9 if seed == 0 else None)
+    found = compare.summary(Folder(tmp_path), wanted)
+    assert [(row.arm, row.lost) for row in found.rows] == [("adam", 0), ("sgd", 2)]
+    assert found.rows[1].to_target is None
+    assert "90.0, 2 diverged" in report.text_table(found)
+    said = " ".join(report.sentences(found))
+    assert said.startswith("adam leads on dev with 80.0 ± 0.0 accuracy")
+    assert "better than sgd" not in said
+    assert "sgd diverged with 2 of its seeds at its best rate, 3:" in said
+
+
+def test_a_best_rate_at_the_edge_is_said_to_be_one(tmp_path: Path) -> None:
+    for arm in ADAMS:
+        wanted = plan(grid=3, seeds=1)
+        while missing := compare.search(Folder(tmp_path), wanted, arm)[0]:
+            for cell in missing:
+                finish(tmp_path, cell, cell.lr / 1e6)
+    said = " ".join(report.sentences(compare.summary(Folder(tmp_path), wanted)))
+    assert "adam may be better still at a higher rate than 0.632, the last tried." in said
+
+
+def test_where_everything_diverged_the_rates_are_named(tmp_path: Path) -> None:
+    wanted = plan(grid=1, seeds=1)
+    for arm in ADAMS:
+        finish(tmp_path, Cell(arm.name, wanted.rates(arm)[0], 0), None)
+    with pytest.raises(SrucliError, match=r"every training diverged: adam at 0\.002; sgd at 3;"):
+        compare.summary(Folder(tmp_path), wanted)
+
+
+def test_seeds_begin_with_the_one_that_is_set(tmp_path: Path) -> None:
+    wanted = Plan(resolve(overrides=["train.seed=5"]), ADAMS, "accuracy", 1, 2, None)
+    finish(tmp_path, Cell("adam", 0.002, 5), 0.5)
+    cells = compare.seed_cells(Folder(tmp_path), wanted, ADAMS[0])
+    assert [cell.seed for cell in cells] == [5, 6]
+
+
+def test_an_arms_own_threads_are_its_own() -> None:
+    arm = Arm("train.threads=3", {"train.threads": 3})
+    cell = Cell(arm.name, 0.1, 0)
+    assert plan(arms=(arm,)).config_of(cell, threads=1).train.threads == 3
+
+
+def test_what_a_kill_leaves_behind_is_no_hindrance(
+    tiny: Tiny, run_main: RunMain, tmp_path: Path
+) -> None:
+    """Before the data was written, and before a run's first file was."""
+    words = [
+        *("compare", tiny.train, "-o", tmp_path / "out", "--over", "model.hidden=4,8", "--jobs", 1),
+        *("--grid", 1, "--seeds", 1, "--steps", 2, "model.layers=1", "model.wide_buckets=64"),
+    ]
+    assert run_main(*words).code == 0
+    for path in (tmp_path / "out").iterdir():
+        if path.name not in ("plan.json", "srucli.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for arm in ("model.hidden=4", "model.hidden=8"):
+        (tmp_path / "out" / "cells" / arm / "lr-0.002" / "seed-0" / "run" / "checkpoints").mkdir(
+            parents=True
+        )
+    ended = run_main(*words)
+    assert ended.code == 0, ended.err
+
+
+def test_arms_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
+    """All of them, once, where they read alike; else by their names, on the page too."""
+    wanted = plan(grid=1, seeds=1)
+    limits = Limits(50, 50, chosen=True)
+    tallies = {"adam": Tally(90, cut=3, limits=limits), "sgd": Tally(90, cut=5, limits=limits)}
+    for arm in wanted.arms:
+        cell = Cell(arm.name, wanted.rates(arm)[0], 0)
+        finish(tmp_path, cell, 0.5)
+        file = tmp_path / cell.folder / "result.json"
+        reading = {"train": tallies[arm.name], "test": Tally(7, cut=1, limits=limits)}
+        parts = {part: tally.to_json() for part, tally in reading.items()}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "reading": parts}))
+    said = list(compare.unread(compare.summary(Folder(tmp_path), wanted)))
+    assert sorted(said) == [
+        "adam: train: 3 of 90 texts were cut at 50 tokens (train.max_tokens)",
+        "sgd: train: 5 of 90 texts were cut at 50 tokens (train.max_tokens)",
+        "test: 1 of 7 texts were cut at 50 tokens (train.max_tokens)",
+    ]
+    sentences = list(report.sentences(compare.summary(Folder(tmp_path), wanted)))
+    assert [f"{line}." for line in said] == sentences[-3:]
+
+
+def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
+    searched(tmp_path, lambda rate: 0.5)
+    wanted = plan(grid=3, seeds=1)
+    while missing := compare.search(Folder(tmp_path), wanted, ADAMS[1])[0]:
+        for cell in missing:
+            finish(tmp_path, cell, None)
+    found = compare.summary(Folder(tmp_path), wanted)
+    assert [row.arm for row in found.rows] == ["adam"]
+    assert found.diverged == ["sgd"]
+
+
+# --- sentences ----------------------------------------------------------------------------------
+
+
+class Seeds(NamedTuple):
+    """What the seeds of an arm found: dev and test figures, and steps to the best of them."""
+
+    dev: list[float]
+    test: list[float]
+    steps: list[int]
+
+
+def same(*figures: float) -> Seeds:
+    """Seeds with these figures on dev and test, reached after 10 steps."""
+    return Seeds(list(figures), list(figures), [10] * len(figures))
+
+
+def told(folder: Path, metric: str, texts: int, arms: dict[str, Seeds]) -> list[str]:
+    """The sentences on arms of one rate each, with so many dev texts, and twice as many of test."""
+    names = ("adam", "sgd", "lion")
+    settings = tuple(Arm(name, {"optim.name": name}) for name in arms)
+    assert set(arms) <= set(names)
+    wanted = Plan(resolve(), settings, metric, 1, len(arms["adam"].dev), None)
+    (folder / "data").mkdir()
+    (folder / "data" / "dev.jsonl").write_text("{}\n" * texts)
+    (folder / "data" / "test.jsonl").write_text("{}\n" * 2 * texts)
+    for arm in settings:
+        (rate,) = wanted.rates(arm)
+        for seed, (dev, test, steps) in enumerate(zip(*arms[arm.name], strict=True)):
+            finish(folder, Cell(arm.name, rate, seed), dev, test, (steps, steps / 10))
+    return list(report.sentences(compare.summary(Folder(folder), wanted)))
+
+
+HIGH, LOW = (0.90, 0.91, 0.92), (0.60, 0.61, 0.62)
+LEADS = "adam leads on dev with 91.0 ± 1.0 accuracy (test 91.0 ± 1.0), at a learning rate of 0.002."
+TIMES = "adam after 10 steps and 1.0 seconds"
+SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
+    "far apart": (
+        *("accuracy", 1000, {"adam": same(*HIGH), "sgd": same(*LOW)}),
+        [
+            LEADS,
+            "On these texts it is better than sgd (61.0 ± 1.0).",
+            f"86.4 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 86.4: sgd.",
+        ],
+    ),
+    "within their spread": (
+        *("accuracy", 1000, {"adam": same(*HIGH), "sgd": same(0.89, 0.90, 0.91)}),
+        [
+            LEADS,
+            "Whether it is better than sgd (90.0 ± 1.0) cannot be told: over seeds the difference "
+            "of 1 points has the 95% interval -1.27 to 3.27.",
+            f"86.4 on dev is reached by {TIMES}, sgd after 10 steps and 1.0 seconds (means of "
+            "seeds, seen at the ends of epochs).",
+            "Whether adam or sgd is the first cannot be told: they are level with every seed.",
+        ],
+    ),
+    "one seed": (
+        *("accuracy", 1000, {"adam": same(0.9), "sgd": same(0.2), "lion": same(0.3)}),
+        [
+            "adam leads on dev with 90.0 accuracy (test 90.0), at a learning rate of 0.002.",
+            "Whether it is better than lion (30.0) or sgd (20.0) cannot be told: one seed does not "
+            "tell what another would do.",
+            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 85.5: lion, sgd.",
+        ],
+    ),
+    "few texts": (
+        *("accuracy", 45, {"adam": same(0.9, 0.9), "sgd": same(0.8, 0.8)}),
+        [
+            "adam leads on dev with 90.0 ± 0.0 accuracy (test 90.0 ± 0.0), at a learning rate of "
+            "0.002.",
+            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of about "
+            "4.5 of 45 texts.",
+            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 85.5: sgd.",
+        ],
+    ),
+    "macro-F1 of few texts": (
+        *("macro_f1", 20, {"adam": same(0.899, 0.899), "sgd": same(0.85, 0.85)}),
+        [
+            "adam leads on dev with 89.9 ± 0.0 macro_f1 (test 89.9 ± 0.0), at a learning rate of "
+            "0.002.",
+            "Whether it is better than sgd (85.0 ± 0.0) cannot be told: it is a matter of about "
+            "1.0 of 20 texts.",
+            f"85.4 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 85.4: sgd.",
+        ],
+    ),
+    "a loss": (
+        *("log_loss", 1000, {"adam": same(*HIGH), "sgd": same(0.88, 0.9, 0.92)}),
+        [
+            "adam leads on dev with 0.090 ± 0.010 log_loss (test 0.090 ± 0.010), at a learning "
+            "rate of 0.002.",
+            "Whether it is better than sgd (0.100 ± 0.020) cannot be told: over seeds the "
+            "difference of 0.01 has the 95% interval -0.0516 to 0.0316.",
+            "Not every seed reached 0.095: adam, sgd.",
+        ],
+    ),
+    "a loss that all reach": (
+        *("log_loss", 1000, {"adam": same(0.9, 0.9), "sgd": same(0.5, 0.5)}),
+        [
+            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
+            "rate of 0.002.",
+            "On these texts it is better than sgd (0.500 ± 0.000).",
+            f"0.105 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Not every seed reached 0.105: sgd.",
+        ],
+    ),
+    "a loss that another has on test": (
+        "log_loss",
+        1000,
+        {
+            "adam": Seeds([0.9, 0.9], [0.5, 0.5], [10, 10]),
+            "sgd": Seeds([0.5, 0.5], [0.9, 0.9], [10, 10]),
+        },
+        [
+            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.500 ± 0.000), at a learning "
+            "rate of 0.002.",
+            "On these texts it is better than sgd (0.500 ± 0.000).",
+            "On the test texts, which chose nothing, sgd leads with 0.100 ± 0.000.",
+            "On these texts it is better than adam (0.500 ± 0.000).",
+        ],
+    ),
+    "few dev texts, enough of test": (
+        "accuracy",
+        50,
+        {
+            "adam": Seeds([0.9, 0.9], [0.8, 0.8], [10, 10]),
+            "sgd": Seeds([0.8, 0.8], [0.9, 0.9], [10, 10]),
+        },
+        [
+            "adam leads on dev with 90.0 ± 0.0 accuracy (test 80.0 ± 0.0), at a learning rate of "
+            "0.002.",
+            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of about "
+            "5.0 of 50 texts.",
+            "On the test texts, which chose nothing, sgd leads with 90.0 ± 0.0.",
+            "On these texts it is better than adam (80.0 ± 0.0).",
+        ],
+    ),
+    "told from one of two": (
+        "accuracy",
+        1000,
+        {"adam": same(*HIGH), "sgd": same(*LOW), "lion": same(0.89, 0.90, 0.91)},
+        [
+            LEADS,
+            "On these texts it is better than sgd (61.0 ± 1.0).",
+            "Whether it is better than lion (90.0 ± 1.0) cannot be told: over seeds the difference "
+            "of 1 points has the 97.5% interval -1.85 to 3.85.",
+        ],
+    ),
+    "two level, one below": (
+        "accuracy",
+        1000,
+        {"adam": same(*HIGH), "sgd": same(*HIGH), "lion": same(*LOW)},
+        [
+            "adam and sgd are level on dev, all of them with 91.0 accuracy.",
+            "On these texts adam is better than lion (61.0 ± 1.0).",
+        ],
+    ),
+    "hardly any text": (
+        "log_loss",
+        2,
+        {"adam": same(0.9, 0.9), "sgd": same(0.5, 0.5)},
+        [
+            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
+            "rate of 0.002.",
+            "Whether it is better than sgd (0.500 ± 0.000) cannot be told: there are 2 texts only.",
+        ],
+    ),
+    "another on test": (
+        "accuracy",
+        1000,
+        {
+            "adam": Seeds(list(HIGH), [0.80, 0.81, 0.82], [10] * 3),
+            "sgd": Seeds([0.7, 0.7, 0.7], [0.90, 0.91, 0.92], [10] * 3),
+        },
+        [
+            "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
+            "0.002.",
+            "On these texts it is better than sgd (70.0 ± 0.0).",
+            "On the test texts, which chose nothing, sgd leads with 91.0 ± 1.0.",
+            "On these texts it is better than adam (81.0 ± 1.0).",
+        ],
+    ),
+    "another on test, perhaps": (
+        "accuracy",
+        1000,
+        {
+            "adam": Seeds(list(HIGH), [0.80, 0.81, 0.82], [10] * 3),
+            "sgd": Seeds([0.7, 0.7, 0.7], [0.81, 0.82, 0.83], [10] * 3),
+        },
+        [
+            "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
+            "0.002.",
+            "On these texts it is better than sgd (70.0 ± 0.0).",
+            "On the test texts, which chose nothing, sgd leads with 82.0 ± 1.0.",
+            "Whether it is better than adam (81.0 ± 1.0) cannot be told: over seeds the difference "
+            "of 1 points has the 95% interval -1.27 to 3.27.",
+        ],
+    ),
+    "faster": (
+        "accuracy",
+        1000,
+        {
+            "adam": Seeds(list(HIGH), list(HIGH), [60, 60, 70]),
+            "sgd": Seeds(list(HIGH), list(HIGH), [20, 30, 20]),
+        },
+        [
+            "adam and sgd are level on dev, all of them with 91.0 accuracy.",
+            "86.4 on dev is reached by sgd after 23 steps and 2.3 seconds, adam after 63 steps and "
+            "6.3 seconds (means of seeds, seen at the ends of epochs).",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_what_is_said_of_a_comparison(case: str, tmp_path: Path) -> None:
+    metric, texts, arms, wanted = SENTENCES[case]
+    said = told(tmp_path, metric, texts, arms)
+    assert said[: len(wanted)] == wanted
+
+
+def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) -> None:
+    wanted = Plan(resolve(), ADAMS, "accuracy", 1, 3, 0.8)
+    for seed, accuracy in enumerate((0.7, 0.8, 0.9)):
+        finish(tmp_path, Cell("adam", 0.002, seed), accuracy)
+        finish(tmp_path, Cell("sgd", 3.0, seed), 0.5)
+    first, second = report.cells(compare.summary(Folder(tmp_path), wanted))
+    assert first[4:6] == ["by 2 of 3 seeds"] * 2
+    assert second[4:6] == ["never"] * 2
+
+
+def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
+    """As AUC on dev texts of one class."""
+    wanted = Plan(resolve(), ADAMS, "auc", 1, 1, None)
+    for arm in ADAMS:
+        finish(tmp_path, Cell(arm.name, wanted.rates(arm)[0], 0), 0.5)
+    said = r"auc is not defined on the dev texts, by the labels that they have; give a --dev file"
+    with pytest.raises(SrucliError, match=said):
+        compare.summary(Folder(tmp_path), wanted)
+
+
+def test_a_figure_that_is_not_defined_on_test(tmp_path: Path) -> None:
+    for arm in ADAMS:
+        cell = Cell(arm.name, plan(grid=1).rates(arm)[0], 0)
+        finish(tmp_path, cell, 0.5)
+        file = tmp_path / cell.folder / "result.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "test": {}}))
+    with pytest.raises(SrucliError, match="accuracy is not defined on the test texts"):
+        compare.summary(Folder(tmp_path), plan(grid=1, seeds=1))
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "reached"),
+    [
+        ("accuracy", 0.9, True),
+        ("accuracy", 0.91, False),
+        ("log_loss", 0.1, True),
+        ("log_loss", 0.09, False),
+    ],
+)
+def test_a_target_that_is_met_exactly_is_met(
+    tmp_path: Path, metric: str, target: float, reached: bool
+) -> None:
+    wanted = Plan(resolve(), ADAMS[:1], metric, 1, 1, target)
+    finish(tmp_path, Cell("adam", 0.002, 0), 0.9)
+    result = json.loads((tmp_path / Cell("adam", 0.002, 0).folder / "result.json").read_text())
+    result["history"][1]["dev"] = {"accuracy": 0.9, "log_loss": 0.1}
+    (tmp_path / Cell("adam", 0.002, 0).folder / "result.json").write_text(json.dumps(result))
+    (row,) = compare.summary(Folder(tmp_path), wanted).rows
+    assert row.to_target == ((10, 2.0) if reached else None)
+
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+def test_arms_are_what_one_flag_lists() -> None:
+    assert find_arms("adam,sgd", None, None) == list(ADAMS)
+    assert find_arms(None, "sru,bag", None)[1] == Arm("bag", {"model.encoder": "bag"})
+    assert find_arms(None, None, "model.layers=1,2")[1] == Arm(
+        "model.layers=2", {"model.layers": 2}
+    )
+
+
+def test_a_comparison_has_a_folder_of_its_own() -> None:
+    names = [
+        str(own_folder(train, find_arms(*flags)))
+        for train, flags in (
+            ("a/reviews.tsv.gz", ("adam,sgd", None, None)),
+            ("reviews.tsv", (None, "sru,bag", None)),
+            ("-", (None, None, "model.layers=1,2")),
+        )
+    ]
+    wanted = ["reviews-optimizer", "reviews-encoder", "stdin-layers"]
+    assert names == [f"runs/compare-{name}" for name in wanted]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((None, None, None), "give one of --optimizer, --encoder and --over"),
+        (("adam,sgd", "sru,bag", None), "give one of --optimizer"),
+        (("adam", None, None), "two or more different values of optim.name"),
+        (("adam,adam", None, None), "two or more different values of optim.name"),
+        ((None, None, "model.layer=1,2"), "unknown setting 'model.layer' .did you mean"),
+    ],
+)
+def test_what_cannot_be_arms(flags: tuple[str | None, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        find_arms(*flags)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--optimizer", "adam,adagard"), 2, "unknown optimizer 'adagard' (did you mean 'adagrad'"),
+        (("--encoder", "sru,lsmt"), 2, "unknown encoder 'lsmt' (did you mean 'lstm'"),
+        (("--optimizer", "adam,sgd", "optim.options.momentum=0.5"), 2, "no such option"),
+        (("--over", "model.layers=1,0"), 2, "model.layers=0"),
+        (("--over", "train.seed=1,2"), 2, "train.seed cannot be compared"),
+        (("--over", "data.format=tsv,csv"), 2, "data.format cannot be compared"),
+        (("--optimizer", "adam,sgd", "optim.lr=0.1"), 2, "every optimizer has rates of its own"),
+        (("--optimizer", "adam,sgd", "train.patience=2"), 2, "train.patience ends trainings at"),
+    ],
+)
+def test_mistakes_are_seen_before_anything_is_trained(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, words: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = run_main("compare", tiny.train, *words, "-o", tmp_path / "out")
+    assert (ended.code, ended.out) == (code, "")
+    assert said in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+# --- real ones ----------------------------------------------------------------------------------
+
+
+def without_seconds(found: dict[str, Any]) -> dict[str, Any]:
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "to_target", "reached")}
+        for row in found["rows"]
+    ]
+    return {**found, "rows": rows, "page": ""}
+
+
+@pytest.fixture(scope="module")
+def compared(
+    tiny: Tiny, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A comparison's folder, and what the command said."""
+    folder = tmp_path_factory.mktemp("compared") / "out"
+    done = run_cli(*command(tiny, folder))
+    assert done.returncode == 0, done.stderr
+    assert "--grid has no effect: the rates are what is compared" in done.stderr
+    return folder, json.loads(done.stdout)
+
+
+ARMS = ["optim.lr=0.02", "optim.lr=0.05", "optim.lr=1e+30"]
+
+
+def command(tiny: Tiny, folder: Path) -> list[object]:
+    """Two rates that learn and one that diverges."""
+    return [
+        *("compare", tiny.train, "-o", folder, "--over", "optim.lr=0.02,0.05,1e30"),
+        *("--test", tiny.test, "--seeds", 2, "--epochs", 2, "--json", "--grid", 2),
+        *("optim.name=adagrad", "optim.clip=0", *FLAGS),
+    ]
+
+
+def test_a_comparison(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = compared
+    assert found["metric"] == "accuracy"
+    assert {row["arm"] for row in found["rows"]} == set(ARMS[:2])
+    assert found["diverged"] == ARMS[2:]
+    for row in found["rows"]:
+        seeds = sorted((folder / "cells" / row["arm"] / f"lr-{row['lr']:g}").iterdir())
+        assert [seed.name for seed in seeds] == ["seed-0", "seed-1"]
+        results = [json.loads((seed / "result.json").read_text()) for seed in seeds]
+        accuracies = [result["test"]["accuracy"] for result in results]
+        assert row["test"][0] == pytest.approx(sum(accuracies) / 2)
+        assert len({result["history"][-1]["step"] for result in results}) == 1
+        assert (seeds[0] / "run" / "diagnostics.jsonl").is_file()
+        assert not (seeds[0] / "run" / "checkpoints").exists()
+
+
+def started(tiny: Tiny, folder: Path, *, finished: int) -> subprocess.Popen[str]:
+    """The comparison as a process, once so many trainings are finished."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(results(folder)) < finished:
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def results(folder: Path) -> dict[Path, int]:
+    """The trainings that are finished, and when each was."""
+    found = folder.glob("cells/*/*/*/result.json")
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_comparison_that_is_interrupted_or_killed_goes_on(
+    tiny: Tiny, run_main: RunMain, compared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """And what is finished is not run again."""
+    folder = tmp_path / "out"
+    process = started(tiny, folder, finished=1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 75
+    assert said.rstrip().endswith("the same command goes on")
+    first = results(folder)
+    process = started(tiny, folder, finished=len(first) + 1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    second = results(folder)
+    assert len(first) < len(second) < 5
+    again = run_main(*command(tiny, folder))
+    assert again.code == 0, again.err
+    assert first.items() < second.items() < results(folder).items()
+    shown = [line for line in again.err.splitlines() if "trainings or more" in line]
+    assert shown[0].startswith(f"{len(second)} of ")
+    assert len(shown) == 1 + len(results(folder)) - len(second)
+    assert without_seconds(json.loads(again.out)) == without_seconds(compared[1])
+
+
+LONG = """
+import sys
+from pathlib import Path
+from srucli.cells import Arm, Cell, Folder, Plan, Trials
+from srucli.config import resolve
+settings = resolve(overrides=["train.epochs=100000", *sys.argv[2:]])
+plan = Plan(settings, [Arm("adam", {"optim.name": "adam"})], "accuracy", 1, 1, None)
+with Trials(Folder(Path(sys.argv[1])), plan, 1, print) as trials:
+    print(trials.start().process.pid, flush=True)
+    trials.run([Cell("adam", 0.002, 0)])
+"""
+
+
+@pytest.mark.parametrize("killed", ["the command", "the server"])
+def test_no_training_goes_on_whose_comparison_was_killed(
+    tiny: Tiny, tmp_path: Path, killed: str
+) -> None:
+    """It would go on for hours, and it ends with its lock."""
+    folder = with_data(tiny, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG, tmp_path, *FLAGS],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    server = int(process.stdout.readline())
+    run = folder.path / Cell("adam", 0.002, 0).folder / "run"
+    while not (run / "metrics.jsonl").is_file():
+        assert process.poll() is None
+        time.sleep(0.05)
+    with (run / "lock").open() as lock:
+        os.kill(process.pid if killed == "the command" else server, signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _, said = process.communicate()
+    assert ("the process that starts trainings ended with -9" in said) == (killed == "the server")
+
+
+def with_data(tiny: Tiny, folder: Path) -> Folder:
+    """A comparison's folder with texts of its own, those of dev and test being the same ones."""
+    found = Folder(folder)
+    (folder / "data").mkdir()
+    rows = [line.split("\t") for line in tiny.train.read_text().splitlines()]
+    lines = [json.dumps({"text": text, "label": label}) + "\n" for label, text in rows]
+    found.data["train"].write_text("".join(lines[90:]))
+    for part in ("dev", "test"):
+        found.data[part].write_text("".join(lines[:90]))
+    shutil.copy(tiny.run / "tokenizer.model", found.tokenizer)
+    return found
+
+
+def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
+    ended = run_main(
+        *("compare", tiny.train, "-o", tmp_path / "out", "--over", "tokenizer.vocab_size=60,100"),
+        *("--grid", 1, "--seeds", 1, "--epochs", 1, "--jobs", 1, "train.keep=best", *FLAGS),
+        "train.max_tokens=4",
+    )
+    assert ended.code == 0, ended.err
+    lines = ended.err.splitlines()
+    data = lines.index("data: 389 train texts, 48 test texts, 43 dev texts")
+    assert lines[data + 1].startswith("tokenizer: unigram: 389 lines")
+    for part, texts in (("train", 389), ("dev", 43), ("test", 48)):
+        assert f"{part}: {texts} of {texts} texts were cut at 4 tokens (train.max_tokens)" in lines
+    said = [file.read_text() for file in sorted(tmp_path.glob("out/cells/*/*/*/log.txt"))]
+    assert ["100 pieces" in each for each in said] == [True, False]
+
+
+def test_another_comparison_is_not_mixed_in(
+    tiny: Tiny, run_main: RunMain, compared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = compared
+    words = [*command(tiny, folder), "model.layers=2"]
+    ended = run_main(*words)
+    assert ended.code == 2
+    assert "holds a comparison with other settings; choose another -o, or add --force" in ended.err
+    (tmp_path / "mine").write_text("")
+    ended = run_main(*command(tiny, tmp_path))
+    assert ended.code == 73
+    assert "holds no comparison" in ended.err
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
+    """Whatever words are in its path."""
+    wanted, folder = plan(), Folder(tmp_path / "training diverged")
+    folder.path.mkdir()
+    with (
+        Trials(folder, wanted, 1, lambda cell: None) as trials,
+        pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"),
+    ):
+        trials.run([Cell("adam", 0.1, 0)])
+
+
+def test_a_server_that_ends_is_named(tmp_path: Path) -> None:
+    with Trials(Folder(tmp_path), plan(), 1, lambda cell: None) as trials:
+        trials.run([])
+        assert trials.server is None  # nothing is started for nothing
+        trials.start().process.kill()
+        with pytest.raises(SrucliError, match="the process that starts trainings ended with -9"):
+            trials.run([Cell("adam", 0.1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "wanted"), [(4, 2, 2), (4, 3, 1), (8, 1, 8), (2, 8, 1), (7, 2, 3)]
+)
+def test_trainings_at_once_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, wanted: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    trials = Trials(Folder(tmp_path), plan(), jobs, lambda cell: None)
+    assert trials.job(Cell("adam", 0.1, 0))["config"]["train"]["threads"] == wanted
+    given = Plan(resolve(overrides=["train.threads=5"]), ADAMS, "accuracy", 1, 1, None)
+    trials = Trials(Folder(tmp_path), given, jobs, lambda cell: None)
+    assert trials.job(Cell("adam", 0.1, 0))["config"]["train"]["threads"] == 5
+
+
+def test_a_job_is_its_cell_to_the_bit(tmp_path: Path) -> None:
+    """Settings that nobody gave stay so, whatever is filled in for them later."""
+    settings = resolve(overrides=["model.dropout=0.1", "optim.options.betas=[0.8, 0.9]"])
+    arm = Arm("adam", {"optim.name": "adam", "model.pooling": ["max", "last"]})
+    wanted = Plan(settings, (arm,), "accuracy", 1, 1, None)
+    cell = Cell("adam", 1 / 3, 7)
+    job = json.loads(json.dumps(Trials(Folder(tmp_path), wanted, 1, lambda cell: None).job(cell)))
+    found, original = (
+        build(job["config"], "job"),
+        wanted.config_of(cell, len(os.sched_getaffinity(0))),
+    )
+    assert found == original
+    assert found.model_dump(exclude_unset=True) == original.model_dump(exclude_unset=True)
+    assert found.optim.lr == 1 / 3
+    assert (found.train.seed, found.train.diagnose) == (7, 50)
+    assert Cell(*job["cell"]) == cell
+    assert job["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
+    own = (Arm("a", {"tokenizer.vocab_size": 100}),)
+    differs = Plan(settings, own, "accuracy", 1, 1, None)
+    cell = Cell("a", 0.1, 0)
+    assert Trials(Folder(tmp_path), differs, 1, lambda cell: None).job(cell)["tokenizer"] is None
+
+
+@pytest.mark.parametrize(
+    ("arm", "overrides", "looked"),
+    [
+        (Arm("adam", {"optim.name": "adam"}), [], 50),
+        (Arm("adam", {"optim.name": "adam"}), ["train.diagnose=5"], 5),
+        (Arm("bag", {"model.encoder": "bag"}), [], 0),
+        (Arm("bag", {"model.encoder": "bag"}), ["train.diagnose=5"], 5),
+    ],
+    ids=["an optimizer", "an optimizer, as asked", "an encoder", "an encoder, as asked"],
+)
+def test_optimizers_are_looked_at(arm: Arm, overrides: list[str], looked: int) -> None:
+    wanted = Plan(resolve(overrides=overrides), (arm,), "accuracy", 1, 1, None)
+    assert wanted.config_of(Cell(arm.name, 0.1, 0)).train.diagnose == looked
+
+
+@pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])
+def test_no_more_run_at_once_than_should(tmp_path: Path, jobs: int, most: int) -> None:
+    running, seen, sent = 0, [], []
+
+    class Counted(Trials):
+        def _send(self, number: int, cell: Cell) -> None:
+            nonlocal running
+            running += 1
+            seen.append(running)
+            sent.append(cell)
+
+        def _wait(self, cells: Sequence[Cell]) -> None:
+            nonlocal running
+            running -= 1
+
+    cells = [Cell("adam", 0.1, seed) for seed in range(5)]
+    with Counted(Folder(tmp_path), plan(), jobs, lambda cell: None) as trials:
+        trials.run(cells)
+    assert sent == cells
+    assert (running, max(seen)) == (0, most)
+
+
+def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Of those with the best accuracy the first; log loss tells it from the last."""
+    folder = with_data(tiny, tmp_path)
+    words = (*FLAGS, "train.epochs=5", "train.keep=best", "train.threads=1", "optim.lr=0.03")
+    with OpenFolder.at(tmp_path) as place:
+        found = _measure(folder, resolve(overrides=words), place, folder.tokenizer)
+    accuracies = [record["dev"]["accuracy"] for record in found["history"]]
+    best = found["history"][accuracies.index(max(accuracies))]["dev"]
+    assert best["log_loss"] > 1.1 * found["history"][-1]["dev"]["log_loss"]
+    assert found["dev"] == best
+    for name, value in best.items():
+        assert found["test"][name] == pytest.approx(value)
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = compared
+    page = page_of(folder)
+    assert "<script" not in page
+    assert not re.search(r"<(img|link|a|iframe)[^>]* (src|href)=\"?(?!\"?data:)", page)
+    images = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
+    assert len(images) == 4
+    assert all(b"<svg" in base64.b64decode(image) for image in images)
+    for row in found["rows"]:
+        assert f"<td>{row['arm']}</td><td>{row['lr']:g}</td>" in page
+        assert f"<td>{100 * row['dev'][0]:.1f} ± {100 * row['dev'][1]:.1f}</td>" in page
+    best = found["rows"][0]
+    assert f"{best['arm']} leads on dev with {100 * best['dev'][0]:.1f}" in page
+    # Of two seeds and few steps.
+    assert "Whether it is better than " in page
+    assert f"whether adagrad stalls cannot be told: {best['steps']} steps are too few" in page
+    assert "stalls: " not in page
+    assert f"At every rate that was tried diverged: {ARMS[2]}." in page
+
+
+def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """On a phone's width nothing but the table is wider than the page, and every picture loads."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("Debian's chromium is not installed")
+    folder, _ = compared
+    probe = """<script>addEventListener("load", () => { document.title = JSON.stringify({
+      wide: document.documentElement.scrollWidth - innerWidth,
+      images: [...document.images].map(image => image.naturalWidth),
+      rows: document.querySelectorAll("tbody tr").length,
+      headings: [...document.querySelectorAll("h2")].map(h => h.textContent) }) })</script>"""
+    probed = tmp_path / "page.html"
+    probed.write_text(page_of(folder).replace("</head>", f"{probe}</head>"), encoding="utf-8")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path}",
+    ]
+    size = "--window-size=500,4000"
+    dumped = subprocess.run(
+        [browser, *flags, size, "--dump-dom", probed.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    title = re.search(r"<title>(.*?)</title>", dumped, re.S)
+    assert title is not None
+    seen = json.loads(title[1].replace("&amp;", "&"))
+    assert seen["wide"] <= 0
+    assert seen["rows"] == 3
+    assert len(seen["images"]) == 4
+    assert min(seen["images"]) > 100
+    assert seen["headings"] == [
+        "What it says",
+        "Pictures",
+        "What each optimizer did",
+        "To repeat it",
+    ]
+    artefacts = Path(os.environ.get("SRUCLI_ARTEFACTS", tmp_path))
+    picture = artefacts / "compare.png"
+    subprocess.run(
+        [browser, *flags, size, f"--screenshot={picture}", (folder / "index.html").as_uri()],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "arms", "said"),
+    [
+        pytest.param([], {"model.layers": [1, 2]}, [], id="all work"),
+        pytest.param(
+            ["model.encoder=lstm"],
+            {"model.kernel_sizes": [(2,), (3,)]},
+            ["model.kernel_sizes has no effect: it needs model.encoder=cnn"],
+            id="what is compared",
+        ),
+        pytest.param(
+            ["train.dev_share=0.3"],
+            {"model.layers": [1, 2]},
+            ["train.dev_share has no effect: --dev FILE or a tenth of TRAIN chooses the rates"],
+            id="another share of dev texts",
+        ),
+        pytest.param(
+            ["optim.lr=0.3"],
+            {"optim.lr": [0.1, 0.2]},
+            ["optim.lr has no effect: its values are what is compared"],
+            id="a value beside those compared",
+        ),
+        pytest.param(
+            ["model.kernel_sizes=[2]"], {"model.encoder": ["sru", "cnn"]}, [], id="works in one arm"
+        ),
+        pytest.param(
+            ["model.kernel_sizes=[2]"],
+            {"model.encoder": ["sru", "gru"]},
+            ["model.kernel_sizes has no effect: it needs model.encoder=cnn"],
+            id="works in none",
+        ),
+    ],
+)
+def test_settings_that_do_nothing_in_any_arm_are_named(
+    overrides: list[str], arms: dict[str, list[object]], said: list[str]
+) -> None:
+    ((key, values),) = arms.items()
+    made = [Arm(f"{key}={value}", {key: value}) for value in values]
+    plan = Plan(resolve(overrides=overrides), made, "accuracy", 1, 1, None)
+    assert list(compare.without_effect(plan)) == said
+
+
+def test_a_setting_that_only_some_arms_replace_works_in_the_others() -> None:
+    arms = [Arm("deep", {"model.layers": 3}), Arm("wide", {"model.hidden": 9})]
+    plan = Plan(resolve(overrides=["model.layers=1"]), arms, "accuracy", 1, 1, None)
+    assert list(compare.without_effect(plan)) == []

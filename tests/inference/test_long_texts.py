@@ -1,0 +1,324 @@
+"""Texts that are not read whole: counted and said by every command; by default hardly any are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from srucli.config import Config, ModelConfig, resolve
+from srucli.data.batch import TokenStore
+from srucli.inference.predictor import Predictor
+from srucli.model.classifier import ENCODERS, Classifier
+from srucli.runs.run_dir import RunDir, read_records
+from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, Tally
+from srucli.training.objectives import loss_function
+from srucli.training.step import Step
+from tests.support import QUICK, RunMain, Tiny, write_tsv
+
+KNOWN = "the soup was lovely and the train was awful "
+SHORT = [("good", "the soup was lovely"), ("bad", "the train was awful")] * 8
+LONG = [("good", KNOWN * 30), ("bad", KNOWN * 40), ("bad", KNOWN * 50)]
+ODD = [("good", "\u3042 soup"), ("bad", "\u200b")]
+# Three texts are long, one has a character that is unknown, of one nothing is left when normalized.
+TRAIN, DEV = SHORT + LONG, SHORT + LONG[:2] + ODD
+NETWORK = ("--threads", 1, "--epochs", 1, *(word for word in QUICK if "dev_share" not in str(word)))
+SPELLING = np.arange(100, 120), np.arange(21)
+CUT = "{}: {} of {} texts were cut at 50 tokens (train.max_tokens)"
+UNKNOWN = "{}: 1 of {} texts have characters that the tokenizer does not know (unknown tokens: 1)"
+EMPTY = "{}: 1 of {} texts have no tokens: they are empty, or become so when normalized"
+
+
+def told(stderr: str) -> list[str]:
+    """What was said of texts that were not read whole."""
+    return [
+        line for line in stderr.splitlines() if " texts were " in line or " texts have " in line
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with labelled files: train, dev, and one of texts alone."""
+    made = tmp_path_factory.mktemp("long")
+    write_tsv(made / "train.tsv", TRAIN)
+    write_tsv(made / "dev.tsv", DEV)
+    (made / "texts.txt").write_text("".join(f"{text}\n" for _, text in DEV), encoding="utf-8")
+    return made
+
+
+@pytest.fixture
+def cut_run(folder: Path, run_main: RunMain) -> Path:
+    """A run that was trained with train.max_tokens=50."""
+    run = folder / "run"
+    if not run.exists():
+        files = folder / "train.tsv", "--dev", folder / "dev.tsv", "-o", run
+        ended = run_main("train", *files, *NETWORK, "train.max_tokens=50")
+        assert ended.code == 0, ended.err
+        (folder / "said.txt").write_text(ended.err, encoding="utf-8")
+    return run
+
+
+# --- said by every command -----------------------------------------------------------------------
+
+
+def test_train_says_how_many_texts_were_cut_and_where(cut_run: Path, folder: Path) -> None:
+    said = told((folder / "said.txt").read_text(encoding="utf-8"))
+    train, dev = folder / "train.tsv", folder / "dev.tsv"
+    sentences = [CUT.format(dev, 2, 20), UNKNOWN.format(dev, 20), EMPTY.format(dev, 20)]
+    assert said == [CUT.format(train, 3, 19), *sentences]
+    (record,) = read_records(cut_run / "metrics.jsonl")
+    assert Tally.from_json(record["reading"]["train"]) == Tally(
+        19, cut=3, limits=Limits(50, 50, chosen=True)
+    )
+    assert record["reading"]["dev"]["cut"] == 2
+
+
+def test_a_resumed_training_says_it_again(cut_run: Path, folder: Path, run_main: RunMain) -> None:
+    ended = run_main("train", "--resume", cut_run, "--epochs", 2)
+    assert ended.code == 0, ended.err
+    assert told(ended.err) == told((folder / "said.txt").read_text(encoding="utf-8"))
+
+
+def test_train_says_which_texts_held_out_were_cut(
+    folder: Path, run_main: RunMain, tmp_path: Path
+) -> None:
+    settings = "train.max_tokens=50", "train.dev_share=0.5"
+    ended = run_main("train", folder / "train.tsv", "-o", tmp_path / "run", *NETWORK, *settings)
+    assert ended.code == 0, ended.err
+    counts = {
+        line.split(" texts were ")[0].removeprefix(f"{folder / 'train.tsv'}")
+        for line in told(ended.err)
+    }
+    assert counts == {": 2 of 9", ", held out: 1 of 10"}
+
+
+def test_eval_says_it_on_stderr_in_the_tables_and_as_json(
+    cut_run: Path, folder: Path, run_main: RunMain
+) -> None:
+    file = folder / "dev.tsv"
+    sentences = [form.format(file, *more, 20) for form, *more in ((CUT, 2), (UNKNOWN,), (EMPTY,))]
+    ended = run_main("eval", cut_run, file)
+    assert told(ended.err) == sentences
+    assert [f"{file}: {line}" for line in told(ended.out)] == sentences
+    found = json.loads(run_main("eval", cut_run, file, "--json").out)["reading"]
+    assert found.pop("limits") == {"text": 50, "encoder": 50, "chosen": True, "ngrams": True}
+    assert Tally(**found) == Tally(20, 2, 0, 1, 1, 1)
+
+
+def test_predict_says_it_once_a_file(cut_run: Path, folder: Path, run_main: RunMain) -> None:
+    file = folder / "texts.txt"
+    ended = run_main("predict", cut_run, file)
+    assert ended.code == 0, ended.err
+    assert len(ended.out.splitlines()) == 20
+    assert set(told(ended.err)) == {
+        CUT.format(file, 2, 20),
+        UNKNOWN.format(file, 20),
+        EMPTY.format(file, 20),
+    }
+
+
+def test_predict_says_it_early_on_a_stream_and_at_its_end(
+    cut_run: Path, folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("srucli.inference.predictor.BATCH_TEXTS", 2)
+    file = folder / "stream.txt"
+    file.write_text(f"{KNOWN}\n" * 4 + f"{KNOWN * 30}\n" * 3 + f"{KNOWN}\n" * 5)
+    said = told(run_main("predict", cut_run, file).err)
+    assert len(said) == 2
+    assert said[0] in (CUT.format(file, 1, 5), CUT.format(file, 1, 6), CUT.format(file, 2, 6))
+    assert said[1] == CUT.format(file, 3, 12)
+
+
+def test_nothing_is_said_where_all_is_read(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
+    file = write_tsv(tmp_path / "x.tsv", [("good", KNOWN * 500)])
+    ended = run_main("eval", tiny.run, file, "--json")
+    assert told(ended.err) == []
+    assert json.loads(ended.out)["reading"]["cut"] == 0
+    assert not any("reading" in record for record in read_records(tiny.run / "metrics.jsonl"))
+
+
+def test_more_labels_than_there_are_cannot_be_given(
+    tiny: Tiny, run_main: RunMain, tmp_path: Path
+) -> None:
+    (tmp_path / "x.txt").write_text("the soup was lovely\n")
+    ended = run_main("predict", tiny.run, tmp_path / "x.txt", "--top", 5)
+    assert ended.err.splitlines()[0] == "--top 5: the run has 3 labels, so all 3 are given"
+    assert len(ended.out.split("\t")) == 6
+
+
+# --- what is read --------------------------------------------------------------------------------
+
+
+def logits(run: Path, *texts: str, **limits: int) -> Any:
+    """Logits (n, B, C) of the branches, in float64."""
+    predictor = Predictor.load(run, "cpu", 1)
+    given = predictor.tally.limits._replace(**limits)
+    store = TokenStore.encode(predictor.tokenizer, texts, limits=given)
+    with torch.inference_mode():
+        return torch.stack(
+            [
+                torch.stack(predictor.model.branches(batch.tokens, batch.offsets, part=batch.part))
+                for batch in (store.batch(np.array([text])) for text in range(len(texts)))
+            ],
+            dim=1,
+        )[:, :, 0].double()
+
+
+def test_the_last_word_after_thousands_decides_by_default(tiny: Tiny) -> None:
+    """Every branch sees it, and whichever they see it tells the texts apart."""
+    good, bad = logits(tiny.run, KNOWN * 400 + "lovely", KNOWN * 400 + "awful").unbind(1)
+    for branch in good - bad:
+        assert branch.abs().max() > 1e-4
+    label = Predictor.load(tiny.run, "cpu", 1).labels.index
+    assert (good - bad)[0][label("good")] > 0 > (good - bad)[0][label("bad")]
+
+
+def test_a_setting_reads_the_beginning_alone(cut_run: Path) -> None:
+    first, same, other = logits(
+        cut_run, KNOWN * 40, KNOWN * 40 + "awful", "awful " + KNOWN * 40
+    ).unbind(1)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("place", "encoder"),
+    [
+        pytest.param(0, True, id="at the beginning"),
+        pytest.param(300, False, id="amidst"),
+        pytest.param(600, True, id="at the end"),
+    ],
+)
+def test_beyond_its_limit_the_encoder_reads_both_ends(
+    tiny: Tiny, place: int, encoder: bool
+) -> None:
+    words = (KNOWN * 70).split()[:600]
+    changed = [*words[:place], "awful", *words[place:]]
+    texts = " ".join(words), " ".join(changed)
+    tokens = Predictor.load(tiny.run, "cpu", 1).tokenizer.encode(list(texts))[1]
+    assert (np.diff(tokens) > 200).all()
+    one, other = logits(tiny.run, *texts, encoder=100).unbind(1)
+    differs = [not torch.equal(a, b) for a, b in zip(one, other, strict=True)]
+    assert differs == [encoder, True, True]
+
+
+def test_an_old_run_reads_what_it_read(tiny: Tiny) -> None:
+    """Its config.yaml says 1,024, which was the default."""
+    run = Path(__file__).parents[1] / "formats" / "v1"
+    assert RunDir.open(run).config().train.max_tokens == 1_024
+    predictor = Predictor.load(run, "cpu", 1)
+    assert predictor.tally.limits == Limits(1_024, 1_024, chosen=True)
+    ids, _ = predictor.tokenizer.encode(["what a lovely broken lamp " * 600])
+    store = TokenStore(ids[:1_024], np.array([0, 1_024]))
+    batch = store.batch(np.array([0]))
+    with torch.inference_mode():
+        wanted = predictor.model(batch.tokens, batch.offsets).softmax(1)
+    found = predictor.probabilities(["what a lovely broken lamp " * 600])
+    np.testing.assert_array_equal(found, wanted.numpy())
+    assert predictor.tally.cut == 1
+
+
+# --- what memory allows --------------------------------------------------------------------------
+
+
+def test_the_limit_goes_by_the_width_of_the_network() -> None:
+
+    def limits(*settings: str) -> Limits:
+        config = resolve(overrides=settings)
+        return Classifier(config.model, SPELLING, 2).limits(config.train)
+
+    assert limits() == Limits(MAX_TEXT_TOKENS, 2**27 // 1_792)
+    assert limits("model.hidden=128").encoder < limits().encoder
+    assert limits("model.layers=4").encoder < limits().encoder
+    assert limits("model.hidden=1024").encoder == 8_192
+    assert limits("model.encoder=gru").encoder == 1_024
+    assert limits("model.wide=false", "model.characters=false").ngrams is False
+
+
+def kept(model: Classifier, tokens: int) -> float:
+    """Numbers that training keeps of the encoder for one text."""
+    sizes = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() / 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        held = model._states(torch.zeros(tokens, dtype=torch.int64), torch.tensor([0, tokens]))
+    return sum(sizes.values()) if held else 0.0
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param({}, id="the default"),
+        pytest.param({"hidden": 32, "layers": 3}, id="narrow and deep"),
+        pytest.param({"hidden": 128, "embedding_size": 64}, id="wide"),
+    ],
+)
+def test_what_training_keeps_is_what_the_limit_goes_by(encoder: str, sizes: dict[str, int]) -> None:
+    """Measured on a CPU with gradients and all, so what is kept for them alone is less, but
+    torch's LSTM keeps some of it twice."""
+    settings = {"encoder": encoder, "dropout": 0.1, **sizes}
+    model = Classifier(ModelConfig.model_validate(settings), SPELLING, 2)
+    share = (kept(model, 120) - kept(model, 40)) / 80 / model.encoder.activations
+    least, most = (0.75, 1.0) if encoder == "sru" else (0.15, 2.0)
+    assert least < share < most
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, list | tuple) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_one_long_text_among_short_ones_fills_no_rectangle(encoder: str) -> None:
+    """Padded to the longest, 256 texts and their 2,255 tokens would be 512,000 rows."""
+    config = resolve(overrides=[f"model.encoder={encoder}", "model.hidden=8"])
+    model = Classifier(config.model, SPELLING, 2).eval()
+    offsets = torch.tensor([0, 2_000, *range(2_001, 2_256)])
+    with torch.inference_mode(), Largest() as largest:
+        model._states(torch.zeros(2_255, dtype=torch.int64), offsets)
+    assert 2_255 * 8 <= largest.numbers <= 2_255 * 128 * 4
+
+
+def settings(*overrides: str) -> Config:
+    small = "model.embedding_size=8", "model.hidden=4", "model.wide_buckets=64"
+    return resolve(overrides=[*small, "model.character_buckets=64", "optim.lr=1e-3", *overrides])
+
+
+@pytest.mark.parametrize("encoder", ["sru", "cnn", "bag"])
+def test_a_step_on_a_text_of_fifty_thousand_tokens(encoder: str) -> None:
+    config = settings(f"model.encoder={encoder}", "model.dropout=0.1", "model.layers=2")
+    torch.manual_seed(0)
+    model = Classifier(config.model, SPELLING, 2)
+    ids = np.random.default_rng(0).integers(0, 20, 50_003).astype(np.int32)
+    offsets = np.array([0, 50_000, 50_003])
+    tally = Tally(2, limits=model.limits(config.train))
+    store = TokenStore(ids, offsets, np.array([0, 1]), tally)
+    batches = list(store.batches(32, 8_192, (0,)))
+    assert sorted(batch.tokens.numel() for batch in batches) == [3, 50_000]
+    assert all(batch.part is None for batch in batches)
+    step = Step(config, model, loss_function(config, np.array([0, 1]), 2))
+    before = [weight.detach().clone() for weight in model.parameters()]
+    for batch in batches:
+        step([batch], 1.0)
+    assert step.stats.skipped == 0
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+    assert any(
+        not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)
+    )

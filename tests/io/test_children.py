@@ -1,0 +1,180 @@
+"""Processes that srucli starts import nothing from the current folder, and end when they should."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srucli.io import children
+from tests.support import QUICK, ROOT, Tiny
+
+NETWORK = [str(word) for word in QUICK if "=" in str(word) and "dev_share" not in str(word)]
+NETWORK += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
+SCRIPT = Path(sysconfig.get_path("scripts")) / "srucli"
+# Packages that srucli's processes import, whatever of the standard library comes with them.
+PACKAGES = (
+    *("torch", "numpy", "scipy", "sklearn", "numba", "llvmlite", "sentencepiece", "safetensors"),
+    *("yaml", "pydantic", "pydantic_core", "typer", "click", "tqdm", "matplotlib", "optuna"),
+    *("joblib", "PIL", "sitecustomize", "usercustomize", "srucli_child", "triton", "tensorboard"),
+)
+# Settings of other packages that they read from the current folder.
+SETTINGS = {
+    ".numba_config.yaml": "cache_dir: mark/numba\n",
+    "matplotlibrc": "text.usetex: true\nsavefig.directory: mark\nfigure.dpi: 7\nsvg.fonttype: path",
+}
+
+
+def before_the_first_line(way: list[str], folder: Path) -> set[str]:
+    """The modules that Python has imported before it runs anything of a package."""
+    (folder / "probe").mkdir()
+    (folder / "probe" / "__init__.py").write_text("import sys; print(*sys.modules)")
+    (folder / "probe" / "__main__.py").write_text("")
+    done = subprocess.run([*way, "probe"], cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def hostile(folder: Path, names: set[str]) -> Path:
+    """A folder in which a module of each name leaves its name in `mark`, were it ever run."""
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.py").write_text(
+            f"import os\nos.makedirs({str(folder / 'mark')!r}, exist_ok=True)\n"
+            f"open({str(folder / 'mark' / name)!r}, 'w').close()\n"
+        )
+    for name in ("numpy", "torch", "multiprocessing"):  # as packages too, which go first
+        (folder / name).mkdir()
+        (folder / f"{name}.py").rename(folder / name / "__init__.py")
+    for name, text in SETTINGS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("way", ["console script", "python -m"])
+def test_no_command_runs_what_lies_in_the_current_folder(
+    way: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    names = set(sys.stdlib_module_names) | set(PACKAGES)
+    command = [sys.executable, "-m", "srucli"]
+    if way == "python -m":
+        names -= before_the_first_line([sys.executable, "-m"], tmp_path)
+        assert {"json", "subprocess", "multiprocessing", "typing", "random", "ast"} <= names
+    elif SCRIPT.is_file():
+        command = [str(SCRIPT)]
+    else:
+        pytest.skip(f"srucli is not installed at {SCRIPT}")
+    folder = hostile(tmp_path / "hostile", names)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)} if way == "python -m" else None
+    few = ("train.epochs=1", *NETWORK)
+    short = ("--steps", 2, "--grid", 1, "--seeds", 1, *NETWORK)
+    for words in (
+        ("train", tiny.train, "-o", "run", "--diagnose", 5, *few),
+        ("compare", tiny.train, "-o", "compared", "--optimizer", "adam,sgd", *short),
+        ("tune", tiny.train, "--minutes", 0.05, *few),
+        ("eval", tiny.run, tiny.test, "--plots", "plots"),
+        ("explain", "run", "--plots", "plots"),
+    ):
+        done = subprocess.run(
+            [*command, *map(str, words)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not (folder / "mark").exists(), (words, os.listdir(folder / "mark"))
+    assert "<text" in (folder / "plots" / "confusion.svg").read_text()  # as ever, not as paths
+
+
+def test_a_childs_environment_has_no_current_folder() -> None:
+    entries = ["", ".", "lib", "/opt/lib", "..", str(Path.cwd())]
+    environment = {"PYTHONPATH": os.pathsep.join(entries), "HOME": "/home/me"}
+    children.isolate(environment)
+    wanted = os.pathsep.join(["/opt/lib", str(Path.cwd())])
+    assert environment == {"PYTHONPATH": wanted, "PYTHONSAFEPATH": "1", "HOME": "/home/me"}
+    nothing = {"PYTHONPATH": os.pathsep}
+    children.isolate(nothing)
+    assert nothing == {"PYTHONSAFEPATH": "1"}
+
+
+def test_what_is_handed_on_is_no_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    (tmp_path / "link").symlink_to(here)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(
+        sys, "path", ["", ".", "lib", str(here), str(tmp_path / "link"), str(elsewhere)]
+    )
+    assert children.handed_on() == [str(elsewhere)]
+
+
+PARENT = """
+import os, sys
+sys.path.insert(0, "lib")
+sys.path.insert(0, os.path.abspath("lib"))
+from srucli.children import child
+with child("srucli.told", own_stderr=False) as started:
+    print(started.stdout.readline().decode())
+"""
+
+
+def told(folder: Path, code: str, **environment: str) -> list[Any]:
+    """A line of JSON that a child prints, started by a copy of srucli in `folder`, the current one.
+
+    It runs this code.
+    """
+    package = folder / "srucli"
+    package.mkdir()
+    for name in ("__init__", "child", "children"):
+        (package / f"{name}.py").write_text((ROOT / "srucli" / f"{name}.py").read_text())
+    (package / "told.py").write_text(f"def main():\n{textwrap.indent(code, '    ')}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return list(json.loads(done.stdout))
+
+
+WHERE = """import json, sys, srucli
+print(json.dumps([srucli.__file__, *sys.path]), flush=True)"""
+
+
+def test_a_package_in_the_current_folder_is_found_and_nothing_beside_it(tmp_path: Path) -> None:
+    """As in a checkout that is not installed, be there another srucli that is."""
+    own, first, *path = told(tmp_path, WHERE)
+    assert own == str(tmp_path / "srucli" / "__init__.py")
+    assert first == str(tmp_path / "lib")
+    assert str(tmp_path) not in path
+    assert all(map(os.path.isabs, path))
+
+
+def test_a_folder_that_pythonpath_names_in_full_stays(tmp_path: Path) -> None:
+    """Whoever wrote it meant it, be it the current one; what is relative is dropped."""
+    own, *path = told(tmp_path, WHERE, PYTHONPATH=f":lib:{tmp_path}")
+    assert own == str(tmp_path / "srucli" / "__init__.py")
+    assert str(tmp_path) in path
+
+
+def test_what_a_child_has_started_ends_with_the_block(tmp_path: Path) -> None:
+    """Before the block is left, so that nothing is written afterwards."""
+    code = """import fcntl, os, time
+fcntl.flock(os.open("lock", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+if os.fork():
+    print("[]", flush=True)
+time.sleep(600)"""
+    assert told(tmp_path, code) == []
+    fcntl.flock(os.open(tmp_path / "lock", os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)

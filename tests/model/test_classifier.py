@@ -1,0 +1,463 @@
+"""The network: every encoder through the same problems; poolings and n-grams by plain loops."""
+
+from __future__ import annotations
+
+import math
+from itertools import chain, pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from srucli.config import ModelConfig
+from srucli.errors import UsageError
+from srucli.model.classifier import (
+    ACTIVATIONS,
+    ENCODERS,
+    SPACE,
+    Classifier,
+    Pooling,
+    Speller,
+    Tabulated,
+    check,
+)
+from srucli.model.sru import SRULayer, SRUStack, text_mask
+from tests.model.plain_classifier import PlainClassifier
+
+SMALL = {
+    "embedding_size": 8,
+    "hidden": 6,
+    "head_hidden": 5,
+    "wide_buckets": 64,
+    "wide_size": 4,
+    "character_buckets": 64,
+    "character_size": 4,
+}
+# Twenty pieces: the first without characters, the n-th of the others spelt with n % 4 + 1.
+SPELT = [[], *([n, *range(100, 100 + n % 4)] for n in range(1, 20))]
+SPELLING = np.concatenate(SPELT).astype(np.int64), np.cumsum([0, *map(len, SPELT)])
+LENGTHS = [3, 0, 1, 7, 2, 0]
+encoders = pytest.mark.parametrize("encoder", ENCODERS)
+
+
+def offsets_of(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+
+
+def batch(lengths: list[int], vocab: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(vocab, (sum(lengths),), generator=generator), offsets_of(lengths)
+
+
+def small(classes: int = 3, **settings: object) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(ModelConfig.model_validate(SMALL | settings), SPELLING, classes)
+
+
+@encoders
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_logits_of_a_text_do_not_depend_on_its_batch(encoder: str, bidirectional: bool) -> None:
+    pooling = ("max", "mean", "last", "attention")
+    model = small(encoder=encoder, pooling=pooling, bidirectional=bidirectional).eval()
+    tokens, offsets = batch(LENGTHS)
+    together = model(tokens, offsets)
+    assert together.shape == (6, 3)
+    assert together.dtype == torch.float32
+    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        alone = model(tokens[start:stop], offsets_of([stop - start]))
+        torch.testing.assert_close(alone[0], together[text], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(together[1], together[5])
+
+
+@encoders
+@pytest.mark.parametrize("lengths", [[0], [0, 0], [1], [1, 1]])
+def test_batches_of_next_to_nothing_train(encoder: str, lengths: list[int]) -> None:
+    model = small(encoder=encoder, pooling=("max", "mean", "last", "attention"))
+    logits = model(*batch(lengths))
+    assert logits.shape == (len(lengths), 3)
+    logits.sum().backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(bool(grad.isfinite().all()) for grad in [logits, *grads])
+
+
+@encoders
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_gradients_reach_every_parameter(encoder: str, head: str) -> None:
+    kinds = ("max", "mean", "attention") if encoder in ("cnn", "bag") else ("last", "attention")
+    model = small(encoder=encoder, head=head, head_activation="tanh", pooling=kinds).eval()
+    (model(*batch([5, 3, 9])) * torch.randn(3, 3)).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+
+
+@encoders
+def test_the_loss_falls(encoder: str) -> None:
+    """The question is which half of the vocabulary a text's pieces come from."""
+    model = small(2, encoder=encoder, dropout=0.1, word_dropout=0.1)
+    targets = torch.arange(32) % 2
+    tokens, offsets = batch([4] * 32, vocab=10)
+    tokens += 10 * targets.repeat_interleave(4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    losses = []
+    for _ in range(20):
+        loss = torch.nn.functional.cross_entropy(model(tokens, offsets), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+
+
+def test_an_unknown_encoder_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"unknown encoder 'lsmt' \(did you mean 'lstm'\?\)"):
+        check(ModelConfig(encoder="lsmt"))
+
+
+@pytest.mark.parametrize("left_out", [("wide",), ("characters",), ("wide", "characters")])
+def test_without_branches_of_ngrams(left_out: tuple[str, ...]) -> None:
+    model = small(head="mlp", **dict.fromkeys(left_out, False)).eval()
+    modules = {name.partition(".")[0] for name, _ in model.named_parameters()}
+    assert {"wide", "characters"} - modules == set(left_out)
+    branches = model.branches(*batch(LENGTHS))
+    assert len(branches) == 3 - len(left_out)
+    torch.testing.assert_close(model(*batch(LENGTHS)), sum(branches) / len(branches))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_head_is_linear_or_has_one_hidden_layer(activation: str) -> None:
+    pooled = torch.randn(4, 36, generator=torch.Generator().manual_seed(1))
+    linear = small(head="linear").head
+    torch.testing.assert_close(linear(pooled), pooled @ linear.weight.T + linear.bias)
+    head = small(head="mlp", head_activation=activation).head.eval()
+    first, _, _, second = head
+    hidden = ACTIVATIONS[activation]()(pooled @ first.weight.T + first.bias)
+    torch.testing.assert_close(head(pooled), hidden @ second.weight.T + second.bias)
+
+
+@encoders
+@pytest.mark.parametrize("width", [2, 8])
+def test_tables_of_products_change_nothing_but_rounding(encoder: str, width: int) -> None:
+    model = small(encoder=encoder, wide_size=width, hidden=4).eval()
+    inputs = batch(LENGTHS)
+    wanted = model.branches(*inputs)
+    model.tabulate()
+    made = [module for module in model.modules() if isinstance(module, Tabulated)]
+    assert [module.product is None for module in made] == [False, width == 2, False][-len(made) :]
+    torch.testing.assert_close(model.branches(*inputs), wanted)
+    assert all(module.product is None for module in model.train().modules() if module in made)
+
+
+def test_no_table_where_it_would_be_big(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srucli.model.classifier.TABLE_BYTES", 20 * 64 * 4 - 1)
+    model = small(hidden=8).eval()
+    model.tabulate()
+    assert model.encoder.product is None
+
+
+# --- against plain loops in float64 --------------------------------------------------------------
+
+
+def plain(model: Classifier, **settings: object) -> PlainClassifier:
+    weights = {name: each.double().numpy() for name, each in model.state_dict().items()}
+    return PlainClassifier(ModelConfig.model_validate(SMALL | settings), weights, SPELT)
+
+
+def assert_like_plain_loops(**settings: object) -> None:
+    """The logits of all branches, in training without dropout, in eval and from tables."""
+    model = small(**{"dropout": 0.0, **settings})
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.2 * torch.randn_like(weight)  # biases of zero would hide mistakes
+    tokens, offsets = batch([*LENGTHS, 40])
+    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
+    reference = plain(model, **settings)
+    wanted = np.stack([reference.branches(text) for text in texts], axis=1)
+    for prepare in (model.train, model.eval, model.tabulate):
+        prepare()
+        found = torch.stack(model.branches(tokens, offsets)).detach().double().numpy()
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(
+        model(tokens, offsets).detach().double().numpy(), wanted.mean(axis=0), rtol=2e-5, atol=2e-5
+    )
+
+
+@encoders
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
+@pytest.mark.parametrize("layers", [1, 2], ids=["one layer", "two layers"])
+@pytest.mark.parametrize("bidirectional", [True, False], ids=["both ways", "one way"])
+def test_every_encoder_and_pooling(
+    encoder: str, pooling: str, layers: int, bidirectional: bool
+) -> None:
+    assert_like_plain_loops(
+        encoder=encoder, pooling=(pooling,), layers=layers, bidirectional=bidirectional
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"activation": "tanh", "highway_bias": -2.0}, id="tanh and a highway bias"),
+        pytest.param({"embedding_size": 12}, id="a highway without weights"),
+        pytest.param({"layers": 3, "hidden": 3}, id="three layers"),
+        pytest.param({"pooling": ("mean", "last", "attention", "max")}, id="all poolings, joined"),
+        pytest.param({"encoder": "cnn", "kernel_sizes": (1, 7, 2)}, id="other kernels"),
+        pytest.param({"encoder": "bag", "wide_ngrams": 5, "wide": False}, id="longer n-grams"),
+        pytest.param({"wide_ngrams": 1, "character_ngrams": 2}, id="shorter n-grams"),
+        pytest.param({"wide": False, "characters": False}, id="the encoder alone"),
+        *(
+            pytest.param({"head": "mlp", "head_activation": name}, id=f"a hidden layer, {name}")
+            for name in ACTIVATIONS
+        ),
+    ],
+)
+def test_every_other_setting(settings: dict[str, object]) -> None:
+    assert_like_plain_loops(**settings)
+
+
+@encoders
+def test_the_encoder_reads_its_part_and_ngrams_read_all(encoder: str) -> None:
+    pooling = ("mean", "last")
+    model = small(encoder=encoder, pooling=pooling).eval()
+    tokens, offsets = batch([9, 0, 2])
+    part = torch.tensor([0, 1, 2, 7, 8, 9, 10]), offsets_of([5, 0, 2])
+    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
+    parts = [texts[0][:3] + texts[0][7:], *texts[1:]]
+    reference = plain(model, encoder=encoder, pooling=pooling)
+    wanted = np.stack(list(map(reference.branches, texts, parts)), axis=1)
+    found = torch.stack(model.branches(tokens, offsets, part=part)).detach().double().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+
+
+# --- dropout -------------------------------------------------------------------------------------
+
+
+@encoders
+@pytest.mark.parametrize(
+    "rates",
+    [
+        pytest.param({"dropout": 0.5, "word_dropout": 0.5}, id="both"),
+        pytest.param({"dropout": 0.5}, id="of numbers"),
+        pytest.param({"dropout": 0.0, "word_dropout": 0.5}, id="of words"),
+    ],
+)
+def test_either_dropout_works_in_training_and_not_in_eval(
+    encoder: str, rates: dict[str, float]
+) -> None:
+    model, without = small(encoder=encoder, **rates), small(encoder=encoder, dropout=0.0)
+    inputs = batch([6, 5])
+    first, second = (model.branches(*inputs)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    model.eval()
+    for found, wanted in zip(model.branches(*inputs), without.branches(*inputs), strict=True):
+        assert torch.equal(found, wanted)
+
+
+@encoders
+def test_a_dropped_word_is_a_zero_vector_to_the_encoder_alone(encoder: str) -> None:
+    model = small(encoder=encoder, dropout=0.0, word_dropout=1 - 1e-9)
+    whole = small(encoder=encoder, dropout=0.0)
+    inputs = batch(LENGTHS)
+    kept = whole.branches(*inputs)
+    with torch.no_grad():
+        whole.embedding.weight.zero_()
+    found = model.branches(*inputs)
+    torch.testing.assert_close(found[0], whole.branches(*inputs)[0])
+    torch.testing.assert_close(found[1:], kept[1:])
+
+
+def test_word_dropout_drops_its_share_of_whole_words() -> None:
+    """A bag of single pieces under a mean is the share of the words that are left."""
+    model = small(encoder="bag", wide_ngrams=1, pooling=("mean",), dropout=0.0, word_dropout=0.3)
+    with torch.no_grad():
+        model.embedding.weight.fill_(1.0)
+    states = model._states(*batch([4_000]))[0].detach()
+    assert states.unique().tolist() == [0.0, 1.0]
+    assert torch.equal(states.amin(dim=1), states.amax(dim=1))
+    assert float(states.mean()) == pytest.approx(0.7, abs=0.03)
+
+
+@encoders
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_dropout_stands_in_every_place_that_it_should(encoder: str, head: str) -> None:
+    """On the embedding, before the head, in a head's hidden layer and in both n-gram branches."""
+    model = small(encoder=encoder, head=head, dropout=0.25)
+    seen: list[tuple[float, int, int]] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(
+                lambda module, inputs, output: seen.append((module.p, *inputs[0].shape))
+            )
+    model.branches(*batch([3, 4]))
+    embedded, pooled, branch = (7, 8), (2, model.pooling.output_size), (2, 4)
+    hidden = [(2, 5)] if head == "mlp" else []
+    assert seen == [(0.25, *shape) for shape in (embedded, pooled, *hidden, branch, branch)]
+
+
+@pytest.mark.parametrize("encoder", ["sru", "lstm", "gru"])
+def test_dropout_stands_between_layers_and_not_after_the_last(encoder: str) -> None:
+    inputs = batch([30])
+    for layers in (1, 2):
+        model = small(encoder=encoder, dropout=0.5, layers=layers, bidirectional=False)
+        model.dropout.p = 0.0  # that of the embedding
+        first, second = (model._states(*inputs)[0] for _ in range(2))
+        assert torch.equal(first, second) is (layers == 1)
+
+
+# --- pooling -----------------------------------------------------------------------------------
+
+
+def plain_pooling(pooling: Pooling, states: Tensor, last: Tensor, offsets: Tensor) -> Tensor:
+    rows = []
+    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        own, parts = states[start:stop], []
+        for kind in pooling.kinds:
+            if kind == "last":
+                parts.append(last[text])
+            elif start == stop:
+                parts.append(torch.zeros(states.shape[1]))
+            elif kind == "attention":
+                assert pooling.score is not None
+                weights = (torch.tanh(own) @ pooling.score.weight[0]).softmax(dim=0)
+                parts.append((weights[:, None] * own).sum(dim=0))
+            else:
+                parts.append(own.amax(dim=0) if kind == "max" else own.mean(dim=0))
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [("last",), ("mean",), ("max",), ("attention",), ("attention", "max", "last", "mean", "max")],
+)
+def test_pooling_against_a_plain_loop(kinds: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    pooling = Pooling(kinds, 5)
+    offsets = offsets_of(LENGTHS)
+    states = torch.randn(sum(LENGTHS), 5, requires_grad=True)
+    last = torch.randn(len(LENGTHS), 5)
+    found, wanted = (
+        function(states, last, offsets)
+        for function in (pooling, lambda *given: plain_pooling(pooling, *given))
+    )
+    assert found.shape == (len(LENGTHS), pooling.output_size)
+    torch.testing.assert_close(found, wanted)
+    if kinds != ("last",):
+        weights = torch.randn_like(found)
+        slopes = (
+            torch.autograd.grad((result * weights).sum(), states)[0] for result in (found, wanted)
+        )
+        torch.testing.assert_close(*slopes)
+
+
+def test_attention_bears_large_scores() -> None:
+    pooling = Pooling(("attention",), 2)
+    with torch.no_grad():
+        assert pooling.score is not None
+        pooling.score.weight.fill_(500.0)
+    states = torch.tensor([[3.0, 3.0], [-3.0, -3.0], [-4.0, -4.0]])
+    found = pooling(states, torch.zeros(2, 2), torch.tensor([0, 2, 3]))
+    torch.testing.assert_close(found, torch.tensor([[3.0, 3.0], [-4.0, -4.0]]))
+
+
+# --- characters --------------------------------------------------------------------------------
+
+
+def test_characters_against_a_plain_loop() -> None:
+    tokens, offsets = batch([*LENGTHS, 40])
+    found, ends = Speller(SPELLING)(tokens, offsets)
+    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
+    wanted = [[*(code for piece in text for code in SPELT[piece]), SPACE] for text in texts]
+    assert found.tolist() == list(chain.from_iterable(wanted))
+    assert ends.diff().tolist() == list(map(len, wanted))
+
+
+def test_the_character_branch_does_not_see_how_a_text_was_cut() -> None:
+    spelling = np.array([7, 8, 9, 7, 8, 9]), np.array([0, 1, 2, 3, 6])  # a, b, c and abc
+    model = Classifier(ModelConfig.model_validate(SMALL), spelling, 2).eval()
+    tokens = torch.tensor([0, 1, 2, 3, 0, 3, 1, 2])
+    *_, found = model.branches(tokens, torch.tensor([0, 3, 4, 6, 8]))
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+
+
+# --- SRU layers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [0.0, -3.0])
+@pytest.mark.parametrize(("size", "planes"), [(400, 3), (300, 4)])
+def test_weights_start_as_section_3_2_of_the_paper_says(
+    size: int, planes: int, bias: float
+) -> None:
+    torch.manual_seed(0)
+    layer = SRULayer(size, 200, highway_bias=bias)
+    alpha = math.sqrt(1 + 2 * math.exp(bias))
+    assert layer.planes == planes
+    assert layer.alpha == pytest.approx(alpha)
+    weights = layer.weight.detach().view(planes, 400, size)
+    variances = [1 / size, 0.5 / size, 0.5 / size, alpha**2 / size]
+    for plane, variance in zip(weights, variances, strict=False):
+        assert float(plane.var()) == pytest.approx(variance, rel=0.02)
+        assert float(plane.abs().max()) <= math.sqrt(3 * variance) * (1 + 1e-5)
+        assert abs(float(plane.mean())) < 0.01 * math.sqrt(variance) * 3
+    assert float(layer.v.detach().var()) == pytest.approx(0.5 / 400, rel=0.15)
+    assert layer.bias[0].eq(0).all()
+    assert layer.bias[1].eq(bias).all()
+
+
+@pytest.mark.parametrize("size", [6, 12])
+def test_reversing_the_texts_swaps_the_directions(size: int) -> None:
+    torch.manual_seed(0)
+    layer = SRULayer(size, 6, activation="tanh", highway_bias=-1.0)
+    swapped = SRULayer(size, 6, activation="tanh", highway_bias=-1.0)
+    swap = [*range(6, 12), *range(6)]
+    with torch.no_grad():
+        weight = layer.weight.view(layer.planes, 12, size)[:, swap]
+        if size == 12:  # the highway copies the input's units, so they are swapped as well
+            weight = weight[:, :, swap]
+        swapped.weight.copy_(weight.reshape(-1, size))
+        swapped.v.copy_(layer.v[:, swap])
+        swapped.bias.copy_(layer.bias[:, swap])
+    offsets = offsets_of(LENGTHS)
+    x = torch.randn(sum(LENGTHS), size)
+    backwards = torch.cat([torch.arange(b - 1, a - 1, -1) for a, b in pairwise(offsets.tolist())])
+    turned = x[backwards] if size == 6 else x[backwards][:, swap]
+    h, last = layer(x, offsets)
+    other_h, other_last = swapped(turned, offsets)
+    torch.testing.assert_close(other_h[backwards][:, swap], h)
+    torch.testing.assert_close(other_last[:, swap], last)
+
+
+def test_a_one_way_layer_does_not_look_ahead() -> None:
+    torch.manual_seed(0)
+    stack = SRUStack(5, 7, 2, bidirectional=False)
+    assert stack.output_size == 7
+    x, changed = torch.randn(6, 5), torch.randn(6, 5)
+    changed[:4] = x[:4]
+    offsets = torch.tensor([0, 6])
+    h, last = stack(x, offsets)
+    other, _ = stack(changed, offsets)
+    torch.testing.assert_close(h[:4], other[:4])
+    assert not torch.allclose(h[4:], other[4:])
+    assert last.shape == (1, 7)
+
+
+def test_dropout_between_layers_is_one_mask_a_text() -> None:
+    mask = text_mask(torch.zeros(1), 4, 1000, 0.25)
+    assert mask.shape == (4, 1000)
+    assert mask.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert float(mask.mean()) == pytest.approx(1.0, abs=0.05)
+    torch.manual_seed(0)
+    stack = SRUStack(8, 4, 2, dropout=0.5)
+    x, offsets = torch.randn(5, 8), torch.tensor([0, 5])
+    assert not torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])
+    stack.eval()
+    assert torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])
+
+
+@pytest.mark.parametrize(("classes", "width"), [(2, 32), (32, 32), (40, 40), (64, 64), (200, 64)])
+def test_the_characters_table_is_as_wide_as_there_are_classes(classes: int, width: int) -> None:
+    model = Classifier(ModelConfig(character_buckets=64, wide_buckets=64), SPELLING, classes)
+    assert model.characters is not None
+    assert model.characters.table.weight.shape == (64, width)

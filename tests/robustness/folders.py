@@ -1,0 +1,435 @@
+"""Folders that a training, a comparison or a search is sent to, spoilt: for `fuzz.py`.
+
+The folder is a run (finished, stopped, begun), a comparison, a search's, somebody's own or empty.
+Files in it become links, twins of files outside, folders or pipes, change or go; foreign files come
+to it; markers go, or are others'. Then srucli goes on there, begins, or begins anew by force, also
+with an input that lies in the folder, also while another folder takes its place. Whatever it does:
+what is outside stays as it is, and so do foreign files and inputs; and where neither a marker nor a
+whole run.json says that the folder is srucli's, nothing in it changes at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from srucli.config import Config, build
+from srucli.data.readers import Example
+from srucli.errors import InterruptedRun, SrucliError
+from srucli.experiments import trials, tune
+from srucli.experiments.trials import Arm, Cell, Folder, Plan, facts_of
+from srucli.runs.claim import MARKER, claimed, clear
+from srucli.runs.run_dir import RunDir
+from srucli.tokenizer.model import Tokenizer
+from srucli.training.interrupts import StopRequest
+from srucli.training.run import resume, train
+from tests.robustness.mutate import mutate_file, repair_manifests
+from tests.robustness.watch import unwatched, watched
+
+# What srucli may write, as the documents have it and not as its code does.
+_RUN = (
+    r"(srucli|run|labels)\.json|lock|config\.yaml|tokenizer\.model|(metrics|diagnostics)\.jsonl"
+    r"|README\.md|best|last|tensorboard/events\.out\.tfevents\..+"
+    r"|checkpoints/\.?step-[0-9]+[^/]*/((model|training)\.safetensors|(state|training|manifest)\.json)"
+)
+_CELL = rf"cells/[\w.=,-]+/lr-[^/]+/seed-[0-9]+/(result\.json|error\.txt|log\.txt|run/({_RUN}))"
+KNOWN = re.compile(
+    rf"{_RUN}|run/({_RUN})|{_CELL}|plan\.json|index\.html|data/((train|dev|test)\.jsonl|tokenizer\.model)"
+)
+KNOWN_BESIDE = re.compile(r"(.*/)?\.([^/]+)\.[0-9]+(-[0-9a-f]+)?\.tmp")
+FOREIGN = (
+    *("notes.txt", "data.csv", "a/b/c.txt", "checkpoints/mine", "checkpoints/step-2/notes.txt"),
+    *("tensorboard/mine", "cells/adam/notes", "data/mine.jsonl", "run/mine", "run_json", "last~"),
+    *(".mine.1.tmp", "checkpoints/step-02/model.safetensors", ".git/config", "labels.json~"),
+)
+_OWN = ("config.yaml", "lock", "plan.json", "run.json", "index.html", "labels.json")
+_LOCK = "process 1 on x\n"
+TOKENIZER = {"model_type": "bpe", "normalization_rule_name": "identity", "vocab_size": 60}
+RESULT: dict[str, Any] = {
+    "dev": {"accuracy": 0.5},
+    "test": {"accuracy": 0.5},
+    "history": [{"step": 1, "seconds": 1.0, "dev": {"accuracy": 0.5}}],
+    "diverged": None,
+}
+Tree = dict[str, bytes | str]
+
+
+def tree(folder: Path) -> Tree:
+    """What is in a folder and below: bytes of files, targets of links, kinds of all else."""
+    found: Tree = {}
+    for above, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(above, name)
+            key = os.path.relpath(path, folder)
+            if os.path.islink(path):
+                found[key] = f"to {os.readlink(path)}"
+            elif os.path.isfile(path):
+                with open(path, "rb") as file:
+                    found[key] = file.read()
+            else:
+                found[key] = "a folder" if os.path.isdir(path) else "neither"
+    return found
+
+
+# ---------------------------------------------------------------- what is spoilt
+
+
+class Bases:
+    """The valid folders, made once in a folder, from a file of texts."""
+
+    def __init__(self, folder: Path, texts: Path, settings: Mapping[str, Any]) -> None:
+        folder.mkdir()
+        self.folder, self.texts = folder, texts
+        own = {"epochs": 1, "batch_size": 64, "diagnose": 1}
+        tree = {**settings, "train": {**settings["train"], **own}, "tokenizer": TOKENIZER}
+        self.config = build(tree, "folders")
+        self.parts = _parts(texts)
+        with contextlib.redirect_stderr(io.StringIO()):
+            run = train(self.config, str(texts), None, folder / "finished")
+            self.tokenizer = Path(shutil.copy(run / "tokenizer.model", folder / "tokenizer.model"))
+            self._stopped(folder / "stopped")
+        # Short, so that most of the time does not go into reading YAML.
+        short = RunDir(run).config().model_dump(mode="json", exclude_defaults=True)
+        for path in (run, folder / "stopped"):
+            (path / "config.yaml").write_text(json.dumps(short))
+        self._begun(folder / "begun", run)
+        self._compared(folder / "compared", run)
+        with claimed(folder / "tuned", "tuning", tune.LAYOUT):
+            shutil.copytree(run, folder / "tuned" / "run")
+            shutil.copy(self.tokenizer, folder / "tuned")
+        (folder / "empty").mkdir()
+        (folder / "own").mkdir()
+        for name in _OWN:
+            (folder / "own" / name).write_text('{"mine": 1}')
+        self.names = (
+            *("finished", "finished", "finished", "stopped", "stopped", "begun", "begun"),
+            *("compared", "compared", "tuned", "empty", "own"),
+        )
+        self.files = [path for path in run.rglob("*") if path.is_file()]
+
+    def _stopped(self, path: Path) -> None:
+        stop = StopRequest()
+        stop.wanted = True
+        with suppress(InterruptedRun):
+            train(self.config, str(self.texts), None, path, tokenizer=self.tokenizer, stop=stop)
+
+    def _begun(self, path: Path, run: Path) -> None:
+        with RunDir.claim(path):
+            pass
+        for name in ("config.yaml", "tokenizer.model", "labels.json", "run.json"):
+            shutil.copy(run / name, path)
+
+    def _compared(self, path: Path, run: Path) -> None:
+        self.plan = _plan(self.config)
+        trials.make_tokenizer = self._tokenizer  # type: ignore[attr-defined]
+        facts = facts_of(self.plan, self.parts)
+        with Folder.claim(path, facts, (), force=False) as folder:
+            folder.prepare(self.plan, self.parts, "texts")
+        for arm in self.plan.arms:
+            place = path / Cell(arm.name, 0.002, 0).folder
+            shutil.copytree(run, place / "run")
+            (place / "result.json").write_text(json.dumps(RESULT))
+            (place / "log.txt").write_text("said\n")
+        (path / "index.html").write_text("<html>")
+
+    def _tokenizer(self, *arguments: Any) -> SimpleNamespace:
+        """In the place of training one, which takes a process."""
+        return SimpleNamespace(tokenizer=Tokenizer.load(self.tokenizer))
+
+
+def _plan(config: Config) -> Plan:
+    arms = [Arm(name, {"optim.name": name}) for name in ("adam", "sgd")]
+    return Plan(config, arms, "accuracy", 1, 1, None)
+
+
+def _parts(texts: Path) -> dict[str, list[Example]]:
+    rows = [line.split("\t") for line in texts.read_text().splitlines()]
+    examples = [Example(text, (label,), line) for line, (label, text) in enumerate(rows, 1)]
+    return {"train": examples[2:], "dev": examples[:1], "test": examples[1:2]}
+
+
+def spoil(random: Random, bases: Bases, place: Path, outside: Path) -> None:
+    """Make up to four changes in a folder, and have foreign files come to it."""
+    for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
+        paths = [path for path in place.rglob("*") if not path.is_symlink()]
+        random.choice(_CHANGES)(random, bases, place, paths, outside)
+    if random.random() < 0.3:
+        with suppress(OSError):
+            repair_manifests(place)
+    for name in random.sample(FOREIGN, random.choice((0, 0, 1, 3))):
+        with suppress(OSError):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text("mine")
+
+
+Paths = list[Path]
+
+
+def _link(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    path = random.choice([*paths, *(place / name for name in _MISSING)])
+    is_folder = path.is_dir() or path.name in ("tensorboard", "data", "cells", "checkpoints")
+    targets = [outside / "folder", outside, place] if is_folder else [outside / "file"]
+    targets += [outside / "absent", path, place / "run.json", Path("/dev/null")]
+    _remove(path)
+    with suppress(OSError):
+        path.symlink_to(random.choice(targets))
+
+
+_MISSING = ("lock", "diagnostics.jsonl", "tensorboard", "best", "index.html", "error.txt")
+
+
+def _twin(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    files = [path for path in paths if path.is_file()]
+    if random.random() < 0.5:  # those that are changed in their place
+        files = [place / name for name in ("lock", "metrics.jsonl", "diagnostics.jsonl")]
+    path = random.choice([*files, place / "lock"])
+    _remove(path)
+    target = outside / path.name
+    with suppress(OSError):
+        os.link(target if target.is_file() else outside / "file", path)
+
+
+def _other_kind(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    path = random.choice([*paths, place / "lock"])
+    was_folder = path.is_dir()
+    _remove(path)
+    with suppress(OSError):
+        if was_folder:
+            path.write_text("mine")
+        elif random.random() < 0.5:
+            path.mkdir()
+            (path / "mine").write_text("mine")
+        else:
+            os.mkfifo(path)
+
+
+def _lose(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    for path in random.sample(paths, min(len(paths), random.choice((1, 1, 4)))):
+        _remove(path)
+
+
+def _lose_marker(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    _remove(place / MARKER)
+
+
+def _swap_marker(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    marker = {
+        "format": random.choice((1, 1, 1, 2, "1", None)),
+        "kind": random.choice(("run", "comparison", "tuning", "other", None)),
+        "id": random.choice(("0" * 32, "x", 3)),
+        "inode": random.choice((1, None)),
+    }
+    _remove(place / MARKER)
+    (place / MARKER).write_text(json.dumps(marker))
+
+
+def _change(random: Random, bases: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    files = [path for path in paths if path.is_file()]
+    if files:
+        path, other = random.choice(files), random.choice(bases.files).read_bytes()
+        path.write_bytes(mutate_file(random, path.name, path.read_bytes(), other))
+
+
+def _say_lock(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    _remove(place / "lock")
+    words = random.choice(("process 12 on some.machine\n", "", "mine", "process 1 on x\nmore"))
+    (place / "lock").write_text(words)
+
+
+def _leave(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    """What kills leave."""
+    for name in (".run.json.12.tmp", f".{MARKER}.12-ab.tmp", ".last.1-0f.tmp", ".plan.json.1.tmp"):
+        with suppress(OSError):  # it may be a link by now, to itself
+            if random.random() < 0.5:
+                (place / name).write_text("{")
+    with suppress(OSError):
+        (place / "checkpoints" / ".step-9.12-ab.tmp").mkdir()
+        (place / "checkpoints" / ".step-9.12-ab.tmp" / "state.json").write_text("{")
+
+
+_CHANGES: tuple[Callable[[Random, Bases, Path, Paths, Path], None], ...] = (
+    *(_link, _link, _link, _twin, _twin, _other_kind, _lose, _lose_marker, _swap_marker, _change),
+    *(_change, _say_lock, _leave),
+)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- what is done with it
+
+
+def _go_on(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
+    epochs = {"train.epochs": 2} if random.random() < 0.7 else {}
+    force = random.random() < 0.4
+    texts = str(given) if given else None
+    resume(place, {**epochs}, texts, force=force, stop=_stop(random))
+
+
+def _begin(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
+    way, texts, dev, tokenizer = random.randrange(4), bases.texts, None, bases.tokenizer
+    reads = [given] if way == 0 else []
+    texts = given if given and way == 1 else texts
+    dev = str(given) if given and way == 2 else None
+    tokenizer = given if given and way == 3 else tokenizer
+    how: dict[str, Any] = {"tokenizer": tokenizer, "reads": reads, "stop": _stop(random)}
+    config = bases.config
+    if random.random() < 0.15:
+        how |= {"observe": lambda epoch, figures: _replace(place), "stop": None}
+        settings = config.train.model_copy(update={"epochs": 2})
+        config = config.model_copy(update={"train": settings})
+    train(config, str(texts), dev, place, force=random.random() < 0.7, **how)
+
+
+def _stop(random: Random) -> StopRequest:
+    """Mostly one that ends a training before its next step."""
+    stop = StopRequest()
+    stop.wanted = random.random() < 0.75
+    return stop
+
+
+def _replace(place: Path) -> None:
+    """Another training's folder takes the place of one that is written to."""
+    with unwatched():
+        place.rename(place.with_name("moved"))
+        place.mkdir()
+        (place / "theirs").write_text("theirs")
+        (place / "lock").write_text(_LOCK)
+
+
+def _compare(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
+    plan = bases.plan
+    if random.random() < 0.3:
+        plan = _plan(bases.config.model_copy(update={"files": None, "optim": _OTHER}))
+    facts = facts_of(plan, bases.parts)
+    with Folder.claim(place, facts, [given], random.random() < 0.6) as folder:
+        folder.prepare(plan, bases.parts, "texts")
+        for arm in plan.arms:
+            folder.result(Cell(arm.name, 0.002, 0))
+
+
+_OTHER = build({"optim": {"name": "sgd"}}, "other").optim
+
+
+def _tune(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
+    with claimed(place, "tuning", tune.LAYOUT, sources=[given]) as (folder, _):
+        stop = StopRequest()
+        stop.wanted = True
+        how: dict[str, Any] = {"tokenizer": bases.tokenizer, "force": True, "below": folder}
+        with suppress(InterruptedRun):
+            train(bases.config, str(bases.texts), None, place / "run", stop=stop, **how)
+        clear(folder, tune.LAYOUT)
+
+
+WAYS = {"finished": _go_on, "stopped": _go_on, "compared": _compare, "tuned": _tune}
+
+
+def try_folder(seeds: Any, random: Random, folder: Path) -> None:
+    """A folder that is spoilt, and a command that writes to it. Raises AssertionError."""
+    bases: Bases = seeds.bases
+    here = folder / "here"
+    _remove(here)
+    outside = here / "outside"
+    (outside / "folder").mkdir(parents=True)
+    for name in ("file", "folder/file", "metrics.jsonl", "diagnostics.jsonl", "train.jsonl"):
+        (outside / name).write_text("good\tlovely\nbad\trude\n")
+    (outside / "lock").write_text(_LOCK)
+    name, place = random.choice(bases.names), here / "place"
+    shutil.copytree(bases.folder / name, place)
+    for own in _OWN if name == "own" else ():
+        if random.random() < 0.5:
+            (place / own).unlink()
+    spoil(random, bases, place, outside)
+    given = _input(random, bases, place, here)
+    before, beyond = tree(place), tree(outside)
+    foreign = {
+        key: value
+        for key, value in before.items()
+        if value != "a folder" and (isinstance(value, str) or not _is_known(key))
+    }
+    ours = _is_ours(before, place, bases)
+    act = (
+        WAYS.get(name, _begin)
+        if random.random() < 0.8
+        else random.choice((_go_on, _begin, _compare, _tune))
+    )
+    try:
+        with watched(place), contextlib.redirect_stderr(io.StringIO()):
+            act(random, bases, place, given)
+    except InterruptedRun:
+        pass  # as it was asked to
+    finally:
+        left = here / "moved"
+        if left.exists():
+            theirs = {"theirs": b"theirs", "lock": _LOCK.encode()}
+            assert tree(place) == theirs, "another training's folder was changed"
+        after = tree(left if left.exists() else place)
+        assert tree(outside) == beyond, "what is outside was changed"
+        lost = [key for key, value in foreign.items() if after.get(key) != value]
+        assert not lost, f"foreign: {lost} of {name} by {act.__name__}"
+        if given is not None and given.is_relative_to(place):
+            key = str(given.relative_to(place))
+            assert after.get(key) == before[key], f"input: {key} of {name} by {act.__name__}"
+        assert ours or after == before, f"not ours: {name} by {act.__name__}"
+
+
+def _is_known(name: str) -> bool:
+    beside = KNOWN_BESIDE.fullmatch(name)
+    return bool(KNOWN.fullmatch(f"{beside[1] or ''}{beside[2]}" if beside else name))
+
+
+def _input(random: Random, bases: Bases, place: Path, here: Path) -> Path | None:
+    """Sometimes a file of the folder that the command is to read, or a twin of one."""
+    files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+    if random.random() < 0.7 or not files:
+        return None
+    path = random.choice(files)
+    if random.random() < 0.7:
+        other = random.choice((bases.texts, bases.tokenizer))
+        path.write_bytes(other.read_bytes())
+    if random.random() < 0.3:
+        os.link(path, here / "twin")
+        return here / "twin"
+    return path
+
+
+def _is_ours(found: Tree, place: Path, bases: Bases) -> bool:
+    """Whether a marker of its own, a whole run.json, or the same plan, says so.
+
+    Beside a marker that was copied, any whole plan does.
+    """
+    if set(found) <= {"lock"} or all(KNOWN_BESIDE.fullmatch(name) for name in found):
+        return True
+    if MARKER in found:
+        try:
+            marker = json.loads(found[MARKER])
+            kinds = ("run", "comparison", "tuning")
+            whole = marker["format"] == 1 and marker["kind"] in kinds and len(marker["id"]) == 32
+            if not whole or marker.get("inode") in (None, os.stat(place).st_ino):
+                return whole
+            if marker["kind"] == "comparison":
+                return json.loads(found["plan.json"]).keys() == {"settings", "data"}
+        except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
+            return False
+    with suppress(SrucliError):
+        RunDir(place).facts()
+        return True
+    with suppress(ValueError, TypeError, RecursionError):
+        return "plan.json" in found and json.loads(found["plan.json"]) == facts_of(
+            bases.plan, bases.parts
+        )
+    return False

@@ -1,0 +1,82 @@
+"""The short form of `tests/robustness/chaos.py`, and that it would see what is amiss."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from srucli.runs.run_dir import RunDir
+from tests.robustness import chaos
+from tests.robustness.faulty import Disk
+from tests.support import Tiny
+
+KILLS = {"kill": 8, "term": 2, "calls": 4, "faults": 2}
+
+
+@pytest.fixture(scope="module")
+def training(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[chaos.Training, float]:
+    """A training of some seconds, and how many it takes undisturbed."""
+    scratch = tmp_path_factory.mktemp("chaos")
+    made = chaos.Training(scratch, [str(tiny.train), *chaos.SETTINGS, "train.epochs=30"])
+    return made, made.whole()
+
+
+@pytest.mark.parametrize("way", chaos.WAYS)
+def test_a_training_endures(training: tuple[chaos.Training, float], way: str) -> None:
+    made, seconds = training
+    result = chaos.endure(made, way, KILLS[way], seconds, seed=0)
+    assert result.amiss == []
+    assert result.endings == KILLS[way]
+    assert result.finished >= 1
+
+
+def test_what_is_amiss_is_seen(tiny: Tiny, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
+    assert chaos.damage(run) == []
+    assert chaos.differences(run, tiny.run) == []
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([*lines, lines[-1]]))
+    assert chaos.differences(run, tiny.run) == ["metrics.jsonl is another"]
+    opened = RunDir.open(run)
+    found = opened.checkpoint("last")
+    found.weights["blend"] += 1e-6
+    opened.save(10**6, found.weights, found.state, {"last"})
+    assert "the weights of last are others" in chaos.differences(run, tiny.run)
+    (run / "checkpoints" / "step-1000000" / "state.json").write_text("{}")
+    (problem,) = chaos.damage(run)
+    assert problem.startswith("last: ")
+    assert chaos.amiss("kill", 1, "", run, run)
+    assert "exit code 1: Traceback" in chaos.amiss("term", 1, "Traceback", tiny.run, tiny.run)[0]
+
+
+def test_a_faulty_disk_fails_where_it_should(tmp_path: Path) -> None:
+    disk = Disk("fail", str(tmp_path / "disk"), 0, 1.0)
+    outside = disk.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    assert disk.write(outside, b"xy") == 2
+    with pytest.raises(OSError, match=r"No space|Input/output|quota") as raised:
+        disk.open(tmp_path / "disk" / "file", os.O_WRONLY | os.O_CREAT)
+    assert raised.value.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+    for name in ("mkdir", "replace"):
+        with pytest.raises(OSError, match=r"No space|Input/output|quota"):
+            disk.on_path(name, tmp_path / "disk", tmp_path / "other")
+    (tmp_path / "disk").mkdir()
+    disk.share = 0.0
+    inside = disk.open(tmp_path / "disk" / "file", os.O_WRONLY | os.O_CREAT)
+    disk.share, disk.random = 1.0, random.Random(3)
+    with pytest.raises(OSError, match=r"No space|Input/output|quota"):
+        disk.write(inside, b"x" * 1000)
+    assert 0 < (tmp_path / "disk" / "file").stat().st_size < 1000
+    folder = disk.open(tmp_path / "disk", os.O_RDONLY)
+    with pytest.raises(OSError, match=r"No space|Input/output|quota"):
+        disk.on_path("unlink", "file", dir_fd=folder)
+    disk.share = 0.0
+    disk.on_path("unlink", "file", dir_fd=folder)
+    assert not list((tmp_path / "disk").iterdir())
+    os.close(folder)
+    os.close(outside)
+    os.close(inside)

@@ -1,0 +1,199 @@
+"""A short run of the fuzzer, that it sees what it is for, and any Unicode through the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srucli.config import parse_yaml
+from srucli.errors import UsageError
+from srucli.tokenizer.model import Tokenizer
+from tests.robustness.fuzz import TARGETS
+from tests.robustness.mutate import mutate_file
+from tests.tokenizer.test_model import LINES, trained
+
+ROOT = Path(__file__).parents[2]
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: the fuzzer forks, which threads of other tests forbid."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+
+
+def test_no_input_of_a_short_run_is_a_finding() -> None:
+    inputs = 600
+    done = python("-m", "tests.robustness.fuzz", "--inputs", str(inputs))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for target in TARGETS:
+        assert found[target]["inputs"] == inputs
+        # Too few are too broken to be tried at all, or too little to be refused.
+        assert 0.05 < found[target]["used"] / inputs < 0.95
+
+
+@pytest.mark.parametrize("name", ["x.model", "x.json", "x.yaml", "x.safetensors", "last"])
+def test_what_was_changed_before_can_be_changed_again(name: str) -> None:
+    """Whatever a file holds, the fuzzer makes another one of it, and the same one each time."""
+    for number in range(300):
+        data = random.Random(number).randbytes(number % 60)
+        changed = [mutate_file(random.Random(number), name, data, b"{}") for _ in range(2)]
+        assert changed[0] == changed[1]
+
+
+# What inputs of these numbers do; the others do nothing.
+FAULTS = """
+import os, pickle, socket, subprocess, time
+from pathlib import Path
+from types import SimpleNamespace
+from tests.robustness import fuzz
+from srucli.errors import UsageError
+
+class Touch:
+    def __reduce__(self):
+        return print, ("x",)
+
+def refuse():
+    raise UsageError("no")
+
+def inside(folder):
+    (folder / "x").write_text("x")
+    (folder / "x").unlink()
+
+def by_descriptor(folder, name, flags):
+    descriptor = fuzz_open(folder, os.O_RDONLY)
+    try:
+        os.close(os.open(name, flags, dir_fd=descriptor))
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+fuzz_open = os.open  # without the hook, which would see the folder itself being opened
+
+FAULTS = {
+    1: lambda folder: {}["x"],
+    3: lambda folder: os.abort(),
+    4: lambda folder: time.sleep(60),
+    5: lambda folder: len(b"x" * (2**30 + 2**27)),
+    6: lambda folder: (folder.parent / "beside").write_text("x"),
+    7: lambda folder: os.remove(folder.parent / "beside"),
+    8: lambda folder: subprocess.run(["true"]),
+    9: lambda folder: pickle.loads(pickle.dumps(Touch())),
+    10: lambda folder: (folder / "link").read_bytes(),
+    11: lambda folder: socket.socket(),
+    12: lambda folder: os.mkdir(folder / ".." / "made"),
+    13: lambda folder: refuse(),
+    14: inside,
+    15: lambda folder: by_descriptor(folder, "link", os.O_RDONLY),
+    16: lambda folder: by_descriptor(folder.parent, "beside", os.O_WRONLY | os.O_CREAT),
+    17: lambda folder: by_descriptor(folder, "link", os.O_RDONLY | os.O_NOFOLLOW),
+    18: lambda folder: by_descriptor(folder, "x", os.O_WRONLY | os.O_CREAT),
+    19: lambda folder: os.rename(folder / "x", folder.parent / "beside"),
+    20: lambda folder: os.unlink(folder / "link"),
+}
+
+def attempt(seeds, random, folder):
+    global number
+    number += 1
+    (folder / "link").unlink(missing_ok=True)
+    (folder / "link").symlink_to("/etc/passwd")
+    with fuzz.watched(folder):
+        FAULTS.get(number, lambda folder: None)(folder)
+
+fuzz.TARGETS["faults"] = attempt
+fuzz.MOST_SECONDS = 8.0
+here = Path(__import__("sys").argv[1])
+first = 0
+result = fuzz.Result()
+while first < 22:
+    number = first - 1
+    first = fuzz.run_batch("faults", 0, range(first, 22), SimpleNamespace(folder=here), result)
+for place, text in result.findings:
+    print(place, text.replace(str(here), "HERE"))
+print(result.inputs, result.used)
+"""
+
+
+def test_the_fuzzer_sees_faults(tmp_path: Path) -> None:
+    done = python("-c", FAULTS, str(tmp_path))
+    *findings, last = done.stdout.splitlines()
+    wanted = {
+        1: "KeyError: 'x'",
+        3: "ended with -6",
+        4: "no end after 8 s",
+        5: "AssertionError: 1,",
+        6: "AssertionError: open ",
+        7: "AssertionError: os.remove ('HERE/beside'",
+        8: "AssertionError: subprocess.Popen",
+        9: "AssertionError: pickle.find_class ('builtins', 'print')",
+        10: "AssertionError: open ",
+        11: "AssertionError: socket.__new__",
+        12: "AssertionError: os.mkdir",
+        15: "AssertionError: open 'link' None",
+        16: "AssertionError: open 'beside' None",
+        19: "AssertionError: os.rename",
+    }
+    found = {int(line.split()[0]): line.partition(" ")[2] for line in findings}
+    assert found.keys() == wanted.keys(), done.stdout + done.stderr
+    assert all(found[number].startswith(text) for number, text in wanted.items()), findings
+    assert last == "22 7"  # one was refused, fourteen were findings
+
+
+# ---------------------------------------------------------------- any Unicode
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def lossless(request: pytest.FixtureRequest) -> Tokenizer:
+    return trained(
+        [*LINES, "긍정 부정"],
+        model_type=request.param,
+        vocab_size=400,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        lower_vocab=True,
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts=st.lists(ANY_TEXT, max_size=4), dropout=st.sampled_from([0.0, 0.3]))
+def test_any_text_comes_back(lossless: Tokenizer, texts: list[str], dropout: float) -> None:
+    ids, offsets = lossless.encode(texts, dropout)
+    assert offsets[0] == 0
+    assert offsets[-1] == len(ids)
+    assert ids.min(initial=0) >= 0
+    assert ids.max(initial=0) < lossless.vocab_size
+    rows = np.split(ids, offsets[1:-1]) if texts else []
+    for text, row in zip(texts, rows, strict=True):
+        assert lossless.decode(row.tolist()) == text.replace("▁", " ")
+
+
+YAML_TEXT = st.text(
+    st.sampled_from("a1 \n\t:-?,[]{}&*!|>'\"%@`#.~=<_\0\x85\ufeff한") | st.characters(), max_size=60
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(YAML_TEXT)
+def test_any_yaml_is_values_or_a_usage_error(text: str) -> None:
+    with suppress(UsageError):
+        parse_yaml(text.encode("utf-8", "surrogatepass"), "x.yaml")

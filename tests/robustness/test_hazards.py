@@ -1,0 +1,386 @@
+"""What a machine can do to a training: disks, folders, clocks, numbers that are none."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import lzma
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from srucli.config import resolve
+from srucli.data.readers import read_examples
+from srucli.errors import DataError, OutputError, SrucliError
+from srucli.inference.predictor import Predictor
+from srucli.io.lines import MOST_LINE, for_terminal, read_lines
+from srucli.runs.run_dir import RunDir
+from srucli.runs.training_state import UnwritableError
+from srucli.training.run import train
+from srucli.training.step import Step
+from tests.support import QUICK, ROOT, RunCli, RunMain, Tiny, sentences, write_tsv
+
+SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
+SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
+
+
+def run_training(tiny: Tiny, output: Path, *overrides: str) -> Path:
+    config = resolve(overrides=[*SETTINGS, "train.epochs=2", *overrides])
+    tokenizer = tiny.run / "tokenizer.model"
+    return train(config, str(tiny.train), str(tiny.test), output, tokenizer=tokenizer)
+
+
+# --- file systems ------------------------------------------------------------------------------
+
+
+def in_a_namespace(script: str, folder: Path) -> list[str]:
+    """Run a script with mounts of its own; its lines, of which `srucli` is the command."""
+    if not shutil.which("unshare"):
+        pytest.skip("there is no unshare")
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("this user may not make namespaces")
+    whole = f"srucli() {{ '{sys.executable}' -m srucli \"$@\"; }}\n{script}"
+    done = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", whole],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.stdout.splitlines()
+
+
+def test_a_disk_that_fills_and_is_made_larger(tiny: Tiny, tmp_path: Path) -> None:
+    flags = f"--epochs 3 --tokenizer {tiny.run / 'tokenizer.model'} {' '.join(map(str, QUICK))}"
+    command = f"srucli train {tiny.train} -o disk/run {flags}"
+    said = in_a_namespace(
+        f"""
+        mkdir disk
+        mount -t tmpfs -o size=900k tmpfs disk
+        {command}; echo "code $?"
+        srucli info disk/run; echo "code $?"
+        mount -o remount,size=50m disk
+        {command}; echo "code $?"
+        mount -o remount,ro disk
+        srucli train --resume disk/run --epochs 4; echo "code $?"
+        """,
+        tmp_path,
+    )
+    codes = [line for line in said if line.startswith("code ")]
+    assert codes == ["code 73", "code 0", "code 0", "code 73"], said
+    full = next(line for line in said if "No space left" in line)
+    assert full.startswith("srucli: disk/run/checkpoints/step-")
+    assert full.endswith("cannot be written (No space left on device); make room")
+    assert any(line.startswith("going on from step ") for line in said)
+    assert any("disk/run" in line and "Read-only file system" in line for line in said)
+
+
+def test_a_machine_with_hardly_any_shared_memory(tiny: Tiny, tmp_path: Path) -> None:
+    flags = f"--epochs 1 {' '.join(map(str, QUICK))}"
+    few = f"--grid 1 --seeds 1 --epochs 1 {' '.join(SETTINGS)}"
+    said = in_a_namespace(
+        f"""
+        mount -t tmpfs -o size=1m tmpfs /dev/shm
+        srucli train {tiny.train} -o run {flags}; echo "code $?"
+        srucli compare {tiny.train} -o cmp --optimizer adam,sgd {few}
+        echo "code $?"
+        """,
+        tmp_path,
+    )
+    assert [line for line in said if line.startswith("code ")] == ["code 0", "code 0"], said
+
+
+def test_a_folder_that_is_removed_under_a_training(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Step.__call__, itertools.count()
+
+    def step(self: Step, *arguments: Any) -> None:
+        if next(calls) == 40:
+            shutil.rmtree(tmp_path / "run")
+        real(self, *arguments)
+
+    monkeypatch.setattr(Step, "__call__", step)
+    with pytest.raises(OutputError, match=r"run: was removed or renamed, or is another folder"):
+        run_training(tiny, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clock_that_jumps(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_training(tiny, tmp_path / "whole")
+    draw = random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: draw.uniform(-1e10, 1e10))
+    run = run_training(tiny, tmp_path / "run")
+    one, other = (RunDir.open(each).checkpoint("last").weights for each in (whole, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("command", ["info run", "predict run -", "train train.tsv"])
+def test_stdout_that_is_closed(tiny: Tiny, command: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m srucli {command} >&-"],
+        cwd=tiny.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input="",
+        capture_output=True,
+        text=True,
+    )
+    said = "srucli: stdout is closed; send it somewhere, as >/dev/null\n"
+    assert (done.returncode, done.stderr) == (73, said)
+    assert not (tiny.folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("pos\t좋은 영화 ok", "cp949"),
+        ("これは良い映画です", "cp932"),
+        ("хороший фильм", "cp1251"),
+        ("这部电影非常好看", "gb18030"),
+        ("très bon été", "cp1252"),
+    ],
+)
+def test_an_encoding_that_fits_is_named_first(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "x.txt").write_bytes(f"first\n{text}\n".encode(encoding))
+    with pytest.raises(DataError) as caught:
+        list(read_lines(tmp_path / "x.txt"))
+    assert caught.value.remedy.startswith(f"pass the right --encoding ({encoding}, ")
+    assert [line for _, line in read_lines(tmp_path / "x.txt", encoding)][1] == text
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["latin-1", "ASCII"],
+)
+def test_data_is_utf_8_whatever_the_locale_is(
+    tiny: Tiny, tmp_path: Path, run_cli: RunCli, env: dict[str, str]
+) -> None:
+    (tmp_path / "x.txt").write_text("\uc88b\ub2e4\n", encoding="utf-8")
+    done = run_cli("predict", tiny.run, "x.txt", "--keep", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout.split("\t")[1]) == (0, "\uc88b\ub2e4\n"), done.stderr
+
+
+def test_names_that_are_no_unicode(tiny: Tiny, tmp_path: Path) -> None:
+    """Those of old archives; a run keeps them, and stdout has their bytes."""
+    train, run = tmp_path / os.fsdecode(b"caf\xe9.tsv"), tmp_path / os.fsdecode(b"r\xe9sum\xe9")
+    shutil.copy(tiny.train, train)
+    words = ("train", train, "-o", run, "--tokenizer", tiny.run / "tokenizer.model", "--epochs", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "srucli", *map(str, words), *SETTINGS],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (0, os.fsencode(run) + b"\n"), done.stderr
+    assert RunDir.open(run).facts().sources["train"] == str(train)
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lose(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make the losses of the batches of these numbers no numbers."""
+    real, calls = Step._losses, itertools.count()
+
+    def arrange(numbers: Any) -> None:
+        def losses(self: Step, batch: Any) -> torch.Tensor:
+            found = real(self, batch)
+            return found * torch.nan if next(calls) in numbers else found
+
+        monkeypatch.setattr(Step, "_losses", losses)
+
+    return arrange
+
+
+def test_steps_without_a_finite_gradient_are_skipped_and_counted(
+    tiny: Tiny, tmp_path: Path, lose: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lose({0, 3, 9, 59})
+    run = run_training(tiny, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "3 of 30 steps were skipped: they had no finite gradient" in said
+    counts = [each.get("skipped") for each in RunDir(run).records("metrics.jsonl")]
+    assert counts == [3, 1]
+    assert "1 of 30 steps were skipped" in said
+    assert Predictor.load(run, "cpu", 1).probabilities(["x"]).shape == (1, 3)
+    assert "nan" not in (run / "metrics.jsonl").read_text().lower()
+
+
+@pytest.mark.parametrize("clip", [0, 1])
+def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
+    tiny: Tiny, tmp_path: Path, lose: Any, run_main: RunMain, clip: int
+) -> None:
+    """And the command that is said goes on from there."""
+    lose(range(33, 99))
+    said = (
+        r"27 steps in a row had no finite gradient at step 60: training diverged; lower .*; "
+        r"(srucli train --resume .*run --force optim\.lr=0\.0002) goes on from step-30"
+    )
+    with pytest.raises(SrucliError, match=said) as caught:
+        run_training(tiny, tmp_path / "run", f"optim.clip={clip}")
+    weights = RunDir.open(tmp_path / "run").checkpoint("last").weights
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    lose(())
+    command = re.search(said, str(caught.value))
+    assert command
+    ended = run_main(*shlex.split(command[1])[1:])
+    assert ended.code == 0, ended.err
+    assert "going on from step 30, after 1 whole epochs" in ended.err
+
+
+def test_a_run_that_cannot_go_on_is_not_advised_to(
+    tiny: Tiny, tmp_path: Path, lose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_files(tree: Any) -> Any:
+        raise UnwritableError("a state of another package")
+
+    monkeypatch.setattr("srucli.training.trainer.to_files", to_files)
+    lose(range(33, 99))
+    with pytest.raises(SrucliError, match=r"training diverged; lower optim\.lr") as caught:
+        run_training(tiny, tmp_path / "run")
+    assert "--resume" not in str(caught.value)
+
+
+def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Any) -> None:
+    lose(range(99))
+    with pytest.raises(SrucliError, match=r"in a row had no finite gradient"):
+        run_training(tiny, tmp_path / "run", "optim.name=adamw")
+
+
+@pytest.mark.parametrize("size", [16, 1], ids=["many texts", "one text"])
+def test_an_anomaly_is_traced_to_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Only one text has the letter z, and that letter's vector is no number."""
+    rows = sentences()[:200]
+    rows.insert(123, ("good", "a puzzzle"))
+    data = write_tsv(tmp_path / "x.tsv", rows)
+    real = Step.__init__
+
+    def made(self: Step, config: Any, model: Any, loss: Any) -> None:
+        real(self, config, model, loss)
+        codes, starts = model.speller.codes, model.speller.starts
+        (places,) = torch.nonzero(codes == ord("z"), as_tuple=True)
+        piece = int(torch.searchsorted(starts, places[0], right=True)) - 1
+        with torch.no_grad():
+            model.embedding.weight[piece] = torch.nan
+
+    monkeypatch.setattr(Step, "__init__", made)
+    settings = [*SETTINGS, "train.epochs=1", "tokenizer.model_type=char", "train.seed=2"]
+    settings += ["tokenizer.character_coverage=1", f"train.batch_size={size}"]
+    config = resolve(overrides=[*settings, "train.detect_anomaly=true"])
+    said = r"x\.tsv:124: its loss is nan at step \d+; look at the text"
+    with pytest.raises(DataError, match=said):
+        train(config, str(data), None, tmp_path / "run")
+
+
+def test_an_anomaly_of_the_weights_is_no_texts(tiny: Tiny, tmp_path: Path) -> None:
+    overrides = ("optim.name=sgd", "optim.lr=1e30", "train.detect_anomaly=true")
+    with pytest.raises(SrucliError, match=r"no single text makes it so, at step \d+: training div"):
+        run_training(tiny, tmp_path / "run", *overrides)
+
+
+# --- what is read ------------------------------------------------------------------------------
+
+
+def zstandard_bomb(size: int) -> bytes:
+    zstandard = pytest.importorskip("zstandard")
+    return bytes(zstandard.ZstdCompressor().compress(b"x" * size))
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+def test_bombs(tmp_path: Path, kind: str) -> None:
+    """Half a gigabyte of one letter is refused by its ratio, or as one line, in little memory."""
+    size, bomb = 2**29, tmp_path / f"bomb.tsv.{kind}"
+    make = {"gz": gzip.compress, "xz": lzma.compress}
+    data = make[kind](b"a\t" + b"x" * size) if kind in make else zstandard_bomb(size)
+    bomb.write_bytes(data)
+    with pytest.raises(DataError, match=r"bomb.*:1: grows beyond 100 times its size; raise"):
+        list(read_lines(bomb, max_ratio=100))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"bomb.*:1: a line of over 64 MB; cut it"):
+        list(read_examples(bomb, resolve().data))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * MOST_LINE
+
+
+def test_a_ratio_on_the_command_line(run_main: RunMain, tmp_path: Path) -> None:
+    data = tmp_path / "x.tsv.gz"
+    data.write_bytes(gzip.compress(b"a\tx\nb\ty\n" * 10**6))
+    ended = run_main("train", data, "-o", tmp_path / "run", "--max-ratio", 10, *QUICK)
+    assert ended.code == 65
+    assert "grows beyond 10 times its size; raise --max-ratio if you trust it" in ended.err
+
+
+def test_utf_16_lines_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srucli.io.lines.MOST_LINE", 1000)
+    (tmp_path / "x").write_text("short\n" + "x" * 100_000, encoding="utf-16")
+    with pytest.raises(DataError, match=r"x:2: a line of over 0 MB"):
+        list(read_lines(tmp_path / "x", "utf-16"))
+
+
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    assert for_terminal("good\t\x1b[31mbad\x9b") == "good\t\\x1b[31mbad\\x9b"
+    assert for_terminal("긍정\tनमस्ते") == "긍정\tनमस्ते"
+
+
+def test_labels_are_escaped_on_a_terminal_only(tiny: Tiny, tmp_path: Path) -> None:
+    """A run whose labels clear the screen; `script` gives the command a terminal."""
+    if not shutil.which("script"):
+        pytest.skip("there is no script")
+    run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
+    (run / "labels.json").write_text('["\\u001b[2Ja", "\\u001b[2Jb", "\\u001b[2Jc"]')
+    command = f"printf 'a lovely film\\n' | '{sys.executable}' -m srucli predict run -"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    ).stdout
+    assert b"\\x1b[2J" in shown
+    assert b"\x1b[2J" not in shown
+    piped = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True
+    ).stdout
+    assert piped.startswith(b"\x1b[2J")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("utf-16", b"^\x92\x1b\xdf"),
+        ("utf-32", b"^\x92\x1b\xdf\xff"),
+        ("idna", b"xn--\xff\n"),
+        ("utf-7", b"a +2F4- b\n"),
+    ],
+)
+@pytest.mark.parametrize("errors", ["strict", "replace", "ignore"])
+def test_bytes_that_are_odd_in_odd_encodings(
+    tmp_path: Path, encoding: str, data: bytes, errors: str
+) -> None:
+    (tmp_path / "x").write_bytes(data)
+    try:
+        lines = [line for _, line in read_lines(tmp_path / "x", encoding, errors)]
+    except DataError as error:
+        lines = [str(error.line)]
+    assert lines == ["1"] or all(line.encode() is not None for line in lines)

@@ -1,0 +1,481 @@
+"""Runs, tokenizers and YAML that somebody made to harm: one sentence, soon, and nothing happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from srucli.config import parse_yaml, resolve
+from srucli.diagnostics.findings import read as read_story
+from srucli.errors import DataError, SrucliError, UsageError
+from srucli.inference.predictor import Predictor
+from srucli.runs.run_dir import RunDir
+from srucli.training.step import Step
+from tests.robustness.mutate import repair_manifests
+from tests.support import QUICK, RunMain, Tiny, tree
+
+MOST_MEMORY = 2**28
+FLAGS = ("--epochs", 1, *QUICK)
+
+
+@pytest.fixture
+def copy(tiny: Tiny, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny.run, tmp_path / "copy"))
+
+
+def peak_memory() -> int:
+    """Bytes that this process had in memory at most, since it was last told to forget."""
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
+    return 1024 * int(line.split()[1])
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """A block that must not take much memory; what takes too long ends by pytest's timeout."""
+    Path("/proc/self/clear_refs").write_text("5")
+    memory = peak_memory()
+    yield
+    assert peak_memory() - memory < MOST_MEMORY
+
+
+@contextmanager
+def refused(said: str, error: type[SrucliError] = DataError) -> Iterator[None]:
+    """A block that must end in an error that says this, in one line."""
+    with bounded(), pytest.raises(error, match=said) as caught:
+        yield
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+def load(run: Path) -> None:
+    Predictor.load(run, "cpu", 1)
+
+
+def weights_of(run: Path) -> Path:
+    return run / "checkpoints" / (run / "last").read_text().strip() / "model.safetensors"
+
+
+def safetensors(
+    header: dict[str, Any] | bytes, data: bytes = b"", size: int | None = None
+) -> bytes:
+    written = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(written) if size is None else size).to_bytes(8, "little") + written + data
+
+
+# ---------------------------------------------------------------- weights
+
+
+class Touch:
+    """What a pickle makes of itself: a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.open, (str(self.path), os.O_CREAT)
+
+
+def test_a_pickle_in_the_place_of_weights(copy: Path, tmp_path: Path) -> None:
+    made, harmful = tmp_path / "made", pickle.dumps(Touch(tmp_path / "made"))
+    pickle.loads(harmful)
+    assert made.exists()
+    made.unlink()
+    weights_of(copy).write_bytes(harmful)
+    repair_manifests(copy)
+    with refused(r"model\.safetensors: damaged.*; copy the run again"):
+        load(copy)
+    assert not made.exists()
+
+
+FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors(b"{}", size=2**60),
+        safetensors(b"{}", size=2**63 + 1),
+        safetensors({"a": FLOATS, "b": FLOATS}, bytes(8)),
+        safetensors({"a": FLOATS | {"shape": [2**62, 4]}}, bytes(8)),
+        safetensors({"a": FLOATS | {"data_offsets": [0, 2**40]}}, bytes(8)),
+        safetensors({"a": FLOATS | {"dtype": "\x1b[31mF32"}}, bytes(8)),
+        safetensors(b'{"a":' + b"[" * 10_000),
+        safetensors(
+            {f"{n}": FLOATS | {"shape": [0], "data_offsets": [0, 0]} for n in range(10**5)}
+        ),
+    ],
+    ids=["size", "size+", "overlap", "overflow", "outside", "escape", "deep", "many"],
+)
+@pytest.mark.parametrize("manifests", [True, False])
+def test_headers_that_lie(copy: Path, content: bytes, manifests: bool) -> None:
+    weights_of(copy).write_bytes(content)
+    repair_manifests(copy)
+    with refused(r"model\.safetensors: (damaged|larger).*; copy the run again"):
+        RunDir(copy, manifests=manifests).checkpoint("last")
+
+
+def test_tensors_that_config_yaml_does_not_know(copy: Path) -> None:
+    path = weights_of(copy)
+    whole = load_file(path)
+    name = "embedding.weight"
+    rest = {key: value for key, value in whole.items() if key != name}
+    for changed in (
+        rest,
+        {**whole, "\x1b[31m": whole[name].clone()},
+        {**whole, name: whole[name].double()},
+        {**whole, name: whole[name].half()},
+        {**whole, name: whole[name].T.contiguous()},
+        {**whole, name: whole[name][:-1].clone()},
+        {**whole, name: whole[name].flatten().clone()},
+    ):
+        save_file(changed, path)
+        repair_manifests(copy)
+        with refused(r"copy: the weights do not fit config\.yaml.*|.*larger.*; copy the run again"):
+            load(copy)
+
+
+@pytest.mark.parametrize("encoder", ["sru", "lstm", "gru", "cnn", "bag"])
+def test_a_network_of_terabytes(copy: Path, encoder: str) -> None:
+    rows, width = 2**28, 2**16
+    largest = {
+        "encoder": encoder,
+        "embedding_size": width,
+        "hidden": width,
+        "layers": 256,
+        "head": "mlp",
+        "head_hidden": width,
+        "kernel_sizes": list(range(1, 65)),
+        "wide_buckets": rows,
+        "wide_size": width,
+        "character_buckets": rows,
+        "character_size": width,
+    }
+    (copy / "config.yaml").write_text(json.dumps({"model": largest}))
+    with refused(r"copy: the weights do not fit config\.yaml .*; copy the run again"):
+        load(copy)
+    (copy / "config.yaml").write_text(json.dumps({"model": largest | {"hidden": 2**17}}))
+    with refused(r"config\.yaml: model\.hidden = 131072: must be less than", UsageError):
+        load(copy)
+
+
+# ---------------------------------------------------------------- what is no plain file
+
+
+NAMES = ("run.json", "config.yaml", "labels.json", "tokenizer.model", "last")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "weights"])
+def test_nothing_is_read_through_links(copy: Path, name: str) -> None:
+    path = weights_of(copy) if name == "weights" else copy / name
+    inside = copy / "kept"
+    path.rename(inside)
+    for target in (inside, "kept", Path("/etc/passwd"), shutil.copy(inside, copy.parent / "out")):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        with refused(rf"{path.name}: is a link, or in one; copy the folder with `cp -rL`"):
+            load(copy)
+    subprocess.run(["cp", "-rL", copy, copy.parent / "whole"], check=True)
+    load(copy.parent / "whole")
+
+
+def test_a_folder_of_checkpoints_elsewhere(copy: Path) -> None:
+    (copy / "checkpoints").rename(copy.parent / "elsewhere")
+    (copy / "checkpoints").symlink_to("../elsewhere")
+    with refused(r"manifest\.json: is a link, or in one; copy the folder with `cp -rL`"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "weights"])
+def test_pipes_and_folders_are_not_waited_for(copy: Path, name: str) -> None:
+    path = weights_of(copy) if name == "weights" else copy / name
+    for make in (os.mkfifo, os.mkdir):
+        path.unlink()
+        make(path)
+        with refused(r"(is no plain file; copy the run|has no run\.json|no weights)", SrucliError):
+            load(copy)
+        shutil.rmtree(path) if path.is_dir() else None
+        path.touch()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "diagnostics.jsonl"])
+def test_records_are_read_as_carefully(copy: Path, tmp_path: Path, name: str) -> None:
+    (copy / "diagnostics.jsonl").write_text('{"optimizer": {}}\n{}\n')
+    for make, said in (
+        (os.mkfifo, "is no plain file; copy"),
+        (os.mkdir, "is no plain file; copy"),
+        (lambda path: path.symlink_to("/etc/passwd"), "is a link, or in one; copy"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40), "larger than"),
+        (lambda path: path.write_bytes(b"[{}," * 2**21), "more than .* lists and objects; copy"),
+    ):
+        path = copy / name
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+        make(path)
+        with refused(rf"{name}: {said}"):
+            read_story(copy)
+
+
+def test_paths_that_lead_outside(copy: Path) -> None:
+    target = weights_of(copy).parent
+    for name in ("../checkpoints/x", "step-1/../../..", "/etc", "step-1\0"):
+        (copy / "last").write_text(name)
+        with refused(r"last: .* names no checkpoint; copy the run again"):
+            load(copy)
+    (copy / "last").write_text(target.name)
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["files"]["../../../outside"] = {"bytes": 1, "sha256": "0"}
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    with refused(r"manifest\.json: no list of a checkpoint's files; copy the run again"):
+        load(copy)
+
+
+# ---------------------------------------------------------------- JSON and YAML
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        b'["good", "\\ud83d", "none"]',
+        b"[" * 100_000,
+        b"[" + b"[]," * 10**6 + b"1]",
+        b'["' + b"a" * 2**25 + b'"]',
+        b'{"good": 0}',
+        b"[1e999, 2, 3]",
+    ],
+    ids=["surrogate", "deep", "nested", "huge", "object", "numbers"],
+)
+def test_labels_that_are_none(copy: Path, labels: bytes) -> None:
+    (copy / "labels.json").write_bytes(labels)
+    with refused(r"labels\.json: (not |more than |larger than ).*; copy the run again"):
+        load(copy)
+
+
+BOMB = "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9) if before else 'x'}]\n"
+    for before, name in zip([None, *"abcdefghijkl"], "abcdefghijklm", strict=True)
+)
+
+
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{number + 1}: &a{number + 1} {{<<: [*a{number}, *a{number}]}}\n" for number in range(40)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BOMB, "aliases make more than 10,000 values of it; use fewer of them"),
+        ("a: &a [*a]", "aliases make more than"),
+        (MERGES, "aliases make more than"),
+        ("[" * 50_000, "not valid YAML: maximum recursion depth"),
+        ("{a: " * 50_000, "not valid YAML: maximum recursion depth"),
+        ("- " * 50_000, "not valid YAML: maximum recursion depth"),
+        ("[" + "x," * 120_000 + "]", "1: not valid YAML: more than 10,000 values"),
+        ("model:\n" + "# \n" * 2**20, "more than 262,144 bytes; settings need"),
+        ("model: {layers: 0x" + "f" * 10_000 + "}", "not valid YAML: a number of more than 300"),
+        ("model: {layers: 1" + ":59" * 50_000 + "}", "not valid YAML: a number of more than 300"),
+        ("optim: {lr: 1" + ":59" * 90 + ".5e400}", "optim.lr = "),
+        ("model: {layers: !!timestamp x}", "not valid YAML"),
+        ("model: !!python/object/apply:os.system ['touch made']", "could not determine a constr"),
+        ("model: !!python/object/new:os.system ['touch made']", "could not determine a constr"),
+        ("model: !!python/name:os.system", "could not determine a constructor"),
+        ("model: !!python/module:antigravity", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_harms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.yaml"
+    path.write_text(content, encoding="utf-8")
+    with refused(rf"x\.yaml:.*{said}", UsageError):
+        resolve(path)
+    assert os.listdir(tmp_path) == ["x.yaml"]
+
+
+def test_as_much_as_yaml_may_hold_is_read() -> None:
+    with bounded():
+        assert len(parse_yaml(b"[" + b"x," * 9_000 + b"]", "x")) == 9_000
+
+
+def test_commands_refuse_what_harms(copy: Path, run_main: RunMain) -> None:
+    """As a person sees it: an exit code, one line, no traceback."""
+    (copy / "labels.json").unlink()
+    os.mkfifo(copy / "labels.json")
+    for command in ("info", "predict"):
+        ended = run_main(command, copy)
+        assert (ended.code, ended.out) == (65, "")
+        assert ended.err.endswith("labels.json: is no plain file; copy the run again\n")
+
+
+# ---------------------------------------------------------------- links that are written through
+
+WRITTEN = ("lock", "metrics.jsonl", "diagnostics.jsonl", "README.md", "best", "last", "run.json")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    place = tmp_path / "outside"
+    (place / "step-1").mkdir(parents=True)
+    (place / "file").write_text("somebody else's\n")
+    (place / "events.out.tfevents.1").write_text("somebody else's\n")
+    return place
+
+
+@pytest.mark.parametrize("how", ["resume", "force", "train"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "twin"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_no_training_writes_through_a_link(
+    copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, kind: str, how: str
+) -> None:
+    before = tree(outside)
+    (copy / name).unlink(missing_ok=True)
+    if kind == "twin":
+        os.link(outside / "file", copy / name)
+    else:
+        (copy / name).symlink_to(outside / ("file" if kind == "link" else "absent"))
+    arguments = {
+        "resume": ("train", "--resume", copy, "--epochs", 6),
+        "force": ("train", tiny.train, "-o", copy, *FLAGS, "--force"),
+        "train": ("train", tiny.train, "-o", copy, "--epochs", 6, "--lr", 0.01, *QUICK),
+    }[how]
+    ended = run_main(*arguments)
+    assert tree(outside) == before
+    if kind != "twin" and ended.code != 0:
+        assert ended.code in (65, 66, 73)
+        assert re.search(r"is a link|\(a link\)|no run|exists already", ended.err), ended.err
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+@pytest.mark.parametrize("how", ["resume", "force"])
+def test_no_training_writes_into_a_linked_folder(
+    copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, how: str
+) -> None:
+    if (copy / name).exists():
+        for path in (copy / name).iterdir():
+            path.rename(outside / path.name)
+        (copy / name).rmdir()
+    (copy / name).symlink_to(outside)
+    before = tree(outside)
+    arguments = {
+        "resume": ("train", "--resume", copy, "--epochs", 6),
+        "force": ("train", tiny.train, "-o", copy, *FLAGS, "--force"),
+    }[how]
+    ended = run_main(*arguments, *(["train.tensorboard=true"] if name == "tensorboard" else []))
+    assert ended.code in (2, 65, 73)
+    assert tree(outside) == before
+
+
+def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
+    copy: Path, outside: Path, run_main: RunMain
+) -> None:
+    (copy / "metrics.jsonl").rename(outside / "metrics.jsonl")
+    (copy / "metrics.jsonl").symlink_to(outside / "metrics.jsonl")
+    (copy / "lock").symlink_to(outside / "file")
+    (copy / "README.md").unlink()
+    (copy / "README.md").mkdir()
+    ended = run_main("train", "--resume", copy, "--epochs", 6)
+    assert ended.code == 73
+    said = (
+        "copy: in the way: README.md (no plain file), lock (a link), metrics.jsonl (a link); "
+        "copy the folder with `cp -rL`, and use the copy"
+    )
+    assert said in ended.err
+    (copy / "lock").unlink()
+    whole = copy.with_name("whole")
+    assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
+    ended = run_main("train", "--resume", whole, "--epochs", 6)
+    assert "in the way: README.md (no plain file); move it away, or choose another -o" in ended.err
+    (whole / "README.md").rmdir()
+    assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
+
+
+def test_logs_with_other_names_are_refused_before_training(
+    copy: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a copy that `cp -al` made: adding to it would change the original."""
+    os.link(copy / "metrics.jsonl", copy.with_name("original"))
+    before = copy.with_name("original").read_bytes()
+
+    def step(*arguments: Any) -> None:
+        raise AssertionError("a step was made")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "__call__", step)
+        ended = run_main("train", "--resume", copy, "--epochs", 6)
+    assert ended.code == 73
+    assert "metrics.jsonl: cannot be written (it has other names too, by hard links)" in ended.err
+    assert copy.with_name("original").read_bytes() == before
+    whole = copy.with_name("whole")
+    assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
+    assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
+    assert copy.with_name("original").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["step-1", ".step-1.tmp", "step-135/state.json"])
+@pytest.mark.parametrize("how", ["resume", "force"])
+def test_links_deep_in_a_run_are_in_the_way_too(
+    copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, how: str
+) -> None:
+    place = copy / "checkpoints" / name
+    if place.exists():
+        place.rename(outside / "moved")
+    place.symlink_to(outside / ("moved" if "/" in name else "step-1"))
+    before, run = tree(outside), tree(copy)
+    arguments = {
+        "resume": ("train", "--resume", copy, "--epochs", 6),
+        "force": ("train", tiny.train, "-o", copy, *FLAGS, "--force"),
+    }[how]
+    ended = run_main(*arguments)
+    assert ended.code in (65, 73)
+    assert "is a link, or in one" in ended.err or f"checkpoints/{name} (a link)" in ended.err
+    assert (tree(outside), tree(copy)) == (before, run)
+
+
+def test_event_files_are_written_as_all_else_is(
+    tiny: Tiny, tmp_path: Path, outside: Path, run_main: RunMain
+) -> None:
+    """And TensorBoard reads them: what was measured, of every process that trained."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    flags = (*QUICK, "train.tensorboard=true")
+    assert run_main("train", tiny.train, "-o", run, "--epochs", 2, *flags).code == 0
+    assert run_main("train", "--resume", run, "--epochs", 3).code == 0
+    files = sorted((run / "tensorboard").iterdir())
+    assert len(files) == 2
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    shown = EventAccumulator(str(run / "tensorboard"))
+    shown.Reload()
+    for name, find in (
+        ("train/loss", lambda record: record["train_loss"]),
+        ("dev/accuracy", lambda record: record["dev"]["accuracy"]),
+    ):
+        wanted = [(record["step"], pytest.approx(find(record))) for record in records]
+        assert [(event.step, event.value) for event in shown.Scalars(name)] == wanted
+    for file in files:
+        file.unlink()
+    (run / "tensorboard").rmdir()
+    (run / "tensorboard").symlink_to(outside)
+    before = tree(outside)
+    assert run_main("train", "--resume", run, "--epochs", 4).code == 73
+    assert tree(outside) == before

@@ -1,0 +1,62 @@
+"""What a run's card says of its figures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from scipy.stats import binomtest
+
+from srucli.config import resolve
+from srucli.runs.choice import Choice
+from srucli.runs.model_card import model_card
+from srucli.runs.run_dir import RunDir
+from tests.support import Tiny
+
+USED = Choice("last", "step-9", None)
+
+
+def card_of(tiny: Tiny, *overrides: str, epochs: int = 9) -> str:
+    facts = RunDir(tiny.run).facts().model_copy(update={"epochs": 9})
+    return model_card("x", resolve(overrides=overrides), ["a", "b"], facts, USED, None, epochs)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        pytest.param("sru", "2 layers of sru, 64 units a direction, both directions", id="sru"),
+        pytest.param("cnn", "cnn, 64 units of each width (3, 4, 5)", id="cnn"),
+        pytest.param("bag", "a bag of pieces and their 1- to 3-grams", id="bag"),
+    ],
+)
+def test_a_card_says_of_a_network_what_it_has(tiny: Tiny, encoder: str, said: str) -> None:
+    (line,) = [
+        line for line in card_of(tiny, f"model.encoder={encoder}").splitlines() if said in line
+    ]
+    last = " and last" if encoder == "sru" else ""
+    assert line.startswith(f"- Model: {said}, pooling by max and mean{last}, with 1- to 3-grams")
+
+
+def test_a_card_says_how_many_epochs_were_trained(tiny: Tiny) -> None:
+    assert "texts, 9 epochs, adam" in card_of(tiny)
+    assert "texts, 4 of 9 epochs, adam" in card_of(tiny, epochs=4)
+
+
+def test_intervals_go_by_the_number_of_dev_texts(tiny: Tiny) -> None:
+    facts = RunDir(tiny.run).facts()
+    facts = facts.model_copy(update={"data": facts.data.model_copy(update={"dev_texts": 10})})
+    assert facts.data.texts > 40
+    line = {"epoch": 1, "dev": {"accuracy": 0.8}}
+    card = model_card("x", resolve(), ["a", "b"], facts, USED, line, 1)
+    interval = binomtest(8, 10).proportion_ci(method="wilson")
+    assert f"| accuracy | 0.8000 | {interval.low:.4f} to {interval.high:.4f} |" in card
+
+
+def test_the_figures_of_a_card_have_intervals_and_say_what_chose(tiny: Tiny) -> None:
+    card = (tiny.run / "README.md").read_text(encoding="utf-8")
+    (*_, last) = map(json.loads, (tiny.run / "metrics.jsonl").read_text().splitlines())
+    assert "## Measured on 48 dev texts\n\nThese texts also chose the epoch" in card
+    accuracy = last["dev"]["accuracy"]
+    interval = binomtest(round(48 * accuracy), 48).proportion_ci(method="wilson")
+    assert f"| accuracy | {accuracy:.4f} | {interval.low:.4f} to {interval.high:.4f} |" in card
+    assert f"| macro_f1 | {last['dev']['macro_f1']:.4f} |  |" in card

@@ -1,0 +1,298 @@
+"""Every model that SentencePiece makes passes and is read right; what would harm it is refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from srucli.errors import DataError
+from srucli.tokenizer import proto
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.proto import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, check
+from tests.robustness.mutate import parse, serialize
+from tests.tokenizer.test_model import LINES, trained
+
+RULES = ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity")
+Fields = list[tuple[int, int | bytes]]
+# Keys of the fields of a model, of a piece and of rules: number and wire type.
+PIECE, TRAINER, NORMALIZER, SELF_TEST = 1 << 3 | 2, 2 << 3 | 2, 3 << 3 | 2, 4 << 3 | 2
+TEXT, SCORE, TYPE, CHARSMAP = 1 << 3 | 2, 2 << 3 | 5, 3 << 3, 2 << 3 | 2
+
+
+def made(**options: object) -> bytes:
+    """A model that SentencePiece's own trainer wrote."""
+    model = io.BytesIO()
+    lines = [*LINES, "긍정 부정 중립 ﷺ ㍿ Ａ ①"] * 2
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        minloglevel=2,
+        hard_vocab_limit=False,
+        **{"vocab_size": 300, "character_coverage": 1.0, **options},
+    )
+    return model.getvalue()
+
+
+def agrees_with_sentencepiece(model: bytes) -> None:
+    found, own = check(model), sentencepiece.SentencePieceProcessor(model_proto=model)
+    ids = range(len(own))
+    assert found.proto == model
+    assert found.pieces == [own.IdToPiece(index) for index in ids]
+    assert found.scores == [own.GetScore(index) for index in ids]
+    kinds = {UNKNOWN: own.IsUnknown, CONTROL: own.IsControl, BYTE: own.IsByte, UNUSED: own.IsUnused}
+    for kind, is_kind in kinds.items():
+        assert [kind == each for each in found.types] == [is_kind(index) for index in ids]
+    assert found.unknown == own.unk_id()
+    tokenizer = Tokenizer.from_bytes(model, "x")
+    texts = ["긍정 ﷺ x", *LINES[:5]]
+    assert tokenizer.encode(texts)[0].tolist() == [
+        index for row in own.Encode(texts) for index in row
+    ]
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "word", "char"])
+def test_every_kind_and_every_rule(kind: str, rules: str) -> None:
+    model = made(model_type=kind, normalization_rule_name=rules)
+    agrees_with_sentencepiece(model)
+    assert check(model).type == kind
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"byte_fallback": True, "vocab_size": 600},
+        {"byte_fallback": True, "vocab_size": 600, "model_type": "bpe"},
+        {"user_defined_symbols": ["<url>", "한국", "a b", *(f"u{'x' * n}" for n in range(99))]},
+        {"control_symbols": ["<cls>", "q"], "unk_id": 5, "bos_id": -1, "eos_id": -1, "pad_id": 0},
+        {"treat_whitespace_as_suffix": True, "remove_extra_whitespaces": False},
+        {"add_dummy_prefix": False, "unk_piece": "[UNK]", "unk_surface": "?"},
+        {"self_test_sample_size": 0, "max_sentencepiece_length": 100, "split_by_whitespace": False},
+    ],
+)
+def test_every_option(options: dict[str, object]) -> None:
+    agrees_with_sentencepiece(made(**options))
+
+
+def test_rules_of_ones_own(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.tsv"
+    longest = " ".join(["61"] * 300)
+    rules.write_text(f"41\t61\nE000\t{longest}\n{longest}\t62\nAC00\t\nB098 B2E4\t20\n")
+    model = made(normalization_rule_tsv=str(rules))
+    agrees_with_sentencepiece(model)
+
+
+def test_sentencepiece_does_not_test_itself_with_strangers_texts() -> None:
+    """SentencePiece 0.2.2 encodes the samples of a model where it loads it, however many."""
+    model = trained().model_bytes
+    sample = serialize([(1 << 3 | 2, b"hello"), (2 << 3 | 2, b"no such pieces")])
+    tested = model + serialize([(SELF_TEST, serialize([(1 << 3 | 2, sample)]))])
+    assert check(tested).proto == model
+    tokenizer = Tokenizer.from_bytes(tested, "x")
+    assert tokenizer.model_bytes == tested
+    assert len(tokenizer.encode(["hello"])[0])
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def with_piece(**changed: object) -> Callable[[Fields], None]:
+    """Change one piece: its text, score (float) or type."""
+
+    def change(fields: Fields) -> None:
+        place = [index for index, (key, _) in enumerate(fields) if key == PIECE][50]
+        value = fields[place][1]
+        assert isinstance(value, bytes)
+        parts = dict(parse(value)) | {
+            {"text": TEXT, "score": SCORE, "type": TYPE}[name]: struct.pack("<f", new)
+            if isinstance(new, float)
+            else new
+            for name, new in changed.items()
+        }
+        fields[place] = PIECE, serialize(sorted(parts.items()))
+
+    return change
+
+
+def without_unknown(fields: Fields) -> None:
+    del fields[next(index for index, (key, _) in enumerate(fields) if key == PIECE)]
+
+
+def twice(key: int) -> Callable[[Fields], None]:
+    return lambda fields: fields.append(next(field for field in fields if field[0] == key))
+
+
+def trainer_with(key: int, value: int | bytes) -> Callable[[Fields], None]:
+    def change(fields: Fields) -> None:
+        place = next(index for index, field in enumerate(fields) if field[0] == TRAINER)
+        held = fields[place][1]
+        assert isinstance(held, bytes)
+        fields[place] = TRAINER, held + serialize([(key, value)])
+
+    return change
+
+
+HARMFUL = {
+    "empty": (with_piece(text=b""), "a piece is empty"),
+    "NUL": (with_piece(text=b"a\0b"), "a piece holds a NUL character"),
+    "long": (with_piece(text=b"a" * 2049), "a piece is too long"),
+    "a second unknown by name": (with_piece(text=b"<unk>"), "two pieces are the same"),
+    "NaN": (with_piece(score=float("nan")), "a score is too large or no number"),
+    "infinite": (with_piece(score=float("-inf")), "a score is too large or no number"),
+    "large": (with_piece(score=3e38), "a score is too large or no number"),
+    "type 7": (with_piece(type=7), "a piece is of an unknown type"),
+    "type beyond 32 bits": (with_piece(type=2**32 + 1), "a piece is of an unknown type"),
+    "a second unknown": (with_piece(type=UNKNOWN), "it has not one unknown piece"),
+    "a byte without a name": (with_piece(type=BYTE), "its byte pieces are not those of 256 bytes"),
+    "a byte that is none": (
+        with_piece(type=BYTE, text=b"<0xZZ>"),
+        "its byte pieces are not those of 256 bytes",
+    ),
+    "no unknown": (without_unknown, "it has not one unknown piece"),
+    "two trainers": (twice(TRAINER), "it has two parts of one kind"),
+    "a piece twice": (twice(PIECE), "two pieces are the same"),
+    "model type 9": (trainer_with(3 << 3, 9), "model type 9 is unknown"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), HARMFUL.values(), ids=HARMFUL)
+def test_pieces_that_would_harm(change: Callable[[Fields], None], said: str) -> None:
+    fields = parse(trained().model_bytes)
+    change(fields)
+    with pytest.raises(DataError, match=rf"x: a SentencePiece model that cannot be used: {said}; "):
+        Tokenizer.from_bytes(serialize(fields), "x")
+
+
+NO_MODELS: dict[str, Callable[[Fields], None]] = {
+    "a piece that is no UTF-8": with_piece(text=b"\xff"),
+    "half of a surrogate pair": with_piece(text=b"\xed\xa0\x80"),
+    "a surface that is no UTF-8": trainer_with(44 << 3 | 2, b"\xff"),
+    "a key beyond 32 bits": lambda fields: fields.append((2**35 | PIECE, b"")),
+    "a group": lambda fields: fields.append((1 << 3 | 3, b"")),
+}
+
+
+@pytest.mark.parametrize("change", NO_MODELS.values(), ids=NO_MODELS)
+def test_what_is_no_model_of_sentencepiece(change: Callable[[Fields], None]) -> None:
+    fields = parse(trained().model_bytes)
+    change(fields)
+    with pytest.raises(DataError, match="x: not a SentencePiece model; name a"):
+        Tokenizer.from_bytes(serialize(fields), "x")
+
+
+ENDLESS: dict[str, tuple[bytes, type[Exception], str]] = {
+    "cut": (b"\x0a\x80", IndexError, "out of range"),
+    "outside": (b"\x0a" + b"\xff" * 9 + b"\x01", ValueError, "outside of its message, or too many"),
+    "endless": (b"\x08" + b"\x80" * 11 + b"\x01", ValueError, "a number of more than ten bytes"),
+    "fields": (b"\x08\0" * 4_000_000, ValueError, "outside of its message, or too many"),
+    "settings": (
+        b"\x12\x80\x80\x80\x04" + b"\x0a\0" * 4_194_304,
+        ValueError,
+        "outside of its message, or too many",
+    ),
+    "pieces": (b"\x0a\0" * 4_000_000, ValueError, "it has more than 1,048,576 pieces"),
+}
+
+
+@pytest.mark.parametrize(("content", "kind", "said"), ENDLESS.values(), ids=ENDLESS)
+def test_fields_that_never_end(content: bytes, kind: type[Exception], said: str) -> None:
+    """What is said within is why: it shows that the limit ended it, not the end of what came."""
+    with pytest.raises(kind, match=said):
+        check(content)
+    with pytest.raises(DataError, match=r"^x: .*; name a \.model file"):
+        Tokenizer.from_bytes(content, "x")
+
+
+def test_a_text_finds_the_unknown_piece_whatever_its_name() -> None:
+    """What the settings call it says nothing: its id goes to the sampler's kernels."""
+    fields = parse(trained().model_bytes)
+    trainer_with(45 << 3 | 2, b"no such piece")(fields)
+    tokenizer = Tokenizer.from_bytes(serialize(fields), "x")
+    ids, _ = tokenizer.encode(["한"], 0.1)
+    assert tokenizer.pieces[ids[-1]] == "<unk>"
+    assert tokenizer.line_encoder(str, subword_dropout=0.1)("한")[-1] == "한"
+
+
+# ---------------------------------------------------------------- rules of normalization
+
+
+def with_rules(rules: bytes) -> bytes:
+    fields = parse(trained().model_bytes)
+    others = [field for field in fields if field[0] != NORMALIZER]
+    spec = [field for field in parse(bytes(dict(fields)[NORMALIZER])) if field[0] != CHARSMAP]
+    return serialize([*others, (NORMALIZER, serialize([(CHARSMAP, rules), *spec]))])
+
+
+LEAF = 2**31
+
+
+def trie(units: dict[int, int], texts: bytes, blocks: int = 2) -> bytes:
+    """Rules of a double array with these units, and what they put in."""
+    array = np.full(256 * blocks, LEAF, "<u4")
+    for place, unit in units.items():
+        array[place] = unit
+    return len(array.tobytes()).to_bytes(4, "little") + array.tobytes() + texts
+
+
+def unit(label: int, offset: int, leaf: bool = False) -> int:
+    return offset << 10 | leaf << 8 | label
+
+
+ROOT, A = unit(0, 256), 256 ^ ord("a")
+# 'a' becomes what stands at the place that the unit 256 tells.
+REPLACES_A = {0: ROOT, A: unit(ord("a"), A ^ 256 ^ 0x80, leaf=True)}
+
+
+def test_a_trie_by_hand() -> None:
+    tokenizer = Tokenizer.from_bytes(
+        with_rules(trie({**REPLACES_A, 256 ^ 0x80: LEAF | 2}, b"x\0ab\0")), "x"
+    )
+    assert tokenizer._processor.Normalize("car") == "▁cabr"
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (b"\0\0\0", "cut or too many"),
+        (trie({0: ROOT}, b""), "cut or too many"),
+        ((2**32 - 1).to_bytes(4, "little") + bytes(2048), "cut or too many"),
+        ((1000).to_bytes(4, "little") + bytes(2048), "cut or too many"),
+        (trie({0: ROOT}, b"x"), "are cut"),
+        (trie({0: LEAF}, b"x\0"), "lead outside"),
+        (trie({0: unit(0, 512)}, b"x\0"), "lead outside"),
+        (trie({0: unit(0, 1 << 21 | 512)}, b"x\0"), "lead outside"),
+        (trie({**REPLACES_A, 256 ^ 0x80: LEAF | 3}, b"x\0\0"), "lead outside"),
+        (trie({**REPLACES_A, 256 ^ 0x80: LEAF | 1}, "é\0".encode()), "begins within a character"),
+        (trie({0: ROOT}, b"x" * 513 + b"\0"), "is too long"),
+        (trie({0: ROOT, A: unit(ord("a"), ord("a"))}, b"x\0"), "go in circles"),
+    ],
+)
+def test_rules_that_would_harm(rules: bytes, said: str) -> None:
+    with pytest.raises(DataError, match=rf"x: a SentencePiece model that .*: .*{said}; name a"):
+        Tokenizer.from_bytes(with_rules(rules), "x")
+
+
+def test_rules_that_put_in_what_is_no_text() -> None:
+    with pytest.raises(DataError, match="x: not a SentencePiece model"):
+        Tokenizer.from_bytes(with_rules(trie({0: ROOT}, b"\xff\0")), "x")
+
+
+def test_a_trie_of_circles_of_all_letters_is_seen_soon() -> None:
+    """256 units, each the parent of all: the ways through it have no number."""
+    circles = {256 ^ label: unit(label, label) for label in range(256)}
+    with pytest.raises(DataError, match="go in circles"):
+        Tokenizer.from_bytes(with_rules(trie({0: ROOT, **circles}, b"x\0")), "x")
+
+
+def test_limits_leave_room_for_the_largest_vocabularies() -> None:
+    model = serialize([(PIECE, serialize([(TEXT, b"<unk>"), (TYPE, UNKNOWN)]))])
+    model += serialize([(PIECE, serialize([(TEXT, b"%07d" % n)])) for n in range(262_144)])
+    assert len(check(model).pieces) == 262_145
+    assert proto.MOST_PIECES > 262_145
+    assert USER_DEFINED not in check(model).types

@@ -1,0 +1,294 @@
+"""Settings that can do nothing beside others: the table is whole, and what it says is true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from srucli.config import Config, TokenizerConfig, dump, known_keys, read, resolve
+from srucli.model.classifier import Classifier
+from srucli.tokenizer.model import train_tokenizer
+from srucli.training.effects import NEEDS, Setup, asked_for, beyond, idle, works
+from tests.support import QUICK, RunMain, Tiny, write_tsv
+
+# What does something in every combination. A new setting goes here or into NEEDS.
+ALWAYS = {
+    *("data.format", "data.encoding", "data.errors", "data.multi_label", "data.max_ratio"),
+    "data.merge_labels",
+    # By the format of each file that is read: see test_data.
+    *("data.text", "data.label", "data.header", "data.delimiter", "data.quotes"),
+    *("tokenizer.model_type", "tokenizer.character_coverage"),
+    *("tokenizer.normalization_rule_tsv", "tokenizer.byte_fallback"),
+    *("tokenizer.user_defined_symbols", "tokenizer.control_symbols"),
+    "tokenizer.treat_whitespace_as_suffix",
+    *("tokenizer.add_dummy_prefix", "tokenizer.remove_extra_whitespaces"),
+    *("tokenizer.max_sentence_length", "tokenizer.input_sentence_size", "tokenizer.num_threads"),
+    *("tokenizer.hard_vocab_limit", "tokenizer.unk_id", "tokenizer.bos_id", "tokenizer.eos_id"),
+    *("tokenizer.pad_id", "tokenizer.unk_piece", "tokenizer.unk_surface"),
+    "tokenizer.use_all_vocab",  # refused where it can do nothing
+    *("model.encoder", "model.embedding_size", "model.dropout", "model.word_dropout"),
+    *("model.head", "model.wide", "model.characters"),
+    *("optim.name", "optim.lr", "optim.options", "optim.weight_decay", "optim.schedule"),
+    *("optim.warmup", "optim.clip"),
+    *("train.steps", "train.batch_size", "train.batch_tokens", "train.accumulate"),
+    *("train.max_tokens", "train.label_smoothing", "train.class_weights", "train.save_steps"),
+    *("train.save_minutes", "train.checkpoints", "train.seed", "train.device", "train.threads"),
+    *("train.precision", "train.detect_anomaly", "train.tensorboard", "train.diagnose"),
+}
+BAG = ("model.encoder=bag", "model.pooling=[mean]")
+BARE = ("model.wide=false", "model.characters=false")
+# key -> a value other than the default, overrides beside which it does nothing, and some beside
+# which it does something.
+Case = tuple[str, Sequence[str], Sequence[str]]
+CASES: dict[str, Case] = {
+    "data.label_delimiter": ("'|'", [], ["data.multi_label=true"]),
+    "tokenizer.vocab_size": (
+        "50",
+        ["tokenizer.use_all_vocab=true", "tokenizer.model_type=word"],
+        ["tokenizer.model_type=word"],
+    ),
+    "tokenizer.allow_whitespace_only_pieces": (
+        "true",
+        ["tokenizer.model_type=bpe"],
+        ["tokenizer.remove_extra_whitespaces=false"],
+    ),
+    "tokenizer.normalization_rule_name": ("nfkc", ["tokenizer.normalization_rule_tsv=x"], []),
+    "tokenizer.shuffle_input_sentence": ("false", [], ["tokenizer.input_sentence_size=9"]),
+    "tokenizer.seed": ("1", [], ["tokenizer.input_sentence_size=9"]),
+    "tokenizer.required_chars": ("☃", ["tokenizer.model_type=word"], []),
+    "tokenizer.split_digits": ("true", ["tokenizer.model_type=char"], []),
+    "tokenizer.split_by_unicode_script": ("false", ["tokenizer.model_type=word"], []),
+    "tokenizer.split_by_whitespace": ("false", ["tokenizer.model_type=word"], []),
+    "tokenizer.split_by_number": ("false", ["tokenizer.model_type=char"], []),
+    "tokenizer.max_sentencepiece_length": ("2", ["tokenizer.model_type=word"], []),
+    "tokenizer.seed_sentencepiece_size": ("99", ["tokenizer.model_type=bpe"], []),
+    "tokenizer.shrinking_factor": ("0.5", ["tokenizer.model_type=bpe"], []),
+    "tokenizer.num_sub_iterations": ("5", ["tokenizer.model_type=word"], []),
+    "tokenizer.train_extremely_large_corpus": ("true", ["tokenizer.model_type=char"], []),
+    "tokenizer.bos_piece": ("<b>", ["tokenizer.bos_id=-1"], []),
+    "tokenizer.eos_piece": ("<e>", ["tokenizer.eos_id=-1"], []),
+    "tokenizer.pad_piece": ("<p>", [], ["tokenizer.pad_id=0", "tokenizer.unk_id=3"]),
+    "model.hidden": ("8", BAG, ["model.encoder=cnn"]),
+    "model.layers": ("1", ["model.encoder=cnn"], ["model.encoder=gru"]),
+    "model.bidirectional": ("false", BAG, ["model.encoder=lstm"]),
+    "model.activation": ("tanh", ["model.encoder=lstm"], []),
+    "model.highway_bias": ("-2", ["model.encoder=gru"], []),
+    "model.kernel_sizes": ("[2]", [], ["model.encoder=cnn"]),
+    "model.head_hidden": ("7", [], ["model.head=mlp"]),
+    "model.head_activation": ("tanh", [], ["model.head=mlp"]),
+    "model.pooling": ("[last]", ["model.encoder=cnn"], []),
+    "model.wide_ngrams": ("2", BARE, [*BAG, *BARE]),
+    "model.wide_buckets": ("99", BARE, [*BAG, *BARE]),
+    "model.wide_size": ("7", [*BAG, *BARE], []),
+    "model.character_ngrams": ("2", ["model.characters=false"], []),
+    "model.character_buckets": ("99", ["model.characters=false"], []),
+    "model.character_size": ("7", ["model.characters=false"], []),
+    "optim.decay_embeddings": ("true", [], ["optim.name=adamw"]),
+    "train.epochs": ("3", ["train.steps=9"], []),
+    "train.subword_dropout": ("0.2", ["tokenizer.model_type=char"], []),
+    "train.dev_share": ("0.2", ["file"], []),
+    "train.metric": ("accuracy", [], ["dev"]),
+    "train.patience": ("2", [], ["dev"]),
+    "train.keep": ("best", [], ["dev"]),
+    "train.kernel": ("reference", ["model.encoder=lstm"], []),
+}
+
+
+def setup(key: str, value: str, beside: Sequence[str]) -> Setup:
+    overrides = [word for word in beside if "=" in word]
+    config = resolve(overrides=[*overrides, f"{key}={value}"])
+    return Setup(config, dev="dev" in beside, held_out="file" not in beside)
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+def test_every_setting_is_in_the_table_or_always_works() -> None:
+    keys = {key for key in known_keys() if not key.startswith("files.")}
+    assert keys == ALWAYS | NEEDS.keys()
+    assert not ALWAYS & NEEDS.keys()
+    assert CASES.keys() == NEEDS.keys()
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_setting_that_does_nothing_is_named(key: str) -> None:
+    value, without, beside = CASES[key]
+    (said,) = idle(setup(key, value, without), [key])
+    assert said.startswith(f"{key} has no effect: it needs ")
+    assert list(idle(setup(key, value, beside), [key])) == []
+    assert list(idle(setup(key, value, without), [])) == []
+
+
+@pytest.mark.parametrize("key", [key for key in known_keys() if key.startswith("tokenizer.")])
+def test_of_a_tokenizer_that_is_given_nothing_is_set(key: str) -> None:
+    given = Setup(Config(), dev=False, trains_tokenizer=False)
+    assert list(idle(given, [key])) == [f"{key} has no effect: the tokenizer is given, not trained"]
+
+
+def test_the_kind_of_a_tokenizer_that_is_given_counts() -> None:
+    kinds = {kind: Setup(Config(), dev=False, model_type=kind) for kind in ("bpe", "char", None)}
+    assert [works(each, "train.subword_dropout") for each in kinds.values()] == [True, False, True]
+
+
+def test_steps_that_a_training_never_gets_to() -> None:
+    config = resolve(overrides=["train.save_steps=40", "train.diagnose=30"])
+    assert list(beyond(config, 40)) == []
+    assert list(beyond(config, 39)) == [
+        "train.save_steps=40 is more than the 39 steps of this training"
+    ]
+    assert len(list(beyond(config, 29))) == 2
+
+
+# --- what was asked for ------------------------------------------------------------------------
+
+
+def test_only_what_somebody_gave_was_asked_for() -> None:
+    assert asked_for(Config()) == []
+    given = resolve(overrides=["train.patience=0", "model.layers=3"], flags={"optim.lr": 0.1})
+    assert asked_for(given) == ["model.layers", "optim.lr", "train.patience"]
+
+
+def test_of_a_file_that_srucli_wrote_what_is_no_default_was() -> None:
+    written = dump(resolve(overrides=["model.wide=false", "optim.options.eps=1e-6"]))
+    assert asked_for(read(written.encode(), "x")) == ["model.wide", "optim.options"]
+
+
+# --- what the table says is true ---------------------------------------------------------------
+
+
+def outputs(config: Config) -> list[torch.Tensor]:
+    """Logits of a model as it is made, in training mode, of texts with several pieces."""
+    starts = np.arange(0, 82, 2)
+    torch.manual_seed(0)
+    model = Classifier(config.model, (np.arange(80) % 7 + 1, starts), 3)
+    tokens, offsets = torch.arange(30) % 40, torch.tensor([0, 9, 9, 20, 30])
+    torch.manual_seed(1)
+    return model.branches(tokens, offsets)
+
+
+SMALL = ("model.embedding_size=6", "model.dropout=0.1", "model.wide_size=5")
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if key.startswith("model.")])
+def test_a_model_is_the_same_where_the_table_says_so(key: str) -> None:
+    value, without, beside = CASES[key]
+    if key == "model.pooling":  # zeros stand for what it lacks
+        config = resolve(overrides=[*SMALL, *without, f"{key}={value}"])
+        logits = outputs(config)[0]
+        assert torch.equal(logits, logits[:1].expand_as(logits))
+        return
+    for overrides, same in ((without, True), (beside, False)):
+        pair = [
+            outputs(resolve(overrides=[*SMALL, *overrides, *more]))
+            for more in ((), (f"{key}={value}",))
+        ]
+        alike = all(map(torch.equal, *pair)) if pair[0][0].shape == pair[1][0].shape else False
+        assert alike == same, overrides
+
+
+def pieces(config: Config) -> Any:
+    lines = [f"{word} {number}   ünder 가나다 {word * 2}" for number in range(60) for word in "abc"]
+    made = train_tokenizer(lines, config.tokenizer, lower_vocab=True)
+    return made.tokenizer.vocab
+
+
+UNTOUCHED = [key for key in CASES if key.startswith("tokenizer.") and "normalization" not in key]
+
+
+@pytest.mark.parametrize("key", UNTOUCHED)
+def test_a_tokenizer_is_the_same_where_the_table_says_so(key: str) -> None:
+    value, without, _ = CASES[key]
+    base = ["tokenizer.vocab_size=60", *without]
+    assert pieces(resolve(overrides=base)) == pieces(resolve(overrides=[*base, f"{key}={value}"]))
+
+
+def test_the_table_names_real_settings_of_a_tokenizer() -> None:
+    names = {key.partition(".")[2] for key in NEEDS if key.startswith("tokenizer.")}
+    assert names <= TokenizerConfig.model_fields.keys()
+
+
+# --- as a person sees it -----------------------------------------------------------------------
+
+
+def test_train_says_what_has_no_effect(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    train = ("train", tiny.train, "-o", tmp_path / "run", "--epochs", 1, *QUICK)
+    quiet = run_main(*train, "--tokenizer", tiny.run / "tokenizer.model")
+    assert "effect" not in quiet.err
+    ended = run_main(
+        *train,
+        *("--force", "--dev", tiny.test, "--tokenizer", tiny.run / "tokenizer.model"),
+        *("model.kernel_sizes=[2,3]", "tokenizer.vocab_size=50", "train.save_steps=999"),
+    )
+    assert ended.code == 0
+    said = [line for line in ended.err.splitlines() if "effect" in line or "more than" in line]
+    assert said == [
+        "tokenizer.vocab_size has no effect: the tokenizer is given, not trained",
+        "model.kernel_sizes has no effect: it needs model.encoder=cnn",
+        "train.dev_share has no effect: it needs no file of dev examples",
+        "train.save_steps=999 is more than the 30 steps of this training",
+    ]
+
+
+def test_train_says_what_dev_examples_are_missing_for(run_main: RunMain, tmp_path: Path) -> None:
+    data = write_tsv(tmp_path / "four.tsv", [("a", "x y"), ("b", "y"), ("a", "z"), ("b", "x")])
+    asked = ("train.patience=2", "train.keep=best", "train.metric=macro_f1")
+    ended = run_main("train", data, "-o", tmp_path / "run", "--epochs", 1, *QUICK, *asked)
+    assert ended.code == 0
+    said = [line for line in ended.err.splitlines() if "train." in line]
+    assert said[0] == (
+        "train.dev_share=0.1 sets none of 4 texts aside: that is less than half a text; give a "
+        "larger share, more texts or --dev FILE"
+    )
+    assert [line.split()[0] for line in said[1:]] == [
+        *("train.metric", "train.patience", "train.keep")
+    ]
+    for remedy in (("train.dev_share=0.5",), ("--dev", data)):
+        ended = run_main(
+            *("train", data, "-o", tmp_path / "run", "--force", "--epochs", 1, *QUICK),
+            *asked,
+            *remedy,
+        )
+        assert "train.patience has no effect" not in ended.err
+        assert "dev  macro_f1" in ended.err
+
+
+def test_train_says_that_a_section_for_run_has_no_effect(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "c.yaml"
+    recipe.write_text("files:\n  train: x.tsv\n  output: elsewhere\n")
+    train = ("train", tiny.train, "-o", tmp_path / "run", "--epochs", 1, *QUICK)
+    assert "the section 'files' has no effect" in run_main(*train, "-c", recipe).err
+
+
+def test_other_commands_say_it_of_their_flags(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "x.txt"
+    text.write_text("ünder 가나다 abc\n" * 20, encoding="utf-8")
+    model, flags = tiny.run / "tokenizer.model", ("--vocab-size", 16, "--shrinking-factor", 0.9)
+    cases = {
+        "--seed has no effect: it needs --subword-dropout": (
+            ("encode", model, text, "--seed", 3),
+            ("encode", model, text, "--seed", 3, "--subword-dropout", 0.1),
+        ),
+        "--shrinking-factor has no effect: it needs --model-type=unigram": (
+            ("tokenize", text, "-o", "a", *flags, "--model-type", "bpe"),
+            ("tokenize", text, "-o", "b", *flags),
+        ),
+        "--probability has no effect: --json and --top give probabilities anyway": (
+            ("predict", tiny.run, text, "-p", "--json"),
+            ("predict", tiny.run, text, "-p"),
+        ),
+    }
+    for said, (idle_words, working) in cases.items():
+        assert said in run_main(*idle_words).err
+        ended = run_main(*working)
+        assert ended.code == 0, ended.err
+        assert "no effect" not in ended.err

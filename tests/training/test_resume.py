@@ -1,0 +1,1015 @@
+"""Going on: to the same weights to the bit, from wherever it stopped, and when it is refused."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from srucli import optim
+from srucli.config import Config, OptimConfig, known_keys, resolve
+from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.inference.predictor import Predictor
+from srucli.io import locks
+from srucli.io.folders import OpenFolder
+from srucli.optim import OPTIMIZERS
+from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
+from srucli.runs.run_dir import RunDir, is_begun, tensors_of
+from srucli.runs.training_state import OptimizerState, from_files, random_states, set_random_states
+from srucli.training import interrupts
+from srucli.training.interrupts import StopRequest
+from srucli.training.resume import differences, may_change
+from srucli.training.run import resume, train
+from srucli.training.step import Step
+from srucli.training.trainer import Progress
+from tests.support import QUICK, ROOT, RunMain, Tiny, sentences, tree, write_tsv
+
+SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
+SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
+
+
+def quick(*overrides: str) -> Config:
+    return resolve(overrides=[*SETTINGS, "train.epochs=2", "train.save_steps=7", *overrides])
+
+
+class Killed(BaseException):
+    """Ends a training without any of its handlers having a say."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """From the n-th batch on, training dies; None: it lives."""
+    real = Step.__call__
+
+    def arrange(batches: int | None) -> None:
+        left = [batches]
+
+        def step(self: Step, *arguments: Any) -> None:
+            if left[0] == 0:
+                raise Killed
+            if left[0] is not None:
+                left[0] -= 1
+            real(self, *arguments)
+
+        monkeypatch.setattr(Step, "__call__", step)
+
+    return arrange
+
+
+def run_training(tiny: Tiny, output: Path, *overrides: str, **how: Any) -> Path:
+    tokenizer = tiny.run / "tokenizer.model"
+    return train(
+        quick(*overrides), str(tiny.train), str(tiny.test), output, tokenizer=tokenizer, **how
+    )
+
+
+def killed(tiny: Tiny, output: Path, *overrides: str) -> None:
+    """A training that `kill_after` ends. Its claim on the folder ends as that of a dead process."""
+    with pytest.raises(Killed):
+        run_training(tiny, output, *overrides)
+
+
+def whole_and_killed(tiny: Tiny, folder: Path, kill_after: Any, batches: int) -> Path:
+    """A training that came to its end, which is returned, and `run`, killed amidst an epoch."""
+    kill_after(None)
+    whole = run_training(tiny, folder / "whole")
+    kill_after(batches)
+    killed(tiny, folder / "run")
+    kill_after(None)
+    return whole
+
+
+def same_runs(one: Path, other: Path) -> None:
+    """The same weights, figures and records, whatever time they took."""
+    for which in ("last", "best"):
+        a, b = (RunDir.open(run).checkpoint(which) for run in (one, other))
+        assert a.state == b.state
+        assert a.weights.keys() == b.weights.keys()
+        for name, weight in a.weights.items():
+            assert torch.equal(weight, b.weights[name]), (which, name)
+    for name in ("metrics.jsonl", "diagnostics.jsonl"):
+        assert records(one / name) == records(other / name)
+
+
+def files_of(run: RunDir, name: str) -> dict[str, bytes]:
+    """What a checkpoint holds beside its manifest."""
+    files = ("model.safetensors", "state.json", "training.json", "training.safetensors")
+    return {file: run.checkpoints.read(name, file) for file in files}
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{key: record[key] for key in record if key != "seconds"} for record in found]
+
+
+# --- to the same weights -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_to_the_bit(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, name: str
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole", f"optim.name={name}")
+    for batches in (12, 18):
+        kill_after(batches)
+        killed(tiny, tmp_path / "run", f"optim.name={name}")
+    kill_after(None)
+    assert RunDir.open(tmp_path / "run").state("last") == {
+        "step": 21,
+        "epoch": 0,
+        "finished": False,
+    }
+    same_runs(whole, run_training(tiny, tmp_path / "run", f"optim.name={name}"))
+
+
+@pytest.mark.parametrize("name", ["schedulefree:AdamWScheduleFree", "schedulefree:SGDScheduleFree"])
+def test_so_do_optimizers_that_evaluate_averages(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, name: str
+) -> None:
+    pytest.importorskip("schedulefree")
+    settings = (f"optim.name={name}", "train.save_steps=10")
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole", *settings)
+    kill_after(25)
+    killed(tiny, tmp_path / "run", *settings)
+    kill_after(15)
+    killed(tiny, tmp_path / "run", *settings)
+    kill_after(None)
+    same_runs(whole, run_training(tiny, tmp_path / "run", *settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.diagnose=5",),
+        ("train.accumulate=2", "train.save_steps=3"),
+        ("train.steps=43",),
+        ("train.metric=log_loss", "train.patience=1", "optim.lr=1e-9", "train.epochs=9"),
+        ("model.encoder=lstm", "model.layers=2", "train.tensorboard=false"),
+        ("train.save_steps=0", "train.save_minutes=1e-9"),
+        ("train.save_steps=0", "train.save_minutes=0"),
+        ("optim.clip=0", "train.subword_dropout=0", "model.word_dropout=0.1"),
+        ("train.checkpoints=3", "train.keep=best"),
+    ],
+)
+def test_so_does_every_kind_of_training(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, settings: tuple[str, ...]
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole", *settings)
+    for batches in (9, 35, 16):
+        kill_after(batches)
+        try:
+            run_training(tiny, tmp_path / "run", *settings)
+        except Killed:
+            continue
+        break
+    kill_after(None)
+    if not RunDir.open(tmp_path / "run").state("last")["finished"]:
+        run_training(tiny, tmp_path / "run", *settings)
+    same_runs(whole, tmp_path / "run")
+
+
+def test_several_labels_keep_their_thresholds(tmp_path: Path, kill_after: Any) -> None:
+    pairs = zip(sentences(), sentences(1), strict=True)
+    rows = [(",".join(sorted({a, b} - {"none"})), f"{x} and {y}") for (a, x), (b, y) in pairs]
+    data = str(write_tsv(tmp_path / "x.tsv", rows[:300]))
+    config = quick("data.multi_label=true", "train.epochs=3")
+    whole = train(config, data, None, tmp_path / "whole")
+    kept = []
+    for batches in (22, 9):  # both within the second epoch
+        kill_after(batches)
+        with pytest.raises(Killed):
+            train(config, data, None, tmp_path / "run")
+        kept.append(RunDir.open(tmp_path / "run").state("last"))
+    assert [state["step"] for state in kept] == [21, 28]
+    assert kept[1]["thresholds"] == kept[0]["thresholds"] != [0.5] * len(kept[0]["thresholds"])
+    kill_after(None)
+    same_runs(whole, train(config, data, None, tmp_path / "run"))
+
+
+def test_every_generator_goes_on_where_it_was() -> None:
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.random()), float(torch.rand(()))]
+
+    kept = random_states(torch.device("cpu"))
+    try:
+        before, other = draw(), draw()
+        assert all(one != two for one, two in zip(before, other, strict=True))
+        set_random_states(kept, torch.device("cpu"))
+        assert draw() == before
+    finally:
+        set_random_states(kept, torch.device("cpu"))
+
+
+def test_before_the_first_checkpoint_it_starts_again(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(None)
+    whole = run_training(tiny, tmp_path / "whole")
+    with RunDir.claim(tmp_path / "run"):
+        (tmp_path / "run" / "checkpoints" / ".step-7.tmp").mkdir(parents=True)
+    (tmp_path / "run" / "lock").write_text("process 1 on a machine that is gone\n")
+    (tmp_path / "run" / ".run.json.1.tmp").write_text("{")
+    same_runs(whole, run_training(tiny, tmp_path / "run"))
+    for name in ("best", "last", "README.md", "metrics.jsonl"):
+        (tmp_path / "run" / name).unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    same_runs(whole, resume(tmp_path / "run", {}))
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = whole_and_killed(tiny, tmp_path, kill_after, 17)
+    newest = tmp_path / "run" / "checkpoints" / "step-14" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    capsys.readouterr()
+    same_runs(whole, resume(tmp_path / "run", {}))
+    said = capsys.readouterr().err
+    assert f"passed over: {newest}: damaged: not what manifest.json says" in said
+    assert "going on from step 7, after 0 whole epochs" in said
+    shutil.copytree(tmp_path / "whole", tmp_path / "none")
+    for folder in (tmp_path / "none" / "checkpoints").iterdir():
+        (folder / "training.json").unlink()
+    with pytest.raises(
+        DataError, match=r"no checkpoint to go on from: .*; it still predicts"
+    ) as no:
+        resume(tmp_path / "none", {"train.epochs": 3})
+    assert no.value.remedy == "train in another folder, with -o; it still predicts"
+    assert Predictor.load(tmp_path / "none").labels == Predictor.load(tmp_path / "whole").labels
+
+
+# --- what is allowed and what is not -----------------------------------------------------------
+
+
+def test_a_finished_run_goes_on_with_more_epochs_only(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    assert resume(run, {}) == run
+    assert "run: is finished; a longer --epochs goes on" in capsys.readouterr().err
+    resume(run, {"train.epochs": 4})
+    assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert RunDir.open(run).facts().epochs == 4
+    with pytest.raises(UsageError, match=r"train\.epochs: 4 -> 3"):
+        resume(run, {"train.epochs": 3})
+    with pytest.raises(UsageError, match=r"train\.epochs: 4 -> 2"):
+        run_training(tiny, run)
+    assert run_training(tiny, run, "train.epochs=4") == run
+
+
+def test_other_settings_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    wanted = (
+        r"optim\.lr: 0\.002 -> 0\.01\); to go on with these: srucli train --resume .*run --force "
+        r"optim\.lr=0\.01; or train in another folder"
+    )
+    with pytest.raises(UsageError, match=wanted):
+        run_training(tiny, tmp_path / "run", "optim.lr=0.01")
+    with pytest.raises(UsageError, match=r"optim\.lr: 0\.002 -> 0\.01"):
+        resume(tmp_path / "run", {"optim.lr": 0.01})
+    resume(tmp_path / "run", {"optim.lr": 0.01}, force=True)
+    assert RunDir.open(tmp_path / "run").config().optim.lr == 0.01
+    with pytest.raises(UsageError, match=r"run: holds another network \(model\.hidden: 8 -> 9\)"):
+        resume(tmp_path / "run", {"model.hidden": 9}, force=True)
+    assert RunDir.open(tmp_path / "run").config().model.hidden == 8
+
+
+def test_other_texts_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    fewer = str(write_tsv(tmp_path / "fewer.tsv", sentences()[:300]))
+    with pytest.raises(UsageError, match=r"train texts: SHA-256 \w{8} -> \w{8}"):
+        resume(tmp_path / "run", {}, fewer)
+    run = resume(tmp_path / "run", {}, fewer, force=True)
+    assert RunDir.open(run).facts().data.texts == 300
+    other = str(write_tsv(tmp_path / "other.tsv", [("a", "x"), ("b", "y")] * 9))
+    with pytest.raises(UsageError, match="was trained with other labels"):
+        resume(run, {"train.epochs": 9}, other, force=True)
+    own = write_tsv(tmp_path / "own.tsv", sentences())
+    made = train(quick("train.epochs=1"), str(own), None, tmp_path / "own")
+    with pytest.raises(UsageError, match="--tokenizer: the run was trained with another one"):
+        train(quick(), str(own), None, made, tokenizer=tiny.run / "tokenizer.model")
+
+
+# With what a training may go on unasked: any value of these, and a larger one of those.
+MAY_CHANGE = {
+    *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
+    *("train.keep", "train.save_steps", "train.save_minutes", "train.checkpoints"),
+    "train.detect_anomaly",
+}
+MAY_GROW = {"train.epochs", "train.steps"}
+
+
+@pytest.mark.parametrize("key", [key for key in known_keys() if not key.startswith("files.")])
+def test_each_setting_that_may_change_and_each_that_may_not(key: str) -> None:
+    reading = key.startswith("data.") and key != "data.multi_label"
+    always = reading or key in MAY_CHANGE
+    assert may_change(key, 2, 3) == (always or key in MAY_GROW)
+    assert may_change(key, 3, 2) == always
+    assert may_change(key, None, 3) == always
+
+
+def test_only_what_may_not_change_is_shown() -> None:
+    free = quick("train.threads=3", "train.save_minutes=1", "train.checkpoints=9", "data.text=2")
+    assert differences(quick(), free) == []
+    assert differences(quick(), quick("train.epochs=3")) == []
+    assert differences(quick(), quick("train.epochs=1")) == ["train.epochs: 2 -> 1"]
+    assert differences(quick(), quick("train.seed=1")) == ["train.seed: 0 -> 1"]
+    assert differences(quick(), quick("data.multi_label=true")) == [
+        "data.multi_label: False -> True"
+    ]
+
+
+RESCALED = re.compile(
+    r"the schedule has another length: the learning rate was (\S+) at step (\d+), and goes on "
+    r"from (\S+)"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "longer", "was", "now"),
+    [
+        pytest.param((), {"train.epochs": 4}, 0.0, (480 * 2, 480 * 4), id="epochs"),
+        pytest.param(("train.steps=20",), {"train.steps": 40}, 0.0, (20, 40), id="steps"),
+        pytest.param(
+            ("optim.schedule=constant",), {"train.epochs": 4}, 0.01, (960, 1920), id="constant"
+        ),
+        pytest.param(
+            *(("optim.schedule=constant",), {"train.epochs": 4, "optim.lr": 0.05}, 0.01),
+            (960, 1920),
+            id="another rate",
+        ),
+    ],
+)
+def test_a_rate_that_rises_again_is_said(
+    tiny: Tiny,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: tuple[str, ...],
+    longer: dict[str, object],
+    was: float,
+    now: tuple[int, int],
+) -> None:
+    run = run_training(tiny, tmp_path / "run", "optim.lr=0.01", *settings)
+    capsys.readouterr()
+    resume(run, longer, force="optim.lr" in longer)
+    (line,) = filter(None, map(RESCALED.fullmatch, capsys.readouterr().err.splitlines()))
+    schedule = RunDir.open(run).config().optim.schedule
+    assert float(line[1]) == pytest.approx(was, abs=1e-9)
+    assert int(line[2]) == (20 if "train.steps" in longer else 60)
+    rate = float(str(longer.get("optim.lr", 0.01)))
+    assert float(line[3]) == pytest.approx(rate * optim.factor(schedule, *now, 0.1), rel=5e-3)
+    resume(run, longer)
+    assert not any(map(RESCALED.fullmatch, capsys.readouterr().err.splitlines()))
+
+
+def test_what_lets_a_finished_training_go_on_does(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The advice is followed: patience first, where that is what ended it, then epochs."""
+    still = ("optim.name=sgd", "optim.lr=1e-30", "train.patience=1", "train.epochs=2")
+    run = run_training(tiny, tmp_path / "run", *still)
+    resume(run, {})
+    said = "is finished; a longer train.patience and a longer --epochs go on"
+    assert said in capsys.readouterr().err
+    resume(run, {"train.patience": 5, "train.epochs": 3})
+    assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2, 3]
+    assert RunDir.open(run).config().train.keep == "best"
+
+
+def test_patience_that_is_set_on_the_way_keeps_the_best(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    assert RunDir.open(run).config().train.keep == "last"
+    resume(run, {"train.patience": 1})
+    assert RunDir.open(run).config().train.keep == "best"
+    resume(run, {"train.patience": 2, "train.keep": "last"})
+    assert RunDir.open(run).config().train.keep == "last"
+
+
+def test_a_run_of_the_first_format_cannot_go_on() -> None:
+    with pytest.raises(DataError, match="format version 1 kept nothing to go on from; train in"):
+        resume(Path(__file__).parents[1] / "formats" / "v1", {})
+
+
+def test_state_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run", "optim.name=momentum")
+    kill_after(None)
+    run = RunDir(tmp_path / "run")
+    files = files_of(run, "step-14")
+    plain = json.loads(files["training.json"])
+    for damaged in (b"[]", b"{", b'{"dict": []}', b"1" * 9999, json.dumps(plain["dict"]).encode()):
+        run.checkpoints.save(14, {**files, "training.json": damaged}, {"last"}, 1)
+        with pytest.raises(DataError, match="does not fit this training"):
+            run_training(tiny, tmp_path / "run", "optim.name=momentum")
+    small = files["training.json"].replace(b'"batches", 14', b'"batches", -1')
+    assert small != files["training.json"]
+    run.checkpoints.save(14, {**files, "training.json": small}, {"last"}, 1)
+    with pytest.raises(DataError, match="does not fit this training"):
+        run_training(tiny, tmp_path / "run", "optim.name=momentum")
+
+
+# --- signals and locks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_amidst_an_epoch(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    whole = run_training(tiny, tmp_path / "whole", "train.save_steps=0")
+    real, calls = Step.__call__, []
+
+    def step(self: Step, *arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 40:
+            os.kill(os.getpid(), number)
+        real(self, *arguments)
+
+    monkeypatch.setattr(Step, "__call__", step)
+    said = r"run: stopped at step 40, in epoch 2 of 2, and saved; to go on: srucli train --resume"
+    with pytest.raises(InterruptedRun, match=said):
+        run_training(tiny, tmp_path / "run", "train.save_steps=0")
+    assert RunDir.open(tmp_path / "run").state("last")["step"] == 40
+    same_runs(whole, run_training(tiny, tmp_path / "run", "train.save_steps=0"))
+
+
+def test_a_signal_before_the_first_step_leaves_nothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from srucli.training import run as training
+
+    def reading(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not end it")
+
+    monkeypatch.setattr(training, "read_texts", reading)
+    with pytest.raises(InterruptedRun, match="stopped before the first step; the same command"):
+        run_training(tiny, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_amidst_others_code_waits_for_its_end(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages take what their own imports raise for something else, and go on without.
+
+    Python, too, for what is raised while it makes a class, be it one of srucli's.
+    """
+    from srucli.training import run as training
+
+    package = tmp_path / "site-packages"
+    package.mkdir()
+    (package / "imported_amidst.py").write_text(
+        "import os, signal, time\n"
+        "def called():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.1)\n"
+        "        return True\n"
+        "    except BaseException:\n"
+        "        return False\n"
+        "whole = called()\n"
+    )
+    (tmp_path / "made_amidst.py").write_text(
+        "import os, signal, time\n"
+        "class Named:\n"
+        "    def __set_name__(self, owner, name):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.1)\n"
+        f"code = compile('class Owner: name = Named()', {interrupts.OWN + 'made.py'!r}, 'exec')\n"
+        "exec(code)\n"
+        "whole = True\n"
+    )
+    monkeypatch.syspath_prepend(str(package))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+
+    for amidst in ("imported_amidst", "a call", "made_amidst"):
+
+        def reading(*arguments: Any, amidst: str = amidst) -> None:
+            if amidst == "a call":
+                assert sys.modules["imported_amidst"].called()  # type: ignore[attr-defined]
+            else:
+                assert importlib.import_module(amidst).whole
+            while True:  # until the signal ends it
+                time.sleep(0.1)
+
+        monkeypatch.setattr(training, "read_texts", reading)
+        with pytest.raises(InterruptedRun, match="stopped before the first step"):
+            run_training(tiny, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_two_trainings_into_one_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    with OpenFolder.at(tmp_path / "run") as folder, locks.locked(folder):
+        assert locks.is_locked(tmp_path / "run")
+        said = r"another training writes there \(process \d+ on"
+        with pytest.raises(OutputError, match=said):
+            run_training(tiny, tmp_path / "run")
+        with pytest.raises(OutputError, match=said):
+            resume(tmp_path / "run", {})
+    assert not locks.is_locked(tmp_path / "run")
+    assert (tmp_path / "run" / "last").exists()
+    run_training(tiny, tmp_path / "run")
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def test_ranks_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="srucli trains in one process"):
+        run_training(tiny, tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    run_training(tiny, tmp_path / "run", "train.epochs=1")
+
+
+# --- as a command ------------------------------------------------------------------------------
+
+
+def test_resume_on_the_command_line(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ("--epochs", 2, "--tokenizer", tiny.run / "tokenizer.model", *QUICK)
+    assert run_main("train", tiny.train, "-o", run, *flags).code == 0
+    ended = run_main("train", "--resume", run)
+    assert (ended.code, ended.out) == (0, f"{run}\n")
+    assert "is finished" in ended.err
+    ended = run_main("train", "train.epochs=3", "--resume", run, "train.patience=5")
+    assert (ended.code, ended.out) == (0, f"{run}\n"), ended.err
+    assert "epoch 3/3" in ended.err
+    assert run_main("train", "--resume", run, "--lr", 1).code == 2
+    assert run_main("train", "--resume", run, "-o", run).code == 2
+    assert run_main("train", "--resume", run, "model.layer=1").code == 2
+    assert run_main("train", "--resume", tmp_path / "none").code == 66
+    assert run_main("train", "--resume", tmp_path).code == 66
+    assert run_main("train").code == 2
+
+
+def test_the_same_command_without_a_folder_finds_its_run(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_after: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("train", tiny.train, "--epochs", 2, *QUICK, "train.save_steps=5")
+    kill_after(12)
+    with pytest.raises(Killed):
+        run_main(*command)
+    kill_after(None)
+    with OpenFolder.at(Path("runs/train")) as folder, locks.locked(folder):
+        assert run_main(*command).out == "runs/train-2\n"
+    assert run_main(*command, "train.seed=1").out == "runs/train-3\n"
+    ended = run_main(*command)
+    assert ended.out == "runs/train\n"
+    assert "going on from step 10" in ended.err
+    assert run_main(*command).out == "runs/train-4\n"
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_weights_of_a_training_that_has_not_ended_are_said(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, run_main: RunMain, command: str
+) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    last = (tmp_path / "run" / "last").read_text().strip().removeprefix("step-")
+    said = "its training has not ended: step "
+    assert f"{said}{last} is the last\n" in run_main(command, tmp_path / "run", tiny.test).err
+    assert said not in run_main(command, tiny.run, tiny.test).err
+
+
+def test_what_was_piped_must_be_piped_again(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"sources": {"train": "-", "dev": None}}))
+    with pytest.raises(SrucliError, match=r"its train texts were piped in; give them again"):
+        resume(run, {})
+
+
+def test_a_pipe_with_a_name_is_piped_too(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
+    """As `<(...)` of a shell: it has nothing more when it is read again."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(tiny.train.read_bytes()))
+    writer.start()
+    words = ("-o", tmp_path / "run", "--tokenizer", tiny.run / "tokenizer.model", *QUICK)
+    assert run_main("train", fifo, *words).code == 0
+    writer.join()
+    assert RunDir.open(tmp_path / "run").facts().sources["train"] == "-"
+    ended = run_main("tune", fifo, "-o", tmp_path / "r.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{fifo}: is read once a trial, so it cannot be a pipe; give a file" in ended.err
+
+
+def test_state_that_lacks_something_is_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    run = RunDir(tmp_path / "run")
+    files = files_of(run, "step-14")
+    for old, new in ((b'"exp_avg_sq"', b'"exp_avg_no"'), (b'["steps", 14]', b'["steps", "x"]')):
+        other = files["training.json"].replace(old, new)
+        assert other != files["training.json"]
+        run.checkpoints.save(14, {**files, "training.json": other}, {"last"}, 1)
+        with pytest.raises(DataError, match=r"training\.json: does not fit this training"):
+            run_training(tiny, tmp_path / "run")
+
+
+def test_predicting_needs_nothing_of_the_training(tiny: Tiny, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
+    wanted = Predictor.load(run, "cpu", 1).probabilities(["a lovely film"])
+    for file in run.glob("checkpoints/*/training.*"):
+        file.unlink()
+    assert (Predictor.load(run, "cpu", 1).probabilities(["a lovely film"]) == wanted).all()
+    with pytest.raises(DataError, match="no checkpoint to go on from"):
+        resume(run, {})
+
+
+def test_a_checkpoint_that_is_pointed_at_is_never_replaced(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain
+) -> None:
+    """A stop before the first step after an epoch, or after going on, has nothing to save."""
+    stop = StopRequest()
+
+    def asked(number: int, figures: Any) -> None:
+        stop.wanted = True
+
+    with pytest.raises(InterruptedRun, match="stopped at step 30, in epoch 2 of 2"):
+        run_training(tiny, tmp_path / "run", observe=asked, stop=stop)
+    folder = tmp_path / "run" / "checkpoints" / "step-30"
+    before = folder.stat().st_ino
+    with pytest.raises(InterruptedRun, match="stopped at step 30, in epoch 2 of 2"):
+        run_training(tiny, tmp_path / "run", stop=stop)
+    assert folder.stat().st_ino == before
+    ended = run_main("info", tmp_path / "run")
+    assert ended.out.splitlines()[-1].endswith(f"srucli train --resume {tmp_path / 'run'}")
+    run_training(tiny, tmp_path / "run")
+    assert "stopped" not in run_main("info", tmp_path / "run").out
+
+
+# --- kills between two writes, and folders of one's own ---------------------------------------
+
+
+def test_a_kill_between_a_checkpoint_and_its_pointers(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever pointer was not switched, at whichever checkpoint."""
+    settings = ("train.epochs=3", "optim.lr=1e-2", "train.save_steps=0")
+    whole = run_training(tiny, tmp_path / "whole", *settings)
+    real = Checkpoints.point
+    for at, pointers in itertools.product(range(3), (0, 1)):
+        run, calls = tmp_path / f"run-{at}-{pointers}", itertools.count()
+
+        def point(
+            self: Checkpoints,
+            name: str,
+            which: Any,
+            calls: Any = calls,
+            at: int = at,
+            n: int = pointers,
+        ) -> None:
+            if next(calls) == at:
+                real(self, name, set(sorted(which)[:n]))
+                raise Killed
+            real(self, name, which)
+
+        monkeypatch.setattr(Checkpoints, "point", point)
+        killed(tiny, run, *settings)
+        monkeypatch.setattr(Checkpoints, "point", real)
+        same_runs(whole, run_training(tiny, run, *settings))
+        assert {path.name for path in (run / "checkpoints").iterdir()} == {
+            (run / which).read_text().strip() for which in ("best", "last")
+        }
+
+
+def test_a_kill_while_a_former_run_is_removed(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = run_training(tiny, tmp_path / "former")
+    count = len(list(former.iterdir()))
+    real = os.unlink
+    for files in range(count - 2):
+        run, calls = Path(shutil.copytree(former, tmp_path / f"run-{files}")), itertools.count()
+
+        def unlink(
+            path: Any, *, dir_fd: int | None = None, calls: Any = calls, files: int = files
+        ) -> None:
+            if next(calls) == files:
+                raise Killed
+            real(path, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "unlink", unlink)
+        with pytest.raises(Killed):
+            run_training(tiny, run, "train.seed=1", force=True)
+        monkeypatch.setattr(os, "unlink", real)
+        run_training(tiny, run, "train.seed=1", "train.epochs=1", force=True)
+
+
+def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run")
+    (tmp_path / "begun").mkdir()
+    for name in ("run.json", "config.yaml", "labels.json", "tokenizer.model"):
+        shutil.copy(run / name, tmp_path / "begun")
+    (tmp_path / "begun" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        run_training(tiny, tmp_path / "begun")
+    with pytest.raises(DataError, match="no checkpoint to go on from: there is none"):
+        resume(tmp_path / "begun", {})
+    assert (tmp_path / "begun" / "notes.txt").exists()
+    (tmp_path / "begun" / "notes.txt").unlink()
+    with pytest.raises(DataError):
+        resume(tmp_path / "begun", {}, str(write_tsv(tmp_path / "bad.tsv", [("a", "x")])))
+    assert (tmp_path / "begun" / "run.json").exists()
+    for name, text in (("run.json", '{"mine": 1}'), ("lock", "mine"), ("config.yaml", "a: 1")):
+        own = tmp_path / f"own-{name}"
+        (own / "checkpoints").mkdir(parents=True)
+        (own / name).write_text(text)
+        for begin in (lambda own: run_training(tiny, own), lambda own: resume(own, {})):
+            with pytest.raises(SrucliError):
+                begin(own)
+            assert (own / name).read_text() == text
+            assert (own / "checkpoints").is_dir()
+    shutil.copytree(run / "checkpoints" / "step-60", run / "checkpoints" / "good")
+    resume(run, {"train.epochs": 3})
+    assert (run / "checkpoints" / "good" / "state.json").exists()
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(OutputError, match="exists already"):
+        run_training(tiny, run)
+    assert (run / "tokenizer.model").exists()
+
+
+def test_what_says_that_there_is_a_run_is_written_last(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = RunDir.write, []
+
+    def write(self: RunDir, name: str, data: bytes) -> None:
+        written.append(name)
+        real(self, name, data)
+
+    monkeypatch.setattr(RunDir, "write", write)
+    run_training(tiny, tmp_path / "run", "train.epochs=1")
+    assert set(written[:4]) == {"config.yaml", "tokenizer.model", "labels.json", "run.json"}
+    assert written[3] == "run.json"
+
+
+def test_a_folder_with_a_checkpoint_is_not_one_that_was_only_begun(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(10)
+    killed(tiny, tmp_path / "run")
+    (tmp_path / "run" / "last").unlink()
+    (tmp_path / "run" / "best").unlink(missing_ok=True)
+    assert not is_begun(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert is_begun(tmp_path / "run")
+
+
+def test_a_whole_checkpoint_is_used_though_nothing_points_at_it(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = whole_and_killed(tiny, tmp_path, kill_after, 10)
+    (tmp_path / "run" / "last").unlink()
+    capsys.readouterr()
+    same_runs(whole, run_training(tiny, tmp_path / "run"))
+    assert "going on from step 7" in capsys.readouterr().err
+
+
+# --- what --force may change -------------------------------------------------------------------
+
+
+def steps_of(run: Path) -> list[int]:
+    return [record["step"] for record in records(run / "metrics.jsonl")]
+
+
+def test_other_batches_begin_the_epoch_anew(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(3)
+    with pytest.raises(Killed):
+        resume(tmp_path / "run", {"train.batch_size": 32}, force=True)
+    said = "the texts or their batches are others now: epoch 1 begins anew"
+    assert said in capsys.readouterr().err.splitlines()
+    kill_after(None)
+    resume(tmp_path / "run", {})  # the settings are those of the run by now
+    assert steps_of(tmp_path / "run") == [14 + 15, 14 + 30]
+
+
+def test_fewer_texts_train_at_the_rate_of_their_place(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(40)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    fewer = str(write_tsv(tmp_path / "fewer.tsv", sentences()[:100]))
+    resume(tmp_path / "run", {"train.epochs": 4}, fewer, force=True)
+    rates = [record["lr"] for record in records(tmp_path / "run" / "metrics.jsonl")]
+    assert rates[1] > rates[2] > rates[3]
+    assert rates[2] > 1e-5
+
+
+def test_another_optimizer_begins_without_state(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
+    kill_after(20)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    resume(tmp_path / "run", {"optim.name": "adafactor"}, force=True)
+    config = RunDir.open(tmp_path / "run").config()
+    assert (config.optim.name, config.optim.lr) == ("adafactor", 0.03)
+    with pytest.raises(UsageError, match=r"train\.diagnose: 0 -> 5"):
+        resume(tmp_path / "run", {"train.diagnose": 5, "train.epochs": 3})
+    resume(tmp_path / "run", {"train.diagnose": 5, "train.epochs": 3}, force=True)
+    assert records(tmp_path / "run" / "diagnostics.jsonl")[0]["optimizer"]["name"] == "adafactor"
+
+
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [
+        ({"optim.lr": 0.01}, True),
+        ({"optim.name": "adamax"}, False),
+        ({"optim.options": {"betas": [0.8, 0.99]}}, False),
+    ],
+    ids=["another rate", "another optimizer", "other options"],
+)
+def test_state_is_taken_over_by_the_same_rule_only(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: dict[str, Any],
+    kept: bool,
+) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
+    loaded: list[Any] = []
+    monkeypatch.setattr(OptimizerState, "load", lambda _self, tree: loaded.append(tree))
+    resume(run, {**others, "train.epochs": 2}, force=True)
+    assert bool(loaded) == kept
+
+
+def test_what_an_optimizer_was_made_with_is_not_its_state() -> None:
+    model = torch.nn.Linear(2, 2)
+
+    def made(weight_decay: float) -> OptimizerState:
+        settings = optim.resolve(OptimConfig(name="adamw", weight_decay=weight_decay))
+        return OptimizerState(model, optim.build(settings, model), own=True)
+
+    after = made(0.3)
+    after.load(made(0.1).tree())
+    decay = {group["name"]: group["weight_decay"] for group in after.optimizer.param_groups}
+    assert decay == {"matrices": 0.3, "vectors": 0}
+
+
+def test_more_steps_go_on_where_the_last_one_was(tiny: Tiny, tmp_path: Path) -> None:
+    even = ("optim.schedule=constant", "optim.warmup=0")
+    whole = run_training(tiny, tmp_path / "whole", "train.steps=25", *even)
+    run = run_training(tiny, tmp_path / "run", "train.steps=10", *even)
+    resume(run, {"train.steps": 25})
+    assert steps_of(run) == [10, 25]
+    a, b = (RunDir.open(each).checkpoint("last").weights for each in (whole, run))
+    # The evaluation at step 10 fitted how much each branch counts, which training does not use.
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    with pytest.raises(UsageError, match=r"train\.steps: 25 -> 20"):
+        resume(run, {"train.steps": 20})
+
+
+def test_a_limit_that_is_taken_away_makes_a_training_longer(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.steps=5")
+    assert steps_of(run) == [5]
+    resume(run, {"train.steps": None}, force=True)
+    assert steps_of(run)[-1] == 30
+
+
+def test_several_labels_are_not_taken_for_one(tmp_path: Path) -> None:
+    data = str(write_tsv(tmp_path / "x.tsv", [("a", "x"), ("b", "y")] * 9))
+    run = train(quick("train.epochs=1"), data, None, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"data\.multi_label: False -> True"):
+        resume(run, {"data.multi_label": True, "train.epochs": 2})
+
+
+def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    flags = " ".join(map(str, QUICK))
+    command = f"'{sys.executable}' -m srucli train {tiny.train} -o run --epochs 3 {flags}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} 2>&1 >/dev/null | head -1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert RunDir.open(tmp_path / "run").state("last")["finished"] is True
+
+
+# ---------------------------------------------------------------- what is the best
+
+
+def progress(run: Path) -> Progress:
+    """What the newest checkpoint says of the training so far."""
+    checkpoints = RunDir(run).checkpoints
+    text = checkpoints.read(checkpoints.pointed("last"), TRAINING)
+    tensors = checkpoints.read(checkpoints.pointed("last"), TRAINING_TENSORS)
+    return Progress.model_validate(from_files(text, tensors_of(tensors, "x"))["progress"])
+
+
+def test_another_metric_is_not_compared_with_the_one_before(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("train.patience=2", "optim.lr=1e-9")
+    run = run_training(tiny, tmp_path / "run", *asked, "train.epochs=1")
+    before = progress(run)
+    assert before.best > 0
+    more = {"train.metric": "log_loss", "train.epochs": 2, "optim.lr": 0.003}
+    resume(run, more, force=True)
+    first, last = records(run / "metrics.jsonl")
+    after = progress(run)
+    assert -after.best == pytest.approx(min(first["dev"]["log_loss"], last["dev"]["log_loss"]))
+    assert "the metric or the dev texts are others now" in capsys.readouterr().err
+
+
+def test_records_without_figures_are_no_hindrance(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
+    step = records(run / "metrics.jsonl")[0]["step"]
+    size = (run / "metrics.jsonl").stat().st_size  # what is beyond is cut off
+    lines = f'{{}}\n{{"step": {step}}}\n{{"step": {step}, "epoch": 1, "dev": 3}}'
+    (run / "metrics.jsonl").write_text(f"{lines:{size - 1}}\n")
+    resume(run, {"train.metric": "log_loss", "train.epochs": 2}, force=True)
+    assert records(run / "metrics.jsonl")[-1]["epoch"] == 2
+
+
+def test_patience_begins_anew_with_another_metric(tiny: Tiny, tmp_path: Path) -> None:
+    still = ("optim.name=sgd", "optim.lr=1e-30", "train.patience=3", "train.epochs=3")
+    run = run_training(tiny, tmp_path / "run", *still)
+    assert progress(run).stale == 2
+    resume(run, {"train.metric": "log_loss", "train.epochs": 4}, force=True)
+    assert progress(run).stale <= 1
+
+
+def test_figures_of_other_dev_texts_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.patience=1", "train.epochs=1")
+    hard = write_tsv(tmp_path / "hard.tsv", [("good", "bad"), ("bad", "good"), ("none", "good")])
+    longer: dict[str, Any] = {"train.epochs": 2, "train.patience": 1}
+    with pytest.raises(UsageError, match=r"dev texts: SHA-256 \w{8} -> \w{8}"):
+        resume(run, longer, None, str(hard))
+    resume(run, longer, None, str(hard), force=True)
+    _, last = records(run / "metrics.jsonl")
+    after = progress(run)
+    assert (after.best, after.best_step) == (last["dev"]["accuracy"], last["step"])
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "others", "said"),
+    [
+        ({"optim.lr": 0.5}, False, "optim.lr: 0.002 -> 0.5"),
+        ({"train.diagnose": 5}, False, "train.diagnose: 0 -> 5"),
+        ({"train.epochs": 1}, False, "train.epochs: 2 -> 1"),
+        ({}, True, "dev texts: SHA-256"),
+    ],
+    ids=["rate", "diagnose", "fewer epochs", "other dev texts"],
+)
+def test_a_finished_training_takes_nothing_else(
+    tiny: Tiny, tmp_path: Path, settings: dict[str, Any], others: bool, said: str, force: bool
+) -> None:
+    """Nothing would be trained with it, and config.yaml would not be true any more."""
+    run = run_training(tiny, tmp_path / "run")
+    before = tree(run)
+    few = write_tsv(tmp_path / "few.tsv", [("good", "x"), ("bad", "y")])
+    with pytest.raises(UsageError, match=f"is finished, so that nothing is trained with .*{said}"):
+        resume(run, settings, None, str(few) if others else None, force=force)
+    assert tree(run) == before
+
+
+def test_a_finished_training_with_more_epochs_takes_other_settings(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.epochs=1")
+    resume(run, {"optim.lr": 0.5, "train.epochs": 2}, force=True)
+    assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2]
+    assert RunDir.open(run).config().optim.lr == 0.5

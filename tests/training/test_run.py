@@ -1,0 +1,417 @@
+"""The loop, end to end in this process: labels, hold-out, optimizers, stopping, what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srucli.config import Config, resolve
+from srucli.data.dataset import data_hash, find_labels, hold_out, short_lines, vocab_size
+from srucli.data.readers import Example, read_examples
+from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.inference.evaluation import evaluate
+from srucli.inference.predictor import Predictor
+from srucli.model.classifier import ENCODERS
+from srucli.runs.run_dir import RunDir
+from srucli.training.defaults import check, complete, epochs
+from srucli.training.interrupts import SIGNALS, StopRequest
+from srucli.training.run import train
+from tests.support import QUICK, ROOT, RunCli, Tiny, sentences, until, write_tsv
+
+SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
+SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
+
+
+def quick(*overrides: str) -> Config:
+    return resolve(overrides=[*SETTINGS, "train.epochs=2", *overrides])
+
+
+def examples(*labels: str) -> list[Example]:
+    """One text for each word, whose labels are its parts between commas."""
+    return [
+        Example(f"text {line}", tuple(filter(None, words.split(","))), line)
+        for line, words in enumerate(labels, 1)
+    ]
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return RunDir.open(run).checkpoint("last").weights
+
+
+# --- labels and texts --------------------------------------------------------------------------
+
+
+def test_labels_are_found_and_sorted() -> None:
+    assert find_labels(examples("b", "a", "b", "ä"), "x") == ["a", "b", "ä"]
+    assert find_labels(examples("b,a", "", "c"), "x") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(["a", "a"], "x: only the label 'a' in 2 texts;"), ([""], "x: no label in 1 texts;")],
+)
+def test_fewer_than_two_labels(labels: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        find_labels(examples(*labels), "x")
+
+
+def test_hold_out_sets_a_share_aside() -> None:
+    given = examples(*["a", "b"] * 50)
+    rest, held = hold_out(given, 0.1, seed=0)
+    assert (len(rest), len(held)) == (90, 10)
+    assert sorted(example.line for example in rest + held) == list(range(1, 101))
+    assert [example.line for example in rest] == sorted(example.line for example in rest)
+    assert hold_out(given, 0.1, seed=0) == (rest, held)
+    assert hold_out(given, 0.1, seed=1)[1] != held
+    assert hold_out(given, 0.0, seed=0) == (given, [])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_hold_out_takes_no_labels_last_text(seed: int) -> None:
+    given = examples(*["a"] * 9, "b", "c", "c", "a,d", "")
+    rest, held = hold_out(given, 0.6, seed)
+    assert {"a", "b", "c", "d"} == {label for example in rest for label in example.labels}
+    assert len(held) == 8
+
+
+def test_how_long_and_how_large_by_the_number_of_texts() -> None:
+    sizes = [(100, 2), (3_000, 2), (10_000, 77), (150_000, 2)]
+    assert [epochs(Config(), *size) for size in sizes] == [30, 11, 30, 3]
+    assert epochs(quick("train.epochs=3"), 10, 2) == 3
+    texts = ["x" * 10, "y" * 90]
+    assert [vocab_size(Config(), texts * n) for n in (1, 10**4, 10**6)] == [1_000, 6_000, 16_000]
+    assert vocab_size(quick("tokenizer.vocab_size=77"), texts) == 77
+
+
+def test_steps_end_a_training_wherever_they_fall(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.steps=40", "train.dev_share=0")
+    records = history(run)
+    assert [record["step"] for record in records] == [30, 40]
+    assert records[-1]["lr"] == pytest.approx(0, abs=1e-12)
+    assert epochs(quick("train.steps=100"), 160, 2) == 10
+    assert epochs(quick("train.steps=101", "train.accumulate=2"), 160, 2) == 21
+
+
+def test_dropout_falls_with_the_number_of_texts() -> None:
+    sizes = (20, 10_000, 40_000, 1_000_000)
+    rates = [complete(Config(), size, 2).model.dropout for size in sizes]
+    assert rates == [0.5, 0.5, 0.25, 0.05]
+    assert complete(quick("model.dropout=0"), 40_000, 2).model.dropout == 0
+
+
+def test_the_hash_sees_labels_texts_and_order() -> None:
+    given = examples("a", "b")
+    hashes = {data_hash(x) for x in (given, given[::-1], given[:1], examples("a", "c"))}
+    assert len(hashes) == 4
+    assert data_hash(given) == data_hash([example._replace(line=9) for example in given])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.encoder=rnn", "unknown encoder 'rnn'"),
+        ("optim.name=adamm", "unknown optimizer 'adamm' .did you mean 'adam'"),
+        ("optim.options.x=1", "adam has no such option"),
+        ("train.metric=accurracy", "accurracy"),
+        ("train.device=tpu", "write auto, cpu, cuda or cuda:N"),
+        ("train.device=cuda:99", "torch sees . GPUs; use --device cpu"),
+        ("train.precision=bf16", "needs a GPU; use float32"),
+        ("train.kernel=triton", "kernel triton (runs on a cuda device|needs triton)"),
+    ],
+)
+def test_what_can_be_seen_before_the_data_is_read(override: str, said: str, tmp_path: Path) -> None:
+    config = quick("train.device=cpu", "data.multi_label=true", override)
+    with pytest.raises(UsageError, match=said):
+        check(config)
+    with pytest.raises(UsageError, match=said):
+        train(config, str(tmp_path / "none.tsv"), None, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- whole trainings ---------------------------------------------------------------------------
+
+
+def run_training(tiny: Tiny, output: Path, *overrides: str, dev: bool = False) -> Path:
+    """A training with the tokenizer of the tiny run."""
+    return train(
+        quick(*overrides),
+        str(tiny.train),
+        str(tiny.test) if dev else None,
+        output,
+        tokenizer=tiny.run / "tokenizer.model",
+    )
+
+
+def test_the_same_seed_gives_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
+    first, second, other = (
+        weights(run_training(tiny, tmp_path / name, f"train.seed={seed}"))
+        for name, seed in (("first", 1), ("second", 1), ("other", 2))
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in ("embedding.weight",))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_trains_and_predicts(tiny: Tiny, tmp_path: Path, encoder: str) -> None:
+    run = run_training(tiny, tmp_path / "run", f"model.encoder={encoder}", "optim.lr=1e-2")
+    predictor = Predictor.load(run, "cpu", 1)
+    probabilities = predictor.probabilities(["a lovely film", "", "zzz"])
+    assert probabilities.shape == (3, 3)
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert history(run)[1]["train_loss"] < history(run)[0]["train_loss"]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char", "word"])
+def test_other_tokenizers_are_trained_on_the_way(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    config = quick(f"tokenizer.model_type={kind}", "train.epochs=1")
+    run = train(config, str(tiny.train), None, tmp_path / "run")
+    assert Predictor.load(run, "cpu", 1).tokenizer.model_type == kind
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 27), (2, 14), (100, 1)])
+def test_accumulated_batches_make_one_step(
+    tiny: Tiny, tmp_path: Path, accumulate: int, steps: int
+) -> None:
+    run = run_training(tiny, tmp_path / "run", f"train.accumulate={accumulate}", "train.epochs=1")
+    assert history(run)[0]["step"] == steps
+
+
+def test_early_stopping_and_which_weights_are_best(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    standstill = ("optim.lr=1e-12", "train.patience=2", "train.epochs=9", "train.keep=best")
+    run = run_training(tiny, tmp_path / "run", *standstill, dev=True)
+    assert [record["epoch"] for record in history(run)] == [1, 2, 3]
+    said = "no better accuracy than 0.3583 for 2 epochs: stopping early"
+    assert said in capsys.readouterr().err
+    opened = RunDir.open(run)
+    assert opened.checkpoint("best").state["epoch"] == 1
+    assert opened.checkpoint("last").state["epoch"] == 3
+    assert Predictor.load(run, "cpu", 1).config.train.keep == "best"
+
+
+def test_of_a_loss_the_smaller_is_the_better(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(
+        tiny, tmp_path / "run", "train.metric=log_loss", "train.epochs=3", "optim.lr=1e-2"
+    )
+    losses = [record["dev"]["log_loss"] for record in history(run)]
+    best = RunDir.open(run).checkpoint("best").state["epoch"]
+    assert losses[best - 1] == min(losses) < losses[0]
+
+
+def test_without_dev_texts(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_training(tiny, tmp_path / "run", "train.dev_share=0")
+    assert [record["dev"] for record in history(run)] == [{}, {}]
+    assert (run / "best").read_text() == (run / "last").read_text()
+    assert "dev" not in capsys.readouterr().err
+    assert RunDir.open(run).facts().data.texts == tiny.texts
+
+
+def test_branches_count_alike_until_dev_texts_say_otherwise(tiny: Tiny, tmp_path: Path) -> None:
+    alike = weights(run_training(tiny, tmp_path / "alike", "train.dev_share=0"))["blend"]
+    assert torch.equal(alike, torch.full((3,), 1 / 3))
+    fitted = weights(run_training(tiny, tmp_path / "fitted", dev=True))["blend"]
+    assert fitted.min() >= 0
+    assert not torch.allclose(fitted, alike, atol=0.01)
+
+
+def test_dev_labels_that_training_lacks(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev = write_tsv(tmp_path / "dev.tsv", [("odd", "a lovely film"), ("odd", "what a garden")])
+    config = quick("train.metric=log_loss", "train.keep=best", "train.patience=1")
+    run = train(config, str(tiny.train), str(dev), tmp_path / "run")
+    said = "2 of 2 texts have labels that the training texts lack, which count as errors: odd (2)"
+    assert f"{dev}: {said}" in capsys.readouterr().err.splitlines()
+    assert [record["dev"]["log_loss"] for record in history(run)] == [None, None]
+    assert history(run)[0]["dev"]["accuracy"] == 0
+    assert Predictor.load(run, "cpu", 1).labels == list(tiny.labels)
+
+
+def test_dev_labels_that_training_lacks_are_errors_of_several_labels_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As eval counts them: they used to be left out of what is measured on dev."""
+    data = write_tsv(tmp_path / "x.tsv", [("a", "one two"), ("b,a", "three"), ("b", "four")] * 3)
+    rows = [("a,odd", "one two"), ("odd", "three"), ("b", "four"), ("strange,odd", "one two three")]
+    dev = write_tsv(tmp_path / "dev.tsv", rows)
+    config = quick("data.multi_label=true", "train.epochs=2")
+    run = train(config, str(data), str(dev), tmp_path / "run")
+    said = "3 of 4 texts have labels that the training texts lack, which count as errors: odd (3), "
+    assert f"{dev}: {said}strange (1)" in capsys.readouterr().err.splitlines()
+    found = evaluate(Predictor.load(run, "cpu", 1), read_examples(str(dev), config.data))
+    measured = history(run)[-1]["dev"]
+    assert measured.keys() == {"macro_f1", "accuracy", "log_loss"}
+    assert found.figures["accuracy"] <= 0.25
+    for name, value in measured.items():
+        assert value == pytest.approx(found.figures[name], abs=1e-6)
+
+
+def test_texts_of_one_letter_and_texts_that_are_long(tmp_path: Path) -> None:
+    data = write_tsv(tmp_path / "short.tsv", [("a", "x"), ("b", "y")] * 3)
+    assert train(quick(), str(data), None, tmp_path / "short") == tmp_path / "short"
+    data = write_tsv(tmp_path / "long.tsv", [("a", "x y " * 40_000), ("b", "y z z")] * 3)
+    run = train(quick("train.max_tokens=50"), str(data), None, tmp_path / "long")
+    predictor = Predictor.load(run, "cpu", 1)
+    head, whole = predictor.probabilities(["x y " * 400, "x y " * 40_000])
+    assert head == pytest.approx(whole)
+
+
+@given(st.lists(st.text("ab \u3042", max_size=60)), st.integers(2, 20))
+def test_short_lines_lose_nothing(texts: list[str], longest: int) -> None:
+    lines = list(short_lines(texts, longest))
+    assert "".join(lines) == "".join(texts)
+    assert max(map(len, lines), default=0) <= longest
+    assert list(short_lines(["one two  three"], 8)) == ["one two", "  three"]
+
+
+def test_several_labels_end_to_end(tmp_path: Path) -> None:
+    """The labels of two sentences together are those of each; `none` is no label at all."""
+    rows = sentences()
+    pairs = [
+        (",".join(sorted({a, b} - {"none"})), f"{x} and {y}")
+        for (a, x), (b, y) in zip(rows, sentences(1), strict=True)
+    ]
+    data = write_tsv(tmp_path / "train.tsv", pairs[:500])
+    config = quick("data.multi_label=true", "train.epochs=12", "optim.lr=2e-2")
+    run = train(config, str(data), None, tmp_path / "run")
+    predictor = Predictor.load(run, "cpu", 1)
+    assert predictor.multi_label
+    assert predictor.labels == ["bad", "good"]
+    assert predictor.thresholds is not None
+    assert predictor.thresholds.shape == (2,)
+    assert set(predictor.thresholds) != {0.5}
+    found = predictor.probabilities([text for _, text in pairs[500:]]) >= predictor.thresholds
+    wanted = [[name in labels for name in predictor.labels] for labels, _ in pairs[500:]]
+    assert (found == wanted).mean() > 0.9
+    assert Counter(map(tuple, found.tolist())).keys() == Counter(map(tuple, wanted)).keys()
+
+
+def test_several_labels_without_dev_texts_have_plain_thresholds(tmp_path: Path) -> None:
+    data = write_tsv(tmp_path / "x.tsv", [("a,b", "x"), ("", "y"), ("b", "z")])
+    config = quick("data.multi_label=true", "train.dev_share=0", "train.epochs=1")
+    run = train(config, str(data), None, tmp_path / "run")
+    thresholds = Predictor.load(run, "cpu", 1).thresholds
+    assert thresholds is not None
+    assert thresholds.tolist() == [0.5, 0.5]
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [0, 1])
+def test_a_loss_that_is_no_number_stops_with_what_to_change(
+    tiny: Tiny, tmp_path: Path, clip: int
+) -> None:
+    rate = "optim.lr=1e30" if clip else "optim.lr=1e6"
+    remedy = r"or optim\.clip \(now 1\)" if clip else r"or set optim\.clip=1"
+    with pytest.raises(SrucliError, match=rf"training diverged; lower optim\.lr \(.*\) {remedy}"):
+        run_training(tiny, tmp_path / "run", "optim.name=sgd", rate, f"optim.clip={clip}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_last_steps_damage_is_seen_without_dev_texts(tiny: Tiny, tmp_path: Path) -> None:
+    """One step in all: its loss is finite, the weights after it are not."""
+    one_step = ("train.epochs=1", "train.batch_size=1000", "train.batch_tokens=100000")
+    rest = ("optim.name=sgd", "optim.lr=1e300", "optim.schedule=constant", "train.dev_share=0")
+    with pytest.raises(SrucliError, match="a weight is not a number at step 1: training diverged"):
+        run_training(tiny, tmp_path / "run", *one_step, *rest, "optim.warmup=0")
+
+
+def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("")
+    with pytest.raises(OutputError, match="exists already"):
+        train(quick(), str(tmp_path / "none.tsv"), None, tmp_path / "run")
+    with pytest.raises(OutputError, match="holds no run"):
+        train(quick(), str(tmp_path / "none.tsv"), None, tmp_path / "run", force=True)
+    with pytest.raises(OutputError, match="is no folder"):
+        train(quick(), str(tmp_path / "none.tsv"), None, tmp_path / "run" / "mine" / "run")
+
+
+def test_data_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:
+    data = write_tsv(tmp_path / "one.tsv", [("a", "x"), ("a", "y")])
+    with pytest.raises(DataError, match=r"one\.tsv: only the label 'a' in 2 texts"):
+        train(quick(), str(data), None, tmp_path / "run")
+    with pytest.raises(DataError, match="not a SentencePiece model"):
+        train(quick(), str(data), None, tmp_path / "run", tokenizer=data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
+    """Files may not grow beyond 1 MB, as on a disk that fills while the weights are written."""
+    code = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6));"
+        "runpy.run_module('srucli', run_name='__main__')"
+    )
+    arguments = ["train", str(tiny.train), "-o", "runs/full", "--threads", "1", "--epochs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (73, ""), done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("srucli: runs/full/checkpoints/")
+    assert last.endswith("cannot be written (File too large); make room")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- stopping ----------------------------------------------------------------------------------
+
+
+def test_a_signal_asks_once_there_is_something_to_keep() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with StopRequest().listening() as stop:
+        assert not stop.wanted
+        stop.keeping = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wanted
+    with pytest.raises(InterruptedRun), StopRequest().listening():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: RunCli) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "srucli", "train", tiny.train, "-o", "run", "--epochs", "9999"]
+        + [str(word) for word in QUICK],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until((tmp_path / "run" / "last").exists)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (75, "")
+    assert "stopping after this step; once more to stop at once" in err
+    assert err.splitlines()[-1].startswith("srucli: run: stopped at step ")
+    assert "of 9999, and saved; to go on: srucli train --resume run" in err
+    assert Predictor.load(tmp_path / "run", "cpu", 1).probabilities(["x"]).shape == (1, 3)
+
+
+def test_a_metric_for_several_labels_needs_them() -> None:
+    several = quick("train.device=cpu", "train.metric=hamming_loss", "data.multi_label=true")
+    assert check(several).type == "cpu"
+    with pytest.raises(UsageError, match="hamming_loss"):
+        check(quick("train.device=cpu", "train.metric=hamming_loss"))
