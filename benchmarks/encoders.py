@@ -9,7 +9,7 @@ n-grams, so that the encoder has to do everything.
 The peak learning rate is chosen for every set, way and encoder: the one of RATES, doubled or halved
 further while the best is at an edge, with the highest accuracy on the dev file (where the set has
 none on a tenth of the training texts), and with the smallest loss there among equals. Where there
-are more than MOST_TEXTS training texts, a random MOST_TEXTS of them serve to choose it. Those runs
+are more than MAX_TEXTS training texts, a random MAX_TEXTS of them serve to choose it. Those runs
 take a thread each, as many at once as there are cores, so their seconds mean nothing.
 
 Then the encoder is trained with that rate on all training texts, 3 seeds, or 5 stratified folds
@@ -52,8 +52,8 @@ SETS = ("trec", "sst2", "mr", "nsmc_rebuilt")
 ENCODERS = ("sru", "lstm", "gru", "cnn", "bag")
 WAYS = {"alone": ("model.wide=false", "model.characters=false"), "recipe": ()}
 RATES = (1e-3, 2e-3, 4e-3)
-LEAST_RATE, MOST_RATE = 2.5e-4, 3.2e-2
-MOST_TEXTS = 30_000
+MIN_RATE, MAX_RATE = 2.5e-4, 3.2e-2
+MAX_TEXTS = 30_000
 
 
 def train(files: Files, cell: Cell, run: Path, *flags: object) -> dict[str, Any]:
@@ -90,12 +90,12 @@ def measure_test(files: Files, cell: Cell, scratch: Path) -> Cell:
 
 
 def fewer(files: Files, scratch: Path) -> Files:
-    """The files, with at most MOST_TEXTS training texts."""
+    """The files, with at most MAX_TEXTS training texts."""
     rows = read_rows(files.train)
-    if len(rows) <= MOST_TEXTS:
+    if len(rows) <= MAX_TEXTS:
         return files
     short = scratch / f"{files.train.parent.name}-fewer.tsv"
-    chosen = random.Random(0).sample(rows, MOST_TEXTS)
+    chosen = random.Random(0).sample(rows, MAX_TEXTS)
     lines = (f"{label}\t{text}\n" for label, text in chosen)
     short.write_text("".join(lines), encoding="utf-8", newline="\n")
     return files._replace(train=short)
@@ -133,9 +133,9 @@ def next_rates(tried: Sequence[Cell]) -> list[float]:
     if missing := [rate for rate in RATES if rate not in rates]:
         return missing
     best = best_rate(tried)
-    if best == rates[0] and best / 2 >= LEAST_RATE:
+    if best == rates[0] and best / 2 >= MIN_RATE:
         return [best / 2]
-    if best == rates[-1] and best * 2 <= MOST_RATE:
+    if best == rates[-1] and best * 2 <= MAX_RATE:
         return [best * 2]
     return []
 

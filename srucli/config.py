@@ -28,9 +28,9 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 PoolingName = Literal["last", "mean", "max", "attention"]
 
 DEFAULT_VOCAB_SIZE = 8_000
-MOST_DROPOUT = 0.5
+MAX_DROPOUT = 0.5
 # Of YAML that anybody may have written: bytes, and values with its aliases written out.
-MOST_YAML, MOST_NODES, MOST_DIGITS = 2**18, 10_000, 300
+MAX_YAML, MAX_NODES, MAX_DIGITS = 2**18, 10_000, 300
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -209,7 +209,7 @@ class ModelConfig(Section):
     @property
     def dropout_rate(self) -> float:
         """`dropout`, which training chooses where it is not given."""
-        return MOST_DROPOUT if self.dropout is None else self.dropout
+        return MAX_DROPOUT if self.dropout is None else self.dropout
 
 
 class OptimConfig(Section):
@@ -345,15 +345,15 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.nodes += 1
-        if self.nodes > MOST_NODES:
-            problem = f"more than {MOST_NODES:,} values"
+        if self.nodes > MAX_NODES:
+            problem = f"more than {MAX_NODES:,} values"
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, problem, mark)
         return super().compose_node(parent, index)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
-            problem = f"a number of more than {MOST_DIGITS} digits"
+        if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
+            problem = f"a number of more than {MAX_DIGITS} digits"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_scalar(node)
 
@@ -399,7 +399,7 @@ def load_yaml(path: Path) -> Any:
     """Read one YAML document. Raises InputMissingError or UsageError naming file and line."""
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_YAML + 1)
+            data = file.read(MAX_YAML + 1)
     except OSError as error:
         raise InputMissingError(f"{path}: cannot be read ({error.strerror})") from error
     return parse_yaml(data, str(path))
@@ -407,8 +407,8 @@ def load_yaml(path: Path) -> Any:
 
 def parse_yaml(data: bytes, source: str) -> Any:
     """One YAML document in plain values, however it was made. Raises UsageError."""
-    if len(data) > MOST_YAML:
-        raise UsageError(f"{source}: more than {MOST_YAML:,} bytes; settings need a few thousand")
+    if len(data) > MAX_YAML:
+        raise UsageError(f"{source}: more than {MAX_YAML:,} bytes; settings need a few thousand")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -418,9 +418,9 @@ def parse_yaml(data: bytes, source: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _size(node, {}) > MOST_NODES:
+        if _size(node, {}) > MAX_NODES:
             raise UsageError(
-                f"{source}: aliases make more than {MOST_NODES:,} values of it; use fewer of them"
+                f"{source}: aliases make more than {MAX_NODES:,} values of it; use fewer of them"
             )
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:

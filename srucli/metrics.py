@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 BINS = 15
 THRESHOLD = 0.5
 # Resampling fewer texts says next to nothing about others like them.
-LEAST_RESAMPLED = 10
+MIN_RESAMPLED = 10
 # Draws of what a calibrated model would do; a bin of over so many decisions has a normal sum.
 DRAWS, MANY = 2_000, 500
 
@@ -397,7 +397,7 @@ def intervals(
     """Intervals over texts, for every figure made of sums; NaN where there is none to give.
 
     Wilson's for a share of texts that are right; of the others, percentiles of the bootstrap (Efron
-    1979). That has none to give of fewer than LEAST_RESAMPLED texts, nor where all resamples have
+    1979). That has none to give of fewer than MIN_RESAMPLED texts, nor where all resamples have
     the same figure: it is then as far from certain as accuracy is, but nothing says how far.
     Undefined resamples are left out. Where no decision or every one is wrong, Hamming loss is
     bounded as if texts were wholly wrong or wholly right.
@@ -412,7 +412,7 @@ def intervals(
         value = wanted[name](outcome)
         if _is_share_of_texts(name, outcome) or (name == "hamming_loss" and value in (0.0, 1.0)):
             found[name] = wilson(value * texts, texts, level)
-        elif texts < LEAST_RESAMPLED or high - low < 1e-12:
+        elif texts < MIN_RESAMPLED or high - low < 1e-12:
             found[name] = float("nan"), float("nan")
         else:
             found[name] = low, high

@@ -37,7 +37,7 @@ BELOW = 3
 # What says which part of a set a text is in.
 SPLITS = frozenset(["train", "training", "dev", "val", "valid", "validation", "test", "eval"])
 # Any number would be taken at its word, and the columns up to it counted.
-MOST_COLUMNS = 100_000
+MAX_COLUMNS = 100_000
 
 
 class Cells:
@@ -200,8 +200,8 @@ def _column(value: str | int | None) -> str | int | None:
     if isinstance(value, str) and value.isdecimal():
         value = int(value)
     if isinstance(value, int):
-        if not 1 <= value <= MOST_COLUMNS:
-            raise UsageError(f"column {value}: columns are counted from 1 to {MOST_COLUMNS:,}")
+        if not 1 <= value <= MAX_COLUMNS:
+            raise UsageError(f"column {value}: columns are counted from 1 to {MAX_COLUMNS:,}")
         return value - 1
     return value
 

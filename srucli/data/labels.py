@@ -28,7 +28,7 @@ from srucli.io.lines import excerpt
 
 MERGE_FLAG = "--merge-labels"
 # Sentences of one kind that are said; of more there is only the number.
-MOST_SAID = 6
+MAX_SAID = 6
 
 _JOINERS = "\u200c\u200d"
 # Soft hyphen, bidirectional marks, zero-width space, word joiner, byte-order mark, fillers, ...:
@@ -324,9 +324,9 @@ def notes(
 def _few(sentences: Iterable[str]) -> Iterator[str]:
     """The first sentences, and the number of the others."""
     every = list(sentences)
-    yield from every[:MOST_SAID]
-    if len(every) > MOST_SAID:
-        yield f"... and {len(every) - MOST_SAID:,} more labels like these"
+    yield from every[:MAX_SAID]
+    if len(every) > MAX_SAID:
+        yield f"... and {len(every) - MAX_SAID:,} more labels like these"
 
 
 def _read_as(spellings: Spellings, name: Callable[[str], str]) -> Iterator[str]:

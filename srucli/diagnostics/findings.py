@@ -28,9 +28,9 @@ from srucli.runs.run_dir import read_records
 Record = Mapping[str, Any]
 
 # What an optimizer does in the long run cannot be told from fewer steps.
-LEAST_STEPS = 100
+MIN_STEPS = 100
 # Looks that a slope is fitted to, and the level of its interval.
-LEAST_LOOKS = 6
+MIN_LOOKS = 6
 LEVEL = 0.95
 # A sum of squares that grows evenly gives -1/2, an exponential mean 0: below the first slope an
 # optimizer stalls, above the second it does not.
@@ -153,12 +153,12 @@ class Slope(NamedTuple):
 
 
 def slope(steps: Sequence[int], values: Sequence[float], start: float) -> Slope | None:
-    """By least squares, from step `start` on; None where that has fewer than LEAST_LOOKS looks.
+    """By least squares, from step `start` on; None where that has fewer than MIN_LOOKS looks.
 
     The interval is Student's, as if looks did not depend on each other.
     """
     kept = [(step, value) for step, value in zip(steps, values, strict=True) if step >= start]
-    if len(kept) < LEAST_LOOKS:
+    if len(kept) < MIN_LOOKS:
         return None
     x, y = np.log(np.array(kept, dtype=np.float64)).T
     x, y, free = x - x.mean(), y - y.mean(), len(kept) - 2
@@ -193,7 +193,7 @@ def stalling(story: Story) -> Iterator[Finding]:
         fill = f"its mean of squared gradients fills up for {fills:,.0f} steps, over half of them"
         yield untold("stalling", what, fill)
     elif found is None:
-        few = f"fewer than {LEAST_LOOKS} looks are late enough; --diagnose with a smaller number"
+        few = f"fewer than {MIN_LOOKS} looks are late enough; --diagnose with a smaller number"
         yield untold("stalling", what, few)
     elif found[0].low < STEADY_SLOPE and found[0].high > STALLING_SLOPE:
         yield untold("stalling", what, f"{found[1]}, which is neither")
@@ -490,8 +490,8 @@ def answer(story: Story, question: Question) -> list[Finding]:
     """What is found, or that it cannot be told of so short a run."""
     found = list(question.ask(story))
     why = ""
-    if question.long_run and story.steps < LEAST_STEPS:
-        why = f"{story.steps:,} steps are too few, it takes {LEAST_STEPS}"
+    if question.long_run and story.steps < MIN_STEPS:
+        why = f"{story.steps:,} steps are too few, it takes {MIN_STEPS}"
     elif question.whole_epoch and len(story.metrics) < WHOLE_EPOCH:
         why = "no epoch is known to be whole, so rare pieces may not have come yet"
     if found and why:

@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 
 # Fewer texts that one model has right and the other wrong may be chance, even if it is never the
 # other way round: 5 of 5 heads are no rarer than 1 of 16 (McNemar 1947, the exact test).
-LEAST_TEXTS = 6
+MIN_TEXTS = 6
 
 
 def interval(one: Sequence[float], other: Sequence[float], level: float) -> tuple[float, float]:
@@ -50,8 +50,8 @@ def doubt(
             f"over seeds the difference of {abs(scale * difference):.3g}{unit} has the "
             f"{100 * level:.3g}% interval {low:.3g} to {high:.3g}"
         )
-    if texts is not None and texts < LEAST_TEXTS:
+    if texts is not None and texts < MIN_TEXTS:
         return f"there {'is one text' if texts == 1 else f'are {texts} texts'} only"
-    if texts and share and abs(difference) * texts < LEAST_TEXTS:
+    if texts and share and abs(difference) * texts < MIN_TEXTS:
         return f"it is a matter of about {abs(difference) * texts:.1f} of {texts:,} texts"
     return None

@@ -58,7 +58,7 @@ LAYOUT: Layout = {
 # Of a cell's run, what nobody needs once it is measured.
 _NEEDLESS: Layout = {key: run_dir.LAYOUT[key] for key in ("checkpoints", r"tokenizer\.model")}
 # The largest that are read.
-_MOST_PLAN, _MOST_RESULT = 2**20, 2**26
+_MAX_PLAN, _MAX_RESULT = 2**20, 2**26
 
 
 class Arm(NamedTuple):
@@ -174,7 +174,7 @@ def facts_of(plan: Plan, parts: Mapping[str, Sequence[Example]]) -> dict[str, An
 def _planned(folder: OpenFolder) -> dict[str, Any]:
     """What plan.json says; nothing where there is none that is whole."""
     try:
-        found = read_json(folder, "plan.json", _MOST_PLAN)
+        found = read_json(folder, "plan.json", _MAX_PLAN)
     except SrucliError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -236,7 +236,7 @@ class Folder:
     def result(self, cell: Cell) -> Result | None:
         """What a cell found, if it is done."""
         try:
-            found = read_json(self.place, f"{cell.folder}/result.json", _MOST_RESULT)
+            found = read_json(self.place, f"{cell.folder}/result.json", _MAX_RESULT)
             for tally in _Found.model_validate(found).reading.values():
                 Tally.from_json(tally)
         except (SrucliError, ValidationError, TypeError, LookupError):

@@ -262,7 +262,7 @@ def _doubts(result: Evaluation) -> Iterator[str]:
     bare = [name for name, (low, _) in result.intervals.items() if not math.isfinite(low)]
     if bare := [name for name in bare if name not in undefined]:
         why = "the same in every resample of these texts, which says nothing of others"
-        if result.texts < metrics.LEAST_RESAMPLED:
+        if result.texts < metrics.MIN_RESAMPLED:
             why = f"{result.texts} texts are too few to resample"
         yield f"no interval of {', '.join(bare)}: {why}"
     if result.figures["calibration_error"] <= result.calibration_by_chance:

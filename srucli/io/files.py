@@ -20,7 +20,7 @@ from srucli.io.folders import LinkError, OpenFolder
 COPY_AGAIN = "copy the run again"
 COPY_WITHOUT_LINKS = "copy the folder with `cp -rL`, and use the copy"
 # Lists and objects of a JSON document: in Python a million of them take seconds.
-MOST_NESTED = 2**18
+MAX_NESTED = 2**18
 
 Place = Path | OpenFolder
 
@@ -149,7 +149,7 @@ def read_json(place: Place, name: str, most: int) -> Any:
 
 def parse_json(data: bytes, source: str) -> Any:
     """A JSON document that anybody may have written. Raises DataError naming `source`."""
-    check_nested(data, source, MOST_NESTED)
+    check_nested(data, source, MAX_NESTED)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from srucli.errors import DataError
-from srucli.io.lines import MOST_LINE, excerpt
+from srucli.io.lines import MAX_LINE, excerpt
 
 Object = dict[str, Any]
 Numbered = Iterator[tuple[int, str]]
@@ -77,8 +77,8 @@ def _whole(
             raise _cut(" ".join(parts), line, source)
         parts.append(following)
         size += len(following)
-        if size > MOST_LINE:
-            raise DataError(source, line, f"an object of over {MOST_LINE >> 20} MB", _REMEDY)
+        if size > MAX_LINE:
+            raise DataError(source, line, f"an object of over {MAX_LINE >> 20} MB", _REMEDY)
         depth, end = _depth(following, depth)
     rest = parts[-1][end:]
     parts[-1] = parts[-1][:end]

@@ -7,7 +7,7 @@
   UTF-8, UTF-16 and UTF-32 with a byte-order mark.
 - `-` is standard input.
 - Memory is bounded, whoever wrote the file: compressed data is taken apart by the kilobyte, and no
-  line may be longer than MOST_LINE.
+  line may be longer than MAX_LINE.
 
 What a line means is not known here: that is `srucli/data/readers.py`.
 """
@@ -38,7 +38,7 @@ _CHUNK = 1 << 16
 # Bytes of compressed data taken apart at once: not even a bomb makes more than some MB of them.
 _MOUTHFUL = 1 << 10
 _XZ_MEMORY = 1 << 28
-MOST_LINE = 1 << 26
+MAX_LINE = 1 << 26
 # What people take for text, or for one of the above.
 _NO_TEXT = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
@@ -379,7 +379,7 @@ def _byte_lines(
     stream: io.BufferedIOBase, encoding: str, errors: str, name: str, passed: Counter[str]
 ) -> Iterator[str]:
     """Lines of an encoding in which the byte 0x0A is LF and nothing else."""
-    for raw in iter(lambda: stream.readline(MOST_LINE + 1), b""):
+    for raw in iter(lambda: stream.readline(MAX_LINE + 1), b""):
         _refuse_long(raw, name)
         try:
             line = leniently(passed, raw.decode, encoding, errors)
@@ -447,8 +447,8 @@ def _nul_remedy(line: str) -> str:
 
 
 def _refuse_long(line: bytes | str, name: str) -> None:
-    if len(line) > MOST_LINE:
-        problem = f"a line of over {MOST_LINE >> 20} MB"
+    if len(line) > MAX_LINE:
+        problem = f"a line of over {MAX_LINE >> 20} MB"
         remedy = "cut it, as a JSON array between its objects, or look whether this is text"
         raise DataError(name, None, problem, remedy)
 
@@ -537,7 +537,7 @@ class Lines(Iterator[tuple[int, str]]):
 
     def _until_told(self, stream: io.BufferedReader, errors: str, name: str) -> Iterator[str]:
         """Lines up to the first one that is not ASCII, which tells UTF-8 from other encodings."""
-        for raw in iter(lambda: stream.readline(MOST_LINE + 1), b""):
+        for raw in iter(lambda: stream.readline(MAX_LINE + 1), b""):
             if is_told := not raw.isascii():
                 if _is_utf8(raw):
                     self.encoding = "utf-8"

@@ -23,7 +23,7 @@ from srucli.io.lines import escaped
 NAME = "lock"
 _HOLDER = re.compile(rb"process [0-9]+ on [^\n]*\n")
 # The longest that is read of what a lock says.
-_MOST = 400
+_MAX_BYTES = 400
 # What file systems say that know no locks.
 _WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
@@ -52,7 +52,7 @@ def locked(folder: OpenFolder) -> Iterator[None]:
 def is_left(folder: OpenFolder) -> bool:
     """Whether the folder's lock says what srucli writes into one."""
     try:
-        return bool(_HOLDER.fullmatch(read_within(folder, NAME, _MOST)))
+        return bool(_HOLDER.fullmatch(read_within(folder, NAME, _MAX_BYTES)))
     except SrucliError:
         return False
 
@@ -75,7 +75,7 @@ def _acquire(folder: OpenFolder) -> int:
     while True:
         descriptor = folder.open_to_write(NAME, os.O_CREAT)
         if not _try(descriptor):
-            holder = escaped(os.read(descriptor, _MOST).decode("utf-8", "replace").strip())
+            holder = escaped(os.read(descriptor, _MAX_BYTES).decode("utf-8", "replace").strip())
             os.close(descriptor)
             raise OutputError(
                 f"{folder.path}: another training writes there ({holder or 'just begun'}); wait "

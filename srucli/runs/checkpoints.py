@@ -42,7 +42,7 @@ MODEL, STATE = "model.safetensors", "state.json"
 TRAINING_TENSORS, TRAINING = "training.safetensors", "training.json"
 MANIFEST = "manifest.json"
 # The largest that are read, whoever wrote them: room for hundreds of times what is usual.
-MOST_BYTES = {
+MAX_BYTES = {
     MODEL: 4 * 2**30,
     STATE: 4 * 2**20,
     TRAINING_TENSORS: 16 * 2**30,
@@ -51,7 +51,7 @@ MOST_BYTES = {
 }
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")
 _BESIDE = re.compile(rf"\.{_NAME.pattern}(\.[0-9]+-[0-9a-f]+)?{re.escape(TEMPORARY)}")
-_FILES: Layout = {re.escape(name): None for name in MOST_BYTES}
+_FILES: Layout = {re.escape(name): None for name in MAX_BYTES}
 LAYOUT: Layout = {_BESIDE.pattern: _FILES, _NAME.pattern: _FILES}
 
 
@@ -129,7 +129,7 @@ class Checkpoints:
         """A file of a checkpoint, as its manifest has it. Raises InputMissingError, DataError."""
         place = f"{FOLDER}/{name}/{file}"
         entry = self._entries(name).get(file) if self.manifests else None
-        limit = min(MOST_BYTES[file], MOST_BYTES[file] if most is None else most)
+        limit = min(MAX_BYTES[file], MAX_BYTES[file] if most is None else most)
         said = entry.get("bytes") if isinstance(entry, dict) else None
         data = read_within(self.run, place, min(limit, said) if type(said) is int else limit)
         if self.manifests and entry != {"bytes": len(data), "sha256": sha256(data).hexdigest()}:
@@ -139,9 +139,9 @@ class Checkpoints:
 
     def _entries(self, name: str) -> dict[str, Any]:
         place = f"{FOLDER}/{name}/{MANIFEST}"
-        found = read_json(self.run, place, MOST_BYTES[MANIFEST])
+        found = read_json(self.run, place, MAX_BYTES[MANIFEST])
         files = found.get("files") if isinstance(found, dict) else None
-        if not isinstance(files, dict) or not files.keys() <= MOST_BYTES.keys():
+        if not isinstance(files, dict) or not files.keys() <= MAX_BYTES.keys():
             problem = "no list of a checkpoint's files"
             raise DataError(str(self._path(place)), None, problem, COPY_AGAIN)
         return files

@@ -23,7 +23,7 @@ from srucli.io.lines import escaped
 
 MARKER = "srucli.json"
 MARKER_FORMAT = 1
-_MOST_MARKER = 2**12
+_MAX_MARKER = 2**12
 _SHOWN = 5
 
 Kind = Literal["run", "comparison", "tuning"]
@@ -72,7 +72,7 @@ def files_of(path: Path, layout: Layout) -> list[Path]:
 def _marker(folder: OpenFolder) -> dict[str, Any] | None:
     """What srucli's marker says of a folder; None where there is none that it wrote."""
     try:
-        found = read_json(folder, MARKER, _MOST_MARKER)
+        found = read_json(folder, MARKER, _MAX_MARKER)
     except SrucliError:
         return None
     if not isinstance(found, dict) or found.get("format") != MARKER_FORMAT:

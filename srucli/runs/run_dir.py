@@ -93,12 +93,12 @@ LAYOUT: Layout = {
     r"run\.json": None,
 }
 # The largest files of a run that are read.
-MOST_FACTS, MOST_LABELS, MOST_RECORDS = 2**20, 16 * 2**20, 64 * 2**20
-MOST_NESTED_RECORDS = 2**21
+MAX_FACTS, MAX_LABELS, MAX_RECORDS = 2**20, 16 * 2**20, 64 * 2**20
+MAX_NESTED_RECORDS = 2**21
 # Beyond any probability; larger whole numbers of JSON may be no float.
-MOST_THRESHOLD = 1e9
+MAX_THRESHOLD = 1e9
 # Of a safetensors file, what is not numbers: for each tensor, and besides.
-HEADER_OF_TENSOR, HEADER, MOST_HEADER = 4096, 2**16, 2**22
+HEADER_OF_TENSOR, HEADER, MAX_HEADER = 4096, 2**16, 2**22
 Shapes = Mapping[str, Tensor]
 
 
@@ -150,7 +150,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 def _records(data: bytes, source: str) -> list[dict[str, Any]]:
     """The JSON objects in lines of bytes; no cut last line. Raises DataError naming `source`."""
-    check_nested(data, source, MOST_NESTED_RECORDS)
+    check_nested(data, source, MAX_NESTED_RECORDS)
     *lines, last = data.split(b"\n")
     whole = [record for line in lines if (record := _record(line)) is not None]
     if len(whole) < len(lines):
@@ -190,7 +190,7 @@ class Checkpoint:
         if given is None:
             return None
         numbers = isinstance(given, list) and all(
-            isinstance(x, float | int) and abs(x) <= MOST_THRESHOLD for x in given
+            isinstance(x, float | int) and abs(x) <= MAX_THRESHOLD for x in given
         )
         if not numbers or len(given) != classes:
             problem = f"the thresholds in state.json are not {classes} numbers"
@@ -259,7 +259,7 @@ class RunDir:
 
     def facts(self) -> Facts:
         """run.json. Raises DataError where it does not say what it should, or is newer."""
-        found, source = read_json(self.place, "run.json", MOST_FACTS), str(self.path / "run.json")
+        found, source = read_json(self.place, "run.json", MAX_FACTS), str(self.path / "run.json")
         number = found.get("format_version") if isinstance(found, dict) else None
         if type(number) is int and number > FORMAT_VERSION:
             problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
@@ -300,7 +300,7 @@ class RunDir:
 
     def config(self) -> Config:
         """The resolved configuration of the run."""
-        data = read_within(self.place, "config.yaml", configuration.MOST_YAML)
+        data = read_within(self.place, "config.yaml", configuration.MAX_YAML)
         return configuration.read(data, str(self.path / "config.yaml"))
 
     def records(self, name: str) -> list[dict[str, Any]]:
@@ -309,14 +309,14 @@ class RunDir:
         Raises DataError.
         """
         try:
-            data = read_within(self.place, name, MOST_RECORDS)
+            data = read_within(self.place, name, MAX_RECORDS)
         except InputMissingError:
             return []
         return _records(data, str(self.path / name))
 
     def labels(self) -> list[str]:
         """The labels in the order of the logits."""
-        labels = read_json(self.place, "labels.json", MOST_LABELS)
+        labels = read_json(self.place, "labels.json", MAX_LABELS)
         if not isinstance(labels, list) or not all(map(_is_text, labels)):
             source = str(self.path / "labels.json")
             raise DataError(source, None, "not a list of labels", COPY_AGAIN)
@@ -443,8 +443,8 @@ def most_bytes(shapes: Shapes) -> int:
 
 def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
     """The tensors in a safetensors file. Raises DataError naming `source`."""
-    if int.from_bytes(data[:8], "little") > MOST_HEADER:
-        problem = f"damaged: its header is larger than the {MOST_HEADER:,} bytes that it can need"
+    if int.from_bytes(data[:8], "little") > MAX_HEADER:
+        problem = f"damaged: its header is larger than the {MAX_HEADER:,} bytes that it can need"
         raise DataError(source, None, problem, COPY_AGAIN)
     try:
         return load_tensors(data)

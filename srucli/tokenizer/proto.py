@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The largest public vocabularies have 262,144 pieces of 7 bytes on average.
-MOST_PIECES, MOST_PIECE_BYTES, MOST_TEXT_BYTES = 2**20, 2048, 2**24
+MAX_PIECES, MAX_PIECE_BYTES, MAX_TEXT_BYTES = 2**20, 2048, 2**24
 # Rules of normalization: of all of them, of what one replaces, and of what it puts there.
-MOST_RULES_BYTES, MOST_RULE_BYTES, MOST_REPLACEMENT_BYTES = 2**22, 512, 512
+MAX_RULES_BYTES, MAX_RULE_BYTES, MAX_REPLACEMENT_BYTES = 2**22, 512, 512
 # Fields of a message that is no piece: settings, files and symbols of the training.
-MOST_FIELDS, MOST_PIECE_FIELDS = 2**21, 8
-MOST_SCORE = 1e30
+MAX_FIELDS, MAX_PIECE_FIELDS = 2**21, 8
+MAX_SCORE = 1e30
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
@@ -111,11 +111,11 @@ def check(data: bytes) -> Model:
     parts: dict[int, bytes] = {}
     needed: list[bytes] = []
     start = 0
-    for key, value, end in _fields(data, MOST_PIECES + MOST_FIELDS):
+    for key, value, end in _fields(data, MAX_PIECES + MAX_FIELDS):
         if key == _PIECE:
             assert isinstance(value, bytes)
-            _require(len(pieces) < MOST_PIECES, f"it has more than {MOST_PIECES:,} pieces")
-            piece = _message(value, MOST_PIECE_FIELDS)
+            _require(len(pieces) < MAX_PIECES, f"it has more than {MAX_PIECES:,} pieces")
+            piece = _message(value, MAX_PIECE_FIELDS)
             score = piece.get(_SCORE, b"\0\0\0\0")
             pieces.append((piece.get(_TEXT, b""), score, piece.get(_TYPE, NORMAL)))
         elif key in _PARTS:
@@ -125,12 +125,12 @@ def check(data: bytes) -> Model:
         if key == _PIECE or key in _PARTS:
             needed.append(data[start:end])
         start = end
-    trainer = _message(parts.get(_TRAINER, b""), MOST_FIELDS)
+    trainer = _message(parts.get(_TRAINER, b""), MAX_FIELDS)
     kind = trainer.get(_MODEL_TYPE, 1)
     _require(kind in _MODEL_TYPES, f"model type {kind} is unknown")
     trainer.get(_UNK_SURFACE, b"").decode()
     for key in (_NORMALIZER, _DENORMALIZER):
-        _check_rules(_message(parts.get(key, b""), MOST_FIELDS).get(_CHARSMAP, b""))
+        _check_rules(_message(parts.get(key, b""), MAX_FIELDS).get(_CHARSMAP, b""))
     names, scores, types = _checked_pieces(pieces)
     proto = data if sum(map(len, needed)) == len(data) else b"".join(needed)
     return Model(proto, _MODEL_TYPES[kind], names, scores, types, types.index(UNKNOWN))
@@ -152,8 +152,8 @@ def _checked_pieces(
     types = list(kinds)
     joined = b"\0".join(texts)
     _require(all(texts), "a piece is empty")
-    _require(max(map(len, texts)) <= MOST_PIECE_BYTES, "a piece is too long")
-    _require(len(joined) <= MOST_TEXT_BYTES, "its pieces are too long together")
+    _require(max(map(len, texts)) <= MAX_PIECE_BYTES, "a piece is too long")
+    _require(len(joined) <= MAX_TEXT_BYTES, "its pieces are too long together")
     _require(joined.count(b"\0") == len(texts) - 1, "a piece holds a NUL character")
     _require(len(set(texts)) == len(texts), "two pieces are the same")
     _require(set(types) <= set(range(NORMAL, BYTE + 1)), "a piece is of an unknown type")
@@ -161,7 +161,7 @@ def _checked_pieces(
     spelt = {text for text, kind in zip(texts, types, strict=True) if kind == BYTE}
     _require(not spelt or spelt == _BYTE_PIECES, "its byte pieces are not those of 256 bytes")
     scores = np.frombuffer(b"".join(numbers), "<f4")
-    _require((np.abs(scores) <= MOST_SCORE).all(), "a score is too large or no number")
+    _require((np.abs(scores) <= MAX_SCORE).all(), "a score is too large or no number")
     return joined.decode().split("\0"), scores.tolist(), types
 
 
@@ -176,14 +176,14 @@ def _check_rules(rules: bytes) -> None:
     if not rules:
         return
     size = int.from_bytes(rules[:4], "little")
-    whole = 4 + size < len(rules) <= MOST_RULES_BYTES and size and not size % 1024
+    whole = 4 + size < len(rules) <= MAX_RULES_BYTES and size and not size % 1024
     _require(bool(whole), "its rules of normalization are cut or too many")
     units, texts = np.frombuffer(rules, "<u4", size // 4, 4), rules[4 + size :]
     texts.decode()
     letters = np.frombuffer(texts, np.uint8)
     lengths = np.diff(np.flatnonzero(letters == 0), prepend=-1) - 1
     _require(texts[-1] == 0, "its rules of normalization are cut")
-    _require(lengths.max() <= MOST_REPLACEMENT_BYTES, "a rule of normalization is too long")
+    _require(lengths.max() <= MAX_REPLACEMENT_BYTES, "a rule of normalization is too long")
     inner = np.flatnonzero(units < 2**31)
     _require(bool(units[0] < 2**31), "its rules of normalization lead outside")
     below = inner ^ (units[inner] >> 10 << ((units[inner] & 2**9) >> 6))
@@ -206,7 +206,7 @@ def _check_depth(
     order = np.argsort(above, kind="stable")
     above, below = above[order], below[order]
     level, visits = root, 0
-    for _ in range(MOST_RULE_BYTES):
+    for _ in range(MAX_RULE_BYTES):
         starts = np.searchsorted(above, level)
         counts = np.searchsorted(above, level, "right") - starts
         total = int(counts.sum())

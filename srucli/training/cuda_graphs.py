@@ -20,7 +20,7 @@ from srucli.data.batch import Batch
 
 # Several, so that none of them is much longer than a text.
 FILLERS = 4
-LEAST = 64
+MIN_SIZE = 64
 
 
 class CaptureError(RuntimeError):
@@ -41,8 +41,8 @@ def rounded(count: int) -> int:
     >>> [rounded(count) for count in (0, 64, 65, 128, 129, 1000)]
     [64, 64, 80, 128, 160, 1024]
     """
-    unit = max(LEAST // 4, 1 << max((count - 1).bit_length() - 3, 0))
-    return max(LEAST, -(-count // unit) * unit)
+    unit = max(MIN_SIZE // 4, 1 << max((count - 1).bit_length() - 3, 0))
+    return max(MIN_SIZE, -(-count // unit) * unit)
 
 
 def shape_of(batch: Batch) -> Shape:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import torch
 
 from srucli import optim
-from srucli.config import MOST_DROPOUT, Config
+from srucli.config import MAX_DROPOUT, Config
 from srucli.errors import UsageError
 from srucli.inference.predictor import resolve_device
 from srucli.kernels import sru as kernels
@@ -51,7 +51,7 @@ def dropout(config: Config, texts: int) -> float:
     """The configured share, or 0.5 for up to 10,000 texts and 50 / sqrt(texts) for more."""
     if config.model.dropout is not None:
         return config.model.dropout
-    return round(MOST_DROPOUT * min(math.sqrt(10_000 / texts), 1.0), 3)
+    return round(MAX_DROPOUT * min(math.sqrt(10_000 / texts), 1.0), 3)
 
 
 def complete(config: Config, texts: int, classes: int) -> Config:

@@ -59,7 +59,7 @@ from srucli.training.step import Step, StepStats
 Observer = Callable[[int, Mapping[str, float]], None]
 # Steps in a row without a finite gradient that end a training; a search for the scale of fp16 takes
 # up to 16.
-MOST_SKIPPED = 20
+MAX_SKIPPED = 20
 # Settings that say how long training takes.
 LENGTHS = ("epochs", "steps")
 # What reading a stranger's state may raise.
@@ -271,7 +271,7 @@ class Trainer:
         """Show the loss so far, where it is known; stop where too many steps were skipped."""
         if stats is None:
             return
-        if stats.skipped_in_a_row >= MOST_SKIPPED:
+        if stats.skipped_in_a_row >= MAX_SKIPPED:
             raise self._diverged(f"{stats.skipped_in_a_row} steps in a row had no finite gradient")
         speed = self.done.pieces / max(self.seconds, 1e-9)
         bar.set_postfix_str(f"loss {stats.loss:.4f}, {speed:,.0f} pieces/s", refresh=False)

@@ -54,7 +54,7 @@ def test_large_sets_choose_their_rate_on_fewer_texts(
     train.write_text("".join(f"{n % 2}\ttext {n}\n" for n in range(30)))
     files = encoders.Files(train, train, None)
     assert encoders.fewer(files, tmp_path) == files
-    monkeypatch.setattr(encoders, "MOST_TEXTS", 10)
+    monkeypatch.setattr(encoders, "MAX_TEXTS", 10)
     short = encoders.fewer(files, tmp_path)
     assert short.test == train
     lines = short.train.read_text().splitlines()

@@ -1521,7 +1521,7 @@ def test_arrays_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [next(stream).line, next(stream).line] == [2, 3]
     with pytest.raises(DataError, match=r"x\.json:4: object 3 of the array is no JSON object"):
         next(stream)
-    monkeypatch.setattr("srucli.io.json_objects.MOST_LINE", 2**20)
+    monkeypatch.setattr("srucli.io.json_objects.MAX_LINE", 2**20)
     path.write_text('[{"text": [\n' + ('"' + "x" * 2**16 + '",\n') * 17)
     with pytest.raises(DataError, match=r"x\.json:1: an object of over 1 MB"):
         list(read_examples(path, DataConfig()))

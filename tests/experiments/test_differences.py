@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_ind
 
-from srucli.experiments.differences import LEAST_TEXTS, doubt, interval
+from srucli.experiments.differences import MIN_TEXTS, doubt, interval
 
 ONE, OTHER = [0.80, 0.83, 0.81], [0.78, 0.79, 0.74, 0.80]
 
@@ -31,8 +31,8 @@ def test_intervals_hold_the_difference_as_often_as_they_say() -> None:
 
 
 def test_fewer_than_six_texts_are_no_difference_by_the_exact_test() -> None:
-    assert binomtest(LEAST_TEXTS, LEAST_TEXTS).pvalue < 0.05
-    assert binomtest(LEAST_TEXTS - 1, LEAST_TEXTS - 1).pvalue > 0.05
+    assert binomtest(MIN_TEXTS, MIN_TEXTS).pvalue < 0.05
+    assert binomtest(MIN_TEXTS - 1, MIN_TEXTS - 1).pvalue > 0.05
 
 
 @pytest.mark.parametrize(

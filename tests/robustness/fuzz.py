@@ -59,7 +59,7 @@ from tests.robustness.mutate import (
 from tests.robustness.watch import WATCH, Watch, watched
 
 ROOT = Path(__file__).parents[2]
-MOST_SECONDS, MOST_GROWTH = 5.0, 2**30
+MAX_SECONDS, MAX_GROWTH = 5.0, 2**30
 # Inputs that one process handles before a new one is forked; findings that are printed.
 BATCH, SHOWN = 500, 50
 TEXTS = [
@@ -406,7 +406,7 @@ def attempt(target: str, seed: int, number: int, seeds: Seeds, folder: Path) -> 
         refused = str(error)
         refused.encode()
     growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    assert growth < MOST_GROWTH, f"{growth / 2**20:,.0f} MiB more memory"
+    assert growth < MAX_GROWTH, f"{growth / 2**20:,.0f} MiB more memory"
     return refused
 
 
@@ -451,7 +451,7 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
         if done:
             break
         number, since, _ = journal.read()
-        if monotonic() - since > MOST_SECONDS:
+        if monotonic() - since > MAX_SECONDS:
             hung = True
             os.kill(child, signal.SIGKILL)
         sleep(0.01)
@@ -461,7 +461,7 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
     if status:
         log = out.with_suffix(".log").read_text(errors="replace").strip().split("\n")[-1]
         ended = f"ended with {os.waitstatus_to_exitcode(status)}: {log[:300]}"
-        result.findings.append((number, f"no end after {MOST_SECONDS:g} s" if hung else ended))
+        result.findings.append((number, f"no end after {MAX_SECONDS:g} s" if hung else ended))
         number += 1
     result.inputs, result.used = result.inputs + number - numbers.start, result.used + used
     return number

@@ -119,7 +119,7 @@ def attempt(seeds, random, folder):
         FAULTS.get(number, lambda folder: None)(folder)
 
 fuzz.TARGETS["faults"] = attempt
-fuzz.MOST_SECONDS = 8.0
+fuzz.MAX_SECONDS = 8.0
 here = Path(__import__("sys").argv[1])
 first = 0
 result = fuzz.Result()

@@ -24,7 +24,7 @@ from srucli.config import resolve
 from srucli.data.readers import read_examples
 from srucli.errors import DataError, OutputError, SrucliError
 from srucli.inference.predictor import Predictor
-from srucli.io.lines import MOST_LINE, for_terminal, read_lines
+from srucli.io.lines import MAX_LINE, for_terminal, read_lines
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import UnwritableError
 from srucli.training.run import train
@@ -319,7 +319,7 @@ def test_bombs(tmp_path: Path, kind: str) -> None:
         list(read_examples(bomb, resolve().data))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 6 * MOST_LINE
+    assert peak < 6 * MAX_LINE
 
 
 def test_a_ratio_on_the_command_line(run_main: RunMain, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_a_ratio_on_the_command_line(run_main: RunMain, tmp_path: Path) -> None:
 
 
 def test_utf_16_lines_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srucli.io.lines.MOST_LINE", 1000)
+    monkeypatch.setattr("srucli.io.lines.MAX_LINE", 1000)
     (tmp_path / "x").write_text("short\n" + "x" * 100_000, encoding="utf-16")
     with pytest.raises(DataError, match=r"x:2: a line of over 0 MB"):
         list(read_lines(tmp_path / "x", "utf-16"))

@@ -25,7 +25,7 @@ from srucli.training.step import Step
 from tests.robustness.mutate import repair_manifests
 from tests.support import QUICK, RunMain, Tiny, tree
 
-MOST_MEMORY = 2**28
+MAX_MEMORY = 2**28
 FLAGS = ("--epochs", 1, *QUICK)
 
 
@@ -50,7 +50,7 @@ def bounded() -> Iterator[None]:
     Path("/proc/self/clear_refs").write_text("5")
     memory = peak_memory()
     yield
-    assert peak_memory() - memory < MOST_MEMORY
+    assert peak_memory() - memory < MAX_MEMORY
 
 
 @contextmanager

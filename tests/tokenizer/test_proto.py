@@ -294,5 +294,5 @@ def test_limits_leave_room_for_the_largest_vocabularies() -> None:
     model = serialize([(PIECE, serialize([(TEXT, b"<unk>"), (TYPE, UNKNOWN)]))])
     model += serialize([(PIECE, serialize([(TEXT, b"%07d" % n)])) for n in range(262_144)])
     assert len(check(model).pieces) == 262_145
-    assert proto.MOST_PIECES > 262_145
+    assert proto.MAX_PIECES > 262_145
     assert USER_DEFINED not in check(model).types

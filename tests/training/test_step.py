@@ -24,7 +24,7 @@ from srucli.model.classifier import ENCODERS, Classifier
 from srucli.optim import OPTIMIZERS
 from srucli.training.cuda_graphs import (
     FILLERS,
-    LEAST,
+    MIN_SIZE,
     CaptureError,
     Graphs,
     Inputs,
@@ -83,7 +83,7 @@ def make_step(config: Config, device: str = "cpu") -> Step:
 def test_sizes_are_rounded_up_by_less_than_a_quarter(count: int) -> None:
     size = rounded(count)
     assert size == rounded(size) >= count
-    assert size == LEAST or size < 1.25 * count
+    assert size == MIN_SIZE or size < 1.25 * count
 
 
 def test_there_are_few_sizes() -> None:

@@ -35,7 +35,7 @@ from srucli.training.defaults import complete
 from srucli.training.interrupts import StopRequest
 from srucli.training.objectives import balanced
 from srucli.training.step import Step
-from srucli.training.trainer import MOST_SKIPPED, Trainer, grouped
+from srucli.training.trainer import MAX_SKIPPED, Trainer, grouped
 
 LABELS = ["ärger", "freude", "무"]
 WORDS = {
@@ -673,7 +673,7 @@ def test_skips_that_are_spread_out_end_nothing(
 def test_as_many_in_a_row_end_the_training(make: Make) -> None:
     made = make("train.batch_size=1", dev=False)
     spoil(made, lambda step: step >= 20)
-    with pytest.raises(SrucliError, match=f"{MOST_SKIPPED} steps in a row had no finite gradient"):
+    with pytest.raises(SrucliError, match=f"{MAX_SKIPPED} steps in a row had no finite gradient"):
         made.train()
     assert made.done.step == 40
 
