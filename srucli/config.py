@@ -297,7 +297,7 @@ class TrainConfig(Section):
     )
     tensorboard: bool = False
     diagnose: Annotated[int, Field(ge=0)] = Field(
-        0, description="steps between looks at the optimizer, for `srucli explain`; 0: never"
+        0, description="steps between looks at the optimizer, for `srucli diagnose`; 0: never"
     )
 
     @property

@@ -17,9 +17,9 @@ from typer.core import TyperGroup
 
 from srucli.cli import (
     compare,
+    diagnose,
     encode,
     evaluate,
-    explain,
     info,
     optimizers,
     predict,
@@ -65,7 +65,7 @@ app.command("run")(run.command)
 app.command("info")(info.command)
 app.command("compare")(compare.command)
 app.command("tune")(tune.command)
-app.command("explain")(explain.command)
+app.command("diagnose")(diagnose.command)
 app.command("optimizers")(optimizers.command)
 app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(
     tokenize.command

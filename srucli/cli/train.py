@@ -107,7 +107,7 @@ def command(
             "--diagnose",
             min=1,
             metavar="N",
-            help="Look at the optimizer every N steps, for `srucli explain`.",
+            help="Look at the optimizer every N steps, for `srucli diagnose`.",
             show_default=False,
         ),
     ] = None,

@@ -666,8 +666,8 @@ REMEDIES = {
         advice=": no such run; give the folder that `srucli train` made",
         before=(TRAIN,),
     ),
-    "no run to explain": Remedy(
-        "explain non",
+    "no run to diagnose": Remedy(
+        "diagnose non",
         r"non: no such run folder; `(srucli train) FILE` makes one",
         changed("non", "run"),
         advice=": no such run folder; `srucli train FILE` makes one",
@@ -681,9 +681,9 @@ REMEDIES = {
         advice="stopped; to go on: srucli train --resume ",
     ),
     "no diagnostics": Remedy(
-        "explain run",
+        "diagnose run",
         r"train it again with (--diagnose 20)",
-        lambda words, match: ["explain", "diagnosed"],
+        lambda words, match: ["diagnose", "diagnosed"],
         before=(TRAIN, TRAIN.replace("-o run", "-o diagnosed") + " --diagnose 20"),
     ),
     "a model card": Remedy(
@@ -1142,7 +1142,7 @@ UNFOLLOWED = {
     "look at the text, and lower optim.lr": "the text is the fault, in test_hazards",
     "srucli train --resume {} --force": "followed in test_hazards",
     "--encoding {} asks for that": "followed in test_other_files",
-    "adam corrects for this, a longer optim.warmup": "a finding on a finished run: test_explain",
+    "adam corrects for this, a longer optim.warmup": "a finding on a finished run: test_findings",
     "{} optim.lr": "the same",
     "raise optim.clip": "the same",
     "were longer than optim.clip=": "the same",
@@ -1153,7 +1153,7 @@ UNFOLLOWED = {
     "srucli tune": "the use of a package",
     "Found by `srucli tune`": "a report",
     "`srucli eval` measures them": "a report",
-    "late enough; --diagnose with a smaller number": "a finding on a finished run: test_explain",
+    "late enough; --diagnose with a smaller number": "a finding on a finished run: test_findings",
     "is not defined on the {} texts, by the labels": "a whole comparison: test_compare",
     "is not defined on the dev texts, by the labels": "a search: test_tune",
     "--top {}: the run has": "a report",

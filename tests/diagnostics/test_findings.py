@@ -1,4 +1,4 @@
-"""Every sentence of `srucli explain`, on records made by hand that have the fault or do not.
+"""Every sentence of `srucli diagnose`, on records made by hand that have the fault or do not.
 
 One training is read at the end, for the command and for damaged records.
 """
@@ -619,7 +619,7 @@ def test_damaged_records_are_refused(
     place = draw.choice((0, draw.randrange(len(lines))))
     lines[place] = json.dumps(mutate_tree(draw, json.loads(lines[place])))
     (tmp_path / "diagnostics.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff{}\n")
-    ended = run_main("explain", tmp_path)
+    ended = run_main("diagnose", tmp_path)
     assert ended.code in (0, 65, 66)
     if ended.code == 65:
         assert "diagnostics.jsonl: not as srucli writes it (" in ended.err
@@ -627,14 +627,14 @@ def test_damaged_records_are_refused(
 
 
 def test_the_command(diagnosed: Path, run_main: RunMain, tmp_path: Path) -> None:
-    ended = run_main("explain", diagnosed, "--plots", tmp_path / "pictures")
+    ended = run_main("diagnose", diagnosed, "--plots", tmp_path / "pictures")
     first, *lines = ended.out.splitlines()
     assert (ended.code, first) == (0, "adagrad, learning rate 0.05, 120 steps")
     assert all(line.startswith(("! ", "  ")) for line in lines)
     pictures = sorted((tmp_path / "pictures").iterdir())
     assert [picture.name for picture in pictures] == ["optimizer.png", "optimizer.svg"]
     assert "mathdefault" not in pictures[1].read_text()
-    told = json.loads(run_main("explain", diagnosed, "--json").out)
+    told = json.loads(run_main("diagnose", diagnosed, "--json").out)
     assert told["optimizer"]["name"] == "adagrad"
     assert [each["text"] for each in told["findings"]] == [line[2:] for line in lines]
     assert [each["fault"] for each in told["findings"]] == [line[0] == "!" for line in lines]
@@ -645,15 +645,15 @@ def test_the_command(diagnosed: Path, run_main: RunMain, tmp_path: Path) -> None
 
 
 def test_what_cannot_be_explained(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
-    ended = run_main("explain", tmp_path / "none")
+    ended = run_main("diagnose", tmp_path / "none")
     assert ended.code == 66
     assert "no such run folder" in ended.err
-    ended = run_main("explain", tiny.run)
+    ended = run_main("diagnose", tiny.run)
     assert ended.code == 66
     assert "train it again with --diagnose 20" in ended.err
     with claimed(tmp_path / "c", "comparison", {}):
-        ended = run_main("explain", tmp_path / "c")
+        ended = run_main("diagnose", tmp_path / "c")
     assert ended.code == 2
     assert f"{tmp_path / 'c'}: is a comparison; its page explains its trainings" in ended.err
-    ended = run_main("explain", tiny.run, "--diagnose")
+    ended = run_main("diagnose", tiny.run, "--diagnose")
     assert ended.code == 2

@@ -80,7 +80,7 @@ def test_no_command_runs_what_lies_in_the_current_folder(
         ("compare", tiny.train, "-o", "compared", "--optimizer", "adam,sgd", *short),
         ("tune", tiny.train, "--minutes", 0.05, *few),
         ("eval", tiny.run, tiny.test, "--plots", "plots"),
-        ("explain", "run", "--plots", "plots"),
+        ("diagnose", "run", "--plots", "plots"),
     ):
         done = subprocess.run(
             [*command, *map(str, words)],
@@ -122,7 +122,7 @@ PARENT = """
 import os, sys
 sys.path.insert(0, "lib")
 sys.path.insert(0, os.path.abspath("lib"))
-from srucli.children import child
+from srucli.io.children import child
 with child("srucli.told", own_stderr=False) as started:
     print(started.stdout.readline().decode())
 """
@@ -134,8 +134,8 @@ def told(folder: Path, code: str, **environment: str) -> list[Any]:
     It runs this code.
     """
     package = folder / "srucli"
-    package.mkdir()
-    for name in ("__init__", "child", "children"):
+    (package / "io").mkdir(parents=True)
+    for name in ("__init__", "io/__init__", "io/child", "io/children"):
         (package / f"{name}.py").write_text((ROOT / "srucli" / f"{name}.py").read_text())
     (package / "told.py").write_text(f"def main():\n{textwrap.indent(code, '    ')}\n")
     done = subprocess.run(

@@ -415,13 +415,13 @@ def test_explanations_draw_beside_other_pictures_only(
     assert run_main("train", tiny.train, "-o", run, *flags).code == 0
     folder.mkdir()
     (folder / "optimizer.svg").write_bytes(b"mine")
-    ended = run_main("explain", run, "--plots", folder)
+    ended = run_main("diagnose", run, "--plots", folder)
     assert (ended.code, ended.out) == (73, "")
     assert "pictures: holds optimizer.svg, which srucli did not draw; name another" in ended.err
     assert tree(folder) == {"optimizer.svg": b"mine"}
     (folder / "optimizer.svg").rename(folder / "mine.svg")
     for _ in range(2):
-        assert run_main("explain", run, "--plots", folder).code == 0
+        assert run_main("diagnose", run, "--plots", folder).code == 0
     assert DRAWN_BY.encode() in (folder / "optimizer.svg").read_bytes()
     assert (folder / "mine.svg").read_bytes() == b"mine"
 

@@ -1,4 +1,4 @@
-"""`srucli explain`: parse, call, print. What finds is `srucli/diagnostics/findings.py`."""
+"""`srucli diagnose`: parse, call, print. What finds is `srucli/diagnostics/findings.py`."""
 
 from __future__ import annotations
 
