@@ -28,8 +28,9 @@ check: .venv/installed ## ruff, and mypy --strict on the package
 bench: .venv/installed-benchmarks ## accuracy beside fastText and linear models, on what data there is
 	python -m benchmarks.accuracy
 
-docs: .venv/installed ## write docs/commands.md from the live help
+docs: .venv/installed ## write docs/commands.md from the live help, and the plots from the results
 	python docs/make_commands.py
+	python docs/make_plots.py
 
 clean: ## remove everything that make made
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

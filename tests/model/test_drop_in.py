@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +26,7 @@ from torch.nn.utils.rnn import (
 
 from srucli import SRU
 from srucli.model.convert import from_sru_weights
+from tests.support import ROOT
 
 pytestmark = [  # of the `sru` package
     pytest.mark.filterwarnings("ignore:Running SRU on CPU"),
@@ -298,9 +298,9 @@ def test_importing_the_package_does_not_import_torch() -> None:
     assert done.stderr.splitlines()[-1].startswith("AttributeError: module 'srucli' has no")
 
 
-def test_the_code_in_the_readme_runs() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+def test_the_code_in_the_guide_runs() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.S)
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["output"].shape == (20, 4, 256)
