@@ -18,7 +18,7 @@ demo: demo/test.tsv ## train a classifier of languages, measure it, use it (unde
 	  'Kitaplarımı masanın üzerinde unuttum.' | srucli predict demo/run - --probability --keep
 
 test: .venv/installed ## run the tests
-	python -m pytest
+	python -m pytest --numprocesses auto --dist worksteal
 
 check: .venv/installed ## ruff, and mypy --strict on the package
 	ruff check .

@@ -785,7 +785,7 @@ STDIN_SCRIPT = """
 import sys
 from srucli.config import DataConfig
 from srucli.config import given as given_settings
-from srucli.data import read_examples
+from srucli.data.readers import read_examples
 from srucli.errors import SrucliError
 try:
     for example in read_examples("-", DataConfig()):

@@ -706,7 +706,7 @@ def test_a_comparison_that_is_interrupted_or_killed_goes_on(
 LONG = """
 import sys
 from pathlib import Path
-from srucli.cells import Arm, Cell, Folder, Plan, Trials
+from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials
 from srucli.config import resolve
 settings = resolve(overrides=["train.epochs=100000", *sys.argv[2:]])
 plan = Plan(settings, [Arm("adam", {"optim.name": "adam"})], "accuracy", 1, 1, None)

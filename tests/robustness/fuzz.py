@@ -116,7 +116,7 @@ class Seeds:
         self.folder = folder
         labelled = folder / "train.tsv"
         labelled.write_text("".join(f"{label}\t{text}\n" for label, text in sentences()))
-        self.runs = {"v1": ROOT / "tests" / "runs" / "v1"}
+        self.runs = {"v1": ROOT / "tests" / "formats" / "v1"}
         for name, settings in KINDS.items():
             config = configuration.build(SMALL | settings, name)
             self.runs[name] = train(config, str(labelled), None, folder / name)

@@ -226,7 +226,7 @@ def test_an_error_in_the_lines_ends_the_child() -> None:
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if children.exists():
         for child in children.read_text().split():
-            assert b"spm_child" not in Path(f"/proc/{child}/cmdline").read_bytes()
+            assert b"srucli.tokenizer.child" not in Path(f"/proc/{child}/cmdline").read_bytes()
 
 
 def test_progress_is_told() -> None:
