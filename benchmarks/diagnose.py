@@ -21,8 +21,8 @@ from benchmarks.gpu import PIECES, StepCase, spelling, text_batch
 from srucli.config import resolve
 from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
-from srucli.inference.predictor import use_threads
 from srucli.model.classifier import Classifier
+from srucli.runtime import tune_process
 from srucli.training.objectives import loss_function
 from srucli.training.step import Step
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=13)
     given = parser.parse_args()
-    use_threads(0)
+    tune_process()
     torch.manual_seed(0)
     config, batch = resolve(), text_batch(StepCase(32, CLASSES, "float32"), "cpu")
     model = Classifier(config.model, spelling(), CLASSES).train()

@@ -39,9 +39,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from benchmarks.gpu import Run, offsets_of, ragged_lengths, step
-from srucli.inference.predictor import use_threads
 from srucli.kernels import gemm
 from srucli.model.sru import SRUStack
+from srucli.runtime import tune_process
 
 LAYERS = 2
 SLOW = 20
@@ -231,7 +231,7 @@ def main() -> None:
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     everything = []
     for threads in map(int, given.threads.split(",")):
-        use_threads(threads)
+        tune_process(threads)
         for case in chosen:
             figures = measure(case, given.rounds)
             for kind, values in figures.items():

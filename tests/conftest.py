@@ -6,13 +6,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from tests.support import QUICK, ROOT, Ended, RunCli, RunMain, Tiny, sentences, write_tsv
+from tests.support import (
+    QUICK,
+    ROOT,
+    Ended,
+    RunCli,
+    RunMain,
+    Tiny,
+    lent_process,
+    sentences,
+    write_tsv,
+)
 
 # A shell starts what runs in its background with interrupts ignored, and so would every command be.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -96,20 +106,10 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["srucli", *map(str, arguments)])
         capsys.readouterr()
-        with patch.dict(os.environ), pytest.raises(SystemExit) as ended:
+        with patch.dict(os.environ), lent_process(), pytest.raises(SystemExit) as ended:
             main()
         code = ended.value.code
         assert isinstance(code, int)
         return Ended(code, *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def _same_processor() -> Iterator[None]:
-    """Undo what using a model in this process sets: threads, and denormal numbers as zeros."""
-    before = "torch" in sys.modules and sys.modules["torch"].get_num_threads()
-    yield
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_flush_denormal(False)
-        sys.modules["torch"].set_num_threads(before or len(os.sched_getaffinity(0)))

@@ -7,7 +7,8 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,23 @@ class Ended:
 
 
 RunMain = Callable[..., Ended]
+
+
+@contextmanager
+def lent_process() -> Iterator[None]:
+    """Undo what a command that runs in a test's process sets there for good."""
+    import torch
+
+    from srucli.kernels import jit
+
+    jit.launch_threads()
+    threads, numba_threads = torch.get_num_threads(), jit.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+        jit.set_num_threads(numba_threads)
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:

@@ -70,8 +70,10 @@ def command(
     _check_paths(run, file, predictions, plots)
     from srucli.inference.predictor import Predictor
     from srucli.io.console import say
+    from srucli.runtime import tune_process
 
-    predictor = Predictor.load(run, device or "auto", threads or 0)
+    tune_process(threads or 0)
+    predictor = Predictor.load(run, device or "auto")
     for sentence in predictor.said:
         say(sentence)
     check_gates(gates, predictor.multi_label)

@@ -77,9 +77,11 @@ def command(
     from srucli.inference.predictor import Predictor, Style, records
     from srucli.io.console import say
     from srucli.io.lines import display_name, for_terminal
+    from srucli.runtime import tune_process
     from srucli.tokenizer.truncation import Notices
 
-    predictor = Predictor.load(run, device or "auto", threads or 0)
+    tune_process(threads or 0)
+    predictor = Predictor.load(run, device or "auto")
     for sentence in predictor.said:
         say(sentence)
     if probability and (as_json or top is not None):

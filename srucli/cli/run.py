@@ -51,9 +51,11 @@ def command(
     for source in (files.train, files.dev, files.test):
         if source is not None:
             options.need_file(source)
+    from srucli.runtime import tune_process
     from srucli.training.run import train
 
     tokenizer = Path(files.tokenizer) if files.tokenizer else None
+    tune_process(settings.train.threads)
     folder = train(
         settings,
         files.train,
@@ -71,7 +73,7 @@ def command(
     from srucli.inference.evaluation import evaluate
     from srucli.inference.predictor import Predictor
 
-    predictor = Predictor.load(folder, settings.train.device, settings.train.threads)
+    predictor = Predictor.load(folder, settings.train.device)
     from srucli.io.console import say
 
     names = predictor.names

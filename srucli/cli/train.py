@@ -160,10 +160,12 @@ def command(
         if dev:
             options.need_file(dev)
         folder = output or default_folder(train)
+        from srucli.runtime import tune_process
         from srucli.training.run import train as run_training
 
         options.say_of_files(settings)
         how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
+        tune_process(settings.train.threads)
         run_training(settings, train, dev, folder, reads=[config], **how)
         print(folder)
 
@@ -188,8 +190,10 @@ def _resumed(
     options.resolved(None, overrides, flags)
     settings = {key: value for key, value in flags.items() if value is not None}
     settings |= flat(parse_overrides(overrides))
+    from srucli.runtime import tune_process
     from srucli.training.run import resume
 
+    tune_process()
     return resume(run, settings, train, dev, force=force, stop=stop)
 
 

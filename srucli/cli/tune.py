@@ -73,7 +73,9 @@ def command(
     refuse_inputs([output], [train, dev, config])
     options.say_of_files(settings)
     from srucli.experiments.tune import tune
+    from srucli.runtime import tune_process
 
+    tune_process(settings.train.threads)
     found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb)
     write_atomic({output: found.encode()})
     print(output)

@@ -10,7 +10,6 @@ texts is then trained with more seeds. How a training runs is in `trials.py`, wh
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -378,10 +377,10 @@ def skipped(found: Comparison) -> Iterator[str]:
 
 def default_jobs(plan: Plan) -> int:
     """One training for each core; one in all on a GPU."""
-    from srucli.inference.predictor import resolve_device
+    from srucli.runtime import cores, resolve_device
 
     on_cpu = resolve_device(plan.config.train.device).type == "cpu"
-    return len(os.sched_getaffinity(0)) if on_cpu else 1
+    return cores() if on_cpu else 1
 
 
 def check(plan: Plan) -> None:

@@ -341,14 +341,16 @@ def _measure(
     from srucli.inference.evaluation import evaluate
     from srucli.inference.predictor import Predictor
     from srucli.runs.run_dir import RunDir, read_records
+    from srucli.runtime import tune_process
     from srucli.training.run import train
 
+    tune_process(config.train.threads)
     run = place.path / "run"
     sources = {part: str(file) for part, file in folder.data.items()}
     how: dict[str, Any] = {"tokenizer": tokenizer, "force": True, "below": place}
     train(config, sources["train"], sources["dev"], run, **how)
     history = read_records(run / "metrics.jsonl")
-    predictor = Predictor.load(run, config.train.device, config.train.threads)
+    predictor = Predictor.load(run, config.train.device)
     step = RunDir.open(run).step_of(predictor.choice.name)
     (used,) = [record["dev"] for record in history if record["step"] == step]
     tested = evaluate(predictor, read_examples(sources["test"], config.data))

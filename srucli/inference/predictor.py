@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import platform
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,54 +17,16 @@ from numpy.typing import NDArray
 from srucli.data.batch import TokenStore, order
 from srucli.data.layout import Names
 from srucli.data.readers import Input
-from srucli.errors import UsageError
-from srucli.kernels.sru import set_threads
 from srucli.metrics import decide
 from srucli.model.classifier import Classifier, shapes
 from srucli.runs.choice import choose, unfinished
 from srucli.runs.run_dir import RunDir
+from srucli.runtime import resolve_device
 from srucli.tokenizer.truncation import Tally
 
 # A stream is answered at the latest after this many texts, and at once where it pauses.
 BATCH_TEXTS = 256
 READ_AHEAD = 4 * BATCH_TEXTS
-
-
-def resolve_device(name: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N as a device that is there. Raises UsageError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise UsageError(f"--device {name}: torch sees {found} GPUs; use --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N")
-    return device
-
-
-def use_threads(threads: int) -> None:
-    """Compute with this many CPU threads; 0 takes every core that this process may use."""
-    set_threads(threads or len(os.sched_getaffinity(0)))
-    torch.set_flush_denormal(True)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory, where the process has glibc.
-
-    It gives a tensor's pages back to the system, and then the next step waits for the system to
-    fill new ones with zeros: 2.5 times as long as writing to them takes.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    most_maps, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-    libc = ctypes.CDLL(None)
-    libc.mallopt(most_maps, 0)
-    libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def logits_to_probabilities(logits: torch.Tensor, multi_label: bool) -> torch.Tensor:
@@ -120,12 +79,10 @@ class Predictor:
         self.tally = Tally(limits=self.model.limits(self.config.train))
 
     @classmethod
-    def load(cls, run: Path, device: str = "auto", threads: int = 0) -> Predictor:
+    def load(cls, run: Path, device: str = "auto") -> Predictor:
         """Load a run's folder. Raises UsageError, InputMissingError, DataError."""
         found = resolve_device(device)
-        opened = RunDir.open(run)
-        use_threads(threads)
-        return cls(opened, found)
+        return cls(RunDir.open(run), found)
 
     def probabilities(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """B texts -> (B, C) float32: of each label; they sum to 1 in a single-label model."""

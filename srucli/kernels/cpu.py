@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from srucli.kernels.hashing import BITS, HASH, MIX
-from srucli.kernels.jit import get_num_threads, njit, prange
+from srucli.kernels.jit import get_num_threads, launch_threads, njit, prange
+
+launch_threads()
 
 _F = np.float32
 _U = np.uint64

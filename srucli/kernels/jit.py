@@ -5,10 +5,25 @@ They may name a folder of compiled code, which would be run. Every module gets N
 
 from __future__ import annotations
 
+import functools
+from threading import Thread
+
 from numba import get_num_threads, njit, prange, set_num_threads
 from numba.core import config
 
-__all__ = ["config", "get_num_threads", "njit", "prange", "set_num_threads"]
+__all__ = ["config", "get_num_threads", "launch_threads", "njit", "prange", "set_num_threads"]
 
 config._config_fname = ""
 config.reload_config()  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def launch_threads() -> None:
+    """Have Numba start its threads, once for the process.
+
+    That changes torch's number of threads, but only for the Python thread that asks for it: one
+    that ends at once.
+    """
+    starter = Thread(target=get_num_threads)
+    starter.start()
+    starter.join()

@@ -47,21 +47,6 @@ TAKES = {
 }
 
 
-def set_threads(threads: int) -> None:
-    """Use `threads` CPU threads in torch and in Numba alike.
-
-    Numba's first parallel launch changes torch's number, hence the order here.
-    """
-    if importlib.util.find_spec("numba"):
-        from srucli.kernels.jit import config, set_num_threads
-
-        most = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        set_num_threads(min(threads, most))
-        module = importlib.import_module(BACK_ENDS["cpu"])
-        module.pool(torch.zeros(1, 1), torch.tensor([0, 1]))
-    torch.set_num_threads(threads)
-
-
 @functools.cache
 def fastest(device: str, dtype: torch.dtype) -> str:
     """The back end for tensors of this device type and dtype; warns where it need not be slow."""

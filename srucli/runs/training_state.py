@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,16 @@ def _is_of_sizes(shape: torch.Size, wanted: torch.Size) -> bool:
 
 
 # ---------------------------------------------------------------- randomness
+
+
+@contextmanager
+def keep_random_states(device: torch.device) -> Iterator[None]:
+    """Put the generators back after a block, in the state that they had before it."""
+    states = random_states(device)
+    try:
+        yield
+    finally:
+        set_random_states(states, device)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import torch
 from srucli import optim
 from srucli.config import MAX_DROPOUT, Config
 from srucli.errors import UsageError
-from srucli.inference.predictor import resolve_device
 from srucli.kernels import sru as kernels
 from srucli.metrics import metric_named
 from srucli.model import classifier as models
+from srucli.runtime import resolve_device
 
 
 def check(config: Config) -> torch.device:

@@ -25,13 +25,14 @@ from srucli.data.dataset import (
 from srucli.data.layout import Names
 from srucli.data.readers import Example
 from srucli.errors import InputMissingError, UsageError
-from srucli.inference.predictor import use_threads
 from srucli.io.console import say
 from srucli.io.folders import OpenFolder
 from srucli.io.lines import display_name, escaped, is_piped
 from srucli.kernels import sru as kernels
 from srucli.runs.claim import Source
 from srucli.runs.run_dir import RunDir
+from srucli.runs.training_state import keep_random_states
+from srucli.runtime import use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.training.defaults import check, complete
 from srucli.training.effects import Setup, asked_for, beyond, idle
@@ -107,7 +108,9 @@ def train(
     with (stop or StopRequest()).listening() as stop, RunDir.claim(output, reads, below) as run:
         found = _find(output, force, reads)
         asked = Asked(asked_for(config), given is None)
-        _train(run, found, config, device, train_source, dev_source, given, asked, observe, stop)
+        with use_threads(config.train.threads), keep_random_states(device):
+            sources = train_source, dev_source
+            _train(run, found, config, device, *sources, given, asked, observe, stop)
     return output
 
 
@@ -147,7 +150,8 @@ def resume(
         given = found.tokenizer if found.checkpoint is None else None
         asked = Asked(list(settings), trains_tokenizer=False)
         sources = train_source, dev_source
-        _train(run, found, config, device, *sources, given, asked, None, stop, force)
+        with use_threads(config.train.threads), keep_random_states(device):
+            _train(run, found, config, device, *sources, given, asked, None, stop, force)
     return output
 
 
@@ -202,7 +206,6 @@ def _train(
     force: bool = False,
 ) -> None:
     """All that happens while the folder is locked. `given` is the tokenizer, where there is one."""
-    use_threads(config.train.threads)
     texts = Texts.read(config, train_source, dev_source)
     plain, config = config, complete(config, len(texts.train), len(texts.labels))
     _describe(texts, config.data.multi_label)

@@ -126,7 +126,7 @@ def test_labels_alone(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
 def test_probabilities(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     rows = [row.split("\t") for row in run_main("predict", tiny.run, lines, "-p").out.splitlines()]
     assert [label for label, _ in rows] == LABELS
-    wanted = Predictor.load(tiny.run, "cpu", 1).probabilities(TEXTS).max(axis=1)
+    wanted = Predictor.load(tiny.run, "cpu").probabilities(TEXTS).max(axis=1)
     assert [float(value) for _, value in rows] == pytest.approx(wanted, abs=1e-5)
 
 

@@ -156,7 +156,7 @@ def test_more_labels_than_there_are_cannot_be_given(
 
 def logits(run: Path, *texts: str, **limits: int) -> Any:
     """Logits (n, B, C) of the branches, in float64."""
-    predictor = Predictor.load(run, "cpu", 1)
+    predictor = Predictor.load(run, "cpu")
     given = predictor.tally.limits._replace(**limits)
     store = TokenStore.encode(predictor.tokenizer, texts, limits=given)
     with torch.inference_mode():
@@ -174,7 +174,7 @@ def test_the_last_word_after_thousands_decides_by_default(tiny: Tiny) -> None:
     good, bad = logits(tiny.run, KNOWN * 400 + "lovely", KNOWN * 400 + "awful").unbind(1)
     for branch in good - bad:
         assert branch.abs().max() > 1e-4
-    label = Predictor.load(tiny.run, "cpu", 1).labels.index
+    label = Predictor.load(tiny.run, "cpu").labels.index
     assert (good - bad)[0][label("good")] > 0 > (good - bad)[0][label("bad")]
 
 
@@ -200,7 +200,7 @@ def test_beyond_its_limit_the_encoder_reads_both_ends(
     words = (KNOWN * 70).split()[:600]
     changed = [*words[:place], "awful", *words[place:]]
     texts = " ".join(words), " ".join(changed)
-    tokens = Predictor.load(tiny.run, "cpu", 1).tokenizer.encode(list(texts))[1]
+    tokens = Predictor.load(tiny.run, "cpu").tokenizer.encode(list(texts))[1]
     assert (np.diff(tokens) > 200).all()
     one, other = logits(tiny.run, *texts, encoder=100).unbind(1)
     differs = [not torch.equal(a, b) for a, b in zip(one, other, strict=True)]
@@ -211,7 +211,7 @@ def test_an_old_run_reads_what_it_read(tiny: Tiny) -> None:
     """Its config.yaml says 1,024, which was the default."""
     run = Path(__file__).parents[1] / "formats" / "v1"
     assert RunDir.open(run).config().train.max_tokens == 1_024
-    predictor = Predictor.load(run, "cpu", 1)
+    predictor = Predictor.load(run, "cpu")
     assert predictor.tally.limits == Limits(1_024, 1_024, chosen=True)
     ids, _ = predictor.tokenizer.encode(["what a lovely broken lamp " * 600])
     store = TokenStore(ids[:1_024], np.array([0, 1_024]))

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from srucli.errors import UsageError
-from srucli.kernels.sru import BACK_ENDS, check, fastest, ragged_pool, set_threads, sru_layer
+from srucli.kernels.sru import BACK_ENDS, check, fastest, ragged_pool, sru_layer
 from srucli.model.sru import SRUStack
+from srucli.runtime import use_threads
 
 # Triton's kernels have a file of their own, since its interpreter needs a process of its own.
 KERNELS = [name for name in BACK_ENDS if name != "triton"]
@@ -226,13 +227,13 @@ def test_a_text_alone_equals_itself_in_a_batch(kernel: str) -> None:
     assert torch.equal(grad_initial[2:], own_initial)
 
 
-def test_any_number_of_threads_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_threads_gives_the_same() -> None:
     tensors = case([5, 0, 9, 30, 1, 2], 33, 2, 3, torch.float32)
     one, many = [], []
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     for threads, kept in ((1, one), (most, many)):
-        set_threads(threads)
-        kept.extend(results(tensors, 2, False, "cpu"))
+        with use_threads(threads):
+            kept.extend(results(tensors, 2, False, "cpu"))
     assert all(map(torch.equal, one, many))
 
 

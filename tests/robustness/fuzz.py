@@ -42,8 +42,9 @@ from srucli.data.readers import Example, Input, read_examples, read_inputs
 from srucli.diagnostics.findings import explain
 from srucli.diagnostics.findings import read as read_story
 from srucli.errors import SrucliError
-from srucli.inference.predictor import Predictor, Style, records, use_threads
+from srucli.inference.predictor import Predictor, Style, records
 from srucli.runs.run_dir import RunDir
+from srucli.runtime import tune_process
 from srucli.tokenizer.model import Tokenizer, train_tokenizer
 from srucli.training.resume import former
 from srucli.training.run import train
@@ -152,7 +153,7 @@ def use_run(run: Path, random: Random) -> None:
     ]
     with suppress(SrucliError):
         random.choice(others)()
-    predictor = Predictor.load(run, "cpu", 1)
+    predictor = Predictor.load(run, "cpu")
     inputs = [Input(text, 1, text) for text in TEXTS]
     style = Style(random.random() < 0.5, random.choice((None, 2)), as_json=random.random() < 0.5)
     for group in records(predictor, inputs, style):
@@ -484,7 +485,7 @@ def prepared() -> Iterator[Seeds]:
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as name:
         seeds = Seeds(Path(name).resolve())
-        use_threads(1)
+        tune_process(1)
         for run in seeds.runs.values():  # compiles and imports whatever is needed only now
             for number in range(20):
                 use_run(run, Random(number))

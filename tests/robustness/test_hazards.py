@@ -219,7 +219,7 @@ def test_steps_without_a_finite_gradient_are_skipped_and_counted(
     counts = [each.get("skipped") for each in RunDir(run).records("metrics.jsonl")]
     assert counts == [3, 1]
     assert "1 of 30 steps were skipped" in said
-    assert Predictor.load(run, "cpu", 1).probabilities(["x"]).shape == (1, 3)
+    assert Predictor.load(run, "cpu").probabilities(["x"]).shape == (1, 3)
     assert "nan" not in (run / "metrics.jsonl").read_text().lower()
 
 

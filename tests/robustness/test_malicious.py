@@ -63,7 +63,7 @@ def refused(said: str, error: type[SrucliError] = DataError) -> Iterator[None]:
 
 
 def load(run: Path) -> None:
-    Predictor.load(run, "cpu", 1)
+    Predictor.load(run, "cpu")
 
 
 def weights_of(run: Path) -> Path:

@@ -17,7 +17,7 @@ RUNS = Path(__file__).parents[1] / "formats"
 @pytest.mark.parametrize("name", ["v1"])
 def test_an_old_run_gives_its_old_probabilities(name: str) -> None:
     wanted = json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
-    predictor = Predictor.load(RUNS / name, "cpu", 1)
+    predictor = Predictor.load(RUNS / name, "cpu")
     assert predictor.labels == wanted["labels"]
     found = predictor.probabilities(list(wanted["texts"]))
     np.testing.assert_allclose(found, list(wanted["texts"].values()), rtol=0, atol=1e-6)

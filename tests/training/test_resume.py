@@ -642,10 +642,10 @@ def test_state_that_lacks_something_is_refused(tiny: Tiny, tmp_path: Path, kill_
 
 def test_predicting_needs_nothing_of_the_training(tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
-    wanted = Predictor.load(run, "cpu", 1).probabilities(["a lovely film"])
+    wanted = Predictor.load(run, "cpu").probabilities(["a lovely film"])
     for file in run.glob("checkpoints/*/training.*"):
         file.unlink()
-    assert (Predictor.load(run, "cpu", 1).probabilities(["a lovely film"]) == wanted).all()
+    assert (Predictor.load(run, "cpu").probabilities(["a lovely film"]) == wanted).all()
     with pytest.raises(DataError, match="no checkpoint to go on from"):
         resume(run, {})
 

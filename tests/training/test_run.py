@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_weights(tiny: Tiny, tmp_path: Path) -> Non
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_encoder_trains_and_predicts(tiny: Tiny, tmp_path: Path, encoder: str) -> None:
     run = run_training(tiny, tmp_path / "run", f"model.encoder={encoder}", "optim.lr=1e-2")
-    predictor = Predictor.load(run, "cpu", 1)
+    predictor = Predictor.load(run, "cpu")
     probabilities = predictor.probabilities(["a lovely film", "", "zzz"])
     assert probabilities.shape == (3, 3)
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
@@ -180,7 +180,7 @@ def test_every_encoder_trains_and_predicts(tiny: Tiny, tmp_path: Path, encoder: 
 def test_other_tokenizers_are_trained_on_the_way(tiny: Tiny, tmp_path: Path, kind: str) -> None:
     config = quick(f"tokenizer.model_type={kind}", "train.epochs=1")
     run = train(config, str(tiny.train), None, tmp_path / "run")
-    assert Predictor.load(run, "cpu", 1).tokenizer.model_type == kind
+    assert Predictor.load(run, "cpu").tokenizer.model_type == kind
 
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 27), (2, 14), (100, 1)])
@@ -202,7 +202,7 @@ def test_early_stopping_and_which_weights_are_best(
     opened = RunDir.open(run)
     assert opened.checkpoint("best").state["epoch"] == 1
     assert opened.checkpoint("last").state["epoch"] == 3
-    assert Predictor.load(run, "cpu", 1).config.train.keep == "best"
+    assert Predictor.load(run, "cpu").config.train.keep == "best"
 
 
 def test_of_a_loss_the_smaller_is_the_better(tiny: Tiny, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_dev_labels_that_training_lacks(
     assert f"{dev}: {said}" in capsys.readouterr().err.splitlines()
     assert [record["dev"]["log_loss"] for record in history(run)] == [None, None]
     assert history(run)[0]["dev"]["accuracy"] == 0
-    assert Predictor.load(run, "cpu", 1).labels == list(tiny.labels)
+    assert Predictor.load(run, "cpu").labels == list(tiny.labels)
 
 
 def test_dev_labels_that_training_lacks_are_errors_of_several_labels_too(
@@ -254,7 +254,7 @@ def test_dev_labels_that_training_lacks_are_errors_of_several_labels_too(
     run = train(config, str(data), str(dev), tmp_path / "run")
     said = "3 of 4 texts have labels that the training texts lack, which count as errors: odd (3), "
     assert f"{dev}: {said}strange (1)" in capsys.readouterr().err.splitlines()
-    found = evaluate(Predictor.load(run, "cpu", 1), read_examples(str(dev), config.data))
+    found = evaluate(Predictor.load(run, "cpu"), read_examples(str(dev), config.data))
     measured = history(run)[-1]["dev"]
     assert measured.keys() == {"macro_f1", "accuracy", "log_loss"}
     assert found.figures["accuracy"] <= 0.25
@@ -267,7 +267,7 @@ def test_texts_of_one_letter_and_texts_that_are_long(tmp_path: Path) -> None:
     assert train(quick(), str(data), None, tmp_path / "short") == tmp_path / "short"
     data = write_tsv(tmp_path / "long.tsv", [("a", "x y " * 40_000), ("b", "y z z")] * 3)
     run = train(quick("train.max_tokens=50"), str(data), None, tmp_path / "long")
-    predictor = Predictor.load(run, "cpu", 1)
+    predictor = Predictor.load(run, "cpu")
     head, whole = predictor.probabilities(["x y " * 400, "x y " * 40_000])
     assert head == pytest.approx(whole)
 
@@ -290,7 +290,7 @@ def test_several_labels_end_to_end(tmp_path: Path) -> None:
     data = write_tsv(tmp_path / "train.tsv", pairs[:500])
     config = quick("data.multi_label=true", "train.epochs=12", "optim.lr=2e-2")
     run = train(config, str(data), None, tmp_path / "run")
-    predictor = Predictor.load(run, "cpu", 1)
+    predictor = Predictor.load(run, "cpu")
     assert predictor.multi_label
     assert predictor.labels == ["bad", "good"]
     assert predictor.thresholds is not None
@@ -306,7 +306,7 @@ def test_several_labels_without_dev_texts_have_plain_thresholds(tmp_path: Path) 
     data = write_tsv(tmp_path / "x.tsv", [("a,b", "x"), ("", "y"), ("b", "z")])
     config = quick("data.multi_label=true", "train.dev_share=0", "train.epochs=1")
     run = train(config, str(data), None, tmp_path / "run")
-    thresholds = Predictor.load(run, "cpu", 1).thresholds
+    thresholds = Predictor.load(run, "cpu").thresholds
     assert thresholds is not None
     assert thresholds.tolist() == [0.5, 0.5]
 
@@ -407,7 +407,7 @@ def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: Run
     assert "stopping after this step; once more to stop at once" in err
     assert err.splitlines()[-1].startswith("srucli: run: stopped at step ")
     assert "of 9999, and saved; to go on: srucli train --resume run" in err
-    assert Predictor.load(tmp_path / "run", "cpu", 1).probabilities(["x"]).shape == (1, 3)
+    assert Predictor.load(tmp_path / "run", "cpu").probabilities(["x"]).shape == (1, 3)
 
 
 def test_a_metric_for_several_labels_needs_them() -> None:

@@ -1,0 +1,106 @@
+"""What computes: the device, and the CPU threads.
+
+`use_threads` is for calls: it is undone when they return. `tune_process` is for processes that are
+srucli's own, which are its commands and their children.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import torch
+
+from srucli.errors import UsageError
+
+_changing = threading.Lock()
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N as a device that is there. Raises UsageError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise UsageError(f"--device {name}: torch sees {found} GPUs; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N")
+    return device
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def use_threads(threads: int) -> Iterator[None]:
+    """Compute with this many CPU threads in torch and Numba, 0 for one a core, within a block.
+
+    Other threads of Python, running or yet to start, keep their numbers.
+    """
+    before = torch.get_num_threads(), _set_numba_threads(threads or cores())
+    _set_own_torch_threads(threads or cores())
+    try:
+        yield
+    finally:
+        _set_own_torch_threads(before[0])
+        _set_numba_threads(before[1])
+
+
+def tune_process(threads: int = 0) -> None:
+    """Set this process up for speed, to its end: threads, denormals as zeros, freed memory kept."""
+    _set_numba_threads(threads or cores())
+    torch.set_num_threads(threads or cores())
+    torch.set_flush_denormal(True)
+    _keep_freed_memory()
+
+
+def _set_own_torch_threads(threads: int) -> None:
+    """Set torch's number of threads for the calling thread alone.
+
+    torch also hands the number to each thread that starts later. A thread that ends at once takes
+    that back: its own number is lost with it.
+    """
+    if threads == torch.get_num_threads():
+        return
+    with _changing, ThreadPoolExecutor(1) as other:
+        default = other.submit(torch.get_num_threads).result()
+        torch.set_num_threads(threads)
+        other.submit(torch.set_num_threads, default).result()
+
+
+def _set_numba_threads(threads: int) -> int:
+    """Set Numba's number of threads for the calling thread; return the one before."""
+    if not find_spec("numba"):
+        return threads
+    from srucli.kernels import jit
+
+    jit.launch_threads()
+    before = jit.get_num_threads()
+    jit.set_num_threads(min(threads, jit.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    return before
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory, where the process has glibc.
+
+    It gives a tensor's pages back to the system, and then the next step waits for the system to
+    fill new ones with zeros: 2.5 times as long as writing to them takes.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    max_maps, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(max_maps, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
