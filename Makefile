@@ -1,4 +1,4 @@
-# Every target makes the virtual environment it needs. `make` alone lists the targets.
+# Every target creates the virtual environment it needs. `make` without a target lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
-demo: demo/test.tsv ## train a classifier of languages, measure it, use it (under 5 minutes)
+demo: demo/test.tsv ## train a language classifier, evaluate it and predict with it (under 5 minutes)
 	srucli train demo/train.tsv --dev demo/dev.tsv -o demo/run
 	srucli eval demo/run demo/test.tsv
 	printf '%s\n' 'The train to the coast leaves at noon.' 'Wir gehen heute Abend ins Kino.' \
@@ -25,14 +25,14 @@ check: .venv/installed ## ruff, and mypy --strict on the package
 	ruff format --check .
 	mypy --strict srucli
 
-bench: .venv/installed-benchmarks ## accuracy beside fastText and linear models, on what data there is
+bench: .venv/installed-benchmarks ## accuracy of srucli, fastText and linear models on the data sets present
 	python -m benchmarks.accuracy
 
-docs: .venv/installed ## write docs/commands.md from the live help, and the plots from the results
+docs: .venv/installed ## generate docs/commands.md from the help texts, and the plots from docs/results.md
 	python docs/make_commands.py
 	python docs/make_plots.py
 
-clean: ## remove everything that make made
+clean: ## remove everything that make created
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 demo/test.tsv: data/django_locales.py .venv/installed
