@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
-demo: demo/test.tsv ## train a language classifier, evaluate it and predict with it (under 5 minutes)
+demo: demo/test.tsv ## train, evaluate and use a language-identification model (under 5 minutes)
 	srucli train demo/train.tsv --dev demo/dev.tsv -o demo/run
 	srucli eval demo/run demo/test.tsv
 	printf '%s\n' 'The train to the coast leaves at noon.' 'Wir gehen heute Abend ins Kino.' \
