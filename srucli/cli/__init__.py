@@ -30,6 +30,7 @@ from srucli.cli import (
 )
 from srucli.errors import OutputError, SrucliError, UsageError
 from srucli.io.children import isolate
+from srucli.io.console import escaped
 
 # What a write says where the disk, or one's share of it, is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -103,7 +104,6 @@ def _take_descriptors() -> None:
 
 def _fail(error: SrucliError) -> NoReturn:
     """Say it and end. The message may hold what strangers wrote."""
-    from srucli.io.lines import escaped
 
     lines = map(escaped, str(error).split("\n"))
     sys.stderr.write("srucli: " + "\n".join(lines) + "\n")

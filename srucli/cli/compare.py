@@ -11,6 +11,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import UsageError
+from srucli.io.console import say, text_table
 
 if TYPE_CHECKING:
     from srucli.experiments.trials import Arm
@@ -87,7 +88,6 @@ def command(
         options.need_file(source)
     from srucli.experiments.compare import compare, to_json
     from srucli.experiments.trials import Plan
-    from srucli.io.console import say
 
     plan = Plan(settings, arms, settings.metric, grid, seeds, target)
     folder = output or own_folder(train, arms)
@@ -95,7 +95,7 @@ def command(
     asked = context.get_parameter_source("grid")
     if "optim.lr" in arms[0].settings and asked is not None and asked.name == "COMMANDLINE":
         say("--grid has no effect: the rates are what is compared")
-    from srucli.experiments.report import PAGE, text_table, write_page
+    from srucli.experiments.report import HEADS, PAGE, cells, write_page
 
     again = shlex.join(["srucli", *sys.argv[1:]])
     found = compare(
@@ -111,7 +111,7 @@ def command(
 
         print(json.dumps(to_json(found) | {"page": str(page)}))
     else:
-        print(text_table(found), page, sep="\n")
+        print(*text_table([HEADS, *cells(found)]), page, sep="\n")
 
 
 def own_folder(train: str, arms: list[Arm]) -> Path:

@@ -19,6 +19,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import DataError, OutputError, UsageError
+from srucli.io.console import say
 
 if TYPE_CHECKING:
     from srucli.io.lines import Lines
@@ -70,7 +71,7 @@ def _write_lines(lines: Iterable[str], source: str) -> None:
 
 def _losses(lines: Lines, source: str) -> Iterator[str]:
     """What is said of bytes that were replaced or left out."""
-    from srucli.io.lines import display_name
+    from srucli.io.streams import display_name
 
     return (f"{display_name(source)}: {line}" for line in lines.losses())
 
@@ -131,8 +132,8 @@ def encode(
     They are separated by blanks.
     With --json a line is an array; of arrays with --nbest.
     """
-    from srucli.io.console import say
-    from srucli.io.lines import display_name, read_lines
+    from srucli.io.lines import read_lines
+    from srucli.io.streams import display_name
     from srucli.tokenizer.model import Tokenizer
     from srucli.tokenizer.truncation import Notices, Tally
 
@@ -231,7 +232,6 @@ def decode(
 
     With --json a line is an array, and the text a JSON string.
     """
-    from srucli.io.console import say
     from srucli.io.lines import read_lines
     from srucli.tokenizer.model import Tokenizer
 

@@ -14,6 +14,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import GateError, OutputError, UsageError
+from srucli.io.console import say
 from srucli.io.folders import OpenFolder
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def command(
     gates = parse_gates(fail_under or [])
     _check_paths(run, file, predictions, plots)
     from srucli.inference.predictor import Predictor
-    from srucli.io.console import say
     from srucli.runtime import tune_process
 
     tune_process(threads or 0)
@@ -198,7 +198,6 @@ def _evaluate(
 
     from srucli.data.readers import read_examples
     from srucli.inference.evaluation import evaluate
-    from srucli.io.console import say
 
     source = "<stdin>" if file == "-" else file
     opened = nullcontext() if predictions is None else replacing(predictions)

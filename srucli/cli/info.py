@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from srucli.errors import UsageError
+from srucli.io.console import for_terminal, text_table
 
 Rows = Iterator[tuple[str, str]]
 
@@ -45,12 +46,10 @@ def command(
 
         print(json.dumps(dict(found), ensure_ascii=False))
         return
-    from srucli.io.lines import for_terminal
 
     show = for_terminal if sys.stdout.isatty() else str
-    width = max(len(name) for name, _ in found)
-    for name, value in found:
-        print(show(f"{name:<{width}}  {value}".rstrip()))
+    for line in text_table(found, left=(0, 1)):
+        print(show(line))
 
 
 def _machine() -> Rows:

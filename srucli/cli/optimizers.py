@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from srucli.io.console import text_table
+
 
 def command(
     words: Annotated[
@@ -39,11 +41,12 @@ def _print_json(data: Any) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    width = max(len(row["name"]) for row in rows)
-    print(f"{'name':<{width}}  {'rate':>6}  {'fused on':<9}  what it does")
+
+    table = [("name", "rate", "fused on", "what it does")]
     for row in rows:
         fused = ", ".join(row["fused"]) or "-"
-        print(f"{row['name']:<{width}}  {row['lr']:>6g}  {fused:<9}  {row['summary']}")
+        table.append((row["name"], f"{row['lr']:g}", fused, row["summary"]))
+    print(*text_table(table, left=(0, 2, 3)), sep="\n")
 
 
 def _print_row(row: dict[str, Any]) -> None:

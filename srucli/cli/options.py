@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srucli.errors import InputMissingError
+from srucli.io.console import say
 
 if TYPE_CHECKING:
     from srucli.config import Config
@@ -313,7 +314,6 @@ def resolved(
 ) -> Config:
     """The configuration, as `config.resolve`; says which flags an override replaces."""
     from srucli.config import overridden, resolve
-    from srucli.io.console import say
 
     settings = resolve(file, overrides or (), flags)
     for line in overridden(overrides or (), flags):
@@ -323,7 +323,6 @@ def resolved(
 
 def say_of_files(settings: Config) -> None:
     """Say that what a YAML file names for `srucli run` is not looked at."""
-    from srucli.io.console import say
 
     if settings.files is not None:
         say("the section 'files' has no effect: `srucli run` alone reads it")

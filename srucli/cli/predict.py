@@ -11,6 +11,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import UsageError
+from srucli.io.console import for_terminal, say
 
 
 @options.reads_data("label", "multi_label", "label_delimiter", "merge_labels")
@@ -75,8 +76,7 @@ def command(
     from srucli.cli.evaluate import data_config, fresh_config
     from srucli.data.readers import named_format, read_inputs
     from srucli.inference.predictor import Predictor, Style, records
-    from srucli.io.console import say
-    from srucli.io.lines import display_name, for_terminal
+    from srucli.io.streams import display_name
     from srucli.runtime import tune_process
     from srucli.tokenizer.truncation import Notices
 

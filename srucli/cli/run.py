@@ -11,6 +11,7 @@ import typer
 from srucli.cli import options
 from srucli.cli.evaluate import check_gates, hold, parse_gates
 from srucli.errors import UsageError
+from srucli.io.console import say
 
 
 @options.reads_data()
@@ -74,7 +75,6 @@ def command(
     from srucli.inference.predictor import Predictor
 
     predictor = Predictor.load(folder, settings.train.device)
-    from srucli.io.console import say
 
     names = predictor.names
     examples = read_examples(files.test, settings.data, predictor.labels, names=names)

@@ -23,6 +23,7 @@ from typer.core import TyperCommand
 
 from srucli.cli import options
 from srucli.errors import InputMissingError, OutputError, UsageError
+from srucli.io.console import say
 from srucli.io.files import write_atomic
 from srucli.runs.claim import refuse_inputs
 
@@ -185,14 +186,10 @@ def _texts(
 
     for file in files:
         reading = read_inputs(file, config, plain=None if labelled else config)
-        for record in reading.told(_say, asked) if labelled else reading:
+        for record in reading.told(say, asked) if labelled else reading:
             yield record.text
         for line in () if labelled else reading.dropped():
-            _say(f"{file}: {line}")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+            say(f"{file}: {line}")
 
 
 def _warn_of_idle(config: TokenizerConfig, given: Iterable[str]) -> None:
@@ -203,15 +200,15 @@ def _warn_of_idle(config: TokenizerConfig, given: Iterable[str]) -> None:
     setup = Setup(Config(tokenizer=config), dev=False)
     for line in idle(setup, [f"tokenizer.{name}" for name in given]):
         flags = re.sub(r"tokenizer\.(\w+)", lambda match: _flag(match[1]), line)
-        sys.stderr.write(f"srucli: {flags}\n")
+        say(f"srucli: {flags}")
 
 
 def _warn_of_labels(files: Sequence[str]) -> None:
     for name in files:
         if _LABELLED & set(Path(name.lower()).suffixes):
-            sys.stderr.write(
+            say(
                 f"srucli: {name} is read as raw text, labels and all; "
-                "--format auto takes the texts of labelled files\n"
+                "--format auto takes the texts of labelled files"
             )
             return
 
@@ -321,5 +318,5 @@ def command(
     _outputs(model_prefix, force)
     tokenizer = trained.tokenizer
     write_atomic({vocab: tokenizer.vocab.encode(), model: tokenizer.model_bytes})
-    sys.stderr.write(f"srucli tokenize: {trained.describe()}\n")
+    say(f"srucli tokenize: {trained.describe()}")
     print(model)

@@ -11,6 +11,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import UsageError
+from srucli.io.console import say
 from srucli.training.interrupts import StopRequest
 
 
@@ -217,7 +218,5 @@ def default_folder(source: str) -> Path:
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     if number > 1 and not folder.exists():
-        from srucli.io.console import say
-
         say(f"{Path('runs') / name} is there already: the run is {folder}; -o FOLDER sets another")
     return folder

@@ -62,7 +62,7 @@ def command(
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already; choose another -o, or add --force")
     from srucli.io.files import write_atomic
-    from srucli.io.lines import display_name, is_piped
+    from srucli.io.streams import display_name, is_piped
     from srucli.runs.claim import refuse_inputs
 
     for source in filter(None, (train, dev)):

@@ -17,8 +17,8 @@ from srucli.data.labels import Known, Spellings, agreed, clean, notes
 from srucli.data.layout import NAMELESS, Names
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError
-from srucli.io.console import say
-from srucli.io.lines import Source, display_name, escaped, excerpt
+from srucli.io.console import escaped, excerpt, say
+from srucli.io.streams import Source, display_name
 from srucli.metrics import encode
 from srucli.tokenizer.model import TrainedTokenizer, as_setting, train_tokenizer
 

@@ -22,7 +22,7 @@ from srucli.data.layout import Columns, Job, Names
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.data.tables import Row
 from srucli.errors import DataError, UsageError
-from srucli.io.lines import excerpt
+from srucli.io.console import excerpt
 
 # From so many rows on labels must not all differ, and of many labels not nearly all.
 FEW, MANY, NEARLY_ALL = 10, 50, 0.9

@@ -24,7 +24,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from srucli.errors import DataError
-from srucli.io.lines import excerpt
+from srucli.io.console import excerpt
 
 MERGE_FLAG = "--merge-labels"
 # Sentences of one kind that are said; of more there is only the number.

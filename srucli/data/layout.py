@@ -12,7 +12,7 @@ from typing import NamedTuple
 from srucli.config import DataConfig
 from srucli.data.tables import DOUBLED, ESCAPED, Dialect
 from srucli.errors import DataError
-from srucli.io.lines import escaped, excerpt
+from srucli.io.console import escaped, excerpt
 
 
 class Names(NamedTuple):

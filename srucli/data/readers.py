@@ -43,16 +43,10 @@ from srucli.data.records import (
     seen_format,
 )
 from srucli.errors import SrucliError
-from srucli.io.lines import (
-    Lines,
-    Source,
-    display_name,
-    escaped,
-    excerpt,
-    losses,
-    read_lines,
-    said_of_encoding,
-)
+from srucli.io.console import escaped, excerpt
+from srucli.io.encodings import losses, said_of_encoding
+from srucli.io.lines import Lines, read_lines
+from srucli.io.streams import Source, display_name
 
 _ENDINGS = {
     ".tsv": "tsv",

@@ -31,8 +31,9 @@ from srucli.data.tables import (
     tsv_dialect,
 )
 from srucli.errors import DataError, SrucliError, UsageError
+from srucli.io.console import excerpt
+from srucli.io.encodings import counted, leniently
 from srucli.io.json_objects import Item, read_objects
-from srucli.io.lines import counted, excerpt, leniently
 
 # Rows, and characters, that a guess is made from.
 SAMPLE, SAMPLE_SIZE = 500, 1 << 21

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from srucli.data.names import find_names
 from srucli.errors import DataError
-from srucli.io.lines import excerpt
+from srucli.io.console import excerpt
 
 # How a quote inside of quotes is written: twice, or, as R does, after a backslash.
 DOUBLED, ESCAPED = '""', '\\"'

@@ -19,9 +19,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from srucli.errors import DataError, InputMissingError, UsageError
+from srucli.io.console import escaped
 from srucli.io.files import COPY_AGAIN
 from srucli.io.folders import OpenFolder
-from srucli.io.lines import escaped
 from srucli.runs.claim import kind_of
 from srucli.runs.run_dir import read_records
 

@@ -22,9 +22,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from srucli import metrics
 from srucli.diagnostics import findings
 from srucli.errors import OutputError
+from srucli.io.console import escaped
 from srucli.io.files import write_files
 from srucli.io.folders import OpenFolder
-from srucli.io.lines import escaped
 from srucli.runs.claim import listing
 
 if TYPE_CHECKING:

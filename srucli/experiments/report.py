@@ -89,19 +89,6 @@ def _cells(metric: str, row: Row) -> list[str]:
     ]
 
 
-def text_table(found: Comparison) -> str:
-    """The table for a terminal."""
-    rows = [list(HEADS), *cells(found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
 # --- sentences ----------------------------------------------------------------------------------
 
 

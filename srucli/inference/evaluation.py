@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ import numpy as np
 from srucli import metrics
 from srucli.data.labels import Known, Spellings, notes
 from srucli.errors import DataError
-from srucli.io.lines import escaped
+from srucli.io.console import escaped, text_table
 from srucli.metrics import Array, ClassFigures, Floats, Outcome
 from srucli.tokenizer.truncation import Notices, Tally
 
@@ -206,7 +205,7 @@ def _report(result: Evaluation) -> Iterator[str]:
     name = escaped(result.source)
     yield f"{name}: {result.texts:,} texts, {result.texts_per_second:,.0f} texts/s"
     yield ""
-    yield from _table(["metric", "value", "95% interval"], _figure_rows(result))
+    yield from text_table([("metric", "value", "95% interval"), *_figure_rows(result)])
     yield from _notes(result)
     yield ""
     rows = [
@@ -220,7 +219,7 @@ def _report(result: Evaluation) -> Iterator[str]:
         for name, row in zip(result.names, result.per_class, strict=True)
     ]
     heads = ("class", "precision", "recall", "F1", "support", "95% of precision", "95% of recall")
-    yield from _table(heads, rows)
+    yield from text_table([heads, *rows])
     if not result.outcome.multi_label:
         yield ""
         yield from _confusion_lines(result)
@@ -277,30 +276,12 @@ def _confusion_lines(result: Evaluation) -> Iterator[str]:
     labels = [escaped(name) for name in result.names]
     if len(labels) <= SMALL_MATRIX:
         rows = [[label, *map(str, row)] for label, row in zip(labels, counts, strict=True)]
-        yield from _table(["true \\ predicted", *labels], rows)
+        yield from text_table([["true \\ predicted", *labels], *rows])
         return
     wrong = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts).tolist() if i != j})
     rows = [[labels[i], labels[j], f"{n:,}"] for (i, j), n in wrong.most_common(CONFUSIONS)]
-    yield from _table(["most confused: true", "predicted", "texts"], rows, words=2)
+    yield from text_table([("most confused: true", "predicted", "texts"), *rows], left=(0, 1))
 
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "-"
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal: wide characters take two, combining marks none."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Iterator[str]:
-    """Lines of aligned columns: the first `words` to the left, the figures to the right."""
-    table = [head, *rows]
-    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = []
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - _width(cell))
-            cells.append(cell + space if place < words else space + cell)
-        yield "  ".join(cells).rstrip()

@@ -1,14 +1,63 @@
-"""Lines for people, on stderr."""
+"""What people read: lines on stderr, text that is safe on a terminal, and tables of text.
+
+Nothing here decides what to say. Data goes to stdout and is written by each command.
+"""
 
 from __future__ import annotations
 
 import sys
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-
-from tqdm import tqdm
 
 
 def say(line: str) -> None:
-    """A line for people, above a progress bar where there is one."""
-    with suppress(BrokenPipeError):  # whoever read it has gone; the work goes on
+    """Write a line to stderr, above the progress bar where one is shown."""
+    from tqdm import tqdm  # here, so that `srucli --help` does not load it
+
+    with suppress(BrokenPipeError):  # nobody reads stderr any more; the work goes on
         tqdm.write(line, file=sys.stderr)
+
+
+def escaped(text: str) -> str:
+    """Return `text` with control and invisible characters written as `\\x1b`."""
+    joiners = "\u200c\u200d"  # part of the spelling of Persian, Hindi and many emoji
+    return "".join(
+        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def for_terminal(line: str) -> str:
+    """Return a line of output `escaped`, with its tabs kept."""
+    return "\t".join(map(escaped, line.split("\t")))
+
+
+def excerpt(text: str) -> str:
+    """Quote the beginning of `text` for an error message: escaped, under 60 characters."""
+    kept = text[:54]
+    while len(repr(kept)) > 56:
+        kept = kept[:-1]
+    return repr(kept) if kept == text else f"{kept!r}..."
+
+
+def text_table(
+    rows: Iterable[Sequence[str]], left: Collection[int] = frozenset({0})
+) -> Iterator[str]:
+    """Yield one line a row, columns two spaces apart: `left` are aligned left, the others right.
+
+    Widths are those of a terminal: East Asian characters take two columns.
+    """
+    table = list(rows)
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = []
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - _width(cell))
+            cells.append(cell + space if place in left else space + cell)
+        yield "  ".join(cells).rstrip()
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: wide characters take two, combining marks none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)

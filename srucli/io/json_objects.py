@@ -12,7 +12,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from srucli.errors import DataError
-from srucli.io.lines import MAX_LINE, excerpt
+from srucli.io.console import excerpt
+from srucli.io.lines import MAX_LINE
 
 Object = dict[str, Any]
 Numbered = Iterator[tuple[int, str]]

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from srucli.errors import OutputError, SrucliError
+from srucli.io.console import escaped
 from srucli.io.files import read_within, unwritable
 from srucli.io.folders import OpenFolder
-from srucli.io.lines import escaped
 
 NAME = "lock"
 _HOLDER = re.compile(rb"process [0-9]+ on [^\n]*\n")

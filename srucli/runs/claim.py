@@ -17,9 +17,9 @@ from typing import Any, Literal, Union, get_args
 
 from srucli.errors import OutputError, SrucliError
 from srucli.io import locks
+from srucli.io.console import escaped
 from srucli.io.files import COPY_WITHOUT_LINKS, read_json, to_json, unwritable
 from srucli.io.folders import Identity, OpenFolder, identity, identity_of
-from srucli.io.lines import escaped
 
 MARKER = "srucli.json"
 MARKER_FORMAT = 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from srucli.config import Config, ModelConfig
-from srucli.io.lines import escaped
+from srucli.io.console import escaped
 from srucli.metrics import wilson
 from srucli.runs.choice import Choice
 from srucli.runs.run_dir import Facts

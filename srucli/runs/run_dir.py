@@ -42,7 +42,7 @@ from torch import Tensor
 from srucli import config as configuration
 from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError, SrucliError
-from srucli.io.console import say
+from srucli.io.console import escaped, say
 from srucli.io.files import (
     COPY_AGAIN,
     Place,
@@ -58,7 +58,6 @@ from srucli.io.files import (
     writing,
 )
 from srucli.io.folders import OpenFolder
-from srucli.io.lines import escaped
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
 from srucli.runs.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which

@@ -25,9 +25,9 @@ from srucli.data.dataset import (
 from srucli.data.layout import Names
 from srucli.data.readers import Example
 from srucli.errors import InputMissingError, UsageError
-from srucli.io.console import say
+from srucli.io.console import escaped, say
 from srucli.io.folders import OpenFolder
-from srucli.io.lines import display_name, escaped, is_piped
+from srucli.io.streams import display_name, is_piped
 from srucli.kernels import sru as kernels
 from srucli.runs.claim import Source
 from srucli.runs.run_dir import RunDir

@@ -28,7 +28,8 @@ from srucli.data.guess import LONG_LABEL
 from srucli.data.labels import clean
 from srucli.data.readers import Example, Input, named_format, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
-from srucli.io.lines import excerpt, read_lines
+from srucli.io.console import excerpt
+from srucli.io.lines import read_lines
 
 ROOT = Path(__file__).parents[2]
 PACK: dict[str, Callable[[bytes], bytes]] = {

@@ -180,7 +180,7 @@ def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path)
     found = compare.summary(Folder(tmp_path), wanted)
     assert [(row.arm, row.lost) for row in found.rows] == [("adam", 0), ("sgd", 2)]
     assert found.rows[1].to_target is None
-    assert "90.0, 2 diverged" in report.text_table(found)
+    assert "90.0, 2 diverged" in report.cells(found)[1]
     said = " ".join(report.sentences(found))
     assert said.startswith("adam leads on dev with 80.0 ± 0.0 accuracy")
     assert "better than sgd" not in said

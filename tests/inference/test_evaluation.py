@@ -16,7 +16,7 @@ from srucli.config import DataConfig
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
 from srucli.inference.evaluation import CHUNK, evaluate
-from srucli.io.lines import escaped
+from srucli.io.console import escaped
 from srucli.tokenizer.truncation import Tally
 
 

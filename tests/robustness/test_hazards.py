@@ -24,7 +24,8 @@ from srucli.config import resolve
 from srucli.data.readers import read_examples
 from srucli.errors import DataError, OutputError, SrucliError
 from srucli.inference.predictor import Predictor
-from srucli.io.lines import MAX_LINE, for_terminal, read_lines
+from srucli.io.console import for_terminal
+from srucli.io.lines import MAX_LINE, read_lines
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import UnwritableError
 from srucli.training.run import train

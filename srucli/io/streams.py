@@ -1,0 +1,224 @@
+"""Bytes of files, compressed files and standard input, each as soon as it has arrived.
+
+- gzip, xz and zstandard are recognised by their first bytes, not by the file's name.
+- `-` is standard input.
+- Memory is bounded, whoever wrote the file: compressed data is decompressed by the kilobyte.
+
+Text is not known here: see `encodings.py` and `lines.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from srucli.errors import DataError, InputMissingError, SrucliError
+
+Source = str | os.PathLike[str]
+
+CHUNK = 1 << 16
+# Bytes decompressed at once: even of a decompression bomb they make only some MB.
+_SMALL_CHUNK = 1 << 10
+_XZ_MEMORY = 1 << 28
+# Small files may grow beyond `max_ratio`.
+_FREE_BYTES = 1 << 20
+# Binary formats that people pass for text, by their first bytes.
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"PAR1\x15": "a Parquet file",
+    b"BZh91AY&SY": "bzip2 data",
+}
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _zstandard() -> _Decompressor:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompressobj()
+
+
+class _Compression(NamedTuple):
+    magic: bytes
+    name: str
+    start: Callable[[], _Decompressor]
+
+
+_COMPRESSIONS = (
+    _Compression(b"\x1f\x8b", "gzip", lambda: zlib.decompressobj(wbits=31)),
+    _Compression(b"\xfd7zXZ\0", "xz", lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)),
+    _Compression(b"\x28\xb5\x2f\xfd", "zstandard", _zstandard),
+)
+
+
+class _ChunkReader(io.RawIOBase):
+    """A readable file over an iterator of chunks; one read returns at most the rest of a chunk."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            try:
+                self._rest = next(self._chunks)
+            except StopIteration:
+                return 0
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def display_name(source: Source) -> str:
+    """Return the name of a source for messages."""
+    return "<stdin>" if os.fspath(source) == "-" else os.fspath(source)
+
+
+def is_piped(source: Source) -> bool:
+    """Whether a source can be read only once: standard input or a named pipe."""
+    return os.fspath(source) == "-" or Path(source).is_fifo()
+
+
+def _unreadable(source: str, error: OSError) -> InputMissingError:
+    if isinstance(error, FileNotFoundError):
+        return InputMissingError(f"{source}: no such file; check the name and the folder")
+    if isinstance(error, IsADirectoryError):
+        return InputMissingError(f"{source}: is a folder; name a file in it")
+    if isinstance(error, PermissionError):
+        return InputMissingError(f"{source}: no permission to read it; see chmod +r")
+    return InputMissingError(f"{source}: cannot be read ({error.strerror}); check the disk or pipe")
+
+
+def _chunks(stream: Any, source: str) -> Iterator[bytes]:
+    """Yield bytes as they arrive: `read1` does not wait for a full chunk."""
+    try:
+        while chunk := stream.read1(CHUNK):
+            yield chunk
+    except OSError as error:
+        raise _unreadable(source, error) from error
+
+
+def _start(kind: _Compression, source: str) -> _Decompressor:
+    try:
+        return kind.start()
+    except ImportError:
+        raise SrucliError(
+            f"{source}: {kind.name} data needs one more package; pip install 'srucli[zst]'"
+        ) from None
+
+
+def _inflate(chunks: Iterator[bytes], kind: _Compression, source: str) -> Iterator[bytes]:
+    """Decompress chunks; a file may hold several compressed members one after the other."""
+    member = _start(kind, source)
+    for chunk in _small_chunks(chunks):
+        while chunk:
+            if member.eof:
+                chunk = chunk.lstrip(b"\0")  # gzip and xz allow padding between members
+                if not chunk:
+                    break
+                member = _start(kind, source)
+            try:
+                plain = member.decompress(chunk)
+            except Exception as error:  # each library raises a class of its own
+                problem = f"broken {kind.name} data ({error})"
+                raise DataError(source, None, problem, "copy the file again") from error
+            yield plain
+            chunk = member.unused_data if member.eof else b""
+    if not member.eof:
+        raise DataError(source, None, f"the {kind.name} data is cut short", "copy the file again")
+
+
+def _small_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for start in range(0, len(chunk), _SMALL_CHUNK):
+            yield chunk[start : start + _SMALL_CHUNK]
+
+
+class _Counted:
+    """Chunks, and the number of bytes in those that were read so far."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self.chunks, self.bytes = chunks, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            self.bytes += len(chunk)
+            yield chunk
+
+
+def _within(ratio: float, plain: Iterable[bytes], packed: _Counted, source: str) -> Iterator[bytes]:
+    """Yield the plain chunks. Raises DataError once they exceed `ratio` times the compressed."""
+    size = 0
+    for chunk in plain:
+        size += len(chunk)
+        if size > max(ratio * packed.bytes, _FREE_BYTES):
+            problem = f"grows beyond {ratio:g} times its size"
+            raise DataError(source, None, problem, "raise --max-ratio if you trust it")
+        yield chunk
+
+
+def _plain_chunks(stream: Any, source: str, ratio: float | None) -> Iterator[bytes]:
+    chunks = _chunks(stream, source)
+    head = b""
+    while any(kind.magic.startswith(head) and kind.magic != head for kind in _COMPRESSIONS):
+        more = next(chunks, b"")
+        if not more:
+            break
+        head += more
+    whole = itertools.chain([head], chunks)
+    kind = next((kind for kind in _COMPRESSIONS if head.startswith(kind.magic)), None)
+    if kind is None:
+        if what := next((_NO_TEXT[magic] for magic in _NO_TEXT if head.startswith(magic)), None):
+            remedy = "unpack it, or save it as CSV or JSON, in the program that made it"
+            raise DataError(source, None, f"{what}, which is not read", remedy)
+        return whole
+    packed = _Counted(whole)
+    plain = _inflate(iter(packed), kind, source)
+    return plain if ratio is None else _within(ratio, plain, packed, source)
+
+
+def _open(source: Source, name: str) -> AbstractContextManager[Any]:
+    if os.fspath(source) == "-":
+        if sys.stdin is None:
+            raise InputMissingError(f"{name}: is closed; pipe text into the command or name a file")
+        # Not sys.stdin.buffer: the interpreter cannot end while a thread waits in that one.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+@contextmanager
+def open_input(source: Source, max_ratio: float | None = None) -> Iterator[io.BufferedReader]:
+    """Open the decompressed bytes of a file, or of standard input for '-', for a block.
+
+    Raises InputMissingError where it cannot be opened or read, DataError (without a line) where
+    compressed data is broken or grows beyond `max_ratio` times its size, SrucliError where
+    zstandard is not installed.
+    """
+    name = display_name(source)
+    with _open(source, name) as stream:
+        yield buffered(_plain_chunks(stream, name, max_ratio))
+
+
+def buffered(chunks: Iterator[bytes]) -> io.BufferedReader:
+    """Return a binary file over chunks."""
+    return io.BufferedReader(_ChunkReader(chunks), CHUNK)
