@@ -140,16 +140,6 @@ class TokenStore:
         bounds = np.concatenate(([0], np.cumsum(np.minimum(lengths, most))))
         return torch.from_numpy(kept), torch.from_numpy(bounds)
 
-    def batches(
-        self, batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None, first: int = 0
-    ) -> Iterator[Batch]:
-        """All texts in batches, from the one of number `first` on.
-
-        In a random order that `seed` fixes, or by length where it is None.
-        """
-        for texts in order(self.lengths, batch_size, batch_tokens, seed)[first:]:
-            yield self.batch(texts)
-
 
 def order(
     lengths: NDArray[np.int64], batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None

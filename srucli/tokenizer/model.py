@@ -164,6 +164,10 @@ class Tokenizer:
             return subword_dropout
         return 0.08 * sqrt((1.0 - subword_dropout) / subword_dropout)
 
+    def samples(self, subword_dropout: float) -> bool:
+        """Whether `encode` draws a text's tokens, so that they depend on its seed."""
+        return self._alpha(subword_dropout) is not None
+
     def encode(
         self, texts: Sequence[str], subword_dropout: float = 0.0, seed: int = 0, first: int = 0
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

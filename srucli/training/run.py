@@ -247,7 +247,7 @@ def _facts(texts: Texts, trainer: Trainer, sources: dict[str, str | None]) -> di
     return {
         "parameters": trainer.parameters,
         "data": data,
-        "epochs": trainer.epochs,
+        "epochs": trainer.loader.epochs,
         "device": str(trainer.device),
         "sources": {part: name and _place(name) for part, name in sources.items()},
         "columns": texts.columns._asdict(),
@@ -258,12 +258,12 @@ def _announce(trainer: Trainer, kept: Former | None) -> None:
     how = ", steps as CUDA graphs" if trainer.step.captured else ""
     encoder = _encoder(trainer.config, trainer.device)
     say(f"model: {trainer.parameters:,} parameters, {encoder}, {trainer.device}{how}")
-    for sentence in beyond(trainer.config, trainer.planned_steps):
+    for sentence in beyond(trainer.config, trainer.loader.planned_steps):
         say(sentence)
     for problem in kept.damaged if kept else ():
         say(f"passed over: {problem}")
     if kept and not trainer.is_over:
-        done = trainer.done
+        done = trainer.loader.position
         say(f"going on from step {done.step:,}, after {done.epoch} whole epochs")
 
 

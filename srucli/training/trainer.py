@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,9 @@ from tqdm import tqdm
 
 from srucli import optim
 from srucli.config import Config
-from srucli.data.batch import Batch, TokenStore, order, uploaded
+from srucli.data.batch import Batch, TokenStore
 from srucli.data.dataset import Corpus
+from srucli.data.loader import DataLoader
 from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
 from srucli.errors import DataError, DivergedError, InterruptedRun, SrucliError
@@ -49,7 +48,7 @@ from srucli.runs.training_state import (
     to_files,
 )
 from srucli.tokenizer.model import Tokenizer
-from srucli.tokenizer.truncation import Notices, Tally
+from srucli.tokenizer.truncation import Notices
 from srucli.training.anomaly import culprit
 from srucli.training.interrupts import StopRequest
 from srucli.training.logs import Board
@@ -69,29 +68,15 @@ _UNFIT = (
 )
 
 
-def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """The batches of each step: `size` of them, and in the last one what is left."""
-    left = iter(batches)
-    while group := list(islice(left, size)):
-        yield group
-
-
 class Progress(BaseModel):
-    """What the loop has done so far, in all processes that it ran in.
+    """What the loop has done so far, in all processes that it ran in; not where the loader is.
 
-    `epoch` are those that are finished; of the next one `batches` and `taken` texts are done.
     `stale` are the evaluations since the `best` figure, at `best_step`. `seconds` are those of
     earlier processes.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True)
 
-    step: NonNegativeInt = 0
-    texts: NonNegativeInt = 0
-    pieces: NonNegativeInt = 0
-    epoch: NonNegativeInt = 0
-    batches: NonNegativeInt = 0
-    taken: NonNegativeInt = 0
     best: float = -math.inf
     best_step: NonNegativeInt | None = None
     stale: NonNegativeInt = 0
@@ -123,8 +108,6 @@ class Trainer:
         self.step = Step(config, self.model, loss_function(config, train.targets, classes))
         own = config.optim.name in optim.OPTIMIZERS
         self.optimizer_state = OptimizerState(self.model, self.step.optimizer, own=own)
-        assert config.train.epochs is not None  # `complete` saw to it
-        self.epochs = config.train.epochs
         self.metric = config.metric
         self.board: Board | None = None
         self.done = Progress()
@@ -137,13 +120,11 @@ class Trainer:
         self.kept: tuple[int, int] | None = None
         # What the optimizer goes on from, until a step has shown that it can.
         self.unproven: str | None = None
-        self.limits = self.model.limits(config.train)
-        # What was read of the texts, of the training texts in the latest epoch.
-        self.tallies = {"train": Tally()}
+        limits = self.model.limits(config.train)
+        self.loader = DataLoader(config.train, train, tokenizer, limits, device)
         self.dev_store = None
         if dev is not None:
-            self.dev_store = TokenStore.encode(tokenizer, dev.texts, limits=self.limits)
-            self.tallies["dev"] = self.dev_store.tally
+            self.dev_store = TokenStore.encode(tokenizer, dev.texts, limits=limits)
         if config.train.diagnose:
             self.step.watch = self._watch()
 
@@ -153,13 +134,6 @@ class Trainer:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
-    def planned_steps(self) -> int:
-        """About how many there will be: batches may be smaller than they could."""
-        train = self.config.train
-        batches = -(-len(self.train_set.texts) // train.batch_size)
-        return train.steps or self.epochs * -(-batches // train.accumulate)
-
-    @property
     def seconds(self) -> float:
         """Spent on training, in all processes."""
         return self.done.seconds + time.monotonic() - self.started
@@ -167,89 +141,56 @@ class Trainer:
     def _watch(self) -> Watch:
         """What looks at the optimizer; it begins while the weights are as they are made."""
         settings = self.config.optim
-        counts = np.bincount(self._store(0).ids, minlength=self.tokenizer.vocab_size)
+        counts = np.bincount(self.loader.tokenize(0).ids, minlength=self.tokenizer.vocab_size)
         rule = rule_of(settings.name, settings.options)
         return Watch(self.model, self.step.optimizer, rule, self.config.train.diagnose, counts)
 
     # ------------------------------------------------------------ an epoch
 
-    def _store(self, epoch: int) -> TokenStore:
-        """The training texts in pieces, cut afresh for each epoch."""
-        settings = self.config.train
-        return TokenStore.encode(
-            self.tokenizer,
-            self.train_set.texts,
-            self.train_set.targets,
-            limits=self.limits,
-            subword_dropout=settings.subword_dropout,
-            seed=settings.seed * 1_000_003 + epoch,
-        )
-
-    def _stores(self) -> Iterator[TokenStore]:
-        """The texts for each epoch that is left; where a GPU trains, cut while it still does."""
-        left = range(self.done.epoch, self.epochs)
-        if self.device.type == "cpu":
-            yield from map(self._store, left)
-            return
-        with ThreadPoolExecutor(1) as cutter:
-            ahead = cutter.submit(self._store, left[0])
-            for number in left[1:]:
-                store = ahead.result()
-                ahead = cutter.submit(self._store, number)
-                yield store
-            yield ahead.result()
-
-    def _rate(self, config: Config) -> float:
-        """As a share of the peak; by the share of texts that were seen, as batches vary in size.
+    def _rate(self, config: Config, step: int) -> float:
+        """Of a step, from 0, as a share of the peak; by the texts so far, as batches vary in size.
 
         Those of the step are counted already, so that the last one comes to the schedule's end. The
         only step of a training is taken at the peak.
         """
-        train, settings = config.train, config.optim
+        train, settings, position = config.train, config.optim, self.loader.position
         assert train.epochs is not None  # `complete` saw to it
-        done, planned = self.done.texts, len(self.train_set.texts) * train.epochs
+        done, planned = position.texts, len(self.train_set.texts) * train.epochs
         if train.steps is not None:
-            done, planned = self.done.step, train.steps
-        elif not self.done.step and done >= planned:
+            done, planned = step, train.steps
+        elif not step and done >= planned:
             return 1.0
         return optim.factor(settings.schedule, done, planned, settings.warmup)
 
-    def epoch(self, store: TokenStore, bar: tqdm[Any]) -> bool:
-        """What is left of a pass over the texts; whether it came to the end, or to the last step.
+    def epoch(self, steps: Iterable[list[Batch]], bar: tqdm[Any]) -> None:
+        """What is left of a pass over the texts, to its end or to the last step.
 
-        Raises SrucliError where training diverges.
+        Raises InterruptedRun where a stop was asked for, SrucliError where training diverges.
         """
-        settings, done = self.config.train, self.done
-        if not done.batches:
+        if not self.loader.position.batches:
             self.step.begin()
         self.model.train()
         optim.use(self.step.optimizer, training=True)
         self.evaluating = False
-        seed = (settings.seed, done.epoch)
-        batches = store.batches(settings.batch_size, settings.batch_tokens, seed, done.batches)
-        spelled = np.diff(self.tokenizer.spelling[1])
-        steps = grouped(uploaded(batches, self.device, spelled), settings.accumulate)
-        for group in steps:
-            if self.stop.wanted:
-                return False
-            if done.batches and self._is_due():
-                self.save({"last"})
-            texts = sum(batch.texts for batch in group)
-            done.taken += texts
-            done.texts += texts
-            done.pieces += sum(batch.tokens.numel() for batch in group)
-            done.batches += len(group)
-            self._step(group)
-            done.step += 1
-            self._look(store, bar, texts)
-            if settings.steps and done.step >= settings.steps:
+        for batches in steps:
+            self._step(batches)
+            self._look(bar, sum(batch.texts for batch in batches))
+            if self.loader.is_exhausted:
                 break
-        return True
+            if not self.loader.is_at_end_of_epoch:
+                self._stop_if_asked()
+                if self._is_due():
+                    self.save({"last"})
 
-    def _step(self, group: Sequence[Batch]) -> None:
+    def _stop_if_asked(self) -> None:
+        if self.stop.wanted:
+            self.save({"last"})
+            raise self._interrupted()
+
+    def _step(self, batches: Sequence[Batch]) -> None:
         """A step. Raises DataError where the first shows that it goes on from no such state."""
         try:
-            self.step(group, self._rate(self.config))
+            self.step(batches, self._rate(self.config, self.loader.position.step - 1))
         except _UNFIT as error:
             if self.unproven is None:
                 raise
@@ -257,14 +198,14 @@ class Trainer:
             raise DataError(self.unproven, None, problem, COPY_AGAIN) from error
         self.unproven = None
 
-    def _look(self, store: TokenStore, bar: tqdm[Any], texts: int) -> None:
+    def _look(self, bar: tqdm[Any], texts: int) -> None:
         """After a step: diagnostics, progress, and whether the numbers are still numbers."""
         if self.step.watch and (record := self.step.watch.taken()):
             self.run.add("diagnostics.jsonl", record)
         bar.update(texts)
         if self.config.train.detect_anomaly and self.step.stats.skipped_in_a_row:
-            raise self._anomaly(store)
-        if self.done.step % 20 == 0:
+            raise self._anomaly()
+        if self.loader.position.step % 20 == 0:
             self._report(bar, self.step.latest_stats())
 
     def _report(self, bar: tqdm[Any], stats: StepStats | None) -> None:
@@ -273,23 +214,18 @@ class Trainer:
             return
         if stats.skipped_in_a_row >= MAX_SKIPPED:
             raise self._diverged(f"{stats.skipped_in_a_row} steps in a row had no finite gradient")
-        speed = self.done.pieces / max(self.seconds, 1e-9)
+        speed = self.loader.position.pieces / max(self.seconds, 1e-9)
         bar.set_postfix_str(f"loss {stats.loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
 
-    def _anomaly(self, store: TokenStore) -> SrucliError:
+    def _anomaly(self) -> SrucliError:
         """What is said of a step without a finite gradient: the text, where it is one text."""
-        settings, done = self.config.train, self.done
-        first = (done.batches - 1) // settings.accumulate * settings.accumulate
-        seed = (settings.seed, done.epoch)
-        batches = order(store.lengths, settings.batch_size, settings.batch_tokens, seed)
-        texts = np.concatenate(batches[first : done.batches])
-        found = culprit(self.step, store, texts)
+        found = culprit(self.step, self.loader.store, self.loader.latest_step())
         if found is None:
             return self._diverged("a gradient is not finite, though no single text makes it so,")
         text, problem = found
         line = self.train_set.lines[text]
         remedy = "look at the text, and lower optim.lr if nothing is wrong with it"
-        where = f"{problem} at step {done.step}"
+        where = f"{problem} at step {self.loader.position.step}"
         return DataError(self.train_set.source, line, where, remedy)
 
     def _diverged(self, sign: str) -> DivergedError:
@@ -300,8 +236,9 @@ class Trainer:
             name = self.run.checkpoints.pointed("last")
             resume = f"srucli train --resume {shlex.quote(str(self.run.path))} --force"
             kept = f"; {resume} optim.lr={rate / 10:.3g} goes on from {name}"
+        where = f"{sign} at step {self.loader.position.step}"
         return DivergedError(
-            f"{sign} at step {self.done.step}: training diverged; lower optim.lr (now {rate:g}) "
+            f"{where}: training diverged; lower optim.lr (now {rate:g}) "
             f"or {f'optim.clip (now {clip:g})' if clip else 'set optim.clip=1'}{kept}"
         )
 
@@ -327,21 +264,19 @@ class Trainer:
         names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
         return {name: metric_named(name, multi_label)(outcome) for name in names}
 
-    @property
-    def epoch_number(self) -> int:
-        """The latest epoch that was evaluated, from 1; one that the last step cut short counts."""
-        return self.done.epoch + bool(self.done.taken)
-
     def _record(self, loss: float, figures: dict[str, float], skipped: int) -> None:
         """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
         rate = float(self.step.optimizer.param_groups[0]["lr"])
         defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        lost = {part: tally.to_json() for part, tally in self.tallies.items() if tally.sentences()}
+        tallies = {"train": self.loader.tally}
+        if self.dev_store is not None:
+            tallies["dev"] = self.dev_store.tally
+        lost = {part: tally.to_json() for part, tally in tallies.items() if tally.sentences()}
         self.run.add(
             "metrics.jsonl",
             {
-                "step": self.done.step,
-                "epoch": self.epoch_number,
+                "step": self.loader.position.step,
+                "epoch": self.loader.epoch_number,
                 "train_loss": loss,
                 "lr": rate,
                 "seconds": round(self.seconds, 3),
@@ -353,12 +288,12 @@ class Trainer:
         if self.board is not None:
             shown = {"train/loss": loss, "train/lr": rate}
             shown |= {f"dev/{name}": value for name, value in figures.items()}
-            self.board.add(shown, self.done.step)
+            self.board.add(shown, self.loader.position.step)
 
     def finish_epoch(self) -> dict[str, float]:
         """Evaluate, record, save. Raises SrucliError where training has diverged."""
         stats = self.step.stats
-        steps = -(-self.done.batches // self.config.train.accumulate)
+        steps = self.loader.steps_of_epoch
         searching = self.step.scaler.is_enabled()  # for the scale of fp16, by steps that fail
         if 2 * stats.skipped > steps and not searching:
             raise self._diverged(f"{stats.skipped} of {steps} steps had no finite gradient")
@@ -367,18 +302,17 @@ class Trainer:
         optim.use(self.step.optimizer, training=False)
         self.evaluating = True
         self._check_weights()
-        if self.done.taken == len(self.train_set.texts):
-            self.done.epoch, self.done.batches, self.done.taken = self.done.epoch + 1, 0, 0
+        self.loader.end_epoch()
         figures = self.evaluate()
         self._record(stats.loss, figures, 0 if searching else stats.skipped)
         best = self._improved(figures)
         if best:
-            self.done.best_step = self.done.step
+            self.done.best_step = self.loader.position.step
         self.save({"last", "best"} if best else {"last"})
         self._write_card()
         shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
         say(
-            f"epoch {self.epoch_number}/{self.epochs}  loss {stats.loss:.4f}"
+            f"epoch {self.loader.epoch_number}/{self.loader.epochs}  loss {stats.loss:.4f}"
             f"{shown and '  dev'}{shown}{'  *' if figures and best else ''}  {self.seconds:.0f} s"
         )
         return figures
@@ -390,8 +324,8 @@ class Trainer:
         records = self.run.records("metrics.jsonl")
         whole = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
         measured = next((each for each in whole if each.get("step") == step), None)
-        facts, name = self.run.facts(), self.run.path.name
-        card = model_card(name, self.config, self.labels, facts, used, measured, self.epoch_number)
+        facts, name, epochs = self.run.facts(), self.run.path.name, self.loader.epoch_number
+        card = model_card(name, self.config, self.labels, facts, used, measured, epochs)
         self.run.write("README.md", card.encode(errors="backslashreplace"))
 
     def _improved(self, figures: dict[str, float]) -> bool:
@@ -417,10 +351,7 @@ class Trainer:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train: epochs, steps or patience are used up."""
-        settings, done = self.config.train, self.done
-        if settings.steps and done.step >= settings.steps:
-            return True
-        return done.epoch >= self.epochs or self.is_tired
+        return self.loader.is_exhausted or self.is_tired
 
     @property
     def is_tired(self) -> bool:
@@ -429,8 +360,7 @@ class Trainer:
         return bool(patience) and self.done.stale >= patience
 
     def train(self) -> None:
-        """What is left. Raises InterruptedRun, with all saved, where a stop was asked for."""
-        texts = len(self.train_set.texts) * self.epochs
+        """Train what is left. Raises InterruptedRun, with all saved, where a stop was asked for."""
         if self.is_over:
             say(f"{self.run.path}: is finished; {self._longer()}")
             self._write_card()
@@ -442,30 +372,30 @@ class Trainer:
                 "stops training early, and the last weights are used"
             )
         if self.config.train.tensorboard:
-            self.board = Board(self.run.place, self.done.step)
+            self.board = Board(self.run.place, self.loader.position.step)
+        if self.dev_set is not None and self.dev_store is not None:
+            name = self.dev_set.source
+            name += ", held out" if name == self.train_set.source else ""
+            for line in Notices(name).last(self.dev_store.tally):
+                say(line)
         bar = tqdm(
-            total=texts,
-            initial=self.done.texts,
+            total=len(self.train_set.texts) * self.loader.epochs,
+            initial=self.loader.position.texts,
             unit="text",
             unit_scale=True,
             disable=None,
             leave=False,
         )
         with bar:
-            for number, store in enumerate(self._stores()):
-                self.tallies["train"] = store.tally
-                if not number:
-                    self._tell()
-                if not self.epoch(store, bar):
-                    self.save({"last"})
-                    raise self._interrupted()
+            self._stop_if_asked()
+            for steps in self.loader.epochs_left():
+                self.epoch(steps, bar)
                 figures = self.finish_epoch()
                 if self.observe:
-                    self.observe(self.epoch_number, figures)
+                    self.observe(self.loader.epoch_number, figures)
                 if self.is_over:
                     break
-                if self.stop.wanted:
-                    raise self._interrupted()
+                self._stop_if_asked()
         if self.is_tired:
             best = abs(self.done.best)
             waited = f"for {self.done.stale} epochs: stopping early"
@@ -474,12 +404,12 @@ class Trainer:
 
     def _longer(self) -> str:
         """What lets a finished training go on."""
-        settings, done, ways = self.config.train, self.done, []
+        settings, position, ways = self.config.train, self.loader.position, []
         if self.is_tired:
             ways.append("a longer train.patience")
         if settings.steps:
-            ways += ["a longer train.steps"] * (done.step >= settings.steps)
-        elif done.epoch >= self.epochs:
+            ways += ["a longer train.steps"] * (position.step >= settings.steps)
+        elif position.epoch >= self.loader.epochs:
             ways.append("a longer --epochs")
         return f"{' and '.join(ways)} go{'es' * (len(ways) == 1)} on"
 
@@ -495,23 +425,14 @@ class Trainer:
         if said := choose(self.run, self.config).said:
             say(said)
 
-    def _tell(self) -> None:
-        """Say which texts are not read whole, before the first epoch of this process."""
-        names = {"train": self.train_set.source}
-        if self.dev_set is not None:
-            same = self.dev_set.source == names["train"]
-            names["dev"] = f"{names['train']}, held out" if same else self.dev_set.source
-        for part, name in names.items():
-            for line in Notices(name).last(self.tallies[part]):
-                say(line)
-
     def _interrupted(self) -> InterruptedRun:
+        position = self.loader.position
         further = f"to go on: srucli train --resume {shlex.quote(str(self.run.path))}"
         if not self.resumable:
             further = "the weights can be used, but not trained further"
         return InterruptedRun(
-            f"{self.run.path}: stopped at step {self.done.step:,}, in epoch "
-            f"{self.done.epoch + 1} of {self.epochs}, and saved; {further}"
+            f"{self.run.path}: stopped at step {position.step:,}, in epoch "
+            f"{position.epoch + 1} of {self.loader.epochs}, and saved; {further}"
         )
 
     # ------------------------------------------------------------ checkpoints
@@ -520,7 +441,7 @@ class Trainer:
         """Whether it is time for a checkpoint within the epoch."""
         steps, minutes = self.config.train.save_steps, self.config.train.save_minutes
         waited = time.monotonic() - self.saved
-        return bool(steps and self.done.step % steps == 0) or bool(
+        return bool(steps and self.loader.position.step % steps == 0) or bool(
             minutes and waited > 60 * minutes
         )
 
@@ -533,10 +454,11 @@ class Trainer:
 
         Raises OutputError, and SrucliError where the weights are no numbers.
         """
-        if self.kept == (self.done.step, self.done.epoch):
+        position = self.loader.position
+        if self.kept == (position.step, position.epoch):
             return
         self._check_weights()
-        state: dict[str, Any] = {"epoch": self.done.epoch, "finished": self.is_over}
+        state: dict[str, Any] = {"epoch": position.epoch, "finished": self.is_over}
         if self.thresholds is not None:
             state["thresholds"] = self.thresholds
         keep = self.config.train.checkpoints or (1 if self.is_over else 2)
@@ -548,21 +470,22 @@ class Trainer:
             if self.resumable:
                 say(f"this run cannot be resumed: of {self.config.optim.name}, {error}")
             self.resumable, training = False, {}
-        self.run.save(self.done.step, weights, state, which, training, keep)
-        self.saved, self.kept = time.monotonic(), (self.done.step, self.done.epoch)
+        self.run.save(position.step, weights, state, which, training, keep)
+        self.saved, self.kept = time.monotonic(), (position.step, position.epoch)
 
     def _tree(self) -> dict[str, Any]:
         """All that going on needs besides the weights that predict."""
-        watch = self.step.watch
+        watch, loader = self.step.watch, self.loader.state_dict()
+        done = self.done.model_copy(update={"seconds": self.seconds}).model_dump()
         return {
-            "progress": self.done.model_copy(update={"seconds": self.seconds}).model_dump(),
+            "progress": loader["progress"] | done,
             "figures": self.step.totals,
             "optimizer": self.optimizer_state.tree(),
             "scaler": self.step.scaler.state_dict(),
             "random": random_states(self.device),
             "watch": watch.tree() if watch else None,
             "thresholds": self.thresholds,
-            "place": self._place,
+            "place": loader["place"],
             "judge": self._judge,
             "logs": {name: self.run.size(name) for name in LOGS},
             "weights": {},
@@ -590,15 +513,6 @@ class Trainer:
             weight.copy_(weights[name])
 
     @cached_property
-    def _place(self) -> str:
-        """What must be the same for a place in an epoch to mean the same."""
-        settings = self.config.train
-        digest = sha256("\n".join(self.train_set.texts).encode())
-        keys = ("batch_size", "batch_tokens", "accumulate", "max_tokens", "subword_dropout", "seed")
-        digest.update(repr([getattr(settings, key) for key in keys]).encode())
-        return digest.hexdigest()
-
-    @cached_property
     def _judge(self) -> dict[str, str]:
         """What must be the same for the figures of two evaluations to be compared."""
         if self.dev_set is None:
@@ -610,9 +524,10 @@ class Trainer:
         """By another metric or other dev texts, what is gone on from is the best so far."""
         if before == self._judge:
             return
-        self.done.best, self.done.best_step, self.done.stale = -math.inf, self.done.step, 0
+        step = self.loader.position.step
+        self.done.best, self.done.best_step, self.done.stale = -math.inf, step, 0
         values = dev_values(self.run.records("metrics.jsonl"), self.metric)
-        value = values.get(f"step-{self.done.step}")
+        value = values.get(f"step-{step}")
         if value is not None and before["dev"] == self._judge["dev"]:
             self.done.best = self._as_gain(value)
         say("the metric or the dev texts are others now: the best so far is what is gone on from")
@@ -636,22 +551,24 @@ class Trainer:
             raise DataError(
                 source, None, f"does not fit this training ({error})", COPY_AGAIN
             ) from error
-        self.unproven, self.kept = source, (self.done.step, self.done.epoch)
+        position = self.loader.position
+        self.unproven, self.kept = source, (position.step, position.epoch)
         self._point(name)
         self._say_how_the_rate_changes(before)
 
     def _say_how_the_rate_changes(self, before: Config) -> None:
         """Where a training that gets another length was on the way to the end of its schedule."""
         longer = [getattr(before.train, key) != getattr(self.config.train, key) for key in LENGTHS]
-        if not any(longer) or not self.done.step or self.is_over:
+        step = self.loader.position.step
+        if not any(longer) or not step or self.is_over:
             return
         was, now = (
-            self._rate(config) * (optim.resolve(config.optim).lr or 0.0)
+            self._rate(config, step) * (optim.resolve(config.optim).lr or 0.0)
             for config in (before, self.config)
         )
         say(
             f"the schedule has another length: the learning rate was {was:.3g} at step "
-            f"{self.done.step:,}, and goes on from {now:.3g}"
+            f"{step:,}, and goes on from {now:.3g}"
         )
 
     def _point(self, name: str) -> None:
@@ -666,6 +583,7 @@ class Trainer:
 
     def _load(self, tree: Any, source: str, same_optimizer: bool) -> None:
         self.done = Progress.model_validate(tree["progress"])
+        self.loader.load_state_dict(tree)
         if same_optimizer:
             self.optimizer_state.load(tree["optimizer"])
         self.step.scaler.load_state_dict(tree["scaler"])
@@ -678,12 +596,6 @@ class Trainer:
             self.step.watch.load(tree["watch"])
         if self.thresholds is not None:
             self.thresholds = [float(value) for value in tree["thresholds"]]
-        if tree["place"] != self._place:
-            if self.done.batches:
-                epoch = self.done.epoch + 1
-                say(f"the texts or their batches are others now: epoch {epoch} begins anew")
-            self.done.batches = self.done.taken = 0
-            self.done.texts = self.done.epoch * len(self.train_set.texts)
         sizes = {name: int(tree["logs"][name]) for name in LOGS}
         set_random_states(tree["random"], self.device)
         for name, size in sizes.items():

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srucli.config import Config, ModelConfig, resolve
-from srucli.data.batch import TokenStore
+from srucli.data.batch import TokenStore, order
 from srucli.inference.predictor import Predictor
 from srucli.model.classifier import ENCODERS, Classifier
 from srucli.runs.run_dir import RunDir, read_records
@@ -70,7 +70,7 @@ def test_train_says_how_many_texts_were_cut_and_where(cut_run: Path, folder: Pat
     said = told((folder / "said.txt").read_text(encoding="utf-8"))
     train, dev = folder / "train.tsv", folder / "dev.tsv"
     sentences = [CUT.format(dev, 2, 20), UNKNOWN.format(dev, 20), EMPTY.format(dev, 20)]
-    assert said == [CUT.format(train, 3, 19), *sentences]
+    assert said == [*sentences, CUT.format(train, 3, 19)]
     (record,) = read_records(cut_run / "metrics.jsonl")
     assert Tally.from_json(record["reading"]["train"]) == Tally(
         19, cut=3, limits=Limits(50, 50, chosen=True)
@@ -310,7 +310,7 @@ def test_a_step_on_a_text_of_fifty_thousand_tokens(encoder: str) -> None:
     offsets = np.array([0, 50_000, 50_003])
     tally = Tally(2, limits=model.limits(config.train))
     store = TokenStore(ids, offsets, np.array([0, 1]), tally)
-    batches = list(store.batches(32, 8_192, (0,)))
+    batches = [store.batch(texts) for texts in order(store.lengths, 32, 8_192, (0,))]
     assert sorted(batch.tokens.numel() for batch in batches) == [3, 50_000]
     assert all(batch.part is None for batch in batches)
     step = Step(config, model, loss_function(config, np.array([0, 1]), 2))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from srucli import optim
 from srucli.config import Config, resolve
-from srucli.data.batch import Batch, TokenStore, upload, uploaded
+from srucli.data.batch import Batch, TokenStore, order, upload, uploaded
 from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
 from srucli.kernels import sru as kernels
@@ -64,10 +64,15 @@ def store(config: Config, seed: int = 0) -> TokenStore:
     return TokenStore(ids, offsets, targets)
 
 
+def plain_batches(config: Config, seed: int = 0) -> list[Batch]:
+    made = store(config, seed)
+    return [made.batch(texts) for texts in order(made.lengths, 4, 1000, (seed,))]
+
+
 def batches(config: Config, device: str = "cpu", seed: int = 0) -> list[Batch]:
     """Batches of four texts with their characters counted."""
-    made = store(config, seed).batches(4, 1000, (seed,))
-    return list(upload(list(made), torch.device(device), SPELLED))
+    made = plain_batches(config, seed)
+    return list(upload(made, torch.device(device), SPELLED))
 
 
 def make_step(config: Config, device: str = "cpu") -> Step:
@@ -383,7 +388,7 @@ def test_a_rate_tensor_gets_its_share_of_the_peak() -> None:
 
 def test_an_upload_holds_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings()
-    plain = list(store(config).batches(4, 1000, (0,)))
+    plain = plain_batches(config)
     for got, wanted in zip(batches(config), plain, strict=True):
         assert got.targets is not None
         assert wanted.targets is not None
@@ -445,7 +450,7 @@ def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
             step([batch], 1.0)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in uploaded(store(config).batches(4, 1000, (0,)), torch.device("cuda"), SPELLED):
+        for batch in uploaded(plain_batches(config), torch.device("cuda"), SPELLED):
             step([batch], 1.0)
             step.latest_stats()
     finally:

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from srucli import optim
 from srucli.config import Config, resolve
-from srucli.data.batch import Batch, TokenStore, order
+from srucli.data.batch import Batch
 from srucli.data.dataset import Corpus
+from srucli.data.loader import Position
 from srucli.data.readers import Example
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.inference.predictor import branch_logits
@@ -35,7 +36,7 @@ from srucli.training.defaults import complete
 from srucli.training.interrupts import StopRequest
 from srucli.training.objectives import balanced
 from srucli.training.step import Step
-from srucli.training.trainer import MAX_SKIPPED, Trainer, grouped
+from srucli.training.trainer import MAX_SKIPPED, Trainer
 
 LABELS = ["ärger", "freude", "무"]
 WORDS = {
@@ -99,7 +100,7 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
         facts = {
             "parameters": made.parameters,
             "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": hashes},
-            "epochs": made.epochs,
+            "epochs": made.loader.epochs,
             "device": "cpu",
         }
         run.begin(config, tokenizer, LABELS, facts)
@@ -134,82 +135,6 @@ def records(made: Trainer, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (made.run.path / name).read_text().splitlines()]
 
 
-# --- order and draws ---------------------------------------------------------------------------
-
-
-def test_the_order_is_drawn_anew_for_each_epoch(
-    make: Make, monkeypatch: pytest.MonkeyPatch, taken: list[SimpleNamespace]
-) -> None:
-    seeds: list[Any] = []
-    real = TokenStore.batches
-
-    def batches(self: TokenStore, size: int, tokens: int, seed: Any, first: int = 0) -> Any:
-        seeds.append((size, tokens, seed, first))
-        return real(self, size, tokens, seed, first)
-
-    monkeypatch.setattr(TokenStore, "batches", batches)
-    made = make("train.seed=5", "train.subword_dropout=0", "train.batch_tokens=70")
-    made.train()
-    assert seeds == [(8, 70, (5, epoch), 0) for epoch in range(3)]
-    per_epoch = len(taken) // 3
-    epochs = [[step.tokens for step in taken[n * per_epoch :][:per_epoch]] for n in range(3)]
-    assert all(epochs[a] != epochs[b] for a, b in ((0, 1), (0, 2), (1, 2)))
-
-
-def test_each_epoch_sees_every_text_once(make: Make, taken: list[SimpleNamespace]) -> None:
-    made = make("train.subword_dropout=0", "train.epochs=2")
-    made.train()
-    store = made._store(0)
-    texts = [
-        store.ids[a:b].tolist() for a, b in zip(store.offsets, store.offsets[1:], strict=False)
-    ]
-    wanted = sorted(token for text in texts for token in text)
-    half = len(taken) // 2
-    for steps in (taken[:half], taken[half:]):
-        assert sum(sum(step.sizes) for step in steps) == TRAIN
-        assert sorted(t for step in steps for batch in step.tokens for t in batch) == wanted
-
-
-def test_pieces_are_drawn_anew_for_each_epoch(make: Make) -> None:
-    made = make("train.subword_dropout=0.3", "train.seed=2")
-    ids = [made._store(epoch).ids.tolist() for epoch in (0, 1, 0)]
-    assert ids[0] != ids[1]
-    assert ids[0] == ids[2]
-    other = make("train.subword_dropout=0.3", "train.seed=3")
-    assert other._store(0).ids.tolist() not in ids
-    # Neighbouring seeds share no epoch's draw.
-    assert other._store(1).ids.tolist() not in ids
-    plain = make("train.subword_dropout=0")
-    assert plain._store(0).ids.tolist() == plain._store(1).ids.tolist()
-
-
-def test_what_a_store_holds(make: Make) -> None:
-    made = make("train.max_tokens=4", "train.subword_dropout=0")
-    store = made._store(0)
-    assert store.lengths.max() == 4
-    assert made.dev_store is not None
-    assert made.dev_store.lengths.max() == 4
-    assert store.targets is not None
-    assert store.targets.tolist() == made.train_set.targets.tolist()
-    ids, offsets = made.tokenizer.encode(made.train_set.texts)
-    assert store.ids[: store.offsets[1]].tolist() == ids[: offsets[1]][:4].tolist()
-
-
-def test_trainings_get_the_stores_of_their_epochs(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    numbers: list[int] = []
-    real = Trainer._store
-
-    def store(self: Trainer, epoch: int) -> TokenStore:
-        numbers.append(epoch)
-        return real(self, epoch)
-
-    monkeypatch.setattr(Trainer, "_store", store)
-    make("train.epochs=4").train()
-    assert numbers == [0, 1, 2, 3]
-
-
 # --- rates -------------------------------------------------------------------------------------
 
 
@@ -240,7 +165,7 @@ def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[SimpleName
         optim.factor("one-cycle", step, 8, 0.25) for step in range(8)
     ]
     assert taken[-1].rate == pytest.approx(0, abs=1e-12)
-    assert made.done.step == 8
+    assert made.loader.position.step == 8
 
 
 def test_a_training_of_one_step_takes_it_at_the_peak(
@@ -256,12 +181,6 @@ def test_a_training_of_one_step_takes_it_at_the_peak(
 # --- accumulation ------------------------------------------------------------------------------
 
 
-def test_batches_are_grouped_and_none_is_left_out() -> None:
-    groups = [list(group) for group in grouped(range(7), 3)]  # type: ignore[arg-type, type-var]
-    assert groups == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(grouped([], 2)) == []
-
-
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_an_epochs_loss_is_the_mean_over_its_texts(make: Make, weights: str) -> None:
     """Whatever the sizes of batches, and the last group's; weighted where classes are."""
@@ -272,7 +191,7 @@ def test_an_epochs_loss_is_the_mean_over_its_texts(make: Make, weights: str) -> 
         made = make(*settings, f"train.batch_size={batches}", "train.accumulate=4", name=name)
         made.train()
         losses.append(records(made)[0]["train_loss"])
-    store = made._store(0)
+    store = made.loader.tokenize(0)
     logits = branch_logits(made.model, store, made.device).double()
     targets = made.train_set.targets
     counts = np.bincount(targets, minlength=3)
@@ -311,8 +230,8 @@ def test_what_is_counted(
     made = make(f"train.accumulate={accumulate}", "train.subword_dropout=0", "train.epochs=2")
     made.train()
     assert [len(step.sizes) for step in taken] == sizes * 2
-    done = made.done
-    pieces = len(made._store(0).ids)
+    done = made.loader.position
+    pieces = len(made.loader.tokenize(0).ids)
     assert (done.step, done.texts, done.pieces) == (2 * len(sizes), 2 * TRAIN, 2 * pieces)
     assert (done.epoch, done.batches, done.taken) == (2, 0, 0)
 
@@ -379,23 +298,6 @@ def test_averages_are_what_is_evaluated_and_saved(make: Make, name: str) -> None
         assert torch.equal(saved[key], value), key
     optim.use(made.step.optimizer, training=True)
     assert not torch.equal(saved["head.weight"], made.model.head.weight)
-
-
-@pytest.mark.parametrize("done", [4, 23], ids=["a whole step", "the short last one"])
-def test_an_anomaly_is_looked_for_in_the_batches_of_its_step(
-    make: Make, monkeypatch: pytest.MonkeyPatch, done: int
-) -> None:
-    made = make("train.batch_size=2", "train.accumulate=2", "train.epochs=1")
-    store = made._store(0)
-    looked: list[np.ndarray] = []
-    monkeypatch.setattr(trainer, "culprit", lambda _step, _store, texts: looked.append(texts))
-    made.done.batches = done
-    made._anomaly(store)
-    batches = order(store.lengths, 2, made.config.train.batch_tokens, (0, 0))
-    assert len(batches) == 23
-    assert (
-        looked[0].tolist() == np.concatenate(batches[2:4] if done == 4 else batches[22:]).tolist()
-    )
 
 
 # --- evaluation --------------------------------------------------------------------------------
@@ -553,6 +455,7 @@ def test_when_a_training_is_over_and_what_lets_it_go_on(
 ) -> None:
     made = make(*settings)
     made.done = made.done.model_copy(update=done)
+    made.loader.position = made.loader.position.model_copy(update=done)
     assert made.is_over == (over is not None)
     if over:
         assert made._longer() == over
@@ -625,26 +528,6 @@ def test_a_stop_is_granted_between_steps(
     assert made.run.state("last") == {"step": 4, "epoch": 1, "finished": False}
 
 
-def test_what_a_place_in_an_epoch_hangs_on(make: Make) -> None:
-    """Each of the six settings in turn, and the texts; not what leaves the batches alone."""
-    place = make()._place
-    others = {
-        "train.batch_size=9",
-        "train.batch_tokens=99",
-        "train.accumulate=2",
-        "train.max_tokens=9",
-        "train.subword_dropout=0.2",
-        "train.seed=1",
-    }
-    places = {make(override)._place for override in others}
-    assert len(places | {place}) == 7
-    for override in ("optim.lr=0.1", "train.epochs=9", "train.keep=best", "train.save_steps=2"):
-        assert make(override)._place == place
-    changed = make()
-    changed.train_set.texts[3] += "ß"
-    assert changed._place != place
-
-
 # --- losses that are not finite ----------------------------------------------------------------
 
 
@@ -665,7 +548,7 @@ def test_skips_that_are_spread_out_end_nothing(
     made = make("train.epochs=10", dev=False)
     spoil(made, lambda step: step % 3 == 1)
     made.train()
-    assert made.done.step == 60
+    assert made.loader.position.step == 60
     assert "2 of 6 steps were skipped: they had no finite gradient" in capsys.readouterr().err
     assert math.isfinite(records(made)[-1]["train_loss"])
 
@@ -675,7 +558,7 @@ def test_as_many_in_a_row_end_the_training(make: Make) -> None:
     spoil(made, lambda step: step >= 20)
     with pytest.raises(SrucliError, match=f"{MAX_SKIPPED} steps in a row had no finite gradient"):
         made.train()
-    assert made.done.step == 40
+    assert made.loader.position.step == 40
 
 
 def test_more_than_half_of_an_epochs_steps_end_it(make: Make) -> None:
@@ -697,7 +580,7 @@ def test_diagnostics_are_written_at_their_steps(make: Make) -> None:
     made.train()
     first, *rows = records(made, "diagnostics.jsonl")
     assert first["optimizer"]["name"] == "adam"
-    store = made._store(0)
+    store = made.loader.tokenize(0)
     assert len(first["counts"]) == 10
     most = np.sort(np.bincount(store.ids))[::-1]
     present = (most > 0).sum()
@@ -733,18 +616,11 @@ def test_what_the_parts_are_given(make: Make) -> None:
     assert not torch.equal(other.model.embedding.weight, made.model.embedding.weight)
 
 
-def test_batches_cover_an_epoch_from_any_place(make: Make) -> None:
-    """What is left of an epoch after a resume are the batches that were not taken."""
-    store = make()._store(0)
-    whole = order(store.lengths, 8, 100, (0, 0))
-    left = list(store.batches(8, 100, (0, 0), 3))
-    assert [batch.texts for batch in left] == [len(texts) for texts in whole[3:]]
-
-
 def test_a_resumed_epoch_goes_on_where_it_stopped(make: Make, taken: list[SimpleNamespace]) -> None:
     made = make("train.epochs=1", dev=False)
-    made.done = made.done.model_copy(update={"batches": 4, "taken": 32, "texts": 32, "step": 4})
+    made.loader.position = Position(batches=4, taken=32, texts=32, step=4)
     with tqdm(disable=True) as bar:
-        assert made.epoch(made._store(0), bar)
+        for steps in made.loader.epochs_left():
+            made.epoch(steps, bar)
     assert sum(sum(step.sizes) for step in taken) <= TRAIN - 4
     assert len(taken) == 2
