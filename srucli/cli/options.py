@@ -1,7 +1,7 @@
 """Flags that several commands share, so that one name means one thing everywhere.
 
 Each is a type to annotate a parameter with: `device: options.Device = None`. None means "not
-given": the defaults stand in `srucli/config.py`. The flags of data files come by `reads_data`.
+given": the defaults stand in `srucli/config/`. The flags of data files come by `reads_data`.
 """
 
 from __future__ import annotations

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from srucli.config import Config, with_settings
 from srucli.data.dataset import find_labels, hold_out, make_tokenizer, read_texts
 from srucli.data.readers import Example
@@ -28,6 +26,7 @@ from srucli.experiments.compare import larger_is_better
 from srucli.io.console import say
 from srucli.io.files import write_atomic
 from srucli.io.folders import OpenFolder
+from srucli.io.yaml import to_yaml
 from srucli.model.classifier import Classifier
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Layout, claimed, clear
@@ -363,7 +362,7 @@ def recipe(task: Task, best: Best) -> str:
         f"{best.megabytes:.1f} MB for prediction.",
     ]
     head = "".join(f"# {line}\n" for line in lines)
-    return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return head + to_yaml(tree)
 
 
 def _doubts(best: Best) -> list[str]:

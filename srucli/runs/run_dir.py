@@ -58,6 +58,7 @@ from srucli.io.files import (
     writing,
 )
 from srucli.io.folders import OpenFolder
+from srucli.io.yaml import MAX_YAML
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
 from srucli.runs.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
@@ -299,7 +300,7 @@ class RunDir:
 
     def config(self) -> Config:
         """The resolved configuration of the run."""
-        data = read_within(self.place, "config.yaml", configuration.MAX_YAML)
+        data = read_within(self.place, "config.yaml", MAX_YAML)
         return configuration.read(data, str(self.path / "config.yaml"))
 
     def records(self, name: str) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srucli.config import parse_yaml
 from srucli.errors import UsageError
+from srucli.io.yaml import parse_yaml
 from srucli.tokenizer.model import Tokenizer
 from tests.robustness.fuzz import TARGETS
 from tests.robustness.mutate import mutate_file

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from srucli.config import parse_yaml, resolve
+from srucli.config import resolve
 from srucli.diagnostics.findings import read as read_story
 from srucli.errors import DataError, SrucliError, UsageError
 from srucli.inference.predictor import Predictor
+from srucli.io.yaml import parse_yaml
 from srucli.runs.run_dir import RunDir
 from srucli.training.step import Step
 from tests.robustness.mutate import repair_manifests

@@ -16,12 +16,12 @@ from srucli.config import (
     describe_settings,
     dump,
     known_keys,
-    load_yaml,
     overridden,
     parse_overrides,
     resolve,
 )
 from srucli.errors import InputMissingError, UsageError, did_you_mean
+from srucli.io.yaml import load_yaml
 from srucli.optim import check
 from tests.support import ROOT
 

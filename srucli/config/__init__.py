@@ -1,0 +1,53 @@
+"""The settings: what there is (`sections.py`), and how a `Config` is made (`loading.py`)."""
+
+from srucli.config.loading import (
+    build,
+    describe_settings,
+    dump,
+    flat,
+    given,
+    known_keys,
+    overridden,
+    parse_overrides,
+    read,
+    resolve,
+    with_settings,
+)
+from srucli.config.sections import (
+    DEFAULT_VOCAB_SIZE,
+    MAX_DROPOUT,
+    OF_LAYOUT,
+    Config,
+    DataConfig,
+    FilesConfig,
+    ModelConfig,
+    OptimConfig,
+    Section,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DEFAULT_VOCAB_SIZE",
+    "MAX_DROPOUT",
+    "OF_LAYOUT",
+    "Config",
+    "DataConfig",
+    "FilesConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Section",
+    "TokenizerConfig",
+    "TrainConfig",
+    "build",
+    "describe_settings",
+    "dump",
+    "flat",
+    "given",
+    "known_keys",
+    "overridden",
+    "parse_overrides",
+    "read",
+    "resolve",
+    "with_settings",
+]
