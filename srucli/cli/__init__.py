@@ -123,7 +123,7 @@ def main() -> None:
         # Data is UTF-8 whatever the locale is; the name of a file is the bytes that it is.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-        app()
+        app(prog_name="srucli")
     except SrucliError as error:
         _fail(error)
     except BrokenPipeError:
