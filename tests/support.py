@@ -33,6 +33,12 @@ def children(pid: int) -> list[int]:
     return [each for child in map(int, own) for each in (child, *children(child))]
 
 
+def seconds_of(pid: int) -> float:
+    """The processor's seconds that a process has used."""
+    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
+    return int(used) / os.sysconf("SC_CLK_TCK")
+
+
 def is_running(pid: int) -> bool:
     """Whether there is such a process that has not ended."""
     try:
@@ -66,6 +72,12 @@ def sentences(seed: int = 0) -> list[tuple[str, str]]:
     ]
     random.Random(seed).shuffle(rows)
     return rows
+
+
+def single_words() -> list[str]:
+    """300,000 words that never come twice: over a minute of SentencePiece."""
+    draw = random.Random(0)
+    return ["".join(draw.choices("abcdefghij", k=20)) for _ in range(300_000)]
 
 
 def write_tsv(path: Path, rows: Iterable[tuple[str, str]]) -> Path:

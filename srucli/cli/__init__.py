@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import sys
 from typing import Any, NoReturn
 
@@ -23,13 +22,13 @@ from srucli.cli import (
     info,
     optimizers,
     predict,
+    process,
     run,
     tokenize,
     train,
     tune,
 )
 from srucli.errors import OutputError, SrucliError, UsageError
-from srucli.io.children import isolate
 from srucli.io.console import escaped
 
 # What a write says where the disk, or one's share of it, is full or broken.
@@ -75,31 +74,10 @@ app.command("encode", context_settings=tokenize.UNDERSCORES)(encode.encode)
 app.command("decode", context_settings=tokenize.UNDERSCORES)(encode.decode)
 
 
-def _drop_stdout() -> None:
-    """What is still buffered goes nowhere, so that the interpreter's last flush does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _leave_quietly() -> NoReturn:
     """End without a message because nobody reads stdout any more (`srucli predict ... | head`)."""
-    _drop_stdout()
+    process.drop_stdout()
     raise SystemExit(0)
-
-
-def _take_descriptors() -> None:
-    """See that 0 to 2 are open: the next file that is opened would get what is written to them.
-
-    Raises OutputError where stdout was closed.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w")
-    if sys.stdout is None:
-        raise OutputError("stdout is closed; send it somewhere, as >/dev/null")
 
 
 def _fail(error: SrucliError) -> NoReturn:
@@ -112,14 +90,9 @@ def _fail(error: SrucliError) -> NoReturn:
 
 def main() -> None:
     """Run the command line, turning every `SrucliError` into one message and its exit code."""
-    # Whatever Python process a package starts imports nothing from the current folder either.
-    isolate(os.environ)
-    # Threads that wait for each other in a loop keep a core from the one that they wait for as soon
-    # as anything else runs on the machine: let them sleep soon. Read when torch loads OpenMP.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    process.set_environment()
     try:
-        _take_descriptors()
+        process.take_descriptors()
         # Data is UTF-8 whatever the locale is; the name of a file is the bytes that it is.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -133,7 +106,7 @@ def main() -> None:
             _fail(UsageError(f"{error.filename}: the name is too long; choose a shorter one"))
         if error.errno not in _UNWRITABLE:
             raise
-        _drop_stdout()
+        process.drop_stdout()
         _fail(OutputError(f"the output cannot be written ({error.strerror}); make room for it"))
     except KeyboardInterrupt:
         sys.stderr.write("srucli: stopped\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srucli.cli import options
+from srucli.cli import options, process
 from srucli.errors import UsageError
 from srucli.io.console import say, text_table
 
@@ -98,13 +98,14 @@ def command(
     from srucli.experiments.report import HEADS, PAGE, cells, write_page
 
     again = shlex.join(["srucli", *sys.argv[1:]])
-    found = compare(
-        *(plan, sources, folder),
-        jobs=jobs,
-        force=force,
-        reads=[config],
-        show=lambda held, found: write_page(held, plan, found, again),
-    )
+    with process.term_as_int():
+        found = compare(
+            *(plan, sources, folder),
+            jobs=jobs,
+            force=force,
+            reads=[config],
+            show=lambda held, found: write_page(held, plan, found, again),
+        )
     page = folder / PAGE
     if as_json:
         import json

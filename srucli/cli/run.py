@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import options
+from srucli.cli import options, process
 from srucli.cli.evaluate import check_gates, hold, parse_gates
 from srucli.errors import UsageError
 from srucli.io.console import say
@@ -57,15 +57,17 @@ def command(
 
     tokenizer = Path(files.tokenizer) if files.tokenizer else None
     tune_process(settings.train.threads)
-    folder = train(
-        settings,
-        files.train,
-        files.dev,
-        Path(files.output),
-        tokenizer=tokenizer,
-        force=force,
-        reads=[config, files.test],
-    )
+    with process.interruptible() as stop:
+        folder = train(
+            settings,
+            files.train,
+            files.dev,
+            Path(files.output),
+            tokenizer=tokenizer,
+            force=force,
+            stop=stop,
+            reads=[config, files.test],
+        )
     if files.test is None:
         print(folder)
         return

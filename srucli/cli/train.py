@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from srucli.cli import options
+from srucli.cli import options, process
 from srucli.errors import UsageError
 from srucli.io.console import say
-from srucli.training.interrupts import StopRequest
+from srucli.training.interrupts import Interrupt
 
 
 @options.reads_data()
@@ -145,8 +145,7 @@ def command(
         "train.threads": threads,
         **data,
     }
-    stop = StopRequest()
-    with stop.listening():
+    with process.interruptible() as stop:
         if resume:
             fixed = {"-o": output, "-c": config, "--tokenizer": tokenizer}
             given = [flag for flag, value in fixed.items() if value]
@@ -178,7 +177,7 @@ def _resumed(
     overrides: Sequence[str],
     flags: Mapping[str, Any],
     force: bool,
-    stop: StopRequest,
+    stop: Interrupt,
 ) -> Path:
     """Go on with a run. What stands where TRAIN does may be an override already."""
     if train and _is_override(train):

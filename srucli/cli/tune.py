@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import options
+from srucli.cli import options, process
 from srucli.errors import OutputError, UsageError
 
 
@@ -72,10 +72,14 @@ def command(
             raise UsageError(f"{name}: is read once a trial, so it cannot be a pipe; give a file")
     refuse_inputs([output], [train, dev, config])
     options.say_of_files(settings)
+    import optuna
+
     from srucli.experiments.tune import tune
     from srucli.runtime import tune_process
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     tune_process(settings.train.threads)
-    found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb)
+    with process.interruptible() as stop:
+        found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb, stop=stop)
     write_atomic({output: found.encode()})
     print(output)

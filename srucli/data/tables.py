@@ -9,7 +9,9 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import NamedTuple
 
 from srucli.data.names import find_names
@@ -21,6 +23,9 @@ DOUBLED, ESCAPED = '""', '\\"'
 DELIMITERS = (",", ";", "\t", "|")
 # Room for any real text, yet a quote that never closes is noticed before memory is full of it.
 _CSV_FIELD_LIMIT = 10_000_000
+# What a row may hold under any limit that a program sets for csv.
+_SHORT = 1_000
+_changing_limit = Lock()
 
 
 class Row(NamedTuple):
@@ -52,17 +57,20 @@ def read_rows(lines: Iterator[tuple[int, str]], dialect: Dialect, source: str) -
 
 def _quoted_rows(lines: Iterator[tuple[int, str]], dialect: Dialect, source: str) -> Iterator[Row]:
     pulled: list[str] = []
-    start = 1
+    start = size = 1
+    long_row = ExitStack()
 
     def feed() -> Iterator[str]:
-        nonlocal start
+        nonlocal start, size
         for number, line in lines:
             if not pulled:
-                start = number
+                start, size = number, 0
             pulled.append(line)
+            before, size = size, size + len(line) + 1
+            if before <= _SHORT < size:
+                long_row.enter_context(_long_cells())
             yield _doubled(line, dialect) + "\n"
 
-    csv.field_size_limit(_CSV_FIELD_LIMIT)
     reader = csv.reader(
         feed(), delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaced
     )
@@ -73,8 +81,22 @@ def _quoted_rows(lines: Iterator[tuple[int, str]], dialect: Dialect, source: str
             return
         except csv.Error as error:
             raise _quote_error("\n".join(pulled), start, dialect, str(error), source) from error
+        finally:
+            if size > _SHORT:
+                long_row.close()
         yield Row(start, "\n".join(pulled), cells)
         pulled.clear()
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let csv read long cells. Its limit is the whole process's: one thread at a time has it."""
+    with _changing_limit:
+        before = csv.field_size_limit(_CSV_FIELD_LIMIT)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _doubled(text: str, dialect: Dialect) -> str:

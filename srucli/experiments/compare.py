@@ -10,7 +10,6 @@ texts is then trained with more seeds. How a training runs is in `trials.py`, wh
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -167,7 +166,6 @@ def find(folder: Folder, plan: Plan, jobs: int) -> None:
     planned = sum(len(plan.rates(arm)) + plan.seeds - 1 for arm in plan.arms)
     known = len(list(folder.path.glob("cells/*/*/*/result.json")))
     progress = Progress(planned, min(known, planned))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Trials(folder, plan, jobs, progress.done) as trials:
             _find(folder, plan, trials, progress)

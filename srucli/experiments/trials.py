@@ -277,12 +277,15 @@ def run_cell(
 
     `identity` tells the comparison's folder from another one in its place. Returns the exit code.
     """
+    from srucli.runtime import tune_process
+
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     # Locks of tqdm and Numba then have no names in the system that a kill would leave behind.
     multiprocessing.set_start_method("fork", force=True)
     with _cell_folder(Path(path), (identity[0], identity[1]), Cell(*cell)) as place:
         try:
             settings = build(config, str(place.path))
+            tune_process(settings.train.threads)
             several = settings.data.multi_label
             data = DataConfig(format="jsonl", text="text", label="label", multi_label=several)
             settings = settings.model_copy(update={"data": data})
@@ -341,10 +344,8 @@ def _measure(
     from srucli.inference.evaluation import evaluate
     from srucli.inference.predictor import Predictor
     from srucli.runs.run_dir import RunDir, read_records
-    from srucli.runtime import tune_process
     from srucli.training.run import train
 
-    tune_process(config.train.threads)
     run = place.path / "run"
     sources = {part: str(file) for part, file in folder.data.items()}
     how: dict[str, Any] = {"tokenizer": tokenizer, "force": True, "below": place}

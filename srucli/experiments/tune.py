@@ -34,6 +34,7 @@ from srucli.runs.run_dir import read_records
 from srucli.tokenizer.truncation import Notices, Tally
 from srucli.training.defaults import check, complete
 from srucli.training.effects import Setup, asked_for, idle, works
+from srucli.training.interrupts import Interrupt
 from srucli.training.run import train
 
 if TYPE_CHECKING:
@@ -154,8 +155,8 @@ def is_given(config: Config, key: str) -> bool:
 class Search:
     """Trials until the time is spent."""
 
-    def __init__(self, task: Task, scratch: Path) -> None:
-        self.task, self.scratch, self.best = task, scratch, Best()
+    def __init__(self, task: Task, scratch: Path, stop: Interrupt) -> None:
+        self.task, self.scratch, self.stop, self.best = task, scratch, stop, Best()
         self.diverged = self.too_large = 0
         self.told = False
         self.end = time.monotonic() + task.seconds
@@ -226,6 +227,7 @@ class Search:
                 tokenizer=self.tokenizer,
                 force=True,
                 observe=observe,
+                stop=self.stop,
             )
         records = read_records(self.scratch / "run" / "metrics.jsonl")
         if skipped := sum(record.get("skipped", 0) for record in records):
@@ -261,18 +263,16 @@ class Search:
         )
 
     def run(self) -> Best:
-        """All trials that the time allows; Ctrl-C ends them early. Raises SrucliError."""
+        """All trials that the time allows and no interrupt ends. Raises SrucliError."""
         study = self._study()
-        try:
-            while time.monotonic() < self.end:
+        with suppress(OutOfTime, InterruptedRun):
+            while time.monotonic() < self.end and not self.stop.requested:
                 self._one(study)
-        except OutOfTime:
-            pass
-        except (InterruptedRun, KeyboardInterrupt):
+        if self.stop.requested:
             if not self.best.trials:
                 raise InterruptedRun(
                     "stopped before a trial was finished; the same command starts again"
-                ) from None
+                )
             say("stopped: the best so far is kept")
         if not self.best.trials:
             raise self._nothing()
@@ -302,7 +302,6 @@ class Search:
     def _study(self) -> Study:
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=self.task.config.train.seed, multivariate=True)
         pruner = optuna.pruners.MedianPruner(FIRST_TRIALS, n_warmup_steps=5)
         study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
@@ -320,10 +319,21 @@ class Search:
 
 
 def tune(
-    config: Config, train_source: str, dev: str | None, *, minutes: float, max_mb: float | None
+    config: Config,
+    train_source: str,
+    dev: str | None,
+    *,
+    minutes: float,
+    max_mb: float | None,
+    stop: Interrupt | None = None,
 ) -> tuple[str, Best]:
-    """A recipe as YAML, and the trial that it comes from. Raises every kind of SrucliError."""
+    """A recipe as YAML, and the trial that it comes from. Raises every kind of SrucliError.
+
+    A `stop` that is requested ends the search early, with the best so far.
+    """
     check(config)
+    stop = stop or Interrupt()
+    stop.checked = True  # by the search, which then removes the folder of its trials
     for line in idle(Setup(config, dev=True, held_out=not dev), asked_for(config)):
         say(line)
     examples, _ = read_texts(train_source, config.data)
@@ -334,7 +344,7 @@ def tune(
     most = math.inf if max_mb is None else max_mb * 1e6
     task = Task(config, train_source, dev, examples, labels, minutes * 60, most)
     with _scratch() as folder:
-        best = Search(task, folder).run()
+        best = Search(task, folder, stop).run()
     return recipe(task, best), best
 
 

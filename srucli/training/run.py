@@ -36,7 +36,7 @@ from srucli.runtime import use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.training.defaults import check, complete
 from srucli.training.effects import Setup, asked_for, beyond, idle
-from srucli.training.interrupts import StopRequest
+from srucli.training.interrupts import Interrupt
 from srucli.training.resume import Former, check_same, former, held, recorded
 from srucli.training.trainer import Observer, Trainer
 
@@ -88,7 +88,7 @@ def train(
     tokenizer: Path | None = None,
     force: bool = False,
     observe: Observer | None = None,
-    stop: StopRequest | None = None,
+    stop: Interrupt | None = None,
     reads: Sequence[Source] = (),
     below: OpenFolder | None = None,
 ) -> Path:
@@ -96,7 +96,7 @@ def train(
 
     Where the folder holds a training with the same settings and texts, it goes on until it comes to
     its end, unless `force` begins anew. `observe` sees the number of each epoch, from 1, and its
-    figures on dev; what it raises ends the training. `stop` is what already listens to signals.
+    figures on dev; what it raises ends the training. `stop` asks it to end before.
     `reads` are other files that the command reads, of which none is ever replaced; `below` is the
     folder that the output is in, where it is held.
     """
@@ -105,7 +105,8 @@ def train(
     given = Tokenizer.load(tokenizer) if tokenizer else None
     reads = (train_source, dev_source, tokenizer, *reads, *recorded(output))
     _find(output, force, reads)
-    with (stop or StopRequest()).listening() as stop, RunDir.claim(output, reads, below) as run:
+    stop = stop or Interrupt()
+    with RunDir.claim(output, reads, below) as run:
         found = _find(output, force, reads)
         asked = Asked(asked_for(config), given is None)
         with use_threads(config.train.threads), keep_random_states(device):
@@ -129,7 +130,7 @@ def resume(
     dev_source: str | None = None,
     *,
     force: bool = False,
-    stop: StopRequest | None = None,
+    stop: Interrupt | None = None,
     reads: Sequence[Source] = (),
 ) -> Path:
     """Go on with the training in a folder, with some `settings` of it replaced; return the folder.
@@ -141,7 +142,8 @@ def resume(
         raise InputMissingError(f"{output}: no such run; give the folder that `srucli train` made")
     before = former(RunDir(output)).facts.sources  # nothing is touched in what is no run's folder
     reads = (train_source, dev_source, *reads, *before.values())
-    with (stop or StopRequest()).listening() as stop, RunDir.claim(output, reads) as run:
+    stop = stop or Interrupt()
+    with RunDir.claim(output, reads) as run:
         found = former(run)
         config = _changed(found.config, settings)
         device = check(config)
@@ -202,7 +204,7 @@ def _train(
     given: Tokenizer | None,
     asked: Asked,
     observe: Observer | None,
-    stop: StopRequest,
+    stop: Interrupt,
     force: bool = False,
 ) -> None:
     """All that happens while the folder is locked. `given` is the tokenizer, where there is one."""
@@ -237,7 +239,7 @@ def _train(
     _announce(trainer, kept)
     if not kept:
         trainer.begin()
-    stop.keeping = True
+    stop.checked = True
     trainer.train()
 
 

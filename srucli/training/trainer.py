@@ -50,7 +50,7 @@ from srucli.runs.training_state import (
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import Notices
 from srucli.training.anomaly import culprit
-from srucli.training.interrupts import StopRequest
+from srucli.training.interrupts import Interrupt
 from srucli.training.logs import Board
 from srucli.training.objectives import loss_function
 from srucli.training.step import Step, StepStats
@@ -95,7 +95,7 @@ class Trainer:
         train: Corpus,
         dev: Corpus | None,
         labels: list[str],
-        stop: StopRequest,
+        stop: Interrupt,
         observe: Observer | None = None,
     ) -> None:
         self.observe, self.stop = observe, stop
@@ -183,7 +183,7 @@ class Trainer:
                     self.save({"last"})
 
     def _stop_if_asked(self) -> None:
-        if self.stop.wanted:
+        if self.stop.requested:
             self.save({"last"})
             raise self._interrupted()
 

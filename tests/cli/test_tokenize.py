@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,7 +18,16 @@ from srucli.cli.tokenize import _config, _files, _plain_switch
 from srucli.config import TokenizerConfig
 from srucli.errors import InputMissingError, UsageError
 from srucli.tokenizer.model import Tokenizer
-from tests.support import ROOT, RunCli, RunMain, children, is_running, until
+from tests.support import (
+    ROOT,
+    RunCli,
+    RunMain,
+    children,
+    is_running,
+    seconds_of,
+    single_words,
+    until,
+)
 from tests.tokenizer.test_model import LINES
 
 RAW = "".join(line + "\n" for line in LINES)
@@ -138,19 +146,10 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def seconds_of(pid: int) -> float:
-    """The processor's seconds that a process has used."""
-    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
-    return int(used) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_training_can_be_stopped(tmp_path: Path, how: signal.Signals) -> None:
-    # Words that never come twice: over a minute of SentencePiece.
-    draw = random.Random(0)
-    words = ("".join(draw.choices("abcdefghij", k=20)) for _ in range(300_000))
-    (tmp_path / "a.txt").write_text("\n".join(words))
+    (tmp_path / "a.txt").write_text("\n".join(single_words()))
     options = ("--vocab-size", 100, "--num-sub-iterations", 10)
     parent = start("tokenize", tmp_path / "a.txt", "-o", tmp_path / "m", *options)
     until(lambda: children(parent.pid))

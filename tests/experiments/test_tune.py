@@ -19,9 +19,10 @@ pytest.importorskip("optuna")
 
 from srucli.config import resolve
 from srucli.data.readers import read_examples
-from srucli.errors import SrucliError
+from srucli.errors import InterruptedRun, SrucliError
 from srucli.experiments.tune import SPACE, Best, OutOfTime, Search, Task, is_given, recipe, value_of
 from srucli.runs.run_dir import RunDir
+from srucli.training.interrupts import Interrupt
 
 SMALL = ("train.epochs=2", "model.hidden=16", "train.threads=1", "train.batch_size=16")
 TINY = ("model.layers=1", "model.wide_buckets=64", "model.character_buckets=64")
@@ -67,7 +68,7 @@ def test_the_size_that_is_kept_to_is_the_size_of_a_run(tiny: Tiny, tmp_path: Pat
     config = run.config()
     examples = list(read_examples(str(tiny.train), config.data))
     task = Task(config, str(tiny.train), None, examples, run.labels(), 1.0, 1e9)
-    search = Search(task, tmp_path)
+    search = Search(task, tmp_path, Interrupt())
     own = ("tokenizer.model", "labels.json", "config.yaml", "run.json")
     last = (run.path / "last").read_text().strip()
     names = ("model.safetensors", "state.json", "manifest.json")
@@ -81,7 +82,7 @@ def searching(tiny: Tiny, folder: Path, *overrides: str) -> Search:
     config = resolve(overrides=overrides)
     examples = list(read_examples(str(tiny.train), config.data))
     task = Task(config, str(tiny.train), None, examples, list(tiny.labels), 600.0, float("inf"))
-    return Search(task, folder)
+    return Search(task, folder, Interrupt())
 
 
 def test_the_first_trial_is_the_default_recipe(tiny: Tiny, tmp_path: Path) -> None:
@@ -188,6 +189,14 @@ def test_a_recipe_that_is_the_default_says_so(tiny: Tiny, tmp_path: Path) -> Non
     assert recipe(search.task, best).split("\n")[2] == (
         "# It is the default recipe: no trial was better."
     )
+
+
+def test_an_interrupt_before_the_first_trial_ends_the_search(tiny: Tiny, tmp_path: Path) -> None:
+    search = searching(tiny, tmp_path)
+    search.stop.requested = True
+    with pytest.raises(InterruptedRun, match="stopped before a trial was finished"):
+        search.run()
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupt_keeps_the_best_so_far(tiny: Tiny, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from srucli.experiments.trials import Arm, Cell, Folder, Plan, facts_of
 from srucli.runs.claim import MARKER, claimed, clear
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
-from srucli.training.interrupts import StopRequest
+from srucli.training.interrupts import Interrupt
 from srucli.training.run import resume, train
 from tests.robustness.mutate import mutate_file, repair_manifests
 from tests.robustness.watch import unwatched, watched
@@ -118,8 +118,8 @@ class Bases:
         self.files = [path for path in run.rglob("*") if path.is_file()]
 
     def _stopped(self, path: Path) -> None:
-        stop = StopRequest()
-        stop.wanted = True
+        stop = Interrupt()
+        stop.requested = True
         with suppress(InterruptedRun):
             train(self.config, str(self.texts), None, path, tokenizer=self.tokenizer, stop=stop)
 
@@ -295,10 +295,10 @@ def _begin(random: Random, bases: Bases, place: Path, given: Path | None) -> Non
     train(config, str(texts), dev, place, force=random.random() < 0.7, **how)
 
 
-def _stop(random: Random) -> StopRequest:
+def _stop(random: Random) -> Interrupt:
     """Mostly one that ends a training before its next step."""
-    stop = StopRequest()
-    stop.wanted = random.random() < 0.75
+    stop = Interrupt()
+    stop.requested = random.random() < 0.75
     return stop
 
 
@@ -327,8 +327,8 @@ _OTHER = build({"optim": {"name": "sgd"}}, "other").optim
 
 def _tune(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
     with claimed(place, "tuning", tune.LAYOUT, sources=[given]) as (folder, _):
-        stop = StopRequest()
-        stop.wanted = True
+        stop = Interrupt()
+        stop.requested = True
         how: dict[str, Any] = {"tokenizer": bases.tokenizer, "force": True, "below": folder}
         with suppress(InterruptedRun):
             train(bases.config, str(bases.texts), None, place / "run", stop=stop, **how)

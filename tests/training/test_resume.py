@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +28,7 @@ from srucli.optim import OPTIMIZERS
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
 from srucli.runs.run_dir import RunDir, is_begun, tensors_of
 from srucli.runs.training_state import OptimizerState, from_files, random_states, set_random_states
-from srucli.training import interrupts
-from srucli.training.interrupts import StopRequest
+from srucli.training.interrupts import Interrupt
 from srucli.training.resume import differences, may_change
 from srucli.training.run import resume, train
 from srucli.training.step import Step
@@ -432,97 +428,27 @@ def test_state_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, kill_aft
         run_training(tiny, tmp_path / "run", "optim.name=momentum")
 
 
-# --- signals and locks -------------------------------------------------------------------------
+# --- interrupts and locks ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_amidst_an_epoch(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+def test_an_interrupt_saves_amidst_an_epoch(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_training(tiny, tmp_path / "whole", "train.save_steps=0")
-    real, calls = Step.__call__, []
+    real, calls, stop = Step.__call__, [], Interrupt()
 
     def step(self: Step, *arguments: Any) -> None:
         calls.append(1)
-        if len(calls) == 40:
-            os.kill(os.getpid(), number)
+        assert stop.checked
+        stop.requested = len(calls) == 40
         real(self, *arguments)
 
     monkeypatch.setattr(Step, "__call__", step)
     said = r"run: stopped at step 40, in epoch 2 of 2, and saved; to go on: srucli train --resume"
     with pytest.raises(InterruptedRun, match=said):
-        run_training(tiny, tmp_path / "run", "train.save_steps=0")
+        run_training(tiny, tmp_path / "run", "train.save_steps=0", stop=stop)
     assert RunDir.open(tmp_path / "run").state("last")["step"] == 40
     same_runs(whole, run_training(tiny, tmp_path / "run", "train.save_steps=0"))
-
-
-def test_a_signal_before_the_first_step_leaves_nothing(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from srucli.training import run as training
-
-    def reading(*arguments: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal did not end it")
-
-    monkeypatch.setattr(training, "read_texts", reading)
-    with pytest.raises(InterruptedRun, match="stopped before the first step; the same command"):
-        run_training(tiny, tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_signal_amidst_others_code_waits_for_its_end(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Packages take what their own imports raise for something else, and go on without.
-
-    Python, too, for what is raised while it makes a class, be it one of srucli's.
-    """
-    from srucli.training import run as training
-
-    package = tmp_path / "site-packages"
-    package.mkdir()
-    (package / "imported_amidst.py").write_text(
-        "import os, signal, time\n"
-        "def called():\n"
-        "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        time.sleep(0.1)\n"
-        "        return True\n"
-        "    except BaseException:\n"
-        "        return False\n"
-        "whole = called()\n"
-    )
-    (tmp_path / "made_amidst.py").write_text(
-        "import os, signal, time\n"
-        "class Named:\n"
-        "    def __set_name__(self, owner, name):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        time.sleep(0.1)\n"
-        f"code = compile('class Owner: name = Named()', {interrupts.OWN + 'made.py'!r}, 'exec')\n"
-        "exec(code)\n"
-        "whole = True\n"
-    )
-    monkeypatch.syspath_prepend(str(package))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
-
-    for amidst in ("imported_amidst", "a call", "made_amidst"):
-
-        def reading(*arguments: Any, amidst: str = amidst) -> None:
-            if amidst == "a call":
-                assert sys.modules["imported_amidst"].called()  # type: ignore[attr-defined]
-            else:
-                assert importlib.import_module(amidst).whole
-            while True:  # until the signal ends it
-                time.sleep(0.1)
-
-        monkeypatch.setattr(training, "read_texts", reading)
-        with pytest.raises(InterruptedRun, match="stopped before the first step"):
-            run_training(tiny, tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-    assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_two_trainings_into_one_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
@@ -654,10 +580,10 @@ def test_a_checkpoint_that_is_pointed_at_is_never_replaced(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
     """A stop before the first step after an epoch, or after going on, has nothing to save."""
-    stop = StopRequest()
+    stop = Interrupt()
 
     def asked(number: int, figures: Any) -> None:
-        stop.wanted = True
+        stop.requested = True
 
     with pytest.raises(InterruptedRun, match="stopped at step 30, in epoch 2 of 2"):
         run_training(tiny, tmp_path / "run", observe=asked, stop=stop)

@@ -19,13 +19,12 @@ from hypothesis import strategies as st
 from srucli.config import Config, resolve
 from srucli.data.dataset import data_hash, find_labels, hold_out, short_lines, vocab_size
 from srucli.data.readers import Example, read_examples
-from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.errors import DataError, OutputError, SrucliError, UsageError
 from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
 from srucli.model.classifier import ENCODERS
 from srucli.runs.run_dir import RunDir
 from srucli.training.defaults import check, complete, epochs
-from srucli.training.interrupts import SIGNALS, StopRequest
 from srucli.training.run import train
 from tests.support import QUICK, ROOT, RunCli, Tiny, sentences, until, write_tsv
 
@@ -376,18 +375,6 @@ def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
 
 
 # --- stopping ----------------------------------------------------------------------------------
-
-
-def test_a_signal_asks_once_there_is_something_to_keep() -> None:
-    before = [signal.getsignal(number) for number in SIGNALS]
-    with StopRequest().listening() as stop:
-        assert not stop.wanted
-        stop.keeping = True
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wanted
-    with pytest.raises(InterruptedRun), StopRequest().listening():
-        os.kill(os.getpid(), signal.SIGUSR1)
-    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: RunCli) -> None:

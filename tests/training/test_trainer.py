@@ -33,7 +33,7 @@ from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer, train_tokenizer
 from srucli.training import trainer
 from srucli.training.defaults import complete
-from srucli.training.interrupts import StopRequest
+from srucli.training.interrupts import Interrupt
 from srucli.training.objectives import balanced
 from srucli.training.step import Step
 from srucli.training.trainer import MAX_SKIPPED, Trainer
@@ -94,7 +94,7 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
         (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         data = Corpus.make(rows, LABELS, several, "train.tsv")
         dev_data = Corpus.make(held, LABELS, several, "dev.tsv") if dev else None
-        device, stop = torch.device("cpu"), StopRequest()
+        device, stop = torch.device("cpu"), Interrupt()
         made = Trainer(config, device, run, tokenizer, data, dev_data, LABELS, stop, observe)
         hashes = {"train": "0", "dev": "0"}
         facts = {
@@ -520,7 +520,7 @@ def test_a_stop_is_granted_between_steps(
 
     def step(self: Step, batches: Sequence[Batch], rate: float) -> None:
         taken_before(self, batches, rate)
-        made.stop.wanted = len(taken) == 4
+        made.stop.requested = len(taken) == 4
 
     monkeypatch.setattr(Step, "__call__", step)
     with pytest.raises(InterruptedRun, match="stopped at step 4, in epoch 2 of 3, and saved"):

@@ -1,0 +1,122 @@
+"""What a command sets in its process, and how signals end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srucli.cli.process import SIGNALS, interruptible, term_as_int
+from srucli.runs.run_dir import RunDir
+from tests.support import (
+    QUICK,
+    ROOT,
+    Tiny,
+    children,
+    is_running,
+    seconds_of,
+    single_words,
+    until,
+    write_tsv,
+)
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+FIRST = "\nsrucli: stopping after this step; once more to stop at once\n"
+SECOND = "\nsrucli: stopped at once\n"
+TOO_EARLY = "\nsrucli: stopped before the first step; the same command starts again\n"
+
+RAISE = """
+import signal, sys
+from srucli.cli.process import interruptible
+with interruptible() as interrupt:
+    interrupt.checked = sys.argv[1] == "checked"
+    for name in sys.argv[2:]:
+        signal.raise_signal(signal.Signals[name])
+    print(interrupt.requested)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("unchecked SIGINT", 75, TOO_EARLY),
+        ("unchecked SIGTERM", 75, TOO_EARLY),
+        ("unchecked SIGUSR1", 75, TOO_EARLY),
+        ("checked SIGUSR1", 0, FIRST),
+        ("checked SIGTERM SIGINT", 130, FIRST + SECOND),
+    ],
+)
+def test_a_signal_requests_or_ends(words: str, code: int, said: str) -> None:
+    command = [sys.executable, "-c", RAISE, *words.split()]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
+    assert done.stdout == ("" if code else "True\n")
+
+
+def test_signals_are_given_back_and_ignored_ones_stay_so() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with interruptible() as interrupt:
+        interrupt.checked = True
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.requested
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with interruptible() as interrupt:
+            signal.raise_signal(signal.SIGUSR1)
+            assert not interrupt.requested
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
+def test_term_as_int() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), term_as_int():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def training(folder: Path, source: str) -> subprocess.Popen[str]:
+    """`srucli train SOURCE -o run` as a process, with pipes."""
+    words = ["train", source, "-o", "run", "--epochs", 1, *QUICK]
+    return subprocess.Popen(
+        [sys.executable, "-m", "srucli", *map(str, words)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_training_that_ends_before_its_first_step_starts_again(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    process = training(tmp_path, "-")
+    until((tmp_path / "run" / "lock").exists)  # it waits for stdin
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate() == ("", TOO_EARLY)
+    assert process.returncode == 75
+    again = training(tmp_path, "-")
+    out, err = again.communicate(tiny.train.read_text())
+    assert (again.returncode, out) == (0, "run\n"), err
+    assert RunDir.open(tmp_path / "run").state("last")["finished"]
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_the_trainer_of_a_tokenizer_ends_with_its_command(tmp_path: Path) -> None:
+    write_tsv(tmp_path / "a.tsv", [(word[0], word) for word in single_words()])
+    process = training(tmp_path, "a.tsv")
+    until(lambda: children(process.pid))
+    [child] = children(process.pid)
+    until(lambda: seconds_of(child) > 1)  # it has read its lines, and trains
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert (process.returncode, said[-len(TOO_EARLY) :]) == (75, TOO_EARLY)
+    until(lambda: not is_running(child))
