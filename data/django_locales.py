@@ -1,21 +1,21 @@
-"""Make the demo's data set: which language is a short text in, from the translations Django ships.
+"""Make the demo's data set: identify the language of a short text, from Django's translations.
 
 Usage: python data/django_locales.py OUT_DIR [--keep-all]
 
-Django's wheel (BSD-3-Clause) carries its messages translated into about a hundred locales, as
-compiled catalogues. This script reads them from the installed package and writes `train.tsv`,
-`dev.tsv` and `test.tsv` (label, tab, text). It downloads nothing and holds no text of its own.
+Django's wheel (BSD-3-Clause) contains its messages in about a hundred locales, as compiled
+catalogues. This script reads them from the installed package and writes `train.tsv`, `dev.tsv` and
+`test.tsv` (label, tab, text). It downloads nothing and contains no text of its own.
 
-- A translation is kept if it has eight characters or more, two letters or more beside format
-  placeholders and markup, and, outside English, differs from all of Django's English: what is equal
-  to it was not translated.
-- The English source decides the part (80/10/10, by a hash of its letters), so all the translations
-  of one message land in one part. No row of a later part repeats a row of an earlier one.
-- Two locales become one label where more than half of the train messages that both translate have
-  the same translation; so do chains of such pairs.
+- A translation is kept if it has at least eight characters, at least two letters outside format
+  placeholders and markup, and, outside English, differs from all of Django's English texts: a text
+  equal to one of them was not translated.
+- The split is by the English source (80/10/10, by a hash of its letters), so that all translations
+  of one message are in the same split. A row occurs in one split only.
+- Two locales become one label if more than half of the training messages that both translate have
+  the same translation. Chains of such pairs are merged as well.
 
-With `--keep-all` every locale stays a label and the text decides the part: an easier split with a
-lower ceiling, as some locales are copies of each other.
+With `--keep-all` every locale is a label and the split is by text. Some locales are copies of each
+other there, and translations of one message are in several splits.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ class Translation(NamedTuple):
 
 
 def digest(text: str) -> int:
-    """A number that is the same on every machine, unlike `hash`."""
+    """Return a hash that is the same on every machine, unlike `hash`."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def letters(text: str) -> str:
-    """The letters of a text in one case, so that 'Monday' and 'monday:' are one message."""
+    """Return the case-folded letters of a text, so that 'Monday' and 'monday:' are one message."""
     return "".join(filter(str.isalpha, PLACEHOLDER.sub("", text).casefold()))
 
 
 def is_english(locale: str) -> bool:
-    """Whether a locale is one of English."""
+    """Return whether a locale is English."""
     return locale.partition("_")[0] == "en"
 
 
 def read_catalogue(path: Path) -> Iterator[Translation]:
-    """Every message of one compiled catalogue, each plural form as a translation of its own."""
+    """Yield the messages of a compiled catalogue, each plural form as a translation of its own."""
     locale = path.parent.parent.name
     with path.open("rb") as file:
         # gettext offers no public way to list a catalogue.
@@ -79,7 +79,7 @@ def read_catalogue(path: Path) -> Iterator[Translation]:
 
 
 def read_translations(package: Path) -> list[Translation]:
-    """The usable translations under a Django package, without repetitions, in a fixed order."""
+    """Return the usable translations of a Django package, without duplicates, in a fixed order."""
     paths = sorted(package.glob("**/locale/*/LC_MESSAGES/*.mo"))
     found = dict.fromkeys(itertools.chain.from_iterable(map(read_catalogue, paths)))
     english = {letters(t.source) for t in found}
@@ -94,12 +94,12 @@ def read_translations(package: Path) -> list[Translation]:
 
 
 def part_of(key: str) -> str:
-    """Train, dev or test, by a hash."""
+    """Return the split of a key: train, dev or test, by its hash."""
     return PART_OF_TENTH[digest(key) % len(PART_OF_TENTH)]
 
 
 def same_shares(translations: Iterable[Translation]) -> dict[tuple[str, str], float]:
-    """For each two locales, the share of the messages both translate that they translate alike."""
+    """Return, for each pair of locales, the share of common messages with the same translation."""
     texts: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for locale, source, text in translations:
         texts[locale][source].add(text)
@@ -112,7 +112,7 @@ def same_shares(translations: Iterable[Translation]) -> dict[tuple[str, str], fl
 
 
 def merge_locales(translations: Iterable[Translation], threshold: float) -> dict[str, str]:
-    """The label of each locale: itself, or joined with '+' to those it cannot be told from."""
+    """Return the label of each locale: its name, or the names of merged locales joined with '+'."""
     shares = same_shares(translations)
     groups = {locale: {locale} for pair in shares for locale in pair}
     for (one, other), share in shares.items():
@@ -124,7 +124,7 @@ def merge_locales(translations: Iterable[Translation], threshold: float) -> dict
 
 
 def split_by_source(translations: Iterable[Translation]) -> tuple[Parts, dict[str, str]]:
-    """Rows of each part, and the label of each locale as the train part decides it."""
+    """Return the rows of each split, and the label of each locale, merged by the training split."""
     parts: defaultdict[str, list[Translation]] = defaultdict(list)
     for translation in translations:
         parts[part_of(letters(translation.source))].append(translation)
@@ -137,7 +137,7 @@ def split_by_source(translations: Iterable[Translation]) -> tuple[Parts, dict[st
 
 
 def split_by_text(translations: Iterable[Translation]) -> Parts:
-    """Rows of each part, each locale a label of its own."""
+    """Return the rows of each split, with every locale as a label."""
     rows: Parts = {part: [] for part in PARTS}
     for translation in translations:
         rows[part_of(translation.text)].append((translation.locale, translation.text))
@@ -145,7 +145,7 @@ def split_by_text(translations: Iterable[Translation]) -> Parts:
 
 
 def without_repetitions(parts: Mapping[str, list[Row]]) -> Parts:
-    """Each row once, in the first part that has it, in an order that mixes the labels."""
+    """Return each row once, in the first split that has it, in an order that mixes the labels."""
     seen: set[Row] = set()
     unique = {}
     for part in PARTS:
@@ -164,7 +164,7 @@ def write_parts(parts: Mapping[str, list[Row]], folder: Path) -> None:
 
 
 def installed_django() -> Path:
-    """The folder of the installed Django, found without importing it."""
+    """Return the folder of the installed Django without importing it."""
     spec = importlib.util.find_spec("django")
     if spec is None or not spec.submodule_search_locations:
         sys.exit("Django is not installed; run: pip install 'srucli[demo]'")
@@ -172,7 +172,7 @@ def installed_django() -> Path:
 
 
 def report(translations: list[Translation], parts: Parts, labels: Mapping[str, str]) -> None:
-    """Say on stderr what was read, merged and written."""
+    """Print to stderr what was read, merged and written."""
     locales = {t.locale for t in translations}
     print(f"{len(translations):,} translations in {len(locales)} locales", file=sys.stderr)
     for label in sorted({label for label in labels.values() if "+" in label}):
@@ -183,7 +183,7 @@ def report(translations: list[Translation], parts: Parts, labels: Mapping[str, s
 
 
 def main() -> None:
-    """Read the installed Django's catalogues and write the three parts."""
+    """Read the catalogues of the installed Django and write the three splits."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="OUT_DIR")
     parser.add_argument("--keep-all", action="store_true", help="no merging; split by text")

@@ -1,9 +1,9 @@
-"""Draws the README's two plots from the tables of `docs/results.md`.
+"""Draw the README's two plots from the tables of `docs/results.md`.
 
     python docs/make_plots.py
 
-writes `docs/plots/accuracy.svg` and `docs/plots/encoders.svg`. Each holds a digest of its numbers,
-by which a test notices that the tables have changed since.
+writes `docs/plots/accuracy.svg` and `docs/plots/encoders.svg`. Each contains a hash of its numbers,
+so that a test fails if the tables have changed since.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAMES = {
     "linear-svm": "linear SVM",
     "linear-svm-good": "linear SVM, best",
 }
-# The same texts twice, and a set whose labels are measured by F1.
+# A second version of the demo set, and a set that is measured by macro-F1.
 LEFT_OUT = {"django_keep_all", "goemotions"}
 COLORS = {
     "srucli": "#d1495b",
@@ -52,12 +52,12 @@ STYLE: dict[Any, object] = {
     "axes.axisbelow": True,
     "font.family": "sans-serif",
 }
-# The middle of a system's or an encoder's dots: across, and up.
+# A point of a plot: its x and y values.
 Dot = tuple[float, float]
 
 
 def table(*heads: str) -> list[dict[str, str]]:
-    """The rows of the first table in the results whose columns begin with `heads`."""
+    """Return the rows of the first table in the results whose first columns are `heads`."""
     lines = RESULTS.read_text(encoding="utf-8").splitlines()
     start = next(n for n, line in enumerate(lines) if cells(line)[: len(heads)] == list(heads))
     rows = []
@@ -73,12 +73,12 @@ def cells(line: str) -> list[str]:
 
 
 def number(cell: str) -> float:
-    """The mean, where a standard deviation follows."""
+    """Return the number in a cell, without a standard deviation that follows it."""
     return float(cell.partition(" ")[0].replace(",", ""))
 
 
 def systems() -> dict[str, dict[str, Dot]]:
-    """Mean accuracy against the median of seconds of training, and of megabytes, over the sets."""
+    """Return mean accuracy against median training time, and against median model size."""
     accuracy = [row for row in table("set", "metric") if row["metric"] == "accuracy"]
     costs = table("set", "system")
     sets = [row["set"] for row in accuracy if row["set"] not in LEFT_OUT]
@@ -92,7 +92,7 @@ def systems() -> dict[str, dict[str, Dot]]:
 
 
 def encoders() -> dict[str, dict[str, Dot]]:
-    """Accuracy against the time that training takes beside SRU's, in the recipe, by set."""
+    """Return accuracy against training time relative to SRU's, for each set, in the recipe."""
     found: dict[str, dict[str, Dot]] = {}
     for row in table("set", "way"):
         if row["way"] == "recipe":
@@ -102,7 +102,7 @@ def encoders() -> dict[str, dict[str, Dot]]:
 
 
 def digest(panels: Mapping[str, Mapping[str, Dot]]) -> str:
-    """What an SVG says of the numbers in it."""
+    """Return a hash of the numbers of a plot."""
     return hashlib.sha256(json.dumps(panels, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -114,7 +114,7 @@ def drawn_digest(path: Path) -> str | None:
 def draw(
     panels: Mapping[str, Mapping[str, Dot]], path: Path, log: bool, below: str, height: float
 ) -> None:
-    """A panel for each of `panels`, `height` points of accuracy high, and one legend."""
+    """Draw one panel per entry of `panels`, each `height` points of accuracy high, and a legend."""
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 3.0), layout="constrained")
         for place, (title, dots) in enumerate(panels.items()):
@@ -132,7 +132,7 @@ def draw(
 
 
 def decorate(plot: Axes, dots: Mapping[str, Dot], log: bool, height: float) -> None:
-    """Scales with some room around the dots."""
+    """Set the scales, with some room around the points."""
     acrosses, ups = zip(*dots.values(), strict=True)
     middle = (min(ups) + max(ups)) / 2
     plot.set_ylim(middle - height / 2, middle + height / 2)
