@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from srucli import metrics
 from srucli.errors import SrucliError, UsageError
-from srucli.metrics import METRICS, Outcome
+from srucli.metrics import METRICS, Array, Floats, Outcome
 
 
-def single(texts=400, classes=5, seed=0, sure=1.5, dtype=np.float32):
+def single(
+    texts: int = 400,
+    classes: int = 5,
+    seed: int = 0,
+    sure: float = 1.5,
+    dtype: npt.DTypeLike = np.float32,
+) -> Outcome:
     """A model of `classes` classes that knows something: softmax of noise plus a bit of truth."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(classes, size=texts)
@@ -22,7 +29,9 @@ def single(texts=400, classes=5, seed=0, sure=1.5, dtype=np.float32):
     return Outcome((exp / exp.sum(axis=1, keepdims=True)).astype(dtype), targets)
 
 
-def several(texts=400, labels=6, seed=0, thresholds=None):
+def several(
+    texts: int = 400, labels: int = 6, seed: int = 0, thresholds: Floats | None = None
+) -> Outcome:
     rng = np.random.default_rng(seed)
     targets = rng.random((texts, labels)) < np.linspace(0.05, 0.5, labels)
     scores = rng.normal(size=(texts, labels)) - 1 + 2 * targets
@@ -30,7 +39,7 @@ def several(texts=400, labels=6, seed=0, thresholds=None):
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_single_label_figures_are_those_of_scikit_learn(classes):
+def test_single_label_figures_are_those_of_scikit_learn(classes: int) -> None:
     outcome = single(classes=classes, dtype=np.float64)
     y, p, said = outcome.targets, outcome.probabilities, outcome.probabilities.argmax(axis=1)
     ranked = p[:, 1] if classes == 2 else p
@@ -50,7 +59,7 @@ def test_single_label_figures_are_those_of_scikit_learn(classes):
         assert found[name] == pytest.approx(value, rel=1e-6), name
 
 
-def test_multi_label_figures_are_those_of_scikit_learn():
+def test_multi_label_figures_are_those_of_scikit_learn() -> None:
     thresholds = np.linspace(0.3, 0.6, 6)
     outcome = several(thresholds=thresholds)
     y, p = outcome.targets, outcome.probabilities
@@ -73,7 +82,7 @@ def test_multi_label_figures_are_those_of_scikit_learn():
         assert found[name] == pytest.approx(value, rel=1e-6), name
 
 
-def test_per_class_and_confusion_are_those_of_scikit_learn():
+def test_per_class_and_confusion_are_those_of_scikit_learn() -> None:
     outcome = single()
     said = outcome.predictions
     expected = sk.precision_recall_fscore_support(outcome.targets, said)
@@ -85,7 +94,7 @@ def test_per_class_and_confusion_are_those_of_scikit_learn():
     np.testing.assert_array_equal(metrics.confusion(outcome), matrix)
 
 
-def test_multi_label_classes_are_those_of_scikit_learn():
+def test_multi_label_classes_are_those_of_scikit_learn() -> None:
     outcome = several()
     said = outcome.probabilities >= 0.5
     expected = sk.precision_recall_fscore_support(outcome.targets, said, zero_division=np.nan)
@@ -108,7 +117,9 @@ SINGLE = {
 
 
 @pytest.mark.parametrize(("truth", "tenths"), SINGLE.values(), ids=SINGLE)
-def test_single_label_figures_by_hand_are_those_of_scikit_learn(truth, tenths):
+def test_single_label_figures_by_hand_are_those_of_scikit_learn(
+    truth: list[int], tenths: list[list[float]]
+) -> None:
     y, p = np.array(truth), np.array(tenths) / 10
     outcome = Outcome(p, y)
     said, known = p.argmax(axis=1), range(p.shape[1])
@@ -134,7 +145,7 @@ def test_single_label_figures_by_hand_are_those_of_scikit_learn(truth, tenths):
     np.testing.assert_array_equal(metrics.confusion(outcome), matrix)
 
 
-def test_macro_f1_goes_over_classes_that_are_only_predicted():
+def test_macro_f1_goes_over_classes_that_are_only_predicted() -> None:
     outcome = Outcome(np.eye(3)[[0, 2, 1]], np.array([0, 0, 1]))
     assert METRICS["macro_f1"](outcome) == pytest.approx(5 / 9)
 
@@ -149,7 +160,9 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize(("truth", "tenths"), SEVERAL.values(), ids=SEVERAL)
-def test_multi_label_figures_by_hand_are_those_of_scikit_learn(truth, tenths):
+def test_multi_label_figures_by_hand_are_those_of_scikit_learn(
+    truth: list[list[int]], tenths: list[list[int]]
+) -> None:
     y, p = np.array(truth, dtype=bool), np.array(tenths) / 10
     outcome = Outcome(p, y)
     said, labels = p >= 0.5, y.shape[1]
@@ -178,7 +191,7 @@ def test_multi_label_figures_by_hand_are_those_of_scikit_learn(truth, tenths):
     np.testing.assert_allclose(found, np.transpose(classes))
 
 
-def test_calibration_error_by_hand():
+def test_calibration_error_by_hand() -> None:
     # Two texts at 0.9, one right: a gap of 0.4. Two at 0.6, both right: 0.4 the other way.
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     outcome = Outcome(p, np.array([0, 1, 0, 0]))
@@ -190,19 +203,19 @@ def test_calibration_error_by_hand():
     assert np.isnan(confidence[0])
 
 
-def test_calibration_bins_take_both_ends():
+def test_calibration_bins_take_both_ends() -> None:
     """A bin holds its upper edge (0.2 is in the third); 0 and 1 are in the first and last."""
     p = np.array([[0.0, 1.0, 3 / 15, 0.21]])
     outcome = Outcome(p, np.array([[False, True, False, True]]))
     assert np.flatnonzero(metrics.reliability(outcome)[2]).tolist() == [0, 2, 3, 14]
 
 
-def test_multi_label_calibration_error_by_hand():
+def test_multi_label_calibration_error_by_hand() -> None:
     outcome = Outcome(np.array([[0.9, 0.1]]), np.array([[True, True]]))
     assert METRICS["calibration_error"](outcome) == pytest.approx((0.1 + 0.9) / 2)
 
 
-def test_a_label_that_the_model_does_not_know_is_a_class_it_never_predicts():
+def test_a_label_that_the_model_does_not_know_is_a_class_it_never_predicts() -> None:
     p = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     targets, names = metrics.encode([("a",), ("b",), ("new",)], ["a", "b"], False)
     assert (targets.tolist(), names) == ([0, 1, 2], ["a", "b", "new"])
@@ -222,7 +235,7 @@ def test_a_label_that_the_model_does_not_know_is_a_class_it_never_predicts():
     assert metrics.confusion(outcome).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_only_unknown_labels():
+def test_only_unknown_labels() -> None:
     outcome = Outcome(np.array([[0.8, 0.2]]), np.array([2]))
     found = metrics.measure(outcome)
     assert found["accuracy"] == found["macro_f1"] == 0
@@ -230,7 +243,7 @@ def test_only_unknown_labels():
     assert np.isnan(metrics.intervals(outcome)["log_loss"]).all()
 
 
-def test_unknown_labels_of_a_multi_label_text():
+def test_unknown_labels_of_a_multi_label_text() -> None:
     targets, names = metrics.encode([("a", "new"), ()], ["a", "b"], True)
     assert (targets.tolist(), names) == ([[True, False, True], [False] * 3], ["a", "b", "new"])
     found = metrics.measure(Outcome(np.array([[0.9, 0.1], [0.2, 0.4]]), targets))
@@ -241,7 +254,7 @@ def test_unknown_labels_of_a_multi_label_text():
     assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.9, 0.8, 0.6]).mean())
 
 
-def test_one_class_in_the_file():
+def test_one_class_in_the_file() -> None:
     outcome = Outcome(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
     found = metrics.measure(outcome)
     assert found["accuracy"] == found["macro_f1"] == 1
@@ -251,14 +264,14 @@ def test_one_class_in_the_file():
     assert np.isnan([empty.precision, empty.recall, empty.f1]).all()
 
 
-def test_ranking_figures_go_over_the_classes_that_are_present():
+def test_ranking_figures_go_over_the_classes_that_are_present() -> None:
     outcome = single(classes=3)
     wider = np.pad(outcome.probabilities, ((0, 0), (0, 1)))
     for name in ("auc", "average_precision"):
         assert METRICS[name](Outcome(wider, outcome.targets)) == METRICS[name](outcome)
 
 
-def test_ranking_figures_leave_out_a_label_that_every_text_has():
+def test_ranking_figures_leave_out_a_label_that_every_text_has() -> None:
     outcome = several(labels=3)
     everywhere = np.hstack([outcome.targets, np.ones((400, 1), bool)])
     wider = np.pad(outcome.probabilities, ((0, 0), (0, 1)), constant_values=0.9)
@@ -266,7 +279,7 @@ def test_ranking_figures_leave_out_a_label_that_every_text_has():
         assert METRICS[name](Outcome(wider, everywhere)) == METRICS[name](outcome)
 
 
-def test_a_probability_at_the_threshold_is_a_yes():
+def test_a_probability_at_the_threshold_is_a_yes() -> None:
     p = np.array([[0.5, 0.4], [0.7, 0.6]])
     assert metrics.decide(p, None, True).tolist() == [[True, False], [True, True]]
     cuts = np.array([0.7, 0.5])
@@ -274,32 +287,32 @@ def test_a_probability_at_the_threshold_is_a_yes():
     assert metrics.decide(p, None, False).tolist() == [0, 0]
 
 
-def test_texts_without_labels_and_without_predictions():
+def test_texts_without_labels_and_without_predictions() -> None:
     found = metrics.measure(Outcome(np.full((3, 2), 0.1), np.zeros((3, 2), bool)))
     assert (found["accuracy"], found["hamming_loss"]) == (1, 0)
     undefined = ("macro_f1", "micro_f1", "weighted_f1", "auc", "micro_average_precision")
     assert np.isnan([found[name] for name in undefined]).all()
 
 
-def test_log_loss_of_a_wrong_certainty_is_finite():
+def test_log_loss_of_a_wrong_certainty_is_finite() -> None:
     outcome = Outcome(np.array([[1.0, 0.0]], dtype=np.float32), np.array([1]))
     assert METRICS["log_loss"](outcome) == pytest.approx(-np.log(np.finfo(np.float32).eps))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_probabilities_that_are_no_numbers(bad):
+def test_probabilities_that_are_no_numbers(bad: float) -> None:
     p = np.array([[0.5, 0.5], [bad, 0.5], [0.5, bad]])
     with pytest.raises(SrucliError, match="gave 2 of 3 texts probabilities that are not numbers"):
         Outcome(p, np.array([0, 1, 1]))
 
 
-def test_nothing_to_measure():
+def test_nothing_to_measure() -> None:
     with pytest.raises(SrucliError, match="no texts to measure"):
         Outcome(np.empty((0, 2)), np.empty(0, np.int64))
 
 
 @pytest.mark.parametrize("outcome", [single(), several()], ids=["single", "several"])
-def test_every_metric_knows_which_way_is_better(outcome):
+def test_every_metric_knows_which_way_is_better(outcome: Outcome) -> None:
     """A model that knows the truth beats one that guesses, in the direction the row says."""
     perfect = Outcome(outcome.truth.astype(np.float32), outcome.targets)
     for name, value in metrics.measure(outcome).items():
@@ -308,7 +321,7 @@ def test_every_metric_knows_which_way_is_better(outcome):
         assert best != value
 
 
-def test_metric_named():
+def test_metric_named() -> None:
     assert metrics.metric_named("accuracy") is METRICS["accuracy"]
     with pytest.raises(UsageError, match=r"'acuracy' \(did you mean 'accuracy'"):
         metrics.metric_named("acuracy")
@@ -317,12 +330,12 @@ def test_metric_named():
         metrics.metric_named("hamming_loss", multi_label=False)
 
 
-def resampled(outcome, rows):
+def resampled(outcome: Outcome, rows: Array) -> Outcome:
     return Outcome(outcome.probabilities[rows], outcome.targets[rows], outcome.thresholds)
 
 
 @pytest.mark.parametrize("outcome", [single(150), several(150, 3)], ids=["single", "several"])
-def test_intervals_are_those_of_drawing_texts_one_by_one(outcome):
+def test_intervals_are_those_of_drawing_texts_one_by_one(outcome: Outcome) -> None:
     """The matrix product against the definition: draw texts, compute the figure again."""
     rng = np.random.default_rng(1)
     draws = [resampled(outcome, rng.integers(150, size=150)) for _ in range(300)]
@@ -340,24 +353,24 @@ def test_intervals_are_those_of_drawing_texts_one_by_one(outcome):
 @pytest.mark.parametrize(
     ("hits", "total"), [(45, 45), (0, 45), (44, 45), (1, 45), (1, 2), (1, 1), (999, 1000)]
 )
-def test_wilsons_interval_is_that_of_scipy(hits, total, level):
+def test_wilsons_interval_is_that_of_scipy(hits: int, total: int, level: float) -> None:
     wanted = binomtest(hits, total).proportion_ci(level, method="wilson")
     assert metrics.wilson(hits, total, level) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
 
-def test_wilsons_interval_by_hand():
+def test_wilsons_interval_by_hand() -> None:
     # 45 of 45: 45 / (45 + z^2).
     assert metrics.wilson(45, 45) == pytest.approx((45 / (45 + 1.959964**2), 1.0))
     assert np.isnan(metrics.wilson(0, 0)).all()
 
 
-def right(texts, wrong=0):
+def right(texts: int, wrong: int = 0) -> Outcome:
     """A model of three classes that is right but for the first `wrong` texts."""
     targets = np.arange(texts) % 3
     return Outcome(np.eye(3)[(targets + (np.arange(texts) < wrong)) % 3] * 0.94 + 0.02, targets)
 
 
-def test_a_model_that_is_always_right_is_not_certain_to_be():
+def test_a_model_that_is_always_right_is_not_certain_to_be() -> None:
     found = metrics.intervals(right(45))
     for name in ("accuracy", "micro_f1"):
         assert found[name] == pytest.approx((0.9213, 1.0), abs=1e-4)
@@ -368,7 +381,7 @@ def test_a_model_that_is_always_right_is_not_certain_to_be():
     assert np.isfinite([*metrics.intervals(right(45, wrong=3)).values()]).all()
 
 
-def test_a_share_of_texts_has_wilsons_interval():
+def test_a_share_of_texts_has_wilsons_interval() -> None:
     single_label = metrics.intervals(right(45, wrong=3))
     wanted = binomtest(42, 45).proportion_ci(method="wilson")
     for name in ("accuracy", "micro_f1"):
@@ -384,20 +397,22 @@ def test_a_share_of_texts_has_wilsons_interval():
 
 
 @pytest.mark.parametrize(("wrong", "ends"), [(False, (0.0, 0.0786)), (True, (0.9214, 1.0))])
-def test_hamming_loss_at_its_ends_is_bounded_by_texts(wrong, ends):
+def test_hamming_loss_at_its_ends_is_bounded_by_texts(
+    wrong: bool, ends: tuple[float, float]
+) -> None:
     truth = np.arange(90).reshape(45, 2) % 4 < 2
     found = metrics.intervals(Outcome((truth ^ wrong) * 0.8 + 0.1, truth))
     assert found["hamming_loss"] == pytest.approx(ends, abs=1e-4)
 
 
-def test_few_texts_are_not_resampled():
+def test_few_texts_are_not_resampled() -> None:
     found = metrics.intervals(right(9, wrong=4))
     assert np.isfinite(found["accuracy"]).all()
     assert np.isnan([found["macro_f1"], found["weighted_f1"], found["log_loss"]]).all()
     assert np.isfinite(metrics.intervals(right(10, wrong=4))["macro_f1"]).all()
 
 
-def test_classes_have_wilsons_intervals():
+def test_classes_have_wilsons_intervals() -> None:
     rows = metrics.per_class(right(9, wrong=2))  # 0 is said to be 1, and 1 to be 2
     assert [(row.support, row.predicted) for row in rows] == [(3, 2), (3, 3), (3, 4)]
     for row, recalled, precise in zip(rows, (2, 2, 3), (2, 2, 3), strict=True):
@@ -409,7 +424,7 @@ def test_classes_have_wilsons_intervals():
     assert np.isnan([*absent.precision_interval, *absent.recall_interval]).all()
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """95% intervals of the accuracy of a model that is right 7 times in 10."""
     rng = np.random.default_rng(0)
     held = 0
@@ -422,7 +437,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert 0.90 <= held / 200 <= 0.99
 
 
-def test_intervals_are_repeatable():
+def test_intervals_are_repeatable() -> None:
     outcome = single(1_000, 7, sure=4)
     first = metrics.intervals(outcome)
     assert first == metrics.intervals(outcome)
@@ -430,7 +445,7 @@ def test_intervals_are_repeatable():
 
 
 @pytest.mark.parametrize("texts", [20, 200, 20_000])  # the last has bins of over 500 texts
-def test_a_calibrated_model_is_below_its_bound_as_often_as_that_says(texts):
+def test_a_calibrated_model_is_below_its_bound_as_often_as_that_says(texts: int) -> None:
     rng = np.random.default_rng(0)
     below = 0
     for _ in range(200):
@@ -440,13 +455,13 @@ def test_a_calibrated_model_is_below_its_bound_as_often_as_that_says(texts):
     assert 0.90 <= below / 200 <= 0.99
 
 
-def test_a_model_that_is_too_sure_is_above_the_bound():
+def test_a_model_that_is_too_sure_is_above_the_bound() -> None:
     outcome = Outcome(np.full((200, 2), [0.99, 0.01]), np.arange(200) % 2)
     assert METRICS["calibration_error"](outcome) == pytest.approx(0.49)
     assert metrics.calibration_by_chance(outcome) < 0.02
 
 
-def calibrated_labels(texts, seed):
+def calibrated_labels(texts: int, seed: int) -> tuple[Floats, Array]:
     """20 labels from common to rare, their scores shifted so that 0.5 suits none of the rare."""
     rng = np.random.default_rng(seed)
     targets = rng.random((texts, 20)) < np.geomspace(0.3, 0.004, 20)
@@ -454,8 +469,8 @@ def calibrated_labels(texts, seed):
     return 1 / (1 + np.exp(-scores)), targets
 
 
-def test_chosen_thresholds_serve_texts_they_were_not_chosen_on():
-    def macro_f1(thresholds):
+def test_chosen_thresholds_serve_texts_they_were_not_chosen_on() -> None:
+    def macro_f1(thresholds: Floats | None) -> float:
         return METRICS["macro_f1"](Outcome(*calibrated_labels(20_000, 1), thresholds))
 
     dev_p, dev_y = calibrated_labels(1_000, 0)
@@ -469,7 +484,7 @@ def test_chosen_thresholds_serve_texts_they_were_not_chosen_on():
     assert macro_f1(chosen) > macro_f1(None) + 0.1
 
 
-def test_thresholds_of_a_common_label_are_its_own():
+def test_thresholds_of_a_common_label_are_its_own() -> None:
     rng = np.random.default_rng(0)
     y = rng.random((5_000, 2)) < 0.3
     p = np.where(y, [0.9, 0.30], [0.6, 0.05])
@@ -478,7 +493,7 @@ def test_thresholds_of_a_common_label_are_its_own():
     assert 0.6 < high <= 0.9
 
 
-def test_one_text_does_not_decide_the_threshold_of_its_label():
+def test_one_text_does_not_decide_the_threshold_of_its_label() -> None:
     p, y = calibrated_labels(2_000, 0)
     y[:, 7] = False
     p[0, 7], y[0, 7] = 0.999, True
@@ -487,13 +502,13 @@ def test_one_text_does_not_decide_the_threshold_of_its_label():
     assert chosen[7] < 0.6
 
 
-def test_a_label_without_texts_takes_the_threshold_of_the_others():
+def test_a_label_without_texts_takes_the_threshold_of_the_others() -> None:
     p, y = calibrated_labels(2_000, 0)
     y[:, 7] = False
     chosen = metrics.choose_thresholds(p, y)
     assert chosen.min() <= chosen[7] <= chosen.max()
 
 
-def test_thresholds_without_any_label_are_one_half():
+def test_thresholds_without_any_label_are_one_half() -> None:
     chosen = metrics.choose_thresholds(np.full((10, 3), 0.2), np.zeros((10, 3), bool))
     assert chosen == pytest.approx([0.5] * 3, abs=0.02)

@@ -6,23 +6,25 @@ import itertools
 import struct
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "data"))
-
-import django_locales as demo  # noqa: E402
+from data import django_locales as demo
+from tests.support import ROOT
 
 HEADER = "Content-Type: text/plain; charset=UTF-8\nPlural-Forms: nplurals=2; plural=(n != 1);\n"
 
 
-def write_catalogue(package, locale, messages, domain="django"):
+def write_catalogue(
+    package: Path, locale: str, messages: Mapping[str, str], domain: str = "django"
+) -> None:
     """Write a compiled catalogue: header, table of sources, table of translations, texts."""
     pairs = sorted((k.encode(), v.encode()) for k, v in {"": HEADER, **messages}.items())
     start = 28 + 16 * len(pairs)
-    tables, texts = [[], []], b""
+    tables: tuple[list[bytes], list[bytes]] = ([], [])
+    texts = b""
     for column in (0, 1):
         for pair in pairs:
             tables[column].append(struct.pack("<2I", len(pair[column]), start + len(texts)))
@@ -33,21 +35,21 @@ def write_catalogue(package, locale, messages, domain="django"):
     path.write_bytes(head + b"".join(tables[0] + tables[1]) + texts)
 
 
-def texts_of(package, locale):
+def texts_of(package: Path, locale: str) -> list[str]:
     return [t.text for t in demo.read_translations(package) if t.locale == locale]
 
 
-def part_of(source):
+def part_of(source: str) -> str:
     return demo.part_of(demo.letters(source))
 
 
-def numbered(word, numbers):
+def numbered(word: str, numbers: Iterable[int]) -> dict[str, str]:
     """Messages `Message aaa` ... with translations that differ from word to word."""
     names = list(map("".join, itertools.product("abcdefghij", repeat=3)))
     return {f"Message {names[i]}": f"{word} {names[i]}" for i in numbers}
 
 
-def test_catalogues_of_both_kinds_are_read_with_contexts_and_plurals(tmp_path):
+def test_catalogues_of_both_kinds_are_read_with_contexts_and_plurals(tmp_path: Path) -> None:
     write_catalogue(
         tmp_path,
         "xx",
@@ -62,7 +64,7 @@ def test_catalogues_of_both_kinds_are_read_with_contexts_and_plurals(tmp_path):
     }
 
 
-def test_what_is_no_text_or_was_not_translated_is_left_out(tmp_path):
+def test_what_is_no_text_or_was_not_translated_is_left_out(tmp_path: Path) -> None:
     write_catalogue(
         tmp_path,
         "xx",
@@ -82,7 +84,7 @@ def test_what_is_no_text_or_was_not_translated_is_left_out(tmp_path):
     assert sorted(texts_of(tmp_path, "en_XX")) == ["Colour of it", "Save and go on"]
 
 
-def test_locales_that_agree_on_more_than_half_are_merged_in_chains(tmp_path):
+def test_locales_that_agree_on_more_than_half_are_merged_in_chains(tmp_path: Path) -> None:
     write_catalogue(tmp_path, "aa", numbered("kissa", range(100)))
     write_catalogue(
         tmp_path, "bb", numbered("kissa", range(60)) | numbered("koira", range(60, 100))
@@ -97,14 +99,14 @@ def test_locales_that_agree_on_more_than_half_are_merged_in_chains(tmp_path):
     assert labels == {"aa": "aa+bb+cc", "bb": "aa+bb+cc", "cc": "aa+bb+cc", "dd": "dd"}
 
 
-def test_locales_without_a_common_message_stay_apart(tmp_path):
+def test_locales_without_a_common_message_stay_apart(tmp_path: Path) -> None:
     write_catalogue(tmp_path, "aa", numbered("kissa", range(10)))
     write_catalogue(tmp_path, "bb", numbered("kissa", range(10, 20)))
     labels = demo.merge_locales(demo.read_translations(tmp_path), 0.5)
     assert labels == {"aa": "aa", "bb": "bb"}
 
 
-def test_merging_looks_at_train_messages_only(tmp_path):
+def test_merging_looks_at_train_messages_only(tmp_path: Path) -> None:
     messages = numbered("kissa", range(400))
     write_catalogue(tmp_path, "aa", messages)
     for locale, differs_in_train in (("bb", False), ("cc", True)):
@@ -118,29 +120,32 @@ def test_merging_looks_at_train_messages_only(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def django():
+def django() -> list[demo.Translation]:
     pytest.importorskip("django", reason="Django is not installed: pip install 'srucli[demo]'")
     return demo.read_translations(demo.installed_django())
 
 
-def test_no_message_and_no_row_crosses_the_parts_of_django(django):
+def test_no_message_and_no_row_crosses_the_parts_of_django(django: list[demo.Translation]) -> None:
     rows, labels = demo.split_by_source(django)
     rows = demo.without_repetitions(rows)
     assert not any(set(rows[a]) & set(rows[b]) for a, b in itertools.combinations(demo.PARTS, 2))
-    sources = {}
+    sources: dict[demo.Row, set[str]] = {}
     for locale, source, text in django:
         sources.setdefault((labels[locale], text), set()).add(source.casefold())
-    parts_of = {}
+    parts_of: dict[str, set[str]] = {}
     for part in demo.PARTS:
         for row in rows[part]:
             if len(sources[row]) == 1:
-                parts_of.setdefault(*sources[row], set()).add(part)
+                (source,) = sources[row]
+                parts_of.setdefault(source, set()).add(part)
     assert len(parts_of) > 800
     assert all(len(parts) == 1 for parts in parts_of.values())
 
 
-def test_the_script_writes_the_same_set_again(django, tmp_path):
-    script = [sys.executable, ROOT / "data" / "django_locales.py"]
+def test_the_script_writes_the_same_set_again(
+    django: list[demo.Translation], tmp_path: Path
+) -> None:
+    script = [sys.executable, str(ROOT / "data" / "django_locales.py")]
     done = subprocess.run([*script, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert "98 locales" in done.stderr
@@ -154,14 +159,14 @@ def test_the_script_writes_the_same_set_again(django, tmp_path):
     assert 0.75 < sizes[0] / sum(sizes) < 0.9
 
 
-def test_keep_all_has_every_locale_and_splits_by_text(django):
+def test_keep_all_has_every_locale_and_splits_by_text(django: list[demo.Translation]) -> None:
     rows = demo.without_repetitions(demo.split_by_text(django))
     assert len({label for part in rows.values() for label, _ in part}) == 98
     texts = [{text for _, text in rows[part]} for part in demo.PARTS]
     assert not any(a & b for a, b in itertools.combinations(texts, 2))
 
 
-def test_without_django_the_script_says_what_to_install(tmp_path):
+def test_without_django_the_script_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-I", ROOT / "data" / "django_locales.py", tmp_path / "out"],
         capture_output=True,

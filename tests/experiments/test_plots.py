@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Rectangle
 from scipy.stats import binomtest
 
 from srucli import metrics
 from srucli.data.readers import Example
 from srucli.errors import OutputError
 from srucli.experiments import plots
-from srucli.inference.evaluation import evaluate
+from srucli.inference.evaluation import Evaluation, evaluate
+from srucli.metrics import Array
 from srucli.tokenizer.truncation import Tally
 
-HISTORY = [
+HISTORY: plots.History = [
     {"step": 10, "epoch": 1, "train_loss": 0.9, "dev": {"accuracy": 0.5, "log_loss": 0.8}},
     {"step": 20, "epoch": 2, "train_loss": 0.7, "dev": {"accuracy": 0.6, "log_loss": None}},
     {"step": 30, "event": "saved"},
@@ -26,15 +32,17 @@ HISTORY = [
 class Table:
     """Probabilities that are written in the texts."""
 
-    def __init__(self, labels, multi_label=False):
+    def __init__(self, labels: list[str], multi_label: bool = False) -> None:
         self.labels, self.multi_label, self.thresholds = labels, multi_label, None
         self.tally = Tally()
 
-    def probabilities(self, texts):
+    def probabilities(self, texts: Sequence[str], /) -> Array:
         return np.array([[float(word) for word in text.split()] for text in texts], np.float32)
 
 
-def evaluation(labels, rows=300, multi_label=False, seed=0):
+def evaluation(
+    labels: list[str], rows: int = 300, multi_label: bool = False, seed: int = 0
+) -> Evaluation:
     rng = np.random.default_rng(seed)
     found = rng.dirichlet(np.full(len(labels), 0.2), size=rows)
     gold = [labels[rng.choice(len(labels), p=p)] for p in found]
@@ -43,15 +51,15 @@ def evaluation(labels, rows=300, multi_label=False, seed=0):
     return evaluate(Table(labels, multi_label), examples)
 
 
-def texts_of(svg):
+def texts_of(svg: Path) -> list[str | None]:
     return [node.text for node in ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
-def is_png(path):
+def is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_every_picture_as_png_and_svg(tmp_path):
+def test_every_picture_as_png_and_svg(tmp_path: Path) -> None:
     paths = plots.draw(evaluation(["cat", "dog", "eel"]), HISTORY, tmp_path)
     names = {"reliability", "learning", "confusion"}
     assert {path.name for path in paths} == {f"{n}.{end}" for n in names for end in ("png", "svg")}
@@ -61,7 +69,7 @@ def test_every_picture_as_png_and_svg(tmp_path):
     assert {"train_loss", "dev accuracy"} <= set(texts_of(tmp_path / "learning.svg"))
 
 
-def test_labels_of_any_script_and_of_no_good_will(tmp_path):
+def test_labels_of_any_script_and_of_no_good_will(tmp_path: Path) -> None:
     """Hangul stays Hangul in the SVG; `$` is no formula, an escape code no code, `<` no tag."""
     labels = ["긍정", "$\\frac{$", "\x1b[31mred", "<b>&", "한" * 80]
     with warnings.catch_warnings():
@@ -71,16 +79,17 @@ def test_labels_of_any_script_and_of_no_good_will(tmp_path):
     assert {"긍정", "$\\frac{$", "\\x1b[31mred", "<b>&", "한" * 27 + "…"} <= set(found)
 
 
-def test_cells_are_counts_coloured_by_the_share_of_their_row():
+def test_cells_are_counts_coloured_by_the_share_of_their_row() -> None:
     result = evaluation(["cat", "dog"])
     axes = plots.confusion_figure(result).axes[0]
     counts = np.array(result.to_json()["confusion"]["counts"])
     assert {text.get_text() for text in axes.texts} == {str(n) for n in counts.ravel() if n}
     shares = axes.images[0].get_array()
+    assert shares is not None
     np.testing.assert_allclose(shares, counts / counts.sum(axis=1, keepdims=True))
 
 
-def test_a_hundred_classes_have_a_label_each_and_more_show_the_worst():
+def test_a_hundred_classes_have_a_label_each_and_more_show_the_worst() -> None:
     axes = plots.confusion_figure(evaluation([f"c{n}" for n in range(100)])).axes[0]
     assert len(axes.get_yticklabels()) == 100
     assert not axes.texts
@@ -93,15 +102,16 @@ def test_a_hundred_classes_have_a_label_each_and_more_show_the_worst():
     assert {f"c{n}" for n in wrong} <= {label.get_text() for label in axes.get_yticklabels()}
 
 
-def test_the_reliability_of_a_calibrated_model_is_the_diagonal():
+def test_the_reliability_of_a_calibrated_model_is_the_diagonal() -> None:
     figure = plots.reliability_figure(evaluation(["cat", "dog"], rows=20_000))
-    sure, right = figure.axes[0].lines[1].get_data()
+    sure, right = np.asarray(figure.axes[0].lines[1].get_xydata()).T
     assert len(sure) == 8  # of two classes the likelier has at least one half
     np.testing.assert_allclose(right, sure, atol=0.06)
-    assert sum(bar.get_height() for bar in figure.axes[1].patches) == 20_000
+    bars = [each for each in figure.axes[1].patches if isinstance(each, Rectangle)]
+    assert sum(bar.get_height() for bar in bars) == 20_000
 
 
-def test_the_reliability_of_few_texts_has_long_bars_and_says_what_chance_does():
+def test_the_reliability_of_few_texts_has_long_bars_and_says_what_chance_does() -> None:
     result = evaluation(["cat", "dog"], rows=12)
     axes = plots.reliability_figure(result).axes[0]
     error, chance = result.figures["calibration_error"], result.calibration_by_chance
@@ -111,7 +121,8 @@ def test_the_reliability_of_few_texts_has_long_bars_and_says_what_chance_does():
     assert chance > 0.15
     sure, right, count = metrics.reliability(result.outcome)
     some = count > 0
-    (bars,) = [each for each in axes.collections if len(each.get_segments()) == some.sum()]
+    lines = [each for each in axes.collections if isinstance(each, LineCollection)]
+    (bars,) = [each for each in lines if len(each.get_segments()) == some.sum()]
     for bar, p, share, texts in zip(
         bars.get_segments(), sure[some], right[some], count[some], strict=True
     ):
@@ -119,29 +130,35 @@ def test_the_reliability_of_few_texts_has_long_bars_and_says_what_chance_does():
         np.testing.assert_allclose(bar, [[p, interval.low], [p, interval.high]], atol=1e-9)
 
 
-def test_several_labels_have_no_confusion_matrix(tmp_path):
+def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
     paths = plots.draw(evaluation(["cat", "dog"], multi_label=True), HISTORY, tmp_path)
     assert {path.stem for path in paths} == {"reliability", "learning"}
 
 
-def test_a_learning_curve_draws_what_there_is():
-    losses, figures = plots.learning_figure(HISTORY).axes
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
+def learning_axes(history: plots.History) -> list[Axes]:
+    figure = plots.learning_figure(history)
+    assert figure is not None
+    return figure.axes
+
+
+def test_a_learning_curve_draws_what_there_is() -> None:
+    losses, figures = learning_axes(HISTORY)
+    drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in losses.lines}
     assert drawn == {"train_loss": [[10, 0.9], [20, 0.7]], "dev log_loss": [[10, 0.8]]}
     assert [line.get_label() for line in figures.lines] == ["dev accuracy"]
-    assert len(plots.learning_figure([*HISTORY[:1], {"dev": 3}]).axes) == 2
-    assert len(plots.learning_figure([{"step": 1, "train_loss": 1}]).axes) == 1
+    assert len(learning_axes([*HISTORY[:1], {"dev": 3}])) == 2
+    assert len(learning_axes([{"step": 1, "train_loss": 1}])) == 1
     assert plots.learning_figure([]) is None
     assert plots.learning_figure([{"step": 1}]) is None
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "reliability.png").mkdir()
     with pytest.raises(OutputError, match="which srucli did not draw; name another folder"):
         plots.draw(evaluation(["cat", "dog"]), [], tmp_path)
 
 
-def test_pictures_are_repeatable(tmp_path):
+def test_pictures_are_repeatable(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         plots.draw(evaluation(["cat", "dog"]), [], tmp_path / folder)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from srucli.cli import evaluate as command
 from srucli.cli import options
@@ -17,7 +20,9 @@ from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
 from srucli.inference.evaluation import CHUNK, evaluate
 from srucli.io.console import escaped
+from srucli.metrics import Array, Floats
 from srucli.tokenizer.truncation import Tally
+from tests.support import RunCli
 
 
 class LinearScorer:
@@ -26,33 +31,35 @@ class LinearScorer:
     A word that is a label's name votes for that label; every other word votes at random.
     """
 
-    def __init__(self, labels, multi_label=False, thresholds=None):
+    def __init__(
+        self, labels: list[str], multi_label: bool = False, thresholds: Floats | None = None
+    ) -> None:
         self.labels, self.multi_label, self.thresholds = labels, multi_label, thresholds
         self.tally = Tally()
         self.calls: list[int] = []
 
-    def _votes(self, word):
+    def _votes(self, word: str) -> Floats:
+        size = len(self.labels)
         if word in self.labels:
-            return 4.0 * np.eye(len(self.labels))[self.labels.index(word)]
-        return 0.1 * np.random.default_rng(zlib.crc32(word.encode())).normal(size=len(self.labels))
+            return np.where(np.arange(size) == self.labels.index(word), 4.0, 0.0)
+        return np.random.default_rng(zlib.crc32(word.encode())).normal(scale=0.1, size=size)
 
-    def probabilities(self, texts):
+    def probabilities(self, texts: Sequence[str], /) -> Array:
         self.calls.append(len(texts))
-        scores = np.stack([sum((self._votes(w) for w in t.split()), 0.0) for t in texts])
-        if self.multi_label:
-            return (1 / (1 + np.exp(2 - scores))).astype(np.float32)
-        exp = np.exp(scores)
-        return (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
+        none = np.zeros(len(self.labels))
+        scores = np.stack([sum(map(self._votes, text.split()), none) for text in texts])
+        found = expit(scores - 2) if self.multi_label else softmax(scores, axis=1)
+        return np.asarray(found, np.float32)
 
 
-def examples(*rows):
+def examples(*rows: tuple[str, str]) -> list[Example]:
     return [Example(text, tuple(labels.split()), n) for n, (labels, text) in enumerate(rows, 1)]
 
 
 ANIMALS = examples(("cat", "a cat"), ("dog", "my dog"), ("dog", "the cat"), ("cat", "cat cat"))
 
 
-def test_a_file_of_two_classes():
+def test_a_file_of_two_classes() -> None:
     result = evaluate(LinearScorer(["cat", "dog"]), iter(ANIMALS), source="pets.tsv")
     found = result.to_json()
     json.dumps(found, allow_nan=False)
@@ -68,7 +75,7 @@ def test_a_file_of_two_classes():
     assert found["texts_per_second"] == pytest.approx(4 / found["seconds"])
 
 
-def test_the_table_for_people():
+def test_the_table_for_people() -> None:
     lines = evaluate(LinearScorer(["cat", "dog"]), ANIMALS, source="pets.tsv").to_text().split("\n")
     assert lines[0].startswith("pets.tsv: 4 texts, ")
     assert lines[2].split() == ["metric", "value", "95%", "interval"]
@@ -84,14 +91,14 @@ def test_the_table_for_people():
     ]
 
 
-def test_wide_characters_keep_the_columns_straight():
+def test_wide_characters_keep_the_columns_straight() -> None:
     rows = examples(("긍정", "긍정"), ("negative", "negative"))
     text = evaluate(LinearScorer(["긍정", "negative"]), rows).to_text()
     assert "\n긍정         1.0000" in text
     assert "\nnegative     1.0000" in text
 
 
-def test_unknown_labels_are_counted_and_named():
+def test_unknown_labels_are_counted_and_named() -> None:
     rows = [*ANIMALS, *examples(("axolotl\x1b[2J", "a cat"), ("axolotl\x1b[2J", "a dog"))]
     result = evaluate(LinearScorer(["cat", "dog"]), rows)
     assert result.to_json()["unknown_labels"] == {"axolotl\x1b[2J": 2}
@@ -103,7 +110,7 @@ def test_unknown_labels_are_counted_and_named():
     assert "log_loss leaves out their texts: 2 of 6" in text
 
 
-def test_one_class_and_an_empty_class():
+def test_one_class_and_an_empty_class() -> None:
     result = evaluate(LinearScorer(["cat", "dog", "eel"]), examples(("cat", "a cat")))
     found = result.to_json()
     assert found["metrics"]["accuracy"] == 1
@@ -142,22 +149,22 @@ ALL_RIGHT = [*examples(*[("cat", "a cat"), ("dog", "my dog")] * 20)]
     ],
     ids=["all right", "few texts", "one class", "calibration of few texts"],
 )
-def test_what_the_texts_do_not_carry_is_said(rows, said):
+def test_what_the_texts_do_not_carry_is_said(rows: list[Example], said: str) -> None:
     assert said in evaluate(LinearScorer(["cat", "dog"]), rows).to_text().split("\n")
 
 
-def test_a_figure_that_is_not_defined_is_not_said_to_lack_an_interval():
+def test_a_figure_that_is_not_defined_is_not_said_to_lack_an_interval() -> None:
     text = evaluate(LinearScorer(["cat", "dog"]), examples(*[("eel", "a cat")] * 20)).to_text()
     assert "by the labels that they have: log_loss, auc, average_precision\n" in text
     assert "no interval of macro_f1, weighted_f1: " in text
 
 
-def test_where_figures_are_carried_nothing_is_said():
+def test_where_figures_are_carried_nothing_is_said() -> None:
     """Texts enough, of both classes, and a model that is far too unsure."""
     rows = examples(*[("cat", "a cat"), ("dog", "my dog"), ("dog", "a cat")] * 40)
 
     class Unsure(LinearScorer):
-        def probabilities(self, texts):
+        def probabilities(self, texts: Sequence[str], /) -> Array:
             scores = super().probabilities(texts)
             return np.where(scores == scores.max(axis=1, keepdims=True), 0.99, 0.01)
 
@@ -168,7 +175,7 @@ def test_where_figures_are_carried_nothing_is_said():
     assert not [word for word in ("not defined", "no interval", "by chance") if word in text]
 
 
-def test_multi_label():
+def test_multi_label() -> None:
     scorer = LinearScorer(["cat", "dog"], multi_label=True, thresholds=np.array([0.5, 0.5]))
     rows = examples(("cat dog", "cat and dog"), ("", "nothing here"), ("dog eel", "a dog"))
     result = evaluate(scorer, rows)
@@ -180,14 +187,14 @@ def test_multi_label():
     assert "log_loss leaves out" not in result.to_text()
 
 
-def test_thresholds_decide():
+def test_thresholds_decide() -> None:
     rows = examples(("cat", "a cat"))
     half = evaluate(LinearScorer(["cat", "dog"], True), rows)
     strict = evaluate(LinearScorer(["cat", "dog"], True, np.array([0.99, 0.99])), rows)
     assert (half.figures["accuracy"], strict.figures["accuracy"]) == (1, 0)
 
 
-def test_many_classes_list_the_worst_confusions_only():
+def test_many_classes_list_the_worst_confusions_only() -> None:
     labels = [f"class{n:02}" for n in range(30)]
     rows = [(name, name) for name in labels] + [("class03", "class07")] * 5
     rows += [("class01", "class02")] * 2
@@ -199,7 +206,7 @@ def test_many_classes_list_the_worst_confusions_only():
     ]
 
 
-def test_texts_go_through_in_chunks_that_the_observer_sees():
+def test_texts_go_through_in_chunks_that_the_observer_sees() -> None:
     scorer, seen = LinearScorer(["cat", "dog"]), []
     rows = (Example("cat", ("cat",), n) for n in range(CHUNK + 5))
     result = evaluate(scorer, rows, observe=lambda chunk, p: seen.append((len(chunk), p.shape)))
@@ -208,26 +215,26 @@ def test_texts_go_through_in_chunks_that_the_observer_sees():
     assert result.texts == CHUNK + 5
 
 
-def test_no_texts():
+def test_no_texts() -> None:
     with pytest.raises(SrucliError, match="no texts to measure"):
         evaluate(LinearScorer(["cat", "dog"]), [])
 
 
-def test_several_labels_for_a_model_of_one():
+def test_several_labels_for_a_model_of_one() -> None:
     with pytest.raises(DataError, match=r"pets\.tsv:1: 2 labels, but the model gives each text"):
         evaluate(LinearScorer(["cat", "dog"]), examples(("cat dog", "both")), source="pets.tsv")
 
 
-def test_a_model_whose_weights_are_no_numbers():
+def test_a_model_whose_weights_are_no_numbers() -> None:
     class Broken(LinearScorer):
-        def probabilities(self, texts):
+        def probabilities(self, texts: Sequence[str], /) -> Array:
             return np.full((len(texts), 2), np.nan, np.float32)
 
     with pytest.raises(SrucliError, match="gave 4 of 4 texts probabilities that are not numbers"):
         evaluate(Broken(["cat", "dog"]), ANIMALS)
 
 
-def test_a_real_file(shared_data):
+def test_a_real_file(shared_data: Path) -> None:
     """Questions, scored by a bag of words that knows the class names only."""
     rows = read_examples(shared_data / "trec" / "test.tsv.gz", DataConfig())
     labels = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
@@ -247,14 +254,14 @@ def test_a_real_file(shared_data):
         ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
-def test_escaped(label, shown):
+def test_escaped(label: str, shown: str) -> None:
     assert escaped(label) == shown
 
 
 # The command, without a run.
 
 
-def test_gates():
+def test_gates() -> None:
     gates = command.parse_gates(["accuracy=0.9", "log_loss=0.5"])
     assert gates == [("accuracy", 0.9), ("log_loss", 0.5)]
     command.hold(gates, {"accuracy": 0.9, "log_loss": 0.5})
@@ -269,19 +276,19 @@ def test_gates():
 
 
 @pytest.mark.parametrize("bounds", [(0.9, 0.1), (0.1, 0.9)], ids=["hard first", "easy first"])
-def test_every_gate_of_a_metric_has_to_hold(bounds):
+def test_every_gate_of_a_metric_has_to_hold(bounds: tuple[float, float]) -> None:
     gates = command.parse_gates([f"accuracy={bound}" for bound in bounds])
     with pytest.raises(GateError, match=r"accuracy 0\.5000 is not at least 0\.9"):
         command.hold(gates, {"accuracy": 0.5})
 
 
 @pytest.mark.parametrize("gate", ["accuracy", "accuracy=", "accuracy=high", "accuracy=nan"])
-def test_gates_that_are_no_numbers(gate):
+def test_gates_that_are_no_numbers(gate: str) -> None:
     with pytest.raises(UsageError, match="write METRIC=NUMBER"):
         command.parse_gates([gate])
 
 
-def test_mistakes_are_reported_before_anything_is_read(run_cli, tmp_path):
+def test_mistakes_are_reported_before_anything_is_read(run_cli: RunCli, tmp_path: Path) -> None:
     """The run and the file do not even exist: names of metrics come first."""
     typo = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv", "--fail-under", "acuracy=0.9")
     assert (typo.returncode, typo.stdout) == (2, "")
@@ -301,14 +308,14 @@ def test_mistakes_are_reported_before_anything_is_read(run_cli, tmp_path):
     assert "p.tsv: its folder does not exist" in folder.stderr
 
 
-def test_help(run_cli):
+def test_help(run_cli: RunCli) -> None:
     shown = run_cli("eval", "--help", env={"COLUMNS": "200"})
     assert shown.returncode == 0
     for flag in ("--json", "--predictions", "--plots", "--fail-under", "--device", "--format"):
         assert flag in shown.stdout
 
 
-def predictions(tmp_path, name, scorer, rows):
+def predictions(tmp_path: Path, name: str, scorer: LinearScorer, rows: Iterable[Example]) -> str:
     path = tmp_path / name
     with command.replacing(path) as stream:
         write = command.predictions_writer(stream, path, scorer, ",")
@@ -317,7 +324,7 @@ def predictions(tmp_path, name, scorer, rows):
     return path.read_text(encoding="utf-8")
 
 
-def test_predictions_as_tsv(tmp_path):
+def test_predictions_as_tsv(tmp_path: Path) -> None:
     rows = examples(("cat", "a cat"), ("dog", "tab\tand\nline cat"))
     lines = predictions(tmp_path, "p.tsv", LinearScorer(["cat", "dog"]), rows).split("\n")
     assert lines[0] == "record\tline\tgold\tpredicted\tprobability\ttext"
@@ -328,7 +335,7 @@ def test_predictions_as_tsv(tmp_path):
     assert lines[3:] == [""]
 
 
-def test_predictions_as_json_lines(tmp_path):
+def test_predictions_as_json_lines(tmp_path: Path) -> None:
     rows = examples(("dog", "tab\tand\nline 긍정 cat"))
     text = predictions(tmp_path, "p.jsonl", LinearScorer(["cat", "dog"]), rows)
     found = json.loads(text)
@@ -338,7 +345,7 @@ def test_predictions_as_json_lines(tmp_path):
     assert "긍정" in text
 
 
-def test_predictions_of_several_labels(tmp_path):
+def test_predictions_of_several_labels(tmp_path: Path) -> None:
     scorer = LinearScorer(["cat", "dog"], multi_label=True)
     rows = examples(("cat dog", "cat and dog"), ("", "nothing"))
     lines = predictions(tmp_path, "p.tsv", scorer, rows).split("\n")
@@ -350,7 +357,7 @@ def test_predictions_of_several_labels(tmp_path):
     assert json.loads(second)["probability"] == []
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "p.tsv"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), command.replacing(path) as stream:  # noqa: PT012
@@ -366,13 +373,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "new"
 
 
-def test_devices_are_written_not_replaced():
+def test_devices_are_written_not_replaced() -> None:
     with command.replacing(Path("/dev/null")) as stream:
         stream.write("gone")
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_full_disk():
+def test_a_full_disk() -> None:
     with (
         pytest.raises(OutputError, match=r"/dev/full: cannot be written \(No space"),
         command.replacing(Path("/dev/full")) as stream,
@@ -404,12 +411,12 @@ CSV_RUN = DataConfig(format="csv", text="review", label="stars", encoding="cp949
     ],
 )
 def test_files_are_read_as_the_run_was_unless_something_says_otherwise(
-    trained, file, given, expected
-):
+    trained: DataConfig, file: str, given: dict[str, Any], expected: DataConfig | None
+) -> None:
     assert command.data_config(trained, file, given) == (expected or trained)
 
 
-def test_what_fits_no_other_file_is_left_out():
+def test_what_fits_no_other_file_is_left_out() -> None:
     trained = DataConfig(
         format="csv",
         text=1,
@@ -425,12 +432,12 @@ def test_what_fits_no_other_file_is_left_out():
     assert command.fresh_config(trained, {"data.text": 3}) == expected
 
 
-def test_a_wrong_data_flag():
+def test_a_wrong_data_flag() -> None:
     with pytest.raises(UsageError, match=r"flags: data.format = 'xls'"):
         command.data_config(DataConfig(), "t.tsv", {"data.format": "xls"})
 
 
-def test_data_flags_become_settings():
+def test_data_flags_become_settings() -> None:
     assert options.data_settings({"text": None}) == {}
     found = options.data_settings(
         {"text": "2", "label": "stars", "header": False, "delimiter": "\\t", "format": None}
