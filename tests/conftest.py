@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,6 +17,7 @@ from tests.support import (
     QUICK,
     ROOT,
     Ended,
+    OnStep,
     RunCli,
     RunMain,
     Tiny,
@@ -113,3 +115,35 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return Ended(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def on_step() -> Iterator[OnStep]:
+    """Have something called in each optimizer step; a later call replaces an earlier one."""
+    from torch.optim import Optimizer, optimizer
+
+    calls: list[Callable[[int], object]] = []
+    running: list[Optimizer] = []
+    steps = itertools.count(1)
+
+    def before(which: Optimizer, *_: object) -> None:
+        if not running:  # else one is a part of another
+            for call in calls:
+                call(next(steps))
+        running.append(which)
+
+    def after(*_: object) -> None:
+        running.pop()
+
+    def arrange(call: Callable[[int], object]) -> None:
+        nonlocal steps
+        calls[:], steps = [call], itertools.count(1)
+        running.clear()
+
+    hooks = (
+        optimizer.register_optimizer_step_pre_hook(before),
+        optimizer.register_optimizer_step_post_hook(after),
+    )
+    yield arrange
+    for hook in hooks:
+        hook.remove()

@@ -11,11 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srucli.config import Config
 
 ROOT = Path(__file__).parent.parent
 
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+# Takes what is called with the number of each optimizer step, from 1, before weights change.
+OnStep = Callable[[Callable[[int], object]], None]
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -61,6 +67,9 @@ QUICK = (
     *("model.embedding_size=16", "model.wide_buckets=512", "model.character_buckets=512"),
     *("model.dropout=0.1", "train.dev_share=0.1"),
 )
+# The settings of an even smaller network, for trainings by a library call.
+SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
+SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
 
 
 def sentences(seed: int = 0) -> list[tuple[str, str]]:
@@ -97,6 +106,22 @@ class Tiny:
     done: subprocess.CompletedProcess[str]
     labels: tuple[str, ...] = tuple(sorted(LABELS))
     texts: int = 480
+
+
+def quick(*overrides: str) -> Config:
+    """Settings of a training of two epochs that takes a second."""
+    from srucli.config import resolve
+
+    return resolve(overrides=[*SETTINGS, "train.epochs=2", *overrides])
+
+
+def run_training(tiny: Tiny, output: Path, *overrides: str, dev: bool = True, **how: Any) -> Path:
+    """Train on the tiny run's examples with its tokenizer; `how` goes to `train`."""
+    from srucli.training.run import train
+
+    dev_source = str(tiny.test) if dev else None
+    tokenizer = tiny.run / "tokenizer.model"
+    return train(quick(*overrides), str(tiny.train), dev_source, output, tokenizer=tokenizer, **how)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,24 @@ from srucli.errors import DataError, OutputError, SrucliError
 from srucli.inference.predictor import Predictor
 from srucli.io.console import for_terminal
 from srucli.io.lines import MAX_LINE, read_lines
+from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import UnwritableError
-from srucli.training.run import train
+from srucli.training.run import resume, train
 from srucli.training.step import Step
-from tests.support import QUICK, ROOT, RunCli, RunMain, Tiny, sentences, write_tsv
-
-SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
-SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
-
-
-def run_training(tiny: Tiny, output: Path, *overrides: str) -> Path:
-    config = resolve(overrides=[*SETTINGS, "train.epochs=2", *overrides])
-    tokenizer = tiny.run / "tokenizer.model"
-    return train(config, str(tiny.train), str(tiny.test), output, tokenizer=tokenizer)
-
+from tests.support import (
+    QUICK,
+    ROOT,
+    SETTINGS,
+    OnStep,
+    RunCli,
+    RunMain,
+    Tiny,
+    quick,
+    run_training,
+    sentences,
+    write_tsv,
+)
 
 # --- file systems ------------------------------------------------------------------------------
 
@@ -105,16 +109,13 @@ def test_a_machine_with_hardly_any_shared_memory(tiny: Tiny, tmp_path: Path) -> 
 
 
 def test_a_folder_that_is_removed_under_a_training(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, on_step: OnStep
 ) -> None:
-    real, calls = Step.__call__, itertools.count()
-
-    def step(self: Step, *arguments: Any) -> None:
-        if next(calls) == 40:
+    def remove(step: int) -> None:
+        if step == 41:
             shutil.rmtree(tmp_path / "run")
-        real(self, *arguments)
 
-    monkeypatch.setattr(Step, "__call__", step)
+    on_step(remove)
     with pytest.raises(OutputError, match=r"run: was removed or renamed, or is another folder"):
         run_training(tiny, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -266,30 +267,24 @@ def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Any) -
 
 
 @pytest.mark.parametrize("size", [16, 1], ids=["many texts", "one text"])
-def test_an_anomaly_is_traced_to_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    """Only one text has the letter z, and that letter's vector is no number."""
+def test_an_anomaly_is_traced_to_its_line(tmp_path: Path, size: int) -> None:
+    """Only one text has the letter z, whose vector is NaN in the checkpoint that is resumed."""
     rows = sentences()[:200]
     rows.insert(123, ("good", "a puzzzle"))
     data = write_tsv(tmp_path / "x.tsv", rows)
-    real = Step.__init__
-
-    def made(self: Step, config: Any, model: Any, loss: Any) -> None:
-        real(self, config, model, loss)
-        codes, starts = model.speller.codes, model.speller.starts
-        (places,) = torch.nonzero(codes == ord("z"), as_tuple=True)
-        piece = int(torch.searchsorted(starts, places[0], right=True)) - 1
-        with torch.no_grad():
-            model.embedding.weight[piece] = torch.nan
-
-    monkeypatch.setattr(Step, "__init__", made)
-    settings = [*SETTINGS, "train.epochs=1", "tokenizer.model_type=char", "train.seed=2"]
-    settings += ["tokenizer.character_coverage=1", f"train.batch_size={size}"]
-    config = resolve(overrides=[*settings, "train.detect_anomaly=true"])
+    settings = ["train.epochs=1", "train.dev_share=0", "train.detect_anomaly=true"]
+    settings += ["tokenizer.model_type=char", "tokenizer.character_coverage=1"]
+    config = quick(*settings, f"train.batch_size={size}")
+    run = RunDir.open(train(config, str(data), None, tmp_path / "run"))
+    name, saved = run.checkpoints.pointed("last"), run.checkpoint("last")
+    ids, _ = Predictor.load(run.path, "cpu").tokenizer.encode(["z"])
+    saved.weights["embedding.weight"][ids[-1]] = torch.nan
+    state = {key: value for key, value in saved.state.items() if key != "step"}
+    training = {file: run.checkpoints.read(name, file) for file in (TRAINING, TRAINING_TENSORS)}
+    run.save(run.step_of(name), saved.weights, state, {"last"}, training)
     said = r"x\.tsv:124: its loss is nan at step \d+; look at the text"
     with pytest.raises(DataError, match=said):
-        train(config, str(data), None, tmp_path / "run")
+        resume(run.path, {"train.epochs": 2})
 
 
 def test_an_anomaly_of_the_weights_is_no_texts(tiny: Tiny, tmp_path: Path) -> None:
@@ -310,7 +305,7 @@ def zstandard_bomb(size: int) -> bytes:
 def test_bombs(tmp_path: Path, kind: str) -> None:
     """Half a gigabyte of one letter is refused by its ratio, or as one line, in little memory."""
     size, bomb = 2**29, tmp_path / f"bomb.tsv.{kind}"
-    make = {"gz": gzip.compress, "xz": lzma.compress}
+    make: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "xz": lzma.compress}
     data = make[kind](b"a\t" + b"x" * size) if kind in make else zstandard_bomb(size)
     bomb.write_bytes(data)
     with pytest.raises(DataError, match=r"bomb.*:1: grows beyond 100 times its size; raise"):

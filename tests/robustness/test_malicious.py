@@ -22,9 +22,8 @@ from srucli.errors import DataError, SrucliError, UsageError
 from srucli.inference.predictor import Predictor
 from srucli.io.yaml import parse_yaml
 from srucli.runs.run_dir import RunDir
-from srucli.training.step import Step
 from tests.robustness.mutate import repair_manifests
-from tests.support import QUICK, RunMain, Tiny, tree
+from tests.support import QUICK, OnStep, RunMain, Tiny, tree
 
 MAX_MEMORY = 2**28
 FLAGS = ("--epochs", 1, *QUICK)
@@ -410,24 +409,21 @@ def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
 
 
 def test_logs_with_other_names_are_refused_before_training(
-    copy: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+    copy: Path, run_main: RunMain, on_step: OnStep
 ) -> None:
     """As in a copy that `cp -al` made: adding to it would change the original."""
     os.link(copy / "metrics.jsonl", copy.with_name("original"))
     before = copy.with_name("original").read_bytes()
-
-    def step(*arguments: Any) -> None:
-        raise AssertionError("a step was made")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Step, "__call__", step)
-        ended = run_main("train", "--resume", copy, "--epochs", 6)
-    assert ended.code == 73
+    steps: list[int] = []
+    on_step(steps.append)
+    ended = run_main("train", "--resume", copy, "--epochs", 6)
+    assert (ended.code, steps) == (73, [])
     assert "metrics.jsonl: cannot be written (it has other names too, by hard links)" in ended.err
     assert copy.with_name("original").read_bytes() == before
     whole = copy.with_name("whole")
     assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
     assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
+    assert steps
     assert copy.with_name("original").read_bytes() == before
 
 
@@ -467,11 +463,13 @@ def test_event_files_are_written_as_all_else_is(
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     shown = EventAccumulator(str(run / "tensorboard"))
     shown.Reload()
-    for name, find in (
-        ("train/loss", lambda record: record["train_loss"]),
-        ("dev/accuracy", lambda record: record["dev"]["accuracy"]),
-    ):
-        wanted = [(record["step"], pytest.approx(find(record))) for record in records]
+    values = {
+        "train/loss": [record["train_loss"] for record in records],
+        "dev/accuracy": [record["dev"]["accuracy"] for record in records],
+    }
+    for name, measured in values.items():
+        steps = [record["step"] for record in records]
+        wanted = list(zip(steps, map(pytest.approx, measured), strict=True))
         assert [(event.step, event.value) for event in shown.Scalars(name)] == wanted
     for file in files:
         file.unlink()

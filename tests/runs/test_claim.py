@@ -21,8 +21,7 @@ from srucli.runs import claim
 from srucli.runs.checkpoints import Checkpoints
 from srucli.runs.claim import MARKER, claimed, contents, is_free, listing
 from srucli.runs.run_dir import LAYOUT, RunDir
-from srucli.training.step import Step
-from tests.support import QUICK, RunMain, Tiny, tree, write_tsv
+from tests.support import QUICK, OnStep, RunMain, Tiny, tree, write_tsv
 
 FLAGS = ("--epochs", 1, *QUICK)
 
@@ -358,6 +357,11 @@ def lock_again(tiny: Tiny, run_main: RunMain, output: Path) -> None:
         folder.create("lock", b"process 1 on x\n")
 
 
+def emptied(run: Path) -> None:
+    for path in run.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 HAPPENINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (shutil.rmtree, "was removed or renamed, or is another folder"),
     "renamed": (
@@ -365,9 +369,7 @@ HAPPENINGS: dict[str, tuple[Callable[[Path], object], str]] = {
         "was removed or renamed, or is another folder",
     ),
     "emptied": (
-        lambda run: [
-            shutil.rmtree(path) if path.is_dir() else path.unlink() for path in run.iterdir()
-        ],
+        emptied,
         "has lost its lock, so that another may write there",
     ),
 }
@@ -375,23 +377,21 @@ HAPPENINGS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("happening", HAPPENINGS)
 def test_a_training_whose_folder_is_made_anew_ends_and_touches_nothing(
-    tiny: Tiny, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch, happening: str
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, on_step: OnStep, happening: str
 ) -> None:
     """Amidst its second epoch the folder goes, and another training makes it anew."""
-    run, calls, real = tmp_path / "run", [0], Step.__call__
+    run = tmp_path / "run"
     happen, said = HAPPENINGS[happening]
     seen: dict[str, object] = {}
 
-    def step(self: Step, *arguments: Any) -> None:
-        calls[0] += 1
-        if calls[0] == 40:
+    def step(number: int) -> None:
+        if number == 40:
             happen(run)
             second_training(tiny, run_main, run)
             (run / "lock").write_text("process 1 on x\n")
             seen.update(tree(run))
-        real(self, *arguments)
 
-    monkeypatch.setattr(Step, "__call__", step)
+    on_step(step)
     ended = train(run_main, tiny, run, "--epochs", 3)
     assert ended.code == 73
     assert f"run: {said}" in ended.err
@@ -427,7 +427,7 @@ def test_a_lock_that_was_replaced_while_it_was_opened_is_not_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever held it removed it at its end, and another has made a new one by then."""
-    real, seen = locks._try, []
+    real, seen = locks._try, list[int]()
 
     def lock(descriptor: int) -> bool:
         if not seen:

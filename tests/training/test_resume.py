@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from srucli import optim
-from srucli.config import Config, OptimConfig, known_keys, resolve
+from srucli.config import OptimConfig, known_keys
 from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
 from srucli.inference.predictor import Predictor
 from srucli.io import locks
@@ -31,16 +31,14 @@ from srucli.runs.training_state import OptimizerState, from_files, random_states
 from srucli.training.interrupts import Interrupt
 from srucli.training.resume import differences, may_change
 from srucli.training.run import resume, train
-from srucli.training.step import Step
 from srucli.training.trainer import Progress
-from tests.support import QUICK, ROOT, RunMain, Tiny, sentences, tree, write_tsv
-
-SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
-SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
+from tests import support
+from tests.support import QUICK, ROOT, OnStep, RunMain, Tiny, quick, sentences, tree, write_tsv
 
 
-def quick(*overrides: str) -> Config:
-    return resolve(overrides=[*SETTINGS, "train.epochs=2", "train.save_steps=7", *overrides])
+def run_training(tiny: Tiny, output: Path, *overrides: str, **how: Any) -> Path:
+    """With a checkpoint every seven steps."""
+    return support.run_training(tiny, output, "train.save_steps=7", *overrides, **how)
 
 
 class Killed(BaseException):
@@ -48,30 +46,17 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def kill_after(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """From the n-th batch on, training dies; None: it lives."""
-    real = Step.__call__
+def kill_after(on_step: OnStep) -> Any:
+    """After n steps, training dies; None: it lives."""
 
-    def arrange(batches: int | None) -> None:
-        left = [batches]
-
-        def step(self: Step, *arguments: Any) -> None:
-            if left[0] == 0:
+    def arrange(steps: int | None) -> None:
+        def kill(number: int) -> None:
+            if steps is not None and number > steps:
                 raise Killed
-            if left[0] is not None:
-                left[0] -= 1
-            real(self, *arguments)
 
-        monkeypatch.setattr(Step, "__call__", step)
+        on_step(kill)
 
     return arrange
-
-
-def run_training(tiny: Tiny, output: Path, *overrides: str, **how: Any) -> Path:
-    tokenizer = tiny.run / "tokenizer.model"
-    return train(
-        quick(*overrides), str(tiny.train), str(tiny.test), output, tokenizer=tokenizer, **how
-    )
 
 
 def killed(tiny: Tiny, output: Path, *overrides: str) -> None:
@@ -188,7 +173,7 @@ def test_several_labels_keep_their_thresholds(tmp_path: Path, kill_after: Any) -
     pairs = zip(sentences(), sentences(1), strict=True)
     rows = [(",".join(sorted({a, b} - {"none"})), f"{x} and {y}") for (a, x), (b, y) in pairs]
     data = str(write_tsv(tmp_path / "x.tsv", rows[:300]))
-    config = quick("data.multi_label=true", "train.epochs=3")
+    config = quick("data.multi_label=true", "train.epochs=3", "train.save_steps=7")
     whole = train(config, data, None, tmp_path / "whole")
     kept = []
     for batches in (22, 9):  # both within the second epoch
@@ -431,19 +416,15 @@ def test_state_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, kill_aft
 # --- interrupts and locks ------------------------------------------------------------------------
 
 
-def test_an_interrupt_saves_amidst_an_epoch(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_saves_amidst_an_epoch(tiny: Tiny, tmp_path: Path, on_step: OnStep) -> None:
     whole = run_training(tiny, tmp_path / "whole", "train.save_steps=0")
-    real, calls, stop = Step.__call__, [], Interrupt()
+    stop = Interrupt()
 
-    def step(self: Step, *arguments: Any) -> None:
-        calls.append(1)
+    def interrupt(step: int) -> None:
         assert stop.checked
-        stop.requested = len(calls) == 40
-        real(self, *arguments)
+        stop.requested = step == 40
 
-    monkeypatch.setattr(Step, "__call__", step)
+    on_step(interrupt)
     said = r"run: stopped at step 40, in epoch 2 of 2, and saved; to go on: srucli train --resume"
     with pytest.raises(InterruptedRun, match=said):
         run_training(tiny, tmp_path / "run", "train.save_steps=0", stop=stop)
@@ -675,9 +656,9 @@ def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
         own = tmp_path / f"own-{name}"
         (own / "checkpoints").mkdir(parents=True)
         (own / name).write_text(text)
-        for begin in (lambda own: run_training(tiny, own), lambda own: resume(own, {})):
+        for command in ("train", "resume"):
             with pytest.raises(SrucliError):
-                begin(own)
+                run_training(tiny, own) if command == "train" else resume(own, {})
             assert (own / name).read_text() == text
             assert (own / "checkpoints").is_dir()
     shutil.copytree(run / "checkpoints" / "step-60", run / "checkpoints" / "good")

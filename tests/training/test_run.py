@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srucli.config import Config, resolve
+from srucli.config import Config
 from srucli.data.dataset import data_hash, find_labels, hold_out, short_lines, vocab_size
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, OutputError, SrucliError, UsageError
@@ -26,14 +26,17 @@ from srucli.model.classifier import ENCODERS
 from srucli.runs.run_dir import RunDir
 from srucli.training.defaults import check, complete, epochs
 from srucli.training.run import train
-from tests.support import QUICK, ROOT, RunCli, Tiny, sentences, until, write_tsv
-
-SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
-SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
-
-
-def quick(*overrides: str) -> Config:
-    return resolve(overrides=[*SETTINGS, "train.epochs=2", *overrides])
+from tests.support import (
+    QUICK,
+    ROOT,
+    RunCli,
+    Tiny,
+    quick,
+    run_training,
+    sentences,
+    until,
+    write_tsv,
+)
 
 
 def examples(*labels: str) -> list[Example]:
@@ -98,7 +101,7 @@ def test_how_long_and_how_large_by_the_number_of_texts() -> None:
 
 
 def test_steps_end_a_training_wherever_they_fall(tiny: Tiny, tmp_path: Path) -> None:
-    run = run_training(tiny, tmp_path / "run", "train.steps=40", "train.dev_share=0")
+    run = run_training(tiny, tmp_path / "run", "train.steps=40", "train.dev_share=0", dev=False)
     records = history(run)
     assert [record["step"] for record in records] == [30, 40]
     assert records[-1]["lr"] == pytest.approx(0, abs=1e-12)
@@ -145,17 +148,6 @@ def test_what_can_be_seen_before_the_data_is_read(override: str, said: str, tmp_
 # --- whole trainings ---------------------------------------------------------------------------
 
 
-def run_training(tiny: Tiny, output: Path, *overrides: str, dev: bool = False) -> Path:
-    """A training with the tokenizer of the tiny run."""
-    return train(
-        quick(*overrides),
-        str(tiny.train),
-        str(tiny.test) if dev else None,
-        output,
-        tokenizer=tiny.run / "tokenizer.model",
-    )
-
-
 def test_the_same_seed_gives_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
     first, second, other = (
         weights(run_training(tiny, tmp_path / name, f"train.seed={seed}"))
@@ -186,7 +178,8 @@ def test_other_tokenizers_are_trained_on_the_way(tiny: Tiny, tmp_path: Path, kin
 def test_accumulated_batches_make_one_step(
     tiny: Tiny, tmp_path: Path, accumulate: int, steps: int
 ) -> None:
-    run = run_training(tiny, tmp_path / "run", f"train.accumulate={accumulate}", "train.epochs=1")
+    settings = (f"train.accumulate={accumulate}", "train.epochs=1")
+    run = run_training(tiny, tmp_path / "run", *settings, dev=False)
     assert history(run)[0]["step"] == steps
 
 
@@ -194,7 +187,7 @@ def test_early_stopping_and_which_weights_are_best(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     standstill = ("optim.lr=1e-12", "train.patience=2", "train.epochs=9", "train.keep=best")
-    run = run_training(tiny, tmp_path / "run", *standstill, dev=True)
+    run = run_training(tiny, tmp_path / "run", *standstill)
     assert [record["epoch"] for record in history(run)] == [1, 2, 3]
     said = "no better accuracy than 0.3583 for 2 epochs: stopping early"
     assert said in capsys.readouterr().err
@@ -214,7 +207,7 @@ def test_of_a_loss_the_smaller_is_the_better(tiny: Tiny, tmp_path: Path) -> None
 
 
 def test_without_dev_texts(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = run_training(tiny, tmp_path / "run", "train.dev_share=0")
+    run = run_training(tiny, tmp_path / "run", "train.dev_share=0", dev=False)
     assert [record["dev"] for record in history(run)] == [{}, {}]
     assert (run / "best").read_text() == (run / "last").read_text()
     assert "dev" not in capsys.readouterr().err
@@ -222,9 +215,10 @@ def test_without_dev_texts(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_branches_count_alike_until_dev_texts_say_otherwise(tiny: Tiny, tmp_path: Path) -> None:
-    alike = weights(run_training(tiny, tmp_path / "alike", "train.dev_share=0"))["blend"]
+    run = run_training(tiny, tmp_path / "alike", "train.dev_share=0", dev=False)
+    alike = weights(run)["blend"]
     assert torch.equal(alike, torch.full((3,), 1 / 3))
-    fitted = weights(run_training(tiny, tmp_path / "fitted", dev=True))["blend"]
+    fitted = weights(run_training(tiny, tmp_path / "fitted"))["blend"]
     assert fitted.min() >= 0
     assert not torch.allclose(fitted, alike, atol=0.01)
 
@@ -329,7 +323,7 @@ def test_the_last_steps_damage_is_seen_without_dev_texts(tiny: Tiny, tmp_path: P
     one_step = ("train.epochs=1", "train.batch_size=1000", "train.batch_tokens=100000")
     rest = ("optim.name=sgd", "optim.lr=1e300", "optim.schedule=constant", "train.dev_share=0")
     with pytest.raises(SrucliError, match="a weight is not a number at step 1: training diverged"):
-        run_training(tiny, tmp_path / "run", *one_step, *rest, "optim.warmup=0")
+        run_training(tiny, tmp_path / "run", *one_step, *rest, "optim.warmup=0", dev=False)
 
 
 def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -379,7 +373,7 @@ def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: RunCli) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "srucli", "train", tiny.train, "-o", "run", "--epochs", "9999"]
+        [sys.executable, "-m", "srucli", "train", str(tiny.train), "-o", "run", "--epochs", "9999"]
         + [str(word) for word in QUICK],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -37,6 +37,7 @@ from srucli.training.interrupts import Interrupt
 from srucli.training.objectives import balanced
 from srucli.training.step import Step
 from srucli.training.trainer import MAX_SKIPPED, Trainer
+from tests.support import OnStep
 
 LABELS = ["ärger", "freude", "무"]
 WORDS = {
@@ -512,17 +513,13 @@ def test_two_stay_by_default_and_one_at_the_end(make: Make, saved: Saved) -> Non
     assert made.run.state("last") == {"step": 18, "epoch": 3, "finished": True}
 
 
-def test_a_stop_is_granted_between_steps(
-    make: Make, taken: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_is_granted_between_steps(make: Make, on_step: OnStep) -> None:
     made = make("train.accumulate=2", dev=False)
-    taken_before = Step.__call__
 
-    def step(self: Step, batches: Sequence[Batch], rate: float) -> None:
-        taken_before(self, batches, rate)
-        made.stop.requested = len(taken) == 4
+    def ask(step: int) -> None:
+        made.stop.requested = step == 4
 
-    monkeypatch.setattr(Step, "__call__", step)
+    on_step(ask)
     with pytest.raises(InterruptedRun, match="stopped at step 4, in epoch 2 of 3, and saved"):
         made.train()
     assert made.run.state("last") == {"step": 4, "epoch": 1, "finished": False}
