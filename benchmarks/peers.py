@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,8 +80,8 @@ def read_task(
     train: Path, test: Path, dev: Path | None = None, multi_label: bool = False, long: bool = False
 ) -> Task:
     """Read the files of one measurement."""
-    parts = [read_part(path, multi_label) for path in (train, dev, test)]
-    return Task(*parts, multi_label=multi_label, long=long)
+    read = partial(read_part, multi_label=multi_label)
+    return Task(read(train), read(dev), read(test), multi_label, long)
 
 
 class _Megabytes:

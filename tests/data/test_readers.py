@@ -16,6 +16,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -134,8 +135,8 @@ ROUND_TRIPS = {
 @given(draw=st.data())
 def test_round_trip(folder: Path, kind: str, multi: bool, draw: st.DataObject) -> None:
     write, texts, names = ROUND_TRIPS[kind]
-    sizes = {"min_size": 0, "max_size": 3} if multi else {"min_size": 1, "max_size": 1}
-    row = st.tuples(texts, st.lists(names, unique=True, **sizes))
+    least, most = (0, 3) if multi else (1, 1)
+    row = st.tuples(texts, st.lists(names, unique=True, min_size=least, max_size=most))
     rows = draw.draw(st.lists(row, min_size=1, max_size=4))
     ending = draw.draw(st.sampled_from(sorted(PACK)))
     no_mark_needed = not rows[0][0].startswith("\ufeff")  # else the text's own would be dropped
@@ -339,7 +340,7 @@ def test_no_inputs_are_no_error(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what bad input gets
 
 GOOD = b"a\tone\n"
-ERRORS = {
+ERRORS: dict[str, tuple[str, bytes, dict[str, Any], int | None, str, str]] = {
     "empty": ("x.tsv", b"", {}, None, "is empty", "check"),
     "mark only": ("x.tsv", b"\xef\xbb\xbf", {}, None, "is empty", "check"),
     "blank lines only": ("x.tsv", b"\n \n", {}, None, "is empty", "check"),
@@ -738,7 +739,12 @@ def test_excerpts_escape_terminals_and_spare_hangul() -> None:
 def in_thread(stream: Iterator[str]) -> tuple[threading.Thread, queue.Queue[str]]:
     """What a stream gives, from a thread, so that a reader that waits too long can be seen."""
     got: queue.Queue[str] = queue.Queue()
-    thread = threading.Thread(target=lambda: [got.put(item) for item in stream], daemon=True)
+
+    def read() -> None:
+        for item in stream:
+            got.put(item)
+
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     return thread, got
 
@@ -854,7 +860,7 @@ def test_every_set_has_the_rows_its_readme_says(shared_data: Path) -> None:
     for name, rows, classes in table:
         promised = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", rows)}
         config = DataConfig(multi_label=name == "goemotions")
-        counts, seen = set(), set()
+        counts, seen = set[int](), set[str]()
         for path in sorted((shared_data / name).glob("*.tsv.gz")):
             labels_of = [e.labels for e in read_examples(path, config)]
             counts.add(len(labels_of))

@@ -39,7 +39,7 @@ def flat(step: int) -> float:
 
 def falling(step: int) -> float:
     """One that falls as under a sum of squares that only grows."""
-    return 2.0 * step**-0.5
+    return 2.0 / math.sqrt(step)
 
 
 def made(
@@ -103,7 +103,7 @@ def ratios(**groups: float) -> dict[str, dict[str, Any]]:
 
 def noisy(step: int) -> float:
     """A slope of -0.3, and a factor of 2 up or down from look to look."""
-    return step**-0.3 * (2.0 if step % 40 else 0.5)
+    return math.pow(step, -0.3) * (2.0 if step % 40 else 0.5)
 
 
 def filling(step: int) -> float:
@@ -531,15 +531,16 @@ def test_eps_is_judged_by_the_last_look() -> None:
 def test_a_last_step_of_no_length_says_nothing_of_rare_pieces() -> None:
     story = made(rate=warmed, by_frequency=[0.1, *[0.2] * 8, 0.5])
     assert story.records[-1]["lr"] == 0
-    story.records[-1]["by_frequency"] = [0.0] * 10
+    records = [*story.records[:-1], {**story.records[-1], "by_frequency": [0.0] * 10}]
+    story = replace(story, records=records)
     assert "moves 5 times as far" in finding(story, "rare pieces").text
 
 
 def test_clipped_steps_are_weighed_by_how_many_they_stand_for() -> None:
     """Of 1,000 steps the first 500 were, whose looks are the more numerous."""
     story = made()
-    for record in story.records:
-        record["clipped"] = float(record["step"] <= 480)
+    records = [{**each, "clipped": float(each["step"] <= 480)} for each in story.records]
+    story = replace(story, records=records)
     assert "the gradients of 48% of the steps" in finding(story, "clipping").text
 
 

@@ -29,7 +29,8 @@ class Bag(nn.Module):
         self.head = nn.Linear(WIDTH, 3)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.embedding(ids).mean(1))
+        scores: Tensor = self.head(self.embedding(ids).mean(1))
+        return scores
 
 
 def watched(
@@ -48,7 +49,7 @@ def watched(
     for _ in range(steps):
         ids = torch.randperm(30, generator=generator).view(6, 5)
         target = torch.randint(3, (6,), generator=generator)
-        nn.functional.cross_entropy(model(ids), target).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(ids), target))
         look = watch.next()
         if look:
             watch.before()
@@ -93,7 +94,7 @@ def test_the_effective_step_times_the_gradient_is_the_move(
     name: str, options: dict[str, Any]
 ) -> None:
     """Without momentum. adadelta's scale is read after the step, which it has just changed."""
-    settings = {"name": name, "lr": 0.01, "weight_decay": 0.0, "options": options}
+    settings: dict[str, Any] = {"name": name, "lr": 0.01, "weight_decay": 0.0, "options": options}
     records, moves = watched(40, **settings)
     for record, (grad, move) in list(zip(records, moves, strict=True))[5:]:
         seen = grad != 0
@@ -201,7 +202,7 @@ def test_eps_dominates_adadelta_where_it_does() -> None:
 
 
 def test_eps_dominates_where_it_is_large() -> None:
-    settings = {"name": "adam", "options": {"eps": 10.0}}
+    settings: dict[str, Any] = {"name": "adam", "options": {"eps": 10.0}}
     assert watched(4, **settings)[0][-1]["groups"]["head"]["eps_dominates"] == 1.0
     assert watched(4, name="adam")[0][-1]["groups"]["head"]["eps_dominates"] == 0.0
 
@@ -215,7 +216,7 @@ def test_rare_pieces_take_longer_steps_under_adagrad() -> None:
     odds = torch.from_numpy(counts / counts.sum())
     for _ in range(200):
         ids = torch.multinomial(odds, 80, replacement=True).view(16, 5)
-        nn.functional.cross_entropy(model(ids), ids[:, 0] % 3).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(ids), ids[:, 0] % 3))
         if look := watch.next():
             watch.before()
         optimizer.step()

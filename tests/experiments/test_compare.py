@@ -135,7 +135,8 @@ def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
     for arm, skipped in zip(ADAMS, (0, 3), strict=True):
         for seed in range(2):
             cell = Cell(arm.name, wanted.rates(arm)[0], seed)
-            finish(tmp_path, cell, 0.5 + 0.1 * seed, **({"skipped": skipped} if skipped else {}))
+            record: dict[str, Any] = {"skipped": skipped} if skipped else {}
+            finish(tmp_path, cell, 0.5 + 0.1 * seed, **record)
     found = compare.summary(Folder(tmp_path), wanted)
     said = "sgd: 12 of 20 steps were skipped, without finite gradients"
     assert list(compare.skipped(found)) == [said]

@@ -154,7 +154,7 @@ def test_more_labels_than_there_are_cannot_be_given(
 # --- what is read --------------------------------------------------------------------------------
 
 
-def logits(run: Path, *texts: str, **limits: int) -> Any:
+def logits(run: Path, *texts: str, **limits: Any) -> Any:
     """Logits (n, B, C) of the branches, in float64."""
     predictor = Predictor.load(run, "cpu")
     given = predictor.tally.limits._replace(**limits)
@@ -272,10 +272,12 @@ def test_what_training_keeps_is_what_the_limit_goes_by(encoder: str, sizes: dict
     assert least < share < most
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers the largest tensor that any operation makes."""
 
-    numbers = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -67,7 +68,9 @@ def plain_sums(table: Tensor, tokens: Tensor, offsets: Tensor, longest: int) -> 
 
 @pytest.mark.parametrize("way", [ngram_sums, ngrams._torch_sums])
 @pytest.mark.parametrize(("width", "longest"), [(1, 1), (16, 5), (33, 3), (64, 2)])
-def test_sums_and_their_gradient_against_a_plain_loop(way, width: int, longest: int) -> None:
+def test_sums_and_their_gradient_against_a_plain_loop(
+    way: Callable[..., Tensor], width: int, longest: int
+) -> None:
     table, tokens, offsets = inputs(width)
     weights = torch.randn(offsets.numel() - 1, width)
     exact = table.detach().double().requires_grad_()
@@ -83,7 +86,7 @@ def test_sums_and_their_gradient_against_a_plain_loop(way, width: int, longest: 
 def test_sums_over_nothing(lengths: list[int]) -> None:
     table, offsets = torch.randn(50, 4, requires_grad=True), offsets_of(lengths)
     found = ngram_sums(table, torch.empty(0, dtype=torch.int64), offsets, 3)
-    found.sum().backward()
+    torch.autograd.backward(found.sum())
     assert found.tolist() == [[0.0] * 4] * len(lengths)
     assert table.grad is not None
     assert not table.grad.any()

@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import (
 
 from srucli import SRU
 from srucli.model.convert import from_sru_weights
+from srucli.model.sru import SRULayer
 from tests.support import ROOT
 
 pytestmark = [  # of the `sru` package
@@ -61,7 +62,7 @@ def texts_of(lengths: list[int], size: int, dtype: torch.dtype = torch.float32) 
 def test_shapes_are_those_of_lstm(
     shape: tuple[int, ...], layers: int, batch_first: bool, bidirectional: bool
 ) -> None:
-    arguments = {"batch_first": batch_first, "bidirectional": bidirectional}
+    arguments: dict[str, Any] = {"batch_first": batch_first, "bidirectional": bidirectional}
     lstm = nn.LSTM(5, 3, layers, **arguments)
     sru = SRU(5, 3, layers, **arguments)
     x = torch.randn(shape)
@@ -141,6 +142,7 @@ def plain(sru: SRU, x: Tensor, c_0: Tensor) -> tuple[Tensor, Tensor]:
     hidden, lasts = sru.hidden_size, []
     directions = 2 if sru.bidirectional else 1
     for number, layer in enumerate(sru.stack.layers):
+        assert isinstance(layer, SRULayer)
         planes = layer.weight.view(-1, directions, hidden, x.shape[2])
         outputs = []
         for way in range(directions):
@@ -173,7 +175,7 @@ def test_values_are_those_of_a_plain_loop(
 ) -> None:
     """Size 6 is the width of the layer or, with one direction, half of it."""
     hidden = 3 if bidirectional else 6
-    options = {"activation": activation, "highway_bias": -1.5, "rescale": rescale}
+    options: dict[str, Any] = {"activation": activation, "highway_bias": -1.5, "rescale": rescale}
     sru = made(size, hidden, layers, bidirectional=bidirectional, dtype=dtype, **options)
     x = torch.randn(7, 4, size, dtype=dtype)
     c_0 = torch.randn(layers * (1 + bidirectional), 4, hidden, dtype=dtype)
@@ -181,16 +183,16 @@ def test_values_are_those_of_a_plain_loop(
         output, c_n = sru(x, c_0)
         wanted, wanted_c = plain(sru.double(), x.double(), c_0.double())
     assert output.dtype == c_n.dtype == dtype
-    exact = {"atol": 1e-12, "rtol": 0.0} if dtype == torch.float64 else {"atol": 1e-5, "rtol": 1e-5}
-    torch.testing.assert_close(output.double(), wanted, **exact)
-    torch.testing.assert_close(c_n.double(), wanted_c, **exact)
+    atol, rtol = (1e-12, 0.0) if dtype == torch.float64 else (1e-5, 1e-5)
+    torch.testing.assert_close(output.double(), wanted, atol=atol, rtol=rtol)
+    torch.testing.assert_close(c_n.double(), wanted_c, atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("activation", ["identity", "tanh"])
 @both_ways
 def test_gradients_reach_input_states_and_parameters(bidirectional: bool, activation: str) -> None:
-    arguments = {"bidirectional": bidirectional, "activation": activation}
-    sru = made(3, 2, 2, dtype=torch.float64, **arguments)
+    how: dict[str, Any] = {"bidirectional": bidirectional, "activation": activation}
+    sru = made(3, 2, 2, dtype=torch.float64, **how)
     packed = pack_sequence(texts_of([2, 3, 1], 3, torch.float64), enforce_sorted=False)
     c_0 = torch.randn(2 * (1 + bidirectional), 3, 2, dtype=torch.float64, requires_grad=True)
     names, parameters = zip(*sru.named_parameters(), strict=True)
@@ -224,7 +226,7 @@ def test_small_dtypes_stay_outside_and_float32_is_inside(dtype: torch.dtype) -> 
 
 
 def test_state_dict_round_trip() -> None:
-    arguments = {"num_layers": 2, "bidirectional": True, "activation": "tanh"}
+    arguments: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "activation": "tanh"}
     one, other = made(5, 4, **arguments), made(5, 4, seed=1, **arguments)
     x = torch.randn(6, 3, 5)
     assert not torch.equal(one(x)[0], other(x)[0])
@@ -344,11 +346,13 @@ def theirs(peer: ModuleType) -> Make:
 
     def make(input_size: int = 5, hidden: int = 4, **arguments: Any) -> nn.Module:
         torch.manual_seed(3)
-        module: nn.Module = peer.SRU(input_size, hidden, **arguments)
+        peers = peer.SRU(input_size, hidden, **arguments)
+        assert isinstance(peers, nn.Module)
         with torch.no_grad():
-            for cell in module.rnn_lst:
-                cell.bias.add_(torch.randn_like(cell.bias))
-        return module
+            for name, weight in peers.named_parameters():
+                if name.endswith(".bias"):
+                    weight.add_(torch.randn_like(weight))
+        return peers
 
     return make
 

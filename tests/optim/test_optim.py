@@ -63,7 +63,8 @@ class Tiny(nn.Module):
         x = self.table(ids)
         x = self.norm(x + self.conv(x.transpose(1, 2)).transpose(1, 2))
         wide, rows = self.wide(ids), self.buckets[ids].mean(1)
-        return self.head(torch.cat([self.cell(x).mean(1), wide, rows], dim=1))
+        scores: torch.Tensor = self.head(torch.cat([self.cell(x).mean(1), wide, rows], dim=1))
+        return scores
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,7 @@ def loss_of(model: nn.Module) -> torch.Tensor:
 def take_steps(optimizer: torch.optim.Optimizer, model: nn.Module, steps: int) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
-        loss_of(model).backward()
+        torch.autograd.backward(loss_of(model))
         optimizer.step()
 
 
@@ -159,12 +160,12 @@ class SRUProblem(nn.Module):
 
 
 def _quadratic(w: torch.Tensor) -> torch.Tensor:
-    return (torch.tensor([[1.0, 10.0], [3.0, 30.0]]) * (w - 1) ** 2).sum()
+    return (torch.tensor([[1.0, 10.0], [3.0, 30.0]]) * (w - 1).square()).sum()
 
 
 def _rosenbrock(w: torch.Tensor) -> torch.Tensor:
-    x, y = w.flatten()
-    return (1 - x) ** 2 + 100 * (y - x**2) ** 2
+    x, y = w.flatten().unbind()
+    return (1 - x).square() + 100 * (y - x.square()).square()
 
 
 def _logistic(w: torch.Tensor) -> torch.Tensor:
@@ -260,29 +261,30 @@ def _unfused(state: dict[str, Any]) -> dict[str, Any]:
 
 
 # The equations, as the papers write them: from gradient g (weight decay already added where it is
-# coupled), memory s, step t counted from 1 and options o to the direction that lr scales.
+# coupled), memory s, step t counted from 1 and options o to the direction that lr scales, an
+# array. What memory and options hold is of many types, and so is what is computed from them.
 
 
-def _sgd(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _sgd(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     return g
 
 
-def _momentum(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _momentum(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     fresh = g if t == 1 else (1 - o.get("dampening", 0.0)) * g
     s["v"] = o["momentum"] * s.get("v", 0.0) + fresh
     return s["v"]
 
 
-def _nesterov(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _nesterov(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     return g + o["momentum"] * _momentum(g, s, t, o)
 
 
-def _adagrad(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _adagrad(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     s["sum"] = s.get("sum", o["initial_accumulator_value"]) + g**2
     return g / (np.sqrt(s["sum"]) + o["eps"]) / (1 + (t - 1) * o["lr_decay"])
 
 
-def _rmsprop(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _rmsprop(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     alpha = o["alpha"]
     s["square"] = alpha * s.get("square", 0.0) + (1 - alpha) * g**2
     s["mean"] = alpha * s.get("mean", 0.0) + (1 - alpha) * g
@@ -298,27 +300,27 @@ def _moments(g: Array, s: dict[str, Any], o: dict[str, Any]) -> tuple[Array, Arr
     return s["m"], s["v"]
 
 
-def _adam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _adam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     (m, v), (b1, b2) = _moments(g, s, o), o["betas"]
     s["top"] = np.maximum(s.get("top", 0.0), v)
     v = s["top"] if o["amsgrad"] else v
     return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + o["eps"])
 
 
-def _adam_nobias(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _adam_nobias(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     m, v = _moments(g, s, o)
     s["top"] = np.maximum(s.get("top", 0.0), v)
     return m / (np.sqrt(s["top"] if o["amsgrad"] else v) + o["eps"])
 
 
-def _lion(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _lion(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     b1, b2 = o["betas"]
     mean = s.get("m", 0.0)
     s["m"] = b2 * mean + (1 - b2) * g
     return np.sign(b1 * mean + (1 - b1) * g)
 
 
-def _adafactor(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _adafactor(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     """Of a matrix; `w` is the weights before the step, which torch scales by what they were."""
     beta, (least, floor) = 1 - t ** o["beta2_decay"], o["eps"]
     s["row"] = beta * s.get("row", 0.0) + (1 - beta) * (g**2).mean(1, keepdims=True)
@@ -330,7 +332,7 @@ def _adafactor(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
     return update * size * min(o["lr"], 1 / math.sqrt(t)) / o["lr"]
 
 
-def _muon(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _muon(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     keep = o["momentum"]
     s["v"] = keep * s.get("v", 0.0) + (1 - keep) * g
     step = keep * s["v"] + (1 - keep) * g if o["nesterov"] else s["v"]
@@ -343,7 +345,7 @@ def _muon(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
     return x * 0.2 * math.sqrt(max(step.shape))
 
 
-def _adadelta(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _adadelta(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     rho, eps = o["rho"], o["eps"]
     s["square"] = rho * s.get("square", 0.0) + (1 - rho) * g**2
     step = np.sqrt(s.get("steps", 0.0) + eps) / np.sqrt(s["square"] + eps) * g
@@ -351,14 +353,14 @@ def _adadelta(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
     return step
 
 
-def _adamax(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _adamax(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     b1, b2 = o["betas"]
     m, _ = _moments(g, s, o)
     s["u"] = np.maximum(b2 * s.get("u", 0.0), np.abs(g) + o["eps"])
     return m / (1 - b1**t) / s["u"]
 
 
-def _nadam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _nadam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     (m, v), (b1, b2) = _moments(g, s, o), o["betas"]
     now, ahead = (b1 * (1 - 0.5 * 0.96 ** (i * o["momentum_decay"])) for i in (t, t + 1))
     s["product"] = s.get("product", 1.0) * now
@@ -366,7 +368,7 @@ def _nadam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
     return mean / (np.sqrt(v / (1 - b2**t)) + o["eps"])
 
 
-def _radam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
+def _radam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Any:
     (m, v), (b1, b2) = _moments(g, s, o), o["betas"]
     longest = 2 / (1 - b2) - 1
     length = longest - 2 * t * b2**t / (1 - b2**t)
@@ -376,7 +378,7 @@ def _radam(g: Array, s: dict[str, Any], t: int, o: dict[str, Any]) -> Array:
     return math.sqrt(rest) * m / (1 - b1**t) * math.sqrt(1 - b2**t) / (np.sqrt(v) + o["eps"])
 
 
-Rule = Callable[[Array, dict[str, Any], int, dict[str, Any]], Array]
+Rule = Callable[[Array, dict[str, Any], int, dict[str, Any]], Any]
 EQUATIONS: dict[str, Rule] = {
     "sgd": _sgd,
     "momentum": _momentum,
@@ -429,7 +431,7 @@ def test_trajectory_is_that_of_the_equations(
     for t in range(1, 51):
         optimizer.zero_grad()
         bowl = ta * (model.weight - tb) ** 2 / 2
-        (bowl - torch.cos(3 * model.weight) / 10).sum().backward()
+        torch.autograd.backward((bowl - torch.cos(3 * model.weight) / 10).sum())
         g = a * (w - b) + 0.3 * np.sin(3 * w)
         if clip:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -482,7 +484,7 @@ def test_muon_runs_a_closure_with_gradients() -> None:
     def closure() -> float:
         optimizer.zero_grad()
         loss = loss_of(model)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss.item()
 
     assert optimizer.step(closure) > loss_of(model).item()

@@ -70,8 +70,7 @@ class Training:
 
     def __init__(self, scratch: Path, arguments: Sequence[str]) -> None:
         self.scratch, self.arguments = scratch, list(arguments)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        self.how: dict[str, Any] = {"cwd": scratch, "env": environment, "text": True}
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(self, run: str, way: str = "", seed: int = 0) -> subprocess.Popen[str]:
         """The same command each time, over a disk that strikes if the way is such a one."""
@@ -79,8 +78,14 @@ class Training:
         if way in STRUCK:
             module = ["tests.robustness.faulty", STRUCK[way], run, str(seed), str(STRUCK_SHARE)]
         command = [sys.executable, "-m", *module, "train", *self.arguments, "-o", run]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, **pipes, **self.how)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=self.scratch,
+            env=self.environment,
+            text=True,
+        )
 
     def whole(self) -> float:
         """The undisturbed training, in the folder `whole`; the seconds of another one.

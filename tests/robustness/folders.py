@@ -22,6 +22,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from srucli.config import Config, build
 from srucli.data.readers import Example
@@ -131,9 +132,11 @@ class Bases:
 
     def _compared(self, path: Path, run: Path) -> None:
         self.plan = _plan(self.config)
-        trials.make_tokenizer = self._tokenizer  # type: ignore[attr-defined]
         facts = facts_of(self.plan, self.parts)
-        with Folder.claim(path, facts, (), force=False) as folder:
+        with (
+            patch.object(trials, "make_tokenizer", self._tokenizer),
+            Folder.claim(path, facts, (), force=False) as folder,
+        ):
             folder.prepare(self.plan, self.parts, "texts")
         for arm in self.plan.arms:
             place = path / Cell(arm.name, 0.002, 0).folder
@@ -420,9 +423,9 @@ def _is_ours(found: Tree, place: Path, bases: Bases) -> bool:
             kinds = ("run", "comparison", "tuning")
             whole = marker["format"] == 1 and marker["kind"] in kinds and len(marker["id"]) == 32
             if not whole or marker.get("inode") in (None, os.stat(place).st_ino):
-                return whole
+                return bool(whole)
             if marker["kind"] == "comparison":
-                return json.loads(found["plan.json"]).keys() == {"settings", "data"}
+                return set(json.loads(found["plan.json"])) == {"settings", "data"}
         except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
             return False
     with suppress(SrucliError):

@@ -73,7 +73,7 @@ TEXTS = [
 ]
 WORDS = {"good": ["lovely", "excellent", "좋은"], "bad": ["awful", "rude", "나쁜"]}
 THINGS = ["soup", "coffee", "train", "hotel", "film", "book", "영화", "garden", "phone", "lamp"]
-SMALL = {
+SMALL: dict[str, Any] = {
     "model": {
         "embedding_size": 8,
         "hidden": 8,
@@ -109,6 +109,10 @@ def sentences() -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- what is tried with an input
 
 
+def check_encodable(said: str) -> None:
+    said.encode()
+
+
 class Seeds:
     """The valid inputs that are made worse; made once, before any process is forked."""
 
@@ -136,9 +140,9 @@ class Seeds:
             restore(self.runs[name], self.files[name])
         self.models = [files[Path("tokenizer.model")] for files in self.files.values()]
         for kind in ("word", "char"):
-            settings = TokenizerConfig(model_type=kind, vocab_size=30, hard_vocab_limit=False)
+            plain = TokenizerConfig(model_type=kind, vocab_size=30, hard_vocab_limit=False)
             lines = [text for _, text in sentences()]
-            self.models.append(train_tokenizer(lines, settings).tokenizer.model_bytes)
+            self.models.append(train_tokenizer(lines, plain).tokenizer.model_bytes)
         self.bases = Bases(folder / "bases", labelled, SMALL)
         recipes = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
         self.yaml = [*recipes, *(files[Path("config.yaml")] for files in self.files.values())]
@@ -342,7 +346,7 @@ def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
             with suppress(SrucliError):
                 plain = random.choice((None, config))
                 use_inputs(read_inputs(path, config, plain=plain, fresh=DataConfig()))
-            examples = list(read_examples(path, config).told(str.encode))
+            examples = list(read_examples(path, config).told(check_encodable))
             use_inputs(examples)
             known = {clean(label) for example in examples for label in example.labels}
             use_inputs(inputs := list(read_inputs(path, config, known=known)))

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 INTEGERS = (0, 1, 0x7F, 0x80, 0xFF, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**60, 2**63)
+ENDS: tuple[Literal["little", "big"], ...] = ("little", "big")
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("inf")),
     *(float("nan"), "", "x", "0", "../x", "/etc/passwd", "step-1/../..", "\ud800", "a\0b"),
@@ -83,8 +84,8 @@ def _flip(random: Random, data: bytes, _: bytes) -> bytes:
 
 def _overwrite(random: Random, data: bytes, _: bytes) -> bytes:
     at, size = random.randint(0, len(data)), random.choice((1, 2, 4, 8))
-    number = random.choice(INTEGERS) % 2 ** (8 * size)
-    return data[:at] + number.to_bytes(size, random.choice(("little", "big"))) + data[at + size :]
+    number = random.choice(INTEGERS) & ((1 << 8 * size) - 1)
+    return data[:at] + number.to_bytes(size, random.choice(ENDS)) + data[at + size :]
 
 
 def _truncate(random: Random, data: bytes, _: bytes) -> bytes:
@@ -187,7 +188,8 @@ def varint(number: int) -> bytes:
 
 def parse(data: bytes) -> list[tuple[int, Any]]:
     """The fields of a well-formed message, by key (number and wire type), in their order."""
-    fields, at = [], 0
+    fields: list[tuple[int, Any]] = []
+    at = 0
 
     def number() -> int:
         nonlocal at

@@ -31,7 +31,7 @@ class Watch:
         # The folder that `os.open` has just been given, of which its event does not tell.
         self.inside: int | None = None
         self.open = os.open
-        os.open = self._open  # type: ignore[assignment]
+        os.open = self._open
         sys.addaudithook(self._hook)
 
     def _open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:

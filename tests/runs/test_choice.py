@@ -23,10 +23,9 @@ def run_with(folder: Path, last: str, best: str | None) -> RunDir:
     """A run's pointers, and the folders of the checkpoints that they name."""
     for name in filter(None, (last, best)):
         (folder / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
-    pointers = {"last": last, "best": best}
-    for pointer, name in pointers.items():
-        if name:
-            (folder / pointer).write_text(f"{name}\n")
+    for pointer, pointed in {"last": last, "best": best}.items():
+        if pointed:
+            (folder / pointer).write_text(f"{pointed}\n")
     return RunDir(folder)
 
 

@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ PIECE, TRAINER, NORMALIZER, SELF_TEST = 1 << 3 | 2, 2 << 3 | 2, 3 << 3 | 2, 4 <<
 TEXT, SCORE, TYPE, CHARSMAP = 1 << 3 | 2, 2 << 3 | 5, 3 << 3, 2 << 3 | 2
 
 
-def made(**options: object) -> bytes:
+def made(**options: Any) -> bytes:
     """A model that SentencePiece's own trainer wrote."""
     model = io.BytesIO()
     lines = [*LINES, "긍정 부정 중립 ﷺ ㍿ Ａ ①"] * 2

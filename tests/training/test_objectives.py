@@ -176,7 +176,8 @@ def test_a_balanced_fit_is_scikit_learns(smoothing: float) -> None:
     loss = loss_function(settings("single", "balanced", smoothing), labels, 2)
     weight = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor(np.stack([x, np.ones(300)], axis=1))
-    optimizer = torch.optim.LBFGS([weight], max_iter=200, tolerance_grad=1e-9)
+    lbfgs = torch.optim.LBFGS([weight], max_iter=200, tolerance_grad=1e-9)
+    optimizer: torch.optim.Optimizer = lbfgs  # its own `step` has no types
 
     def closure() -> Any:
         optimizer.zero_grad()
