@@ -12,7 +12,6 @@ import pytest
 import typer
 
 from srucli.cli import app
-from srucli.config import resolve
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,21 +43,6 @@ def test_readme_names_every_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for command in app.registered_commands:
         assert f"`srucli {command.name}" in readme
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_recipes_load(path: Path) -> None:
-    resolve(path)
-
-
-def test_yaml_in_documents_is_valid(tmp_path: Path) -> None:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for number, block in enumerate(
-            re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-        ):
-            recipe = tmp_path / f"{page.stem}-{number}.yaml"
-            recipe.write_text(block, encoding="utf-8")
-            resolve(recipe)
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
