@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import Any, Generic, NamedTuple
 
 from srucli.config import DataConfig
-from srucli.data.guess import label_parts
+from srucli.data.cells import label_parts
 from srucli.data.labels import Bare, clean
 from srucli.data.layout import NAMELESS, Columns, Job, Layout, Names
 from srucli.data.names import KNOWN, find_names, fold, is_other

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from srucli.data.cell_lists import list_items, seems_cut
-from srucli.data.guess import choose, row_error
+from srucli.data.format_hints import row_error
+from srucli.data.guess import choose
 from srucli.data.labels import Bare
 from srucli.data.layout import Columns, Job, Layout, Names
 from srucli.data.names import find_names

@@ -25,7 +25,7 @@ import pytest
 from srucli.cli.options import data_settings
 from srucli.config import DataConfig, build
 from srucli.data.cell_lists import list_items
-from srucli.data.guess import Cells
+from srucli.data.cells import Cells
 from srucli.data.layout import Job
 from srucli.data.names import find_names
 from srucli.data.readers import read_examples, read_inputs
