@@ -78,7 +78,9 @@ def batches(config: Config, device: str = "cpu", seed: int = 0) -> list[Batch]:
 def make_step(config: Config, device: str = "cpu") -> Step:
     torch.manual_seed(0)
     model = Classifier(config.model, SPELLING, CLASSES).to(device).train()
-    return Step(config, model, loss_function(config, store(config).targets, CLASSES))
+    targets = store(config).targets
+    assert targets is not None
+    return Step(config, model, loss_function(config, targets, CLASSES))
 
 
 # --- shapes and fillers ------------------------------------------------------------------------
@@ -230,7 +232,8 @@ class Spoiled(nn.Module):
         self.objective, self.bad, self.calls = objective, bad, 0
 
     def weight(self, targets: Tensor) -> Tensor:
-        return self.objective.weight(targets)
+        weight: Tensor = self.objective.weight(targets)
+        return weight
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         self.calls += 1
@@ -281,7 +284,8 @@ def test_the_figures_are_sums_of_losses_and_of_weights(several: str) -> None:
     for batch in batches(config):
         assert batch.targets is not None
         logits = step.model.branches(batch.tokens, batch.offsets)
-        total += np.mean([step.objective.losses(each, batch.targets).item() for each in logits])
+        losses = [step.objective.losses(each, batch.targets).item() for each in logits]
+        total += math.fsum(losses) / len(losses)
         weight += step.objective.weight(batch.targets).item()
         step([batch], 1.0)
     assert step.stats == pytest.approx((total, weight, 0, 0), rel=1e-5)
