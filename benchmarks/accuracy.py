@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,13 +30,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from sklearn.model_selection import StratifiedKFold
 
-from benchmarks.peers import PEERS, Figures, measure, read_rows, read_task
+from benchmarks.peers import PEERS, Figures, measure, read_task
+from benchmarks.sets import ROOT, SHARED_DATA, Files, find, read_rows, split_files, srucli
 
-ROOT = Path(__file__).parent.parent
 MADE: dict[str, list[str]] = {"django": [], "django_keep_all": ["--keep-all"]}
 SETS = (
     *(*MADE, "trec", "sst2", "cr", "mr", "subj", "mpqa", "banking77", "agnews_10k"),
@@ -52,20 +51,6 @@ SEEDLESS = {"linear-svm", "linear-svm-good"}
 SYSTEMS = ("srucli", *PEERS)
 
 Cell = dict[str, Any]
-
-
-class Files(NamedTuple):
-    """What one measurement reads."""
-
-    train: Path
-    test: Path
-    dev: Path | None
-
-
-def find(folder: Path, part: str) -> Path | None:
-    """The file of a part, packed or not."""
-    files = (folder / f"{part}{ending}" for ending in (".tsv", ".tsv.gz"))
-    return next((file for file in files if file.is_file()), None)
 
 
 def set_folder(name: str, data: Path, scratch: Path) -> Path | None:
@@ -96,25 +81,14 @@ def write_folds(file: Path, seed: int, folder: Path) -> list[Files]:
 
 def parts(folder: Path, seed: int, scratch: Path) -> Iterator[tuple[int | None, Files]]:
     """The measurements of one set and seed: the fold (None for a set with a split), its files."""
-    train, test, everything = (find(folder, part) for part in ("train", "test", "all"))
-    if everything:
+    if everything := find(folder, "all"):
         place = scratch / f"{folder.name}-folds"
         place.mkdir(exist_ok=True)
         yield from enumerate(write_folds(everything, seed, place))
-    elif train and test:
-        yield None, Files(train, test, find(folder, "dev"))
+    elif files := split_files(folder):
+        yield None, files
     else:
         sys.exit(f"{folder}: neither train and test nor all (.tsv or .tsv.gz)")
-
-
-def srucli(*arguments: object) -> str:
-    """Run the command; its stdout. Its stderr is shown only if it fails."""
-    command = [sys.executable, "-m", "srucli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
-    return done.stdout
 
 
 def prediction_megabytes(run: Path) -> float:
@@ -267,8 +241,7 @@ def parser_for(document: str, sets: Sequence[str], output: str) -> argparse.Argu
     parser = argparse.ArgumentParser(description=document.partition("\n")[0])
     parser.add_argument("--sets", type=comma_list, default=list(sets))
     parser.add_argument("--seeds", type=int, help="default: 3, cross-validation 1")
-    shared = Path(os.environ.get("SRUCLI_DATA", ROOT.parent / "shared" / "data"))
-    parser.add_argument("--data", type=Path, default=shared, help="folder of the sets")
+    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of the sets")
     parser.add_argument("-o", "--output", type=Path, default=Path(output))
     parser.add_argument("--table", action="store_true", help="only print what is measured")
     return parser

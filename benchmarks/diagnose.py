@@ -17,14 +17,11 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from benchmarks.gpu import PIECES, StepCase, spelling, text_batch
+from benchmarks.speed import VOCABULARY, classifier_step, text_batch
 from srucli.config import resolve
 from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
-from srucli.model.classifier import Classifier
 from srucli.runtime import tune_process
-from srucli.training.objectives import loss_function
-from srucli.training.step import Step
 
 CLASSES = 6
 # Far beyond the first steps, at which only multiples of N are looked at.
@@ -39,11 +36,9 @@ def main() -> None:
     given = parser.parse_args()
     tune_process()
     torch.manual_seed(0)
-    config, batch = resolve(), text_batch(StepCase(32, CLASSES, "float32"), "cpu")
-    model = Classifier(config.model, spelling(), CLASSES).train()
-    step = Step(config, model, loss_function(config, np.zeros(0), CLASSES))
-    counts = np.bincount(batch.tokens.numpy(), minlength=PIECES)
-    watch = Watch(model, step.optimizer, rule_of("adam", {}), given.every, counts)
+    step, batch = classifier_step(resolve(), CLASSES, "cpu"), text_batch(32, CLASSES, "cpu")
+    counts = np.bincount(batch.tokens.numpy(), minlength=VOCABULARY)
+    watch = Watch(step.model, step.optimizer, rule_of("adam", {}), given.every, counts)
     watch.step = LATE
 
     def seconds(looking: bool) -> float:

@@ -6,37 +6,34 @@ Usage: python -m benchmarks.encoders [--sets trec,sst2] [--encoders sru,lstm] [-
 `recipe` is the default recipe with another encoder; `alone` is that without its branches of hashed
 n-grams, so that the encoder has to do everything.
 
-The peak learning rate is chosen for every set, way and encoder: the one of RATES, doubled or halved
-further while the best is at an edge, with the highest accuracy on the dev file (where the set has
-none on a tenth of the training texts), and with the smallest loss there among equals. Where there
-are more than MAX_TEXTS training texts, a random MAX_TEXTS of them serve to choose it. Those runs
-take a thread each, as many at once as there are cores, so their seconds mean nothing.
+`srucli compare` chooses the peak learning rate of each set, way and encoder from RATES, by accuracy
+on validation texts: the set's own file or a tenth of the training texts. If there are more than
+MAX_TEXTS training texts, a random MAX_TEXTS of them serve for that. Each comparison is kept in a
+folder beside the results file, and is not repeated. As many of its trainings run at once as there
+are cores, with one thread each, so their seconds mean nothing.
 
 Then the encoder is trained with that rate on all training texts, 3 seeds, or 5 stratified folds
-where the set has no split, one run at a time with all cores, and measured on the test texts.
-Seconds are those of the training loop, without the tokenizer and the start; the table shows their
-median. Every measurement is a line of the results file, and one that stands there is not repeated.
-The table goes to stdout, then one JSON line.
+if the set has no split, one run at a time with all cores, and measured on the test texts. Seconds
+are those of the training loop, without the tokenizer and the start; the table shows their median.
+Every measurement is a line of the results file, and one that stands there is not repeated. The
+table goes to stdout, then one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import os
 import random
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 from benchmarks.accuracy import (
     Cell,
-    Files,
     comma_list,
     markdown,
     parser_for,
@@ -44,49 +41,19 @@ from benchmarks.accuracy import (
     percent,
     read_cells,
     seeds_of,
-    srucli,
 )
-from benchmarks.peers import read_rows
+from benchmarks.sets import Files, read_rows, srucli
 
 SETS = ("trec", "sst2", "mr", "nsmc_rebuilt")
 ENCODERS = ("sru", "lstm", "gru", "cnn", "bag")
 WAYS = {"alone": ("model.wide=false", "model.characters=false"), "recipe": ()}
-RATES = (1e-3, 2e-3, 4e-3)
-MIN_RATE, MAX_RATE = 2.5e-4, 3.2e-2
+RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 MAX_TEXTS = 30_000
 
 
-def train(files: Files, cell: Cell, run: Path, *flags: object) -> dict[str, Any]:
-    """Train what a cell says; the last line of the run's metrics."""
-    settings = [*WAYS[cell["way"]], f"model.encoder={cell['encoder']}", f"optim.lr={cell['rate']}"]
-    srucli("train", files.train, *settings, *flags, "-o", run)
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    last: dict[str, Any] = json.loads(lines[-1])
-    return last
-
-
-def measure_dev(files: Files, cell: Cell, scratch: Path) -> Cell:
-    """Accuracy and loss on dev texts after training with one thread."""
-    dev = ["--dev", files.dev] if files.dev else ["train.dev_share=0.1"]
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        found = train(files, cell, Path(folder) / "run", *dev, "--threads", 1, "--seed", 0)["dev"]
-    return cell | {"accuracy": found["accuracy"], "loss": found["log_loss"]}
-
-
-def measure_test(files: Files, cell: Cell, scratch: Path) -> Cell:
-    """Accuracy on test texts, and seconds, after training with all cores."""
-    dev = ["--dev", files.dev] if files.dev else []
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        run = Path(folder) / "run"
-        seconds = train(files, cell, run, *dev, "--seed", cell["seed"])["seconds"]
-        found = json.loads(srucli("eval", run, files.test, "--json"))
-        facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return cell | {
-        "accuracy": found["metrics"]["accuracy"],
-        "seconds": seconds,
-        "texts_per_second": found["texts_per_second"],
-        "parameters": facts["parameters"],
-    }
+def dev_flags(files: Files) -> list[object]:
+    """The flag of the file of validation texts, if the set has one."""
+    return ["--dev", files.dev] if files.dev else []
 
 
 def fewer(files: Files, scratch: Path) -> Files:
@@ -101,95 +68,58 @@ def fewer(files: Files, scratch: Path) -> Files:
     return files._replace(train=short)
 
 
-class Record:
-    """The results file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.cells = read_cells(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    def find(self, **wanted: object) -> list[Cell]:
-        """The measurements that have these values."""
-        return [cell for cell in self.cells if wanted.items() <= cell.items()]
-
-    def add(self, cell: Cell) -> None:
-        """One more measurement."""
-        self.cells.append(cell)
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(cell) + "\n")
-        print(json.dumps(cell), file=sys.stderr)
-
-
-def best_rate(tried: Sequence[Cell]) -> float:
-    """The rate with the highest accuracy, and the smallest loss among equals."""
-    rate: float = max(tried, key=lambda cell: (cell["accuracy"], -cell["loss"]))["rate"]
+def best_rate(files: Files, way: str, encoder: str, folder: Path, *flags: object) -> float:
+    """The one of RATES that is best on validation texts, by `srucli compare` in this folder."""
+    command = ["compare", files.train, *dev_flags(files), "--test", files.test, "--seeds", 1]
+    rates = "optim.lr=" + ",".join(f"{rate:g}" for rate in RATES)
+    settings = [*WAYS[way], f"model.encoder={encoder}", *flags]
+    found = srucli(*command, "--over", rates, "-o", folder, "--json", *settings)
+    rate: float = json.loads(found)["rows"][0]["lr"]
     return rate
 
 
-def next_rates(tried: Sequence[Cell]) -> list[float]:
-    """Those of RATES at first; then the one beyond the edge at which the best rate lies, if any."""
-    rates = sorted(cell["rate"] for cell in tried)
-    if missing := [rate for rate in RATES if rate not in rates]:
-        return missing
-    best = best_rate(tried)
-    if best == rates[0] and best / 2 >= MIN_RATE:
-        return [best / 2]
-    if best == rates[-1] and best * 2 <= MAX_RATE:
-        return [best * 2]
-    return []
+def measure(files: Files, cell: Cell, scratch: Path, *flags: object) -> Cell:
+    """Accuracy on test texts, and seconds, after training with all cores."""
+    settings = [*WAYS[cell["way"]], f"model.encoder={cell['encoder']}", f"optim.lr={cell['rate']}"]
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        run = Path(folder) / "run"
+        seed = ["--seed", cell["seed"]]
+        srucli("train", files.train, *dev_flags(files), *settings, *seed, "-o", run, *flags)
+        records = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        found = json.loads(srucli("eval", run, files.test, "--json"))
+        facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return cell | {
+        "accuracy": found["metrics"]["accuracy"],
+        "seconds": json.loads(records[-1])["seconds"],
+        "texts_per_second": found["texts_per_second"],
+        "parameters": facts["parameters"],
+    }
 
 
-def choose_rates(files: Files, keys: Sequence[Cell], record: Record, scratch: Path) -> None:
-    """Try rates for every one of `keys` (set, way, encoder) until none is missing."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        while True:
-            wanted = [
-                key | {"stage": "dev", "rate": rate}
-                for key in keys
-                for rate in next_rates(record.find(stage="dev", **key))
-            ]
-            if not wanted:
-                return
-            for cell in pool.map(lambda cell: measure_dev(files, cell, scratch), wanted):
-                record.add(cell)
+def measure_set(arguments: argparse.Namespace, name: str, scratch: Path) -> None:
+    """Measure whatever the results file lacks of a set."""
+    folder, output = arguments.data / name, arguments.output
+    _, files = next(parts(folder, 0, scratch))
+    shortened = fewer(files, scratch)
+    for way, encoder in itertools.product(arguments.ways, arguments.encoders):
+        compared = output.with_name(f"{output.stem}-{name}-{way}-{encoder}")
+        rate = best_rate(shortened, way, encoder, compared)
+        key: Cell = {"set": name, "way": way, "encoder": encoder, "rate": rate}
+        for seed in seeds_of("srucli", folder, arguments.seeds):
+            for fold, each in parts(folder, seed, scratch):
+                cell = key | {"seed": seed, "fold": fold}
+                if any(cell.items() <= found.items() for found in read_cells(output)):
+                    continue
+                cell = measure(each, cell, scratch)
+                with output.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(cell) + "\n")
+                print(json.dumps(cell), file=sys.stderr)
 
 
-def missing_tests(
-    keys: Sequence[Cell], record: Record, folder: Path, seeds: int | None, scratch: Path
-) -> Iterator[tuple[Files, Cell]]:
-    """What is to be measured on test texts, and the files of each."""
-    for seed in seeds_of("srucli", folder, seeds):
-        for fold, files in parts(folder, seed, scratch):
-            for key in keys:
-                rate = best_rate(record.find(stage="dev", **key))
-                cell = key | {"stage": "test", "rate": rate, "seed": seed, "fold": fold}
-                if not record.find(**cell):
-                    yield files, cell
-
-
-def run_missing(arguments: argparse.Namespace, record: Record, scratch: Path) -> None:
-    """Measure whatever the results file lacks."""
-    for name in arguments.sets:
-        folder = arguments.data / name
-        if not folder.is_dir():
-            print(f"{name}: not in {arguments.data}, left out", file=sys.stderr)
-            continue
-        keys = [
-            {"set": name, "way": way, "encoder": encoder}
-            for way in arguments.ways
-            for encoder in arguments.encoders
-        ]
-        _, files = next(parts(folder, 0, scratch))
-        choose_rates(fewer(files, scratch), keys, record, scratch)
-        for files, cell in missing_tests(keys, record, folder, arguments.seeds, scratch):
-            record.add(measure_test(files, cell, scratch))
-
-
-def show(record: Record) -> None:
+def show(measured: Sequence[Cell]) -> None:
     """Print the table, then one JSON line."""
     grouped: defaultdict[tuple[str, ...], list[Cell]] = defaultdict(list)
-    for cell in record.find(stage="test"):
+    for cell in measured:
         grouped[cell["set"], cell["way"], cell["encoder"]].append(cell)
     rows, means = [], []
     for (name, way, encoder), cells in grouped.items():
@@ -224,11 +154,15 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure what is missing, then print everything."""
     arguments = parse()
-    record = Record(arguments.output)
     if not arguments.table:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="srucli-encoders-") as scratch:
-            run_missing(arguments, record, Path(scratch))
-    show(record)
+            for name in arguments.sets:
+                if (arguments.data / name).is_dir():
+                    measure_set(arguments, name, Path(scratch))
+                else:
+                    print(f"{name}: not in {arguments.data}, left out", file=sys.stderr)
+    show(read_cells(arguments.output))
 
 
 if __name__ == "__main__":

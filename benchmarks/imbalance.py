@@ -32,14 +32,11 @@ from sklearn.svm import LinearSVC
 
 from benchmarks.accuracy import (
     Cell,
-    Files,
-    find,
     markdown,
     parser_for,
     percent,
     read_cells,
     spread,
-    srucli,
 )
 from benchmarks.peers import (
     Figures,
@@ -50,6 +47,7 @@ from benchmarks.peers import (
     read_task,
     targets,
 )
+from benchmarks.sets import Files, find, srucli
 
 SETS = ("made-20", "made-40", "made-60", "atis", "goemotions", "goemotions-0.5")
 MODELS: dict[str, Callable[[str | None], Any]] = {

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from benchmarks.gpu import Run, offsets_of, ragged_lengths, step
+from benchmarks.speed import Run, layer_step, offsets_of, ragged_lengths
 from srucli.kernels import gemm
 from srucli.model.sru import SRUStack
 from srucli.runtime import tune_process
@@ -84,7 +84,7 @@ def inference(module: nn.Module, inputs: Callable[[], Any]) -> Run:
 
 def both(module: nn.Module, inputs: Callable[[], Any], x: Tensor) -> tuple[Run, Run]:
     """A training step, and inference."""
-    return step(module, inputs, x), inference(module, inputs)
+    return layer_step(module, inputs, x), inference(module, inputs)
 
 
 def srucli_runs(case: Case) -> tuple[Run, Run]:
@@ -131,7 +131,7 @@ def sru_runs(case: Case) -> tuple[Run, Run]:
     mask = places >= torch.tensor(case.lengths)
     given = (x, None, mask) if mask.any() else (x,)
     infer = inference(net.eval(), lambda: given) if compiled else lambda: net(*given)
-    return step(net.train(), lambda: given, x), infer
+    return layer_step(net.train(), lambda: given, x), infer
 
 
 def gemm_runs(case: Case) -> tuple[Run, Run]:

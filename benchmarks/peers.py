@@ -13,7 +13,6 @@ One JSON line for each system goes to stdout.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import pickle
@@ -32,6 +31,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
+
+from benchmarks.sets import read_rows
 
 Figures = dict[str, float]
 
@@ -59,14 +60,6 @@ class Fitted(NamedTuple):
     scores: Callable[[Sequence[str]], np.ndarray]
     parameters: int
     megabytes: float
-
-
-def read_rows(path: Path) -> list[tuple[str, str]]:
-    """The (label, text) rows of a `.tsv` or `.tsv.gz` file."""
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="\n") as file:
-        rows = (line.rstrip("\n").partition("\t") for line in file)
-        return [(label, text) for label, _, text in rows]
 
 
 def read_part(path: Path | None, multi_label: bool) -> tuple[list[str], list[list[str]]]:

@@ -1,50 +1,57 @@
-"""The comparison of encoders: which rates are tried, and which one is taken."""
+"""The comparison of encoders: how rates are chosen, and what is measured with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import encoders
+from benchmarks.sets import Files
+from tests.support import QUICK, RunMain, sentences, write_tsv
 
-Curve = Callable[[float], float]
-
-
-def tried_for(accuracy: Curve) -> list[float]:
-    """The rates that are tried where dev accuracy is this function of the rate."""
-    tried: list[encoders.Cell] = []
-    while rates := encoders.next_rates(tried):
-        tried += [{"rate": rate, "accuracy": accuracy(rate), "loss": 1.0} for rate in rates]
-    assert encoders.best_rate(tried) == max((cell["rate"] for cell in tried), key=accuracy)
-    return sorted(cell["rate"] for cell in tried)
+SMALL = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
+SMALL += ["train.epochs=2", "train.batch_size=16"]
 
 
-CURVES: dict[str, tuple[Curve, list[float]]] = {
-    "best in the middle": (lambda rate: -abs(rate - 2e-3), [1e-3, 2e-3, 4e-3]),
-    "the lower the better": (lambda rate: -rate, [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3]),
-    "the higher the better": (lambda rate: rate, [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]),
-    "best beyond the edge": (lambda rate: -abs(rate - 8e-3), [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]),
-}
+def test_a_rate_is_chosen_and_an_encoder_measured(
+    tmp_path: Path,
+    run_main: RunMain,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The whole command on a small set; a second one only looks the comparison up."""
+    (tmp_path / "made").mkdir()
+    rows = sentences()
+    write_tsv(tmp_path / "made" / "train.tsv", rows[:200])
+    write_tsv(tmp_path / "made" / "test.tsv", rows[200:260])
+    commands: list[str] = []
 
+    def small(*arguments: object) -> str:
+        """Run the command in this process, with a small network for two epochs."""
+        commands.append(str(arguments[0]))
+        done = run_main(*arguments, *([] if arguments[0] == "eval" else SMALL))
+        assert done.code == 0, done.err
+        return done.out
 
-@pytest.mark.parametrize(("accuracy", "rates"), CURVES.values(), ids=CURVES)
-def test_rates_are_tried_until_the_best_is_no_edge(accuracy: Curve, rates: list[float]) -> None:
-    assert tried_for(accuracy) == pytest.approx(rates)
+    def measured() -> str:
+        given = ["--sets", "made", "--encoders", "cnn", "--ways", "alone", "--seeds", "1"]
+        given += ["--data", str(tmp_path), "-o", str(tmp_path / "runs" / "found.jsonl")]
+        monkeypatch.setattr(sys, "argv", ["encoders", *given])
+        encoders.main()
+        return capsys.readouterr().out
 
-
-def test_the_smaller_loss_decides_between_equals() -> None:
-    cells = [{"rate": rate, "accuracy": 0.5, "loss": abs(rate - 2e-3)} for rate in encoders.RATES]
-    assert encoders.best_rate(cells) == 2e-3
-
-
-def test_what_stands_in_the_results_file_is_found_again(tmp_path: Path) -> None:
-    file = tmp_path / "runs" / "encoders.jsonl"
-    encoders.Record(file).add({"stage": "dev", "set": "a", "rate": 1e-3})
-    record = encoders.Record(file)
-    assert record.find(stage="dev", set="a") == [{"stage": "dev", "set": "a", "rate": 1e-3}]
-    assert record.find(stage="test") == []
+    monkeypatch.setattr(encoders, "srucli", small)
+    monkeypatch.setattr(encoders, "RATES", (1e-5, 1e-2))
+    table = measured()
+    assert commands == ["compare", "train", "eval"]
+    (mean,) = json.loads(table.splitlines()[-1])
+    assert (mean["set"], mean["way"], mean["encoder"]) == ("made", "alone", "cnn")
+    assert "| made | alone | cnn | 0.01 |" in table
+    assert measured() == table
+    assert commands[3:] == ["compare"]
 
 
 def test_large_sets_choose_their_rate_on_fewer_texts(
@@ -52,7 +59,7 @@ def test_large_sets_choose_their_rate_on_fewer_texts(
 ) -> None:
     train = tmp_path / "train.tsv"
     train.write_text("".join(f"{n % 2}\ttext {n}\n" for n in range(30)))
-    files = encoders.Files(train, train, None)
+    files = Files(train, train, None)
     assert encoders.fewer(files, tmp_path) == files
     monkeypatch.setattr(encoders, "MAX_TEXTS", 10)
     short = encoders.fewer(files, tmp_path)

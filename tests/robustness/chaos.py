@@ -37,7 +37,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.accuracy import ROOT, find
+from benchmarks.sets import ROOT, find
 from srucli.errors import SrucliError
 from srucli.runs.checkpoints import POINTERS
 from srucli.runs.run_dir import RunDir

@@ -1,0 +1,206 @@
+"""What the benchmarks of speed share: made-up batches, training steps, timers, tables.
+
+On a GPU, `triton.testing.do_bench` measures. Before each call it fills 256 MiB with zeros, which
+removes the inputs from the L2 cache. Some of the zeros are written back to memory during the call,
+so only compare what is timed in the same way. It queues all calls and waits for the GPU once, at
+the end. On a CPU, which the tests use, a clock measures a few calls.
+"""
+
+from __future__ import annotations
+
+import json
+import timeit
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from benchmarks.sets import SHARED_DATA
+from srucli.config import Config
+from srucli.data.batch import Batch, upload
+from srucli.model.classifier import Classifier
+from srucli.training.objectives import loss_function
+from srucli.training.step import Step
+
+VOCABULARY = 8_000
+SIGMA, MAX_LENGTH = 0.6, 1024
+# Calls in a row, and the milliseconds from which on a call is timed alone.
+CALLS, LONG_CALL = 10, 20.0
+CPU_ROWS = 3
+
+Run = Callable[[], object]
+Quartiles = list[float]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where to measure, with which of srucli's back ends, and how often.
+
+    data, sets, encoders, flags: what `srucli train` is run on, and how; lines: how many
+    `srucli predict` reads.
+    """
+
+    device: str = "cuda"
+    kernel: str = "triton"
+    rounds: int = 3
+    data: Path = SHARED_DATA
+    sets: tuple[str, ...] = ("trec", "sst2")
+    encoders: tuple[str, ...] = ("sru", "lstm", "gru", "cnn")
+    flags: tuple[object, ...] = ()
+    lines: int = 100_000
+
+
+class Report:
+    """The JSON object of a run. It is written to `output`, if given, after each change."""
+
+    def __init__(self, values: Mapping[str, Any], output: Path | None = None) -> None:
+        self.values, self.output = dict(values), output
+
+    def add(self, part: str, row: Any) -> None:
+        """Append to the list of a part."""
+        self.values.setdefault(part, []).append(row)
+        if self.output is not None:
+            self.output.write_text(f"{self}\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        return json.dumps(self.values, allow_nan=False)
+
+
+def ragged_lengths(middle: int, texts: int) -> list[int]:
+    """Log-normal lengths around a median; the same in every run."""
+    draws = np.random.default_rng(0).lognormal(np.log(middle), SIGMA, texts)
+    lengths: list[int] = draws.round().clip(1, MAX_LENGTH).astype(int).tolist()
+    return lengths
+
+
+def offsets_of(lengths: Iterable[int]) -> Tensor:
+    """(B + 1,) int64."""
+    return torch.tensor([0, *lengths]).cumsum(0)
+
+
+def spelling() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """VOCABULARY subwords of 2 to 6 made-up characters, as `Classifier` takes them."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(2, 7, VOCABULARY)
+    codes = generator.integers(1, 200, lengths.sum())
+    return codes.astype(np.int64), np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def text_batch(texts: int, classes: int, device: str) -> Batch:
+    """Texts of 25 tokens (median) by Zipf's law with random labels, on the device."""
+    generator = torch.Generator().manual_seed(0)
+    offsets = offsets_of(ragged_lengths(25, texts))
+    draws = torch.rand(int(offsets[-1]), generator=generator, dtype=torch.float64)
+    tokens = (VOCABULARY**draws).long() - 1
+    labels = torch.randint(classes, (texts,), generator=generator)
+    characters = np.diff(spelling()[1])
+    (batch,) = upload([Batch(tokens, offsets, labels)], torch.device(device), characters)
+    return batch
+
+
+def classifier_step(config: Config, classes: int, device: str) -> Step:
+    """The training step of a classifier, as `srucli train` takes it."""
+    model = Classifier(config.model, spelling(), classes).to(device).train()
+    return Step(config, model, loss_function(config, np.zeros(0), classes))
+
+
+def layer_step(module: nn.Module, inputs: Callable[[], Any], x: Tensor) -> Run:
+    """Forward and backward pass of a layer: gradients of all weights and of x.
+
+    The loss is the sum of the outputs, weighted by random numbers that are drawn once.
+    """
+    wanted = [x.requires_grad_(), *module.parameters()]
+    weights: list[Tensor] = []
+
+    def run() -> object:
+        output = module(*inputs())[0]
+        output = output.data if isinstance(output, PackedSequence) else output
+        if not weights:
+            weights.append(torch.randn_like(output))
+        return torch.autograd.grad(output, wanted, weights[0])
+
+    return run
+
+
+def quartiles(values: Iterable[float]) -> Quartiles:
+    """Lower quartile, median and upper quartile, to four digits."""
+    return [float(f"{x:.4g}") for x in np.percentile(list(values), (25, 50, 75))]
+
+
+class Row(NamedTuple):
+    """What is timed as one: a run that makes this many calls."""
+
+    run: Run
+    calls: int
+
+
+def row_of(run: Run, calls: int = CALLS) -> Row:
+    """So many calls in a row."""
+
+    def repeat() -> None:
+        for _ in range(calls):
+            run()
+
+    return Row(repeat, calls)
+
+
+def calls_for(run: Run, device: str) -> int:
+    """How many calls to time as one: 1 if they are long."""
+    return 1 if quartiles(times_of(Row(run, 1), device))[1] > LONG_CALL else CALLS
+
+
+def times_of(row: Row, device: str) -> list[float]:
+    """Milliseconds of a call, measured several times, after a row that is not."""
+    if device == "cpu":
+        row.run()
+        times = [1e3 * seconds for seconds in timeit.repeat(row.run, number=1, repeat=CPU_ROWS)]
+    else:
+        from triton.testing import do_bench
+
+        times = do_bench(row.run, return_mode="all")
+    return [time / row.calls for time in times]
+
+
+def in_turn(rows: Mapping[str, Row], setup: Setup) -> dict[str, Quartiles]:
+    """Milliseconds of a call of each system; in a round all take their turn."""
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(setup.rounds):
+        for name, row in rows.items():
+            times[name] += times_of(row, setup.device)
+    return {name: quartiles(values) for name, values in times.items()}
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`bfloat16` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def described(case: Any) -> dict[str, Any]:
+    """The fields of a case, a named tuple, for JSON."""
+    fields = case._asdict()
+    return {key: name_of(x) if isinstance(x, torch.dtype) else x for key, x in fields.items()}
+
+
+def shown(figure: Quartiles, digits: int = 2) -> str:
+    """A median and its quartiles as a cell."""
+    low, middle, high = (f"{x:.{digits}f}" for x in figure)
+    return f"{middle} ({low} to {high})"
+
+
+def line(*cells: object) -> None:
+    """Print a row of a table."""
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def heads(title: str, *names: str) -> None:
+    """Print the top of a table."""
+    print(f"\n{title}\n")
+    line(*names)
+    print(f"|{' --- |' * len(names)}")
