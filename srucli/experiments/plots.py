@@ -1,6 +1,6 @@
 """Pictures of an evaluation and of a run's history, as PNG and SVG; no window, no global state.
 
-The numbers in the pictures are those of `metrics.py`.
+The numbers in the pictures are those of `srucli/metrics/`.
 """
 
 from __future__ import annotations

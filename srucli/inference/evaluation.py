@@ -1,6 +1,6 @@
 """A predictor and labelled texts in, an Evaluation out: figures, intervals, classes, confusions.
 
-The figures are defined in `metrics.py`. Not here: reading files (`data/readers.py`), the model
+The metrics are defined in `srucli/metrics/`. Not here: reading files (`data/readers.py`), the model
 (`predictor.py`), pictures (`experiments/plots.py`).
 """
 
@@ -21,7 +21,7 @@ from srucli import metrics
 from srucli.data.labels import Known, Spellings, notes
 from srucli.errors import DataError
 from srucli.io.console import escaped, text_table
-from srucli.metrics import Array, ClassFigures, Floats, Outcome
+from srucli.metrics import Array, ClassMetrics, Floats, Outcome
 from srucli.tokenizer.truncation import Notices, Tally
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Evaluation:
     unknown: dict[str, int]
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    per_class: list[ClassFigures]
+    per_class: list[ClassMetrics]
     seconds: float
     tally: Tally
     notes: list[str]
@@ -165,7 +165,7 @@ def evaluate(
         names=names,
         unknown={name: row.support for name, row in rows},
         figures=metrics.measure(outcome),
-        intervals=metrics.intervals(outcome),
+        intervals=metrics.confidence_intervals(outcome),
         per_class=per_class,
         seconds=seconds,
         tally=tally,

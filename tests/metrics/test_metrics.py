@@ -240,7 +240,7 @@ def test_only_unknown_labels() -> None:
     found = metrics.measure(outcome)
     assert found["accuracy"] == found["macro_f1"] == 0
     assert np.isnan([found["log_loss"], found["auc"], found["average_precision"]]).all()
-    assert np.isnan(metrics.intervals(outcome)["log_loss"]).all()
+    assert np.isnan(metrics.confidence_intervals(outcome)["log_loss"]).all()
 
 
 def test_unknown_labels_of_a_multi_label_text() -> None:
@@ -339,7 +339,7 @@ def test_intervals_are_those_of_drawing_texts_one_by_one(outcome: Outcome) -> No
     """The matrix product against the definition: draw texts, compute the figure again."""
     rng = np.random.default_rng(1)
     draws = [resampled(outcome, rng.integers(150, size=150)) for _ in range(300)]
-    found = metrics.intervals(outcome, resamples=4000)
+    found = metrics.confidence_intervals(outcome, resamples=4000)
     assert {"accuracy", "macro_f1", "weighted_f1", "log_loss"} <= set(found)
     for name, (low, high) in found.items():
         values = [METRICS[name](draw) for draw in draws]
@@ -371,25 +371,25 @@ def right(texts: int, wrong: int = 0) -> Outcome:
 
 
 def test_a_model_that_is_always_right_is_not_certain_to_be() -> None:
-    found = metrics.intervals(right(45))
+    found = metrics.confidence_intervals(right(45))
     for name in ("accuracy", "micro_f1"):
         assert found[name] == pytest.approx((0.9213, 1.0), abs=1e-4)
     for name in ("macro_f1", "weighted_f1", "log_loss"):  # all resamples have the same
         assert np.isnan(found[name]).all()
-    low, high = metrics.intervals(right(45, wrong=45))["accuracy"]
+    low, high = metrics.confidence_intervals(right(45, wrong=45))["accuracy"]
     assert (low, high) == pytest.approx((0, 0.0787), abs=1e-4)
-    assert np.isfinite([*metrics.intervals(right(45, wrong=3)).values()]).all()
+    assert np.isfinite([*metrics.confidence_intervals(right(45, wrong=3)).values()]).all()
 
 
 def test_a_share_of_texts_has_wilsons_interval() -> None:
-    single_label = metrics.intervals(right(45, wrong=3))
+    single_label = metrics.confidence_intervals(right(45, wrong=3))
     wanted = binomtest(42, 45).proportion_ci(method="wilson")
     for name in ("accuracy", "micro_f1"):
         assert single_label[name] == pytest.approx((wanted.low, wanted.high))
     outcome = several(60)
     hits = round(METRICS["accuracy"](outcome) * 60)
     wanted = binomtest(hits, 60).proportion_ci(method="wilson")
-    found = metrics.intervals(outcome)
+    found = metrics.confidence_intervals(outcome)
     assert found["accuracy"] == pytest.approx((wanted.low, wanted.high))
     assert found["micro_f1"] != pytest.approx(
         metrics.wilson(METRICS["micro_f1"](outcome) * 60, 60), abs=0.005
@@ -401,15 +401,15 @@ def test_hamming_loss_at_its_ends_is_bounded_by_texts(
     wrong: bool, ends: tuple[float, float]
 ) -> None:
     truth = np.arange(90).reshape(45, 2) % 4 < 2
-    found = metrics.intervals(Outcome((truth ^ wrong) * 0.8 + 0.1, truth))
+    found = metrics.confidence_intervals(Outcome((truth ^ wrong) * 0.8 + 0.1, truth))
     assert found["hamming_loss"] == pytest.approx(ends, abs=1e-4)
 
 
 def test_few_texts_are_not_resampled() -> None:
-    found = metrics.intervals(right(9, wrong=4))
+    found = metrics.confidence_intervals(right(9, wrong=4))
     assert np.isfinite(found["accuracy"]).all()
     assert np.isnan([found["macro_f1"], found["weighted_f1"], found["log_loss"]]).all()
-    assert np.isfinite(metrics.intervals(right(10, wrong=4))["macro_f1"]).all()
+    assert np.isfinite(metrics.confidence_intervals(right(10, wrong=4))["macro_f1"]).all()
 
 
 def test_classes_have_wilsons_intervals() -> None:
@@ -432,16 +432,16 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         hits = rng.random(300) < 0.7
         p = np.where(hits[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
         outcome = Outcome(p, np.zeros(300, np.int64))
-        low, high = metrics.intervals(outcome, seed=trial)["accuracy"]
+        low, high = metrics.confidence_intervals(outcome, seed=trial)["accuracy"]
         held += low <= 0.7 <= high
     assert 0.90 <= held / 200 <= 0.99
 
 
 def test_intervals_are_repeatable() -> None:
     outcome = single(1_000, 7, sure=4)
-    first = metrics.intervals(outcome)
-    assert first == metrics.intervals(outcome)
-    assert first != metrics.intervals(outcome, seed=1)
+    first = metrics.confidence_intervals(outcome)
+    assert first == metrics.confidence_intervals(outcome)
+    assert first != metrics.confidence_intervals(outcome, seed=1)
 
 
 @pytest.mark.parametrize("texts", [20, 200, 20_000])  # the last has bins of over 500 texts

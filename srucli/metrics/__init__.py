@@ -1,0 +1,33 @@
+"""Probabilities and targets to metrics. Nothing here runs a model or draws."""
+
+from srucli.metrics.classes import ClassMetrics, confusion, per_class, reliability
+from srucli.metrics.intervals import (
+    MIN_RESAMPLED,
+    calibration_by_chance,
+    confidence_intervals,
+    wilson,
+)
+from srucli.metrics.outcome import Array, Floats, Outcome, decide, encode
+from srucli.metrics.table import BINS, METRICS, measure, metric_named
+from srucli.metrics.thresholds import choose_thresholds
+
+__all__ = [
+    "BINS",
+    "METRICS",
+    "MIN_RESAMPLED",
+    "Array",
+    "ClassMetrics",
+    "Floats",
+    "Outcome",
+    "calibration_by_chance",
+    "choose_thresholds",
+    "confidence_intervals",
+    "confusion",
+    "decide",
+    "encode",
+    "measure",
+    "metric_named",
+    "per_class",
+    "reliability",
+    "wilson",
+]
