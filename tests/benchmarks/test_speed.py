@@ -51,6 +51,57 @@ def test_times_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert speed.calls_for(lambda: None, "cpu") == speed.CALLS
 
 
+class Clock:
+    """A driver of Triton whose time is moved on by what runs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def get_device_interface(self) -> Clock:
+        return self
+
+    def get_empty_cache_for_benchmark(self) -> None:
+        """There is no cache."""
+
+    def clear_cache(self, cache: object) -> None:
+        self.now += 1.0
+
+    def synchronize(self) -> None:
+        """Nothing runs later."""
+
+    def Event(self, enable_timing: bool) -> Mark:
+        return Mark(self)
+
+
+class Mark:
+    """A moment of the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.at = clock, 0.0
+
+    def record(self) -> None:
+        self.at = self.clock.now
+
+    def elapsed_time(self, end: Mark) -> float:
+        return end.at - self.at
+
+
+def test_on_a_gpu_triton_measures_and_emptying_the_cache_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = pytest.importorskip("triton.runtime.driver", reason="Triton is not installed")
+    clock = Clock()
+    monkeypatch.setattr(driver.DriverConfig, "active", clock)
+
+    def run() -> None:
+        clock.now += 0.5
+
+    times = speed.times_of(speed.row_of(run, 4), "cuda")
+    assert len(times) > 10
+    assert set(times) == {0.5}
+    assert speed.calls_for(run, "cuda") == speed.CALLS
+
+
 def test_systems_take_turns() -> None:
     """In a round each of them runs, and once before what is timed."""
     order: list[str] = []
