@@ -49,7 +49,8 @@ from benchmarks.speed import (
     row_of,
     shown,
 )
-from srucli.kernels.sru import BACK_ENDS
+from srucli.kernels.backends import BACKENDS
+from srucli.kernels.reference import Recurrence
 from srucli.model.sru import SRULayer, SRUStack, use_kernel
 from srucli.training.cuda_graphs import capture
 
@@ -122,7 +123,7 @@ def kernel_runs(case: KernelCase, setup: Setup) -> dict[str, Run]:
     The backward pass leaves u's gradient in u, which the next call takes for u: other numbers, the
     same work.
     """
-    module = importlib.import_module(BACK_ENDS[setup.kernel])
+    module = importlib.import_module(BACKENDS[setup.kernel].sru)
     length, texts, width, dtype, directions, planes = case
     rows = length * texts
 
@@ -133,14 +134,13 @@ def kernel_runs(case: KernelCase, setup: Setup) -> dict[str, Run]:
     x = draw(rows, width, kind=dtype) if planes == 3 else None
     vectors = 0.1 * draw(2, width), draw(2, width), draw(texts, width), draw(texts, width)
     offsets = offsets_of([length] * texts).to(setup.device)
-    given = u, x, *vectors
-    shape = directions, False, 1.3
-    _, c, _ = module.forward(*given, offsets, *shape, True)
+    given = Recurrence(*vectors, offsets, directions, False, 1.3)
+    _, c, _ = module.forward(u, x, given, True)
     grads = draw(rows, width, kind=dtype), draw(texts, width)
     return {
-        "forward": lambda: module.forward(*given, offsets, *shape, False),
-        "forward, saving states": lambda: module.forward(*given, offsets, *shape, True),
-        "backward": lambda: module.backward(*grads, *given, c, offsets, *shape),
+        "forward": lambda: module.forward(u, x, given, False),
+        "forward, saving states": lambda: module.forward(u, x, given, True),
+        "backward": lambda: module.backward(*grads, u, x, c, given),
     }
 
 

@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import functools
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from numba import get_num_threads, njit, prange, set_num_threads
 from numba.core import config
 
-__all__ = ["config", "get_num_threads", "launch_threads", "njit", "prange", "set_num_threads"]
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+__all__ = [
+    "array",
+    "config",
+    "get_num_threads",
+    "launch_threads",
+    "njit",
+    "prange",
+    "set_num_threads",
+]
 
 config._config_fname = ""
 config.reload_config()  # type: ignore[no-untyped-call]
@@ -27,3 +40,8 @@ def launch_threads() -> None:
     starter = Thread(target=get_num_threads)
     starter.start()
     starter.join()
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor's values as an array that compiled functions take."""
+    return tensor.detach().contiguous().numpy()

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from srucli.kernels.backends import fastest
 from srucli.kernels.hashing import hashed_ngrams
-from srucli.kernels.sru import fastest
 
 
 @torch.library.custom_op("srucli::ngram_sums", mutates_args=(), device_types="cpu")
 def _ngram_sums(
     table: Tensor, symbols: Tensor, offsets: Tensor, longest: int
 ) -> tuple[Tensor, Tensor]:
-    from srucli.kernels import cpu
+    from srucli.kernels import cpu_ngrams
 
-    return cpu.ngram_sums(table, symbols, offsets, longest)
+    return cpu_ngrams.ngram_sums(table, symbols, offsets, longest)
 
 
 @_ngram_sums.register_fake
@@ -32,9 +32,9 @@ def _(table: Tensor, symbols: Tensor, offsets: Tensor, longest: int) -> tuple[Te
 
 @torch.library.custom_op("srucli::ngram_sums_backward", mutates_args=(), device_types="cpu")
 def _ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
-    from srucli.kernels import cpu
+    from srucli.kernels import cpu_ngrams
 
-    return cpu.ngram_sums_backward(grad, grams, offsets, buckets)
+    return cpu_ngrams.ngram_sums_backward(grad, grams, offsets, buckets)
 
 
 @_ngram_sums_backward.register_fake

@@ -1,16 +1,41 @@
-"""The SRU recurrence as a plain loop over time, in any dtype: the oracle of every other back end.
+"""The SRU recurrence and ragged pooling as plain loops in torch: what every back end must compute.
 
-Also the path for machines without Numba and for a GPU. It is written to be read and checked, not to
-be fast: one vectorised step over all the texts of a batch for each time step. Layout and equations
-stand in `srucli.kernels`.
+Also the path for machines without Numba and for a GPU without Triton. It is written to be read and
+checked, not to be fast: one vectorised step over all the texts of a batch for each time step. It
+computes in its caller's dtype. Layout and equations stand in `sru.py`.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Recurrence(NamedTuple):
+    """What every back end's `forward` and `backward` take besides u, x and gradients.
+
+    v, bias (2, D): of the forget and the reset gate. initial (B, D): states before the first token.
+    mask (B, D): dropout of g(c). All four are float32 where u is of a smaller dtype.
+    offsets (B + 1,): int64. tanh: whether g is tanh. alpha: the scale of the highway's input where
+    that is x.
+    """
+
+    v: Tensor
+    bias: Tensor
+    initial: Tensor
+    mask: Tensor
+    offsets: Tensor
+    directions: int
+    tanh: bool
+    alpha: float
+
+
+def _longest(offsets: Tensor) -> int:
+    return int(offsets.diff().max()) if offsets.numel() > 1 else 0
 
 
 def _rows(offsets: Tensor, step: int, backwards: bool) -> tuple[Tensor, Tensor]:
@@ -22,29 +47,33 @@ def _rows(offsets: Tensor, step: int, backwards: bool) -> tuple[Tensor, Tensor]:
     return texts, last - step if backwards else first + step
 
 
+def _by_direction(given: Recurrence) -> Iterator[tuple[slice, bool, Recurrence]]:
+    """The columns of each direction, whether it runs backwards, and what its units read."""
+    units = given.v.shape[1] // given.directions
+    for direction in range(given.directions):
+        d = slice(direction * units, (direction + 1) * units)
+        own = {name: getattr(given, name)[:, d] for name in ("v", "bias", "initial", "mask")}
+        yield d, direction == 1, given._replace(**own)
+
+
+def _gates(u1: Tensor, u2: Tensor, before: Tensor, given: Recurrence) -> tuple[Tensor, Tensor]:
+    forget = torch.sigmoid(u1 + given.v[0] * before + given.bias[0])
+    return forget, torch.sigmoid(u2 + given.v[1] * before + given.bias[1])
+
+
 def _one_direction(
-    u: Tensor,
-    highway: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
-    offsets: Tensor,
-    backwards: bool,
-    tanh: bool,
+    u: Tensor, highway: Tensor, given: Recurrence, backwards: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All of one direction's H units: u (N, 3, H), highway (N, H) -> h, c (N, H), last (B, H)."""
-    state = initial
+    state = given.initial
     rows, outputs, states = [], [], []
-    longest = int(offsets.diff().max()) if offsets.numel() > 1 else 0
-    for step in range(longest):
-        texts, row = _rows(offsets, step, backwards)
+    for step in range(_longest(given.offsets)):
+        texts, row = _rows(given.offsets, step, backwards)
         before = state.index_select(0, texts)
         u0, u1, u2 = u.index_select(0, row).unbind(1)
-        forget = torch.sigmoid(u1 + v[0] * before + bias[0])
-        reset = torch.sigmoid(u2 + v[1] * before + bias[1])
+        forget, reset = _gates(u1, u2, before, given)
         c = forget * before + (1 - forget) * u0
-        g = mask.index_select(0, texts) * (torch.tanh(c) if tanh else c)
+        g = given.mask.index_select(0, texts) * (torch.tanh(c) if given.tanh else c)
         outputs.append(reset * g + (1 - reset) * highway.index_select(0, row))
         states.append(c)
         rows.append(row)
@@ -56,41 +85,18 @@ def _one_direction(
 
 
 def forward(
-    u: Tensor,
-    x: Tensor | None,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
-    offsets: Tensor,
-    directions: int,
-    tanh: bool,
-    alpha: float,
-    save: bool,
+    u: Tensor, x: Tensor | None, given: Recurrence, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """u (N, k, D), x (N, D) where k = 3 and else None; the rest as in `srucli.kernels.sru_layer`.
+    """Walk over the texts: u (N, k, D), and x (N, D) where k = 3, else None.
 
-    Returns h (N, D), c (N, D) for `backward` (others leave it empty where not `save`) and the last
-    states (B, D).
+    Returns h (N, D) and c (N, D) in u's dtype and the last states (B, D). c is for `backward`;
+    other back ends leave it empty where not `save`, and may keep something for it in u.
     """
-    highway = u[:, 3] if x is None else alpha * x
-    units = v.shape[1] // directions
-    parts = []
-    for direction in range(directions):
-        d = slice(direction * units, (direction + 1) * units)
-        parts.append(
-            _one_direction(
-                u[:, :3, d],
-                highway[:, d],
-                v[:, d],
-                bias[:, d],
-                initial[:, d],
-                mask[:, d],
-                offsets,
-                direction == 1,
-                tanh,
-            )
-        )
+    highway = u[:, 3] if x is None else given.alpha * x
+    parts = (
+        _one_direction(u[:, :3, d], highway[:, d], own, backwards)
+        for d, backwards, own in _by_direction(given)
+    )
     h, c, last = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
     return h, c, last
 
@@ -100,87 +106,55 @@ def _one_direction_back(
     grad_last: Tensor,
     u: Tensor,
     highway: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
     c: Tensor,
-    offsets: Tensor,
+    given: Recurrence,
     backwards: bool,
-    tanh: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u (N, 3, H), the highway (N, H), v with bias (4, H), and initial (B, H)."""
     grad_u, grad_highway = torch.empty_like(u), torch.empty_like(highway)
     sums = u.new_zeros(4, u.shape[2])
     adjoint = grad_last.clone()
-    longest = int(offsets.diff().max()) if offsets.numel() > 1 else 0
-    for step in reversed(range(longest)):
-        texts, row = _rows(offsets, step, backwards)
+    for step in reversed(range(_longest(given.offsets))):
+        texts, row = _rows(given.offsets, step, backwards)
         previous = row + 1 if backwards else row - 1
-        before = initial[texts] if step == 0 else c[previous]
+        before = given.initial[texts] if step == 0 else c[previous]
         u0, u1, u2 = u[row].unbind(1)
-        forget = torch.sigmoid(u1 + v[0] * before + bias[0])
-        reset = torch.sigmoid(u2 + v[1] * before + bias[1])
-        g = torch.tanh(c[row]) if tanh else c[row]
-        slope = 1 - g * g if tanh else 1.0
-        grad_reset = grad_h[row] * (mask[texts] * g - highway[row]) * reset * (1 - reset)
-        grad_c = adjoint[texts] + grad_h[row] * reset * mask[texts] * slope
+        forget, reset = _gates(u1, u2, before, given)
+        mask = given.mask[texts]
+        g = torch.tanh(c[row]) if given.tanh else c[row]
+        slope = 1 - g * g if given.tanh else 1.0
+        grad_reset = grad_h[row] * (mask * g - highway[row]) * reset * (1 - reset)
+        grad_c = adjoint[texts] + grad_h[row] * reset * mask * slope
         grad_forget = grad_c * (before - u0) * forget * (1 - forget)
         grad_u[row] = torch.stack((grad_c * (1 - forget), grad_forget, grad_reset), dim=1)
         grad_highway[row] = grad_h[row] * (1 - reset)
-        adjoint[texts] = grad_c * forget + grad_forget * v[0] + grad_reset * v[1]
+        adjoint[texts] = grad_c * forget + grad_forget * given.v[0] + grad_reset * given.v[1]
         parts = (grad_forget * before, grad_reset * before, grad_forget, grad_reset)
         sums += torch.stack([part.sum(dim=0) for part in parts])
     return grad_u, grad_highway, sums, adjoint
 
 
 def backward(
-    grad_h: Tensor,
-    grad_last: Tensor,
-    u: Tensor,
-    x: Tensor | None,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
-    c: Tensor,
-    offsets: Tensor,
-    directions: int,
-    tanh: bool,
-    alpha: float,
+    grad_h: Tensor, grad_last: Tensor, u: Tensor, x: Tensor | None, c: Tensor, given: Recurrence
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, x (empty where x is None), v, bias and initial, given c of the forward pass.
 
     With the states known the adjoint is linear: gc' = f gc + v_f gf + v_r gr, the gates' terms
     being f' = gc (c' - u0) f (1 - f) and r' = gh (m g(c) - x') r (1 - r).
     """
-    highway = u[:, 3] if x is None else alpha * x
-    units = v.shape[1] // directions
-    parts = []
-    for direction in range(directions):
-        d = slice(direction * units, (direction + 1) * units)
-        parts.append(
-            _one_direction_back(
-                grad_h[:, d],
-                grad_last[:, d],
-                u[:, :3, d],
-                highway[:, d],
-                v[:, d],
-                bias[:, d],
-                initial[:, d],
-                mask[:, d],
-                c[:, d],
-                offsets,
-                direction == 1,
-                tanh,
-            )
+    highway = u[:, 3] if x is None else given.alpha * x
+    parts = (
+        _one_direction_back(
+            grad_h[:, d], grad_last[:, d], u[:, :3, d], highway[:, d], c[:, d], own, backwards
         )
+        for d, backwards, own in _by_direction(given)
+    )
     grad_u, grad_highway, sums, grad_initial = (
         torch.cat(part, dim=-1) for part in zip(*parts, strict=True)
     )
     if x is None:
         grad_u = torch.cat((grad_u, grad_highway.unsqueeze(1)), dim=1)
-    grad_x = u.new_empty(0) if x is None else alpha * grad_highway
+    grad_x = u.new_empty(0) if x is None else given.alpha * grad_highway
     return grad_u, grad_x, sums[:2].clone(), sums[2:].clone(), grad_initial
 
 

@@ -19,7 +19,7 @@ from srucli.errors import UsageError, did_you_mean
 from srucli.kernels import gemm
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
 from srucli.kernels.ngrams import ngram_sums
-from srucli.kernels.sru import ragged_pool
+from srucli.kernels.pool import ragged_pool
 from srucli.model.sru import SRULayer, SRUStack
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from srucli.kernels.sru import BackEnd, sru_layer
+from srucli.kernels.sru import sru_layer
 
 
 def text_mask(like: Tensor, texts: int, width: int, p: float) -> Tensor:
@@ -37,7 +37,7 @@ class SRULayer(nn.Module):
         rescale: bool = True,
     ) -> None:
         super().__init__()
-        self.kernel: BackEnd = "auto"
+        self.kernel: str = "auto"
         self.directions = 2 if bidirectional else 1
         self.output_size = hidden * self.directions
         self.planes = 3 if input_size == self.output_size else 4
@@ -94,7 +94,7 @@ class SRULayer(nn.Module):
         )
 
 
-def use_kernel(model: nn.Module, kernel: BackEnd) -> None:
+def use_kernel(model: nn.Module, kernel: str) -> None:
     """Have every SRU layer in the model run on this back end; it is no part of the weights."""
     for module in model.modules():
         if isinstance(module, SRULayer):

@@ -10,7 +10,7 @@ import torch
 from srucli import optim
 from srucli.config import MAX_DROPOUT, Config
 from srucli.errors import UsageError
-from srucli.kernels import sru as kernels
+from srucli.kernels import backends
 from srucli.metrics import metric_named
 from srucli.model import classifier as models
 from srucli.runtime import resolve_device
@@ -25,7 +25,7 @@ def check(config: Config) -> torch.device:
     if config.train.precision != "float32" and device.type == "cpu":
         raise UsageError(f"train.precision={config.train.precision} needs a GPU; use float32")
     if config.model.encoder == "sru":
-        kernels.check(config.train.kernel, device.type)
+        backends.choose(config.train.kernel, device.type)
     if config.train.tensorboard and not find_spec("tensorboard"):
         raise UsageError("train.tensorboard needs TensorBoard: pip install 'srucli[tensorboard]'")
     return device

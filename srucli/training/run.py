@@ -28,7 +28,7 @@ from srucli.errors import InputMissingError, UsageError
 from srucli.io.console import escaped, say
 from srucli.io.folders import OpenFolder
 from srucli.io.streams import display_name, is_piped
-from srucli.kernels import sru as kernels
+from srucli.kernels.backends import choose
 from srucli.runs.claim import Source
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import keep_random_states
@@ -291,7 +291,7 @@ def _encoder(config: Config, device: torch.device) -> str:
     """The encoder, and what runs it where there is a choice."""
     if config.model.encoder != "sru":
         return config.model.encoder
-    return f"sru ({kernels.check(config.train.kernel, device.type)} kernel)"
+    return f"sru ({choose(config.train.kernel, device.type)} kernel)"
 
 
 def _say_what_is_held_out(texts: Texts, share: float) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from srucli import optim
 from srucli.data.batch import Batch
 from srucli.diagnostics.watch import Watch
-from srucli.kernels import sru as kernels
+from srucli.kernels import backends
 from srucli.model.classifier import Classifier
 from srucli.training.cuda_graphs import CaptureError, Graphs
 from srucli.training.objectives import Objective
@@ -75,7 +75,7 @@ class Step:
         train = self.config.train
         return (
             not self.model.encoder.waits
-            and kernels.check(train.kernel, "cuda") == kernels.check("auto", "cuda") == "triton"
+            and all(backends.can_be_captured(kernel) for kernel in (train.kernel, "auto"))
             and optim.can_be_captured(self.config.optim)
             and train.precision != "fp16"
             and train.accumulate == 1

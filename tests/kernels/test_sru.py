@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srucli.errors import UsageError
-from srucli.kernels.sru import BACK_ENDS, check, fastest, ragged_pool, sru_layer
+from srucli.kernels.backends import BACKENDS
+from srucli.kernels.pool import ragged_pool
+from srucli.kernels.reference import Recurrence
+from srucli.kernels.sru import sru_layer
 from srucli.model.sru import SRUStack
 from srucli.runtime import use_threads
 
 # Triton's kernels have a file of their own, since its interpreter needs a process of its own.
-KERNELS = [name for name in BACK_ENDS if name != "triton"]
+KERNELS = [name for name in BACKENDS if name != "triton"]
 LENGTHS = [[3], [0], [1, 0, 5, 2], [63, 1, 0, 17], [130]]
 FIXED = {"offsets", "mask"}
 
@@ -50,14 +52,14 @@ def case(
 
 def results(tensors: dict[str, Tensor], directions: int, tanh: bool, kernel: str) -> list[Tensor]:
     """Outputs, last states and every gradient of a back end, given u."""
-    module = importlib.import_module(BACK_ENDS[kernel])
-    given = {name: tensor.clone() for name, tensor in tensors.items()}
-    u, x = given["u"], given.get("x")
-    rest = [given[name] for name in ("v", "bias", "initial", "mask")]
-    settings = given["offsets"], directions, tanh, 1.3
-    h, c, last = module.forward(u, x, *rest, *settings, True)
-    grads = module.backward(given["grad_h"], given["grad_last"], u, x, *rest, c, *settings)
-    without, _, end = module.forward(tensors["u"].clone(), x, *rest, *settings, False)
+    module = importlib.import_module(BACKENDS[kernel].sru)
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    u, x = copies["u"], copies.get("x")
+    fields = [copies[name] for name in ("v", "bias", "initial", "mask", "offsets")]
+    given = Recurrence(*fields, directions, tanh, 1.3)
+    h, c, last = module.forward(u, x, given, True)
+    grads = module.backward(copies["grad_h"], copies["grad_last"], u, x, c, given)
+    without, _, end = module.forward(tensors["u"].clone(), x, given, False)
     torch.testing.assert_close((h, last), (without, end), rtol=0, atol=0, equal_nan=True)
     return [h, last, *grads]
 
@@ -144,7 +146,7 @@ def test_two_steps_by_hand() -> None:
             zero,
             torch.tensor([0, 2]),
             initial=torch.tensor([[2.0]]),
-            kernel=kernel,  # type: ignore[arg-type]
+            kernel=kernel,
         )
         assert h.flatten().tolist() == pytest.approx([6.5, 10.5], abs=1e-6)
         assert last.item() == pytest.approx(1.0, abs=1e-6)
@@ -245,7 +247,7 @@ def test_nan_stays_nan_and_spoils_only_its_text(kernel: str) -> None:
     assert h[1:3, 2].isnan().all()
     assert last[0, 2].isnan()
     assert not h[3:].isnan().any()
-    largest, _ = ragged_pool(h, tensors["offsets"], kernel)  # type: ignore[arg-type]
+    largest, _ = ragged_pool(h, tensors["offsets"], kernel)
     assert largest[0, 2].isnan()
 
 
@@ -258,26 +260,6 @@ def test_extreme_gates(kernel: str) -> None:
     wanted = results(tensors, 1, False, "reference")
     for w, g in zip(wanted, results(tensors, 1, False, kernel), strict=True):
         torch.testing.assert_close(g, w, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_pooling(kernel: str) -> None:
-    h = torch.tensor([[1.0, 5.0], [3.0, -2.0], [2.0, 7.0]], requires_grad=True)
-    offsets = torch.tensor([0, 2, 2, 3])
-    largest, mean = ragged_pool(h, offsets, kernel)  # type: ignore[arg-type]
-    assert largest.tolist() == [[3.0, 5.0], [0.0, 0.0], [2.0, 7.0]]
-    assert mean.tolist() == [[2.0, 1.5], [0.0, 0.0], [2.0, 7.0]]
-    (grad,) = torch.autograd.grad((10 * largest + mean).sum(), h)
-    assert grad.tolist() == [[0.5, 10.5], [10.5, 0.5], [11.0, 11.0]]
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_pooling_keeps_a_nan_that_larger_numbers_follow(kernel: str) -> None:
-    h = torch.tensor([[1.0], [math.nan], [7.0], [math.nan], [9.0]])
-    module = importlib.import_module(BACK_ENDS[kernel])
-    largest, _, argument = module.pool(h, torch.tensor([0, 5]))
-    assert largest.isnan().all()
-    assert argument.tolist() == [[1]]
 
 
 @pytest.mark.parametrize("product", [False, True])
@@ -349,22 +331,6 @@ def test_compiled_stack_has_no_graph_break() -> None:
     stack.zero_grad()
     wanted.square().sum().backward()
     torch.testing.assert_close(grads, [parameter.grad for parameter in stack.parameters()])
-
-
-def test_what_is_not_there_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="there are auto, reference, cpu, triton"):
-        check("fast", "cpu")
-    with pytest.raises(UsageError, match=r"takes float32, not torch\.float64"):
-        check("cpu", "cpu", torch.float64)
-    with pytest.raises(UsageError, match="runs on a cpu device, not on cuda"):
-        check("cpu", "cuda")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="kernel triton needs triton: pip install triton"):
-        check("triton", "cuda")
-    fastest.cache_clear()
-    with pytest.warns(UserWarning, match="numba is not installed: the SRU runs as a loop"):
-        assert fastest("cpu", torch.float32) == "reference"
-    fastest.cache_clear()
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -28,8 +28,13 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from srucli.kernels import reference  # noqa: E402
-from srucli.kernels import triton as kernels  # noqa: E402
+from srucli.kernels import (  # noqa: E402
+    reference,
+    triton_pool,
+    triton_sru,
+    triton_walk,
+)
+from srucli.kernels.reference import Recurrence  # noqa: E402
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -126,7 +131,7 @@ def results(
     tensors: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Outputs and gradients, for gradients arriving at both outputs: SMALL in `dtype`."""
-    device = DEVICE if back_end is kernels else "cpu"
+    device = DEVICE if back_end is triton_sru else "cpu"
     given = {
         name: tensor.to(device, dtype if name in SMALL else wide)
         if tensor.is_floating_point()
@@ -136,16 +141,15 @@ def results(
     grads = given.pop("grad_h"), given.pop("grad_last")
     if case.planes == 4:
         given["x"] = None  # type: ignore[assignment]
-    offsets = given.pop("offsets")
-    shape = case.directions, case.tanh, 1.3
-    h, c, last = back_end.forward(*given.values(), offsets, *shape, True)
-    given["u"] = given["u"].clone()
-    back = back_end.backward(*grads, *given.values(), c, offsets, *shape)
+    u, x, *fields = given.values()
+    recurrence = Recurrence(*fields, case.directions, case.tanh, 1.3)
+    h, c, last = back_end.forward(u, x, recurrence, True)
+    back = back_end.backward(*grads, u.clone(), x, c, recurrence)
     return {name: each.cpu() for name, each in zip(NAMES, (h, c, last, *back), strict=True)}
 
 
 def kernel_results(case: Case, tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    return results(kernels, case, case.dtype, torch.float32, tensors)
+    return results(triton_sru, case, case.dtype, torch.float32, tensors)
 
 
 @pytest.fixture(autouse=True)
@@ -196,12 +200,12 @@ def test_a_small_dtype_is_float32_rounded_once(case: Case) -> None:
     tensors = {name: each.float().to(DEVICE) for name, each in case.tensors().items()}
     grads = tensors["grad_h"], tensors["grad_last"]
     x = None if case.planes == 4 else tensors["x"]
-    rest = [tensors[name] for name in ("v", "bias", "initial", "mask")]
-    shape = case.directions, case.tanh, 1.3
+    fields = [tensors[name] for name in ("v", "bias", "initial", "mask")]
+    given = Recurrence(*fields, offsets, case.directions, case.tanh, 1.3)
     small = kernel_results(case)
-    h, c, last = kernels.forward(tensors["u"], x, *rest, offsets, *shape, True)
+    h, c, last = triton_sru.forward(tensors["u"], x, given, True)
     saved = stored(c, case.dtype).float()
-    back = kernels.backward(*grads, tensors["u"], x, *rest, saved, offsets, *shape)
+    back = triton_sru.backward(*grads, tensors["u"], x, saved, given)
     for name, full in zip(NAMES, (h, c, last, *back), strict=True):
         assert torch.equal(stored(full.cpu(), small[name].dtype), small[name]), name
 
@@ -220,7 +224,7 @@ def test_reruns_and_block_shapes_change_no_bit(
 ) -> None:
     case = Case((9, 0, 2), 70, 2, 3, True, dtype)
     first, again = kernel_results(case), kernel_results(case)
-    monkeypatch.setattr(kernels, "_block", lambda *_: 256)
+    monkeypatch.setattr(triton_walk, "_block", lambda *_: 256)
     wide = kernel_results(case)
     for name, result in first.items():
         assert torch.equal(result, again[name]), name
@@ -247,11 +251,11 @@ def test_a_text_alone_equals_itself_in_a_batch(dtype: torch.dtype) -> None:
 @runs
 def test_states_are_left_out_where_no_gradient_is_wanted() -> None:
     case = Case((5, 2), 7, 2, 4, False)
-    given = {name: each.to(DEVICE) for name, each in case.tensors().items()}
-    arguments = [given[name].float() for name in ("u", "v", "bias", "initial", "mask")]
-    arguments.insert(1, None)  # type: ignore[arg-type]
-    h, c, last = kernels.forward(*arguments, given["offsets"], 2, False, 1.0, False)
-    kept, _, end = kernels.forward(*arguments, given["offsets"], 2, False, 1.0, True)
+    tensors = {name: each.to(DEVICE) for name, each in case.tensors().items()}
+    u, *fields = (tensors[name].float() for name in ("u", "v", "bias", "initial", "mask"))
+    given = Recurrence(*fields, tensors["offsets"], 2, False, 1.0)
+    h, c, last = triton_sru.forward(u, None, given, False)
+    kept, _, end = triton_sru.forward(u, None, given, True)
     assert c.numel() == 0
     assert torch.equal(h, kept)
     assert torch.equal(last, end)
@@ -291,7 +295,7 @@ def test_pooling(lengths: tuple[int, ...], width: int, dtype: torch.dtype) -> No
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     # Whole numbers, so that there are equal maxima, of which the first counts.
     h = torch.randn(rows, width, generator=generator).mul(2).round().to(dtype)
-    got = [each.cpu() for each in kernels.pool(h.to(DEVICE), offsets.to(DEVICE))]
+    got = [each.cpu() for each in triton_pool.pool(h.to(DEVICE), offsets.to(DEVICE))]
     largest, mean, argument = reference.pool(h.double(), offsets)
     near = {"rtol": torch.finfo(dtype).eps, "atol": 1e-6}
     assert torch.equal(got[0], largest.to(dtype))
@@ -299,7 +303,7 @@ def test_pooling(lengths: tuple[int, ...], width: int, dtype: torch.dtype) -> No
     assert torch.equal(got[2], _first(h, offsets, argument))
 
     grads = torch.randn(2, texts, width, generator=generator).to(dtype)
-    back = kernels.pool_backward(
+    back = triton_pool.pool_backward(
         *grads.to(DEVICE), got[2].to(DEVICE), offsets.to(DEVICE), rows
     ).cpu()
     assert back.dtype == dtype
@@ -322,7 +326,7 @@ def test_pooling_keeps_the_first_nan() -> None:
     nan = math.nan
     h = torch.tensor([[1.0, nan, -math.inf], [nan, 2.0, -math.inf], [nan, nan, -math.inf]])
     offsets = torch.tensor([0, 3])
-    largest, mean, argument = kernels.pool(h.to(DEVICE), offsets.to(DEVICE))
+    largest, mean, argument = triton_pool.pool(h.to(DEVICE), offsets.to(DEVICE))
     assert largest.isnan().tolist() == [[True, True, False]]
     assert argument.tolist() == [[1, 0, 0]]
     assert mean.cpu()[0, :2].isnan().all()
@@ -336,14 +340,14 @@ def test_a_cuda_graph_captures_the_kernels() -> None:
         name: each.float().to(DEVICE) if each.is_floating_point() else each.to(DEVICE)
         for name, each in case.tensors().items()
     }
-    u, offsets = given["u"].clone(), given["offsets"]
-    inputs = [given[name] for name in ("x", "v", "bias", "initial", "mask")]
+    u, x, offsets = given["u"].clone(), given["x"], given["offsets"]
+    fields = [given[name] for name in ("v", "bias", "initial", "mask")]
+    recurrence = Recurrence(*fields, offsets, 2, True, 1.3)
 
     def run() -> tuple[Tensor, ...]:
-        h, c, last = kernels.forward(u, *inputs, offsets, 2, True, 1.3, True)
-        grads = given["grad_h"], given["grad_last"]
-        back = kernels.backward(*grads, u, *inputs, c, offsets, 2, True, 1.3)
-        return (h, c, last, *back, *kernels.pool(h, offsets))
+        h, c, last = triton_sru.forward(u, x, recurrence, True)
+        back = triton_sru.backward(given["grad_h"], given["grad_last"], u, x, c, recurrence)
+        return (h, c, last, *back, *triton_pool.pool(h, offsets))
 
     # Triton loads a kernel at its first call, which CUDA forbids within a capture.
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -362,11 +366,11 @@ def test_a_cuda_graph_captures_the_kernels() -> None:
 
 
 FLOATS = ("v", "bias", "initial", "mask", "last", "grad_last", "grad_initial", "partial")
-SRU = {"PLANES": 3, "TANH": True, "STEPS": kernels.STEPS, "STAGES": kernels.STAGES}
+SRU = {"PLANES": 3, "TANH": True, "STEPS": triton_walk.STEPS, "STAGES": triton_walk.STAGES}
 COMPILED: dict[str, dict[str, Any]] = {
     "_forward": {**SRU, "SAVE": True},
     "_backward": SRU,
-    "_pool": {"STEPS": 2 * kernels.STEPS, "STAGES": kernels.STAGES},
+    "_pool": {"STEPS": 2 * triton_walk.STEPS, "STAGES": triton_walk.STAGES},
     "_pool_backward": {},
 }
 
@@ -378,7 +382,7 @@ def ptx(name: str, dtype: str, block: int, capability: int) -> str:
     """
     units = 512 if block >= 128 else 250
     constants = {**COMPILED[name], "UNITS": units, "DIRECTIONS": 1, "BLOCK": block}
-    kernel = getattr(kernels, name)
+    kernel = getattr(triton_pool if name.startswith("_pool") else triton_sru, name)
     types = {"alpha": "fp32", "offsets": "*i64", "argument": "*i64"}
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(constants, "constexpr")
     signature = {argument: types.get(argument, f"*{dtype}") for argument in kernel.arg_names}

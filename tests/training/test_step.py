@@ -19,7 +19,7 @@ from srucli.config import Config, resolve
 from srucli.data.batch import Batch, TokenStore, order, upload, uploaded
 from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
-from srucli.kernels import sru as kernels
+from srucli.kernels import backends
 from srucli.model.classifier import ENCODERS, Classifier
 from srucli.optim import OPTIMIZERS
 from srucli.training.cuda_graphs import (
@@ -312,7 +312,7 @@ def test_which_steps_a_cuda_graph_can_hold(
     overrides: tuple[str, ...], captured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = {"auto": "triton"}
-    monkeypatch.setattr(kernels, "check", lambda kernel, device: chosen.get(kernel, kernel))
+    monkeypatch.setattr(backends, "choose", lambda kernel, device: chosen.get(kernel, kernel))
     assert make_step(settings(*overrides))._can_be_captured() == captured
 
 

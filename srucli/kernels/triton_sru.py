@@ -1,15 +1,12 @@
-"""The SRU recurrence and ragged pooling on a GPU, compiled by Triton: float32, bfloat16, float16.
+"""The SRU recurrence on a GPU, compiled by Triton: float32, bfloat16, float16.
 
-One program is one warp. It walks over some units of one direction of one text, token by token,
-while the tokens ahead are on their way to shared memory: memory takes longer to answer than a step
-to compute. (Loads into registers, however early in the source, are moved down to their use by the
-compiler.) The backward pass walks the other way and recomputes gates and states from the saved
-states. Its recurrence is linear and could be a scan over tiles of time, but that takes more
-instructions, a barrier for each of its stages and all registers, and a walk makes every result
-elementwise over units. Since multiplications and additions are fused where the source says so and
-nowhere else, a text's h, c, last and gradients depend neither on its batch nor on the size of a
-block, to the bit. Parameter gradients are kept per text and summed in order, without atomics. State
-and arithmetic are float32 whatever the tensors' dtype.
+Programs walk as `triton_walk.py` says. The backward pass walks the other way and recomputes gates
+and states from the saved states. Its recurrence is linear and could be a scan over tiles of time,
+but that takes more instructions, a barrier for each of its stages and all registers, and a walk
+makes every result elementwise over units. Since multiplications and additions are fused where the
+source says so and nowhere else, a text's h, c, last and gradients depend neither on its batch nor
+on the size of a block, to the bit. Parameter gradients are kept per text and summed in order,
+without atomics. State and arithmetic are float32 whatever the tensors' dtype.
 """
 
 # What Triton compiles is not Python and has no types that mypy could check.
@@ -18,68 +15,18 @@ and arithmetic are float32 whatever the tensors' dtype.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-# Tokens of one group of loads, and groups in flight or in use.
-STEPS = 4
-STAGES = 4
+from srucli.kernels.reference import Recurrence
+from srucli.kernels.triton_walk import STAGES, STEPS, launch, place
+
 # sigmoid(z) = 1 / (1 + 2^(_SCALE z))
 _SCALE = tl.constexpr(-1.4426950408889634)
 # Whether kernels may hold NVIDIA's instructions: not in Triton's interpreter, nor on AMD.
 _ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
-
-
-def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
-    """The units of one program: 16 bytes a thread where that leaves work for all of a GPU.
-
-    Otherwise 4 bytes, the least that is copied asynchronously: an odd number of units in a small
-    dtype is not, and waits for each group of loads. Results do not depend on it.
-    """
-    size = like.element_size()
-    wide = texts * units * directions >= 2**17 and units * size >= 512
-    return (512 if wide else 128) // size
-
-
-def _launch(texts: int, units: int, directions: int, like: Tensor) -> tuple[tuple[int], Any]:
-    """The grid, and the settings that all kernels share."""
-    block = _block(texts, units, directions, like)
-    settings = {
-        "UNITS": units,
-        "DIRECTIONS": directions,
-        "BLOCK": block,
-        "num_warps": 1,
-        "enable_fp_fusion": False,
-    }
-    return (texts * directions * triton.cdiv(units, block),), settings
-
-
-@triton.jit
-def _place(
-    offsets,
-    BACK: tl.constexpr,
-    UNITS: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """What this program walks over, from its end where BACK.
-
-    Returns the text, its columns (BLOCK,), which of them exist, the row of the first token of the
-    walk, the rows from one token to the next (1 or -1), and the number of tokens.
-    """
-    blocks: tl.constexpr = (UNITS + BLOCK - 1) // BLOCK
-    program = tl.program_id(0)
-    text = (program // (DIRECTIONS * blocks)).to(tl.int64)
-    direction = program // blocks % DIRECTIONS
-    unit = program % blocks * BLOCK + tl.arange(0, BLOCK)
-    start, stop = tl.load(offsets + text), tl.load(offsets + text + 1)
-    way = 2 * direction - 1 if BACK else 1 - 2 * direction
-    row = tl.where(way > 0, start, stop - 1)
-    return text, direction * UNITS + unit, unit < UNITS, row, way, (stop - start).to(tl.int32)
 
 
 @triton.jit
@@ -156,7 +103,7 @@ def _forward(
     BLOCK: tl.constexpr,
 ):
     WIDTH: tl.constexpr = UNITS * DIRECTIONS
-    text, d, live, row, way, length = _place(offsets, False, UNITS, DIRECTIONS, BLOCK)
+    text, d, live, row, way, length = place(offsets, False, UNITS, DIRECTIONS, BLOCK)
     ends = tl.where(live, length, 0)
     gates = _parameters(v, bias, d, live, WIDTH)
     drop = tl.load(mask + text * WIDTH + d, live, 0.0)
@@ -243,7 +190,7 @@ def _backward(
 ):
     """Writes u's gradient over u: a row is read by the program that writes it, before it does."""
     WIDTH: tl.constexpr = UNITS * DIRECTIONS
-    text, d, live, row, way, length = _place(offsets, True, UNITS, DIRECTIONS, BLOCK)
+    text, d, live, row, way, length = place(offsets, True, UNITS, DIRECTIONS, BLOCK)
     ends = tl.where(live, length, 0)
     gates = _parameters(v, bias, d, live, WIDTH)
     vf, vr = tl.load(v + d, live, 0.0), tl.load(v + WIDTH + d, live, 0.0)
@@ -287,106 +234,27 @@ def _backward(
     tl.store(partial + 3 * WIDTH, sum_br, live)
 
 
-@triton.jit
-def _pool(
-    h,
-    offsets,
-    largest,
-    mean,
-    argument,
-    STEPS: tl.constexpr,
-    STAGES: tl.constexpr,
-    UNITS: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    text, d, live, row, _, length = _place(offsets, False, UNITS, DIRECTIONS, BLOCK)
-    ends = tl.where(live, length, 0)
-    h += row * UNITS + d
-    best = tl.load(h, ends > 0, 0.0).to(tl.float32)
-    where = tl.zeros((BLOCK,), tl.int64) + tl.where(length > 0, row, -1)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for step in tl.range(0, length, STEPS, num_stages=STAGES):
-        group = ()
-        for i in tl.static_range(STEPS):
-            there = step + i < ends
-            group += (tl.load(h + i * UNITS, there, 0.0).to(tl.float32),)
-        for i in tl.static_range(STEPS):
-            value = group[i]
-            # NaN wins, as in torch.max, and the first of equals stays.
-            better = (value > best) | ((value != value) & (best == best))
-            better = better & (step + i < ends)
-            best, where = tl.where(better, value, best), tl.where(better, row + step + i, where)
-            total += value
-        h += STEPS * UNITS
-    at = text * UNITS + d
-    kind = largest.dtype.element_ty
-    tl.store(largest + at, best.to(kind), live)
-    tl.store(mean + at, (total / tl.maximum(length, 1).to(tl.float32)).to(kind), live)
-    tl.store(argument + at, where, live)
-
-
-@triton.jit
-def _pool_backward(
-    grad_largest,
-    grad_mean,
-    argument,
-    offsets,
-    grad_h,
-    UNITS: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    text, d, live, row, _, length = _place(offsets, False, UNITS, DIRECTIONS, BLOCK)
-    at = text * UNITS + d
-    peak = tl.load(grad_largest + at, live, 0.0).to(tl.float32)
-    where = tl.load(argument + at, live, -1)
-    share = tl.load(grad_mean + at, live, 0.0).to(tl.float32)
-    share = share / tl.maximum(length, 1).to(tl.float32)
-    grad_h += row * UNITS + d
-    for step in range(length):
-        grad = tl.where(where == row + step, share + peak, share)
-        tl.store(grad_h, grad.to(grad_h.dtype.element_ty), live)
-        grad_h += UNITS
-
-
 def forward(
-    u: Tensor,
-    x: Tensor | None,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
-    offsets: Tensor,
-    directions: int,
-    tanh: bool,
-    alpha: float,
-    save: bool,
+    u: Tensor, x: Tensor | None, given: Recurrence, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """h (N, D), c (N, D) in u's dtype, (0, D) where not `save`, and last (B, D) in float32.
-
-    u (N, k, D), and x (N, D) where k = 3; the other tensors are float32, as in `sru_layer`.
-    """
+    """As `reference.forward`; c is empty where not `save`."""
     rows, planes, width = u.shape
     h = u.new_empty(rows, width)
     c = u.new_empty(rows if save else 0, width)
-    last = torch.empty_like(initial, memory_format=torch.contiguous_format)
-    grid, settings = _launch(initial.shape[0], width // directions, directions, u)
+    last = torch.empty_like(given.initial, memory_format=torch.contiguous_format)
+    grid, settings = launch(given.initial.shape[0], width // given.directions, given.directions, u)
     with torch.cuda.device_of(u):
         _forward[grid](
             u.contiguous(),
             u if x is None else x.contiguous(),
-            v.contiguous(),
-            bias.contiguous(),
-            initial.contiguous(),
-            mask.contiguous(),
-            offsets,
+            *(each.contiguous() for each in (given.v, given.bias, given.initial, given.mask)),
+            given.offsets,
             h,
             c,
             last,
-            alpha,
+            given.alpha,
             PLANES=planes,
-            TANH=tanh,
+            TANH=given.tanh,
             SAVE=save,
             STEPS=STEPS,
             STAGES=STAGES,
@@ -396,92 +264,34 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor,
-    grad_last: Tensor,
-    u: Tensor,
-    x: Tensor | None,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
-    c: Tensor,
-    offsets: Tensor,
-    directions: int,
-    tanh: bool,
-    alpha: float,
+    grad_h: Tensor, grad_last: Tensor, u: Tensor, x: Tensor | None, c: Tensor, given: Recurrence
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u, x (empty where x is None), v, bias and initial, given c of the forward pass.
-
-    grad_h (N, D) and c have u's dtype, grad_last (B, D) is float32. Overwrites u, which must be
-    contiguous, and returns it as its own gradient.
-    """
+    """As `reference.backward`. Overwrites u, which must be contiguous, with its own gradient."""
     if not u.is_contiguous():
         raise ValueError("the backward pass overwrites u, which must be contiguous")
     _, planes, width = u.shape
-    texts = initial.shape[0]
+    texts = given.initial.shape[0]
     grad_x = u.new_empty(0 if x is None else x.shape)
-    grad_initial = torch.empty_like(initial, memory_format=torch.contiguous_format)
-    partial = initial.new_empty(texts, 2, 2, width)
-    grid, settings = _launch(texts, width // directions, directions, u)
+    grad_initial = torch.empty_like(given.initial, memory_format=torch.contiguous_format)
+    partial = given.initial.new_empty(texts, 2, 2, width)
+    grid, settings = launch(texts, width // given.directions, given.directions, u)
     with torch.cuda.device_of(u):
         _backward[grid](
             grad_h.contiguous(),
             grad_last.contiguous(),
             u,
             u if x is None else x.contiguous(),
-            v.contiguous(),
-            bias.contiguous(),
-            initial.contiguous(),
-            mask.contiguous(),
+            *(each.contiguous() for each in (given.v, given.bias, given.initial, given.mask)),
             c,
-            offsets,
+            given.offsets,
             grad_x,
             partial,
             grad_initial,
-            alpha,
+            given.alpha,
             PLANES=planes,
-            TANH=tanh,
+            TANH=given.tanh,
             STEPS=STEPS,
             STAGES=STAGES,
             **settings,
         )
     return u, grad_x, partial[:, 0].sum(dim=0), partial[:, 1].sum(dim=0), grad_initial
-
-
-def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros, -1 for none."""
-    texts, width = offsets.shape[0] - 1, h.shape[1]
-    largest, mean = h.new_empty(texts, width), h.new_empty(texts, width)
-    argument = torch.empty(texts, width, dtype=torch.int64, device=h.device)
-    grid, settings = _launch(texts, width, 1, h)
-    with torch.cuda.device_of(h):
-        _pool[grid](
-            h.contiguous(),
-            offsets,
-            largest,
-            mean,
-            argument,
-            STEPS=2 * STEPS,
-            STAGES=STAGES,
-            **settings,
-        )
-    return largest, mean, argument
-
-
-def pool_backward(
-    grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
-) -> Tensor:
-    """The gradient of h (rows, D), in grad_mean's dtype."""
-    texts, width = grad_mean.shape
-    grad_h = grad_mean.new_empty(rows, width)
-    grid, settings = _launch(texts, width, 1, grad_mean)
-    with torch.cuda.device_of(grad_mean):
-        _pool_backward[grid](
-            grad_largest.contiguous(),
-            grad_mean.contiguous(),
-            argument.contiguous(),
-            offsets,
-            grad_h,
-            **settings,
-        )
-    return grad_h

@@ -1,4 +1,4 @@
-"""The SRU recurrence, ragged pooling and sums of n-grams on a CPU, compiled by Numba: float32 only.
+"""The SRU recurrence on a CPU, forward and backward, compiled by Numba: float32 only.
 
 One task of the recurrence is one text in one direction, so the result of a text depends neither on
 its batch nor on the number of threads; threads get tasks of equal numbers of rows. Parameter
@@ -18,15 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srucli.kernels.hashing import BITS, HASH, MIX
-from srucli.kernels.jit import get_num_threads, launch_threads, njit, prange
+from srucli.kernels.jit import array, get_num_threads, launch_threads, njit, prange
+from srucli.kernels.reference import Recurrence
 
 launch_threads()
 
 _F = np.float32
 _U = np.uint64
-_HASH, _MIX, _BITS = _U(HASH), _U(MIX), _U(BITS)
-_COLUMNS = _U(16)
 _ONE = _F(1.0)
 _LOG2E = _F(1.4426950408889634)
 _LOG2E_REST = _F(1.4426950408889634 - float(_LOG2E))
@@ -206,89 +204,8 @@ def _backward(  # type: ignore[no-untyped-def]
                     grad_parameters[sums + _U(3) * width + j] += grad_reset
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _pool(h, offsets, largest, argument, mean):  # type: ignore[no-untyped-def]
-    for text in prange(offsets.size - 1):
-        start, stop = _U(offsets[text]), _U(offsets[text + 1])
-        for d in range(_U(h.shape[1])):
-            if start == stop:
-                largest[text, d] = _F(0.0)
-                mean[text, d] = _F(0.0)
-                argument[text, d] = -1
-            else:
-                largest[text, d] = h[start, d]
-                mean[text, d] = h[start, d]
-                argument[text, d] = start
-        for row in range(start + _U(1), stop):
-            for d in range(_U(h.shape[1])):
-                value, most = h[row, d], largest[text, d]
-                mean[text, d] += value
-                # The first NaN wins, as in torch.max: it compares false with everything.
-                if not value <= most and most == most:
-                    largest[text, d] = value
-                    argument[text, d] = row
-        scale = _ONE / _F(max(stop - start, _U(1)))
-        for d in range(_U(h.shape[1])):
-            mean[text, d] *= scale
-
-
-@njit(parallel=True, cache=True, error_model="numpy")
-def _pool_backward(grad_largest, grad_mean, argument, offsets, grad_h):  # type: ignore[no-untyped-def]
-    for text in prange(offsets.size - 1):
-        start, stop = _U(offsets[text]), _U(offsets[text + 1])
-        if start == stop:
-            continue
-        scale = _ONE / _F(stop - start)
-        for row in range(start, stop):
-            for d in range(_U(grad_h.shape[1])):
-                grad_h[row, d] = grad_mean[text, d] * scale
-        for d in range(_U(grad_h.shape[1])):
-            grad_h[argument[text, d], d] += grad_largest[text, d]
-
-
-@njit(parallel=True, cache=True, error_model="numpy")
-def _ngram_sums(table, symbols, offsets, grams, sums):  # type: ignore[no-untyped-def]
-    buckets = _U(table.shape[0])
-    for text in prange(offsets.size - 1):
-        start, stop = _U(offsets[text]), _U(offsets[text + 1])
-        for d in range(_U(table.shape[1])):
-            sums[text, d] = _F(0.0)
-        for row in range(start, stop):
-            value = _U(0)
-            for n in range(_U(grams.shape[1])):
-                if row < start + n:
-                    grams[row, n] = -1
-                    continue
-                value = ((value + _U(symbols[row - n]) + _U(1)) * _HASH) & _BITS
-                mixed = (((value ^ (value >> _U(15))) * _MIX) & _BITS) >> _U(8)
-                bucket = mixed % buckets
-                grams[row, n] = bucket
-                for d in range(_U(table.shape[1])):
-                    sums[text, d] += table[bucket, d]
-
-
-@njit(parallel=True, cache=True, error_model="numpy")
-def _ngram_sums_backward(grad, grams, offsets, grad_table):  # type: ignore[no-untyped-def]
-    """Each task adds up some columns, over the texts in their order."""
-    width = _U(grad.shape[1])
-    for task in prange((width + _COLUMNS - _U(1)) // _COLUMNS):
-        low = _U(task) * _COLUMNS
-        high = min(low + _COLUMNS, width)
-        for text in range(_U(offsets.size - 1)):
-            for row in range(_U(offsets[text]), _U(offsets[text + _U(1)])):
-                for n in range(_U(grams.shape[1])):
-                    if grams[row, n] >= 0:
-                        bucket = _U(grams[row, n])
-                        for d in range(low, high):
-                            grad_table[bucket, d] += grad[text, d]
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
-
-
 def _flat(tensor: Tensor) -> np.ndarray:
-    return _array(tensor).reshape(-1)
+    return array(tensor).reshape(-1)
 
 
 def _shares(offsets: np.ndarray, directions: int) -> np.ndarray:
@@ -320,31 +237,21 @@ def _planes(
 
 
 def forward(
-    u: Tensor,
-    x: Tensor | None,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
-    offsets: Tensor,
-    directions: int,
-    tanh: bool,
-    alpha: float,
-    save: bool,
+    u: Tensor, x: Tensor | None, given: Recurrence, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.forward`. Where `save`, the gates take the place of planes 1 and 2 of u."""
     rows, _, width = u.shape
     h = torch.empty(rows, width)
     c = torch.empty(rows if save else 0, width)
-    last = torch.empty(initial.shape)
-    bounds = _flat(offsets)
+    last = torch.empty(given.initial.shape)
+    bounds = _flat(given.offsets)
     _forward(  # type: ignore[call-arg]
-        *_planes(u, x, alpha),
-        *map(_flat, (*v, *bias, initial, mask)),
+        *_planes(u, x, given.alpha),
+        *map(_flat, (*given.v, *given.bias, given.initial, given.mask)),
         bounds,
-        _U(directions),
-        _shares(bounds, directions),
-        True if tanh else None,
+        _U(given.directions),
+        _shares(bounds, given.directions),
+        True if given.tanh else None,
         _flat(h),
         _flat(c) if save else None,
         _flat(last),
@@ -353,38 +260,21 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor,
-    grad_last: Tensor,
-    u: Tensor,
-    x: Tensor | None,
-    v: Tensor,
-    bias: Tensor,
-    initial: Tensor,
-    mask: Tensor,
-    c: Tensor,
-    offsets: Tensor,
-    directions: int,
-    tanh: bool,
-    alpha: float,
+    grad_h: Tensor, grad_last: Tensor, u: Tensor, x: Tensor | None, c: Tensor, given: Recurrence
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.backward`, given u as `forward` left it; its gradient takes its place."""
-    *planes, ways, u_row, way_row, scale = _planes(u, x, alpha)
+    """As `reference.backward`, with u as `forward` left it; its gradient takes its place."""
     grad_x = torch.empty(0) if x is None else torch.empty(x.shape)
     adjoint = grad_last.clone(memory_format=torch.contiguous_format)
-    partial = torch.empty(initial.shape[0], 4, v.shape[1])
-    bounds = _flat(offsets)
+    partial = torch.empty(given.initial.shape[0], 4, given.v.shape[1])
+    bounds = _flat(given.offsets)
     _backward(  # type: ignore[call-arg]
         _flat(grad_h),
-        *planes,
-        ways,
-        u_row,
-        way_row,
-        scale,
-        *map(_flat, (*v, initial, mask, c)),
+        *_planes(u, x, given.alpha),
+        *map(_flat, (*given.v, given.initial, given.mask, c)),
         bounds,
-        _U(directions),
-        _shares(bounds, directions),
-        True if tanh else None,
+        _U(given.directions),
+        _shares(bounds, given.directions),
+        True if given.tanh else None,
         None if x is None else _flat(grad_x),
         _flat(partial),
         _flat(adjoint),
@@ -392,40 +282,3 @@ def backward(
     )
     sums = torch.from_numpy(partial.numpy().sum(axis=0))
     return u, grad_x, sums[:2].clone(), sums[2:].clone(), adjoint
-
-
-def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros for none."""
-    shape = (offsets.numel() - 1, h.shape[1])
-    largest, mean = torch.empty(shape), torch.empty(shape)
-    argument = torch.empty(shape, dtype=torch.int64)
-    _pool(_array(h), _array(offsets), largest.numpy(), argument.numpy(), mean.numpy())
-    return largest, mean, argument
-
-
-def pool_backward(
-    grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
-) -> Tensor:
-    """The gradient of h (rows, D)."""
-    grad_h = torch.empty(rows, grad_mean.shape[1])
-    _pool_backward(
-        _array(grad_largest), _array(grad_mean), _array(argument), _array(offsets), grad_h.numpy()
-    )
-    return grad_h
-
-
-def ngram_sums(
-    table: Tensor, symbols: Tensor, offsets: Tensor, longest: int
-) -> tuple[Tensor, Tensor]:
-    """The sums (B, W) of `srucli.kernels.ngrams`, and the rows that were added (N, n) int32."""
-    grams = torch.empty(symbols.numel(), longest, dtype=torch.int32)
-    sums = torch.empty(offsets.numel() - 1, table.shape[1])
-    _ngram_sums(_array(table), _array(symbols), _array(offsets), grams.numpy(), sums.numpy())
-    return sums, grams
-
-
-def ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
-    """The gradient of the table (buckets, W)."""
-    grad_table = torch.zeros(buckets, grad.shape[1])
-    _ngram_sums_backward(_array(grad), _array(grams), _array(offsets), grad_table.numpy())
-    return grad_table

@@ -1,0 +1,123 @@
+"""The table of back ends, and which of them computes what. No kernel is here, nor autograd.
+
+A new back end is one more row. Its modules are imported at their first use, since what they need
+may not be installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from srucli.errors import UsageError
+
+SMALL = (torch.bfloat16, torch.float16)
+
+
+class Backend(NamedTuple):
+    """One back end.
+
+    sru: the module whose `forward` and `backward` are those of `reference`. pool: the module whose
+    `pool` and `pool_backward` are. widens: whether `sru` is given small dtypes as float32; others
+    read them as they are, and compute in float32 all the same. package: what the modules need
+    besides torch. device, dtypes: the tensors that they take; None for all. capturable: whether a
+    CUDA graph can hold them.
+    """
+
+    sru: str
+    pool: str
+    widens: bool = False
+    package: str | None = None
+    device: str | None = None
+    dtypes: tuple[torch.dtype, ...] | None = None
+    capturable: bool = False
+
+    def takes(self, device: str, dtype: torch.dtype) -> bool:
+        """Return whether the back end computes on tensors of this device type and dtype."""
+        return self.device in (None, device) and (self.dtypes is None or dtype in self.dtypes)
+
+    def widened(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """Return the tensors in the dtype in which `sru` reads them."""
+        return [
+            each.float() if self.widens and each is not None and each.dtype in SMALL else each
+            for each in tensors
+        ]
+
+
+BACKENDS: dict[str, Backend] = {
+    "reference": Backend("srucli.kernels.reference", "srucli.kernels.reference", widens=True),
+    "cpu": Backend(
+        "srucli.kernels.cpu_sru",
+        "srucli.kernels.cpu_pool",
+        package="numba",
+        device="cpu",
+        dtypes=(torch.float32,),
+    ),
+    "triton": Backend(
+        "srucli.kernels.triton_sru",
+        "srucli.kernels.triton_pool",
+        package="triton",
+        device="cuda",
+        dtypes=(torch.float32, *SMALL),
+        capturable=True,
+    ),
+}
+
+
+@functools.cache
+def fastest(device: str, dtype: torch.dtype) -> str:
+    """Return the back end for tensors of this device type and dtype; warn if it is a slow one."""
+    for name, row in BACKENDS.items():
+        if row.package and row.takes(device, dtype):
+            if find_spec(row.package):
+                return name
+            warnings.warn(
+                f"{row.package} is not installed: the SRU runs as a loop in torch, several times "
+                f"slower; `pip install {row.package}`",
+                stacklevel=4,
+            )
+    return "reference"
+
+
+def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
+    """Return the back end that `kernel`, a name or auto, means here.
+
+    Raises UsageError where there is none of that name, or it cannot run here.
+    """
+    if kernel == "auto":
+        return fastest(device, dtype)
+    if kernel not in BACKENDS:
+        raise UsageError(f"kernel {kernel}: there are auto, {', '.join(BACKENDS)}")
+    row = BACKENDS[kernel]
+    if row.package and not find_spec(row.package):
+        raise UsageError(f"kernel {kernel} needs {row.package}: pip install {row.package}")
+    if row.device not in (None, device) and not _interpreted(row):
+        raise UsageError(f"kernel {kernel} runs on a {row.device} device, not on {device}")
+    if row.dtypes is not None and dtype not in row.dtypes:
+        names = ", ".join(str(each).removeprefix("torch.") for each in row.dtypes)
+        raise UsageError(f"kernel {kernel} takes {names}, not {dtype}")
+    return kernel
+
+
+def can_be_captured(kernel: str) -> bool:
+    """Return whether CUDA graphs can hold what `kernel` means on a GPU. Raises UsageError."""
+    return BACKENDS[choose(kernel, "cuda")].capturable
+
+
+def _interpreted(row: Backend) -> bool:
+    """Whether Triton runs its kernels in Python, on any device, as for tests."""
+    if row.package != "triton":
+        return False
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
+def backend_for(kernel: str, like: Tensor) -> Backend:
+    """Return the row that `kernel` means for tensors like this one. Raises UsageError."""
+    return BACKENDS[choose(kernel, like.device.type, like.dtype)]

@@ -1,0 +1,77 @@
+"""Ragged pooling on a CPU, forward and backward, compiled by Numba: float32 only.
+
+One task is one text.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srucli.kernels.jit import array, launch_threads, njit, prange
+
+launch_threads()
+
+_F = np.float32
+_U = np.uint64
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _pool(h, offsets, largest, argument, mean):  # type: ignore[no-untyped-def]
+    for text in prange(offsets.size - 1):
+        start, stop = _U(offsets[text]), _U(offsets[text + 1])
+        for d in range(_U(h.shape[1])):
+            if start == stop:
+                largest[text, d] = _F(0.0)
+                mean[text, d] = _F(0.0)
+                argument[text, d] = -1
+            else:
+                largest[text, d] = h[start, d]
+                mean[text, d] = h[start, d]
+                argument[text, d] = start
+        for row in range(start + _U(1), stop):
+            for d in range(_U(h.shape[1])):
+                value, most = h[row, d], largest[text, d]
+                mean[text, d] += value
+                # The first NaN wins, as in torch.max: it compares false with everything.
+                if not value <= most and most == most:
+                    largest[text, d] = value
+                    argument[text, d] = row
+        scale = _F(1.0) / _F(max(stop - start, _U(1)))
+        for d in range(_U(h.shape[1])):
+            mean[text, d] *= scale
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _pool_backward(grad_largest, grad_mean, argument, offsets, grad_h):  # type: ignore[no-untyped-def]
+    for text in prange(offsets.size - 1):
+        start, stop = _U(offsets[text]), _U(offsets[text + 1])
+        if start == stop:
+            continue
+        scale = _F(1.0) / _F(stop - start)
+        for row in range(start, stop):
+            for d in range(_U(grad_h.shape[1])):
+                grad_h[row, d] = grad_mean[text, d] * scale
+        for d in range(_U(grad_h.shape[1])):
+            grad_h[argument[text, d], d] += grad_largest[text, d]
+
+
+def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros for none."""
+    shape = (offsets.numel() - 1, h.shape[1])
+    largest, mean = torch.empty(shape), torch.empty(shape)
+    argument = torch.empty(shape, dtype=torch.int64)
+    _pool(array(h), array(offsets), largest.numpy(), argument.numpy(), mean.numpy())
+    return largest, mean, argument
+
+
+def pool_backward(
+    grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
+) -> Tensor:
+    """The gradient of h (rows, D)."""
+    grad_h = torch.empty(rows, grad_mean.shape[1])
+    _pool_backward(
+        array(grad_largest), array(grad_mean), array(argument), array(offsets), grad_h.numpy()
+    )
+    return grad_h

@@ -1,0 +1,68 @@
+"""Ragged pooling, maximum and mean over each text's rows, as an operator that autograd knows."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srucli.kernels.backends import backend_for
+
+
+@torch.library.custom_op("srucli::pool", mutates_args=())
+def _pool(h: Tensor, offsets: Tensor, kernel: str) -> tuple[Tensor, Tensor, Tensor]:
+    result: tuple[Tensor, Tensor, Tensor] = import_module(backend_for(kernel, h).pool).pool(
+        h, offsets
+    )
+    return result
+
+
+@_pool.register_fake
+def _(h: Tensor, offsets: Tensor, kernel: str) -> tuple[Tensor, Tensor, Tensor]:
+    largest = h.new_empty(offsets.shape[0] - 1, h.shape[1])
+    return largest, torch.empty_like(largest), torch.empty_like(largest, dtype=torch.int64)
+
+
+@torch.library.custom_op("srucli::pool_backward", mutates_args=())
+def _pool_backward(
+    grad_largest: Tensor,
+    grad_mean: Tensor,
+    argument: Tensor,
+    offsets: Tensor,
+    rows: int,
+    kernel: str,
+) -> Tensor:
+    run = import_module(backend_for(kernel, grad_mean).pool).pool_backward
+    result: Tensor = run(grad_largest, grad_mean, argument, offsets, rows)
+    return result
+
+
+@_pool_backward.register_fake
+def _(grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, *rest: Any) -> Tensor:
+    return grad_mean.new_empty(rest[1], grad_mean.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    h, offsets, ctx.kernel = inputs
+    ctx.rows = h.shape[0]
+    ctx.save_for_backward(output[2], offsets)
+
+
+def _gradient(ctx: Any, grad_largest: Tensor, grad_mean: Tensor, _: Tensor) -> tuple[Any, ...]:
+    argument, offsets = ctx.saved_tensors
+    grad = _pool_backward(grad_largest, grad_mean, argument, offsets, ctx.rows, ctx.kernel)
+    return grad, None, None
+
+
+_pool.register_autograd(_gradient, setup_context=_save)
+
+
+def ragged_pool(h: Tensor, offsets: Tensor, kernel: str = "auto") -> tuple[Tensor, Tensor]:
+    """Return maximum and mean over each text's rows of h (N, D), (B, D) each; zeros for no rows.
+
+    offsets (B + 1,) int64, rising from 0 to N. Raises UsageError for a kernel that cannot be had.
+    """
+    largest, mean, _ = _pool(h, offsets, kernel)
+    return largest, mean

@@ -1,0 +1,71 @@
+"""How a program of the Triton kernels walks over a text: its place, its block, and its loads.
+
+One program is one warp. It walks over some units of one direction of one text, token by token,
+while the tokens ahead are on their way to shared memory: memory takes longer to answer than a step
+to compute. (Loads into registers, however early in the source, are moved down to their use by the
+compiler.)
+"""
+
+# What Triton compiles is not Python and has no types that mypy could check.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# mypy: disable-error-code="assignment, var-annotated"
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Tokens of one group of loads, and groups in flight or in use.
+STEPS = 4
+STAGES = 4
+
+
+def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
+    """The units of one program: 16 bytes a thread where that leaves work for all of a GPU.
+
+    Otherwise 4 bytes, the least that is copied asynchronously: an odd number of units in a small
+    dtype is not, and waits for each group of loads. Results do not depend on it.
+    """
+    size = like.element_size()
+    wide = texts * units * directions >= 2**17 and units * size >= 512
+    return (512 if wide else 128) // size
+
+
+def launch(texts: int, units: int, directions: int, like: Tensor) -> tuple[tuple[int], Any]:
+    """The grid, and the settings that all kernels share."""
+    block = _block(texts, units, directions, like)
+    settings = {
+        "UNITS": units,
+        "DIRECTIONS": directions,
+        "BLOCK": block,
+        "num_warps": 1,
+        "enable_fp_fusion": False,
+    }
+    return (texts * directions * triton.cdiv(units, block),), settings
+
+
+@triton.jit
+def place(
+    offsets,
+    BACK: tl.constexpr,
+    UNITS: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """What this program walks over, from its end where BACK.
+
+    Returns the text, its columns (BLOCK,), which of them exist, the row of the first token of the
+    walk, the rows from one token to the next (1 or -1), and the number of tokens.
+    """
+    blocks: tl.constexpr = (UNITS + BLOCK - 1) // BLOCK
+    program = tl.program_id(0)
+    text = (program // (DIRECTIONS * blocks)).to(tl.int64)
+    direction = program // blocks % DIRECTIONS
+    unit = program % blocks * BLOCK + tl.arange(0, BLOCK)
+    start, stop = tl.load(offsets + text), tl.load(offsets + text + 1)
+    way = 2 * direction - 1 if BACK else 1 - 2 * direction
+    row = tl.where(way > 0, start, stop - 1)
+    return text, direction * UNITS + unit, unit < UNITS, row, way, (stop - start).to(tl.int32)
