@@ -25,6 +25,7 @@ class Objective(nn.Module):
     The parts are apart, so that a mean can go over several batches.
     """
 
+    multi_label: bool
     weights: Tensor
 
     def __init__(self, weights: Tensor, smoothing: float) -> None:
@@ -51,6 +52,8 @@ class CrossEntropy(Objective):
     With smoothing s: l = -(1 - s) log p(label) - s mean over classes of log p(class).
     """
 
+    multi_label = False
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As `Objective.losses`."""
         logs = logits.log_softmax(dim=1)
@@ -71,6 +74,8 @@ class BinaryCrossEntropy(Objective):
     it is true. A text's weight is the mean of its labels'. With smoothing s a target y becomes
     (1 - s) y + s / C: what is taken from a true label is spread over all.
     """
+
+    multi_label = True
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As `Objective.losses`."""

@@ -74,7 +74,7 @@ class Texts:
     ) -> tuple[Corpus, Corpus | None]:
         """Both with numbered labels, and named as messages name them."""
         source = display_name(train_source)
-        held = display_name(dev_source) if dev_source else source
+        held = display_name(dev_source) if dev_source else f"{source}, held out"
         dev = Corpus.make(self.dev, self.labels, several, held) if self.dev else None
         return Corpus.make(self.train, self.labels, several, source), dev
 

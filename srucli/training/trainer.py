@@ -9,30 +9,23 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from torch import Tensor
 from tqdm import tqdm
 
 from srucli import optim
 from srucli.config import Config
-from srucli.data.batch import Batch, TokenStore
+from srucli.data.batch import Batch
 from srucli.data.dataset import Corpus
 from srucli.data.loader import DataLoader
 from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
 from srucli.errors import DataError, DivergedError, InterruptedRun, SrucliError
-from srucli.inference.predictor import blended, branch_logits
 from srucli.io.console import say
 from srucli.io.files import COPY_AGAIN
-from srucli.metrics import Outcome, choose_thresholds, metric_named
-from srucli.model.blend import fit_weights
 from srucli.model.classifier import Classifier
 from srucli.model.sru import use_kernel
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Which
@@ -48,12 +41,12 @@ from srucli.runs.training_state import (
     to_files,
 )
 from srucli.tokenizer.model import Tokenizer
-from srucli.tokenizer.truncation import Notices
 from srucli.training.anomaly import culprit
 from srucli.training.interrupts import Interrupt
 from srucli.training.logs import Board
 from srucli.training.objectives import loss_function
 from srucli.training.step import Step, StepStats
+from srucli.training.validation import Validation
 
 Observer = Callable[[int, Mapping[str, float]], None]
 # Steps in a row without a finite gradient that end a training; a search for the scale of fp16 takes
@@ -66,21 +59,6 @@ _UNFIT = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError),
     AssertionError,
 )
-
-
-class Progress(BaseModel):
-    """What the loop has done so far, in all processes that it ran in; not where the loader is.
-
-    `stale` are the evaluations since the `best` figure, at `best_step`. `seconds` are those of
-    earlier processes.
-    """
-
-    model_config = ConfigDict(strict=True)
-
-    best: float = -math.inf
-    best_step: NonNegativeInt | None = None
-    stale: NonNegativeInt = 0
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -108,10 +86,9 @@ class Trainer:
         self.step = Step(config, self.model, loss_function(config, train.targets, classes))
         own = config.optim.name in optim.OPTIMIZERS
         self.optimizer_state = OptimizerState(self.model, self.step.optimizer, own=own)
-        self.metric = config.metric
         self.board: Board | None = None
-        self.done = Progress()
-        self.thresholds = [0.5] * classes if config.data.multi_label else None
+        # Spent by earlier processes.
+        self.seconds_before = 0.0
         self.started = self.saved = time.monotonic()
         # Whether the optimizer has put the weights in place that are evaluated.
         self.evaluating = False
@@ -122,9 +99,10 @@ class Trainer:
         self.unproven: str | None = None
         limits = self.model.limits(config.train)
         self.loader = DataLoader(config.train, train, tokenizer, limits, device)
-        self.dev_store = None
-        if dev is not None:
-            self.dev_store = TokenStore.encode(tokenizer, dev.texts, limits=limits)
+        self.validation = Validation(
+            *(config.metric, config.train.patience, self.model, self.step.objective),
+            *(dev, tokenizer, limits),
+        )
         if config.train.diagnose:
             self.step.watch = self._watch()
 
@@ -136,7 +114,7 @@ class Trainer:
     @property
     def seconds(self) -> float:
         """Spent on training, in all processes."""
-        return self.done.seconds + time.monotonic() - self.started
+        return self.seconds_before + time.monotonic() - self.started
 
     def _watch(self) -> Watch:
         """What looks at the optimizer; it begins while the weights are as they are made."""
@@ -244,33 +222,13 @@ class Trainer:
 
     # ------------------------------------------------------------ its end
 
-    def evaluate(self) -> dict[str, float]:
-        """Figures on the dev texts; thresholds and weights of branches are fitted to them first."""
-        multi_label = self.config.data.multi_label
-        if self.dev_set is None or self.dev_store is None:
-            return {}
-        logits = branch_logits(self.model, self.dev_store, self.device)
-        thresholds, targets = None, self.dev_set.targets
-        targets = targets.astype(bool) if multi_label else targets
-        known = targets[:, : len(self.labels)] if multi_label else targets
-        sides = self.step.objective.weights.cpu().numpy() if multi_label else None
-        blend = fit_weights(logits.double().cpu().numpy(), known, multi_label, sides)
-        self.model.blend.copy_(torch.tensor(blend))
-        probabilities = blended(logits, self.model.blend, multi_label)
-        if multi_label:
-            thresholds = choose_thresholds(probabilities, known)
-            self.thresholds = [float(value) for value in thresholds]
-        outcome = Outcome(probabilities, targets, thresholds)
-        names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
-        return {name: metric_named(name, multi_label)(outcome) for name in names}
-
     def _record(self, loss: float, figures: dict[str, float], skipped: int) -> None:
         """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
         rate = float(self.step.optimizer.param_groups[0]["lr"])
         defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         tallies = {"train": self.loader.tally}
-        if self.dev_store is not None:
-            tallies["dev"] = self.dev_store.tally
+        if self.validation.tally is not None:
+            tallies["dev"] = self.validation.tally
         lost = {part: tally.to_json() for part, tally in tallies.items() if tally.sentences()}
         self.run.add(
             "metrics.jsonl",
@@ -303,11 +261,9 @@ class Trainer:
         self.evaluating = True
         self._check_weights()
         self.loader.end_epoch()
-        figures = self.evaluate()
+        figures = self.validation.fit_and_evaluate()
         self._record(stats.loss, figures, 0 if searching else stats.skipped)
-        best = self._improved(figures)
-        if best:
-            self.done.best_step = self.loader.position.step
+        best = self.validation.improved(figures, self.loader.position.step)
         self.save({"last", "best"} if best else {"last"})
         self._write_card()
         shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
@@ -328,36 +284,10 @@ class Trainer:
         card = model_card(name, self.config, self.labels, facts, used, measured, epochs)
         self.run.write("README.md", card.encode(errors="backslashreplace"))
 
-    def _improved(self, figures: dict[str, float]) -> bool:
-        """Whether the weights are the best so far: always without dev texts, never where the metric
-        is undefined on them.
-        """
-        if not figures:
-            return True
-        value = figures[self.metric]
-        if math.isnan(value):
-            return False
-        value = self._as_gain(value)
-        if value > self.done.best:
-            self.done.best, self.done.stale = value, 0
-            return True
-        self.done.stale += 1
-        return False
-
-    def _as_gain(self, value: float) -> float:
-        """A value of the metric so that more of it is better."""
-        return value if metric_named(self.metric).larger_is_better else -value
-
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train: epochs, steps or patience are used up."""
-        return self.loader.is_exhausted or self.is_tired
-
-    @property
-    def is_tired(self) -> bool:
-        """Whether patience is used up."""
-        patience = self.config.train.patience
-        return bool(patience) and self.done.stale >= patience
+        return self.loader.is_exhausted or self.validation.is_out_of_patience
 
     def train(self) -> None:
         """Train what is left. Raises InterruptedRun, with all saved, where a stop was asked for."""
@@ -366,18 +296,9 @@ class Trainer:
             self._write_card()
             self._conclude()
             return
-        if self.dev_set is not None and not self._is_defined(self.dev_set.targets):
-            say(
-                f"{self.metric} is undefined on these dev texts: no epoch is the best, nothing "
-                "stops training early, and the last weights are used"
-            )
         if self.config.train.tensorboard:
             self.board = Board(self.run.place, self.loader.position.step)
-        if self.dev_set is not None and self.dev_store is not None:
-            name = self.dev_set.source
-            name += ", held out" if name == self.train_set.source else ""
-            for line in Notices(name).last(self.dev_store.tally):
-                say(line)
+        self.validation.announce()
         bar = tqdm(
             total=len(self.train_set.texts) * self.loader.epochs,
             initial=self.loader.position.texts,
@@ -396,29 +317,20 @@ class Trainer:
                 if self.is_over:
                     break
                 self._stop_if_asked()
-        if self.is_tired:
-            best = abs(self.done.best)
-            waited = f"for {self.done.stale} epochs: stopping early"
-            say(f"no better {self.metric} than {best:.4f} {waited}")
+        if verdict := self.validation.verdict():
+            say(verdict)
         self._conclude()
 
     def _longer(self) -> str:
         """What lets a finished training go on."""
         settings, position, ways = self.config.train, self.loader.position, []
-        if self.is_tired:
+        if self.validation.is_out_of_patience:
             ways.append("a longer train.patience")
         if settings.steps:
             ways += ["a longer train.steps"] * (position.step >= settings.steps)
         elif position.epoch >= self.loader.epochs:
             ways.append("a longer --epochs")
         return f"{' and '.join(ways)} go{'es' * (len(ways) == 1)} on"
-
-    def _is_defined(self, targets: NDArray[Any]) -> bool:
-        """Whether the metric is defined on dev texts with these targets, whatever a model says."""
-        classes = len(self.labels)
-        clueless = np.full((len(targets), classes), 1 / classes)
-        targets = targets.astype(bool) if self.config.data.multi_label else targets
-        return not math.isnan(metric_named(self.metric)(Outcome(clueless, targets)))
 
     def _conclude(self) -> None:
         """Say which weights are used, where one may think of others."""
@@ -459,8 +371,8 @@ class Trainer:
             return
         self._check_weights()
         state: dict[str, Any] = {"epoch": position.epoch, "finished": self.is_over}
-        if self.thresholds is not None:
-            state["thresholds"] = self.thresholds
+        if self.validation.thresholds is not None:
+            state["thresholds"] = self.validation.thresholds
         keep = self.config.train.checkpoints or (1 if self.is_over else 2)
         tree = self._tree()
         weights = self._averages(tree)
@@ -475,18 +387,16 @@ class Trainer:
 
     def _tree(self) -> dict[str, Any]:
         """All that going on needs besides the weights that predict."""
-        watch, loader = self.step.watch, self.loader.state_dict()
-        done = self.done.model_copy(update={"seconds": self.seconds}).model_dump()
+        watch, parts = self.step.watch, (self.loader.state_dict(), self.validation.state_dict())
+        progress = {key: value for part in parts for key, value in part.pop("progress").items()}
         return {
-            "progress": loader["progress"] | done,
+            "progress": progress | {"seconds": self.seconds},
             "figures": self.step.totals,
             "optimizer": self.optimizer_state.tree(),
             "scaler": self.step.scaler.state_dict(),
             "random": random_states(self.device),
             "watch": watch.tree() if watch else None,
-            "thresholds": self.thresholds,
-            "place": loader["place"],
-            "judge": self._judge,
+            **{key: value for part in parts for key, value in part.items()},
             "logs": {name: self.run.size(name) for name in LOGS},
             "weights": {},
         }
@@ -512,24 +422,14 @@ class Trainer:
         for name, weight in self.model.named_parameters():
             weight.copy_(weights[name])
 
-    @cached_property
-    def _judge(self) -> dict[str, str]:
-        """What must be the same for the figures of two evaluations to be compared."""
-        if self.dev_set is None:
-            return {"metric": "", "dev": ""}
-        texts, targets = "\n".join(self.dev_set.texts).encode(), self.dev_set.targets.tobytes()
-        return {"metric": self.metric, "dev": sha256(texts + targets).hexdigest()}
-
     def _judge_anew(self, before: Mapping[str, str]) -> None:
         """By another metric or other dev texts, what is gone on from is the best so far."""
-        if before == self._judge:
+        now, step, values = self.validation.judge, self.loader.position.step, {}
+        if before == now:
             return
-        step = self.loader.position.step
-        self.done.best, self.done.best_step, self.done.stale = -math.inf, step, 0
-        values = dev_values(self.run.records("metrics.jsonl"), self.metric)
-        value = values.get(f"step-{step}")
-        if value is not None and before["dev"] == self._judge["dev"]:
-            self.done.best = self._as_gain(value)
+        if before["dev"] == now["dev"]:
+            values = dev_values(self.run.records("metrics.jsonl"), self.validation.metric)
+        self.validation.start_over(step, values.get(f"step-{step}"))
         say("the metric or the dev texts are others now: the best so far is what is gone on from")
 
     def resume(self, name: str, before: Config) -> None:
@@ -575,15 +475,15 @@ class Trainer:
         """Let `last` and `best` name what they should; a kill may have come before that."""
         checkpoints = self.run.checkpoints
         checkpoints.point(name, {"last"})
-        best = f"step-{self.done.best_step}"
+        best = f"step-{self.validation.best.best_step}"
         if best in checkpoints.names():
             checkpoints.point(best, {"best"})
         if self.is_over:
             checkpoints.sweep(self.config.train.checkpoints or 1)
 
     def _load(self, tree: Any, source: str, same_optimizer: bool) -> None:
-        self.done = Progress.model_validate(tree["progress"])
         self.loader.load_state_dict(tree)
+        self.seconds_before = float(tree["progress"]["seconds"])
         if same_optimizer:
             self.optimizer_state.load(tree["optimizer"])
         self.step.scaler.load_state_dict(tree["scaler"])
@@ -594,13 +494,12 @@ class Trainer:
             self._set_weights(tree["weights"])
         if self.step.watch and tree["watch"]:
             self.step.watch.load(tree["watch"])
-        if self.thresholds is not None:
-            self.thresholds = [float(value) for value in tree["thresholds"]]
+        self.validation.load_state_dict(tree)
         sizes = {name: int(tree["logs"][name]) for name in LOGS}
         set_random_states(tree["random"], self.device)
         for name, size in sizes.items():
             self.run.cut(name, size)
-        self._judge_anew(tree.get("judge", self._judge))
+        self._judge_anew(tree.get("judge", self.validation.judge))
         if self.step.watch and not tree["watch"]:
             self.begin()
 

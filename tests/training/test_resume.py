@@ -31,7 +31,7 @@ from srucli.runs.training_state import OptimizerState, from_files, random_states
 from srucli.training.interrupts import Interrupt
 from srucli.training.resume import differences, may_change
 from srucli.training.run import resume, train
-from srucli.training.trainer import Progress
+from srucli.training.validation import Best
 from tests import support
 from tests.support import QUICK, ROOT, OnStep, RunMain, Tiny, quick, sentences, tree, write_tsv
 
@@ -837,12 +837,12 @@ def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path)
 # ---------------------------------------------------------------- what is the best
 
 
-def progress(run: Path) -> Progress:
-    """What the newest checkpoint says of the training so far."""
+def progress(run: Path) -> Best:
+    """The best epoch so far, as the newest checkpoint has it."""
     checkpoints = RunDir(run).checkpoints
     text = checkpoints.read(checkpoints.pointed("last"), TRAINING)
     tensors = checkpoints.read(checkpoints.pointed("last"), TRAINING_TENSORS)
-    return Progress.model_validate(from_files(text, tensors_of(tensors, "x"))["progress"])
+    return Best.model_validate(from_files(text, tensors_of(tensors, "x"))["progress"])
 
 
 def test_another_metric_is_not_compared_with_the_one_before(

@@ -1,14 +1,10 @@
-"""How the parts of a training are put together: each with its right value, on a real trainer.
-
-Texts are not ASCII, the labels are unbalanced, and one of them has no dev text.
-"""
+"""How the parts of a training are put together: each with its right value, on a real trainer."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,95 +16,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from srucli import optim
-from srucli.config import Config, resolve
 from srucli.data.batch import Batch
-from srucli.data.dataset import Corpus
 from srucli.data.loader import Position
-from srucli.data.readers import Example
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.inference.predictor import branch_logits
 from srucli.metrics import METRICS, Outcome, choose_thresholds
 from srucli.model.blend import fit_weights
 from srucli.runs.run_dir import RunDir
-from srucli.tokenizer.model import Tokenizer, train_tokenizer
-from srucli.training import trainer
-from srucli.training.defaults import complete
-from srucli.training.interrupts import Interrupt
+from srucli.training import trainer, validation
 from srucli.training.objectives import balanced
 from srucli.training.step import Step
 from srucli.training.trainer import MAX_SKIPPED, Trainer
+from srucli.training.validation import Validation
 from tests.support import OnStep
-
-LABELS = ["ärger", "freude", "무"]
-WORDS = {
-    "ärger": ["schrecklich", "übel", "나쁜", "gräßlich"],
-    "freude": ["schön", "größte", "좋은", "süß"],
-    "무": ["blau", "zwölf", "나무", "straße"],
-}
-SETTINGS = [
-    *("model.embedding_size=8", "model.hidden=6", "model.layers=1", "model.wide_buckets=64"),
-    *("model.character_buckets=64", "model.dropout=0.1", "train.batch_size=8", "train.epochs=3"),
-    *("train.threads=1", "train.device=cpu"),
-]
-TRAIN, DEV = 45, 20
-
-
-def quick(*overrides: str) -> Config:
-    return resolve(overrides=[*SETTINGS, *overrides])
-
-
-def examples(count: int, labels: Sequence[str], seed: int, several: bool) -> list[Example]:
-    """Texts of 1 to 9 words, most of them of their label's."""
-    draw = np.random.default_rng(seed)
-    made = []
-    for line in range(count):
-        label = labels[0] if draw.random() < 0.6 else labels[int(draw.integers(len(labels)))]
-        chosen: tuple[str, ...] = (label,)
-        if several:
-            chosen = tuple(label for label in labels if draw.random() < 0.4)
-        words = [word for label in chosen or labels for word in WORDS[label]]
-        text = " ".join(draw.choice(words, draw.integers(1, 10)))
-        made.append(Example(text, chosen, line + 1))
-    return made
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    config = resolve(overrides=["tokenizer.vocab_size=120"]).tokenizer
-    texts = [each.text for each in examples(200, LABELS, 9, several=False)]
-    return train_tokenizer(texts, config, lower_vocab=True).tokenizer
-
-
-Make = Callable[..., Trainer]
-
-
-@pytest.fixture
-def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
-    """A trainer in a run folder of its own: make("train.epochs=2", dev=False)."""
-
-    def built(*overrides: str, dev: bool = True, observe: Any = None, name: str = "run") -> Trainer:
-        given = quick(*overrides)
-        several = given.data.multi_label
-        rows = examples(TRAIN, LABELS, 0, several)
-        held = examples(DEV, LABELS[:2], 1, several)
-        config = complete(given, TRAIN, len(LABELS))
-        run = RunDir(tmp_path / name)
-        (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        data = Corpus.make(rows, LABELS, several, "train.tsv")
-        dev_data = Corpus.make(held, LABELS, several, "dev.tsv") if dev else None
-        device, stop = torch.device("cpu"), Interrupt()
-        made = Trainer(config, device, run, tokenizer, data, dev_data, LABELS, stop, observe)
-        hashes = {"train": "0", "dev": "0"}
-        facts = {
-            "parameters": made.parameters,
-            "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": hashes},
-            "epochs": made.loader.epochs,
-            "device": "cpu",
-        }
-        run.begin(config, tokenizer, LABELS, facts)
-        return made
-
-    return built
+from tests.training.small import TRAIN, Make
 
 
 @pytest.fixture
@@ -268,7 +189,7 @@ def test_training_mode_in_steps_and_none_in_evaluations(
 ) -> None:
     modes: list[bool] = []
     used: list[bool] = []
-    real, real_use = trainer.branch_logits, optim.use
+    real, real_use = validation.branch_logits, optim.use
 
     def logits(model: Any, *rest: Any) -> Tensor:
         found = real(model, *rest)
@@ -279,7 +200,7 @@ def test_training_mode_in_steps_and_none_in_evaluations(
         used.append(training)
         real_use(optimizer, training=training)
 
-    monkeypatch.setattr(trainer, "branch_logits", logits)
+    monkeypatch.setattr(validation, "branch_logits", logits)
     monkeypatch.setattr(optim, "use", use)
     made = make("model.dropout=0.5", "train.epochs=2")
     made.train()
@@ -313,10 +234,11 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     task = (f"data.multi_label={str(several).lower()}", f"train.class_weights={weights}")
     made = make(*task, "model.dropout=0.5", "optim.lr=0.02")
     made.train()
-    assert made.dev_store is not None
-    assert made.dev_set is not None
-    logits = branch_logits(made.model, made.dev_store, made.device).double().numpy()
-    targets = made.dev_set.targets.astype(bool) if several else made.dev_set.targets
+    assert made.validation.store is not None
+    assert made.validation.data is not None
+    logits = branch_logits(made.model, made.validation.store, made.device).double().numpy()
+    targets = made.validation.data.targets
+    targets = targets.astype(bool) if several else targets
     sides = None
     if several and weights == "balanced":  # of one label they do not count: docs/decisions.md
         assert made.train_set.targets.shape[1] == logits.shape[2]
@@ -332,7 +254,7 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     thresholds = choose_thresholds(probabilities, targets) if several else None
     if thresholds is not None:
         assert saved.state["thresholds"] == pytest.approx(thresholds.tolist(), abs=1e-6)
-        assert made.thresholds == saved.state["thresholds"]
+        assert made.validation.thresholds == saved.state["thresholds"]
     else:
         assert "thresholds" not in saved.state
     outcome = Outcome(probabilities, targets, thresholds)
@@ -342,18 +264,9 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     assert next(iter(records(made)[-1]["dev"])) == metric
 
 
-def test_an_evaluation_changes_neither_weights_nor_itself(make: Make) -> None:
-    made = make("model.dropout=0.5", "model.word_dropout=0.3")
-    first = made.evaluate()
-    before = {name: weight.clone() for name, weight in made.model.named_parameters()}
-    assert made.evaluate() == first
-    assert all(torch.equal(before[name], w) for name, w in made.model.named_parameters())
-
-
 def test_without_dev_texts_nothing_is_fitted(make: Make) -> None:
     made = make(dev=False)
     made.train()
-    assert made.evaluate() == {}
     assert made.model.blend.tolist() == pytest.approx([1 / 3] * 3)
     assert [row["dev"] for row in records(made)] == [{}, {}, {}]
     assert (made.run.path / "best").read_text() == (made.run.path / "last").read_text()
@@ -361,34 +274,14 @@ def test_without_dev_texts_nothing_is_fitted(make: Make) -> None:
 
 # --- what is best ------------------------------------------------------------------------------
 
-NAN = math.nan
-SEQUENCES = {
-    # metric, its values, which of them are the best so far, evaluations since the best at the end
-    "larger": ("accuracy", [0.5, 0.4, 0.5, 0.6], [1, 0, 0, 1], 0),
-    "smaller": ("log_loss", [0.9, 0.8, 0.85, 0.8], [1, 1, 0, 0], 2),
-    "smaller, negative never": ("calibration_error", [0.0, 0.1, 0.2], [1, 0, 0], 2),
-    "zero at first": ("macro_f1", [0.0, 0.0, 0.1], [1, 0, 1], 0),
-    "undefined": ("auc", [NAN, NAN, NAN], [0, 0, 0], 0),
-    "undefined, then not": ("auc", [NAN, 0.5, NAN, 0.4], [0, 1, 0, 0], 1),
-}
-
-
-@pytest.mark.parametrize("name", SEQUENCES)
-def test_which_epoch_is_best(make: Make, name: str) -> None:
-    metric, values, best, stale = SEQUENCES[name]
-    made = make(f"train.metric={metric}")
-    assert [made._improved({metric: value}) for value in values] == [bool(each) for each in best]
-    assert made.done.stale == stale
-
 
 def test_the_best_epochs_checkpoint_stays(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second of four epochs is best; two more make patience end."""
     figures = iter([0.3, 0.7, 0.6, 0.7, 0.9])
-    monkeypatch.setattr(Trainer, "evaluate", lambda self: {"accuracy": next(figures)})
+    monkeypatch.setattr(Validation, "fit_and_evaluate", lambda self: {"accuracy": next(figures)})
     made = make("train.epochs=9", "train.patience=2")
     made.train()
-    assert made.done.best == 0.7
-    assert made.done.best_step == 12
+    assert (made.validation.best.best, made.validation.best.best_step) == (0.7, 12)
     assert [row["epoch"] for row in records(made)] == [1, 2, 3, 4]
     assert (made.run.path / "best").read_text() == "step-12\n"
     assert (made.run.path / "last").read_text() == "step-24\n"
@@ -400,8 +293,8 @@ def test_a_metric_that_is_undefined_is_said_before_training(
     make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make("train.metric=micro_average_precision", "data.multi_label=true", "train.patience=1")
-    assert made.dev_set is not None
-    made.dev_set.targets[:] = 0
+    assert made.validation.data is not None
+    made.validation.data.targets[:] = 0
     made.train()
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("micro_average_precision is undefined on these dev texts: ")
@@ -411,19 +304,6 @@ def test_a_metric_that_is_undefined_is_said_before_training(
     defined = make("train.metric=auc", name="defined")
     defined.train()
     assert "undefined" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("metric", sorted(set(METRICS) - {"hamming_loss"}))
-def test_a_metric_is_undefined_by_the_truth_alone(make: Make, metric: str) -> None:
-    several = "true" if METRICS[metric].multi_label_only else "false"
-    made = make(f"train.metric={metric}", f"data.multi_label={several}")
-    assert made.dev_set is not None
-    assert made._is_defined(made.dev_set.targets)
-    draw = np.random.default_rng(0)
-    for targets in (made.dev_set.targets, np.full_like(made.dev_set.targets[:4], 0)):
-        truth = targets.astype(bool) if several == "true" else targets
-        outcome = Outcome(draw.dirichlet([1, 1, 1], len(targets)), truth)
-        assert made._is_defined(targets) == (not math.isnan(METRICS[metric](outcome)))
 
 
 @pytest.mark.parametrize(
@@ -456,8 +336,8 @@ def test_when_a_training_is_over_and_what_lets_it_go_on(
     make: Make, settings: list[str], done: dict[str, int], over: str | None
 ) -> None:
     made = make(*settings)
-    made.done = made.done.model_copy(update=done)
     made.loader.position = made.loader.position.model_copy(update=done)
+    made.validation.best.stale = done.get("stale", 0)
     assert made.is_over == (over is not None)
     if over:
         assert made._longer() == over

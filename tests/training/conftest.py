@@ -1,0 +1,54 @@
+"""A tokenizer for the small task, and trainers of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from srucli.config import resolve
+from srucli.data.dataset import Corpus
+from srucli.runs.run_dir import RunDir
+from srucli.tokenizer.model import Tokenizer, train_tokenizer
+from srucli.training.defaults import complete
+from srucli.training.interrupts import Interrupt
+from srucli.training.trainer import Trainer
+from tests.training.small import DEV, LABELS, TRAIN, Make, examples, quick
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    config = resolve(overrides=["tokenizer.vocab_size=120"]).tokenizer
+    texts = [each.text for each in examples(200, LABELS, 9, several=False)]
+    return train_tokenizer(texts, config, lower_vocab=True).tokenizer
+
+
+@pytest.fixture
+def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
+    """A trainer in a run folder of its own: make("train.epochs=2", dev=False)."""
+
+    def built(*overrides: str, dev: bool = True, observe: Any = None, name: str = "run") -> Trainer:
+        given = quick(*overrides)
+        several = given.data.multi_label
+        rows = examples(TRAIN, LABELS, 0, several)
+        held = examples(DEV, LABELS[:2], 1, several)
+        config = complete(given, TRAIN, len(LABELS))
+        run = RunDir(tmp_path / name)
+        (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        data = Corpus.make(rows, LABELS, several, "train.tsv")
+        dev_data = Corpus.make(held, LABELS, several, "dev.tsv") if dev else None
+        device, stop = torch.device("cpu"), Interrupt()
+        made = Trainer(config, device, run, tokenizer, data, dev_data, LABELS, stop, observe)
+        hashes = {"train": "0", "dev": "0"}
+        facts = {
+            "parameters": made.parameters,
+            "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": hashes},
+            "epochs": made.loader.epochs,
+            "device": "cpu",
+        }
+        run.begin(config, tokenizer, LABELS, facts)
+        return made
+
+    return built

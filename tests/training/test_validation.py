@@ -1,0 +1,122 @@
+"""What validation fits, which epoch is best, and when a metric is undefined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from srucli.data.dataset import Corpus
+from srucli.metrics import METRICS, Outcome
+from srucli.model.classifier import Classifier
+from srucli.tokenizer.model import Tokenizer
+from srucli.training.objectives import loss_function
+from srucli.training.validation import Validation
+from tests.training.small import DEV, LABELS, examples, quick
+
+MakeOne = Callable[..., Validation]
+NAN = math.nan
+
+
+@pytest.fixture
+def make_one(tokenizer: Tokenizer) -> MakeOne:
+    """A validation of an untrained model: make_one("train.metric=auc")."""
+
+    def built(*overrides: str, dev: bool = True) -> Validation:
+        config = quick(*overrides)
+        several = config.data.multi_label
+        data = Corpus.make(examples(DEV, LABELS[:2], 1, several), LABELS, several, "dev.tsv")
+        torch.manual_seed(0)
+        model = Classifier(config.model, tokenizer.spelling, len(LABELS))
+        loss = loss_function(config, data.targets, len(LABELS))
+        limits = model.limits(config.train)
+        metric, patience = config.metric, config.train.patience
+        return Validation(metric, patience, model, loss, data if dev else None, tokenizer, limits)
+
+    return built
+
+
+@pytest.mark.parametrize("several", ["false", "true"], ids=["one label", "several"])
+def test_it_changes_neither_weights_nor_its_own_result(make_one: MakeOne, several: str) -> None:
+    made = make_one("model.dropout=0.5", "model.word_dropout=0.3", f"data.multi_label={several}")
+    made.model.train()
+    before = {name: weight.clone() for name, weight in made.model.named_parameters()}
+    first = made.fit_and_evaluate()
+    assert made.fit_and_evaluate() == first
+    assert all(torch.equal(before[name], w) for name, w in made.model.named_parameters())
+
+
+def test_without_dev_examples_every_epoch_is_the_best(make_one: MakeOne) -> None:
+    made = make_one("train.patience=1", dev=False)
+    assert made.fit_and_evaluate() == {}
+    assert [made.improved({}, step) for step in (3, 6)] == [True, True]
+    assert made.best.best_step == 6
+    assert not made.is_out_of_patience
+
+
+# metric, its values, which of them are the best so far, epochs since the best at the end
+SEQUENCES = {
+    "larger": ("accuracy", [0.5, 0.4, 0.5, 0.6], [1, 0, 0, 1], 0),
+    "smaller": ("log_loss", [0.9, 0.8, 0.85, 0.8], [1, 1, 0, 0], 2),
+    "smaller, negative never": ("calibration_error", [0.0, 0.1, 0.2], [1, 0, 0], 2),
+    "zero at first": ("macro_f1", [0.0, 0.0, 0.1], [1, 0, 1], 0),
+    "undefined": ("auc", [NAN, NAN, NAN], [0, 0, 0], 0),
+    "undefined, then not": ("auc", [NAN, 0.5, NAN, 0.4], [0, 1, 0, 0], 1),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_which_epoch_is_best(make_one: MakeOne, name: str) -> None:
+    metric, values, best, stale = SEQUENCES[name]
+    made = make_one(f"train.metric={metric}")
+    found = [made.improved({metric: value}, step) for step, value in enumerate(values)]
+    assert found == [bool(each) for each in best]
+    assert made.best.stale == stale
+    steps = [step for step, each in enumerate(best) if each]
+    assert made.best.best_step == (steps[-1] if steps else None)
+
+
+def test_what_was_best_is_restored(make_one: MakeOne) -> None:
+    first, second = (make_one("data.multi_label=true", "train.patience=2") for _ in range(2))
+    for step, value in enumerate([0.3, 0.7, 0.6, 0.7]):
+        first.improved({"macro_f1": value}, step)
+    first.thresholds = [0.25, 0.5, 0.75]
+    second.load_state_dict(first.state_dict())
+    assert (second.best, second.thresholds) == (first.best, first.thresholds)
+    assert second.is_out_of_patience
+    assert second.verdict() == "no better macro_f1 than 0.7000 for 2 epochs: stopping early"
+    second.start_over(3, 0.7)
+    assert second.best.model_dump() == {"best": 0.7, "best_step": 3, "stale": 0}
+    assert second.verdict() is None
+
+
+def test_metrics_are_comparable_by_the_same_metric_and_examples(make_one: MakeOne) -> None:
+    judge = make_one().judge
+    assert make_one("train.metric=log_loss").judge["metric"] != judge["metric"]
+    other = make_one()
+    assert other.data is not None
+    other.data.targets[3] = 2
+    assert (other.judge["metric"], other.judge["dev"] == judge["dev"]) == ("accuracy", False)
+
+
+@pytest.mark.parametrize("metric", sorted(set(METRICS) - {"hamming_loss"}))
+def test_a_metric_is_undefined_by_the_truth_alone(make_one: MakeOne, metric: str) -> None:
+    several = "true" if METRICS[metric].multi_label_only else "false"
+    made = make_one(f"train.metric={metric}", f"data.multi_label={several}")
+    assert made.data is not None
+    assert made.is_defined
+    draw = np.random.default_rng(0)
+
+    def expected(targets: NDArray[Any]) -> bool:
+        truth = targets.astype(bool) if several == "true" else targets
+        outcome = Outcome(draw.dirichlet([1, 1, 1], len(targets)), truth)
+        return not math.isnan(METRICS[metric](outcome))
+
+    assert expected(made.data.targets)
+    made.data.targets[:] = 0
+    assert made.is_defined == expected(made.data.targets)
