@@ -55,8 +55,9 @@ def results(tensors: dict[str, Tensor], directions: int, tanh: bool, kernel: str
     module = importlib.import_module(BACKENDS[kernel].sru)
     copies = {name: tensor.clone() for name, tensor in tensors.items()}
     u, x = copies["u"], copies.get("x")
-    fields = [copies[name] for name in ("v", "bias", "initial", "mask", "offsets")]
-    given = Recurrence(*fields, directions, tanh, 1.3)
+    fields = (copies[name] for name in ("v", "bias", "initial", "mask", "offsets"))
+    v, bias, initial, mask, offsets = fields
+    given = Recurrence(v, bias, initial, mask, offsets, directions, tanh, 1.3)
     h, c, last = module.forward(u, x, given, True)
     grads = module.backward(copies["grad_h"], copies["grad_last"], u, x, c, given)
     without, _, end = module.forward(tensors["u"].clone(), x, given, False)
@@ -231,7 +232,7 @@ def test_a_text_alone_equals_itself_in_a_batch(kernel: str) -> None:
 
 def test_any_number_of_threads_gives_the_same() -> None:
     tensors = case([5, 0, 9, 30, 1, 2], 33, 2, 3, torch.float32)
-    one, many = [], []
+    one, many = list[Tensor](), list[Tensor]()
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     for threads, kept in ((1, one), (most, many)):
         with use_threads(threads):
@@ -297,7 +298,7 @@ def test_no_gradient_of_the_input_where_none_is_wanted() -> None:
     arguments = layer("cpu", [3, 2], 5, 4)
     arguments["weight"].requires_grad_()
     h, _ = sru_layer(**arguments)
-    h.sum().backward()
+    torch.autograd.backward(h.sum())
     assert arguments["weight"].grad.isfinite().all()
     assert arguments["x"].grad is None
 
@@ -326,11 +327,9 @@ def test_compiled_stack_has_no_graph_break() -> None:
         h, last = compiled(x, offsets)
     wanted, end = stack(x, offsets)
     torch.testing.assert_close((h, last), (wanted, end))
-    h.square().sum().backward()
-    grads = [parameter.grad.clone() for parameter in stack.parameters()]
-    stack.zero_grad()
-    wanted.square().sum().backward()
-    torch.testing.assert_close(grads, [parameter.grad for parameter in stack.parameters()])
+    parameters = list(stack.parameters())
+    grads = torch.autograd.grad(h.square().sum(), parameters)
+    torch.testing.assert_close(grads, torch.autograd.grad(wanted.square().sum(), parameters))
 
 
 def test_wrong_shapes_are_refused() -> None:

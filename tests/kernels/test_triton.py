@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,13 +139,27 @@ def results(
         for name, tensor in (tensors or case.tensors()).items()
     }
     grads = given.pop("grad_h"), given.pop("grad_last")
-    if case.planes == 4:
-        given["x"] = None  # type: ignore[assignment]
-    u, x, *fields = given.values()
-    recurrence = Recurrence(*fields, case.directions, case.tanh, 1.3)
+    u, x = given["u"], None if case.planes == 4 else given["x"]
+    recurrence = recurrence_of(given, case.directions, case.tanh)
     h, c, last = back_end.forward(u, x, recurrence, True)
     back = back_end.backward(*grads, u.clone(), x, c, recurrence)
     return {name: each.cpu() for name, each in zip(NAMES, (h, c, last, *back), strict=True)}
+
+
+def recurrence_of(
+    given: Mapping[str, Tensor], directions: int, tanh: bool, alpha: float = 1.3
+) -> Recurrence:
+    fields = (given[name] for name in ("v", "bias", "initial", "mask", "offsets"))
+    v, bias, initial, mask, offsets = fields
+    return Recurrence(v, bias, initial, mask, offsets, directions, tanh, alpha)
+
+
+def on_device(case: Case) -> dict[str, Tensor]:
+    """The tensors of a case in float32."""
+    return {
+        name: each.float().to(DEVICE) if each.is_floating_point() else each.to(DEVICE)
+        for name, each in case.tensors().items()
+    }
 
 
 def kernel_results(case: Case, tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -196,12 +210,10 @@ def test_against_float64(case: Case) -> None:
 @pytest.mark.parametrize("case", SMALL_CASES, ids=str)
 def test_a_small_dtype_is_float32_rounded_once(case: Case) -> None:
     """Loads are exact and arithmetic is float32, so a small dtype changes the stores alone."""
-    offsets = case.tensors()["offsets"].to(DEVICE)
-    tensors = {name: each.float().to(DEVICE) for name, each in case.tensors().items()}
+    tensors = on_device(case)
     grads = tensors["grad_h"], tensors["grad_last"]
     x = None if case.planes == 4 else tensors["x"]
-    fields = [tensors[name] for name in ("v", "bias", "initial", "mask")]
-    given = Recurrence(*fields, offsets, case.directions, case.tanh, 1.3)
+    given = recurrence_of(tensors, case.directions, case.tanh)
     small = kernel_results(case)
     h, c, last = triton_sru.forward(tensors["u"], x, given, True)
     saved = stored(c, case.dtype).float()
@@ -251,11 +263,10 @@ def test_a_text_alone_equals_itself_in_a_batch(dtype: torch.dtype) -> None:
 @runs
 def test_states_are_left_out_where_no_gradient_is_wanted() -> None:
     case = Case((5, 2), 7, 2, 4, False)
-    tensors = {name: each.to(DEVICE) for name, each in case.tensors().items()}
-    u, *fields = (tensors[name].float() for name in ("u", "v", "bias", "initial", "mask"))
-    given = Recurrence(*fields, tensors["offsets"], 2, False, 1.0)
-    h, c, last = triton_sru.forward(u, None, given, False)
-    kept, _, end = triton_sru.forward(u, None, given, True)
+    tensors = on_device(case)
+    given = recurrence_of(tensors, 2, False, 1.0)
+    h, c, last = triton_sru.forward(tensors["u"], None, given, False)
+    kept, _, end = triton_sru.forward(tensors["u"], None, given, True)
     assert c.numel() == 0
     assert torch.equal(h, kept)
     assert torch.equal(last, end)
@@ -297,18 +308,20 @@ def test_pooling(lengths: tuple[int, ...], width: int, dtype: torch.dtype) -> No
     h = torch.randn(rows, width, generator=generator).mul(2).round().to(dtype)
     got = [each.cpu() for each in triton_pool.pool(h.to(DEVICE), offsets.to(DEVICE))]
     largest, mean, argument = reference.pool(h.double(), offsets)
-    near = {"rtol": torch.finfo(dtype).eps, "atol": 1e-6}
+    rtol, atol = torch.finfo(dtype).eps, 1e-6
     assert torch.equal(got[0], largest.to(dtype))
-    torch.testing.assert_close(got[1].double(), mean, **near)
+    torch.testing.assert_close(got[1].double(), mean, rtol=rtol, atol=atol)
     assert torch.equal(got[2], _first(h, offsets, argument))
 
     grads = torch.randn(2, texts, width, generator=generator).to(dtype)
+    largest, mean = grads.to(DEVICE)
     back = triton_pool.pool_backward(
-        *grads.to(DEVICE), got[2].to(DEVICE), offsets.to(DEVICE), rows
+        largest, mean, got[2].to(DEVICE), offsets.to(DEVICE), rows
     ).cpu()
     assert back.dtype == dtype
-    want = reference.pool_backward(*grads.double(), got[2], offsets, rows)
-    torch.testing.assert_close(back.double(), want, **near)
+    largest, mean = grads.double()
+    want = reference.pool_backward(largest, mean, got[2], offsets, rows)
+    torch.testing.assert_close(back.double(), want, rtol=rtol, atol=atol)
 
 
 def _first(h: Tensor, offsets: Tensor, argument: Tensor) -> Tensor:
@@ -336,13 +349,9 @@ def test_pooling_keeps_the_first_nan() -> None:
 def test_a_cuda_graph_captures_the_kernels() -> None:
     case = Case((9, 0, 33), 70, 2, 3, True)
     want = kernel_results(case)
-    given = {
-        name: each.float().to(DEVICE) if each.is_floating_point() else each.to(DEVICE)
-        for name, each in case.tensors().items()
-    }
+    given = on_device(case)
     u, x, offsets = given["u"].clone(), given["x"], given["offsets"]
-    fields = [given[name] for name in ("v", "bias", "initial", "mask")]
-    recurrence = Recurrence(*fields, offsets, 2, True, 1.3)
+    recurrence = recurrence_of(given, 2, True)
 
     def run() -> tuple[Tensor, ...]:
         h, c, last = triton_sru.forward(u, x, recurrence, True)
