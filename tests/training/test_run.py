@@ -24,6 +24,7 @@ from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
 from srucli.model.classifier import ENCODERS
 from srucli.runs.run_dir import RunDir
+from srucli.runs.training_state import random_states
 from srucli.training.defaults import check, complete, epochs
 from srucli.training.run import train
 from tests.support import (
@@ -366,6 +367,15 @@ def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
     assert last.endswith("cannot be written (File too large); make room")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_random_states_are_those_of_the_caller(tiny: Tiny, tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    before = random_states(device)
+    train(quick(), str(tiny.train), None, tmp_path / "run", tokenizer=tiny.run / "tokenizer.model")
+    after = random_states(device)
+    assert torch.equal(before.pop("torch"), after.pop("torch"))
+    assert before == after
 
 
 # --- stopping ----------------------------------------------------------------------------------

@@ -1,0 +1,186 @@
+"""Called as a library, srucli leaves its process as it was: signals, threads, denormals, memory.
+
+Each case is a process of its own, in which every call is followed by a look at the whole state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import ctypes
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import QUICK, Tiny
+
+SETTINGS = [word for word in map(str, QUICK) if "=" in word]
+SETTINGS += ["model.hidden=8", "model.layers=1", "train.epochs=1", "train.threads=1"]
+HANDLED = sorted({*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP})
+# The process's own number of threads, which neither the trainings have nor Numba.
+THREADS = len(os.sched_getaffinity(0)) + 1
+# Above malloc's own limit for what it maps.
+LARGE = 64 << 20
+
+
+def state() -> dict[str, Any]:
+    """What a call might change, as the calling thread and a new one see it."""
+    import numpy as np
+    import torch
+
+    denormal = torch.from_numpy(np.full(1 << 18, 1e-40, np.float32))  # enough for all threads
+    with ThreadPoolExecutor(1) as other:
+        elsewhere = other.submit(threads).result()
+    return {
+        "signal handlers": [signal.getsignal(number) for number in HANDLED],
+        "threads": threads(),
+        "threads of a new thread": elsewhere,
+        "denormals": sys.float_info.min / 2 > 0,
+        "denormals in torch": int((denormal * 1).count_nonzero()),
+        "large blocks are mapped": mapped_blocks(),
+        "csv.field_size_limit": csv.field_size_limit(),
+        "folder": os.getcwd(),
+        "gradients": torch.is_grad_enabled(),
+        "standard streams": [sys.stdin, sys.stdout, sys.stderr],
+        "start method": multiprocessing.get_start_method(),
+    }
+
+
+def threads() -> tuple[int, int]:
+    """The numbers that torch and Numba have for this thread."""
+    import torch
+
+    from srucli.kernels import jit
+
+    before = torch.get_num_threads()
+    jit.launch_threads()
+    return before, jit.get_num_threads()
+
+
+def mapped_blocks() -> int | None:
+    """How many blocks a large allocation adds to those that glibc maps; None without glibc."""
+    if platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        return None
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.mallinfo2.restype = Info
+    before = libc.mallinfo2().hblks
+    block = libc.malloc(LARGE)
+    added = int(libc.mallinfo2().hblks - before)
+    libc.free(block)
+    return added
+
+
+class Info(ctypes.Structure):
+    """`struct mallinfo2` of malloc.h."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in ("a", "b", "c", "hblks", *"defghi"))
+
+
+Calls = Iterator[tuple[str, Callable[[], object]]]
+
+
+def calls(data: Path, run: Path, folder: Path) -> Calls:
+    """What the library offers, in the order in which one uses it."""
+    import torch
+
+    import srucli
+    from srucli.config import resolve
+    from srucli.data.readers import read_examples
+    from srucli.inference.evaluation import evaluate
+    from srucli.inference.predictor import Predictor
+    from srucli.training.run import resume, train
+
+    def layers() -> None:
+        output, _ = srucli.SRU(3, 4)(torch.zeros(2, 1, 3))
+        output.sum().backward()
+
+    config = resolve(overrides=SETTINGS)
+    yield "SRU", layers
+    yield "train", lambda: train(config, str(data), None, folder / "run")
+    yield "resume", lambda: resume(folder / "run", {"train.epochs": 2})
+    predictor = Predictor.load(run, "cpu")
+    yield "Predictor", lambda: predictor.probabilities(["a lovely film"] * 300)
+    yield "evaluate", lambda: evaluate(predictor, read_examples(str(data), config.data))
+
+
+def experiments(data: Path, run: Path, folder: Path) -> Calls:
+    """Calls that train several times."""
+    from srucli.config import resolve
+    from srucli.errors import SrucliError
+    from srucli.experiments.compare import compare
+    from srucli.experiments.trials import Arm, Plan
+    from srucli.experiments.tune import tune
+
+    def search() -> None:
+        with suppress(SrucliError):  # no time for a trial, on a slow machine
+            tune(config, str(data), None, minutes=0.05, max_mb=None)
+
+    config = resolve(overrides=SETTINGS)
+    arms = [Arm(name, {"optim.name": name}) for name in ("adam", "sgd")]
+    plan = Plan(config, arms, "accuracy", 1, 1, None)
+    files = {"train": str(data), "dev": None, "test": None}
+    yield "compare", lambda: compare(plan, files, folder / "compared", jobs=1)
+    yield "tune", search
+
+
+def changes(made: Calls) -> list[str]:
+    """Make every call; say what is another afterwards."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    before, found = state(), []
+    for name, call in made:
+        call()
+        after = state()
+        pairs = {key: (before[key], after[key]) for key in before}
+        found += [f"{name}: {key}: {a} -> {b}"[:200] for key, (a, b) in pairs.items() if a != b]
+        before = after
+    return found
+
+
+def in_a_worker(*paths: Path) -> list[str]:
+    return changes(chain(calls(*paths), experiments(*paths)))
+
+
+def in_a_thread(*paths: Path) -> list[str]:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(changes, calls(*paths)).result()
+
+
+def in_a_notebook(*paths: Path) -> list[str]:
+    """A loop of events runs, signals have handlers, and torch has computed already."""
+    import torch
+
+    async def cell() -> list[str]:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+        torch.set_num_threads(THREADS)
+        torch.randn(500, 500) @ torch.randn(500, 500)
+        return changes(calls(*paths))
+
+    return asyncio.run(cell())
+
+
+@pytest.mark.parametrize("place", [in_a_worker, in_a_thread, in_a_notebook])
+def test_calls_leave_the_process_as_it_was(
+    tiny: Tiny, tmp_path: Path, place: Callable[..., list[str]]
+) -> None:
+    data = tmp_path / "train.csv"
+    rows = [line.split("\t") for line in tiny.train.read_text().splitlines()[:120]]
+    rows[0][1] = "lovely " * 40_000  # longer than csv lets a cell be
+    with data.open("w", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("label", "text"), *rows])
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert not pool.submit(place, data, tiny.run, tmp_path).result()
