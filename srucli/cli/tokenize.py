@@ -29,7 +29,7 @@ from srucli.runs.claim import refuse_inputs
 
 if TYPE_CHECKING:
     from srucli.config import DataConfig, TokenizerConfig
-    from srucli.tokenizer.model import Progress
+    from srucli.tokenizer.training import OnProgress
 
 UNDERSCORES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
@@ -235,7 +235,7 @@ def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _status() -> Iterator[Progress | None]:
+def _status() -> Iterator[OnProgress | None]:
     """One line that shows what is going on, on a terminal only; gone at the end."""
     if not sys.stderr.isatty():
         yield None
@@ -306,7 +306,7 @@ def command(
     if not labelled:
         _warn_of_labels(files)
 
-    from srucli.tokenizer.model import train_tokenizer
+    from srucli.tokenizer.training import train_tokenizer
 
     with _status() as progress:
         trained = train_tokenizer(

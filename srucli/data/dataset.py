@@ -1,10 +1,9 @@
-"""What is trained on: texts with numbered labels, the share held out, the texts' own tokenizer."""
+"""What is trained on: texts with numbered labels, and the share held out."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srucli.config import Config, DataConfig, TokenizerConfig, given
+from srucli.config import DataConfig, given
 from srucli.data.labels import Known, Spellings, agreed, clean, notes
 from srucli.data.layout import NAMELESS, Names
 from srucli.data.readers import Example, read_examples
@@ -20,7 +19,6 @@ from srucli.errors import DataError
 from srucli.io.console import escaped, excerpt, say
 from srucli.io.streams import Source, display_name
 from srucli.metrics import encode
-from srucli.tokenizer.model import TrainedTokenizer, as_setting, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -151,44 +149,3 @@ def data_hash(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update("\t".join((*example.labels, example.text, "\n")).encode())
     return digest.hexdigest()
-
-
-def short_lines(texts: Iterable[str], longest: int = 1_000) -> Iterator[str]:
-    """Texts cut into lines of at most `longest` characters, at blanks where there are any.
-
-    SentencePiece leaves out long lines, or needs time that grows with the square of their length.
-    """
-    for text in texts:
-        start = 0
-        while len(text) - start > longest:
-            blank = text.rfind(" ", start + 1, start + longest)
-            stop = blank if blank > 0 else start + longest
-            yield text[start:stop]
-            start = stop
-        yield text[start:]
-
-
-def vocab_size(config: Config, texts: Iterable[str]) -> int:
-    """The configured number of pieces, or 6 sqrt(characters), from 1,000 to 16,000.
-
-    Vocabularies grow about as the square root of the text (Heaps 1978, section 7.5).
-    """
-    if config.tokenizer.vocab_size is not None:
-        return config.tokenizer.vocab_size
-    characters = sum(map(len, texts))
-    return min(max(round(6 * math.sqrt(characters)), 1_000), 16_000)
-
-
-def make_tokenizer(config: Config, texts: Sequence[str], source: str) -> TrainedTokenizer:
-    """Train the automatic tokenizer, and say what of.
-
-    A size that cannot be becomes the nearest, unless somebody gave hard_vocab_limit=true.
-    """
-    wanted = vocab_size(config, texts)
-    hard = config.tokenizer.hard_vocab_limit and "hard_vocab_limit" in given(config.tokenizer)
-    settings: TokenizerConfig = config.tokenizer.model_copy(update={"vocab_size": wanted})
-    trained = train_tokenizer(
-        short_lines(texts), settings, lower_vocab=not hard, named=as_setting, source=source
-    )
-    say(f"tokenizer: {trained.describe()}")
-    return trained

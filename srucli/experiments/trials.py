@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from srucli import optim
 from srucli.config import Config, DataConfig, build, dump, with_settings
-from srucli.data.dataset import data_hash, make_tokenizer
+from srucli.data.dataset import data_hash
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DivergedError, SrucliError, UsageError
 from srucli.io.children import Child, child
@@ -41,6 +41,7 @@ from srucli.io.files import (
 from srucli.io.folders import Identity, OpenFolder
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Layout, Source, claimed, clear, kind_of
+from srucli.tokenizer.training import make_tokenizer
 from srucli.tokenizer.truncation import Tally
 
 # Neighbours of the grid are half a power of ten apart.
@@ -222,7 +223,7 @@ class Folder:
             trained = data.is_file(self.tokenizer.name)
         if not trained:
             texts = [example.text for example in parts["train"]]
-            model = make_tokenizer(plan.config, texts, source).tokenizer.model_bytes
+            model = make_tokenizer(plan.config.tokenizer, texts, source).tokenizer.model_bytes
             write_files(self.place, {self.tokenizer.name: model}, within="data")
 
     def texts(self, part: str) -> int:

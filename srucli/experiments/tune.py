@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srucli.config import Config, with_settings
-from srucli.data.dataset import find_labels, hold_out, make_tokenizer, read_texts
+from srucli.data.dataset import find_labels, hold_out, read_texts
 from srucli.data.readers import Example
 from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
 from srucli.experiments.compare import larger_is_better
@@ -31,6 +31,7 @@ from srucli.model.classifier import Classifier
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Layout, claimed, clear
 from srucli.runs.run_dir import read_records
+from srucli.tokenizer.training import make_tokenizer
 from srucli.tokenizer.truncation import Notices, Tally
 from srucli.training.defaults import check, complete
 from srucli.training.effects import Setup, asked_for, idle, works
@@ -165,7 +166,7 @@ class Search:
         free = [key for key in SPACE if not is_given(task.config, key) and works(setup, key)]
         self.base = {key: value_of(base, key) for key in free}
         texts = [example.text for example in task.examples]
-        tokenizer = make_tokenizer(base, texts, task.train).tokenizer
+        tokenizer = make_tokenizer(base.tokenizer, texts, task.train).tokenizer
         self.tokenizer = scratch / "tokenizer.model"
         write_atomic({self.tokenizer: tokenizer.model_bytes})
         self.spelling = tokenizer.spelling

@@ -1,6 +1,6 @@
 """The process in which SentencePiece trains, so that it can be ended at any instant.
 
-SentencePiece's trainer sees no Ctrl-C before it is done. `tokenizer.train_tokenizer` starts it by
+SentencePiece's trainer sees no Ctrl-C before it is done. `training.py` starts it by
 `children.child`, and it is nobody else's to call. It reads one line of JSON (the job), then the
 lines of text, then an empty line; it writes the model, or with exit code REFUSED the trainer's
 message. When standard input closes before that, the parent is gone, and so is this process.

@@ -102,7 +102,7 @@ def _message(data: bytes, most: int) -> dict[int, Any]:
     return {key: value for key, value, _ in _fields(data, most)}
 
 
-def check(data: bytes) -> Model:
+def parse_model(data: bytes) -> Model:
     """Read a serialized model.
 
     Raises UnusableModelError, and another ValueError or a LookupError where it is no model at all.

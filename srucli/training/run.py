@@ -13,15 +13,7 @@ from typing import NamedTuple
 import torch
 
 from srucli.config import Config, with_settings
-from srucli.data.dataset import (
-    Corpus,
-    data_hash,
-    find_labels,
-    hold_out,
-    make_tokenizer,
-    read_held_out,
-    read_texts,
-)
+from srucli.data.dataset import Corpus, data_hash, find_labels, hold_out, read_held_out, read_texts
 from srucli.data.layout import Names
 from srucli.data.readers import Example
 from srucli.errors import InputMissingError, UsageError
@@ -34,6 +26,7 @@ from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import keep_random_states
 from srucli.runtime import use_threads
 from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.training import make_tokenizer
 from srucli.training.defaults import check, complete
 from srucli.training.effects import Setup, asked_for, beyond, idle
 from srucli.training.interrupts import Interrupt
@@ -284,7 +277,7 @@ def _tokenizer(
         return kept.tokenizer
     if given:
         return given
-    return make_tokenizer(config, corpus.texts, corpus.source).tokenizer
+    return make_tokenizer(config.tokenizer, corpus.texts, corpus.source).tokenizer
 
 
 def _encoder(config: Config, device: torch.device) -> str:

@@ -14,7 +14,8 @@ from srucli.data.batch import Batch, TokenStore, order
 from srucli.data.dataset import Corpus
 from srucli.data.loader import DataLoader
 from srucli.data.readers import Example
-from srucli.tokenizer.model import Tokenizer, train_tokenizer
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.training import train_tokenizer
 from srucli.tokenizer.truncation import Limits
 
 LABELS = ["ärger", "freude", "무"]

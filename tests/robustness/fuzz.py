@@ -45,7 +45,8 @@ from srucli.errors import SrucliError
 from srucli.inference.predictor import Predictor, Style, records
 from srucli.runs.run_dir import RunDir
 from srucli.runtime import tune_process
-from srucli.tokenizer.model import Tokenizer, train_tokenizer
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.training import train_tokenizer
 from srucli.training.resume import former
 from srucli.training.run import train
 from tests.robustness.folders import Bases, try_folder

@@ -21,7 +21,8 @@ from srucli.config import DataConfig, TokenizerConfig
 from srucli.data.readers import read_inputs
 from srucli.errors import DataError, InputMissingError, UsageError
 from srucli.io.lines import read_lines
-from srucli.tokenizer.model import Tokenizer, TrainedTokenizer, train_tokenizer
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.training import TrainedTokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 

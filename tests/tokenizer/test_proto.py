@@ -15,7 +15,7 @@ import sentencepiece
 from srucli.errors import DataError
 from srucli.tokenizer import proto
 from srucli.tokenizer.model import Tokenizer
-from srucli.tokenizer.proto import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, check
+from srucli.tokenizer.proto import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, parse_model
 from tests.robustness.mutate import parse, serialize
 from tests.tokenizer.test_model import LINES, trained
 
@@ -41,7 +41,7 @@ def made(**options: Any) -> bytes:
 
 
 def agrees_with_sentencepiece(model: bytes) -> None:
-    found, own = check(model), sentencepiece.SentencePieceProcessor(model_proto=model)
+    found, own = parse_model(model), sentencepiece.SentencePieceProcessor(model_proto=model)
     ids = range(len(own))
     assert found.proto == model
     assert found.pieces == [own.IdToPiece(index) for index in ids]
@@ -62,7 +62,7 @@ def agrees_with_sentencepiece(model: bytes) -> None:
 def test_every_kind_and_every_rule(kind: str, rules: str) -> None:
     model = made(model_type=kind, normalization_rule_name=rules)
     agrees_with_sentencepiece(model)
-    assert check(model).type == kind
+    assert parse_model(model).type == kind
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_sentencepiece_does_not_test_itself_with_strangers_texts() -> None:
     model = trained().model_bytes
     sample = serialize([(1 << 3 | 2, b"hello"), (2 << 3 | 2, b"no such pieces")])
     tested = model + serialize([(SELF_TEST, serialize([(1 << 3 | 2, sample)]))])
-    assert check(tested).proto == model
+    assert parse_model(tested).proto == model
     tokenizer = Tokenizer.from_bytes(tested, "x")
     assert tokenizer.model_bytes == tested
     assert len(tokenizer.encode(["hello"])[0])
@@ -205,7 +205,7 @@ ENDLESS: dict[str, tuple[bytes, type[Exception], str]] = {
 def test_fields_that_never_end(content: bytes, kind: type[Exception], said: str) -> None:
     """What is said within is why: it shows that the limit ended it, not the end of what came."""
     with pytest.raises(kind, match=said):
-        check(content)
+        parse_model(content)
     with pytest.raises(DataError, match=r"^x: .*; name a \.model file"):
         Tokenizer.from_bytes(content, "x")
 
@@ -294,6 +294,6 @@ def test_a_trie_of_circles_of_all_letters_is_seen_soon() -> None:
 def test_limits_leave_room_for_the_largest_vocabularies() -> None:
     model = serialize([(PIECE, serialize([(TEXT, b"<unk>"), (TYPE, UNKNOWN)]))])
     model += serialize([(PIECE, serialize([(TEXT, b"%07d" % n)])) for n in range(262_144)])
-    assert len(check(model).pieces) == 262_145
+    assert len(parse_model(model).pieces) == 262_145
     assert proto.MAX_PIECES > 262_145
-    assert USER_DEFINED not in check(model).types
+    assert USER_DEFINED not in parse_model(model).types

@@ -11,7 +11,8 @@ import torch
 from srucli.config import resolve
 from srucli.data.dataset import Corpus
 from srucli.runs.run_dir import RunDir
-from srucli.tokenizer.model import Tokenizer, train_tokenizer
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.training import train_tokenizer
 from srucli.training.defaults import complete
 from srucli.training.interrupts import Interrupt
 from srucli.training.trainer import Trainer

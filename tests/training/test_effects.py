@@ -12,7 +12,7 @@ import torch
 
 from srucli.config import Config, TokenizerConfig, dump, known_keys, read, resolve
 from srucli.model.classifier import Classifier
-from srucli.tokenizer.model import train_tokenizer
+from srucli.tokenizer.training import train_tokenizer
 from srucli.training.effects import NEEDS, Setup, asked_for, beyond, idle, works
 from tests.support import QUICK, RunMain, Tiny, write_tsv
 

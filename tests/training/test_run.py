@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from srucli.config import Config
-from srucli.data.dataset import data_hash, find_labels, hold_out, short_lines, vocab_size
+from srucli.data.dataset import data_hash, find_labels, hold_out
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, OutputError, SrucliError, UsageError
 from srucli.inference.evaluation import evaluate
@@ -92,13 +90,10 @@ def test_hold_out_takes_no_labels_last_text(seed: int) -> None:
     assert len(held) == 8
 
 
-def test_how_long_and_how_large_by_the_number_of_texts() -> None:
+def test_epochs_by_the_number_of_texts() -> None:
     sizes = [(100, 2), (3_000, 2), (10_000, 77), (150_000, 2)]
     assert [epochs(Config(), *size) for size in sizes] == [30, 11, 30, 3]
     assert epochs(quick("train.epochs=3"), 10, 2) == 3
-    texts = ["x" * 10, "y" * 90]
-    assert [vocab_size(Config(), texts * n) for n in (1, 10**4, 10**6)] == [1_000, 6_000, 16_000]
-    assert vocab_size(quick("tokenizer.vocab_size=77"), texts) == 77
 
 
 def test_steps_end_a_training_wherever_they_fall(tiny: Tiny, tmp_path: Path) -> None:
@@ -264,14 +259,6 @@ def test_texts_of_one_letter_and_texts_that_are_long(tmp_path: Path) -> None:
     predictor = Predictor.load(run, "cpu")
     head, whole = predictor.probabilities(["x y " * 400, "x y " * 40_000])
     assert head == pytest.approx(whole)
-
-
-@given(st.lists(st.text("ab \u3042", max_size=60)), st.integers(2, 20))
-def test_short_lines_lose_nothing(texts: list[str], longest: int) -> None:
-    lines = list(short_lines(texts, longest))
-    assert "".join(lines) == "".join(texts)
-    assert max(map(len, lines), default=0) <= longest
-    assert list(short_lines(["one two  three"], 8)) == ["one two", "  three"]
 
 
 def test_several_labels_end_to_end(tmp_path: Path) -> None:

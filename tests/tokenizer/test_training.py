@@ -1,12 +1,14 @@
-"""The size of an automatic tokenizer."""
+"""The tokenizer that a classifier gets: its vocabulary size, and the lines it is trained on."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from srucli.config import resolve
-from srucli.data.dataset import make_tokenizer, vocab_size
+from srucli.config import TokenizerConfig
 from srucli.errors import UsageError
+from srucli.tokenizer.training import make_tokenizer, short_lines, vocab_size
 
 
 @pytest.mark.parametrize(
@@ -21,18 +23,25 @@ from srucli.errors import UsageError
     ids=["Hangul", "ASCII", "two and four bytes", "hardly any text", "much text"],
 )
 def test_the_vocabulary_goes_by_characters(texts: list[str], wanted: int) -> None:
-    assert vocab_size(resolve(), texts) == wanted
+    assert vocab_size(TokenizerConfig(), texts) == wanted
 
 
 def test_a_size_that_is_set_is_taken() -> None:
-    assert vocab_size(resolve(overrides=["tokenizer.vocab_size=77"]), ["a" * 1_000_000]) == 77
+    assert vocab_size(TokenizerConfig(vocab_size=77), ["a" * 1_000_000]) == 77
 
 
 def test_a_hard_limit_holds_where_it_was_given() -> None:
     """By default a size that the text does not allow becomes the nearest one."""
     texts = ["the film was good", "a book that was bad"] * 20
-    size = ["tokenizer.vocab_size=9000"]
-    assert make_tokenizer(resolve(overrides=size), texts, "x").tokenizer.vocab_size < 100
-    hard = resolve(overrides=[*size, "tokenizer.hard_vocab_limit=true"])
+    assert make_tokenizer(TokenizerConfig(vocab_size=9000), texts, "x").tokenizer.vocab_size < 100
+    hard = TokenizerConfig(vocab_size=9000, hard_vocab_limit=True)
     with pytest.raises(UsageError, match=r"pass tokenizer\.vocab_size=\d+ or less, or tokenizer"):
         make_tokenizer(hard, texts, "x")
+
+
+@given(st.lists(st.text("ab \u3042", max_size=60)), st.integers(2, 20))
+def test_short_lines_lose_nothing(texts: list[str], longest: int) -> None:
+    lines = list(short_lines(texts, longest))
+    assert "".join(lines) == "".join(texts)
+    assert max(map(len, lines), default=0) <= longest
+    assert list(short_lines(["one two  three"], 8)) == ["one two", "  three"]
