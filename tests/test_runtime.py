@@ -1,0 +1,49 @@
+"""Devices by name, and thread counts that a block sets for its own thread alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+import torch
+
+from srucli.errors import UsageError
+from srucli.kernels import jit
+from srucli.runtime import cores, resolve_device, use_threads
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "cpu:x"])
+def test_devices_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--device {name}: "):
+        resolve_device(name)
+
+
+def test_a_block_sets_the_threads_of_its_own_thread() -> None:
+    outside = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as other, use_threads(outside + 1):
+        assert torch.get_num_threads() == outside + 1
+        assert other.submit(torch.get_num_threads).result() == outside
+        with use_threads(0):
+            assert torch.get_num_threads() == cores()
+            assert jit.get_num_threads() <= cores()
+        assert torch.get_num_threads() == outside + 1
+    assert torch.get_num_threads() == outside
+
+
+def test_blocks_of_two_threads_at_once() -> None:
+    """Neither sees the other's number, nor does a thread that starts later."""
+    outside, both = torch.get_num_threads(), Barrier(2, timeout=60)
+
+    def block(threads: int) -> tuple[int, int]:
+        with use_threads(threads):
+            both.wait()
+            inside = torch.get_num_threads()
+            both.wait()
+        return inside, torch.get_num_threads()
+
+    wanted = outside + 1, outside + 2
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(block, wanted)) == [(each, outside) for each in wanted]
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == outside
