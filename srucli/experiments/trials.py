@@ -310,7 +310,7 @@ def _cell_folder(path: Path, meant: Identity, cell: Cell) -> Iterator[OpenFolder
     with ExitStack() as stack:
         try:
             top = stack.enter_context(OpenFolder.at(path, meant))
-            top.check()
+            top.check_in_place()
             place = stack.enter_context(top.below(str(cell.folder), make=True))
             clear(place, _LEFT)
             _speak_to(place, "log.txt")
@@ -438,7 +438,7 @@ class Trials:
         cell = cells[number]
         if self.folder.result(cell) is None:
             with opened(self.folder.place) as folder:
-                folder.check()
+                folder.check_in_place()
             raise SrucliError(_failure(self.folder.path / cell.folder, code))
         self.done(cell)
 

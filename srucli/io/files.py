@@ -48,7 +48,7 @@ def writing(place: Place, name: str) -> Iterator[OpenFolder]:
     """The folder, held for a block that writes to it. Raises OutputError naming what it writes."""
     try:
         with opened(place) as folder:
-            folder.check()
+            folder.check_in_place()
             yield folder
     except OSError as error:
         raise unwritable(path_of(place) / name, error) from error
@@ -68,7 +68,7 @@ def write_files(place: Place, contents: Mapping[str, bytes], within: str = "") -
     """
     try:
         with opened(place) as top:
-            top.check()
+            top.check_in_place()
             with top.below(within, make=True) as folder:
                 folder.write(contents)
     except OSError as error:

@@ -137,7 +137,7 @@ class OpenFolder:
     def open(self, name: str, flags: int) -> int:
         """A descriptor of what has the name. Raises LinkError for a link."""
         if self.descriptor is None:
-            return self._open_by_path(name, flags)
+            return _open_by_path(self, name, flags)
         try:
             flags |= _NOFOLLOW | _PLAIN
             return os.open(self._at(name), flags, 0o666, dir_fd=self.descriptor)
@@ -145,16 +145,6 @@ class OpenFolder:
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
                 raise self._unfit(name, error.errno) from error
             raise
-
-    def _open_by_path(self, name: str, flags: int) -> int:
-        """The same where names cannot be opened relative to a folder."""
-        if os.path.islink(self._at(name)):
-            raise self._unfit(name, errno.ELOOP)
-        descriptor = os.open(self._at(name), flags | _NOFOLLOW | _PLAIN, 0o666)
-        if identity(os.fstat(descriptor)) != identity(self.stat(name)) or not self.is_in_place():
-            os.close(descriptor)
-            raise LinkError(errno.ELOOP, "it was replaced meanwhile", name)
-        return descriptor
 
     # ------------------------------------------------------------ writing
 
@@ -171,7 +161,7 @@ class OpenFolder:
         except OSError:
             return False
 
-    def check(self) -> None:
+    def check_in_place(self) -> None:
         """Refuse to write where another may write by now. Raises OutputError."""
         if self.is_in_place():
             return
@@ -278,6 +268,17 @@ class OpenFolder:
         """Make its names last."""
         if self.descriptor is not None:
             os.fsync(self.descriptor)
+
+
+def _open_by_path(folder: OpenFolder, name: str, flags: int) -> int:
+    """Open as `OpenFolder.open` does where names cannot be opened relative to a folder."""
+    if os.path.islink(folder._at(name)):
+        raise folder._unfit(name, errno.ELOOP)
+    descriptor = os.open(folder._at(name), flags | _NOFOLLOW | _PLAIN, 0o666)
+    if identity(os.fstat(descriptor)) != identity(folder.stat(name)) or not folder.is_in_place():
+        os.close(descriptor)
+        raise LinkError(errno.ELOOP, "it was replaced meanwhile", name)
+    return descriptor
 
 
 @contextmanager

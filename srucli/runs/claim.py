@@ -182,7 +182,7 @@ def _refuse_own_inputs(folder: OpenFolder, layout: Layout, sources: Iterable[Sou
 # ---------------------------------------------------------------- claims
 
 
-def check(
+def check_claimable(
     folder: OpenFolder,
     kind: Kind,
     layout: Layout,
@@ -283,7 +283,7 @@ def _claim(
 ) -> bool:
     """Check a folder and mark it, where it is not; whether it was marked here."""
     try:
-        if marked := check(folder, kind, layout, evidence, sources) is None:
+        if marked := check_claimable(folder, kind, layout, evidence, sources) is None:
             _mark(folder, kind)
         return marked
     except OSError as error:

@@ -11,7 +11,7 @@ from srucli.config import Config, ModelConfig
 from srucli.io.console import escaped
 from srucli.metrics import wilson
 from srucli.runs.choice import Choice
-from srucli.runs.run_dir import Facts
+from srucli.runs.facts import Facts
 
 CHOSEN = """These texts also chose the epoch, how much each branch counts and any thresholds. On
 others the figures may be lower; `srucli eval` measures them."""

@@ -19,30 +19,22 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
-import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from srucli import config as configuration
 from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError, SrucliError
-from srucli.io.console import escaped, say
+from srucli.io.console import say
 from srucli.io.files import (
     COPY_AGAIN,
     Place,
@@ -66,7 +58,7 @@ from srucli.runs.claim import (
     MARKER,
     Layout,
     Source,
-    check,
+    check_claimable,
     claimed,
     clear,
     foreign,
@@ -74,9 +66,10 @@ from srucli.runs.claim import (
     is_free,
     kind_of,
 )
+from srucli.runs.facts import FORMAT_VERSION, Facts, machine, read_facts
+from srucli.runs.tensors import Shapes, check_fit, most_bytes, tensors_of
 from srucli.tokenizer.model import MAX_MODEL_BYTES, Tokenizer
 
-FORMAT_VERSION = 2
 # Files that get a line at a time while a training goes on.
 LOGS = ("metrics.jsonl", "diagnostics.jsonl")
 # What a training writes, `last` first: a kill while all is removed leaves a run without weights.
@@ -93,54 +86,10 @@ LAYOUT: Layout = {
     r"run\.json": None,
 }
 # The largest files of a run that are read.
-MAX_FACTS, MAX_LABELS, MAX_RECORDS = 2**20, 16 * 2**20, 64 * 2**20
+MAX_LABELS, MAX_RECORDS = 16 * 2**20, 64 * 2**20
 MAX_NESTED_RECORDS = 2**21
 # Beyond any probability; larger whole numbers of JSON may be no float.
 MAX_THRESHOLD = 1e9
-# Of a safetensors file, what is not numbers: for each tensor, and besides.
-HEADER_OF_TENSOR, HEADER, MAX_HEADER = 4096, 2**16, 2**22
-Shapes = Mapping[str, Tensor]
-
-
-class DataFacts(BaseModel):
-    """How many texts there were, and their hashes (see `corpus.data_hash`)."""
-
-    texts: int
-    dev_texts: int
-    sha256: dict[str, str]
-
-
-class Facts(BaseModel):
-    """What run.json says. Runs of format version 1 do not say where their texts came from.
-
-    columns: what the training file called its texts and labels; older runs do not say it.
-    """
-
-    format_version: int
-    parameters: int
-    data: DataFacts
-    epochs: int
-    device: str
-    srucli: str
-    torch: str
-    cores: int
-    command: list[str]
-    sources: dict[str, str | None] = {}
-    columns: dict[str, str | None] | None = None
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this process runs."""
-    return {
-        "python": platform.python_version(),
-        "srucli": version("srucli"),
-        "torch": torch.__version__,
-        "sentencepiece": sentencepiece.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "command": sys.argv,
-    }
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
@@ -221,7 +170,7 @@ class RunDir:
         if held != path:
             return
         with writing(path, "") as folder:
-            check(folder, "run", LAYOUT, is_run, sources)
+            check_claimable(folder, "run", LAYOUT, is_run, sources)
             if not (force or is_free(folder) or is_begun(folder)):
                 raise OutputError(f"{path}: exists already; choose another -o, or add --force")
 
@@ -258,21 +207,8 @@ class RunDir:
         return cls(path, manifests=found.format_version > 1)
 
     def facts(self) -> Facts:
-        """run.json. Raises DataError where it does not say what it should, or is newer."""
-        found, source = read_json(self.place, "run.json", MAX_FACTS), str(self.path / "run.json")
-        number = found.get("format_version") if isinstance(found, dict) else None
-        if type(number) is int and number > FORMAT_VERSION:
-            problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
-            raise DataError(source, None, problem, "upgrade srucli")
-        if type(number) is not int or number < 1:
-            problem = "format_version is not as srucli writes it"
-            raise DataError(source, None, problem, COPY_AGAIN)
-        try:
-            return Facts.model_validate(found, strict=True)
-        except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"]))
-            problem = f"{key} is not as srucli writes it"
-            raise DataError(source, None, problem, COPY_AGAIN) from None
+        """run.json. Raises InputMissingError, DataError as `read_facts`."""
+        return read_facts(self.place)
 
     def clear(self) -> None:
         """Remove what a former training wrote, for a new one. Raises OutputError."""
@@ -407,7 +343,7 @@ class RunDir:
 def is_run(folder: OpenFolder) -> bool:
     """Whether a folder's run.json is whole and says that this is a run, of whatever format."""
     try:
-        return bool(RunDir(folder).facts())
+        return bool(read_facts(folder))
     except SrucliError:
         return False
 
@@ -433,32 +369,3 @@ def _is_text(label: Any) -> bool:
         return isinstance(label, str) and not set(label.encode()) & set(b"\t\r\n")
     except UnicodeEncodeError:
         return False
-
-
-def most_bytes(shapes: Shapes) -> int:
-    """The size of the largest safetensors file that can hold tensors like these."""
-    numbers = sum(tensor.numel() * tensor.element_size() for tensor in shapes.values())
-    return HEADER + HEADER_OF_TENSOR * len(shapes) + numbers
-
-
-def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
-    """The tensors in a safetensors file. Raises DataError naming `source`."""
-    if int.from_bytes(data[:8], "little") > MAX_HEADER:
-        problem = f"damaged: its header is larger than the {MAX_HEADER:,} bytes that it can need"
-        raise DataError(source, None, problem, COPY_AGAIN)
-    try:
-        return load_tensors(data)
-    except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        # What it says repeats names and types as they stand in the file.
-        problem = f"damaged ({escaped(str(error)[:200])})"
-        raise DataError(source, None, problem, COPY_AGAIN) from error
-
-
-def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> None:
-    """Refuse weights of other names, shapes or dtypes. Raises DataError naming `source`."""
-    for name in [*shapes, *weights]:
-        found, wanted = weights.get(name), shapes.get(name)
-        same = found is not None and wanted is not None
-        if not same or (found.shape, found.dtype) != (wanted.shape, wanted.dtype):  # type: ignore[union-attr]
-            problem = f"the weights do not fit config.yaml (see {name[:99]!r})"
-            raise DataError(source, None, problem, COPY_AGAIN)

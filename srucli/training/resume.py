@@ -15,7 +15,8 @@ from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.io.locks import is_locked
 from srucli.model.classifier import shapes
 from srucli.runs.checkpoints import TRAINING
-from srucli.runs.run_dir import FORMAT_VERSION, Facts, RunDir, is_begun
+from srucli.runs.facts import FORMAT_VERSION, Facts
+from srucli.runs.run_dir import RunDir, is_begun
 from srucli.tokenizer.model import Tokenizer
 
 # What does not decide which weights come out, or may become longer.

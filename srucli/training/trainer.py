@@ -31,7 +31,8 @@ from srucli.model.sru import use_kernel
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Which
 from srucli.runs.choice import choose, dev_values
 from srucli.runs.model_card import model_card
-from srucli.runs.run_dir import LOGS, RunDir, check_fit, tensors_of
+from srucli.runs.run_dir import LOGS, RunDir
+from srucli.runs.tensors import check_fit, tensors_of
 from srucli.runs.training_state import (
     OptimizerState,
     UnwritableError,

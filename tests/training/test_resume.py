@@ -26,7 +26,8 @@ from srucli.io import locks
 from srucli.io.folders import OpenFolder
 from srucli.optim import OPTIMIZERS
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
-from srucli.runs.run_dir import RunDir, is_begun, tensors_of
+from srucli.runs.run_dir import RunDir, is_begun
+from srucli.runs.tensors import tensors_of
 from srucli.runs.training_state import OptimizerState, from_files, random_states, set_random_states
 from srucli.training.interrupts import Interrupt
 from srucli.training.resume import differences, may_change

@@ -1,0 +1,80 @@
+"""run.json: what a run was made of and by, and the version of its format."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import torch
+from pydantic import BaseModel, ValidationError
+
+from srucli.errors import DataError
+from srucli.io.files import COPY_AGAIN, Place, path_of, read_json
+
+FORMAT_VERSION = 2
+MAX_FACTS = 2**20
+
+
+class DataFacts(BaseModel):
+    """The number of texts, and their hashes (see `data_hash` of `data/dataset.py`)."""
+
+    texts: int
+    dev_texts: int
+    sha256: dict[str, str]
+
+
+class Facts(BaseModel):
+    """The content of run.json.
+
+    `sources` are the files that the texts came from (not in format version 1). `columns` are the
+    names of the text and label columns in the training file (not in older runs of version 2).
+    """
+
+    format_version: int
+    parameters: int
+    data: DataFacts
+    epochs: int
+    device: str
+    srucli: str
+    torch: str
+    cores: int
+    command: list[str]
+    sources: dict[str, str | None] = {}
+    columns: dict[str, str | None] | None = None
+
+
+def machine() -> dict[str, Any]:
+    """Return the versions, platform, cores and command of this process."""
+    return {
+        "python": platform.python_version(),
+        "srucli": version("srucli"),
+        "torch": torch.__version__,
+        "sentencepiece": sentencepiece.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "command": sys.argv,
+    }
+
+
+def read_facts(place: Place) -> Facts:
+    """Read run.json. Raises DataError where it does not say what it should, or is newer."""
+    found, source = read_json(place, "run.json", MAX_FACTS), str(path_of(place) / "run.json")
+    number = found.get("format_version") if isinstance(found, dict) else None
+    if type(number) is int and number > FORMAT_VERSION:
+        problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
+        raise DataError(source, None, problem, "upgrade srucli")
+    if type(number) is not int or number < 1:
+        problem = "format_version is not as srucli writes it"
+        raise DataError(source, None, problem, COPY_AGAIN)
+    try:
+        return Facts.model_validate(found, strict=True)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        problem = f"{key} is not as srucli writes it"
+        raise DataError(source, None, problem, COPY_AGAIN) from None
