@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import lzma
+import math
 import os
 import random
 import re
@@ -14,12 +15,14 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from srucli.config import resolve
 from srucli.data.readers import read_examples
@@ -27,11 +30,11 @@ from srucli.errors import DataError, OutputError, SrucliError
 from srucli.inference.predictor import Predictor
 from srucli.io.console import for_terminal
 from srucli.io.lines import MAX_LINE, read_lines
+from srucli.model.classifier import Encoder
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import UnwritableError
 from srucli.training.run import resume, train
-from srucli.training.step import Step
 from tests.support import (
     QUICK,
     ROOT,
@@ -196,23 +199,28 @@ def test_names_that_are_no_unicode(tiny: Tiny, tmp_path: Path) -> None:
 # --- numbers -----------------------------------------------------------------------------------
 
 
+Lose = Callable[[Container[int]], None]
+
+
 @pytest.fixture
-def lose(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make the losses of the batches of these numbers no numbers."""
-    real, calls = Step._losses, itertools.count()
+def lose() -> Iterator[Lose]:
+    """Make what the encoder gives for the training batches of these numbers NaN."""
+    batches, chosen = itertools.count(), list[Container[int]]([()])
 
-    def arrange(numbers: Any) -> None:
-        def losses(self: Step, batch: Any) -> torch.Tensor:
-            found = real(self, batch)
-            return found * torch.nan if next(calls) in numbers else found
+    def spoil(module: nn.Module, inputs: object, states: tuple[Tensor, ...]) -> Any:
+        if isinstance(module, Encoder) and torch.is_grad_enabled() and next(batches) in chosen[0]:
+            return tuple(each * math.nan for each in states)
+        return states
 
-        monkeypatch.setattr(Step, "_losses", losses)
+    def arrange(numbers: Container[int]) -> None:
+        chosen[0] = numbers
 
-    return arrange
+    with register_module_forward_hook(spoil):
+        yield arrange
 
 
 def test_steps_without_a_finite_gradient_are_skipped_and_counted(
-    tiny: Tiny, tmp_path: Path, lose: Any, capsys: pytest.CaptureFixture[str]
+    tiny: Tiny, tmp_path: Path, lose: Lose, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lose({0, 3, 9, 59})
     run = run_training(tiny, tmp_path / "run")
@@ -227,7 +235,7 @@ def test_steps_without_a_finite_gradient_are_skipped_and_counted(
 
 @pytest.mark.parametrize("clip", [0, 1])
 def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
-    tiny: Tiny, tmp_path: Path, lose: Any, run_main: RunMain, clip: int
+    tiny: Tiny, tmp_path: Path, lose: Lose, run_main: RunMain, clip: int
 ) -> None:
     """And the command that is said goes on from there."""
     lose(range(33, 99))
@@ -248,7 +256,7 @@ def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
 
 
 def test_a_run_that_cannot_go_on_is_not_advised_to(
-    tiny: Tiny, tmp_path: Path, lose: Any, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, lose: Lose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def to_files(tree: Any) -> Any:
         raise UnwritableError("a state of another package")
@@ -260,7 +268,7 @@ def test_a_run_that_cannot_go_on_is_not_advised_to(
     assert "--resume" not in str(caught.value)
 
 
-def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Any) -> None:
+def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Lose) -> None:
     lose(range(99))
     with pytest.raises(SrucliError, match=r"in a row had no finite gradient"):
         run_training(tiny, tmp_path / "run", "optim.name=adamw")

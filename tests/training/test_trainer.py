@@ -4,54 +4,63 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit, softmax
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from tqdm import tqdm
 
 from srucli import optim
-from srucli.data.batch import Batch
 from srucli.data.loader import Position
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.inference.predictor import branch_logits
 from srucli.metrics import METRICS, Outcome, choose_thresholds
 from srucli.model.blend import fit_weights
+from srucli.model.classifier import Encoder
 from srucli.runs.run_dir import RunDir
 from srucli.training import trainer, validation
 from srucli.training.objectives import balanced
-from srucli.training.step import Step
 from srucli.training.trainer import MAX_SKIPPED, Trainer
 from srucli.training.validation import Validation
 from tests.support import OnStep
 from tests.training.small import TRAIN, Make
 
 
+class StepTaken(NamedTuple):
+    """An optimizer step: the texts of each batch, the share of the peak rate, whether it trains."""
+
+    sizes: list[int]
+    rate: float
+    training: bool
+
+
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
-    """What reaches each step: its batches' texts and tokens, its rate, whether it trains."""
-    steps: list[SimpleNamespace] = []
-    real = Step.__call__
+def taken() -> Iterator[list[StepTaken]]:
+    """What reaches each optimizer step."""
+    steps: list[StepTaken] = []
+    read: list[tuple[int, bool]] = []
 
-    def step(self: Step, batches: Sequence[Batch], rate: float) -> None:
-        real(self, batches, rate)
-        steps.append(
-            SimpleNamespace(
-                sizes=[batch.texts for batch in batches],
-                tokens=[batch.tokens.tolist() for batch in batches],
-                rate=rate,
-                lr=float(self.optimizer.param_groups[0]["lr"]),
-                training=self.model.training,
-            )
-        )
+    def encode(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(module, Encoder) and torch.is_grad_enabled():
+            read.append((inputs[2].numel() - 1, module.training))
 
-    monkeypatch.setattr(Step, "__call__", step)
-    return steps
+    def step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        group = optimizer.param_groups[0]
+        sizes, modes = zip(*read, strict=True)
+        steps.append(StepTaken(list(sizes), float(group["lr"] / group["initial_lr"]), all(modes)))
+        read.clear()
+
+    with (
+        register_module_forward_pre_hook(encode),
+        register_optimizer_step_pre_hook(step),
+    ):
+        yield steps
 
 
 def records(made: Trainer, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
@@ -64,7 +73,7 @@ def records(made: Trainer, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
 @pytest.mark.parametrize("schedule", ["one-cycle", "linear", "constant"])
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_rates_are_the_schedules_after_the_texts_of_the_step(
-    make: Make, taken: list[SimpleNamespace], schedule: str, accumulate: int
+    make: Make, taken: list[StepTaken], schedule: str, accumulate: int
 ) -> None:
     made = make(
         *(f"optim.schedule={schedule}", f"train.accumulate={accumulate}", "optim.lr=0.003"),
@@ -74,26 +83,23 @@ def test_rates_are_the_schedules_after_the_texts_of_the_step(
     seen = np.cumsum([sum(step.sizes) for step in taken])
     wanted = [optim.factor(schedule, int(texts), TRAIN * 3, 0.2) for texts in seen]
     assert seen[-1] == TRAIN * 3
-    assert [step.rate for step in taken] == wanted
-    assert [step.lr for step in taken] == pytest.approx([0.003 * rate for rate in wanted])
-    assert taken[-1].rate == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-12)
+    assert made.step.optimizer.param_groups[0]["initial_lr"] == 0.003
+    assert [step.rate for step in taken] == pytest.approx(wanted, abs=1e-12)
+    assert wanted[-1] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-12)
     # One step later or earlier would be another rate.
     assert wanted[0] != wanted[1]
 
 
-def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[SimpleNamespace]) -> None:
+def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.steps=8", "optim.warmup=0.25")
     made.train()
-    assert [step.rate for step in taken] == [
-        optim.factor("one-cycle", step, 8, 0.25) for step in range(8)
-    ]
-    assert taken[-1].rate == pytest.approx(0, abs=1e-12)
+    wanted = [optim.factor("one-cycle", step, 8, 0.25) for step in range(8)]
+    assert [step.rate for step in taken] == pytest.approx(wanted, abs=1e-12)
+    assert wanted[-1] == pytest.approx(0, abs=1e-12)
     assert made.loader.position.step == 8
 
 
-def test_a_training_of_one_step_takes_it_at_the_peak(
-    make: Make, taken: list[SimpleNamespace]
-) -> None:
+def test_a_training_of_one_step_takes_it_at_the_peak(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.epochs=1", "train.batch_size=99")
     before = made.model.embedding.weight.clone()
     made.train()
@@ -147,7 +153,7 @@ def test_texts_that_are_not_trained_on_are_not_in_the_loss(make: Make) -> None:
 
 @pytest.mark.parametrize(("accumulate", "sizes"), [(2, [2, 2, 2]), (4, [4, 2]), (9, [6])])
 def test_what_is_counted(
-    make: Make, taken: list[SimpleNamespace], accumulate: int, sizes: list[int]
+    make: Make, taken: list[StepTaken], accumulate: int, sizes: list[int]
 ) -> None:
     """Six batches an epoch; the last group of them may be smaller."""
     made = make(f"train.accumulate={accumulate}", "train.subword_dropout=0", "train.epochs=2")
@@ -185,7 +191,7 @@ def test_an_epoch_that_the_last_step_cuts_short_counts(make: Make) -> None:
 
 
 def test_training_mode_in_steps_and_none_in_evaluations(
-    make: Make, taken: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+    make: Make, taken: list[StepTaken], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[bool] = []
     used: list[bool] = []
@@ -376,7 +382,7 @@ def test_checkpoints_by_steps_and_how_many_stay(make: Make, saved: Saved) -> Non
 
 
 def test_checkpoints_by_minutes(
-    make: Make, saved: Saved, monkeypatch: pytest.MonkeyPatch, taken: list[SimpleNamespace]
+    make: Make, saved: Saved, monkeypatch: pytest.MonkeyPatch, taken: list[StepTaken]
 ) -> None:
     """A step takes a minute here; more than 2 minutes after the last one the next is due."""
     monkeypatch.setattr(trainer.time, "monotonic", lambda: 60.0 * len(taken))
@@ -494,7 +500,7 @@ def test_what_the_parts_are_given(make: Make) -> None:
     assert not torch.equal(other.model.embedding.weight, made.model.embedding.weight)
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped(make: Make, taken: list[SimpleNamespace]) -> None:
+def test_a_resumed_epoch_goes_on_where_it_stopped(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.epochs=1", dev=False)
     made.loader.position = Position(batches=4, taken=32, texts=32, step=4)
     with tqdm(disable=True) as bar:
