@@ -1,7 +1,7 @@
-"""What computes: the device, and the CPU threads.
+"""The device and the CPU threads.
 
-`use_threads` is for calls: it is undone when they return. `tune_process` is for processes that are
-srucli's own, which are its commands and their children.
+Library calls use `use_threads`, which is undone when they return. `tune_process` is permanent: for
+commands, their child processes, and programs that ask for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _changing = threading.Lock()
 
 
 def resolve_device(name: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N as a device that is there. Raises UsageError."""
+    """Return the device named auto, cpu, cuda or cuda:N. Raises UsageError if it is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -45,9 +45,9 @@ def cores() -> int:
 
 @contextmanager
 def use_threads(threads: int) -> Iterator[None]:
-    """Compute with this many CPU threads in torch and Numba, 0 for one a core, within a block.
+    """Compute with this many CPU threads in a block, in torch and Numba; 0 means one per core.
 
-    Other threads of Python, running or yet to start, keep their numbers.
+    Other Python threads, running or started later, keep their thread counts.
     """
     before = torch.get_num_threads(), _set_numba_threads(threads or cores())
     _set_own_torch_threads(threads or cores())
@@ -59,7 +59,7 @@ def use_threads(threads: int) -> Iterator[None]:
 
 
 def tune_process(threads: int = 0) -> None:
-    """Set this process up for speed, to its end: threads, denormals as zeros, freed memory kept."""
+    """Set this process up for speed: thread counts, flushed denormals, freed memory kept."""
     _set_numba_threads(threads or cores())
     torch.set_num_threads(threads or cores())
     torch.set_flush_denormal(True)
@@ -67,10 +67,10 @@ def tune_process(threads: int = 0) -> None:
 
 
 def _set_own_torch_threads(threads: int) -> None:
-    """Set torch's number of threads for the calling thread alone.
+    """Set torch's thread count for the calling thread only.
 
-    torch also hands the number to each thread that starts later. A thread that ends at once takes
-    that back: its own number is lost with it.
+    torch also makes it the default of threads that start later. A short-lived thread sets the
+    default back: the count that this sets for itself is lost with it.
     """
     if threads == torch.get_num_threads():
         return
@@ -81,7 +81,7 @@ def _set_own_torch_threads(threads: int) -> None:
 
 
 def _set_numba_threads(threads: int) -> int:
-    """Set Numba's number of threads for the calling thread; return the one before."""
+    """Set Numba's thread count for the calling thread; return the previous one."""
     if not find_spec("numba"):
         return threads
     from srucli.kernels import jit
@@ -93,10 +93,10 @@ def _set_numba_threads(threads: int) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory, where the process has glibc.
+    """Let glibc, if present, keep freed memory.
 
-    It gives a tensor's pages back to the system, and then the next step waits for the system to
-    fill new ones with zeros: 2.5 times as long as writing to them takes.
+    Otherwise it returns a tensor's pages to the kernel, and the next step waits for the kernel to
+    zero new ones: 2.5 times as long as writing to them takes.
     """
     if platform.libc_ver()[0] != "glibc":
         return

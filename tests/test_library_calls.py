@@ -11,6 +11,7 @@ import ctypes
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 
 from tests.support import QUICK, Tiny
+from tests.test_architecture import modules
 
 SETTINGS = [word for word in map(str, QUICK) if "=" in word]
 SETTINGS += ["model.hidden=8", "model.layers=1", "train.epochs=1", "train.threads=1"]
@@ -184,3 +186,21 @@ def test_calls_leave_the_process_as_it_was(
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("label", "text"), *rows])
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert not pool.submit(place, data, tiny.run, tmp_path).result()
+
+
+@pytest.mark.parametrize(
+    ("call", "files"),
+    [
+        (r"signal\.signal", "cli/process"),
+        (r"set_flush_denormal|mallopt", "runtime"),
+        (r"torch\.set_num_threads", "runtime"),
+        (r"environ\.setdefault|os\.dup2|set_start_method", "cli/process experiments/trials"),
+        (
+            r"tune_process\(",
+            "cli/evaluate cli/predict cli/run cli/train cli/tune experiments/trials runtime",
+        ),
+    ],
+)
+def test_who_changes_the_process(call: str, files: str) -> None:
+    found = [name for name, path in modules().items() if re.search(call, path.read_text())]
+    assert found == files.split()

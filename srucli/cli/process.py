@@ -1,6 +1,6 @@
 """The process of a command: its environment, descriptors and signal handlers.
 
-These are set in this file alone: what a command calls may be called by other programs too. Threads,
+Only this file sets them, since other programs may call what a command calls. Thread counts,
 denormals and memory are set by `runtime.tune_process`.
 """
 
@@ -24,18 +24,18 @@ EXIT_AT_ONCE = 130
 
 def set_environment() -> None:
     """Set variables that packages and child processes read when they start."""
-    # Whatever Python process a package starts imports nothing from the current folder either.
+    # Python processes that packages start import nothing from the current folder either.
     isolate(os.environ)
-    # Threads that wait for each other in a loop keep a core from the one that they wait for as soon
-    # as anything else runs on the machine: let them sleep soon. Read when torch loads OpenMP.
+    # On a busy machine, threads that wait in a loop keep cores from the thread they wait for. Let
+    # them sleep soon. OpenMP reads the variable when torch loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def take_descriptors() -> None:
-    """See that 0 to 2 are open: the next file that is opened would get what is written to them.
+    """Open those of 0 to 2 that are closed: the next file opened would get what is written to them.
 
-    Raises OutputError where stdout was closed.
+    Raises OutputError if stdout was closed.
     """
     for number in range(3):
         try:
@@ -49,17 +49,17 @@ def take_descriptors() -> None:
 
 
 def drop_stdout() -> None:
-    """What is still buffered goes nowhere, so that the interpreter's last flush does not fail."""
+    """Discard what is still buffered, so that the interpreter's last flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within a block the first INT, TERM or USR1 requests an interrupt; a second one ends at once.
+    """In a block, the first INT, TERM or USR1 requests an interrupt; a second one exits with 130.
 
-    As long as nobody looks at the request there is nothing to save, and the first one ends the
-    process too. It leaves no more behind than SIGKILL does. An exception would run through whatever
-    code of other packages is at work, which may take it for something else.
+    Until the request is checked there is nothing to save, and the first one exits with 75. It
+    leaves no more behind than SIGKILL. An exception would unwind other packages' code, which may
+    swallow it.
     """
     interrupt = Interrupt()
 
@@ -77,13 +77,13 @@ def interruptible() -> Iterator[Interrupt]:
 
 
 def term_as_int() -> AbstractContextManager[None]:
-    """Within a block TERM raises KeyboardInterrupt, as INT does."""
+    """In a block, let TERM raise KeyboardInterrupt, as INT does."""
     return _handling(signal.default_int_handler, signal.SIGTERM)
 
 
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], Any], *numbers: int) -> Iterator[None]:
-    """Handle signals, but those that are ignored, as by what a script starts in its background."""
+    """Handle signals in a block, except ignored ones: a shell ignores INT in background jobs."""
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number, other in before.items():
@@ -96,12 +96,12 @@ def _handling(handler: Callable[[int, FrameType | None], Any], *numbers: int) ->
 
 
 def _end(words: str, code: int) -> NoReturn:
-    """End the process. Its children notice, and end too."""
+    """Exit. Child processes end too, when their stdin closes."""
     _say(words)
     os._exit(code)
 
 
 def _say(words: str) -> None:
-    """Say it past all buffers: the signal may have come amidst a write to them."""
+    """Write without buffers: the signal may have interrupted a write to them."""
     with suppress(OSError):
         os.write(2, f"\nsrucli: {words}\n".encode())

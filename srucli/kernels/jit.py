@@ -32,10 +32,9 @@ config.reload_config()  # type: ignore[no-untyped-call]
 
 @functools.cache
 def launch_threads() -> None:
-    """Have Numba start its threads, once for the process.
+    """Let Numba start its threads, once per process.
 
-    That changes torch's number of threads, but only for the Python thread that asks for it: one
-    that ends at once.
+    Doing so changes torch's thread count for the calling Python thread, so a short-lived one calls.
     """
     starter = Thread(target=get_num_threads)
     starter.start()

@@ -1,4 +1,4 @@
-"""How a training is asked to stop. Who asks, and by what signal, is not known here."""
+"""The object through which a training is asked to stop. Signal handlers are not installed here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass
 class Interrupt:
-    """A request to stop, which a signal handler or another thread makes.
+    """A request to stop, made by a signal handler or another thread.
 
-    requested: the training saves after the step it is in and raises InterruptedRun.
-    checked: the training looks at `requested` from now on. Before that it has nothing to save, and
-    its process may be ended at any instant.
+    requested: the training should save after the current step and raise InterruptedRun.
+    checked: the training checks `requested` from now on. Before that it has nothing to save, and
+    its process may be killed.
     """
 
     requested: bool = False
