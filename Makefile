@@ -20,10 +20,10 @@ demo: demo/test.tsv ## train, evaluate and use a language-identification model (
 test: .venv/installed ## run the tests
 	python -m pytest --numprocesses auto --dist worksteal
 
-check: .venv/installed ## ruff, and mypy --strict on the package
+check: .venv/installed ## ruff, and mypy --strict on all code
 	ruff check .
 	ruff format --check .
-	mypy --strict srucli
+	mypy --strict
 
 bench: .venv/installed-benchmarks ## accuracy of srucli, fastText and linear models on the data sets present
 	python -m benchmarks.accuracy

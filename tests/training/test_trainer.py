@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,7 +25,6 @@ from srucli.metrics import METRICS, Outcome, choose_thresholds
 from srucli.model.blend import fit_weights
 from srucli.model.classifier import Encoder
 from srucli.runs.run_dir import RunDir
-from srucli.training import trainer, validation
 from srucli.training.objectives import balanced
 from srucli.training.trainer import MAX_SKIPPED, Trainer
 from srucli.training.validation import Validation
@@ -195,7 +195,7 @@ def test_training_mode_in_steps_and_none_in_evaluations(
 ) -> None:
     modes: list[bool] = []
     used: list[bool] = []
-    real, real_use = validation.branch_logits, optim.use
+    real, real_use = branch_logits, optim.use
 
     def logits(model: Any, *rest: Any) -> Tensor:
         found = real(model, *rest)
@@ -206,7 +206,7 @@ def test_training_mode_in_steps_and_none_in_evaluations(
         used.append(training)
         real_use(optimizer, training=training)
 
-    monkeypatch.setattr(validation, "branch_logits", logits)
+    monkeypatch.setattr("srucli.training.validation.branch_logits", logits)
     monkeypatch.setattr(optim, "use", use)
     made = make("model.dropout=0.5", "train.epochs=2")
     made.train()
@@ -385,7 +385,7 @@ def test_checkpoints_by_minutes(
     make: Make, saved: Saved, monkeypatch: pytest.MonkeyPatch, taken: list[StepTaken]
 ) -> None:
     """A step takes a minute here; more than 2 minutes after the last one the next is due."""
-    monkeypatch.setattr(trainer.time, "monotonic", lambda: 60.0 * len(taken))
+    monkeypatch.setattr(time, "monotonic", lambda: 60.0 * len(taken))
     made = make("train.save_minutes=2", dev=False)
     made.train()
     assert [step for step, _, _ in saved] == [3, 6, 9, 12, 15, 18]
