@@ -10,6 +10,7 @@ from typing import Any
 from srucli.config import Config, ModelConfig
 from srucli.io.console import escaped
 from srucli.metrics import wilson
+from srucli.model.encoders import ENCODERS
 from srucli.runs.choice import Choice
 from srucli.runs.facts import Facts
 
@@ -26,19 +27,13 @@ def _row(metric: str, value: float, texts: int) -> str:
 
 def _network(model: ModelConfig) -> str:
     """The encoder, its pooling, and the branches beside it."""
-    both = " a direction, both directions" if model.bidirectional else ""
-    widths = ", ".join(map(str, model.kernel_sizes))
-    encoders = {
-        "bag": f"a bag of pieces and their 1- to {model.wide_ngrams}-grams",
-        "cnn": f"cnn, {model.hidden} units of each width ({widths})",
-    }
-    layers = f"{model.layers} layer{'s' * (model.layers > 1)} of {model.encoder}"
-    encoder = encoders.get(model.encoder, f"{layers}, {model.hidden} units{both}")
+    encoder = ENCODERS[model.encoder]
     wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
     grams = f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
-    pooled = [name for name in model.pooling if name != "last" or model.encoder not in encoders]
+    has_last = "model.pooling" in encoder.settings
+    pooled = [name for name in model.pooling if name != "last" or has_last]
     pooling = f", pooling by {' and '.join(pooled)}" if pooled else ""
-    return f"{encoder}{pooling}{wide}{grams}"
+    return f"{encoder.described(model)}{pooling}{wide}{grams}"
 
 
 def model_card(

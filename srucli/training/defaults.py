@@ -12,19 +12,19 @@ from srucli.config import MAX_DROPOUT, Config
 from srucli.errors import UsageError
 from srucli.kernels import backends
 from srucli.metrics import metric_named
-from srucli.model import classifier as models
+from srucli.model.encoders import encoder_named
 from srucli.runtime import resolve_device
 
 
 def check(config: Config) -> torch.device:
     """Refuse, before any data is read, what can be seen to be wrong. Returns the device."""
-    models.check(config.model)
+    encoder = encoder_named(config.model.encoder)
     optim.check(config.optim)
     metric_named(config.metric, config.data.multi_label)
     device = resolve_device(config.train.device)
     if config.train.precision != "float32" and device.type == "cpu":
         raise UsageError(f"train.precision={config.train.precision} needs a GPU; use float32")
-    if config.model.encoder == "sru":
+    if "train.kernel" in encoder.settings:
         backends.choose(config.train.kernel, device.type)
     if config.train.tensorboard and not find_spec("tensorboard"):
         raise UsageError("train.tensorboard needs TensorBoard: pip install 'srucli[tensorboard]'")

@@ -1,7 +1,8 @@
 """Which settings can do something beside the others, so that one that cannot is named.
 
-NEEDS is the one table of it. A setting that stands in no row always has an effect. Nothing is
-refused here: a setting without effect is harmless, but whoever gave it believes otherwise.
+NEEDS is the table of it, and each encoder names the settings that it has. Any other setting always
+has an effect. Nothing is refused here: a setting without effect is harmless, but whoever gave it
+believes otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from srucli import optim
 from srucli.config import Config, given
 
 SECTIONS = ("data", "tokenizer", "model", "optim", "train")
-RECURRENT = ("sru", "lstm", "gru")
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,6 @@ def _or(names: Sequence[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
-def _encoder(*names: str) -> Need:
-    said = f"model.encoder={_or(names)}"
-    return Need(lambda setup: setup.config.model.encoder in names, said)
-
-
 def _kind(*names: str) -> Need:
     return Need(
         lambda setup: setup.config.tokenizer.model_type in names,
@@ -73,10 +68,6 @@ def _decays(setup: Setup) -> bool:
 
 _MLP = Need(lambda setup: setup.config.model.head == "mlp", "model.head=mlp")
 _WIDE = Need(lambda setup: setup.config.model.wide, "model.wide=true")
-_GRAMS = Need(
-    lambda setup: setup.config.model.wide or setup.config.model.encoder == "bag",
-    "model.wide=true or model.encoder=bag",
-)
 _CHARACTERS = Need(lambda setup: setup.config.model.characters, "model.characters=true")
 _DRAWN = Need(
     lambda setup: setup.config.tokenizer.input_sentence_size > 0,
@@ -119,22 +110,14 @@ NEEDS: dict[str, Need] = {
     "tokenizer.bos_piece": _special("bos"),
     "tokenizer.eos_piece": _special("eos"),
     "tokenizer.pad_piece": _special("pad"),
-    "model.hidden": _encoder(*RECURRENT, "cnn"),
-    "model.layers": _encoder(*RECURRENT),
-    "model.bidirectional": _encoder(*RECURRENT),
-    "model.activation": _encoder("sru"),
-    "model.highway_bias": _encoder("sru"),
-    "model.kernel_sizes": _encoder("cnn"),
     "model.head_hidden": _MLP,
     "model.head_activation": _MLP,
     "model.pooling": Need(
-        lambda setup: (
-            "last" not in setup.config.model.pooling or setup.config.model.encoder in RECURRENT
-        ),
-        f"model.encoder={_or(RECURRENT)} for `last`, zeros standing for it",
+        lambda setup: "last" not in setup.config.model.pooling,
+        "model.pooling without `last`, for which zeros stand",
     ),
-    "model.wide_ngrams": _GRAMS,
-    "model.wide_buckets": _GRAMS,
+    "model.wide_ngrams": _WIDE,
+    "model.wide_buckets": _WIDE,
     "model.wide_size": _WIDE,
     "model.character_ngrams": _CHARACTERS,
     "model.character_buckets": _CHARACTERS,
@@ -151,8 +134,26 @@ NEEDS: dict[str, Need] = {
     "train.metric": _DEV,
     "train.patience": _DEV,
     "train.keep": Need(lambda setup: setup.config.train.keep != "best" or setup.dev, _DEV.said),
-    "train.kernel": _encoder("sru"),
 }
+
+
+def need_of(key: str) -> Need | None:
+    """Return when a dotted setting has an effect: its row, or the encoders that name it."""
+    row = NEEDS.get(key)
+    if key.startswith("tokenizer."):
+        return row  # without importing torch
+    from srucli.model.encoders import encoders_with
+
+    names = encoders_with(key)
+    if not names:
+        return row
+    said = f"model.encoder={_or(names)}"
+    if row is None:
+        return Need(lambda setup: setup.config.model.encoder in names, said)
+    return Need(
+        lambda setup: row.holds(setup) or setup.config.model.encoder in names,
+        f"{row.said} or {said}",
+    )
 
 
 def works(setup: Setup, key: str) -> bool:
@@ -170,7 +171,7 @@ def idle(setup: Setup, asked: Collection[str]) -> Iterator[str]:
 def _idle(setup: Setup, key: str) -> str | None:
     if key.startswith("tokenizer.") and not setup.trains_tokenizer:
         return "the tokenizer is given, not trained"
-    need = NEEDS.get(key)
+    need = need_of(key)
     return None if need is None or need.holds(setup) else f"it needs {need.said}"
 
 

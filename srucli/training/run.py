@@ -21,6 +21,7 @@ from srucli.io.console import escaped, say
 from srucli.io.folders import OpenFolder
 from srucli.io.streams import display_name, is_piped
 from srucli.kernels.backends import choose
+from srucli.model.encoders import ENCODERS
 from srucli.runs.claim import Source
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import keep_random_states
@@ -282,9 +283,9 @@ def _tokenizer(
 
 def _encoder(config: Config, device: torch.device) -> str:
     """The encoder, and what runs it where there is a choice."""
-    if config.model.encoder != "sru":
+    if "train.kernel" not in ENCODERS[config.model.encoder].settings:
         return config.model.encoder
-    return f"sru ({choose(config.train.kernel, device.type)} kernel)"
+    return f"{config.model.encoder} ({choose(config.train.kernel, device.type)} kernel)"
 
 
 def _say_what_is_held_out(texts: Texts, share: float) -> None:

@@ -970,13 +970,13 @@ REMEDIES = {
         f"{TRAIN.replace('bag', 'cnn')} model.wide_ngrams=2",
         r"model\.wide_ngrams has no effect: it needs (model\.wide=true) or",
         plus(r"\1 -o other"),
-        advice="model.wide=true or model.encoder=bag",
+        advice="model.wide=true",
     ),
     "n-grams without a bag": Remedy(
         f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.wide_ngrams=2",
         r"model\.wide_ngrams has no effect: it needs .* or (model\.encoder=bag)",
         plus(r"\1 -o other"),
-        advice="model.wide=true or model.encoder=bag",
+        advice="model.encoder={}",
     ),
     "a seed of no draw": Remedy(
         f"{OWN_PIECES} tokenizer.seed=3",
@@ -1018,9 +1018,9 @@ REMEDIES = {
     ),
     "the last state of a bag": Remedy(
         f"{TRAIN} model.pooling=[last]",
-        r"model\.pooling has no effect: it needs model\.encoder=(sru), lstm or gru for `last`",
+        r"model\.pooling has no effect: it needs .*`last`.* or model\.encoder=(sru), lstm or gru",
         lambda words, match: [*changed("bag", match[1])(words, match), "-o", "other"],
-        advice="model.encoder={} for `last`, zeros standing for it",
+        advice="model.pooling without `last`, for which zeros stand",
     ),
     "no decay": Remedy(
         f"{TRAIN} optim.decay_embeddings=true",

@@ -249,11 +249,11 @@ RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_loads(recipe: Path) -> None:
-    from srucli.model import classifier as models
+    from srucli.model.encoders import encoder_named
 
     config = resolve(recipe)
     check(config.optim)
-    models.check(config.model)
+    encoder_named(config.model.encoder)
 
 
 def test_a_flag_that_an_override_replaces_is_named() -> None:

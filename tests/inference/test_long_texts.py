@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srucli.config import Config, ModelConfig, resolve
 from srucli.data.batch import TokenStore, order
 from srucli.inference.predictor import Predictor
-from srucli.model.classifier import ENCODERS, Classifier
+from srucli.model.classifier import Classifier
+from srucli.model.encoders import ENCODERS
 from srucli.runs.run_dir import RunDir, read_records
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, Tally
 from srucli.training.objectives import loss_function

@@ -1,9 +1,8 @@
-"""The network: every encoder through the same problems; poolings and n-grams by plain loops."""
+"""The network: every encoder through the same problems, and against plain loops in float64."""
 
 from __future__ import annotations
 
-import math
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,9 @@ from torch import Tensor, nn
 
 from srucli.config import ModelConfig
 from srucli.errors import UsageError
-from srucli.model.classifier import (
-    ACTIVATIONS,
-    ENCODERS,
-    SPACE,
-    Classifier,
-    Pooling,
-    Speller,
-    Tabulated,
-    check,
-)
-from srucli.model.sru import SRULayer, SRUStack, text_mask
+from srucli.model.classifier import ACTIVATIONS, Classifier
+from srucli.model.embedding import Tabulated
+from srucli.model.encoders import ENCODERS, encoder_named
 from tests.model.plain_classifier import PlainClassifier
 
 SMALL: dict[str, Any] = {
@@ -113,7 +104,7 @@ def test_the_loss_falls(encoder: str) -> None:
 
 def test_an_unknown_encoder_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match=r"unknown encoder 'lsmt' \(did you mean 'lstm'\?\)"):
-        check(ModelConfig(encoder="lsmt"))
+        encoder_named("lsmt")
 
 
 @pytest.mark.parametrize("left_out", [("wide",), ("characters",), ("wide", "characters")])
@@ -155,7 +146,7 @@ def test_tables_of_products_change_nothing_but_rounding(encoder: str, width: int
 
 
 def test_no_table_where_it_would_be_big(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srucli.model.classifier.TABLE_BYTES", 20 * 64 * 4 - 1)
+    monkeypatch.setattr("srucli.model.encoders.TABLE_BYTES", 20 * 64 * 4 - 1)
     model = small(hidden=8).eval()
     model.tabulate()
     assert model.encoder.product is None
@@ -308,157 +299,6 @@ def test_dropout_stands_between_layers_and_not_after_the_last(encoder: str) -> N
         model.dropout.p = 0.0  # that of the embedding
         first, second = (model._states(*inputs)[0] for _ in range(2))
         assert torch.equal(first, second) is (layers == 1)
-
-
-# --- pooling -----------------------------------------------------------------------------------
-
-
-def plain_pooling(pooling: Pooling, states: Tensor, last: Tensor, offsets: Tensor) -> Tensor:
-    rows = []
-    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
-        own, parts = states[start:stop], []
-        for kind in pooling.kinds:
-            if kind == "last":
-                parts.append(last[text])
-            elif start == stop:
-                parts.append(torch.zeros(states.shape[1]))
-            elif kind == "attention":
-                assert pooling.score is not None
-                weights = (torch.tanh(own) @ pooling.score.weight[0]).softmax(dim=0)
-                parts.append((weights[:, None] * own).sum(dim=0))
-            else:
-                parts.append(own.amax(dim=0) if kind == "max" else own.mean(dim=0))
-        rows.append(torch.cat(parts))
-    return torch.stack(rows)
-
-
-@pytest.mark.parametrize(
-    "kinds",
-    [("last",), ("mean",), ("max",), ("attention",), ("attention", "max", "last", "mean", "max")],
-)
-def test_pooling_against_a_plain_loop(kinds: tuple[str, ...]) -> None:
-    torch.manual_seed(0)
-    pooling = Pooling(kinds, 5)
-    offsets = offsets_of(LENGTHS)
-    states = torch.randn(sum(LENGTHS), 5, requires_grad=True)
-    last = torch.randn(len(LENGTHS), 5)
-    found, wanted = (
-        function(states, last, offsets)
-        for function in (pooling, lambda *given: plain_pooling(pooling, *given))
-    )
-    assert found.shape == (len(LENGTHS), pooling.output_size)
-    torch.testing.assert_close(found, wanted)
-    if kinds != ("last",):
-        weights = torch.randn_like(found)
-        slopes = (
-            torch.autograd.grad((result * weights).sum(), states)[0] for result in (found, wanted)
-        )
-        torch.testing.assert_close(*slopes)
-
-
-def test_attention_bears_large_scores() -> None:
-    pooling = Pooling(("attention",), 2)
-    with torch.no_grad():
-        assert pooling.score is not None
-        pooling.score.weight.fill_(500.0)
-    states = torch.tensor([[3.0, 3.0], [-3.0, -3.0], [-4.0, -4.0]])
-    found = pooling(states, torch.zeros(2, 2), torch.tensor([0, 2, 3]))
-    torch.testing.assert_close(found, torch.tensor([[3.0, 3.0], [-4.0, -4.0]]))
-
-
-# --- characters --------------------------------------------------------------------------------
-
-
-def test_characters_against_a_plain_loop() -> None:
-    tokens, offsets = batch([*LENGTHS, 40])
-    found, ends = Speller(SPELLING)(tokens, offsets)
-    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
-    wanted = [[*(code for piece in text for code in SPELT[piece]), SPACE] for text in texts]
-    assert found.tolist() == list(chain.from_iterable(wanted))
-    assert ends.diff().tolist() == list(map(len, wanted))
-
-
-def test_the_character_branch_does_not_see_how_a_text_was_cut() -> None:
-    spelling = np.array([7, 8, 9, 7, 8, 9]), np.array([0, 1, 2, 3, 6])  # a, b, c and abc
-    model = Classifier(ModelConfig.model_validate(SMALL), spelling, 2).eval()
-    tokens = torch.tensor([0, 1, 2, 3, 0, 3, 1, 2])
-    *_, found = model.branches(tokens, torch.tensor([0, 3, 4, 6, 8]))
-    torch.testing.assert_close(found[0], found[1])
-    assert not torch.equal(found[1], found[2])
-
-
-# --- SRU layers --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bias", [0.0, -3.0])
-@pytest.mark.parametrize(("size", "planes"), [(400, 3), (300, 4)])
-def test_weights_start_as_section_3_2_of_the_paper_says(
-    size: int, planes: int, bias: float
-) -> None:
-    torch.manual_seed(0)
-    layer = SRULayer(size, 200, highway_bias=bias)
-    alpha = math.sqrt(1 + 2 * math.exp(bias))
-    assert layer.planes == planes
-    assert layer.alpha == pytest.approx(alpha)
-    weights = layer.weight.detach().view(planes, 400, size)
-    variances = [1 / size, 0.5 / size, 0.5 / size, alpha**2 / size]
-    for plane, variance in zip(weights, variances, strict=False):
-        assert float(plane.var()) == pytest.approx(variance, rel=0.02)
-        assert float(plane.abs().max()) <= math.sqrt(3 * variance) * (1 + 1e-5)
-        assert abs(float(plane.mean())) < 0.01 * math.sqrt(variance) * 3
-    assert float(layer.v.detach().var()) == pytest.approx(0.5 / 400, rel=0.15)
-    assert layer.bias[0].eq(0).all()
-    assert layer.bias[1].eq(bias).all()
-
-
-@pytest.mark.parametrize("size", [6, 12])
-def test_reversing_the_texts_swaps_the_directions(size: int) -> None:
-    torch.manual_seed(0)
-    layer = SRULayer(size, 6, activation="tanh", highway_bias=-1.0)
-    swapped = SRULayer(size, 6, activation="tanh", highway_bias=-1.0)
-    swap = [*range(6, 12), *range(6)]
-    with torch.no_grad():
-        weight = layer.weight.view(layer.planes, 12, size)[:, swap]
-        if size == 12:  # the highway copies the input's units, so they are swapped as well
-            weight = weight[:, :, swap]
-        swapped.weight.copy_(weight.reshape(-1, size))
-        swapped.v.copy_(layer.v[:, swap])
-        swapped.bias.copy_(layer.bias[:, swap])
-    offsets = offsets_of(LENGTHS)
-    x = torch.randn(sum(LENGTHS), size)
-    backwards = torch.cat([torch.arange(b - 1, a - 1, -1) for a, b in pairwise(offsets.tolist())])
-    turned = x[backwards] if size == 6 else x[backwards][:, swap]
-    h, last = layer(x, offsets)
-    other_h, other_last = swapped(turned, offsets)
-    torch.testing.assert_close(other_h[backwards][:, swap], h)
-    torch.testing.assert_close(other_last[:, swap], last)
-
-
-def test_a_one_way_layer_does_not_look_ahead() -> None:
-    torch.manual_seed(0)
-    stack = SRUStack(5, 7, 2, bidirectional=False)
-    assert stack.output_size == 7
-    x, changed = torch.randn(6, 5), torch.randn(6, 5)
-    changed[:4] = x[:4]
-    offsets = torch.tensor([0, 6])
-    h, last = stack(x, offsets)
-    other, _ = stack(changed, offsets)
-    torch.testing.assert_close(h[:4], other[:4])
-    assert not torch.allclose(h[4:], other[4:])
-    assert last.shape == (1, 7)
-
-
-def test_dropout_between_layers_is_one_mask_a_text() -> None:
-    mask = text_mask(torch.zeros(1), 4, 1000, 0.25)
-    assert mask.shape == (4, 1000)
-    assert sorted(set(mask.flatten().tolist())) == pytest.approx([0.0, 4 / 3])
-    assert float(mask.mean()) == pytest.approx(1.0, abs=0.05)
-    torch.manual_seed(0)
-    stack = SRUStack(8, 4, 2, dropout=0.5)
-    x, offsets = torch.randn(5, 8), torch.tensor([0, 5])
-    assert not torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])
-    stack.eval()
-    assert torch.equal(stack(x, offsets)[0], stack(x, offsets)[0])
 
 
 @pytest.mark.parametrize(("classes", "width"), [(2, 32), (32, 32), (40, 40), (64, 64), (200, 64)])

@@ -12,11 +12,12 @@ import torch
 
 from srucli.config import Config, TokenizerConfig, dump, known_keys, read, resolve
 from srucli.model.classifier import Classifier
+from srucli.model.encoders import ENCODERS
 from srucli.tokenizer.training import train_tokenizer
 from srucli.training.effects import NEEDS, Setup, asked_for, beyond, idle, works
 from tests.support import QUICK, RunMain, Tiny, write_tsv
 
-# What does something in every combination. A new setting goes here or into NEEDS.
+# What does something in every combination. A new setting goes here, into NEEDS or to encoders.
 ALWAYS = {
     *("data.format", "data.encoding", "data.errors", "data.multi_label", "data.max_ratio"),
     "data.merge_labels",
@@ -110,9 +111,10 @@ def setup(key: str, value: str, beside: Sequence[str]) -> Setup:
 
 def test_every_setting_is_in_the_table_or_always_works() -> None:
     keys = {key for key in known_keys() if not key.startswith("files.")}
-    assert keys == ALWAYS | NEEDS.keys()
-    assert not ALWAYS & NEEDS.keys()
-    assert CASES.keys() == NEEDS.keys()
+    needs = NEEDS.keys() | {key for kind in ENCODERS.values() for key in kind.settings}
+    assert keys == ALWAYS | needs
+    assert not ALWAYS & needs
+    assert CASES.keys() == needs
 
 
 @pytest.mark.parametrize("key", CASES)

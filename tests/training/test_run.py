@@ -20,7 +20,7 @@ from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, OutputError, SrucliError, UsageError
 from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
-from srucli.model.classifier import ENCODERS
+from srucli.model.encoders import ENCODERS
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import random_states
 from srucli.training.defaults import check, complete, epochs

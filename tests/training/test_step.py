@@ -20,7 +20,8 @@ from srucli.data.batch import Batch, TokenStore, order, upload, uploaded
 from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
 from srucli.kernels import backends
-from srucli.model.classifier import ENCODERS, Classifier
+from srucli.model.classifier import Classifier
+from srucli.model.encoders import ENCODERS
 from srucli.optim import OPTIMIZERS
 from srucli.training.cuda_graphs import (
     FILLERS,

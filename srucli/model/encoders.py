@@ -1,0 +1,273 @@
+"""The encoders: embedded tokens of ragged batches to states.
+
+A new encoder is one class and one row of ENCODERS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from srucli.errors import UsageError, did_you_mean
+from srucli.kernels import gemm
+from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
+from srucli.model.embedding import Tabulated, embedding_table
+from srucli.model.sru import SRULayer, SRUStack
+from srucli.tokenizer.truncation import MAX_TEXT_TOKENS
+
+if TYPE_CHECKING:
+    from srucli.config import ModelConfig
+
+# The largest table of products that is worth its memory.
+TABLE_BYTES = 256 * 2**20
+# Settings of encoders with recurrent layers. Others have no last state to pool.
+RECURRENT = frozenset({"model.hidden", "model.layers", "model.bidirectional", "model.pooling"})
+
+
+class Encoder(nn.Module):
+    """The base of encoders, and what the rest of the package asks of one.
+
+    settings: those that have an effect with this encoder and not with every other one;
+    model.pooling for an encoder with last states.
+    waits: whether it waits for numbers that a GPU computes; no CUDA graph can hold it then.
+    max_tokens: tokens beyond which one text takes too long.
+    output_size: D, the width of states.
+    activations: the numbers that training keeps for each token, as measured on a CPU.
+    """
+
+    settings: ClassVar[frozenset[str]]
+    waits: ClassVar[bool] = False
+    max_tokens: ClassVar[int] = MAX_TEXT_TOKENS
+    output_size: int
+    activations: int
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+
+    @classmethod
+    def described(cls, config: ModelConfig) -> str:
+        """Return the encoder and its sizes in words, for a model card."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode vectors x (N, E) of tokens (N,), offsets (B + 1,).
+
+        Returns states (N, D) and last states (B, D), zeros from an encoder without them.
+        """
+        raise NotImplementedError
+
+    def encode(self, embedding: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, where the tokens' vectors are rows of the embedding (V, E) as they are."""
+        states, last = self(nn.functional.embedding(tokens, embedding), tokens, offsets)
+        return states, last
+
+    def tabulate(self, embedding: Tensor) -> None:
+        """Prepare for many predictions with this embedding (V, E), if that is worth anything."""
+
+
+def _layers(name: str, config: ModelConfig) -> str:
+    both = " a direction, both directions" if config.bidirectional else ""
+    layers = f"{config.layers} layer{'s' * (config.layers > 1)} of {name}"
+    return f"{layers}, {config.hidden} units{both}"
+
+
+class SRUEncoder(Tabulated, Encoder):
+    """The stack of SRU layers. `product`: the first layer's, of every piece."""
+
+    settings = RECURRENT | {"model.activation", "model.highway_bias", "train.kernel"}
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.stack = SRUStack(
+            config.embedding_size,
+            config.hidden,
+            config.layers,
+            bidirectional=config.bidirectional,
+            activation=config.activation,
+            highway_bias=config.highway_bias,
+            dropout=config.dropout_rate,
+        )
+        self.output_size = self.stack.output_size
+        # Planes of u, h, c and a gradient in each layer, and the embedding with its dropout.
+        own_highway = config.embedding_size != self.output_size
+        self.activations = (6 * config.layers + own_highway) * self.output_size
+        self.activations += 2 * config.embedding_size
+
+    @classmethod
+    def described(cls, config: ModelConfig) -> str:
+        """As `Encoder.described`."""
+        return _layers("sru", config)
+
+    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.forward`."""
+        states, last = self.stack.all_states(x, offsets)
+        return states, last[-1]
+
+    def encode(self, embedding: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.encode`; equal tokens share their product, unless finding them costs more."""
+        if self.product is not None:
+            x, index = embedding, tokens
+        elif tokens.device.type == "cpu":
+            distinct, index = torch.unique(tokens, return_inverse=True)
+            x = nn.functional.embedding(distinct, embedding)
+        else:
+            return super().encode(embedding, tokens, offsets)
+        states, last = self.stack.all_states(x, offsets, index=index, product=self.product)
+        return states, last[-1]
+
+    def tabulate(self, embedding: Tensor) -> None:
+        """Multiply every piece's vector (V, E) by the first layer's weights, if that is small."""
+        first = self.stack.layers[0]
+        assert isinstance(first, SRULayer)
+        rows = first.weight.shape[0]
+        if embedding.shape[0] * rows * embedding.element_size() <= TABLE_BYTES:
+            self.product = gemm.product(embedding, first.weight)
+
+
+class RecurrentEncoder(Encoder):
+    """The base of torch's recurrent layers over packed sequences, to compare with."""
+
+    settings = RECURRENT
+    waits = True
+    kind: ClassVar[type[nn.LSTM | nn.GRU]]
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.output_size = config.hidden * (2 if config.bidirectional else 1)
+        self.activations = 16 * config.layers * self.output_size
+        self.net = self.kind(
+            config.embedding_size,
+            config.hidden,
+            config.layers,
+            batch_first=True,
+            bidirectional=config.bidirectional,
+            dropout=config.dropout_rate if config.layers > 1 else 0.0,
+        )
+
+    @classmethod
+    def described(cls, config: ModelConfig) -> str:
+        """As `Encoder.described`."""
+        return _layers(cls.kind.__name__.lower(), config)
+
+    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.forward`; an empty text is read as one zero vector."""
+        packed, rows = _packed(x, offsets)
+        states, last = self.net(packed)
+        last = last[0] if isinstance(last, tuple) else last
+        top = last[-2:] if self.net.bidirectional else last[-1:]
+        return states.data.index_select(0, rows), torch.cat(tuple(top), dim=-1)
+
+
+def _packed(x: Tensor, offsets: Tensor) -> tuple[nn.utils.rnn.PackedSequence, Tensor]:
+    """Texts (N, E) as torch's recurrent layers read them, and where each row stands there (N,).
+
+    No rectangle is filled on the way: one long text among short ones would make it huge.
+    """
+    text, place = places(offsets, x.shape[0])
+    order = offsets.diff().argsort(descending=True, stable=True)
+    rank = order.argsort()
+    sizes = torch.bincount(place, minlength=1)
+    sizes[0] = rank.numel()  # empty texts too
+    rows = (sizes.cumsum(0) - sizes).index_select(0, place) + rank.index_select(0, text)
+    data = x.new_zeros(int(sizes.sum()), x.shape[1]).index_copy(0, rows, x)
+    return nn.utils.rnn.PackedSequence(data, sizes.cpu(), order, rank), rows
+
+
+class LSTMEncoder(RecurrentEncoder):
+    """torch's LSTM."""
+
+    kind = nn.LSTM
+
+
+class GRUEncoder(RecurrentEncoder):
+    """torch's GRU. Its time is quadratic in the length: 6 s for 2,000 tokens, 81 s for 8,000."""
+
+    kind = nn.GRU
+    max_tokens = 1_024
+
+
+class CNNEncoder(Encoder):
+    """Convolutions of several widths over the pieces (Kim 2014, arXiv 1408.5882).
+
+    The texts stand in one row with zeros between them.
+    """
+
+    settings = frozenset({"model.hidden", "model.kernel_sizes"})
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.widths = config.kernel_sizes
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.embedding_size, config.hidden, width) for width in config.kernel_sizes
+        )
+        self.output_size = config.hidden * len(config.kernel_sizes)
+        self.activations = 8 * self.output_size
+
+    @classmethod
+    def described(cls, config: ModelConfig) -> str:
+        """As `Encoder.described`."""
+        widths = ", ".join(map(str, config.kernel_sizes))
+        return f"cnn, {config.hidden} units of each width ({widths})"
+
+    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.forward`; a convolution has no last states."""
+        texts, gap = offsets.numel() - 1, max(self.widths) // 2 + 1
+        at = torch.arange(x.shape[0], device=x.device)
+        at += (text_of_rows(offsets, x.shape[0]) + 1) * gap
+        row = x.new_zeros(x.shape[0] + (texts + 1) * gap, x.shape[1]).index_copy(0, at, x)
+        maps = []
+        for width, convolution in zip(self.widths, self.convolutions, strict=True):
+            around = ((width - 1) // 2, width // 2)
+            maps.append(torch.relu(convolution(nn.functional.pad(row.T, around))))
+        states = torch.cat(maps, dim=0).T.index_select(0, at)
+        return states, states.new_zeros(texts, self.output_size)
+
+
+class BagEncoder(Encoder):
+    """Embeddings of pieces and hashed n-grams, to be averaged (fastText, arXiv 1607.01759)."""
+
+    settings = frozenset({"model.wide_ngrams", "model.wide_buckets"})
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.ngram, self.buckets = config.wide_ngrams, config.wide_buckets
+        self.table = embedding_table(self.buckets, config.embedding_size)
+        self.output_size = config.embedding_size
+        self.activations = (self.ngram + 3) * config.embedding_size
+
+    @classmethod
+    def described(cls, config: ModelConfig) -> str:
+        """As `Encoder.described`."""
+        return f"a bag of pieces and their 1- to {config.wide_ngrams}-grams"
+
+    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.forward`: a token's vector plus those of the n-grams that end there."""
+        grams = hashed_ngrams(tokens, offsets, self.ngram, self.buckets)[:, 1:]
+        present = (grams >= 0).unsqueeze(2)
+        states = x + (self.table(grams.clamp(min=0)) * present).sum(dim=1)
+        return states, states.new_zeros(offsets.numel() - 1, self.output_size)
+
+
+ENCODERS: Mapping[str, type[Encoder]] = {
+    "sru": SRUEncoder,
+    "lstm": LSTMEncoder,
+    "gru": GRUEncoder,
+    "cnn": CNNEncoder,
+    "bag": BagEncoder,
+}
+
+
+def encoder_named(name: str) -> type[Encoder]:
+    """Return the row of ENCODERS. Raises UsageError where there is none."""
+    if name not in ENCODERS:
+        hint = did_you_mean(name, list(ENCODERS))
+        raise UsageError(f"model.encoder: unknown encoder '{name}'{hint}")
+    return ENCODERS[name]
+
+
+def encoders_with(setting: str) -> list[str]:
+    """Return the names of the encoders with which a dotted setting has an effect."""
+    return [name for name, kind in ENCODERS.items() if setting in kind.settings]
