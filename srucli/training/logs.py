@@ -1,56 +1,102 @@
-"""TensorBoard's event files of a run, written as all that a run holds.
+"""What a training writes down as it goes: metrics.jsonl, diagnostics.jsonl, TensorBoard, progress.
 
-TensorBoard's own writer opens its files by their paths, and so through links.
+The files only grow. When a training resumes, whatever was added after its checkpoint is cut off.
 """
 
 from __future__ import annotations
 
-import platform
+import math
 import time
-from collections.abc import Mapping
-from io import BytesIO
-from os import getpid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from srucli.io.files import Place, writing
+from tqdm import tqdm
 
-FOLDER = "tensorboard"
-_VERSION = "brain.Event:2"
+from srucli.runs.run_dir import LOGS, RunDir
+from srucli.tokenizer.truncation import Tally
+from srucli.training.tensorboard import Board
 
 
-class Board:
-    """One event file, of a training that goes on after some steps. Raises OutputError."""
+class Log:
+    """The log of one run. seconds: spent on training, by this process and those before it."""
 
-    def __init__(self, run: Place, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    def __init__(self, run: RunDir, *, tensorboard: bool) -> None:
+        self.run, self.tensorboard = run, tensorboard
+        self.board: Board | None = None
+        self.bar: tqdm[Any] | None = None
+        self._before, self._started = 0.0, time.monotonic()
 
-        self.run = run
-        now = time.time()
-        self.name = f"events.out.tfevents.{now:.6f}.{platform.node()}.{getpid()}"
-        # What another process recorded of later steps counts no more.
-        start = SessionLog(status=SessionLog.START)
-        self._write(
-            Event(wall_time=now, file_version=_VERSION),
-            Event(wall_time=now, step=step + 1, session_log=start),
-        )
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
 
-    def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Write what was measured after a step."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+    @contextmanager
+    def open(self, step: int, texts: int, total: int) -> Iterator[None]:
+        """Show progress for a block, from a step and a number of texts on, of `total` texts.
 
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        Raises OutputError where TensorBoard's file cannot be written.
+        """
+        if self.tensorboard:
+            self.board = Board(self.run.place, step)
+        how: dict[str, Any] = {"unit": "text", "unit_scale": True, "disable": None, "leave": False}
+        with tqdm(total=total, initial=texts, **how) as self.bar:
+            yield
 
-    def _write(self, *events: Any) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
+    def advance(self, texts: int) -> None:
+        """Count the texts of a step."""
+        assert self.bar is not None
+        self.bar.update(texts)
 
-        data = BytesIO()
-        records = RecordWriter(data)
-        for event in events:
-            records.write(event.SerializeToString())
-        with (
-            writing(self.run, FOLDER) as run,
-            run.child(FOLDER, make=True) as folder,
-        ):
-            folder.append(self.name, data.getvalue())
+    def show(self, loss: float, pieces: int) -> None:
+        """Show the loss, and how many tokens a second `pieces` tokens in all are."""
+        assert self.bar is not None
+        speed = pieces / max(self.seconds, 1e-9)
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
+
+    def add_diagnostics(self, record: Mapping[str, Any]) -> None:
+        """Add a line to diagnostics.jsonl. Raises OutputError."""
+        self.run.add("diagnostics.jsonl", record)
+
+    def add_epoch(
+        self,
+        step: int,
+        epoch: int,
+        loss: float,
+        lr: float,
+        metrics: Mapping[str, float],
+        tallies: Mapping[str, Tally | None],
+        skipped: int,
+    ) -> None:
+        """Add an epoch to metrics.jsonl, and to TensorBoard's file. Raises OutputError.
+
+        metrics: on dev examples. tallies: of train and dev examples that were not read whole.
+        """
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        lost = {part: t.to_json() for part, t in tallies.items() if t and t.sentences()}
+        record = {
+            "step": step,
+            "epoch": epoch,
+            "train_loss": loss,
+            "lr": lr,
+            "seconds": round(self.seconds, 3),
+            "dev": known,
+            **({"reading": lost} if lost else {}),
+            **({"skipped": skipped} if skipped else {}),
+        }
+        self.run.add("metrics.jsonl", record)
+        if self.board is not None:
+            scalars = {"train/loss": loss, "train/lr": lr}
+            self.board.add(scalars | {f"dev/{name}": x for name, x in metrics.items()}, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time that was spent, and the sizes of the files in bytes."""
+        sizes = {name: self.run.size(name) for name in LOGS}
+        return {"progress": {"seconds": self.seconds}, "logs": sizes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut the files to their sizes. Raises LookupError, TypeError, ValueError, OutputError."""
+        sizes = {name: int(state["logs"][name]) for name in LOGS}
+        self._before = float(state["progress"]["seconds"])
+        for name, size in sizes.items():
+            self.run.cut(name, size)

@@ -5,7 +5,6 @@ Where texts, tokenizer and folder come from is decided in `run.py`.
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from srucli import optim
 from srucli.config import Config
@@ -31,7 +29,7 @@ from srucli.model.sru import use_kernel
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Which
 from srucli.runs.choice import choose, dev_values
 from srucli.runs.model_card import model_card
-from srucli.runs.run_dir import LOGS, RunDir
+from srucli.runs.run_dir import RunDir
 from srucli.runs.tensors import check_fit, tensors_of
 from srucli.runs.training_state import (
     OptimizerState,
@@ -44,9 +42,9 @@ from srucli.runs.training_state import (
 from srucli.tokenizer.model import Tokenizer
 from srucli.training.anomaly import culprit
 from srucli.training.interrupts import Interrupt
-from srucli.training.logs import Board
+from srucli.training.logs import Log
 from srucli.training.objectives import loss_function
-from srucli.training.step import Step, StepStats
+from srucli.training.step import Step
 from srucli.training.validation import Validation
 
 Observer = Callable[[int, Mapping[str, float]], None]
@@ -87,10 +85,8 @@ class Trainer:
         self.step = Step(config, self.model, loss_function(config, train.targets, classes))
         own = config.optim.name in optim.OPTIMIZERS
         self.optimizer_state = OptimizerState(self.model, self.step.optimizer, own=own)
-        self.board: Board | None = None
-        # Spent by earlier processes.
-        self.seconds_before = 0.0
-        self.started = self.saved = time.monotonic()
+        self.log = Log(run, tensorboard=config.train.tensorboard)
+        self.saved = time.monotonic()
         # Whether the optimizer has put the weights in place that are evaluated.
         self.evaluating = False
         self.resumable = True
@@ -111,11 +107,6 @@ class Trainer:
     def parameters(self) -> int:
         """Trained numbers."""
         return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @property
-    def seconds(self) -> float:
-        """Spent on training, in all processes."""
-        return self.seconds_before + time.monotonic() - self.started
 
     def _watch(self) -> Watch:
         """What looks at the optimizer; it begins while the weights are as they are made."""
@@ -141,7 +132,7 @@ class Trainer:
             return 1.0
         return optim.factor(settings.schedule, done, planned, settings.warmup)
 
-    def epoch(self, steps: Iterable[list[Batch]], bar: tqdm[Any]) -> None:
+    def epoch(self, steps: Iterable[list[Batch]]) -> None:
         """What is left of a pass over the texts, to its end or to the last step.
 
         Raises InterruptedRun where a stop was asked for, SrucliError where training diverges.
@@ -153,7 +144,7 @@ class Trainer:
         self.evaluating = False
         for batches in steps:
             self._step(batches)
-            self._look(bar, sum(batch.texts for batch in batches))
+            self._look(sum(batch.texts for batch in batches))
             if self.loader.is_exhausted:
                 break
             if not self.loader.is_at_end_of_epoch:
@@ -177,24 +168,18 @@ class Trainer:
             raise DataError(self.unproven, None, problem, COPY_AGAIN) from error
         self.unproven = None
 
-    def _look(self, bar: tqdm[Any], texts: int) -> None:
+    def _look(self, texts: int) -> None:
         """After a step: diagnostics, progress, and whether the numbers are still numbers."""
         if self.step.watch and (record := self.step.watch.taken()):
-            self.run.add("diagnostics.jsonl", record)
-        bar.update(texts)
+            self.log.add_diagnostics(record)
+        self.log.advance(texts)
         if self.config.train.detect_anomaly and self.step.stats.skipped_in_a_row:
             raise self._anomaly()
-        if self.loader.position.step % 20 == 0:
-            self._report(bar, self.step.latest_stats())
-
-    def _report(self, bar: tqdm[Any], stats: StepStats | None) -> None:
-        """Show the loss so far, where it is known; stop where too many steps were skipped."""
-        if stats is None:
-            return
-        if stats.skipped_in_a_row >= MAX_SKIPPED:
-            raise self._diverged(f"{stats.skipped_in_a_row} steps in a row had no finite gradient")
-        speed = self.loader.position.pieces / max(self.seconds, 1e-9)
-        bar.set_postfix_str(f"loss {stats.loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
+        if self.loader.position.step % 20 == 0 and (stats := self.step.latest_stats()):
+            if stats.skipped_in_a_row >= MAX_SKIPPED:
+                row = stats.skipped_in_a_row
+                raise self._diverged(f"{row} steps in a row had no finite gradient")
+            self.log.show(stats.loss, self.loader.position.pieces)
 
     def _anomaly(self) -> SrucliError:
         """What is said of a step without a finite gradient: the text, where it is one text."""
@@ -223,32 +208,6 @@ class Trainer:
 
     # ------------------------------------------------------------ its end
 
-    def _record(self, loss: float, figures: dict[str, float], skipped: int) -> None:
-        """One line in metrics.jsonl, and the same for TensorBoard where it is asked for."""
-        rate = float(self.step.optimizer.param_groups[0]["lr"])
-        defined = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        tallies = {"train": self.loader.tally}
-        if self.validation.tally is not None:
-            tallies["dev"] = self.validation.tally
-        lost = {part: tally.to_json() for part, tally in tallies.items() if tally.sentences()}
-        self.run.add(
-            "metrics.jsonl",
-            {
-                "step": self.loader.position.step,
-                "epoch": self.loader.epoch_number,
-                "train_loss": loss,
-                "lr": rate,
-                "seconds": round(self.seconds, 3),
-                "dev": defined,
-                **({"reading": lost} if lost else {}),
-                **({"skipped": skipped} if skipped else {}),
-            },
-        )
-        if self.board is not None:
-            shown = {"train/loss": loss, "train/lr": rate}
-            shown |= {f"dev/{name}": value for name, value in figures.items()}
-            self.board.add(shown, self.loader.position.step)
-
     def finish_epoch(self) -> dict[str, float]:
         """Evaluate, record, save. Raises SrucliError where training has diverged."""
         stats = self.step.stats
@@ -263,15 +222,22 @@ class Trainer:
         self._check_weights()
         self.loader.end_epoch()
         figures = self.validation.fit_and_evaluate()
-        self._record(stats.loss, figures, 0 if searching else stats.skipped)
-        best = self.validation.improved(figures, self.loader.position.step)
+        self.log.add_epoch(
+            step=(step := self.loader.position.step),
+            epoch=self.loader.epoch_number,
+            loss=stats.loss,
+            lr=float(self.step.optimizer.param_groups[0]["lr"]),
+            metrics=figures,
+            tallies={"train": self.loader.tally, "dev": self.validation.tally},
+            skipped=0 if searching else stats.skipped,
+        )
+        best = self.validation.improved(figures, step)
         self.save({"last", "best"} if best else {"last"})
         self._write_card()
         shown = "".join(f"  {name} {value:.4f}" for name, value in figures.items())
-        say(
-            f"epoch {self.loader.epoch_number}/{self.loader.epochs}  loss {stats.loss:.4f}"
-            f"{shown and '  dev'}{shown}{'  *' if figures and best else ''}  {self.seconds:.0f} s"
-        )
+        dev = f"  dev{shown}{'  *' if best else ''}" if figures else ""
+        epoch = f"epoch {self.loader.epoch_number}/{self.loader.epochs}"
+        say(f"{epoch}  loss {stats.loss:.4f}{dev}  {self.log.seconds:.0f} s")
         return figures
 
     def _write_card(self) -> None:
@@ -297,21 +263,12 @@ class Trainer:
             self._write_card()
             self._conclude()
             return
-        if self.config.train.tensorboard:
-            self.board = Board(self.run.place, self.loader.position.step)
         self.validation.announce()
-        bar = tqdm(
-            total=len(self.train_set.texts) * self.loader.epochs,
-            initial=self.loader.position.texts,
-            unit="text",
-            unit_scale=True,
-            disable=None,
-            leave=False,
-        )
-        with bar:
+        position, total = self.loader.position, len(self.train_set.texts) * self.loader.epochs
+        with self.log.open(position.step, position.texts, total):
             self._stop_if_asked()
             for steps in self.loader.epochs_left():
-                self.epoch(steps, bar)
+                self.epoch(steps)
                 figures = self.finish_epoch()
                 if self.observe:
                     self.observe(self.loader.epoch_number, figures)
@@ -388,17 +345,17 @@ class Trainer:
 
     def _tree(self) -> dict[str, Any]:
         """All that going on needs besides the weights that predict."""
-        watch, parts = self.step.watch, (self.loader.state_dict(), self.validation.state_dict())
-        progress = {key: value for part in parts for key, value in part.pop("progress").items()}
+        watch, parts = self.step.watch, (self.loader, self.validation, self.log)
+        states = [part.state_dict() for part in parts]
+        progress = {key: value for state in states for key, value in state.pop("progress").items()}
         return {
-            "progress": progress | {"seconds": self.seconds},
+            "progress": progress,
             "figures": self.step.totals,
             "optimizer": self.optimizer_state.tree(),
             "scaler": self.step.scaler.state_dict(),
             "random": random_states(self.device),
             "watch": watch.tree() if watch else None,
-            **{key: value for part in parts for key, value in part.items()},
-            "logs": {name: self.run.size(name) for name in LOGS},
+            **{key: value for state in states for key, value in state.items()},
             "weights": {},
         }
 
@@ -484,7 +441,6 @@ class Trainer:
 
     def _load(self, tree: Any, source: str, same_optimizer: bool) -> None:
         self.loader.load_state_dict(tree)
-        self.seconds_before = float(tree["progress"]["seconds"])
         if same_optimizer:
             self.optimizer_state.load(tree["optimizer"])
         self.step.scaler.load_state_dict(tree["scaler"])
@@ -496,10 +452,8 @@ class Trainer:
         if self.step.watch and tree["watch"]:
             self.step.watch.load(tree["watch"])
         self.validation.load_state_dict(tree)
-        sizes = {name: int(tree["logs"][name]) for name in LOGS}
         set_random_states(tree["random"], self.device)
-        for name, size in sizes.items():
-            self.run.cut(name, size)
+        self.log.load_state_dict(tree)
         self._judge_anew(tree.get("judge", self.validation.judge))
         if self.step.watch and not tree["watch"]:
             self.begin()
@@ -508,6 +462,4 @@ class Trainer:
         """What a new training leaves before its first step: how to read its diagnostics."""
         if self.step.watch:
             settings = self.config.optim.model_dump(mode="json")
-            self.run.add(
-                "diagnostics.jsonl", {"optimizer": settings, "counts": self.step.watch.counts}
-            )
+            self.log.add_diagnostics({"optimizer": settings, "counts": self.step.watch.counts})

@@ -15,7 +15,6 @@ from scipy.special import expit, softmax
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from tqdm import tqdm
 
 from srucli import optim
 from srucli.data.loader import Position
@@ -389,7 +388,7 @@ def test_checkpoints_by_minutes(
     made = make("train.save_minutes=2", dev=False)
     made.train()
     assert [step for step, _, _ in saved] == [3, 6, 9, 12, 15, 18]
-    assert made.seconds == 60 * 18
+    assert made.log.seconds == 60 * 18
 
 
 def test_two_stay_by_default_and_one_at_the_end(make: Make, saved: Saved) -> None:
@@ -503,8 +502,8 @@ def test_what_the_parts_are_given(make: Make) -> None:
 def test_a_resumed_epoch_goes_on_where_it_stopped(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.epochs=1", dev=False)
     made.loader.position = Position(batches=4, taken=32, texts=32, step=4)
-    with tqdm(disable=True) as bar:
+    with made.log.open(4, 32, TRAIN):
         for steps in made.loader.epochs_left():
-            made.epoch(steps, bar)
+            made.epoch(steps)
     assert sum(sum(step.sizes) for step in taken) <= TRAIN - 4
     assert len(taken) == 2
