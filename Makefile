@@ -15,7 +15,7 @@ demo: demo/test.tsv ## train, evaluate and use a language-identification model (
 	printf '%s\n' 'The train to the coast leaves at noon.' 'Wir gehen heute Abend ins Kino.' \
 	  'El perro duerme en la cocina.' 'Quelle belle soirée pour une promenade !' \
 	  'Кошка спит на тёплом окне.' '내일은 아침부터 비가 온다고 합니다.' '明日の朝、駅で会いましょう。' \
-	  'Kitaplarımı masanın üzerinde unuttum.' | srucli predict demo/run - --probability --keep
+	  'Kitaplarımı masanın üzerinde unuttum.' | srucli predict demo/run - --probability --with-input
 
 test: .venv/installed ## run the tests
 	python -m pytest --numprocesses auto --dist worksteal

@@ -43,10 +43,10 @@ def command(
             "--json", help="Print JSON lines, with the numbers of record and line in the input."
         ),
     ] = False,
-    keep: Annotated[
+    with_input: Annotated[
         bool,
         typer.Option(
-            "--keep",
+            "--with-input",
             help="Print the input's whole record after the label (line ends in it as \\n).",
         ),
     ] = False,
@@ -63,8 +63,8 @@ def command(
     first line is fastText's, JSON with a text in it or a header, or the run's labels stand in front
     of the texts. Works on a stream that never ends: what has arrived is answered at once.
     """
-    if keep and as_json:
-        raise UsageError("--keep adds the record as text; it does not go with --json")
+    if with_input and as_json:
+        raise UsageError("--with-input adds the record as text; it does not go with --json")
     if top is not None and threshold is not None and not as_json:
         raise UsageError("--threshold rejects a single label; with --top it needs --json")
     if reject is not None and {*reject} & {*"\t\r\n"}:
@@ -98,7 +98,7 @@ def command(
         threshold=threshold,
         reject=rejected,
         as_json=as_json,
-        keep=keep,
+        with_input=with_input,
         delimiter=predictor.config.data.label_delimiter,
     )
     is_plain = not data.keys() - options.OF_LINES and named_format(file) is None

@@ -84,10 +84,10 @@ def command(
             show_default=False,
         ),
     ] = None,
-    keep: Annotated[
+    keep_checkpoints: Annotated[
         int | None,
         typer.Option(
-            "--keep",
+            "--keep-checkpoints",
             min=1,
             metavar="K",
             help="Newest checkpoints that stay. [default: 2, and 1 at the end]",
@@ -137,7 +137,7 @@ def command(
         "train.subword_dropout": subword_dropout,
         "train.save_steps": save_steps,
         "train.save_minutes": save_minutes,
-        "train.checkpoints": keep,
+        "train.keep_checkpoints": keep_checkpoints,
         "train.detect_anomaly": detect_anomaly,
         "train.diagnose": diagnose,
         "train.seed": seed,

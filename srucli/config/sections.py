@@ -257,10 +257,9 @@ class TrainConfig(Section):
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="evaluations without improvement before training stops; 0: never"
     )
-    keep: Literal["last", "best"] | None = Field(
+    use_checkpoint: Literal["last", "best"] | None = Field(
         None,
-        description="the weights that eval and predict use; default: best where patience is set, "
-        "else last",
+        description="the one that eval and predict use; default: best with patience, else last",
     )
     save_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="steps between checkpoints within an epoch; 0: none by steps"
@@ -268,7 +267,7 @@ class TrainConfig(Section):
     save_minutes: Annotated[float, Field(ge=0.0)] = Field(
         5.0, description="minutes between checkpoints within an epoch; 0: none by minutes"
     )
-    checkpoints: Positive | None = Field(
+    keep_checkpoints: Positive | None = Field(
         None,
         description="newest checkpoints that stay; default: 2, and 1 once training is finished",
     )
@@ -290,9 +289,9 @@ class TrainConfig(Section):
     )
 
     @property
-    def kept(self) -> Literal["last", "best"]:
-        """`keep`, which depends on `patience` where it is not given."""
-        return self.keep or ("best" if self.patience else "last")
+    def used_checkpoint(self) -> Literal["last", "best"]:
+        """`use_checkpoint`, which depends on `patience` where it is not given."""
+        return self.use_checkpoint or ("best" if self.patience else "last")
 
 
 class FilesConfig(Section):

@@ -194,7 +194,11 @@ class Search:
 
         def observe(epoch: int, figures: Mapping[str, float]) -> None:
             value = sign * figures[self.task.metric]
-            if not last or config.train.keep == "last" or value > sign * last[self.task.metric]:
+            if (
+                not last
+                or config.train.use_checkpoint == "last"
+                or value > sign * last[self.task.metric]
+            ):
                 last.clear()
                 last.update(figures)
             if not math.isfinite(figures[self.task.metric]):

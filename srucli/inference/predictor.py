@@ -99,7 +99,8 @@ class Style:
     """How a record of output looks.
 
     top: how many labels, with their probabilities; None for the label alone. threshold: a text
-    whose likeliest label is less likely gets the label `reject`. keep: append the input's record.
+    whose likeliest label is less likely gets the label `reject`. with_input: append the
+    input's record.
     """
 
     probability: bool = False
@@ -107,7 +108,7 @@ class Style:
     threshold: float | None = None
     reject: str = "unknown"
     as_json: bool = False
-    keep: bool = False
+    with_input: bool = False
     delimiter: str = ","
 
 
@@ -199,6 +200,6 @@ def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, 
 
     def as_line(_number: int, item: Input, row: NDArray[np.float32], decision: Any) -> str:
         line = as_text(row, decision)
-        return f"{line}\t{item.raw.translate(_ONE_LINE)}" if style.keep else line
+        return f"{line}\t{item.raw.translate(_ONE_LINE)}" if style.with_input else line
 
     return as_json if style.as_json else as_line

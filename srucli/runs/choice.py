@@ -26,11 +26,11 @@ class Choice:
 
 
 def choose(run: RunDir, config: Config) -> Choice:
-    """What `train.keep` says; the last where there is no best.
+    """Return what `train.use_checkpoint` says; the last where there is no best.
 
     Raises InputMissingError, DataError.
     """
-    last, wanted = run.checkpoints.pointed("last"), config.train.kept
+    last, wanted = run.checkpoints.pointed("last"), config.train.used_checkpoint
     best = _best(run, must=wanted == "best")
     if wanted == "best" and best is None:
         said = f"{run.path}: the last checkpoint is used, {last}: none is the best yet"
@@ -47,7 +47,7 @@ def choose(run: RunDir, config: Config) -> Choice:
         return Choice("best", best, said)
     if best in values and values[best] == values.get(last):
         return Choice("last", last, None)
-    remedy = f"'keep: best' in {run.path}/config.yaml changes that"
+    remedy = f"'use_checkpoint: best' in {run.path}/config.yaml changes that"
     said = f"{run.path}: the last checkpoint is used, {at_last}, not the best, {at_best}; {remedy}"
     return Choice("last", last, said)
 

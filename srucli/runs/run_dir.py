@@ -50,7 +50,7 @@ from srucli.io.files import (
     writing,
 )
 from srucli.io.folders import OpenFolder
-from srucli.io.yaml import MAX_YAML
+from srucli.io.yaml import MAX_YAML, parse_yaml
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
 from srucli.runs.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
@@ -85,6 +85,8 @@ LAYOUT: Layout = {
     r"config\.yaml": None,
     r"run\.json": None,
 }
+# Settings of `train` that were called otherwise when runs were first written.
+OLD_NAMES = {"keep": "use_checkpoint", "checkpoints": "keep_checkpoints"}
 # The largest files of a run that are read.
 MAX_LABELS, MAX_RECORDS = 16 * 2**20, 64 * 2**20
 MAX_NESTED_RECORDS = 2**21
@@ -235,9 +237,9 @@ class RunDir:
         write_files(self.place, {name: data})
 
     def config(self) -> Config:
-        """The resolved configuration of the run."""
-        data = read_within(self.place, "config.yaml", MAX_YAML)
-        return configuration.read(data, str(self.path / "config.yaml"))
+        """The resolved configuration of the run. Raises InputMissingError, UsageError."""
+        data, source = read_within(self.place, "config.yaml", MAX_YAML), self.path / "config.yaml"
+        return configuration.build(_with_new_names(parse_yaml(data, str(source))), str(source))
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """The JSON objects of a file with one a line, such as metrics.jsonl; none if it is absent.
@@ -338,6 +340,13 @@ class RunDir:
         if shapes is not None:
             check_fit(weights, shapes, str(self.path))
         return Checkpoint(weights, self.state_of(name))
+
+
+def _with_new_names(tree: Any) -> Any:
+    """Return the settings of a run whose srucli may have had other names for some of them."""
+    if not isinstance(tree, dict) or not isinstance(tree.get("train"), dict):
+        return tree
+    return tree | {"train": {OLD_NAMES.get(key, key): tree["train"][key] for key in tree["train"]}}
 
 
 def is_run(folder: OpenFolder) -> bool:

@@ -57,7 +57,10 @@ def dropout(config: Config, texts: int) -> float:
 def complete(config: Config, texts: int, classes: int) -> Config:
     """The configuration with what depends on the data, and on the optimizer, filled in."""
     model = config.model.model_copy(update={"dropout": dropout(config, texts)})
-    update = {"epochs": epochs(config, texts, classes), "keep": config.train.kept}
+    update = {
+        "epochs": epochs(config, texts, classes),
+        "use_checkpoint": config.train.used_checkpoint,
+    }
     train = config.train.model_copy(update=update)
     optimizer = optim.resolve(config.optim)
     return config.model_copy(update={"model": model, "train": train, "optim": optimizer})

@@ -133,7 +133,9 @@ NEEDS: dict[str, Need] = {
     "train.dev_share": Need(lambda setup: setup.held_out, "no file of dev examples"),
     "train.metric": _DEV,
     "train.patience": _DEV,
-    "train.keep": Need(lambda setup: setup.config.train.keep != "best" or setup.dev, _DEV.said),
+    "train.use_checkpoint": Need(
+        lambda setup: setup.config.train.use_checkpoint != "best" or setup.dev, _DEV.said
+    ),
 }
 
 

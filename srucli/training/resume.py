@@ -22,7 +22,7 @@ from srucli.tokenizer.model import Tokenizer
 # What does not decide which weights come out, or may become longer.
 FREE = {
     *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
-    *("train.keep", "train.save_steps", "train.save_minutes", "train.checkpoints"),
+    *("train.use_checkpoint", "train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
     "train.detect_anomaly",
 }
 LONGER = {"train.epochs", "train.steps"}

@@ -154,13 +154,13 @@ def resume(
 def _changed(config: Config, settings: dict[str, object]) -> Config:
     """A run's configuration with some settings replaced.
 
-    Another optimizer has its own defaults, and another patience its own weights that are kept.
+    Another optimizer has its own defaults, and another patience its own checkpoint to use.
     """
     fresh: dict[str, object] = {}
     if settings.get("optim.name", config.optim.name) != config.optim.name:
         fresh = {"optim.options": {}, "optim.lr": None, "optim.weight_decay": None}
     if settings.get("train.patience", config.train.patience) != config.train.patience:
-        fresh["train.keep"] = None
+        fresh["train.use_checkpoint"] = None
     settings = {**fresh, **settings}
     return with_settings(config, settings) if settings else config
 

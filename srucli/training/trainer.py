@@ -331,7 +331,7 @@ class Trainer:
         state: dict[str, Any] = {"epoch": position.epoch, "finished": self.is_over}
         if self.validation.thresholds is not None:
             state["thresholds"] = self.validation.thresholds
-        keep = self.config.train.checkpoints or (1 if self.is_over else 2)
+        keep = self.config.train.keep_checkpoints or (1 if self.is_over else 2)
         tree = self._tree()
         weights = self._averages(tree)
         try:
@@ -437,7 +437,7 @@ class Trainer:
         if best in checkpoints.names():
             checkpoints.point(best, {"best"})
         if self.is_over:
-            checkpoints.sweep(self.config.train.checkpoints or 1)
+            checkpoints.sweep(self.config.train.keep_checkpoints or 1)
 
     def _load(self, tree: Any, source: str, same_optimizer: bool) -> None:
         self.loader.load_state_dict(tree)

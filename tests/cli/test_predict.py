@@ -176,14 +176,14 @@ def test_rejected_texts(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
 def test_the_record_is_kept(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(f'id,text\n7,"{TEXTS[0]}, ""so"""\n8,{TEXTS[1]}\n\n9,\n')
-    ended = run_main("predict", tiny.run, file, "--keep", "--format", "csv", "--text", "text")
+    ended = run_main("predict", tiny.run, file, "--with-input", "--format", "csv", "--text", "text")
     assert ended.code == 0, ended.err
     first, second, empty = ended.out.splitlines()
     assert first == f'good\t7,"{TEXTS[0]}, ""so"""'
     assert second == f"bad\t8,{TEXTS[1]}"
     assert empty.endswith("\t9,")
     assert f"{file}: 1 blank line passed over" in ended.err.splitlines()
-    assert run_main("predict", tiny.run, file, "--keep").out == ended.out
+    assert run_main("predict", tiny.run, file, "--with-input").out == ended.out
 
 
 def test_a_column_by_number_with_the_delimiter_alone(
@@ -243,7 +243,7 @@ def test_the_case_of_a_header(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> 
     file = tmp_path / "hdr.csv"
     rows = ('pos,"a dreadful, boring film"', 'neg,"a superb film"', "pos,a story", "neg,a tale")
     file.write_text("label,text\n" + "".join(f"{row}\n" for row in rows))
-    ended = run_main("predict", tiny.run, file, "--keep")
+    ended = run_main("predict", tiny.run, file, "--with-input")
     assert [line.split("\t")[1] for line in ended.out.splitlines()] == list(rows)
     said = "csv, delimiter ',', header, text = column 2 'text', not read: column 1 'label'"
     assert ended.err == f"{file}: {said}, quotes, utf-8\n"
@@ -252,7 +252,7 @@ def test_the_case_of_a_header(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> 
 def test_a_kept_record_is_one_line(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(f'text,id\n"{TEXTS[0]},\n\nso\r\n",7\n{TEXTS[1]},8\n')
-    ended = run_main("predict", tiny.run, file, "--keep")
+    ended = run_main("predict", tiny.run, file, "--with-input")
     assert ended.out == f'good\t"{TEXTS[0]},\\n\\nso\\n",7\nbad\t{TEXTS[1]},8\n'
     ended = run_main("predict", tiny.run, file, "--json")
     found = [json.loads(line) for line in ended.out.splitlines()]
@@ -264,7 +264,7 @@ def test_texts_alone(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("".join(f"{text}\n" for text in TEXTS))
     assert run_main("predict", tiny.run, tmp_path / "x.tsv").out.split() == LABELS
     (tmp_path / "x.txt").write_text("".join(f"so\t{text}\n\n" for text in TEXTS))
-    ended = run_main("predict", tiny.run, tmp_path / "x.txt", "--keep")
+    ended = run_main("predict", tiny.run, tmp_path / "x.txt", "--with-input")
     assert [line.split("\t", 1)[1] for line in ended.out.splitlines()][::2] == [
         f"so\t{text}" for text in TEXTS
     ]
@@ -370,7 +370,7 @@ def test_a_label_as_likely_as_the_threshold_is_taken(threshold: float, label: st
         (Style(delimiter=" | "), ["a | b", ""]),
         (Style(probability=True), ["a,b\t0.600000,0.400000", "\t"]),
         (Style(top=2), ["c\t0.800000\ta\t0.600000", "c\t0.300000\tb\t0.200000"]),
-        (Style(keep=True), ["a,b\tRAW", "\tRAW"]),
+        (Style(with_input=True), ["a,b\tRAW", "\tRAW"]),
     ],
 )
 def test_texts_of_several_labels(style: Style, rows: list[str]) -> None:
@@ -445,7 +445,7 @@ def test_an_empty_file_gives_nothing(run_main: RunMain, tiny: Tiny, tmp_path: Pa
         (["new", "x.txt"], 65, "run.json: format version 3, this srucli reads up to 2; upgrade"),
         (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),
         (["RUN", "folder"], 66, "folder: is a folder; name a file in it"),
-        (["RUN", "x.txt", "--keep", "--json"], 2, "--keep adds the record as text; "),
+        (["RUN", "x.txt", "--with-input", "--json"], 2, "--with-input adds the record as text; "),
         (["RUN", "x.txt", "--reject", "x"], 2, "--reject needs --threshold"),
         (["RUN", "x.txt", "-k", "2", "--threshold", "0.5"], 2, "with --top it needs --json"),
         (["RUN", "x.txt", "--device", "tpu"], 2, "--device tpu: write auto, cpu, cuda or cuda:N"),

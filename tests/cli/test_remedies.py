@@ -615,10 +615,10 @@ REMEDIES = {
         before=(TRAIN,),
     ),
     "keep and JSON": Remedy(
-        "predict run two.tsv --keep --json",
-        r"(--keep) adds the record as text; it does not go with --json",
-        without("--keep"),
-        advice="--keep adds the record as text",
+        "predict run two.tsv --with-input --json",
+        r"(--with-input) adds the record as text; it does not go with --json",
+        without("--with-input"),
+        advice="--with-input adds the record as text",
         before=(TRAIN,),
     ),
     "top and threshold": Remedy(

@@ -223,7 +223,12 @@ def test_what_a_position_holds_for(tokenizer: Tokenizer) -> None:
     """Each of the six settings in turn, and the texts; not what leaves the batches alone."""
     known = make(tokenizer).fingerprint
     assert len({make(tokenizer, override).fingerprint for override in OTHERS} | {known}) == 7
-    for override in ("optim.lr=0.1", "train.epochs=9", "train.keep=best", "train.save_steps=2"):
+    for override in (
+        "optim.lr=0.1",
+        "train.epochs=9",
+        "train.use_checkpoint=best",
+        "train.save_steps=2",
+    ):
         assert make(tokenizer, override).fingerprint == known
     first, *rest = examples()
     assert make(tokenizer, rows=[first._replace(text="ß"), *rest]).fingerprint != known

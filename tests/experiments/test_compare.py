@@ -759,7 +759,18 @@ def with_data(tiny: Tiny, folder: Path) -> Folder:
 def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
     ended = run_main(
         *("compare", tiny.train, "-o", tmp_path / "out", "--over", "tokenizer.vocab_size=60,100"),
-        *("--grid", 1, "--seeds", 1, "--epochs", 1, "--jobs", 1, "train.keep=best", *FLAGS),
+        *(
+            "--grid",
+            1,
+            "--seeds",
+            1,
+            "--epochs",
+            1,
+            "--jobs",
+            1,
+            "train.use_checkpoint=best",
+            *FLAGS,
+        ),
         "train.max_tokens=4",
     )
     assert ended.code == 0, ended.err
@@ -886,7 +897,13 @@ def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
 ) -> None:
     """Of those with the best accuracy the first; log loss tells it from the last."""
     folder = with_data(tiny, tmp_path)
-    words = (*FLAGS, "train.epochs=5", "train.keep=best", "train.threads=1", "optim.lr=0.03")
+    words = (
+        *FLAGS,
+        "train.epochs=5",
+        "train.use_checkpoint=best",
+        "train.threads=1",
+        "optim.lr=0.03",
+    )
     with OpenFolder.at(tmp_path) as place:
         found = _measure(folder, resolve(overrides=words), place, folder.tokenizer)
     accuracies = [record["dev"]["accuracy"] for record in found["history"]]

@@ -291,7 +291,7 @@ def test_a_trial_counts_by_the_weights_that_it_keeps(
             observe(epoch, {"log_loss": 0.3, metric: value})
 
     monkeypatch.setattr(Search, "_train", trained)
-    settings = (f"train.keep={keep}", f"train.metric={metric}", "train.epochs=3")
+    settings = (f"train.use_checkpoint={keep}", f"train.metric={metric}", "train.epochs=3")
     search = searching(tiny, tmp_path, *settings, *TINY)
     study = search._study()
     search._one(study)

@@ -244,12 +244,12 @@ def test_utf8_is_not_read_as_the_run_was(
     run, file = trained({"encoding": encoding}), tmp_path / name
     rows = [ROWS[0]] * before + ACCENTS
     file.write_text(table('"{text}"' if name == "x.csv" else "{text}", rows=rows))
-    ended = run_main("predict", run, file, "--keep")
+    ended = run_main("predict", run, file, "--with-input")
     assert ended.out.splitlines()[before] == f"good\t{file.read_text().splitlines()[before]}"
     assert len(ended.out.splitlines()) == len(rows)
     assert ended.err.count(f"read as UTF-8, which it is, not as {encoding}, the encoding of") == 1
     assert before or ended.err.splitlines()[0].endswith("utf-8")
-    ordered = run_main("predict", run, file, "--keep", "--encoding", "latin-1")
+    ordered = run_main("predict", run, file, "--with-input", "--encoding", "latin-1")
     assert "Ã¡ la carte" in ordered.out
 
 
@@ -259,7 +259,7 @@ def test_what_is_no_utf8_is_read_as_the_run_was(
 ) -> None:
     run, file = trained({"encoding": "latin-1"}), tmp_path / name
     file.write_text(table("{text}", rows=ACCENTS), encoding="latin-1")
-    ended = run_main("predict", run, file, "--keep")
+    ended = run_main("predict", run, file, "--with-input")
     assert ended.out.splitlines()[0] == "good\twhat a lovely film á la carte"
     assert "read as UTF-8" not in ended.err
     file.write_text(table("{text}"))

@@ -178,7 +178,7 @@ def test_data_is_utf_8_whatever_the_locale_is(
     tiny: Tiny, tmp_path: Path, run_cli: RunCli, env: dict[str, str]
 ) -> None:
     (tmp_path / "x.txt").write_text("\uc88b\ub2e4\n", encoding="utf-8")
-    done = run_cli("predict", tiny.run, "x.txt", "--keep", cwd=tmp_path, env=env)
+    done = run_cli("predict", tiny.run, "x.txt", "--with-input", cwd=tmp_path, env=env)
     assert (done.returncode, done.stdout.split("\t")[1]) == (0, "\uc88b\ub2e4\n"), done.stderr
 
 

@@ -40,14 +40,18 @@ def run_with(folder: Path, last: str, best: str | None) -> RunDir:
         ),
         pytest.param(["patience=2"], "step-9", "best", None, id="patience, the last is the best"),
         pytest.param(
-            ["patience=2", "keep=last"],
+            ["patience=2", "use_checkpoint=last"],
             "step-6",
             "last",
             "last .*, step-9, not the best, step-6",
             id="patience, but the last on purpose",
         ),
-        pytest.param(["keep=best"], "step-6", "best", "best .*, step-6, not step-9", id="best"),
-        pytest.param(["keep=best"], None, "last", "last .*, step-9: none is the best", id="none"),
+        pytest.param(
+            ["use_checkpoint=best"], "step-6", "best", "best .*, step-6, not step-9", id="best"
+        ),
+        pytest.param(
+            ["use_checkpoint=best"], None, "last", "last .*, step-9: none is the best", id="none"
+        ),
     ],
 )
 def test_the_rule(
@@ -72,7 +76,7 @@ def test_a_best_that_is_no_checkpoint_matters_only_where_it_is_used(tmp_path: Pa
     (run.path / "best").write_text("../../elsewhere")
     assert choose(run, resolve()).said is None
     with pytest.raises(DataError, match="names no checkpoint"):
-        choose(run, resolve(overrides=["train.keep=best"]))
+        choose(run, resolve(overrides=["train.use_checkpoint=best"]))
 
 
 def test_where_the_last_is_as_good_as_the_best_nothing_is_said(tmp_path: Path) -> None:
@@ -149,9 +153,9 @@ def test_the_last_on_purpose_and_the_way_back(
     """What the sentence advises is done."""
     run = shutil.copytree(early, tmp_path / "run")
     file = write_tsv(tmp_path / "x.tsv", [("good", "a lovely film"), ("bad", "an awful film")])
-    ended = run_main("train", "--resume", run, "train.keep=last")
+    ended = run_main("train", "--resume", run, "train.use_checkpoint=last")
     assert ended.code == 0
-    advice = f"'keep: best' in {run}/config.yaml changes that"
+    advice = f"'use_checkpoint: best' in {run}/config.yaml changes that"
     sentence = (
         f"{run}: the last checkpoint is used, step-24 (accuracy {accuracy_of(run, 2):.4f}), "
         f"not the best, step-8 (accuracy 0.7500); {advice}"
@@ -163,7 +167,7 @@ def test_the_last_on_purpose_and_the_way_back(
     assert "the last checkpoint, step-24 of epoch 3" in card
     assert f"| accuracy | {accuracy_of(run, 2):.4f} |" in card
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("keep: last", "keep: best"))
+    config.write_text(config.read_text().replace("use_checkpoint: last", "use_checkpoint: best"))
     assert facts_of(run_main, run, file)[0]["best"] == f"step 8, epoch 1{USED}"
 
 

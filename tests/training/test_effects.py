@@ -38,7 +38,13 @@ ALWAYS = {
     *("optim.warmup", "optim.clip"),
     *("train.steps", "train.batch_size", "train.batch_tokens", "train.accumulate"),
     *("train.max_tokens", "train.label_smoothing", "train.class_weights", "train.save_steps"),
-    *("train.save_minutes", "train.checkpoints", "train.seed", "train.device", "train.threads"),
+    *(
+        "train.save_minutes",
+        "train.keep_checkpoints",
+        "train.seed",
+        "train.device",
+        "train.threads",
+    ),
     *("train.precision", "train.detect_anomaly", "train.tensorboard", "train.diagnose"),
 }
 BAG = ("model.encoder=bag", "model.pooling=[mean]")
@@ -95,7 +101,7 @@ CASES: dict[str, Case] = {
     "train.dev_share": ("0.2", ["file"], []),
     "train.metric": ("accuracy", [], ["dev"]),
     "train.patience": ("2", [], ["dev"]),
-    "train.keep": ("best", [], ["dev"]),
+    "train.use_checkpoint": ("best", [], ["dev"]),
     "train.kernel": ("reference", ["model.encoder=lstm"], []),
 }
 
@@ -238,7 +244,7 @@ def test_train_says_what_has_no_effect(run_main: RunMain, tiny: Tiny, tmp_path: 
 
 def test_train_says_what_dev_examples_are_missing_for(run_main: RunMain, tmp_path: Path) -> None:
     data = write_tsv(tmp_path / "four.tsv", [("a", "x y"), ("b", "y"), ("a", "z"), ("b", "x")])
-    asked = ("train.patience=2", "train.keep=best", "train.metric=macro_f1")
+    asked = ("train.patience=2", "train.use_checkpoint=best", "train.metric=macro_f1")
     ended = run_main("train", data, "-o", tmp_path / "run", "--epochs", 1, *QUICK, *asked)
     assert ended.code == 0
     said = [line for line in ended.err.splitlines() if "train." in line]
@@ -247,7 +253,7 @@ def test_train_says_what_dev_examples_are_missing_for(run_main: RunMain, tmp_pat
         "larger share, more texts or --dev FILE"
     )
     assert [line.split()[0] for line in said[1:]] == [
-        *("train.metric", "train.patience", "train.keep")
+        *("train.metric", "train.patience", "train.use_checkpoint")
     ]
     for remedy in (("train.dev_share=0.5",), ("--dev", data)):
         ended = run_main(

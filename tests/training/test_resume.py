@@ -149,7 +149,7 @@ def test_so_do_optimizers_that_evaluate_averages(
         ("train.save_steps=0", "train.save_minutes=1e-9"),
         ("train.save_steps=0", "train.save_minutes=0"),
         ("optim.clip=0", "train.subword_dropout=0", "model.word_dropout=0.1"),
-        ("train.checkpoints=3", "train.keep=best"),
+        ("train.keep_checkpoints=3", "train.use_checkpoint=best"),
     ],
 )
 def test_so_does_every_kind_of_training(
@@ -299,7 +299,7 @@ def test_other_texts_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_afte
 # With what a training may go on unasked: any value of these, and a larger one of those.
 MAY_CHANGE = {
     *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
-    *("train.keep", "train.save_steps", "train.save_minutes", "train.checkpoints"),
+    *("train.use_checkpoint", "train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
     "train.detect_anomaly",
 }
 MAY_GROW = {"train.epochs", "train.steps"}
@@ -315,7 +315,9 @@ def test_each_setting_that_may_change_and_each_that_may_not(key: str) -> None:
 
 
 def test_only_what_may_not_change_is_shown() -> None:
-    free = quick("train.threads=3", "train.save_minutes=1", "train.checkpoints=9", "data.text=2")
+    free = quick(
+        "train.threads=3", "train.save_minutes=1", "train.keep_checkpoints=9", "data.text=2"
+    )
     assert differences(quick(), free) == []
     assert differences(quick(), quick("train.epochs=3")) == []
     assert differences(quick(), quick("train.epochs=1")) == ["train.epochs: 2 -> 1"]
@@ -379,16 +381,16 @@ def test_what_lets_a_finished_training_go_on_does(
     assert said in capsys.readouterr().err
     resume(run, {"train.patience": 5, "train.epochs": 3})
     assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2, 3]
-    assert RunDir.open(run).config().train.keep == "best"
+    assert RunDir.open(run).config().train.use_checkpoint == "best"
 
 
 def test_patience_that_is_set_on_the_way_keeps_the_best(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run")
-    assert RunDir.open(run).config().train.keep == "last"
+    assert RunDir.open(run).config().train.use_checkpoint == "last"
     resume(run, {"train.patience": 1})
-    assert RunDir.open(run).config().train.keep == "best"
-    resume(run, {"train.patience": 2, "train.keep": "last"})
-    assert RunDir.open(run).config().train.keep == "last"
+    assert RunDir.open(run).config().train.use_checkpoint == "best"
+    resume(run, {"train.patience": 2, "train.use_checkpoint": "last"})
+    assert RunDir.open(run).config().train.use_checkpoint == "last"
 
 
 def test_a_run_of_the_first_format_cannot_go_on() -> None:

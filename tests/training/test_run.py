@@ -182,7 +182,12 @@ def test_accumulated_batches_make_one_step(
 def test_early_stopping_and_which_weights_are_best(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    standstill = ("optim.lr=1e-12", "train.patience=2", "train.epochs=9", "train.keep=best")
+    standstill = (
+        "optim.lr=1e-12",
+        "train.patience=2",
+        "train.epochs=9",
+        "train.use_checkpoint=best",
+    )
     run = run_training(tiny, tmp_path / "run", *standstill)
     assert [record["epoch"] for record in history(run)] == [1, 2, 3]
     said = "no better accuracy than 0.3583 for 2 epochs: stopping early"
@@ -190,7 +195,7 @@ def test_early_stopping_and_which_weights_are_best(
     opened = RunDir.open(run)
     assert opened.checkpoint("best").state["epoch"] == 1
     assert opened.checkpoint("last").state["epoch"] == 3
-    assert Predictor.load(run, "cpu").config.train.keep == "best"
+    assert Predictor.load(run, "cpu").config.train.use_checkpoint == "best"
 
 
 def test_of_a_loss_the_smaller_is_the_better(tiny: Tiny, tmp_path: Path) -> None:
@@ -223,7 +228,7 @@ def test_dev_labels_that_training_lacks(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dev = write_tsv(tmp_path / "dev.tsv", [("odd", "a lovely film"), ("odd", "what a garden")])
-    config = quick("train.metric=log_loss", "train.keep=best", "train.patience=1")
+    config = quick("train.metric=log_loss", "train.use_checkpoint=best", "train.patience=1")
     run = train(config, str(tiny.train), str(dev), tmp_path / "run")
     said = "2 of 2 texts have labels that the training texts lack, which count as errors: odd (2)"
     assert f"{dev}: {said}" in capsys.readouterr().err.splitlines()

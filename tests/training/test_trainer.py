@@ -370,7 +370,7 @@ Saved = list[tuple[int, set[str], int]]
 
 def test_checkpoints_by_steps_and_how_many_stay(make: Make, saved: Saved) -> None:
     """18 steps, 6 an epoch; every fourth, and each epoch's end."""
-    made = make("train.save_steps=4", "train.checkpoints=3", dev=False)
+    made = make("train.save_steps=4", "train.keep_checkpoints=3", dev=False)
     made.train()
     both = {"last", "best"}
     assert saved == [
