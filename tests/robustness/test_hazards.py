@@ -30,7 +30,7 @@ from srucli.errors import DataError, OutputError, SrucliError
 from srucli.inference.predictor import Predictor
 from srucli.io.console import for_terminal
 from srucli.io.lines import MAX_LINE, read_lines
-from srucli.model.classifier import Encoder
+from srucli.model.encoders import Encoder
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import UnwritableError

@@ -22,7 +22,7 @@ from srucli.errors import InterruptedRun, SrucliError
 from srucli.inference.predictor import branch_logits
 from srucli.metrics import METRICS, Outcome, choose_thresholds
 from srucli.model.blend import fit_weights
-from srucli.model.classifier import Encoder
+from srucli.model.encoders import Encoder
 from srucli.runs.run_dir import RunDir
 from srucli.training.objectives import balanced
 from srucli.training.trainer import MAX_SKIPPED, Trainer
