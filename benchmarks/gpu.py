@@ -6,9 +6,10 @@ Usage: python -m benchmarks.gpu [-o gpu.json] [--parts steps,kernels] [--rounds 
 The parts are steps, trainings and prediction, which `gpu_runs.py` describes, and kernels, layers
 and ragged, which `gpu_layers.py` describes. How times are measured is in `speed.py`.
 
-It needs srucli's dependencies, Triton, and what the tests need: `pip install '.[dev]'`. If the
-machine has no network, fetch the wheels elsewhere, for its version of Python, by `pip download`,
-and install them there with `pip install --no-index --find-links FOLDER '.[dev]'`.
+It needs srucli installed with its dependencies, pytest and hypothesis for the tests, and Triton. On
+a machine without a network that has torch and Triton, fetch the other wheels elsewhere, for its
+version of Python, by `pip download`, and install them with `pip install --no-index --find-links`;
+srucli's own wheel is made by `pip wheel --no-deps .`.
 
 The GPU tests run first, and nothing is measured if they fail. A part that fails leaves the others
 to run. Tables go to stdout, then one JSON line, in which a time is [lower quartile, median, upper
