@@ -52,7 +52,8 @@ def read_rows(path: Path) -> list[tuple[str, str]]:
 def srucli(*arguments: object) -> str:
     """Run the command and return its stdout. Raises CommandError."""
     command = [sys.executable, "-m", "srucli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise CommandError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
