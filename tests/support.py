@@ -61,15 +61,18 @@ LABELS = {
 }
 THINGS = ["soup", "coffee", "train", "hotel", "film", "book", "garden", "phone", "lamp", "coat"]
 SHAPES = ("the {0} was {1}", "what a {1} {0}", "{1} {0} , as always", "we found the {0} {1}")
+TABLES = (
+    *("model.embedding_size=16", "model.wide_buckets=512", "model.character_buckets=512"),
+    "model.dropout=0.1",
+)
 # The flags of a network that trains in a second.
 QUICK = (
     *("--threads", 1, "--hidden", 16, "--layers", 1, "--batch-size", 16),
-    *("model.embedding_size=16", "model.wide_buckets=512", "model.character_buckets=512"),
-    *("model.dropout=0.1", "train.dev_share=0.1"),
+    *(*TABLES, "train.dev_share=0.1"),
 )
-# The settings of an even smaller network, for trainings by a library call.
-SETTINGS = [str(word) for word in QUICK if "=" in str(word)]
-SETTINGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
+# The settings of an even smaller network, and of its training by a library call.
+NETWORK = (*TABLES, "model.hidden=8", "model.layers=1", "train.batch_size=16")
+SETTINGS = (*NETWORK, "train.dev_share=0.1", "train.threads=1")
 
 
 def sentences(seed: int = 0) -> list[tuple[str, str]]:

@@ -23,11 +23,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import QUICK, Tiny
+from tests.support import Tiny, quick
 from tests.test_architecture import modules
 
-SETTINGS = [word for word in map(str, QUICK) if "=" in word]
-SETTINGS += ["model.hidden=8", "model.layers=1", "train.epochs=1", "train.threads=1"]
 HANDLED = sorted({*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP})
 # The process's own number of threads, which neither the trainings have nor Numba.
 THREADS = len(os.sched_getaffinity(0)) + 1
@@ -98,7 +96,6 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
     import torch
 
     import srucli
-    from srucli.config import resolve
     from srucli.data.readers import read_examples
     from srucli.inference.evaluation import evaluate
     from srucli.inference.predictor import Predictor
@@ -108,7 +105,7 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
         output, _ = srucli.SRU(3, 4)(torch.zeros(2, 1, 3))
         output.sum().backward()
 
-    config = resolve(overrides=SETTINGS)
+    config = quick("train.epochs=1")
     yield "SRU", layers
     yield "train", lambda: train(config, str(data), None, folder / "run")
     yield "resume", lambda: resume(folder / "run", {"train.epochs": 2})
@@ -119,7 +116,6 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
 
 def experiments(data: Path, run: Path, folder: Path) -> Calls:
     """Calls that train several times."""
-    from srucli.config import resolve
     from srucli.errors import SrucliError
     from srucli.experiments.compare import compare
     from srucli.experiments.trials import Arm, Plan
@@ -129,7 +125,7 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
         with suppress(SrucliError):  # no time for a trial, on a slow machine
             tune(config, str(data), None, minutes=0.05, max_mb=None)
 
-    config = resolve(overrides=SETTINGS)
+    config = quick("train.epochs=1")
     arms = [Arm(name, {"optim.name": name}) for name in ("adam", "sgd")]
     plan = Plan(config, arms, "accuracy", 1, 1, None)
     files = {"train": str(data), "dev": None, "test": None}

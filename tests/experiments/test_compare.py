@@ -25,10 +25,8 @@ from srucli.experiments import compare, report
 from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials, _measure
 from srucli.io.folders import OpenFolder
 from srucli.tokenizer.truncation import Limits, Tally
-from tests.support import QUICK, ROOT, RunCli, RunMain, Tiny
+from tests.support import NETWORK, ROOT, RunCli, RunMain, Tiny
 
-FLAGS = [word for word in map(str, QUICK) if "=" in word and "dev_share" not in word]
-FLAGS += ["model.hidden=8", "model.layers=1", "train.batch_size=16"]
 ADAMS = (Arm("adam", {"optim.name": "adam"}), Arm("sgd", {"optim.name": "sgd"}))
 
 
@@ -638,7 +636,7 @@ def command(tiny: Tiny, folder: Path) -> list[object]:
     return [
         *("compare", tiny.train, "-o", folder, "--over", "optim.lr=0.02,0.05,1e30"),
         *("--test", tiny.test, "--seeds", 2, "--epochs", 2, "--json", "--grid", 2),
-        *("optim.name=adagrad", "optim.clip=0", *FLAGS),
+        *("optim.name=adagrad", "optim.clip=0", *NETWORK),
     ]
 
 
@@ -724,7 +722,7 @@ def test_no_training_goes_on_whose_comparison_was_killed(
     """It would go on for hours, and it ends with its lock."""
     folder = with_data(tiny, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-c", LONG, tmp_path, *FLAGS],
+        [sys.executable, "-c", LONG, tmp_path, *NETWORK],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -759,19 +757,8 @@ def with_data(tiny: Tiny, folder: Path) -> Folder:
 def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
     ended = run_main(
         *("compare", tiny.train, "-o", tmp_path / "out", "--over", "tokenizer.vocab_size=60,100"),
-        *(
-            "--grid",
-            1,
-            "--seeds",
-            1,
-            "--epochs",
-            1,
-            "--jobs",
-            1,
-            "train.use_checkpoint=best",
-            *FLAGS,
-        ),
-        "train.max_tokens=4",
+        *("--grid", 1, "--seeds", 1, "--epochs", 1, "--jobs", 1, *NETWORK),
+        *("train.use_checkpoint=best", "train.max_tokens=4"),
     )
     assert ended.code == 0, ended.err
     lines = ended.err.splitlines()
@@ -897,13 +884,8 @@ def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
 ) -> None:
     """Of those with the best accuracy the first; log loss tells it from the last."""
     folder = with_data(tiny, tmp_path)
-    words = (
-        *FLAGS,
-        "train.epochs=5",
-        "train.use_checkpoint=best",
-        "train.threads=1",
-        "optim.lr=0.03",
-    )
+    words = [*NETWORK, "train.epochs=5", "train.threads=1", "optim.lr=0.03"]
+    words.append("train.use_checkpoint=best")
     with OpenFolder.at(tmp_path) as place:
         found = _measure(folder, resolve(overrides=words), place, folder.tokenizer)
     accuracies = [record["dev"]["accuracy"] for record in found["history"]]

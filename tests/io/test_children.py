@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 
 from srucli.io import children
-from tests.support import QUICK, ROOT, Tiny
+from tests.support import NETWORK, ROOT, Tiny
 
-NETWORK = [str(word) for word in QUICK if "=" in str(word) and "dev_share" not in str(word)]
-NETWORK += ["model.hidden=8", "model.layers=1", "train.batch_size=16", "train.threads=1"]
 SCRIPT = Path(sysconfig.get_path("scripts")) / "srucli"
 # Packages that srucli's processes import, whatever of the standard library comes with them.
 PACKAGES = (
@@ -73,8 +71,8 @@ def test_no_command_runs_what_lies_in_the_current_folder(
         pytest.skip(f"srucli is not installed at {SCRIPT}")
     folder = hostile(tmp_path / "hostile", names)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} if way == "python -m" else None
-    few = ("train.epochs=1", *NETWORK)
-    short = ("--steps", 2, "--grid", 1, "--seeds", 1, *NETWORK)
+    few = ("train.epochs=1", "train.threads=1", *NETWORK)
+    short = ("--steps", 2, "--grid", 1, "--seeds", 1, "train.threads=1", *NETWORK)
     for words in (
         ("train", tiny.train, "-o", "run", "--diagnose", 5, *few),
         ("compare", tiny.train, "-o", "compared", "--optimizer", "adam,sgd", *short),
