@@ -96,16 +96,11 @@ def machine() -> dict[str, Any]:
     return found | {"numpy": np.__version__, "python": platform.python_version()}
 
 
-def measure(
-    parts: Iterable[str],
-    setup: Setup,
-    report: Report,
-    known: dict[str, Callable[[Setup, Report], None]] = PARTS,
-) -> None:
+def measure(parts: Iterable[str], setup: Setup, report: Report) -> None:
     """Measure every part, also after one that failed."""
     for name in parts:
         try:
-            known[name](setup, report)
+            PARTS[name](setup, report)
         except Exception:
             traceback.print_exc()
             report.add("failed", name)

@@ -79,8 +79,10 @@ def test_the_gpu_tests_are_there() -> None:
 
 
 def test_a_part_that_fails_leaves_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The file and the last line hold what the others measured; the exit code is 1."""
+
     def fails(setup: Setup, report: Report) -> None:
         raise RuntimeError("out of memory")
 
@@ -88,15 +90,19 @@ def test_a_part_that_fails_leaves_the_others(
         report.add("ragged", {"rounds": setup.rounds})
 
     output = tmp_path / "gpu.json"
-    report = Report({"machine": {}}, output)
-    gpu.measure(["layers", "ragged"], SETUP, report, {"layers": fails, "ragged": works})
-    assert through_json(report) == {
-        "machine": {},
-        "failed": ["layers"],
-        "ragged": [{"rounds": 1}],
-    }
-    assert json.loads(output.read_text()) == through_json(report)
-    assert "out of memory" in capsys.readouterr().err
+    monkeypatch.setattr(gpu, "refusal", lambda: None)
+    monkeypatch.setitem(gpu.PARTS, "layers", fails)
+    monkeypatch.setitem(gpu.PARTS, "ragged", works)
+    given = ["--no-tests", "--rounds", "7", "--parts", "layers,ragged", "-o", str(output)]
+    monkeypatch.setattr(sys, "argv", ["gpu", *given])
+    with pytest.raises(SystemExit, match="failed: layers"):
+        gpu.main()
+    said = capsys.readouterr()
+    found = json.loads(said.out.splitlines()[-1])
+    assert found["failed"] == ["layers"]
+    assert found["ragged"] == [{"rounds": 7}]
+    assert json.loads(output.read_text()) == found
+    assert "out of memory" in said.err
 
 
 def test_the_machine() -> None:
