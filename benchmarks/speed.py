@@ -108,7 +108,8 @@ def text_batch(texts: int, classes: int, device: str) -> Batch:
 def classifier_step(config: Config, classes: int, device: str) -> Step:
     """The training step of a classifier, as `srucli train` takes it."""
     model = Classifier(config.model, spelling(), classes).to(device).train()
-    return Step(config, model, loss_function(config, np.zeros(0), classes))
+    loss = loss_function(config.train, np.zeros(0), classes)
+    return Step(config.train, config.optim, model, loss)
 
 
 def layer_step(module: nn.Module, inputs: Callable[[], Any], x: Tensor) -> Run:

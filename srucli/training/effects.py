@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from srucli import optim
-from srucli.config import Config, given
+from srucli.config import Config, TrainConfig, given
 
 SECTIONS = ("data", "tokenizer", "model", "optim", "train")
 
@@ -177,9 +177,8 @@ def _idle(setup: Setup, key: str) -> str | None:
     return None if need is None or need.holds(setup) else f"it needs {need.said}"
 
 
-def beyond(config: Config, steps: int) -> Iterator[str]:
+def beyond(train: TrainConfig, steps: int) -> Iterator[str]:
     """A sentence for each number of steps that a training of so many `steps` never gets to."""
-    train = config.train
     for key, value in (("save_steps", train.save_steps), ("diagnose", train.diagnose)):
         if value > steps:
             yield f"train.{key}={value} is more than the {steps} steps of this training"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from srucli.config import Config
+    from srucli.config import TrainConfig
 
 
 class Objective(nn.Module):
@@ -109,11 +109,11 @@ def balanced(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
     return np.sqrt(weights)
 
 
-def loss_function(config: Config, targets: NDArray[Any], classes: int) -> Objective:
-    """The objective of a configuration, for training texts with these targets."""
-    several, kind = config.data.multi_label, config.train.class_weights
+def loss_function(settings: TrainConfig, targets: NDArray[Any], classes: int) -> Objective:
+    """The objective for training examples with these targets (B,), or multi-label ones (B, K)."""
+    several = targets.ndim == 2
     weights = np.ones((2, classes) if several else classes)
-    if kind == "balanced":
+    if settings.class_weights == "balanced":
         weights = balanced(targets, classes)
     made = BinaryCrossEntropy if several else CrossEntropy
-    return made(torch.tensor(weights, dtype=torch.float32), config.train.label_smoothing)
+    return made(torch.tensor(weights, dtype=torch.float32), settings.label_smoothing)

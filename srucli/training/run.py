@@ -254,7 +254,7 @@ def _announce(trainer: Trainer, kept: Former | None) -> None:
     how = ", steps as CUDA graphs" if trainer.step.captured else ""
     encoder = _encoder(trainer.config, trainer.device)
     say(f"model: {trainer.parameters:,} parameters, {encoder}, {trainer.device}{how}")
-    for sentence in beyond(trainer.config, trainer.loader.planned_steps):
+    for sentence in beyond(trainer.config.train, trainer.loader.planned_steps):
         say(sentence)
     for problem in kept.damaged if kept else ():
         say(f"passed over: {problem}")

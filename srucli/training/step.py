@@ -22,7 +22,7 @@ from srucli.training.cuda_graphs import CaptureError, Graphs
 from srucli.training.objectives import Objective
 
 if TYPE_CHECKING:
-    from srucli.config import Config
+    from srucli.config import OptimConfig, TrainConfig
 
 
 class StepStats(NamedTuple):
@@ -58,29 +58,19 @@ class Step:
     at the steps, where it is set.
     """
 
-    def __init__(self, config: Config, model: Classifier, objective: Objective) -> None:
-        self.config, self.model = config, model
+    def __init__(
+        self, train: TrainConfig, optimizer: OptimConfig, model: Classifier, objective: Objective
+    ) -> None:
+        self.clip, self.precision, self.model = optimizer.clip, train.precision, model
         self.device = next(model.parameters()).device
         self.objective = objective.to(self.device)
-        self.captured = self.device.type == "cuda" and self._can_be_captured()
-        self.optimizer = optim.build(config.optim, model, captured=self.captured)
-        self.scaler = torch.amp.GradScaler(enabled=config.train.precision == "fp16")
+        self.captured = self.device.type == "cuda" and can_be_captured(train, optimizer, model)
+        self.optimizer = optim.build(optimizer, model, captured=self.captured)
+        self.scaler = torch.amp.GradScaler(enabled=train.precision == "fp16")
         self.totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         self._readout = Readout()
         self.watch: Watch | None = None
         self.graphs = Graphs(self._captured) if self.captured else None
-
-    def _can_be_captured(self) -> bool:
-        """Not where something waits for the GPU: some encoders and optimizers, fp16, no Triton."""
-        train = self.config.train
-        return (
-            not self.model.encoder.waits
-            and all(backends.can_be_captured(kernel) for kernel in (train.kernel, "auto"))
-            and optim.can_be_captured(self.config.optim)
-            and train.precision != "fp16"
-            and train.accumulate == 1
-            and not train.detect_anomaly
-        )
 
     def begin(self) -> None:
         """An epoch begins."""
@@ -142,7 +132,7 @@ class Step:
     def _losses(self, batch: Batch) -> Tensor:
         """Of each branch (n,), summed. Texts at the batch's end without a target do not count."""
         assert batch.targets is not None
-        texts, precision = len(batch.targets), self.config.train.precision
+        texts, precision = len(batch.targets), self.precision
         kind = torch.bfloat16 if precision == "bf16" else torch.float16
         with torch.autocast(self.device.type, kind, enabled=precision != "float32"):
             branches = self.model.branches(
@@ -153,7 +143,7 @@ class Step:
 
     def _update(self, look: bool) -> None:
         """Clip, step, forget the gradients. Where `look`, the watch looks at it."""
-        clip = self.config.optim.clip
+        clip = self.clip
         self.scaler.unscale_(self.optimizer)
         if self.watch and look:
             self.watch.before()
@@ -205,6 +195,18 @@ class Step:
             return f"its gradient is not finite: {str(error).partition(chr(10))[0]}"
         finally:
             self.optimizer.zero_grad(set_to_none=True)
+
+
+def can_be_captured(train: TrainConfig, optimizer: OptimConfig, model: Classifier) -> bool:
+    """Not where something waits for the GPU: some encoders and optimizers, fp16, no Triton."""
+    return (
+        not model.encoder.waits
+        and all(backends.can_be_captured(kernel) for kernel in (train.kernel, "auto"))
+        and optim.can_be_captured(optimizer)
+        and train.precision != "fp16"
+        and train.accumulate == 1
+        and not train.detect_anomaly
+    )
 
 
 class Readout:

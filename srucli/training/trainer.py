@@ -82,7 +82,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model = Classifier(config.model, tokenizer.spelling, classes).to(device)
         use_kernel(self.model, config.train.kernel)
-        self.step = Step(config, self.model, loss_function(config, train.targets, classes))
+        loss = loss_function(config.train, train.targets, classes)
+        self.step = Step(config.train, config.optim, self.model, loss)
         own = config.optim.name in optim.OPTIMIZERS
         self.optimizer_state = OptimizerState(self.model, self.step.optimizer, own=own)
         self.log = Log(run, tensorboard=config.train.tensorboard)

@@ -145,11 +145,11 @@ def test_the_kind_of_a_tokenizer_that_is_given_counts() -> None:
 
 def test_steps_that_a_training_never_gets_to() -> None:
     config = resolve(overrides=["train.save_steps=40", "train.diagnose=30"])
-    assert list(beyond(config, 40)) == []
-    assert list(beyond(config, 39)) == [
+    assert list(beyond(config.train, 40)) == []
+    assert list(beyond(config.train, 39)) == [
         "train.save_steps=40 is more than the 39 steps of this training"
     ]
-    assert len(list(beyond(config, 29))) == 2
+    assert len(list(beyond(config.train, 29))) == 2
 
 
 # --- what was asked for ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from srucli.config import Config, resolve
+from srucli.config import TrainConfig
 from srucli.training.objectives import Objective, balanced, loss_function
 
 TASKS = ("single", "several")
@@ -25,14 +25,8 @@ each_loss = pytest.mark.parametrize(
 )
 
 
-def settings(task: str, weights: str = "none", smoothing: float = 0.1) -> Config:
-    return resolve(
-        overrides=[
-            f"data.multi_label={str(task == 'several').lower()}",
-            f"train.class_weights={weights}",
-            f"train.label_smoothing={smoothing}",
-        ]
-    )
+def settings(weights: str = "none", smoothing: float = 0.1) -> TrainConfig:
+    return TrainConfig.model_validate({"class_weights": weights, "label_smoothing": smoothing})
 
 
 def all_targets(task: str) -> NDArray[Any]:
@@ -77,7 +71,7 @@ def test_loss_and_gradient_are_those_of_the_formula(
     task: str, weights: str, smoothing: float
 ) -> None:
     everything = all_targets(task)
-    loss = loss_function(settings(task, weights, smoothing), everything, 4)
+    loss = loss_function(settings(weights, smoothing), everything, 4)
     given, targets = logits_and_targets(task)
     factors = balanced(everything, 4) if weights == "balanced" else np.ones((2, 4))
     if task == "single" and weights == "none":
@@ -95,13 +89,13 @@ def test_loss_and_gradient_are_those_of_the_formula(
 def test_losses_by_hand() -> None:
     """Worked out on paper, to four places."""
     row = torch.tensor([[2.0, -1.0, 0.0]])
-    several = loss_function(settings("several"), np.zeros((1, 3)), 3)
+    several = loss_function(settings(), np.zeros((1, 3)), 3)
     assert float(several(row, torch.tensor([[1.0, 0.0, 0.0]]))) == pytest.approx(1.3000, abs=5e-5)
-    single = loss_function(settings("single"), np.zeros(1, int), 3)
+    single = loss_function(settings(), np.zeros(1, int), 3)
     assert float(single(row, torch.tensor([0]))) == pytest.approx(0.3365, abs=5e-5)
     # Three texts of class 0 and one of class 1 weigh 2/3 and 2; the losses are ln 2 and, unsmoothed
     # at logits (0, ln 3), ln 4 for class 0 and ln 4/3 for class 1.
-    plain = loss_function(settings("single", "balanced", 0.0), np.array([0, 0, 0, 1]), 2)
+    plain = loss_function(settings("balanced", 0.0), np.array([0, 0, 0, 1]), 2)
     logits = torch.tensor([[0.0, 0.0], [0.0, np.log(3)], [0.0, np.log(3)]], dtype=torch.float32)
     wanted = (2 / 3 * np.log(2) + 2 / 3 * np.log(4) + 2 * np.log(4 / 3)) / (2 / 3 + 2 / 3 + 2)
     assert float(plain(logits, torch.tensor([0, 0, 1]))) == pytest.approx(wanted, rel=1e-6)
@@ -114,7 +108,7 @@ def test_a_common_texts_loss_is_least_where_its_label_is_likely(task: str) -> No
     targets: Any = torch.tensor([0])
     if task == "several":
         everything, targets = np.eye(2, dtype=np.float32)[everything], torch.tensor([[1.0, 0.0]])
-    loss = loss_function(settings(task, "balanced", 0.1), everything, 2)
+    loss = loss_function(settings("balanced", 0.1), everything, 2)
     rare = np.linspace(0.01, 0.99, 99)
     at = [torch.tensor([[np.log(1 - p) - np.log(p), np.log(p) - np.log(1 - p)]]) for p in rare]
     if task == "single":
@@ -125,7 +119,7 @@ def test_a_common_texts_loss_is_least_where_its_label_is_likely(task: str) -> No
 @each_loss
 def test_parts_of_batches_add_up(task: str, weights: str, smoothing: float) -> None:
     """A mean over several batches is that over all of their texts, whatever they weigh."""
-    loss = loss_function(settings(task, weights, smoothing), all_targets(task), 4)
+    loss = loss_function(settings(weights, smoothing), all_targets(task), 4)
     logits, targets = map(torch.tensor, logits_and_targets(task))
     cuts = ((0, 2), (2, 3), (3, 9))
     total = sum(loss.losses(logits[a:b], targets[a:b]) for a, b in cuts)
@@ -162,7 +156,7 @@ def test_a_label_weighs_as_the_root_of_how_rare_it_is(rare: int) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_without_weights_all_texts_count_alike(task: str) -> None:
-    loss = loss_function(settings(task), all_targets(task), 4)
+    loss = loss_function(settings(), all_targets(task), 4)
     _, targets = logits_and_targets(task)
     assert float(loss.weight(torch.tensor(targets))) == pytest.approx(len(targets))
 
@@ -173,7 +167,7 @@ def test_a_balanced_fit_is_scikit_learns(smoothing: float) -> None:
     draw = np.random.default_rng(0)
     labels = (draw.random(300) < 0.1).astype(int)
     x = draw.normal(size=300) + labels
-    loss = loss_function(settings("single", "balanced", smoothing), labels, 2)
+    loss = loss_function(settings("balanced", smoothing), labels, 2)
     weight = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor(np.stack([x, np.ones(300)], axis=1))
     lbfgs = torch.optim.LBFGS([weight], max_iter=200, tolerance_grad=1e-9)
@@ -215,7 +209,7 @@ def _one_pass(loss: Objective, task: str, device: str) -> None:
 @each_loss
 def test_a_loss_needs_shapes_only(task: str, weights: str, smoothing: float) -> None:
     """So a CUDA graph can hold it: nothing is read from a tensor, no shape hangs on values."""
-    config = settings(task, weights, smoothing)
+    config = settings(weights, smoothing)
     _one_pass(loss_function(config, all_targets(task), 4).to("meta"), task, "meta")
     with FakeTensorMode(allow_non_fake_inputs=True):
         _one_pass(loss_function(config, all_targets(task), 4), task, "cpu")

@@ -34,7 +34,7 @@ from srucli.training.cuda_graphs import (
     shape_of,
 )
 from srucli.training.objectives import loss_function
-from srucli.training.step import Step
+from srucli.training.step import Step, can_be_captured
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -81,7 +81,8 @@ def make_step(config: Config, device: str = "cpu") -> Step:
     model = Classifier(config.model, SPELLING, CLASSES).to(device).train()
     targets = store(config).targets
     assert targets is not None
-    return Step(config, model, loss_function(config, targets, CLASSES))
+    loss = loss_function(config.train, targets, CLASSES)
+    return Step(config.train, config.optim, model, loss)
 
 
 # --- shapes and fillers ------------------------------------------------------------------------
@@ -314,7 +315,8 @@ def test_which_steps_a_cuda_graph_can_hold(
 ) -> None:
     chosen = {"auto": "triton"}
     monkeypatch.setattr(backends, "choose", lambda kernel, device: chosen.get(kernel, kernel))
-    assert make_step(settings(*overrides))._can_be_captured() == captured
+    config = settings(*overrides)
+    assert can_be_captured(config.train, config.optim, make_step(config).model) == captured
 
 
 class Refusing(Graphs):
@@ -354,7 +356,7 @@ def test_an_encoder_says_whether_it_waits(encoder: str, monkeypatch: pytest.Monk
         tokens = torch.zeros(100, dtype=torch.int64, device="meta")
         offsets = torch.zeros(9, dtype=torch.int64, device="meta")
         targets = torch.zeros(8, dtype=torch.int64, device="meta")
-        loss = loss_function(config, np.zeros(0, int), CLASSES).to("meta")
+        loss = loss_function(config.train, np.zeros(0, int), CLASSES).to("meta")
         branches = model.branches(tokens, offsets, 300)
         torch.autograd.backward(torch.stack([loss(logits, targets) for logits in branches]).sum())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

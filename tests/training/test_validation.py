@@ -33,7 +33,7 @@ def make_one(tokenizer: Tokenizer) -> MakeOne:
         data = Corpus.make(examples(DEV, LABELS[:2], 1, several), LABELS, several, "dev.tsv")
         torch.manual_seed(0)
         model = Classifier(config.model, tokenizer.spelling, len(LABELS))
-        loss = loss_function(config, data.targets, len(LABELS))
+        loss = loss_function(config.train, data.targets, len(LABELS))
         limits = model.limits(config.train)
         metric, patience = config.metric, config.train.patience
         return Validation(metric, patience, model, loss, data if dev else None, tokenizer, limits)
