@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks.speed import VOCABULARY, classifier_step, text_batch
+from srucli import optim
 from srucli.config import resolve
-from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
 from srucli.runtime import tune_process
 
@@ -38,7 +38,7 @@ def main() -> None:
     torch.manual_seed(0)
     step, batch = classifier_step(resolve(), CLASSES, "cpu"), text_batch(32, CLASSES, "cpu")
     counts = np.bincount(batch.tokens.numpy(), minlength=VOCABULARY)
-    watch = Watch(step.model, step.optimizer, rule_of("adam", {}), given.every, counts)
+    watch = Watch(step.model, step.optimizer, optim.second_moment("adam"), given.every, counts)
     watch.step = LATE
 
     def seconds(looking: bool) -> float:

@@ -26,23 +26,25 @@ def command(
     import json
     from dataclasses import asdict
 
-    from srucli.diagnostics.findings import explain, read
+    from srucli.diagnostics.findings import explain
+    from srucli.diagnostics.records import Diagnostics
 
-    story = read(run)
+    diagnostics = Diagnostics.read(run)
     if plots is not None:
-        from srucli.experiments.plots import OF_STORY, check_folder
+        from srucli.experiments.plots import OF_DIAGNOSTICS, check_folder
 
-        check_folder(plots, OF_STORY)
-    findings = explain(story)
+        check_folder(plots, OF_DIAGNOSTICS)
+    findings = explain(diagnostics)
     if as_json:
-        facts = {"optimizer": story.optimizer, "steps": story.steps}
+        facts = {"optimizer": diagnostics.optimizer, "steps": diagnostics.steps}
         print(json.dumps(facts | {"findings": [asdict(finding) for finding in findings]}))
     else:
-        print(f"{story.name}, learning rate {story.peak:g}, {story.steps:,} steps")
+        name, peak, steps = diagnostics.name, diagnostics.peak, diagnostics.steps
+        print(f"{name}, learning rate {peak:g}, {steps:,} steps")
         for finding in findings:
             print(f"{'!' if finding.fault else ' '} {finding.text}")
     if plots is not None:
-        from srucli.experiments.plots import draw_story
+        from srucli.experiments.plots import draw_diagnostics
 
-        for path in draw_story(story, plots):
+        for path in draw_diagnostics(diagnostics, plots):
             print(path, file=typer.get_text_stream("stderr"))

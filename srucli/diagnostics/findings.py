@@ -1,37 +1,26 @@
-"""What the diagnostics of a run say of its optimizer, in sentences that each give their figures.
+"""What the diagnostics of a run say of its optimizer, in sentences that each give their numbers.
 
-A finding is a fault or it is none; either way it says what was measured and what that means. Where
-the figures do not carry the sentence, it says that it cannot be told, and why. The records are
-those of `optim/diagnostics.py`. No torch and no pictures here.
+A finding is a fault or not; either way it says what was measured and what that means. Where the
+numbers do not support the sentence, it says that it cannot be told, and why. No torch and no plots
+here.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from scipy.special import stdtrit
-
-from srucli.errors import DataError, InputMissingError, UsageError
+from srucli.diagnostics.records import MIN_RECORDS, WHOLE_EPOCH, Diagnostics, Slope, slope
+from srucli.errors import DataError
 from srucli.io.console import escaped
 from srucli.io.files import COPY_AGAIN
-from srucli.io.folders import OpenFolder
-from srucli.runs.claim import kind_of
-from srucli.runs.run_dir import read_records
-
-Record = Mapping[str, Any]
 
 # What an optimizer does in the long run cannot be told from fewer steps.
 MIN_STEPS = 100
-# Looks that a slope is fitted to, and the level of its interval.
-MIN_LOOKS = 6
-LEVEL = 0.95
 # A sum of squares that grows evenly gives -1/2, an exponential mean 0: below the first slope an
 # optimizer stalls, above the second it does not.
 STALLING_SLOPE, STEADY_SLOPE = -0.3, -0.2
@@ -49,8 +38,6 @@ USUAL_RATIOS = (1e-5, 0.3)
 # A loss that rises by this factor in an epoch, and by so much of what it was after the first; one
 # that did not fall below this share.
 RISE, RISE_OF_FIRST, IDLE = 1.05, 0.01, 0.95
-# Of the last epoch of a run it is not known whether it was whole; of those before it is.
-WHOLE_EPOCH = 2
 # The highest rate that was looked at is the peak from this share of it on.
 NEAR = 0.9
 # A look at a step beyond this one says nothing of the first steps.
@@ -68,106 +55,6 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True)
-class Story:
-    """A run's diagnostics: the optimizer's settings, looks at steps, evaluations, piece counts.
-
-    counts: mean number of times that a piece of each decile of frequency occurs in an epoch;
-    chosen: the learning rate was the best on dev texts of several.
-    """
-
-    optimizer: Record
-    records: Sequence[Record]
-    metrics: Sequence[Record]
-    counts: Sequence[float]
-    source: str = "diagnostics.jsonl"
-    chosen: bool = False
-
-    @property
-    def name(self) -> str:
-        """The optimizer's name."""
-        return str(self.optimizer["name"])
-
-    @property
-    def steps(self) -> int:
-        """Steps taken, as far as is known."""
-        return int(max(self.records[-1]["step"], self.metrics[-1]["step"] if self.metrics else 0))
-
-    @property
-    def peak(self) -> float:
-        """The peak learning rate."""
-        return float(self.optimizer["lr"])
-
-    @property
-    def groups(self) -> list[str]:
-        """The groups of parameters."""
-        return list(self.records[0]["groups"])
-
-    def option(self, name: str, default: Any = None) -> Any:
-        """An option of the optimizer."""
-        return self.optimizer["options"].get(name, default)
-
-    def series(self, group: str, figure: str) -> tuple[list[int], list[Any]]:
-        """Steps, and a figure of a group there; those where it is missing are left out."""
-        found = [
-            (record["step"], record["groups"][group].get(figure))
-            for record in self.records
-            if record["lr"] > 0
-        ]
-        kept = [(step, value) for step, value in found if value is not None]
-        return [step for step, _ in kept], [value for _, value in kept]
-
-
-def read(run: Path) -> Story:
-    """The story of a run's folder.
-
-    Raises InputMissingError where it was not diagnosed, UsageError for a comparison.
-    """
-    if not run.is_dir():
-        raise InputMissingError(f"{run}: no such run folder; `srucli train FILE` makes one")
-    lines = read_records(run / "diagnostics.jsonl")
-    if len(lines) < 2 or "optimizer" not in lines[0]:
-        with OpenFolder.at(run) as folder:
-            if kind_of(folder) == "comparison":
-                raise UsageError(f"{run}: is a comparison; its page explains its trainings")
-        raise InputMissingError(f"{run}: it has no diagnostics; train it again with --diagnose 20")
-    first, *records = lines
-    metrics = read_records(run / "metrics.jsonl")
-    source = str(run / "diagnostics.jsonl")
-    return Story(first["optimizer"], records, metrics, first.get("counts", []), source)
-
-
-def per_gradient(story: Story, group: str) -> tuple[list[int], list[float]]:
-    """Median effective steps of a group at learning rate 1, so without the schedule."""
-    rates = {record["step"]: record["lr"] for record in story.records}
-    steps, quantiles = story.series(group, "effective")
-    return steps, [each[1] / rates[step] for step, each in zip(steps, quantiles, strict=True)]
-
-
-class Slope(NamedTuple):
-    """Of log value against log step, with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def slope(steps: Sequence[int], values: Sequence[float], start: float) -> Slope | None:
-    """By least squares, from step `start` on; None where that has fewer than MIN_LOOKS looks.
-
-    The interval is Student's, as if looks did not depend on each other.
-    """
-    kept = [(step, value) for step, value in zip(steps, values, strict=True) if step >= start]
-    if len(kept) < MIN_LOOKS:
-        return None
-    x, y = np.log(np.array(kept, dtype=np.float64)).T
-    x, y, free = x - x.mean(), y - y.mean(), len(kept) - 2
-    value = float(x @ y / (x @ x))
-    error = math.sqrt(float(((y - value * x) ** 2).sum()) / free / float(x @ x))
-    reach = float(stdtrit(free, (1 + LEVEL) / 2)) * error
-    return Slope(value, value - reach, value + reach)
-
-
 def untold(name: str, what: str, why: str) -> Finding:
     """What cannot be told of a run, and why."""
     return Finding(name, False, f"{what} cannot be told: {why}")
@@ -179,38 +66,38 @@ def verdict(name: str, fault: bool, words: tuple[str, str], said: str, remedy: s
     return Finding(name, fault, f"{bad}: {said}; {remedy}" if fault else f"{good}: {said}")
 
 
-def stalling(story: Story) -> Iterator[Finding]:
+def stalling(run: Diagnostics) -> Iterator[Finding]:
     """Whether a unit of gradient moves weights ever less."""
-    if not any(per_gradient(story, group)[0] for group in story.groups):
+    if not any(run.per_gradient(group)[0] for group in run.groups):
         return
-    what, fills = f"whether {story.name} stalls", filled(story)
-    corrected = not is_uncorrected(story)
-    found = trend(story, max(story.steps / 20, 3.0, 0.0 if corrected else fills))
-    if corrected and fills > story.steps:
+    what, fills = f"whether {run.name} stalls", run.steps_to_forget()
+    corrected = run.excess(1) is None
+    found = trend(run, max(run.steps / 20, 3.0, 0.0 if corrected else fills))
+    if corrected and fills > run.steps:
         keeps = f"it takes {fills:,.0f} steps to forget what it began with, more than there are"
         yield untold("stalling", what, keeps)
-    elif not corrected and fills > story.steps / 2:
+    elif not corrected and fills > run.steps / 2:
         fill = f"its mean of squared gradients fills up for {fills:,.0f} steps, over half of them"
         yield untold("stalling", what, fill)
     elif found is None:
-        few = f"fewer than {MIN_LOOKS} looks are late enough; --diagnose with a smaller number"
+        few = f"fewer than {MIN_RECORDS} looks are late enough; --diagnose with a smaller number"
         yield untold("stalling", what, few)
     elif found[0].low < STEADY_SLOPE and found[0].high > STALLING_SLOPE:
         yield untold("stalling", what, f"{found[1]}, which is neither")
     else:
-        words = (f"{story.name} stalls", f"{story.name} does not stall")
+        words = (f"{run.name} stalls", f"{run.name} does not stall")
         remedy = GROWN if fills else FORGETFUL
         yield verdict("stalling", found[0].high <= STALLING_SLOPE, words, found[1], remedy)
 
 
-def trend(story: Story, start: float) -> tuple[Slope, str] | None:
+def trend(run: Diagnostics, start: float) -> tuple[Slope, str] | None:
     """The slope of steps for a unit of gradient from step `start` on, and what to say of it.
 
     None where no group has looks enough.
     """
     slopes, changes, first = [], [], start
-    for group in story.groups:
-        steps, values = per_gradient(story, group)
+    for group in run.groups:
+        steps, values = run.per_gradient(group)
         if fitted := slope(steps, values, start):
             pairs = zip(steps, values, strict=True)
             first, early = next((step, value) for step, value in pairs if step >= start)
@@ -229,86 +116,36 @@ def trend(story: Story, start: float) -> tuple[Slope, str] | None:
     return Slope(value, low, high), said
 
 
-def memory_decay(story: Story) -> float | None:
-    """The decay per step of the mean of squared gradients, where there is one."""
-    if story.name == "rmsprop":
-        return float(story.option("alpha"))
-    if story.name == "adadelta":
-        return float(story.option("rho"))
-    betas = story.option("betas")
-    return float(betas[1]) if betas and story.name != "lion" else None
-
-
-def filled(story: Story) -> float:
-    """Steps until a mean of squares has forgotten 7/8 of what it began with; 0 where none forgets.
-
-    Until then it is a mean over the whole run; without bias correction it still grows.
-    """
-    decay = memory_decay(story)
-    return 3 * math.log(0.5) / math.log(decay) if decay and not story.option("amsgrad") else 0.0
-
-
-def is_uncorrected(story: Story) -> bool:
-    """Whether the mean of squares lacks bias correction, so that it is too small at first."""
-    return theory(story, 1) is not None
-
-
-def usual_gap(story: Story) -> float | None:
-    """Steps between two occurrences of a piece in the middle of the ranking by frequency.
-
-    None without a second epoch: the only one may have been cut short.
-    """
-    if len(story.metrics) < WHOLE_EPOCH or not story.counts:
-        return None
-    first = story.metrics[0]
-    middle = story.counts[len(story.counts) // 2]
-    return float(first["step"] / first["epoch"] / middle) if middle else None
-
-
-def memory(story: Story) -> Iterator[Finding]:
+def memory(run: Diagnostics) -> Iterator[Finding]:
     """Whether squared gradients are remembered for too short or too long."""
-    decay = memory_decay(story)
-    if not decay or story.option("amsgrad"):  # which keeps the largest for ever
+    decay = run.decay()
+    if not decay or run.option("amsgrad"):  # which keeps the largest for ever
         return
-    half, gap = math.log(0.5) / math.log(decay), usual_gap(story)
-    said = f"squared gradients lose half their weight in {half:,.0f} steps of {story.steps:,}"
+    half, gap = math.log(0.5) / math.log(decay), run.gap()
+    said = f"squared gradients lose half their weight in {half:,.0f} steps of {run.steps:,}"
     if gap:
         said += f", and a piece of middling frequency comes every {gap:.3g} steps"
-    short, long = bool(gap and half < gap), half > story.steps * LONG_MEMORY
+    short, long = bool(gap and half < gap), half > run.steps * LONG_MEMORY
     if short:
         words, remedy = ("the memory is short", ""), f"raise the decay {decay:g}"
-    elif long and not is_uncorrected(story):
+    elif long and run.excess(1) is None:
         words, remedy = ("", "the memory is long, a mean over nearly all of the run"), ""
     else:
         words = ("the memory is long, nearly a sum as adagrad's", "the memory fits")
         remedy = f"lower the decay {decay:g}"
-    yield verdict("memory", short or (long and is_uncorrected(story)), words, said, remedy)
+    yield verdict("memory", short or (long and run.excess(1) is not None), words, said, remedy)
 
 
-def theory(story: Story, step: int) -> float | None:
-    """How many times too long a step is for want of bias correction; None where there is no want.
-
-    Kingma & Ba 2015, section 3: m lacks 1 - beta1^t and v lacks 1 - beta2^t; rmsprop has no m.
-    """
-    decay = memory_decay(story)
-    if story.name == "rmsprop" and decay:
-        return 1 / math.sqrt(1 - decay**step)
-    uncorrected = story.name == "adam-nobias" or story.option("bias_correction") is False
-    if uncorrected and decay:
-        return float((1 - story.option("betas")[0] ** step) / math.sqrt(1 - decay**step))
-    return None
-
-
-def first_steps(story: Story) -> Iterator[Finding]:
+def first_steps(run: Diagnostics) -> Iterator[Finding]:
     """Whether the first steps were too long, beside what the theory says of them."""
     strides: dict[int, float] = {}
     rates: dict[int, float] = {}
-    for record in story.records:
+    for record in run.records:
         own = [group["stride"] for group in record["groups"].values() if group.get("stride")]
         if own and record["step"] <= FIRST_STEPS:
             strides[record["step"]] = median(own)
-            rates[record["step"]] = record["lr"] / story.peak
-    if not strides or memory_decay(story) is None:
+            rates[record["step"]] = record["lr"] / run.peak
+    if not strides or run.decay() is None:
         return
     first = min(strides)
     if first > EARLY:
@@ -317,7 +154,7 @@ def first_steps(story: Story) -> Iterator[Finding]:
         return
     later = max(step for step in strides if step <= 12)
     said = f"step {first} moved a weight by {strides[first]:.2f} times the rate of that moment"
-    wanted, beyond = theory(story, first), theory(story, later)
+    wanted, beyond = run.excess(first), run.excess(later)
     if wanted and beyond:
         said += (
             f" (theory without bias correction: {wanted:.2f}; that makes step {later} {beyond:.2f} "
@@ -333,16 +170,16 @@ def first_steps(story: Story) -> Iterator[Finding]:
     yield verdict("first steps", length > LONG_STRIDE, words, said, remedy)
 
 
-def learning_rate(story: Story) -> Iterator[Finding]:
+def learning_rate(run: Diagnostics) -> Iterator[Finding]:
     """Whether the learning rate lies at an edge of what can be learnt with."""
-    losses = [record["train_loss"] for record in story.metrics if record.get("train_loss")]
+    losses = [record["train_loss"] for record in run.metrics if record.get("train_loss")]
     pairs = enumerate(itertools.pairwise(losses), start=2)
     rises = [
         epoch
         for epoch, (before, after) in pairs
         if after > RISE * before and after - before > RISE_OF_FIRST * losses[0]
     ]
-    top = max(story.records, key=lambda record: record["lr"])
+    top = max(run.records, key=lambda record: record["lr"])
     # Biases and the like begin at zero, where every step is a large one.
     ratios = {
         name: group["ratio"]
@@ -353,7 +190,7 @@ def learning_rate(story: Story) -> Iterator[Finding]:
         return
     name = max(ratios, key=lambda key: ratios[key])
     most, (least_usual, most_usual) = ratios[name], USUAL_RATIOS
-    rate = f"the peak, {story.peak:g}" if top["lr"] > NEAR * story.peak else f"{top['lr']:.3g}"
+    rate = f"the peak, {run.peak:g}" if top["lr"] > NEAR * run.peak else f"{top['lr']:.3g}"
     said = f"at {rate}, a step changes {name} most, by {most:.1e} of their size"
     if losses:
         said += f"; the training loss went from {losses[0]:.3f} to {losses[-1]:.3f}"
@@ -368,14 +205,14 @@ def learning_rate(story: Story) -> Iterator[Finding]:
     edge = "lower" if low and not high else "upper"
     words = (f"the learning rate is at its {edge} edge", "the learning rate is at no edge")
     remedy = f"{'raise' if edge == 'lower' else 'lower'} optim.lr"
-    if story.chosen:
+    if run.chosen:
         remedy = "of the rates tried it is the best on dev texts all the same"
     yield verdict("learning rate", high or low, words, said, remedy)
 
 
-def starved(story: Story) -> Iterator[Finding]:
+def starved(run: Diagnostics) -> Iterator[Finding]:
     """Whether a group learns far slower than the others."""
-    rates = {group: story.series(group, "ratio")[1] for group in story.groups}
+    rates = {group: run.series(group, "ratio")[1] for group in run.groups}
     middle = {group: median(found) for group, found in rates.items() if found}
     if len(middle) < 2:
         return
@@ -390,30 +227,30 @@ def starved(story: Story) -> Iterator[Finding]:
     yield verdict("starved", middle[slow] < STARVED * others, words, said, remedy)
 
 
-def clipping(story: Story) -> Iterator[Finding]:
+def clipping(run: Diagnostics) -> Iterator[Finding]:
     """Whether the limit on the gradient's norm decides most steps."""
-    limit = story.optimizer["clip"]
+    limit = run.optimizer["clip"]
     if not limit:
         return
-    steps = [0, *(record["step"] for record in story.records)]
-    shares = [record["clipped"] for record in story.records]
+    steps = [0, *(record["step"] for record in run.records)]
+    shares = [record["clipped"] for record in run.records]
     clipped = sum(
         share * (stop - start) for share, start, stop in zip(shares, steps, steps[1:], strict=False)
     )
     share = clipped / steps[-1]
-    norm = median(record["grad_norm"] for record in story.records)
+    norm = median(record["grad_norm"] for record in run.records)
     said = (
         f"the gradients of {share:.0%} of the steps were longer than optim.clip={limit:g} (median "
         f"norm {norm:.2g})"
     )
     words = ("clipping decides", "clipping does not decide")
-    remedy = "raise optim.clip" if story.chosen else "raise optim.clip or lower optim.lr"
+    remedy = "raise optim.clip" if run.chosen else "raise optim.clip or lower optim.lr"
     yield verdict("clipping", share > OFTEN, words, said, remedy)
 
 
-def eps(story: Story) -> Iterator[Finding]:
+def eps(run: Diagnostics) -> Iterator[Finding]:
     """Whether eps decides the step of many weights."""
-    found = {group: story.series(group, "eps_dominates")[1] for group in story.groups}
+    found = {group: run.series(group, "eps_dominates")[1] for group in run.groups}
     shares = {group: values[-1] for group, values in found.items() if values}
     if not shares:
         return
@@ -426,19 +263,9 @@ def eps(story: Story) -> Iterator[Finding]:
     yield verdict("eps", shares[name] > EPS_SHARE, words, said, remedy)
 
 
-def by_frequency(story: Story) -> list[tuple[float, float]]:
-    """Occurrences in an epoch and steps for a unit of gradient, of tenths of the pieces, at last.
-
-    The last steps of most schedules are of length 0 and tell nothing.
-    """
-    found = [record["by_frequency"] for record in story.records if record["lr"] > 0]
-    pairs = zip(story.counts, (found and found[-1]) or [], strict=False)
-    return [(count, step) for count, step in pairs if step]
-
-
-def rare_pieces(story: Story) -> Iterator[Finding]:
+def rare_pieces(run: Diagnostics) -> Iterator[Finding]:
     """How much longer steps rare pieces take than common ones."""
-    tenths = by_frequency(story)
+    tenths = run.by_frequency()
     if len(tenths) < 2:
         return
     (common, short), (rare, long) = tenths[0], tenths[-1]
@@ -453,9 +280,9 @@ def rare_pieces(story: Story) -> Iterator[Finding]:
     yield Finding("rare pieces", False, text)
 
 
-def untouched(story: Story) -> Iterator[Finding]:
+def untouched(run: Diagnostics) -> Iterator[Finding]:
     """Whether tables have rows that never got a gradient."""
-    shares = story.records[-1]["untouched"]
+    shares = run.records[-1]["untouched"]
     if not shares:
         return
     name = max(shares, key=lambda key: shares[key])
@@ -467,7 +294,7 @@ def untouched(story: Story) -> Iterator[Finding]:
 class Question(NamedTuple):
     """What is asked of a run, how it is answered, and what the answer needs."""
 
-    ask: Callable[[Story], Iterator[Finding]]
+    ask: Callable[[Diagnostics], Iterator[Finding]]
     about: str
     long_run: bool = True
     whole_epoch: bool = False
@@ -486,25 +313,25 @@ QUESTIONS = (
 )
 
 
-def answer(story: Story, question: Question) -> list[Finding]:
+def answer(run: Diagnostics, question: Question) -> list[Finding]:
     """What is found, or that it cannot be told of so short a run."""
-    found = list(question.ask(story))
+    found = list(question.ask(run))
     why = ""
-    if question.long_run and story.steps < MIN_STEPS:
-        why = f"{story.steps:,} steps are too few, it takes {MIN_STEPS}"
-    elif question.whole_epoch and len(story.metrics) < WHOLE_EPOCH:
+    if question.long_run and run.steps < MIN_STEPS:
+        why = f"{run.steps:,} steps are too few, it takes {MIN_STEPS}"
+    elif question.whole_epoch and len(run.metrics) < WHOLE_EPOCH:
         why = "no epoch is known to be whole, so rare pieces may not have come yet"
     if found and why:
-        return [untold(found[0].name, question.about.format(name=story.name), why)]
+        return [untold(found[0].name, question.about.format(name=run.name), why)]
     return found
 
 
-def explain(story: Story) -> list[Finding]:
+def explain(run: Diagnostics) -> list[Finding]:
     """Every question that can be answered of this run. Raises DataError for damaged records."""
     try:
-        for fact in (story.name, story.steps, story.peak):
+        for fact in (run.name, run.steps, run.peak):
             str(fact).encode()
-        return [finding for question in QUESTIONS for finding in answer(story, question)]
+        return [finding for question in QUESTIONS for finding in answer(run, question)]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         problem = f"not as srucli writes it ({type(error).__name__}: {escaped(str(error)[:200])})"
-        raise DataError(story.source, None, problem, COPY_AGAIN) from error
+        raise DataError(run.source, None, problem, COPY_AGAIN) from error

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from srucli.diagnostics.effective import SECOND_MOMENTS, Rule
+from srucli.optim.effective import SecondMoment
 
 QUANTILES = (0.1, 0.5, 0.9)
 SAMPLE = 4096  # entries of a tensor
@@ -71,7 +71,7 @@ class Watch:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        rule: Rule | None,
+        moment: SecondMoment | None,
         every: int,
         counts: NDArray[np.int64],
     ) -> None:
@@ -79,7 +79,7 @@ class Watch:
 
         The pieces' table is the model's first.
         """
-        self.optimizer, self.rule, self.every = optimizer, rule, every
+        self.optimizer, self.moment, self.every = optimizer, moment, every
         self.step = self.since = 0
         self.clipped = torch.zeros((), device=next(model.parameters()).device)
         self.record: Record | None = None
@@ -179,7 +179,7 @@ class Watch:
         And effective steps, and moves in this step. None where the optimizer keeps no such thing.
         """
         state = self.optimizer.state[weight]
-        if self.rule is None or not state.keys() & SECOND_MOMENTS:
+        if self.moment is None or self.moment.state not in state:
             return None
         # Only these entries are computed with.
         few = {
@@ -187,7 +187,7 @@ class Watch:
             for key, value in state.items()
             if isinstance(value, Tensor) and value.shape == weight.shape
         }
-        found = self.rule(few, group, self.step)
+        found = self.moment.effective(few, group, self.step)
         step = float(group["lr"]) * found.scale / (found.root + found.eps)
         touched = found.kept > 0
         small = found.root < found.eps if found.small is None else found.small

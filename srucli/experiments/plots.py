@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from srucli import metrics
-from srucli.diagnostics import findings
 from srucli.errors import OutputError
 from srucli.io.console import escaped
 from srucli.io.files import write_files
@@ -28,7 +27,7 @@ from srucli.io.folders import OpenFolder
 from srucli.runs.claim import listing
 
 if TYPE_CHECKING:
-    from srucli.diagnostics.findings import Story
+    from srucli.diagnostics.records import Diagnostics
     from srucli.inference.evaluation import Evaluation
 
 INK, ACCENT, PALE, GRID = "#22303c", "#c2410c", "#9fb8cc", "#e5e9ed"
@@ -36,7 +35,7 @@ History = Sequence[Mapping[str, Any]]
 Curves = dict[str, tuple[list[float], list[float]]]
 
 # What the pictures are called, and what the first bytes of each say of where it comes from.
-OF_EVALUATION, OF_STORY = ("reliability", "learning", "confusion"), ("optimizer",)
+OF_EVALUATION, OF_DIAGNOSTICS = ("reliability", "learning", "confusion"), ("optimizer",)
 DRAWN_BY, MARKED_WITHIN = "srucli: drawn anew by every command that draws it", 4096
 KINDS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 150, "metadata": {"Software": DRAWN_BY}},
@@ -158,16 +157,16 @@ def learning_figure(history: History) -> Figure | None:
     return figure
 
 
-def optimizer_figure(story: Story) -> Figure:
+def optimizer_figure(run: Diagnostics) -> Figure:
     """What diagnostics saw: steps for a unit of gradient, ratios, first strides, rare pieces."""
-    panels: list[Callable[[Any, Story], None]] = [_ratio_panel]
-    if any(findings.per_gradient(story, group)[0] for group in story.groups):
+    panels: list[Callable[[Any, Diagnostics], None]] = [_ratio_panel]
+    if any(run.per_gradient(group)[0] for group in run.groups):
         panels += [_effective_panel, _stride_panel, _frequency_panel]
     figure = Figure(figsize=(7, 1 + 3 * len(panels)), layout="constrained")
     for axes, panel in zip(np.ravel(figure.subplots(len(panels), 1)), panels, strict=True):
-        panel(axes, story)
+        panel(axes, run)
         axes.grid(color=GRID)
-    figure.suptitle(f"{story.name}, learning rate {story.peak:g}, {story.steps:,} steps")
+    figure.suptitle(f"{run.name}, learning rate {run.peak:g}, {run.steps:,} steps")
     return figure
 
 
@@ -180,17 +179,17 @@ def logarithmic(axes: Any, *names: str) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _ratio_panel(axes: Any, story: Story) -> None:
-    for group in story.groups:
-        axes.plot(*story.series(group, "ratio"), label=group)
+def _ratio_panel(axes: Any, run: Diagnostics) -> None:
+    for group in run.groups:
+        axes.plot(*run.series(group, "ratio"), label=group)
     logarithmic(axes, "x", "y")
     axes.set(xlabel="step", ylabel="norm of a step / of the weights")
     axes.legend(frameon=False)
 
 
-def _effective_panel(axes: Any, story: Story) -> None:
-    for group in story.groups:
-        steps, values = findings.per_gradient(story, group)
+def _effective_panel(axes: Any, run: Diagnostics) -> None:
+    for group in run.groups:
+        steps, values = run.per_gradient(group)
         if not steps:
             continue
         (line,) = axes.plot(steps, values, label=group)
@@ -202,12 +201,12 @@ def _effective_panel(axes: Any, story: Story) -> None:
     axes.legend(frameon=False)
 
 
-def _stride_panel(axes: Any, story: Story) -> None:
-    for group in story.groups:
-        steps, values = story.series(group, "stride")
+def _stride_panel(axes: Any, run: Diagnostics) -> None:
+    for group in run.groups:
+        steps, values = run.series(group, "stride")
         axes.plot(steps, values, label=group)
-    steps = [record["step"] for record in story.records]
-    theory = [(step, findings.theory(story, step)) for step in steps]
+    steps = [record["step"] for record in run.records]
+    theory = [(step, run.excess(step)) for step in steps]
     known = [(step, value) for step, value in theory if value is not None]
     if known:
         label = "theory: for want of bias correction"
@@ -217,8 +216,8 @@ def _stride_panel(axes: Any, story: Story) -> None:
     axes.legend(frameon=False)
 
 
-def _frequency_panel(axes: Any, story: Story) -> None:
-    tenths = findings.by_frequency(story)
+def _frequency_panel(axes: Any, run: Diagnostics) -> None:
+    tenths = run.by_frequency()
     axes.bar(range(len(tenths)), [step for _, step in tenths], color=PALE, edgecolor="white")
     axes.set_xticks(range(len(tenths)), [f"{count:,.0f}" for count, _ in tenths])
     logarithmic(axes, "y")
@@ -226,10 +225,10 @@ def _frequency_panel(axes: Any, story: Story) -> None:
     axes.set_ylabel("step for a unit of gradient")
 
 
-def draw_story(story: Story, folder: Path) -> list[Path]:
+def draw_diagnostics(run: Diagnostics, folder: Path) -> list[Path]:
     """Write the picture of an optimizer's diagnostics. Returns the paths. Raises OutputError."""
     with styled():
-        return _save({"optimizer": optimizer_figure(story)}, folder)
+        return _save({"optimizer": optimizer_figure(run)}, folder)
 
 
 def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:

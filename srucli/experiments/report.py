@@ -21,7 +21,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from srucli.diagnostics import findings
+from srucli.diagnostics.findings import explain
+from srucli.diagnostics.records import Diagnostics
 from srucli.errors import InputMissingError
 from srucli.experiments.compare import Comparison, Row, larger_is_better, skipped, unread
 from srucli.experiments.differences import doubt
@@ -195,13 +196,13 @@ def _divergence(found: Comparison) -> Iterator[str]:
         yield f"At every rate that was tried diverged: {', '.join(found.diverged)}."
 
 
-def stories(folder: Path, found: Comparison) -> dict[str, findings.Story]:
+def diagnostics_of(folder: Path, found: Comparison) -> dict[str, Diagnostics]:
     """The diagnostics of each arm's first seed, where it was looked at."""
     told = {}
     for row in found.rows:
         with suppress(InputMissingError):
-            story = findings.read(folder / row.results[0].cell.folder / "run")
-            told[row.arm] = replace(story, chosen=len(row.tried) > 1)
+            diagnostics = Diagnostics.read(folder / row.results[0].cell.folder / "run")
+            told[row.arm] = replace(diagnostics, chosen=len(row.tried) > 1)
     return told
 
 
@@ -251,9 +252,9 @@ def rate_figure(found: Comparison) -> Figure:
     return figure
 
 
-def effective_figure(told: Mapping[str, findings.Story]) -> Figure | None:
+def effective_figure(told: Mapping[str, Diagnostics]) -> Figure | None:
     """Steps for a unit of gradient, the schedule included, of the arms that have such."""
-    curves = {arm: _effective(story) for arm, story in told.items()}
+    curves = {arm: _effective(diagnostics) for arm, diagnostics in told.items()}
     if not any(steps for steps, _ in curves.values()):
         return None
     figure, axes = _axes("How far a unit of gradient moves a weight")
@@ -266,10 +267,10 @@ def effective_figure(told: Mapping[str, findings.Story]) -> Figure | None:
     return figure
 
 
-def _effective(story: findings.Story) -> tuple[list[int], list[float]]:
+def _effective(diagnostics: Diagnostics) -> tuple[list[int], list[float]]:
     """Steps, and the geometric mean over the groups of their median effective steps there."""
     steps, means = [], []
-    for record in story.records:
+    for record in diagnostics.records:
         groups = record["groups"].values()
         middles = [group["effective"][1] for group in groups if group.get("effective")]
         if middles and record["lr"] > 0:
@@ -289,7 +290,7 @@ def _image(figure: Figure, words: str) -> str:
     )
 
 
-def _images(found: Comparison, told: Mapping[str, findings.Story]) -> list[str]:
+def _images(found: Comparison, told: Mapping[str, Diagnostics]) -> list[str]:
     drawings: list[tuple[Callable[[], Figure | None], str]] = [
         (
             lambda: loss_figure(found, "step"),
@@ -327,12 +328,12 @@ def _list(lines: Iterator[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _story(arm: str, story: findings.Story) -> str:
+def _explained(arm: str, diagnostics: Diagnostics) -> str:
     items = "".join(
         f"<li{' class=fault' if finding.fault else ''}>{html.escape(finding.text)}.</li>"
-        for finding in findings.explain(story)
+        for finding in explain(diagnostics)
     )
-    return f"<h3>{html.escape(arm)}, learning rate {story.peak:g}</h3><ul>{items}</ul>"
+    return f"<h3>{html.escape(arm)}, learning rate {diagnostics.peak:g}</h3><ul>{items}</ul>"
 
 
 def write_page(folder: Folder, plan: Plan, found: Comparison, command: str) -> None:
@@ -360,7 +361,7 @@ def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:
 
 def page(folder: Path, plan: Plan, found: Comparison, command: str) -> str:
     """The whole page."""
-    told = stories(folder, found)
+    told = diagnostics_of(folder, found)
     names = ", ".join(arm.name for arm in plan.arms)
     parts = [
         f"<h1>{html.escape(names)} compared</h1>",
@@ -373,7 +374,7 @@ def page(folder: Path, plan: Plan, found: Comparison, command: str) -> str:
         *_images(found, told),
     ]
     if told:
-        parts += ["<h2>What each optimizer did</h2>", *(_story(*each) for each in told.items())]
+        parts += ["<h2>What each optimizer did</h2>", *(_explained(*each) for each in told.items())]
     parts += ["<h2>To repeat it</h2>", f"<pre>{html.escape(command)}</pre>"]
     body = "\n".join(parts)
     return (

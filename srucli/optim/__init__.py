@@ -3,32 +3,26 @@
 Importing this package does not import torch; `build` does.
 """
 
-from srucli.optim.external import has_averages, use
+from srucli.optim.external import has_averages, set_mode
+from srucli.optim.factory import build, can_be_captured, resolve, validate
 from srucli.optim.groups import GROUPS, parameter_groups
-from srucli.optim.schedules import SCHEDULES, apply, factor
-from srucli.optim.table import (
-    OPTIMIZERS,
-    build,
-    can_be_captured,
-    check,
-    describe,
-    matching,
-    resolve,
-)
+from srucli.optim.schedules import SCHEDULES, lr_factor, set_lr
+from srucli.optim.table import OPTIMIZERS, describe, matching, second_moment
 
 __all__ = [
     "GROUPS",
     "OPTIMIZERS",
     "SCHEDULES",
-    "apply",
     "build",
     "can_be_captured",
-    "check",
     "describe",
-    "factor",
     "has_averages",
+    "lr_factor",
     "matching",
     "parameter_groups",
     "resolve",
-    "use",
+    "second_moment",
+    "set_lr",
+    "set_mode",
+    "validate",
 ]

@@ -88,7 +88,7 @@ def resolve(config: OptimConfig) -> OptimConfig:
     return config.model_copy(update=update)
 
 
-def check(config: OptimConfig) -> None:
+def try_step(config: OptimConfig) -> None:
     """Take one step with a vector and a matrix. Raises UsageError where that cannot be done.
 
     `config` is resolved.
@@ -98,7 +98,7 @@ def check(config: OptimConfig) -> None:
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, 2))]
     group = {"params": weights, "weight_decay": config.weight_decay or 0.0}
     optimizer = build(config, [group])
-    use(optimizer, training=True)
+    set_mode(optimizer, training=True)
     for weight in weights:
         weight.grad = torch.ones_like(weight)
     try:
@@ -120,7 +120,7 @@ def build(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
         raise _unusable(config, error) from error
 
 
-def use(optimizer: Optimizer, *, training: bool) -> None:
+def set_mode(optimizer: Optimizer, *, training: bool) -> None:
     """Put the weights that training or evaluation needs into the model.
 
     Those of a schedule-free optimizer (Defazio et al. 2024, arXiv 2405.15682) are averages in

@@ -38,7 +38,7 @@ SCHEDULES: dict[str, tuple[Curve, Curve]] = {
 }
 
 
-def factor(schedule: str, step: int, total: int, warmup: float) -> float:
+def lr_factor(schedule: str, step: int, total: int, warmup: float) -> float:
     """The learning rate at `step` (from 0) of `total` steps, as a share of its peak.
 
     The peak stands at `warmup` (at least 0, below 1) of the way from the first step to the last.
@@ -55,7 +55,7 @@ def factor(schedule: str, step: int, total: int, warmup: float) -> float:
     return 1.0 - fall((step - peak) / (last - peak))
 
 
-def apply(optimizer: Optimizer, factor: float) -> None:
+def set_lr(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times its own peak, `initial_lr`.
 
     A rate that is a tensor gets the new value, so that CUDA graphs which read it see that.

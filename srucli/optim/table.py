@@ -1,8 +1,8 @@
-"""The table of optimizers, the check of what a person asked for, and a row made an optimizer.
+"""The table of optimizers, and its rows in words.
 
 A new optimizer is one more row here, and the tests that walk OPTIMIZERS test it. The updates are
 torch's wherever torch has them. No torch at import: a wrong name or option is reported before torch
-is loaded. Names with a colon are those of other packages: see `external.py`.
+is loaded. `factory.py` makes an optimizer of a row.
 
 Default learning rates are peaks for a small recurrent classifier, one-cycle schedule and clipping
 at 1. They come from a coarse grid, scored on a held-out tenth of TREC's training texts after 4
@@ -13,19 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from srucli.errors import UsageError, did_you_mean
-from srucli.optim import external
-from srucli.optim.groups import parameter_groups
+from srucli.optim.effective import ADADELTA, ADAGRAD, ADAM, ADAMAX, RADAM, RMSPROP, SecondMoment
 from srucli.optim.options import AT_LEAST_ONE, INNER_SHARE, NEGATIVE, POSITIVE, SHARE, STEPS, Option
-
-if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
-
-    from srucli.config import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,8 @@ class Row:
     kinds of device for which every torch we allow has a fused kernel, which is then used.
     `captured` are the arguments with which a CUDA graph can hold a step, None where it cannot.
     `weight_decay` is what applies where none is set. `state` says what each tensor that it keeps
-    for a parameter means.
+    for a parameter means. `second_moment` is what diagnostics read of one that divides by a root of
+    squared gradients.
     """
 
     target: str
@@ -52,6 +45,7 @@ class Row:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     captured: Mapping[str, Any] | None = None
     weight_decay: float = 0.0
+    second_moment: SecondMoment | None = None
 
 
 FUSED = frozenset({"cpu", "cuda"})
@@ -121,6 +115,7 @@ OPTIMIZERS: dict[str, Row] = {
         },
         state={**STEP, "sum": "sum of all squared gradients so far"},
         fused=frozenset({"cpu"}),  # for CUDA only since torch 2.12
+        second_moment=ADAGRAD,
     ),
     "rmsprop": Row(
         target="torch.optim:RMSprop",
@@ -145,6 +140,7 @@ OPTIMIZERS: dict[str, Row] = {
             "grad_avg": "exponential mean of the gradients (centered only)",
         },
         captured=CAPTURABLE,
+        second_moment=RMSPROP,
     ),
     "adam": Row(
         target="srucli.optim.adam:Adam",
@@ -165,6 +161,7 @@ OPTIMIZERS: dict[str, Row] = {
         state={**MOMENTS, **AMSGRAD_STATE},
         fused=FUSED,
         captured=CAPTURABLE,
+        second_moment=ADAM,
     ),
     "adam-nobias": Row(
         target="srucli.optim.adam:Adam",
@@ -180,6 +177,7 @@ OPTIMIZERS: dict[str, Row] = {
         state={**MOMENTS, **AMSGRAD_STATE},
         fused=FUSED,
         fixed={"bias_correction": False},
+        second_moment=ADAM,
     ),
     "adamw": Row(
         target="torch.optim:AdamW",
@@ -197,6 +195,7 @@ OPTIMIZERS: dict[str, Row] = {
         fused=FUSED,
         captured=CAPTURABLE,
         weight_decay=0.01,
+        second_moment=ADAM,
     ),
     "adadelta": Row(
         target="torch.optim:Adadelta",
@@ -219,6 +218,7 @@ OPTIMIZERS: dict[str, Row] = {
             "acc_delta": "exponential mean of the squared steps (before the learning rate)",
         },
         captured=CAPTURABLE,
+        second_moment=ADADELTA,
     ),
     "adamax": Row(
         target="torch.optim:Adamax",
@@ -233,6 +233,7 @@ OPTIMIZERS: dict[str, Row] = {
         options={"betas": BETAS, "eps": EPS},
         state={**STEP, "exp_avg": MOMENTS["exp_avg"], "exp_inf": "decaying largest gradient"},
         captured=CAPTURABLE,
+        second_moment=ADAMAX,
     ),
     "nadam": Row(
         target="torch.optim:NAdam",
@@ -253,6 +254,7 @@ OPTIMIZERS: dict[str, Row] = {
         },
         state={**MOMENTS, "mu_product": "product of the momenta of all steps: corrects the start"},
         captured=CAPTURABLE,
+        second_moment=ADAM,
     ),
     "radam": Row(
         target="torch.optim:RAdam",
@@ -268,6 +270,7 @@ OPTIMIZERS: dict[str, Row] = {
         options={"betas": BETAS, "eps": EPS, "decoupled_weight_decay": DECOUPLED},
         state=MOMENTS,
         captured=CAPTURABLE,
+        second_moment=RADAM,
     ),
     "adafactor": Row(
         target="torch.optim:Adafactor",
@@ -333,45 +336,27 @@ OPTIMIZERS: dict[str, Row] = {
         },
         fused=FUSED,
         weight_decay=0.01,
+        second_moment=ADAM,  # of all but hidden matrices
     ),
 }
 
 
-def _row(name: str) -> Row:
+def row_named(name: str) -> Row:
+    """Return the row of that name. Raises UsageError where there is none."""
     if name not in OPTIMIZERS:
         hint = did_you_mean(name, list(OPTIMIZERS))
         raise UsageError(f"optim.name: unknown optimizer '{name}'{hint}")
     return OPTIMIZERS[name]
 
 
-def resolve(config: OptimConfig) -> OptimConfig:
-    """`config` with learning rate, weight decay and every option filled in. Raises UsageError."""
-    if external.is_external(config.name):
-        return external.resolve(config)
-    row = _row(config.name)
-    for key in config.options:
-        if key not in row.options:
-            hint = did_you_mean(key, list(row.options)) if row.options else " (it takes none)"
-            raise UsageError(f"optim.options.{key}: {config.name} has no such option{hint}")
-    options = {
-        key: option.checked(f"optim.options.{key}", config.options.get(key, option.default))
-        for key, option in row.options.items()
-    }
-    lr = row.lr if config.lr is None else config.lr
-    decay = row.weight_decay if config.weight_decay is None else config.weight_decay
-    return config.model_copy(update={"lr": lr, "weight_decay": decay, "options": options})
-
-
-def check(config: OptimConfig) -> None:
-    """Refuse an unknown optimizer or option and a value that cannot be. Raises UsageError."""
-    config = resolve(config)
-    if external.is_external(config.name):
-        external.check(config)
+def second_moment(name: str) -> SecondMoment | None:
+    """Return what an optimizer keeps of squared gradients; None where it is not in the table."""
+    return OPTIMIZERS[name].second_moment if name in OPTIMIZERS else None
 
 
 def describe(name: str) -> dict[str, Any]:
     """A row as data that JSON can hold. Raises UsageError for an unknown name."""
-    row = _row(name)
+    row = row_named(name)
     return {
         "name": name,
         "summary": row.summary,
@@ -412,58 +397,3 @@ def _text(name: str) -> str:
     parts = [name, row.summary, row.paper, *row.rule, *row.options, *meanings]
     parts += [*row.state, *row.state.values(), *(f"fused {device}" for device in row.fused)]
     return " ".join(parts).lower()
-
-
-def can_be_captured(config: OptimConfig) -> bool:
-    """Whether a CUDA graph can hold the optimizer's step. Raises UsageError for an unknown one."""
-    if external.is_external(config.name):
-        return False
-    corrected = resolve(config).options.get("bias_correction", True)
-    return _row(config.name).captured is not None and bool(corrected)
-
-
-def build(
-    config: OptimConfig,
-    model: nn.Module,
-    embeddings: Iterable[nn.Parameter] = (),
-    *,
-    captured: bool = False,
-) -> Optimizer:
-    """The optimizer of `config` over the trainable parameters of `model`, where they are now.
-
-    Its groups are those of `parameter_groups`, each with `initial_lr`, the peak that schedules
-    scale. `embeddings` are embedding tables that no nn.Embedding holds. Where `captured`, steps are
-    to be part of CUDA graphs, and the groups' learning rates are tensors on the parameters' device.
-    Raises UsageError.
-    """
-    config = resolve(config)
-    assert config.lr is not None
-    assert config.weight_decay is not None
-    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, embeddings)
-    if external.is_external(config.name):
-        optimizer = external.build(config, groups)
-    else:
-        optimizer = _build(config, groups, captured)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = config.lr
-        if captured:
-            group["lr"] = group["params"][0].new_tensor(config.lr)
-    if captured:
-        # The first step of each shape runs outside a graph on purpose: torch need not warn of it.
-        optimizer._warned_capturable_if_run_uncaptured = True
-    return optimizer
-
-
-def _build(config: OptimConfig, groups: list[dict[str, Any]], captured: bool) -> Optimizer:
-    """An optimizer of the table over the groups."""
-    row = OPTIMIZERS[config.name]
-    arguments = {**row.fixed, **config.options}
-    devices = {parameter.device for group in groups for parameter in group["params"]}
-    if {device.type for device in devices} <= row.fused:
-        arguments["fused"] = True
-    if captured:
-        assert row.captured is not None
-        arguments |= row.captured
-    module, _, name = row.target.partition(":")
-    optimizer: Optimizer = getattr(import_module(module), name)(groups, lr=config.lr, **arguments)
-    return optimizer

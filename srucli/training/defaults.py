@@ -19,7 +19,7 @@ from srucli.runtime import resolve_device
 def check(config: Config) -> torch.device:
     """Refuse, before any data is read, what can be seen to be wrong. Returns the device."""
     encoder = encoder_named(config.model.encoder)
-    optim.check(config.optim)
+    optim.validate(config.optim)
     metric_named(config.metric, config.data.multi_label)
     device = resolve_device(config.train.device)
     if config.train.precision != "float32" and device.type == "cpu":

@@ -88,7 +88,7 @@ class Step:
 
     def __call__(self, batches: Sequence[Batch], rate: float) -> None:
         """One step on batches with targets, as if they were one, at `rate` times the peak rate."""
-        optim.apply(self.optimizer, rate)
+        optim.set_lr(self.optimizer, rate)
         look = self.watch is not None and self.watch.next()
         whole = all(batch.part is None for batch in batches)
         if self.graphs is not None and whole and not look:

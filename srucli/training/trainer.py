@@ -19,7 +19,6 @@ from srucli.config import Config
 from srucli.data.batch import Batch
 from srucli.data.dataset import Corpus
 from srucli.data.loader import DataLoader
-from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
 from srucli.errors import DataError, DivergedError, InterruptedRun, SrucliError
 from srucli.io.console import say
@@ -113,8 +112,8 @@ class Trainer:
         """What looks at the optimizer; it begins while the weights are as they are made."""
         settings = self.config.optim
         counts = np.bincount(self.loader.tokenize(0).ids, minlength=self.tokenizer.vocab_size)
-        rule = rule_of(settings.name, settings.options)
-        return Watch(self.model, self.step.optimizer, rule, self.config.train.diagnose, counts)
+        moment = optim.second_moment(settings.name)
+        return Watch(self.model, self.step.optimizer, moment, self.config.train.diagnose, counts)
 
     # ------------------------------------------------------------ an epoch
 
@@ -131,7 +130,7 @@ class Trainer:
             done, planned = step, train.steps
         elif not step and done >= planned:
             return 1.0
-        return optim.factor(settings.schedule, done, planned, settings.warmup)
+        return optim.lr_factor(settings.schedule, done, planned, settings.warmup)
 
     def epoch(self, steps: Iterable[list[Batch]]) -> None:
         """What is left of a pass over the texts, to its end or to the last step.
@@ -141,7 +140,7 @@ class Trainer:
         if not self.loader.position.batches:
             self.step.begin()
         self.model.train()
-        optim.use(self.step.optimizer, training=True)
+        optim.set_mode(self.step.optimizer, training=True)
         self.evaluating = False
         for batches in steps:
             self._step(batches)
@@ -218,7 +217,7 @@ class Trainer:
             raise self._diverged(f"{stats.skipped} of {steps} steps had no finite gradient")
         if stats.skipped:
             say(f"{stats.skipped} of {steps} steps were skipped: they had no finite gradient")
-        optim.use(self.step.optimizer, training=False)
+        optim.set_mode(self.step.optimizer, training=False)
         self.evaluating = True
         self._check_weights()
         self.loader.end_epoch()
@@ -369,9 +368,9 @@ class Trainer:
         if self.evaluating or not optim.has_averages(optimizer):
             return self.model.state_dict()
         kept = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
-        optim.use(optimizer, training=False)
+        optim.set_mode(optimizer, training=False)
         weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
-        optim.use(optimizer, training=True)
+        optim.set_mode(optimizer, training=True)
         self._set_weights(kept)
         tree["weights"] = kept
         return weights

@@ -22,7 +22,7 @@ from srucli.config import (
 )
 from srucli.errors import InputMissingError, UsageError, did_you_mean
 from srucli.io.yaml import load_yaml
-from srucli.optim import check
+from srucli.optim import validate
 from tests.support import ROOT
 
 
@@ -69,7 +69,7 @@ def test_options_of_an_optimizer_come_from_every_layer(tmp_path: Path) -> None:
     found = resolve(file, ["optim.options.eps=1e-6"]).optim
     assert found.options == {"eps": 1e-6, "amsgrad": True}
     with pytest.raises(UsageError, match=r"optim\.options\.x: adam has no such option"):
-        check(resolve(overrides=["optim.options.x=1"]).optim)
+        validate(resolve(overrides=["optim.options.x=1"]).optim)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_every_recipe_loads(recipe: Path) -> None:
     from srucli.model.encoders import encoder_named
 
     config = resolve(recipe)
-    check(config.optim)
+    validate(config.optim)
     encoder_named(config.model.encoder)
 
 

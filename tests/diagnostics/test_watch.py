@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from srucli import optim
 from srucli.config import OptimConfig
-from srucli.diagnostics.effective import RULES, rule_of
 from srucli.diagnostics.watch import DECILES, Record, Watch, deciles, is_looked_at
 from tests.support import RunMain, Tiny
 
@@ -43,7 +42,7 @@ def watched(
     optimizer = optim.build(config, model)
     counts = np.zeros(ROWS, np.int64)
     counts[:30] = np.arange(30, 0, -1)
-    watch = Watch(model, optimizer, rule_of(config.name, config.options), every, counts)
+    watch = Watch(model, optimizer, optim.second_moment(config.name), every, counts)
     assert watch.counts[0] == 29
     records, moves = [], []
     for _ in range(steps):
@@ -212,7 +211,7 @@ def test_rare_pieces_take_longer_steps_under_adagrad() -> None:
     model = Bag()
     optimizer = optim.build(OptimConfig(name="adagrad"), model)
     counts = np.array([2 ** (10 - row // 4) for row in range(ROWS)])
-    watch = Watch(model, optimizer, RULES["adagrad"], 200, counts)
+    watch = Watch(model, optimizer, optim.second_moment("adagrad"), 200, counts)
     odds = torch.from_numpy(counts / counts.sum())
     for _ in range(200):
         ids = torch.multinomial(odds, 80, replacement=True).view(16, 5)

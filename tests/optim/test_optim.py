@@ -589,7 +589,7 @@ def test_decay_defaults_to_the_optimizers_own() -> None:
 )
 def test_what_cannot_be_is_refused(name: str, options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UsageError) as error:
-        optim.check(OptimConfig(name=name, options=options))
+        optim.validate(OptimConfig(name=name, options=options))
     message = str(error.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
@@ -651,10 +651,10 @@ def external(name: str) -> str:
 def test_optimizers_of_other_packages_learn(name: str, rate: float) -> None:
     model = tiny()
     optimizer = optim.build(OptimConfig(name=external(name), lr=rate), model)
-    optim.use(optimizer, training=True)
+    optim.set_mode(optimizer, training=True)
     before = loss_of(model).item()
     take_steps(optimizer, model, 60)
-    optim.use(optimizer, training=False)
+    optim.set_mode(optimizer, training=False)
     assert loss_of(model).item() < before / 2
 
 
@@ -669,12 +669,12 @@ def test_a_lion_of_another_package_is_ours() -> None:
 def test_schedule_free_weights_are_averages_in_evaluation_only() -> None:
     model = tiny()
     optimizer = optim.build(OptimConfig(name=external(FREE)), model)
-    optim.use(optimizer, training=True)
+    optim.set_mode(optimizer, training=True)
     take_steps(optimizer, model, 5)
     trained = copy.deepcopy(model)
-    optim.use(optimizer, training=False)
+    optim.set_mode(optimizer, training=False)
     assert distance(model, trained) > 1e-4
-    optim.use(optimizer, training=True)
+    optim.set_mode(optimizer, training=True)
     assert distance(model, trained) < 1e-6
 
 
@@ -699,7 +699,7 @@ def test_schedule_free_needs_no_schedule() -> None:
 def test_what_other_packages_do_not_have(name: str, options: dict[str, Any], said: str) -> None:
     pytest.importorskip("schedulefree")
     with pytest.raises(UsageError, match=said):
-        optim.check(OptimConfig(name=name, options=options))
+        optim.validate(OptimConfig(name=name, options=options))
 
 
 @pytest.mark.parametrize(
@@ -713,19 +713,19 @@ def test_what_other_packages_do_not_have(name: str, options: dict[str, Any], sai
 )
 def test_an_optimizer_that_cannot_be_used_says_why(kind: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
-        optim.check(OptimConfig(name=external(kind)))
+        optim.validate(OptimConfig(name=external(kind)))
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("srucli.optim.external.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'srucli\[schedulefree\]'"):
-        optim.check(OptimConfig(name=FREE))
+        optim.validate(OptimConfig(name=FREE))
 
 
 def test_checking_does_not_import_torch() -> None:
     code = (
         "import sys; from srucli import optim; from srucli.config import OptimConfig\n"
-        "optim.check(OptimConfig(name='muon')); assert 'torch' not in sys.modules"
+        "optim.validate(OptimConfig(name='muon')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
@@ -741,7 +741,7 @@ def test_schedules_are_those_the_configuration_allows() -> None:
 def test_schedules_rise_to_the_peak_and_fall_to_nothing(
     schedule: str, total: int, warmup: float
 ) -> None:
-    rates = [optim.factor(schedule, step, total, warmup) for step in range(total)]
+    rates = [optim.lr_factor(schedule, step, total, warmup) for step in range(total)]
     assert all(0.0 <= rate <= 1.0 for rate in rates)
     peak = warmup * (total - 1)
     rising = [rate for step, rate in enumerate(rates) if step < peak]
@@ -755,7 +755,7 @@ def test_schedules_rise_to_the_peak_and_fall_to_nothing(
         assert set(falling) == {1.0}
     else:
         assert rates[-1] == pytest.approx(0.0, abs=1e-12)
-    assert optim.factor(schedule, total + 5, total, warmup) == rates[-1]
+    assert optim.lr_factor(schedule, total + 5, total, warmup) == rates[-1]
 
 
 @pytest.mark.parametrize(
@@ -778,7 +778,7 @@ def test_schedules_rise_to_the_peak_and_fall_to_nothing(
     ],
 )
 def test_known_values(schedule: str, step: int, wanted: float) -> None:
-    assert optim.factor(schedule, step, 101, 0.2) == pytest.approx(wanted, abs=1e-12)
+    assert optim.lr_factor(schedule, step, 101, 0.2) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_one_cycle_is_that_of_torch_but_for_its_last_value() -> None:
@@ -787,7 +787,7 @@ def test_one_cycle_is_that_of_torch_but_for_its_last_value() -> None:
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=101, pct_start=0.21)
     peak = 0.21 * 101 - 1
     for step in range(101):
-        rate = optim.factor("one-cycle", step, 101, peak / 100)
+        rate = optim.lr_factor("one-cycle", step, 101, peak / 100)
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=5e-6)
         optimizer.step()
         if step < 100:
@@ -797,7 +797,7 @@ def test_one_cycle_is_that_of_torch_but_for_its_last_value() -> None:
 def test_apply_scales_every_groups_own_rate() -> None:
     optimizer = optim.build(OptimConfig(name="muon", lr=0.5), tiny())
     optimizer.param_groups[0]["initial_lr"] = 2.0
-    optim.apply(optimizer, 0.25)
-    optim.apply(optimizer, 0.5)
+    optim.set_lr(optimizer, 0.25)
+    optim.set_lr(optimizer, 0.5)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == [1.0] + [0.25] * (len(rates) - 1)

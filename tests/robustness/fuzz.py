@@ -40,7 +40,7 @@ from srucli.config import DataConfig, TokenizerConfig, resolve
 from srucli.data.labels import clean
 from srucli.data.readers import Example, Input, read_examples, read_inputs
 from srucli.diagnostics.findings import explain
-from srucli.diagnostics.findings import read as read_story
+from srucli.diagnostics.records import Diagnostics
 from srucli.errors import SrucliError
 from srucli.inference.predictor import Predictor, Style, records
 from srucli.runs.run_dir import RunDir
@@ -154,7 +154,7 @@ def use_run(run: Path, random: Random) -> None:
     others: list[Callable[[], object]] = [
         lambda: info(RunDir.open(run)),
         lambda: former(RunDir(run)),
-        lambda: explain(read_story(run)),
+        lambda: explain(Diagnostics.read(run)),
     ]
     with suppress(SrucliError):
         random.choice(others)()

@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from srucli.config import resolve
-from srucli.diagnostics.findings import read as read_story
+from srucli.diagnostics.records import Diagnostics
 from srucli.errors import DataError, SrucliError, UsageError
 from srucli.inference.predictor import Predictor
 from srucli.io.yaml import parse_yaml
@@ -230,7 +230,7 @@ def test_records_are_read_as_carefully(copy: Path, tmp_path: Path, name: str) ->
             path.unlink()
         make(path)
         with refused(rf"{name}: {said}"):
-            read_story(copy)
+            Diagnostics.read(copy)
 
 
 def test_paths_that_lead_outside(copy: Path) -> None:

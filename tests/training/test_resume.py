@@ -365,7 +365,7 @@ def test_a_rate_that_rises_again_is_said(
     assert float(line[1]) == pytest.approx(was, abs=1e-9)
     assert int(line[2]) == (20 if "train.steps" in longer else 60)
     rate = float(str(longer.get("optim.lr", 0.01)))
-    assert float(line[3]) == pytest.approx(rate * optim.factor(schedule, *now, 0.1), rel=5e-3)
+    assert float(line[3]) == pytest.approx(rate * optim.lr_factor(schedule, *now, 0.1), rel=5e-3)
     resume(run, longer)
     assert not any(map(RESCALED.fullmatch, capsys.readouterr().err.splitlines()))
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from srucli import optim
 from srucli.config import Config, resolve
 from srucli.data.batch import Batch, TokenStore, order, upload, uploaded
-from srucli.diagnostics.effective import rule_of
 from srucli.diagnostics.watch import Watch
 from srucli.kernels import backends
 from srucli.model.classifier import Classifier
@@ -191,7 +190,7 @@ def test_diagnostics_read_gradients_before_they_are_clipped(clip: float) -> None
     batch = batches(settings())[0]
     norm = norm_of(gradients(step, batch).values())
     counts = np.bincount(batch.tokens, minlength=VOCABULARY)
-    step.watch = Watch(step.model, step.optimizer, rule_of("sgd", {}), 1, counts)
+    step.watch = Watch(step.model, step.optimizer, None, 1, counts)
     step([batch], 1.0)
     record = step.watch.taken()
     assert record is not None
@@ -206,7 +205,7 @@ def test_clipped_steps_count_where_diagnostics_do_not_look() -> None:
     step = make_step(settings(*PLAIN, "optim.clip=0.001"))
     batch = batches(settings())[0]
     counts = np.bincount(batch.tokens, minlength=VOCABULARY)
-    step.watch = Watch(step.model, step.optimizer, rule_of("sgd", {}), 100, counts)
+    step.watch = Watch(step.model, step.optimizer, None, 100, counts)
     shares = []
     for _ in range(6):
         step([batch], 1.0)
@@ -217,7 +216,7 @@ def test_clipped_steps_count_where_diagnostics_do_not_look() -> None:
 
 def test_a_watch_looks_at_its_steps_only() -> None:
     step = make_step(settings(*PLAIN))
-    step.watch = Watch(step.model, step.optimizer, rule_of("sgd", {}), 5, np.ones(VOCABULARY, int))
+    step.watch = Watch(step.model, step.optimizer, None, 5, np.ones(VOCABULARY, int))
     looked = []
     for number, batch in enumerate([*batches(settings()), *batches(settings(), seed=1)], 1):
         step([batch], 1.0)
@@ -376,7 +375,7 @@ def test_a_captured_optimizer_reads_its_rate_from_a_tensor(name: str) -> None:
     model = nn.Linear(3, 2).to("meta")
     optimizer = optim.build(config.optim, model, captured=True)
     rates = [group["lr"] for group in optimizer.param_groups]
-    optim.apply(optimizer, 0.5)
+    optim.set_lr(optimizer, 0.5)
     assert all(isinstance(rate, Tensor) for rate in rates)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         assert group["lr"] is rate
@@ -386,7 +385,7 @@ def test_a_captured_optimizer_reads_its_rate_from_a_tensor(name: str) -> None:
 def test_a_rate_tensor_gets_its_share_of_the_peak() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=torch.tensor(1.0))
     optimizer.param_groups[0]["initial_lr"] = 0.25
-    optim.apply(optimizer, 0.5)
+    optim.set_lr(optimizer, 0.5)
     assert float(optimizer.param_groups[0]["lr"]) == 0.125
 
 

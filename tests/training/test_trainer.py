@@ -80,7 +80,7 @@ def test_rates_are_the_schedules_after_the_texts_of_the_step(
     )
     made.train()
     seen = np.cumsum([sum(step.sizes) for step in taken])
-    wanted = [optim.factor(schedule, int(texts), TRAIN * 3, 0.2) for texts in seen]
+    wanted = [optim.lr_factor(schedule, int(texts), TRAIN * 3, 0.2) for texts in seen]
     assert seen[-1] == TRAIN * 3
     assert made.step.optimizer.param_groups[0]["initial_lr"] == 0.003
     assert [step.rate for step in taken] == pytest.approx(wanted, abs=1e-12)
@@ -92,7 +92,7 @@ def test_rates_are_the_schedules_after_the_texts_of_the_step(
 def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.steps=8", "optim.warmup=0.25")
     made.train()
-    wanted = [optim.factor("one-cycle", step, 8, 0.25) for step in range(8)]
+    wanted = [optim.lr_factor("one-cycle", step, 8, 0.25) for step in range(8)]
     assert [step.rate for step in taken] == pytest.approx(wanted, abs=1e-12)
     assert wanted[-1] == pytest.approx(0, abs=1e-12)
     assert made.loader.position.step == 8
@@ -194,19 +194,19 @@ def test_training_mode_in_steps_and_none_in_evaluations(
 ) -> None:
     modes: list[bool] = []
     used: list[bool] = []
-    real, real_use = branch_logits, optim.use
+    real, real_set_mode = branch_logits, optim.set_mode
 
     def logits(model: Any, *rest: Any) -> Tensor:
         found = real(model, *rest)
         modes.append(model.training)
         return found
 
-    def use(optimizer: Any, *, training: bool) -> None:
+    def set_mode(optimizer: Any, *, training: bool) -> None:
         used.append(training)
-        real_use(optimizer, training=training)
+        real_set_mode(optimizer, training=training)
 
     monkeypatch.setattr("srucli.training.validation.branch_logits", logits)
-    monkeypatch.setattr(optim, "use", use)
+    monkeypatch.setattr(optim, "set_mode", set_mode)
     made = make("model.dropout=0.5", "train.epochs=2")
     made.train()
     assert all(step.training for step in taken)
@@ -224,7 +224,7 @@ def test_averages_are_what_is_evaluated_and_saved(make: Make, name: str) -> None
     trained = {key: value.clone() for key, value in made.model.named_parameters()}
     for key, value in trained.items():
         assert torch.equal(saved[key], value), key
-    optim.use(made.step.optimizer, training=True)
+    optim.set_mode(made.step.optimizer, training=True)
     assert not torch.equal(saved["head.weight"], made.model.state_dict()["head.weight"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
@@ -45,15 +46,11 @@ def rmsprop(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Ef
 
 
 def adam(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Effective:
-    """The corrected root of the second moment, or the largest one under amsgrad."""
+    """The root of the second moment, or of the largest under amsgrad; corrected unless off."""
     square = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
-    left = 1 - group["betas"][1] ** step
-    return Effective(square, (square / left).sqrt(), group["eps"])
-
-
-def adam_nobias(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Effective:
-    """As it is kept: too small in the first steps, by the root of 1 - beta2^t."""
-    square = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
+    if group.get("bias_correction", True):
+        left = 1 - group["betas"][1] ** step
+        return Effective(square, (square / left).sqrt(), group["eps"])
     return Effective(square, square.sqrt(), group["eps"])
 
 
@@ -81,26 +78,38 @@ def adamax(state: Mapping[str, Any], group: Mapping[str, Any], step: int) -> Eff
     return Effective(state["exp_inf"] - group["eps"], state["exp_inf"], 0.0)
 
 
-RULES: dict[str, Rule] = {
-    "adagrad": adagrad,
-    "rmsprop": rmsprop,
-    "adam": adam,
-    "adamw": adam,
-    "adam-nobias": adam_nobias,
-    "nadam": adam,
-    "radam": radam,
-    "adadelta": adadelta,
-    "adamax": adamax,
-    "muon": adam,  # of what is no hidden matrix
-}
+def rmsprop_excess(options: Mapping[str, Any], step: int) -> float | None:
+    """rmsprop has no bias correction, and no first moment that lacks one too."""
+    return 1 / math.sqrt(1 - float(options["alpha"]) ** step)
 
 
-# What the rules read; a weight without any of them takes steps of another kind.
-SECOND_MOMENTS = {"sum", "square_avg", "exp_avg_sq", "exp_inf"}
+def adam_excess(options: Mapping[str, Any], step: int) -> float | None:
+    """Kingma & Ba 2015, section 3: m lacks 1 - beta1^t and v lacks 1 - beta2^t."""
+    if options.get("bias_correction", True):
+        return None
+    first, second = options["betas"]
+    return float((1 - first**step) / math.sqrt(1 - second**step))
 
 
-def rule_of(name: str, options: Mapping[str, Any]) -> Rule | None:
-    """The rule of an optimizer with its options; None where all weights take steps of lr alike."""
-    if name == "adam" and not options.get("bias_correction", True):
-        return adam_nobias
-    return RULES.get(name)
+@dataclass(frozen=True)
+class SecondMoment:
+    """How an optimizer divides by what it keeps of squared gradients, for diagnostics.
+
+    state: the name of that tensor in a weight's state; weights without it take other steps.
+    effective: the effective step. decay: the option that is its decay per step, of several numbers
+    the last; None for a sum. excess: the factor by which missing bias correction lengthens step t
+    (from 1), from the options; None where it is not missing.
+    """
+
+    state: str
+    effective: Rule
+    decay: str | None = None
+    excess: Callable[[Mapping[str, Any], int], float | None] = lambda options, step: None
+
+
+ADAGRAD = SecondMoment("sum", adagrad)
+RMSPROP = SecondMoment("square_avg", rmsprop, "alpha", rmsprop_excess)
+ADAM = SecondMoment("exp_avg_sq", adam, "betas", adam_excess)
+RADAM = SecondMoment("exp_avg_sq", radam, "betas")
+ADADELTA = SecondMoment("square_avg", adadelta, "rho")
+ADAMAX = SecondMoment("exp_inf", adamax, "betas")

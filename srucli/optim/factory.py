@@ -1,0 +1,101 @@
+"""From the settings of a training to its optimizer.
+
+No torch at import. Names with a colon are those of other packages: see `external.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from srucli.errors import UsageError, did_you_mean
+from srucli.optim import external
+from srucli.optim.groups import parameter_groups
+from srucli.optim.table import OPTIMIZERS, row_named
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from srucli.config import OptimConfig
+
+
+def resolve(config: OptimConfig) -> OptimConfig:
+    """`config` with learning rate, weight decay and every option filled in. Raises UsageError."""
+    if external.is_external(config.name):
+        return external.resolve(config)
+    row = row_named(config.name)
+    for key in config.options:
+        if key not in row.options:
+            hint = did_you_mean(key, list(row.options)) if row.options else " (it takes none)"
+            raise UsageError(f"optim.options.{key}: {config.name} has no such option{hint}")
+    options = {
+        key: option.checked(f"optim.options.{key}", config.options.get(key, option.default))
+        for key, option in row.options.items()
+    }
+    lr = row.lr if config.lr is None else config.lr
+    decay = row.weight_decay if config.weight_decay is None else config.weight_decay
+    return config.model_copy(update={"lr": lr, "weight_decay": decay, "options": options})
+
+
+def validate(config: OptimConfig) -> None:
+    """Raise UsageError for an unknown optimizer or option, or a value that it does not take."""
+    config = resolve(config)
+    if external.is_external(config.name):
+        external.try_step(config)
+
+
+def can_be_captured(config: OptimConfig) -> bool:
+    """Whether a CUDA graph can hold the optimizer's step. Raises UsageError for an unknown one."""
+    if external.is_external(config.name):
+        return False
+    corrected = resolve(config).options.get("bias_correction", True)
+    return row_named(config.name).captured is not None and bool(corrected)
+
+
+def build(
+    config: OptimConfig,
+    model: nn.Module,
+    embeddings: Iterable[nn.Parameter] = (),
+    *,
+    captured: bool = False,
+) -> Optimizer:
+    """The optimizer of `config` over the trainable parameters of `model`, where they are now.
+
+    Its groups are those of `parameter_groups`, each with `initial_lr`, the peak that schedules
+    scale. `embeddings` are embedding tables that no nn.Embedding holds. Where `captured`, steps are
+    to be part of CUDA graphs, and the groups' learning rates are tensors on the parameters' device.
+    Raises UsageError.
+    """
+    config = resolve(config)
+    assert config.lr is not None
+    assert config.weight_decay is not None
+    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, embeddings)
+    if external.is_external(config.name):
+        optimizer = external.build(config, groups)
+    else:
+        optimizer = _build(config, groups, captured)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = config.lr
+        if captured:
+            group["lr"] = group["params"][0].new_tensor(config.lr)
+    if captured:
+        # The first step of each shape runs outside a graph on purpose: torch need not warn of it.
+        optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer
+
+
+def _build(config: OptimConfig, groups: list[dict[str, Any]], captured: bool) -> Optimizer:
+    """An optimizer of the table over the groups."""
+    row = OPTIMIZERS[config.name]
+    arguments = {**row.fixed, **config.options}
+    devices = {parameter.device for group in groups for parameter in group["params"]}
+    if {device.type for device in devices} <= row.fused:
+        arguments["fused"] = True
+    if captured:
+        assert row.captured is not None
+        arguments |= row.captured
+    module, _, name = row.target.partition(":")
+    optimizer: Optimizer = getattr(import_module(module), name)(groups, lr=config.lr, **arguments)
+    return optimizer
