@@ -20,7 +20,7 @@ from srucli.io.folders import OpenFolder
 if TYPE_CHECKING:
     from srucli.config import DataConfig
     from srucli.data.readers import Example
-    from srucli.inference.evaluation import Evaluation, Observer, Scorer
+    from srucli.inference.evaluation import Evaluation, OnChunk, Scorer
     from srucli.inference.predictor import Predictor
 
 # Metrics with the bounds that they have to reach; a metric may have several.
@@ -239,7 +239,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, joiner: str) -> Observer:
+def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, joiner: str) -> OnChunk:
     """What writes each chunk's predictions to `stream`, in the format that the ending of `path`
     names; where texts have several labels, TSV joins them, and their probabilities, by `joiner`."""
     from srucli.metrics import decide

@@ -75,7 +75,8 @@ def command(
     options.need_file(file)
     from srucli.cli.evaluate import data_config, fresh_config
     from srucli.data.readers import named_format, read_inputs
-    from srucli.inference.predictor import Predictor, Style, records
+    from srucli.inference.predictor import Predictor
+    from srucli.inference.stream import Style, records
     from srucli.io.streams import display_name
     from srucli.runtime import tune_process
     from srucli.tokenizer.truncation import Notices

@@ -1,4 +1,4 @@
-"""A predictor and labelled texts in, an Evaluation out: figures, intervals, classes, confusions.
+"""Evaluate a predictor on labelled texts: metrics, intervals, classes, confusions.
 
 The metrics are defined in `srucli/metrics/`. Not here: reading files (`data/readers.py`), the model
 (`predictor.py`), pictures (`experiments/plots.py`).
@@ -33,7 +33,7 @@ CONFUSIONS = 10
 
 
 class Scorer(Protocol):
-    """What an evaluation needs of a model; `predict.Predictor` is one."""
+    """What an evaluation needs of a model; `predictor.Predictor` is one."""
 
     @property
     def labels(self) -> Sequence[str]: ...
@@ -46,7 +46,7 @@ class Scorer(Protocol):
     def probabilities(self, texts: Sequence[str], /) -> Array: ...
 
 
-Observer = Callable[[Sequence["Example"], Array], None]
+OnChunk = Callable[[Sequence["Example"], Array], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ def evaluate(
     examples: Iterable[Example],
     *,
     source: str = "-",
-    observe: Observer | None = None,
+    observe: OnChunk | None = None,
     merge: bool = False,
 ) -> Evaluation:
     """Measure `predictor` on labelled `examples`, which are read once, a chunk at a time.

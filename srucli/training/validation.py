@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from srucli.data.batch import TokenStore
 from srucli.data.dataset import Corpus
-from srucli.inference.predictor import blended, branch_logits
+from srucli.inference.forward import blended, branch_logits
 from srucli.io.console import say
 from srucli.metrics import Outcome, choose_thresholds, metric_named
 from srucli.model.blend import fit_weights

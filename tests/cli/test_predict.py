@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 
 from srucli.data.readers import Input
-from srucli.inference.predictor import BATCH_TEXTS, Predictor, Style, arriving, records
+from srucli.inference.forward import BATCH_TEXTS
+from srucli.inference.predictor import Predictor
+from srucli.inference.stream import Style, arriving, records
 from tests.support import ROOT, RunCli, RunMain, Tiny
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]

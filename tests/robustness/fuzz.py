@@ -42,7 +42,8 @@ from srucli.data.readers import Example, Input, read_examples, read_inputs
 from srucli.diagnostics.findings import explain
 from srucli.diagnostics.records import Diagnostics
 from srucli.errors import SrucliError
-from srucli.inference.predictor import Predictor, Style, records
+from srucli.inference.predictor import Predictor
+from srucli.inference.stream import Style, records
 from srucli.runs.run_dir import RunDir
 from srucli.runtime import tune_process
 from srucli.tokenizer.model import Tokenizer

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from srucli import optim
 from srucli.data.loader import Position
 from srucli.errors import InterruptedRun, SrucliError
-from srucli.inference.predictor import branch_logits
+from srucli.inference.forward import branch_logits
 from srucli.metrics import METRICS, Outcome, choose_thresholds
 from srucli.model.blend import fit_weights
 from srucli.model.encoders import Encoder

@@ -1,0 +1,44 @@
+"""The forward pass without training: logits of a store's texts, and probabilities from them.
+
+Shared by the predictor and by validation in training.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from srucli.data.batch import TokenStore, order
+from srucli.model.classifier import Classifier
+
+BATCH_TEXTS, BATCH_TOKENS = 256, 16_384
+
+
+@torch.inference_mode()
+def branch_logits(model: Classifier, store: TokenStore, device: torch.device) -> torch.Tensor:
+    """Return logits (n, B, C) of the n branches for the B texts of a store.
+
+    The model is left in evaluation mode.
+    """
+    model.eval()
+    rows: list[torch.Tensor] = []
+    batches = order(store.lengths, BATCH_TEXTS, batch_tokens=BATCH_TOKENS, seed=None)
+    for texts in batches:
+        batch = store.batch(texts).to(device)
+        rows.append(torch.stack(model.branches(batch.tokens, batch.offsets, part=batch.part)))
+    joined = torch.cat(rows, dim=1)
+    logits = torch.empty_like(joined)
+    logits[:, torch.from_numpy(np.concatenate(batches)).to(device)] = joined
+    return logits
+
+
+def blended(logits: torch.Tensor, blend: torch.Tensor, multi_label: bool) -> NDArray[np.float32]:
+    """Logits (n, B, C) of the branches and their weights (n,) -> probabilities (B, C).
+
+    They are a softmax over the classes, or for multi-label a sigmoid of each.
+    """
+    mixed = torch.tensordot(blend, logits, dims=1)
+    scores = mixed.sigmoid() if multi_label else mixed.softmax(dim=-1)
+    probabilities: NDArray[np.float32] = scores.cpu().numpy()
+    return probabilities

@@ -1,0 +1,132 @@
+"""A stream of texts to output records, one for one, each as soon as it can be given."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srucli.data.readers import Input
+from srucli.inference.forward import BATCH_TEXTS
+from srucli.inference.predictor import Predictor
+from srucli.metrics import decide
+
+# Inputs that the reading thread may be ahead of the answers.
+READ_AHEAD = 4 * BATCH_TEXTS
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an output record looks.
+
+    `top` labels are given, each with its probability; None gives the label alone. A text whose
+    likeliest label is below `threshold` gets the label `reject`. `with_input` appends the input's
+    record.
+    """
+
+    probability: bool = False
+    top: int | None = None
+    threshold: float | None = None
+    reject: str = "unknown"
+    as_json: bool = False
+    with_input: bool = False
+    delimiter: str = ","
+
+
+def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """Yield groups of inputs as they arrive: up to BATCH_TEXTS, fewer where the source pauses.
+
+    A thread reads, so that what has arrived is answered while the next line is awaited. Its
+    exceptions are raised here, after the inputs before them.
+    """
+    waiting: queue.Queue[Input | Exception | None] = queue.Queue(READ_AHEAD)
+
+    def read() -> None:
+        try:
+            for item in inputs:
+                waiting.put(item)
+            waiting.put(None)
+        except Exception as error:  # it is raised again where the queue is read
+            waiting.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        group: list[Input] = []
+        end = waiting.get()
+        while isinstance(end, Input):
+            group.append(end)
+            if len(group) == BATCH_TEXTS or waiting.empty():
+                break
+            end = waiting.get()
+        if group:
+            yield group
+        if isinstance(end, Exception):
+            raise end
+        if end is None:
+            return
+
+
+def records(predictor: Predictor, inputs: Iterable[Input], style: Style) -> Iterator[list[str]]:
+    """Yield groups of output records: one line for each input, in order, as soon as possible.
+
+    Line ends within the input's record are written as \\n and \\r.
+    """
+    render, done = _renderer(predictor, style), 0
+    for group in arriving(inputs):
+        probabilities = predictor.probabilities([item.text for item in group])
+        chosen = decide(probabilities, predictor.thresholds, predictor.multi_label)
+        rows = zip(group, probabilities, chosen, strict=True)
+        yield [render(number, *row) for number, row in enumerate(rows, done + 1)]
+        done += len(group)
+
+
+_ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
+
+
+def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, Any], str]:
+    """Return a function of number (from 1), input, probabilities (C,) and decision to a record."""
+    labels = np.array(predictor.labels, dtype=object)
+
+    def names(row: NDArray[np.float32], decision: Any) -> list[str]:
+        if predictor.multi_label:
+            found: list[str] = labels[decision].tolist()
+            return found
+        if style.threshold is not None and row[decision] < style.threshold:
+            return [style.reject]
+        return [str(labels[decision])]
+
+    def ranked(row: NDArray[np.float32]) -> list[tuple[str, float]]:
+        best = np.argsort(-row, kind="stable")[: style.top or 1]
+        return [(str(labels[index]), round(float(row[index]), 6)) for index in best]
+
+    def as_json(number: int, item: Input, row: NDArray[np.float32], decision: Any) -> str:
+        given = names(row, decision)
+        record: dict[str, Any] = {"record": number, "line": item.line}
+        record |= {"labels": given} if predictor.multi_label else {"label": given[0]}
+        if not predictor.multi_label:
+            record["probability"] = round(float(row.max()), 6)
+        if style.top or predictor.multi_label:
+            shown = ranked(row) if style.top else zip(labels, map(float, row), strict=True)
+            record["probabilities"] = {name: round(value, 6) for name, value in shown}
+        return json.dumps(record, ensure_ascii=False)
+
+    def as_text(row: NDArray[np.float32], decision: Any) -> str:
+        if style.top:
+            return "\t".join(f"{name}\t{value:.6f}" for name, value in ranked(row))
+        text = style.delimiter.join(names(row, decision))
+        if not style.probability:
+            return text
+        likely = row[decision] if predictor.multi_label else row.max(keepdims=True)
+        return f"{text}\t{style.delimiter.join(f'{value:.6f}' for value in likely)}"
+
+    def as_line(_number: int, item: Input, row: NDArray[np.float32], decision: Any) -> str:
+        line = as_text(row, decision)
+        return f"{line}\t{item.raw.translate(_ONE_LINE)}" if style.with_input else line
+
+    return as_json if style.as_json else as_line
