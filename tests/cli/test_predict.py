@@ -137,7 +137,7 @@ def test_records_are_numbered_across_groups(
     run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """However many texts arrive together."""
-    monkeypatch.setattr("srucli.inference.predictor.BATCH_TEXTS", size)
+    monkeypatch.setattr("srucli.inference.stream.BATCH_TEXTS", size)
     file = tmp_path / "many.txt"
     file.write_text("a good film\n" * (2 * size + 5))
     ended = run_main("predict", tiny.run, file, "--json")

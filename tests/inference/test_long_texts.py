@@ -126,7 +126,7 @@ def test_predict_says_it_once_a_file(cut_run: Path, folder: Path, run_main: RunM
 def test_predict_says_it_early_on_a_stream_and_at_its_end(
     cut_run: Path, folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srucli.inference.predictor.BATCH_TEXTS", 2)
+    monkeypatch.setattr("srucli.inference.stream.BATCH_TEXTS", 2)
     file = folder / "stream.txt"
     file.write_text(f"{KNOWN}\n" * 4 + f"{KNOWN * 30}\n" * 3 + f"{KNOWN}\n" * 5)
     said = told(run_main("predict", cut_run, file).err)

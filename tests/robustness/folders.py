@@ -16,8 +16,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -134,7 +134,7 @@ class Bases:
         self.plan = _plan(self.config)
         facts = facts_of(self.plan, self.parts)
         with (
-            patch.object(trials, "make_tokenizer", self._tokenizer),
+            self.no_tokenizer_trained(),
             Folder.claim(path, facts, (), force=False) as folder,
         ):
             folder.prepare(self.plan, self.parts, "texts")
@@ -145,9 +145,15 @@ class Bases:
             (place / "log.txt").write_text("said\n")
         (path / "index.html").write_text("<html>")
 
-    def _tokenizer(self, *arguments: Any) -> SimpleNamespace:
-        """In the place of training one, which takes a process."""
-        return SimpleNamespace(tokenizer=Tokenizer.load(self.tokenizer))
+    @contextmanager
+    def no_tokenizer_trained(self) -> Iterator[None]:
+        """Let a comparison take the tokenizer that is there: training one takes a process."""
+
+        def load(*_arguments: Any) -> SimpleNamespace:
+            return SimpleNamespace(tokenizer=Tokenizer.load(self.tokenizer))
+
+        with patch.object(trials, "make_tokenizer", load):
+            yield
 
 
 def _plan(config: Config) -> Plan:
@@ -319,7 +325,8 @@ def _compare(random: Random, bases: Bases, place: Path, given: Path | None) -> N
     if random.random() < 0.3:
         plan = _plan(bases.config.model_copy(update={"files": None, "optim": _OTHER}))
     facts = facts_of(plan, bases.parts)
-    with Folder.claim(place, facts, [given], random.random() < 0.6) as folder:
+    claim = Folder.claim(place, facts, [given], random.random() < 0.6)
+    with bases.no_tokenizer_trained(), claim as folder:
         folder.prepare(plan, bases.parts, "texts")
         for arm in plan.arms:
             folder.result(Cell(arm.name, 0.002, 0))
