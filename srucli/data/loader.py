@@ -77,6 +77,11 @@ class DataLoader:
         return self.store.tally
 
     @property
+    def planned_texts(self) -> int:
+        """How many examples all epochs have together."""
+        return self.epochs * len(self.data.texts)
+
+    @property
     def planned_steps(self) -> int:
         """About how many there will be: batches may be smaller than they could."""
         batches = -(-len(self.data.texts) // self.settings.batch_size)
@@ -100,9 +105,14 @@ class DataLoader:
     @property
     def is_exhausted(self) -> bool:
         """Whether all epochs, or steps where those are limited, were handed out."""
-        steps = self.settings.steps
-        done = steps is not None and self.position.step >= steps
-        return done or self.position.epoch >= self.epochs
+        return self.spent is not None
+
+    @property
+    def spent(self) -> str | None:
+        """The setting that ended the training."""
+        if self.settings.steps is not None and self.position.step >= self.settings.steps:
+            return "train.steps"
+        return "--epochs" if self.position.epoch >= self.epochs else None
 
     def tokenize(self, epoch: int) -> TokenStore:
         """The examples' tokens in an epoch, from 0. They are kept, and differ by sampling alone."""

@@ -11,8 +11,9 @@ from srucli.config import Config, ModelConfig
 from srucli.io.console import escaped
 from srucli.metrics import wilson
 from srucli.model.encoders import ENCODERS
-from srucli.runs.choice import Choice
+from srucli.runs.choice import Choice, choose
 from srucli.runs.facts import Facts
+from srucli.runs.run_dir import RunDir
 
 CHOSEN = """These texts also chose the epoch, how much each branch counts and any thresholds. On
 others the figures may be lower; `srucli eval` measures them."""
@@ -81,3 +82,14 @@ seed {train.seed}; torch {facts.torch} on {facts.device}.
     srucli predict {shlex.quote(name)} texts.txt
     srucli eval {shlex.quote(name)} labelled.tsv
 """
+
+
+def write_card(run: RunDir, config: Config, labels: Sequence[str], epochs: int) -> None:
+    """Write the README.md of a run that was trained for so many epochs. Raises OutputError."""
+    used = choose(run, config)
+    step = run.step_of(used.name)
+    records = run.records("metrics.jsonl")
+    whole = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
+    measured = next((each for each in whole if each.get("step") == step), None)
+    card = model_card(run.path.name, config, labels, run.facts(), used, measured, epochs)
+    run.write("README.md", card.encode(errors="backslashreplace"))

@@ -103,7 +103,7 @@ class OptimizerState:
         }
         self.made = [dict(group) for group in optimizer.param_groups]
 
-    def tree(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """For `to_files`. Raises UnwritableError."""
         groups = [
             {
@@ -119,8 +119,8 @@ class OptimizerState:
             state["others" if own is None else "weights"][own or key] = kept
         return {"groups": groups, **state}
 
-    def load(self, tree: Any) -> None:
-        """Take over what `tree` gave. Raises ValueError, TypeError, LookupError, AttributeError.
+    def load_state_dict(self, tree: Any) -> None:
+        """Restore it. Raises ValueError, TypeError, LookupError, AttributeError.
 
         So it does for state that is no parameter's, or does not fit its parameter.
         """

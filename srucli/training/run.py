@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +22,15 @@ from srucli.io.folders import OpenFolder
 from srucli.io.streams import display_name, is_piped
 from srucli.kernels.backends import choose
 from srucli.model.encoders import ENCODERS
+from srucli.runs import choice
 from srucli.runs.claim import Source
+from srucli.runs.model_card import write_card
 from srucli.runs.run_dir import RunDir
 from srucli.runs.training_state import keep_random_states
 from srucli.runtime import use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import make_tokenizer
+from srucli.training.build import build, restore
 from srucli.training.defaults import check, complete
 from srucli.training.effects import Setup, asked_for, beyond, idle
 from srucli.training.interrupts import Interrupt
@@ -220,9 +223,9 @@ def _train(
     if not kept:
         run.clear()
     run.check_logs()
-    trainer = Trainer(config, device, run, pieces, corpus, dev, texts.labels, stop, observe)
+    trainer = build(config, run, pieces, corpus, dev, len(texts.labels), device, stop)
     if kept and kept.checkpoint:
-        trainer.resume(kept.checkpoint, kept.config)
+        restore(trainer, kept.checkpoint, config, kept.config)
     facts = _facts(texts, trainer, {"train": train_source, "dev": dev_source})
     if found:
         facts["command"] = found.facts.command
@@ -230,31 +233,44 @@ def _train(
         same = texts.hashes == found.facts.data.sha256
         facts = found.facts.model_dump() | ({"sources": facts["sources"]} if same else {})
     run.begin(config, pieces, texts.labels, facts)
-    _announce(trainer, kept)
+    _announce(trainer, config, kept)
     if not kept:
-        trainer.begin()
+        trainer.checkpoints.begin_diagnostics()
     stop.checked = True
-    trainer.train()
+
+    def after_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+        write_card(run, config, texts.labels, epoch)
+        if observe:
+            observe(epoch, metrics)
+
+    if trainer.is_over:
+        longer = [f"a longer {name}" for name in trainer.spent]
+        say(f"{run.path}: is finished; {' and '.join(longer)} go{'es' * (len(longer) == 1)} on")
+        write_card(run, config, texts.labels, trainer.loader.epoch_number)
+    trainer.train(after_epoch)
+    if said := choice.choose(run, config).said:
+        say(said)
 
 
 def _facts(texts: Texts, trainer: Trainer, sources: dict[str, str | None]) -> dict[str, object]:
     """What run.json says of a training, besides the machine."""
     data = {"texts": len(texts.train), "dev_texts": len(texts.dev), "sha256": texts.hashes}
     return {
-        "parameters": trainer.parameters,
+        "parameters": trainer.step.parameters,
         "data": data,
         "epochs": trainer.loader.epochs,
-        "device": str(trainer.device),
+        "device": str(trainer.step.device),
         "sources": {part: name and _place(name) for part, name in sources.items()},
         "columns": texts.columns._asdict(),
     }
 
 
-def _announce(trainer: Trainer, kept: Former | None) -> None:
+def _announce(trainer: Trainer, config: Config, kept: Former | None) -> None:
     how = ", steps as CUDA graphs" if trainer.step.captured else ""
-    encoder = _encoder(trainer.config, trainer.device)
-    say(f"model: {trainer.parameters:,} parameters, {encoder}, {trainer.device}{how}")
-    for sentence in beyond(trainer.config.train, trainer.loader.planned_steps):
+    device = trainer.step.device
+    parts = f"{trainer.step.parameters:,} parameters, {_encoder(config, device)}, {device}{how}"
+    say(f"model: {parts}")
+    for sentence in beyond(config.train, trainer.loader.planned_steps):
         say(sentence)
     for problem in kept.damaged if kept else ():
         say(f"passed over: {problem}")

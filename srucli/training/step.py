@@ -7,7 +7,7 @@ files and no progress here; the losses are defined in `objectives.py`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,6 +18,9 @@ from srucli.data.batch import Batch
 from srucli.diagnostics.watch import Watch
 from srucli.kernels import backends
 from srucli.model.classifier import Classifier
+from srucli.runs.checkpoints import TRAINING_TENSORS
+from srucli.runs.tensors import check_fit
+from srucli.runs.training_state import OptimizerState
 from srucli.training.cuda_graphs import CaptureError, Graphs
 from srucli.training.objectives import Objective
 
@@ -61,16 +64,47 @@ class Step:
     def __init__(
         self, train: TrainConfig, optimizer: OptimConfig, model: Classifier, objective: Objective
     ) -> None:
-        self.clip, self.precision, self.model = optimizer.clip, train.precision, model
+        self.settings, self.clip, self.precision = optimizer, optimizer.clip, train.precision
+        self.model = model
         self.device = next(model.parameters()).device
         self.objective = objective.to(self.device)
         self.captured = self.device.type == "cuda" and can_be_captured(train, optimizer, model)
         self.optimizer = optim.build(optimizer, model, captured=self.captured)
+        self._state = OptimizerState(model, self.optimizer, own=optimizer.name in optim.OPTIMIZERS)
+        self._training = True
         self.scaler = torch.amp.GradScaler(enabled=train.precision == "fp16")
         self.totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         self._readout = Readout()
         self.watch: Watch | None = None
         self.graphs = Graphs(self._captured) if self.captured else None
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the latest step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate that the schedule scales."""
+        return float(self.optimizer.param_groups[0]["initial_lr"])
+
+    def has_finite_weights(self) -> bool:
+        """Whether no weight is NaN or Inf; waits for a GPU."""
+        return all(bool(weight.isfinite().all()) for weight in self.model.parameters())
+
+    def set_mode(self, *, training: bool) -> None:
+        """Put the weights in place that are trained, or those that predict.
+
+        They differ where the optimizer averages the weights that it trains.
+        """
+        self.model.train(training)
+        optim.set_mode(self.optimizer, training=training)
+        self._training = training
 
     def begin(self) -> None:
         """An epoch begins."""
@@ -109,19 +143,20 @@ class Step:
         self._whole([batch], look=False)
 
     def _whole(self, batches: Sequence[Batch], look: bool) -> None:
-        weights = [self._weight(batch) for batch in batches]
+        weights = [self.weight(batch) for batch in batches]
         total = torch.stack(weights).sum()
         for batch, weight in zip(batches, weights, strict=True):
             self._backward(batch, weight, total)
         self._update(look)
 
-    def _weight(self, batch: Batch) -> Tensor:
+    def weight(self, batch: Batch) -> Tensor:
+        """What the batch's examples weigh together ()."""
         assert batch.targets is not None
         return self.objective.weight(batch.targets)
 
     def _backward(self, batch: Batch, weight: Tensor, total: Tensor) -> None:
         """Add the gradients of one batch to a mean over texts that weigh `total` () together."""
-        losses = self._losses(batch)
+        losses = self.losses(batch)
         scaled: Tensor = self.scaler.scale(losses.sum() / total)
         torch.autograd.backward(scaled)
         mean = losses.detach().mean().double()
@@ -129,7 +164,7 @@ class Step:
         self.totals[0] += torch.where(finite, mean, 0.0)
         self.totals[1] += finite * weight
 
-    def _losses(self, batch: Batch) -> Tensor:
+    def losses(self, batch: Batch) -> Tensor:
         """Of each branch (n,), summed. Texts at the batch's end without a target do not count."""
         assert batch.targets is not None
         texts, precision = len(batch.targets), self.precision
@@ -147,7 +182,8 @@ class Step:
         self.scaler.unscale_(self.optimizer)
         if self.watch and look:
             self.watch.before()
-        norm = self._clip(clip) if clip else self._norm()
+        parameters = self.model.parameters()
+        norm = nn.utils.clip_grad_norm_(parameters, clip) if clip else self.gradient_norm()
         finite = norm.isfinite()
         self.totals[2] += ~finite
         self.totals[3] = (self.totals[3] + 1) * ~finite
@@ -163,10 +199,8 @@ class Step:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _clip(self, clip: float) -> Tensor:
-        return nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-
-    def _norm(self) -> Tensor:
+    def gradient_norm(self) -> Tensor:
+        """The norm of all gradients ()."""
         gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
         return nn.utils.get_total_norm(gradients)
 
@@ -178,23 +212,52 @@ class Step:
             if weight.grad is not None:
                 weight.grad.copy_(torch.where(finite, weight.grad, 0.0))
 
-    def anomaly(self, batch: Batch) -> str | None:
-        """What is not finite in the loss or the gradient of a batch, if anything; nothing is kept.
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that predict; between epochs they are those in the model."""
+        trained = self._trained_weights()
+        if not trained:
+            return self.model.state_dict()
+        optim.set_mode(self.optimizer, training=False)
+        weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+        optim.set_mode(self.optimizer, training=True)
+        self._set_weights(trained)  # since going back and forth is not exact
+        return weights
 
-        Training mode, so dropout may decide it.
+    def _trained_weights(self) -> dict[str, Tensor]:
+        """Copies of the parameters, where they are not the weights that predict."""
+        if not self._training or not optim.has_averages(self.optimizer):
+            return {}
+        return {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+
+    @torch.no_grad()
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in self.model.named_parameters():
+            weight.copy_(weights[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, besides `weights`."""
+        return {
+            "figures": self.totals,
+            "optimizer": self._state.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "watch": self.watch.tree() if self.watch else None,
+            "weights": self._trained_weights(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore it, but leave the optimizer new where its state is None.
+
+        Raises LookupError, TypeError, ValueError, AttributeError, RuntimeError, DataError.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        try:
-            with torch.autograd.set_detect_anomaly(True):
-                loss = self._losses(batch).sum() / self._weight(batch)
-                if not loss.isfinite():
-                    return f"its loss is {float(loss.detach())}"
-                torch.autograd.backward(loss)
-            return None if self._norm().isfinite() else "its gradient is not finite"
-        except RuntimeError as error:  # autograd names the operation
-            return f"its gradient is not finite: {str(error).partition(chr(10))[0]}"
-        finally:
-            self.optimizer.zero_grad(set_to_none=True)
+        if state["optimizer"] is not None:
+            self._state.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.totals.copy_(state["figures"])
+        if state["weights"]:
+            check_fit(state["weights"], dict(self.model.named_parameters()), TRAINING_TENSORS)
+            self._set_weights(state["weights"])
+        if self.watch and state["watch"]:
+            self.watch.load(state["watch"])
 
 
 def can_be_captured(train: TrainConfig, optimizer: OptimConfig, model: Classifier) -> bool:

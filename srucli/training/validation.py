@@ -142,6 +142,11 @@ class Validation:
         """Whether early stopping ends the training."""
         return bool(self.patience) and self.best.stale >= self.patience
 
+    @property
+    def spent(self) -> str | None:
+        """The setting that ended the training."""
+        return "train.patience" if self.is_out_of_patience else None
+
     def verdict(self) -> str | None:
         """Return a sentence where early stopping ended the training."""
         if not self.is_out_of_patience:

@@ -1070,14 +1070,14 @@ def ended(run_main: RunMain, command: str) -> Ended:
     """Run a command with what stands before it."""
     how, words = re.fullmatch(r"(?:\((\w+)\) )?(.*)", command).groups()  # type: ignore[union-attr]
     with pytest.MonkeyPatch.context() as patch, open("two.tsv", "rb") as texts:
-        real = Trainer.finish_epoch
+        real = Trainer._end_epoch
 
-        def finish_epoch(trainer: Trainer) -> dict[str, float]:
+        def end_epoch(trainer: Trainer) -> dict[str, float]:
             signal.raise_signal(signal.SIGTERM)
             return real(trainer)
 
         if how == "stopped":
-            patch.setattr(Trainer, "finish_epoch", finish_epoch)
+            patch.setattr(Trainer, "_end_epoch", end_epoch)
         if how == "stdin":
             patch.setattr("sys.stdin", texts)
         return run_main(*shlex.split(words))

@@ -261,7 +261,7 @@ def test_a_run_that_cannot_go_on_is_not_advised_to(
     def to_files(tree: Any) -> Any:
         raise UnwritableError("a state of another package")
 
-    monkeypatch.setattr("srucli.training.trainer.to_files", to_files)
+    monkeypatch.setattr("srucli.training.checkpointing.to_files", to_files)
     lose(range(33, 99))
     with pytest.raises(SrucliError, match=r"training diverged; lower optim\.lr") as caught:
         run_training(tiny, tmp_path / "run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from srucli.data.dataset import Corpus
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import train_tokenizer
+from srucli.training.build import build
 from srucli.training.defaults import complete
 from srucli.training.interrupts import Interrupt
 from srucli.training.trainer import Trainer
@@ -30,7 +30,7 @@ def tokenizer() -> Tokenizer:
 def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
     """A trainer in a run folder of its own: make("train.epochs=2", dev=False)."""
 
-    def built(*overrides: str, dev: bool = True, observe: Any = None, name: str = "run") -> Trainer:
+    def built(*overrides: str, dev: bool = True, name: str = "run") -> Trainer:
         given = quick(*overrides)
         several = given.data.multi_label
         rows = examples(TRAIN, LABELS, 0, several)
@@ -40,12 +40,11 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
         (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         data = Corpus.make(rows, LABELS, several, "train.tsv")
         dev_data = Corpus.make(held, LABELS, several, "dev.tsv") if dev else None
-        device, stop = torch.device("cpu"), Interrupt()
-        made = Trainer(config, device, run, tokenizer, data, dev_data, LABELS, stop, observe)
-        hashes = {"train": "0", "dev": "0"}
+        device = torch.device("cpu")
+        made = build(config, run, tokenizer, data, dev_data, len(LABELS), device, Interrupt())
         facts = {
-            "parameters": made.parameters,
-            "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": hashes},
+            "parameters": made.step.parameters,
+            "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": {"train": "0", "dev": "0"}},
             "epochs": made.loader.epochs,
             "device": "cpu",
         }

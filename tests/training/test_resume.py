@@ -778,7 +778,7 @@ def test_state_is_taken_over_by_the_same_rule_only(
 ) -> None:
     run = run_training(tiny, tmp_path / "run", "train.epochs=1")
     loaded: list[Any] = []
-    monkeypatch.setattr(OptimizerState, "load", lambda _self, tree: loaded.append(tree))
+    monkeypatch.setattr(OptimizerState, "load_state_dict", lambda _self, tree: loaded.append(tree))
     resume(run, {**others, "train.epochs": 2}, force=True)
     assert bool(loaded) == kept
 
@@ -791,7 +791,7 @@ def test_what_an_optimizer_was_made_with_is_not_its_state() -> None:
         return OptimizerState(model, optim.build(settings, model), own=True)
 
     after = made(0.3)
-    after.load(made(0.1).tree())
+    after.load_state_dict(made(0.1).state_dict())
     decay = {group["name"]: group["weight_decay"] for group in after.optimizer.param_groups}
     assert decay == {"matrices": 0.3, "vectors": 0}
 

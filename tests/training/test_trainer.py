@@ -63,7 +63,9 @@ def taken() -> Iterator[list[StepTaken]]:
 
 
 def records(made: Trainer, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (made.run.path / name).read_text().splitlines()]
+    return [
+        json.loads(line) for line in (made.checkpoints.run.path / name).read_text().splitlines()
+    ]
 
 
 # --- rates -------------------------------------------------------------------------------------
@@ -100,10 +102,10 @@ def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[StepTaken]
 
 def test_a_training_of_one_step_takes_it_at_the_peak(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.epochs=1", "train.batch_size=99")
-    before = made.model.embedding.weight.clone()
+    before = made.step.model.embedding.weight.clone()
     made.train()
     assert [step.rate for step in taken] == [1.0]
-    assert not torch.equal(made.model.embedding.weight, before)
+    assert not torch.equal(made.step.model.embedding.weight, before)
 
 
 # --- accumulation ------------------------------------------------------------------------------
@@ -120,8 +122,8 @@ def test_an_epochs_loss_is_the_mean_over_its_texts(make: Make, weights: str) -> 
         made.train()
         losses.append(records(made)[0]["train_loss"])
     store = made.loader.tokenize(0)
-    logits = branch_logits(made.model, store, made.device).double()
-    targets = made.train_set.targets
+    logits = branch_logits(made.step.model, store, made.step.device).double()
+    targets = made.loader.data.targets
     counts = np.bincount(targets, minlength=3)
     of_text = TRAIN / (3 * counts[targets]) if weights == "balanced" else np.ones(TRAIN)
     logs = logits.log_softmax(dim=2).numpy()
@@ -169,8 +171,8 @@ def test_what_is_counted(
 
 def test_the_observer_sees_each_epochs_number_and_metrics(make: Make) -> None:
     seen: list[tuple[int, Mapping[str, float]]] = []
-    made = make(observe=lambda epoch, figures: seen.append((epoch, dict(figures))))
-    made.train()
+    made = make()
+    made.train(lambda epoch, figures: seen.append((epoch, dict(figures))))
     rows = records(made)
     assert [epoch for epoch, _ in seen] == [row["epoch"] for row in rows] == [1, 2, 3]
     assert [figures for _, figures in seen] == [row["dev"] for row in rows]
@@ -181,12 +183,12 @@ def test_the_observer_sees_each_epochs_number_and_metrics(make: Make) -> None:
 
 def test_an_epoch_that_the_last_step_cuts_short_counts(make: Make) -> None:
     seen: list[int] = []
-    made = make("train.steps=8", observe=lambda epoch, figures: seen.append(epoch))
-    made.train()
+    made = make("train.steps=8")
+    made.train(lambda epoch, figures: seen.append(epoch))
     assert seen == [1, 2]
     assert [row["step"] for row in records(made)] == [6, 8]
-    assert made.run.state("last")["epoch"] == 1
-    assert made.run.state("last")["finished"] is True
+    assert made.checkpoints.run.state("last")["epoch"] == 1
+    assert made.checkpoints.run.state("last")["finished"] is True
 
 
 def test_training_mode_in_steps_and_none_in_evaluations(
@@ -220,12 +222,12 @@ def test_averages_are_what_is_evaluated_and_saved(make: Make, name: str) -> None
     pytest.importorskip("schedulefree")
     made = make(f"optim.name=schedulefree:{name}", "train.epochs=2")
     made.train()
-    saved = made.run.checkpoint("last").weights
-    trained = {key: value.clone() for key, value in made.model.named_parameters()}
+    saved = made.checkpoints.run.checkpoint("last").weights
+    trained = {key: value.clone() for key, value in made.step.model.named_parameters()}
     for key, value in trained.items():
         assert torch.equal(saved[key], value), key
     optim.set_mode(made.step.optimizer, training=True)
-    assert not torch.equal(saved["head.weight"], made.model.state_dict()["head.weight"])
+    assert not torch.equal(saved["head.weight"], made.step.model.state_dict()["head.weight"])
 
 
 # --- evaluation --------------------------------------------------------------------------------
@@ -241,20 +243,22 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     made.train()
     assert made.validation.store is not None
     assert made.validation.data is not None
-    logits = branch_logits(made.model, made.validation.store, made.device).double().numpy()
+    logits = (
+        branch_logits(made.step.model, made.validation.store, made.step.device).double().numpy()
+    )
     targets = made.validation.data.targets
     targets = targets.astype(bool) if several else targets
     sides = None
     if several and weights == "balanced":  # of one label they do not count: docs/decisions.md
-        assert made.train_set.targets.shape[1] == logits.shape[2]
-        sides = balanced(made.train_set.targets, logits.shape[2])
+        assert made.loader.data.targets.shape[1] == logits.shape[2]
+        sides = balanced(made.loader.data.targets, logits.shape[2])
         assert sides != pytest.approx(np.ones_like(sides), abs=0.1)
     blend = fit_weights(logits, targets, several, sides)
-    assert made.model.blend.numpy() == pytest.approx(blend, rel=1e-5)
+    assert made.step.model.blend.numpy() == pytest.approx(blend, rel=1e-5)
     assert blend != pytest.approx([1 / 3] * 3, abs=0.01)
-    saved = made.run.checkpoint("last")
-    assert torch.equal(saved.weights["blend"], made.model.blend)
-    mixed = np.tensordot(made.model.blend.double().numpy(), logits, axes=1)
+    saved = made.checkpoints.run.checkpoint("last")
+    assert torch.equal(saved.weights["blend"], made.step.model.blend)
+    mixed = np.tensordot(made.step.model.blend.double().numpy(), logits, axes=1)
     probabilities = expit(mixed) if several else softmax(mixed, axis=1)
     thresholds = choose_thresholds(probabilities, targets) if several else None
     if thresholds is not None:
@@ -272,9 +276,11 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
 def test_without_dev_texts_nothing_is_fitted(make: Make) -> None:
     made = make(dev=False)
     made.train()
-    assert made.model.blend.tolist() == pytest.approx([1 / 3] * 3)
+    assert made.step.model.blend.tolist() == pytest.approx([1 / 3] * 3)
     assert [row["dev"] for row in records(made)] == [{}, {}, {}]
-    assert (made.run.path / "best").read_text() == (made.run.path / "last").read_text()
+    assert (made.checkpoints.run.path / "best").read_text() == (
+        made.checkpoints.run.path / "last"
+    ).read_text()
 
 
 # --- what is best ------------------------------------------------------------------------------
@@ -288,10 +294,10 @@ def test_the_best_epochs_checkpoint_stays(make: Make, monkeypatch: pytest.Monkey
     made.train()
     assert (made.validation.best.best, made.validation.best.best_step) == (0.7, 12)
     assert [row["epoch"] for row in records(made)] == [1, 2, 3, 4]
-    assert (made.run.path / "best").read_text() == "step-12\n"
-    assert (made.run.path / "last").read_text() == "step-24\n"
-    assert made.run.state("best")["epoch"] == 2
-    assert made.run.checkpoints.names() == ["step-24", "step-12"]
+    assert (made.checkpoints.run.path / "best").read_text() == "step-12\n"
+    assert (made.checkpoints.run.path / "last").read_text() == "step-24\n"
+    assert made.checkpoints.run.state("best")["epoch"] == 2
+    assert made.checkpoints.run.checkpoints.names() == ["step-24", "step-12"]
 
 
 def test_a_metric_that_is_undefined_is_said_before_training(
@@ -305,47 +311,44 @@ def test_a_metric_that_is_undefined_is_said_before_training(
     assert said[0].startswith("micro_average_precision is undefined on these dev texts: ")
     assert not any(line.rpartition("  ")[0].endswith("*") for line in said)
     assert [row["dev"]["micro_average_precision"] for row in records(made)] == [None] * 3
-    assert not (made.run.path / "best").exists()
+    assert not (made.checkpoints.run.path / "best").exists()
     defined = make("train.metric=auc", name="defined")
     defined.train()
     assert "undefined" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("settings", "done", "over"),
+    ("settings", "done", "spent"),
     [
         pytest.param([], {"epoch": 2}, None, id="not yet"),
-        pytest.param([], {"epoch": 3}, "a longer --epochs goes on", id="epochs"),
+        pytest.param([], {"epoch": 3}, ["--epochs"], id="epochs"),
         pytest.param(["train.steps=9"], {"step": 8, "epoch": 1}, None, id="steps not yet"),
-        pytest.param(["train.steps=9"], {"step": 9}, "a longer train.steps goes on", id="steps"),
+        pytest.param(["train.steps=9"], {"step": 9}, ["train.steps"], id="steps"),
         pytest.param(["train.patience=2"], {"stale": 1}, None, id="patience not yet"),
-        pytest.param(
-            ["train.patience=2"], {"stale": 2}, "a longer train.patience goes on", id="patience"
-        ),
+        pytest.param(["train.patience=2"], {"stale": 2}, ["train.patience"], id="patience"),
         pytest.param(
             ["train.patience=2"],
             {"stale": 2, "epoch": 3},
-            "a longer train.patience and a longer --epochs go on",
+            ["train.patience", "--epochs"],
             id="patience and epochs",
         ),
         pytest.param(
             ["train.patience=2", "train.steps=9"],
             {"stale": 2, "step": 6, "epoch": 1},
-            "a longer train.patience goes on",
+            ["train.patience"],
             id="patience before steps",
         ),
         pytest.param([], {"stale": 9, "epoch": 1}, None, id="no patience"),
     ],
 )
-def test_when_a_training_is_over_and_what_lets_it_go_on(
-    make: Make, settings: list[str], done: dict[str, int], over: str | None
+def test_when_a_training_is_over_and_by_which_settings(
+    make: Make, settings: list[str], done: dict[str, int], spent: list[str] | None
 ) -> None:
     made = make(*settings)
     made.loader.position = made.loader.position.model_copy(update=done)
     made.validation.best.stale = done.get("stale", 0)
-    assert made.is_over == (over is not None)
-    if over:
-        assert made._longer() == over
+    assert made.is_over == (spent is not None)
+    assert made.spent == (spent or [])
 
 
 # --- checkpoints -------------------------------------------------------------------------------
@@ -377,7 +380,7 @@ def test_checkpoints_by_steps_and_how_many_stay(make: Make, saved: Saved) -> Non
         *((4, {"last"}, 3), (6, both, 3), (8, {"last"}, 3), (12, both, 3)),
         *((16, {"last"}, 3), (18, both, 3)),
     ]
-    assert made.run.checkpoints.names() == ["step-18", "step-16", "step-12"]
+    assert made.checkpoints.run.checkpoints.names() == ["step-18", "step-16", "step-12"]
 
 
 def test_checkpoints_by_minutes(
@@ -395,8 +398,8 @@ def test_two_stay_by_default_and_one_at_the_end(make: Make, saved: Saved) -> Non
     made = make("train.save_steps=0", "train.save_minutes=0", dev=False)
     made.train()
     assert [(step, keep) for step, _, keep in saved] == [(6, 2), (12, 2), (18, 1)]
-    assert made.run.checkpoints.names() == ["step-18"]
-    assert made.run.state("last") == {"step": 18, "epoch": 3, "finished": True}
+    assert made.checkpoints.run.checkpoints.names() == ["step-18"]
+    assert made.checkpoints.run.state("last") == {"step": 18, "epoch": 3, "finished": True}
 
 
 def test_a_stop_is_granted_between_steps(make: Make, on_step: OnStep) -> None:
@@ -408,7 +411,7 @@ def test_a_stop_is_granted_between_steps(make: Make, on_step: OnStep) -> None:
     on_step(ask)
     with pytest.raises(InterruptedRun, match="stopped at step 4, in epoch 2 of 3, and saved"):
         made.train()
-    assert made.run.state("last") == {"step": 4, "epoch": 1, "finished": False}
+    assert made.checkpoints.run.state("last") == {"step": 4, "epoch": 1, "finished": False}
 
 
 # --- losses that are not finite ----------------------------------------------------------------
@@ -459,7 +462,7 @@ def test_more_than_half_of_an_epochs_steps_end_it(make: Make) -> None:
 
 def test_diagnostics_are_written_at_their_steps(make: Make) -> None:
     made = make("train.diagnose=5", dev=False)
-    made.begin()
+    made.checkpoints.begin_diagnostics()
     made.train()
     first, *rows = records(made, "diagnostics.jsonl")
     assert first["optimizer"]["name"] == "adam"
@@ -481,29 +484,27 @@ def test_what_the_parts_are_given(make: Make) -> None:
         *("train.kernel=reference", "optim.name=momentum", "optim.lr=0.5", "train.seed=4"),
         *("optim.weight_decay=0.25", "train.class_weights=balanced", "train.label_smoothing=0.2"),
     )
-    assert {module.kernel for module in made.model.modules() if hasattr(module, "kernel")} == {
+    assert {module.kernel for module in made.step.model.modules() if hasattr(module, "kernel")} == {
         "reference"
     }
     groups = {group["name"]: group for group in made.step.optimizer.param_groups}
     assert isinstance(made.step.optimizer, torch.optim.SGD)
     assert groups["head"]["initial_lr"] == 0.5
     assert (groups["head"]["weight_decay"], groups["embeddings"]["weight_decay"]) == (0.25, 0)
-    counts = np.bincount(made.train_set.targets, minlength=3)
+    counts = np.bincount(made.loader.data.targets, minlength=3)
     assert made.step.objective.weights.tolist() == pytest.approx(TRAIN / (3 * counts))
     assert made.step.objective.smoothing == 0.2
     assert not made.step.scaler.is_enabled()
     torch.manual_seed(4)
     again = make("train.seed=4", name="again")
-    assert torch.equal(again.model.embedding.weight, made.model.embedding.weight)
+    assert torch.equal(again.step.model.embedding.weight, made.step.model.embedding.weight)
     other = make("train.seed=5", name="other")
-    assert not torch.equal(other.model.embedding.weight, made.model.embedding.weight)
+    assert not torch.equal(other.step.model.embedding.weight, made.step.model.embedding.weight)
 
 
 def test_a_resumed_epoch_goes_on_where_it_stopped(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.epochs=1", dev=False)
     made.loader.position = Position(batches=4, taken=32, texts=32, step=4)
-    with made.log.open(4, 32, TRAIN):
-        for steps in made.loader.epochs_left():
-            made.epoch(steps)
+    made.train()
     assert sum(sum(step.sizes) for step in taken) <= TRAIN - 4
     assert len(taken) == 2
