@@ -118,7 +118,7 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
     """Calls that train several times."""
     from srucli.errors import SrucliError
     from srucli.experiments.compare import compare
-    from srucli.experiments.trials import Arm, Plan
+    from srucli.experiments.trials import Candidate, Plan
     from srucli.experiments.tune import tune
 
     def search() -> None:
@@ -126,8 +126,8 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
             tune(config, str(data), None, minutes=0.05, max_mb=None)
 
     config = quick("train.epochs=1")
-    arms = [Arm(name, {"optim.name": name}) for name in ("adam", "sgd")]
-    plan = Plan(config, arms, "accuracy", 1, 1, None)
+    candidates = [Candidate(name, {"optim.name": name}) for name in ("adam", "sgd")]
+    plan = Plan(config, candidates, "accuracy", 1, 1, None)
     files = {"train": str(data), "dev": None, "test": None}
     yield "compare", lambda: compare(plan, files, folder / "compared", jobs=1)
     yield "tune", search
@@ -190,10 +190,10 @@ def test_calls_leave_the_process_as_it_was(
         (r"signal\.signal", "cli/process"),
         (r"set_flush_denormal|mallopt", "runtime"),
         (r"torch\.set_num_threads", "runtime"),
-        (r"environ\.setdefault|os\.dup2|set_start_method", "cli/process experiments/trials"),
+        (r"environ\.setdefault|os\.dup2|set_start_method", "cli/process experiments/trial_process"),
         (
             r"tune_process\(",
-            "cli/evaluate cli/predict cli/run cli/train cli/tune experiments/trials runtime",
+            "cli/evaluate cli/predict cli/run cli/train cli/tune experiments/trial_process runtime",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from srucli.errors import UsageError
 from srucli.io.console import say, text_table
 
 if TYPE_CHECKING:
-    from srucli.experiments.trials import Arm
+    from srucli.experiments.trials import Candidate
 
 
 @options.reads_data()
@@ -82,18 +82,18 @@ def command(
     flags: dict[str, object] = {"train.epochs": epochs, "train.steps": steps}
     flags |= {"train.device": device} | data
     settings = options.resolved(config, overrides, flags)
-    arms = find_arms(optimizer, encoder, over)
+    candidates = find_candidates(optimizer, encoder, over)
     sources = {"train": train, "dev": dev, "test": test}
     for source in filter(None, sources.values()):
         options.need_file(source)
     from srucli.experiments.compare import compare, to_json
     from srucli.experiments.trials import Plan
 
-    plan = Plan(settings, arms, settings.metric, grid, seeds, target)
-    folder = output or own_folder(train, arms)
+    plan = Plan(settings, candidates, settings.metric, grid, seeds, target)
+    folder = output or own_folder(train, candidates)
     options.say_of_files(settings)
     asked = context.get_parameter_source("grid")
-    if "optim.lr" in arms[0].settings and asked is not None and asked.name == "COMMANDLINE":
+    if "optim.lr" in candidates[0].settings and asked is not None and asked.name == "COMMANDLINE":
         say("--grid has no effect: the rates are what is compared")
     from srucli.experiments.report import HEADS, PAGE, cells, write_page
 
@@ -115,17 +115,19 @@ def command(
         print(*text_table([HEADS, *cells(found)]), page, sep="\n")
 
 
-def own_folder(train: str, arms: list[Arm]) -> Path:
+def own_folder(train: str, candidates: list[Candidate]) -> Path:
     """runs/compare-NAME-optimizer for the file NAME.tsv: the same one for the same comparison."""
-    (key,) = arms[0].settings
+    (key,) = candidates[0].settings
     what = "optimizer" if key == "optim.name" else key.rpartition(".")[2]
     name = "stdin" if train == "-" else Path(train).name.split(".")[0]
     return Path("runs") / f"compare-{name}-{what}"
 
 
-def find_arms(optimizer: str | None, encoder: str | None, over: str | None) -> list[Arm]:
+def find_candidates(
+    optimizer: str | None, encoder: str | None, over: str | None
+) -> list[Candidate]:
     """What one of the three flags asks to compare. Raises UsageError."""
-    from srucli.experiments.trials import Arm
+    from srucli.experiments.trials import Candidate
 
     given = {"optim.name": optimizer, "model.encoder": encoder}
     asked = {key: words.split(",") for key, words in given.items() if words}
@@ -139,7 +141,7 @@ def find_arms(optimizer: str | None, encoder: str | None, over: str | None) -> l
     if len(found) < 2 or len(set(map(str, found))) < len(found):
         raise UsageError(f"two or more different values of {key} are needed to compare")
     prefix = f"{key}=" if over else ""
-    return [Arm(f"{prefix}{value}", {key: value}) for value in found]
+    return [Candidate(f"{prefix}{value}", {key: value}) for value in found]
 
 
 def _values(over: str) -> tuple[str, list[Any]]:

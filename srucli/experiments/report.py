@@ -24,8 +24,9 @@ from matplotlib.figure import Figure
 from srucli.diagnostics.findings import explain
 from srucli.diagnostics.records import Diagnostics
 from srucli.errors import InputMissingError
-from srucli.experiments.compare import Comparison, Row, larger_is_better, skipped, unread
+from srucli.experiments.compare import CandidateResult, Comparison, skipped, unread
 from srucli.experiments.differences import doubt
+from srucli.experiments.grid import larger_is_better
 from srucli.experiments.plots import GRID, logarithmic, styled
 from srucli.experiments.trials import Folder, Plan
 from srucli.io.files import write_files
@@ -36,7 +37,7 @@ HEADS = (
     *("", "rate", "dev", "test", "steps to target", "seconds to target", "steps", "seconds"),
     "rates within 1%",
 )
-# How often arms that are alike may be told apart in a comparison.
+# How often candidates that are alike may be told apart in a comparison.
 ALPHA = 0.05
 STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; color: #22303c; margin: 0 auto; max-width: 56rem;
@@ -75,7 +76,7 @@ def cells(found: Comparison) -> list[list[str]]:
     ]
 
 
-def _cells(metric: str, row: Row) -> list[str]:
+def _cells(metric: str, row: CandidateResult) -> list[str]:
     lost = f", {row.lost} diverged" if row.lost else ""
     seeds = len(row.results) + row.lost
     steps = f"by {len(row.reached)} of {seeds} seeds" if row.reached else "never"
@@ -84,7 +85,7 @@ def _cells(metric: str, row: Row) -> list[str]:
         steps, seconds = f"{row.to_target[0]:,.0f}", f"{row.to_target[1]:,.1f}"
     good = round(row.stable * len(row.tried))
     return [
-        *(row.arm, f"{row.lr:g}", _figure(metric, row.dev) + lost, _figure(metric, row.test)),
+        *(row.name, f"{row.lr:g}", _figure(metric, row.dev) + lost, _figure(metric, row.test)),
         *(steps, seconds, f"{row.steps:,}", f"{row.seconds:,.1f}"),
         f"{good} of {len(row.tried)}",
     ]
@@ -106,24 +107,28 @@ def _ranking(found: Comparison) -> Iterator[str]:
     best, *others = found.rows
     metric = found.metric
     level = [row for row in others if (row.dev[0], row.lost) == (best.dev[0], best.lost)]
-    said = f"{best.arm} leads on dev with {_figure(metric, best.dev)} {metric}"
+    said = f"{best.name} leads on dev with {_figure(metric, best.dev)} {metric}"
     if level:
-        names = [row.arm for row in (best, *level)]
+        names = [row.name for row in (best, *level)]
         said = f"{', '.join(names[:-1])} and {names[-1]} are level on dev, all of them"
         yield f"{said} with {_figure(metric, (best.dev[0], None))} {metric}."
     else:
         yield f"{said} (test {_figure(metric, best.test)}), at a learning rate of {best.lr:g}."
     below = [row for row in others if row.lost <= best.lost and row not in level]
-    yield from _beside(found, "dev", best, below, best.arm if level else "it")
+    yield from _beside(found, "dev", best, below, best.name if level else "it")
     tested = max(found.rows, key=lambda row: row.test[0] * (1 if larger_is_better(metric) else -1))
     if tested is not best:
-        said = f"{tested.arm} leads with {_figure(metric, tested.test)}"
+        said = f"{tested.name} leads with {_figure(metric, tested.test)}"
         yield f"On the test texts, which chose nothing, {said}."
         yield from _beside(found, "test", tested, [best])
 
 
 def _beside(
-    found: Comparison, part: str, row: Row, others: Sequence[Row], name: str = "it"
+    found: Comparison,
+    part: str,
+    row: CandidateResult,
+    others: Sequence[CandidateResult],
+    name: str = "it",
 ) -> Iterator[str]:
     """Which of the others a row is better than on dev or test, and of which that cannot be told."""
     share = larger_is_better(found.metric)
@@ -139,7 +144,7 @@ def _beside(
             share=share,
         )
         figures = other.dev if part == "dev" else other.test
-        reasons.setdefault(why, []).append(f"{other.arm} ({_figure(found.metric, figures)})")
+        reasons.setdefault(why, []).append(f"{other.name} ({_figure(found.metric, figures)})")
     for why, names in sorted(reasons.items(), key=lambda each: each[0] is not None):
         if why is None:
             yield f"On these texts {name} is better than {', '.join(names)}."
@@ -147,7 +152,7 @@ def _beside(
             yield f"Whether {name} is better than {' or '.join(names)} cannot be told: {why}."
 
 
-def _values(metric: str, part: str, row: Row) -> list[float]:
+def _values(metric: str, part: str, row: CandidateResult) -> list[float]:
     """The figures of a row's seeds."""
     return [(each.dev if part == "dev" else each.test)[metric] for each in row.results]
 
@@ -157,7 +162,7 @@ def _edges(found: Comparison) -> Iterator[str]:
         rates = sorted(row.tried)
         if len(rates) > 1 and row.lr in (rates[0], rates[-1]):
             way = "lower" if row.lr == rates[0] else "higher"
-            yield f"{row.arm} may be better still at a {way} rate than {row.lr:g}, the last tried."
+            yield f"{row.name} may be better still at a {way} rate than {row.lr:g}, the last tried."
 
 
 def _speed(found: Comparison) -> Iterator[str]:
@@ -168,7 +173,7 @@ def _speed(found: Comparison) -> Iterator[str]:
         yield (
             f"{target} on dev is reached by "
             + ", ".join(
-                f"{row.arm} after {steps:,.0f} steps and {seconds:,.1f} seconds"
+                f"{row.name} after {steps:,.0f} steps and {seconds:,.1f} seconds"
                 for row, steps, seconds in timed
             )
             + " (means of seeds, seen at the ends of epochs)."
@@ -176,8 +181,8 @@ def _speed(found: Comparison) -> Iterator[str]:
     for (first, *_), (second, *_) in itertools.pairwise(timed[:2]):
         one, other = ([steps for steps, _ in row.reached] for row in (first, second))
         if why := doubt(one, other, unit=" steps"):
-            yield f"Whether {first.arm} or {second.arm} is the first cannot be told: {why}."
-    missed = [row.arm for row in found.rows if not row.to_target]
+            yield f"Whether {first.name} or {second.name} is the first cannot be told: {why}."
+    missed = [row.name for row in found.rows if not row.to_target]
     if missed:
         yield f"Not every seed reached {target}: {', '.join(missed)}."
 
@@ -186,23 +191,23 @@ def _divergence(found: Comparison) -> Iterator[str]:
     for row in found.rows:
         if row.lost:
             yield (
-                f"{row.arm} diverged with {row.lost} of its seeds at its best rate, {row.lr:g}: "
-                "its figures are those of the others, and it stands below arms that never did."
+                f"{row.name} diverged with {row.lost} of its seeds at its best rate, {row.lr:g}: "
+                "its metrics are those of the others, and it stands below those that never did."
             )
         rates = [f"{rate:g}" for rate, figure in sorted(row.tried.items()) if figure is None]
         if rates:
-            yield f"{row.arm} diverged at {', '.join(rates)}."
+            yield f"{row.name} diverged at {', '.join(rates)}."
     if found.diverged:
         yield f"At every rate that was tried diverged: {', '.join(found.diverged)}."
 
 
 def diagnostics_of(folder: Path, found: Comparison) -> dict[str, Diagnostics]:
-    """The diagnostics of each arm's first seed, where it was looked at."""
+    """The diagnostics of each candidate's first seed, where it was looked at."""
     told = {}
     for row in found.rows:
         with suppress(InputMissingError):
-            diagnostics = Diagnostics.read(folder / row.results[0].cell.folder / "run")
-            told[row.arm] = replace(diagnostics, chosen=len(row.tried) > 1)
+            diagnostics = Diagnostics.read(folder / row.results[0].trial.folder / "run")
+            told[row.name] = replace(diagnostics, chosen=len(row.tried) > 1)
     return told
 
 
@@ -229,7 +234,7 @@ def loss_figure(found: Comparison, against: str) -> Figure:
         epochs = list(zip(*histories, strict=False))
         places = [fmean(record[against] for record in epoch) for epoch in epochs]
         losses = [fmean(record["train_loss"] for record in epoch) for epoch in epochs]
-        axes.plot(places, losses, color=_colour(number), marker="o", markersize=3, label=row.arm)
+        axes.plot(places, losses, color=_colour(number), marker="o", markersize=3, label=row.name)
     axes.set(xlabel=against, ylabel="mean of an epoch")
     axes.legend(frameon=False, fontsize="small")
     return figure
@@ -244,7 +249,7 @@ def rate_figure(found: Comparison) -> Figure:
         good = [(rate, value) for rate, value in sorted(row.tried.items()) if value is not None]
         bad = [rate for rate, value in row.tried.items() if value is None]
         colour = _colour(number)
-        axes.plot(*np.array(good).T, color=colour, marker="o", markersize=3, label=row.arm)
+        axes.plot(*np.array(good).T, color=colour, marker="o", markersize=3, label=row.name)
         axes.plot(bad, [floor] * len(bad), color=colour, marker="x", linestyle="none")
     logarithmic(axes, "x")
     axes.set(xlabel="peak learning rate", ylabel=found.metric)
@@ -253,14 +258,14 @@ def rate_figure(found: Comparison) -> Figure:
 
 
 def effective_figure(told: Mapping[str, Diagnostics]) -> Figure | None:
-    """Steps for a unit of gradient, the schedule included, of the arms that have such."""
-    curves = {arm: _effective(diagnostics) for arm, diagnostics in told.items()}
+    """Steps for a unit of gradient, the schedule included, of the candidates that have such."""
+    curves = {candidate: _effective(diagnostics) for candidate, diagnostics in told.items()}
     if not any(steps for steps, _ in curves.values()):
         return None
     figure, axes = _axes("How far a unit of gradient moves a weight")
-    for number, (arm, (steps, middles)) in enumerate(curves.items()):
+    for number, (candidate, (steps, middles)) in enumerate(curves.items()):
         if steps:
-            axes.plot(steps, middles, color=_colour(number), label=arm)
+            axes.plot(steps, middles, color=_colour(number), label=candidate)
     logarithmic(axes, "x", "y")
     axes.set(xlabel="step", ylabel="lr / (sqrt(v) + eps)")
     axes.legend(frameon=False, fontsize="small")
@@ -294,7 +299,7 @@ def _images(found: Comparison, told: Mapping[str, Diagnostics]) -> list[str]:
     drawings: list[tuple[Callable[[], Figure | None], str]] = [
         (
             lambda: loss_figure(found, "step"),
-            "Training loss against steps, each arm at its best rate.",
+            "Training loss against steps, each candidate at its best rate.",
         ),
         (lambda: loss_figure(found, "seconds"), "The same against seconds."),
         (
@@ -328,23 +333,23 @@ def _list(lines: Iterator[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _explained(arm: str, diagnostics: Diagnostics) -> str:
+def _explained(candidate: str, diagnostics: Diagnostics) -> str:
     items = "".join(
         f"<li{' class=fault' if finding.fault else ''}>{html.escape(finding.text)}.</li>"
         for finding in explain(diagnostics)
     )
-    return f"<h3>{html.escape(arm)}, learning rate {diagnostics.peak:g}</h3><ul>{items}</ul>"
+    return f"<h3>{html.escape(candidate)}, learning rate {diagnostics.peak:g}</h3><ul>{items}</ul>"
 
 
 def write_page(folder: Folder, plan: Plan, found: Comparison, command: str) -> None:
-    """Write the page of a comparison beside its cells. command: how to repeat it."""
+    """Write the page of a comparison beside its trials. command: how to repeat it."""
     shown = page(folder.path, plan, found, command)
     write_files(folder.place, {PAGE: shown.encode(errors="backslashreplace")})
 
 
 def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:
     """What was trained on, and on what machine."""
-    run = RunDir(folder / found.rows[0].results[0].cell.folder / "run").facts()
+    run = RunDir(folder / found.rows[0].results[0].trial.folder / "run").facts()
     data = run.data
     test = sum(1 for _ in Folder(folder).data["test"].open("rb"))
     steps = {row.steps for row in found.rows}
@@ -362,7 +367,7 @@ def _facts(folder: Path, plan: Plan, found: Comparison) -> list[str]:
 def page(folder: Path, plan: Plan, found: Comparison, command: str) -> str:
     """The whole page."""
     told = diagnostics_of(folder, found)
-    names = ", ".join(arm.name for arm in plan.arms)
+    names = ", ".join(candidate.name for candidate in plan.candidates)
     parts = [
         f"<h1>{html.escape(names)} compared</h1>",
         *(f"<p>{html.escape(fact)}</p>" for fact in _facts(folder, plan, found)),
@@ -396,5 +401,5 @@ def _legend(plan: Plan, found: Comparison) -> str:
         rate = "at the only learning rate that was tried"
     return (
         f"{found.metric}: {seeds}, {rate}. Target: {target} on dev. Rates "
-        "within 1%: of the best dev figure of the same arm, with one seed."
+        "within 1%: of the best dev figure of the same candidate, with one seed."
     )

@@ -1,9 +1,8 @@
-"""The process that the trainings of a comparison are forked from, so that each starts at once.
+"""The process from which trials are forked, so that each starts at once.
 
-It has imported torch but run nothing, so no thread is forked. `cells.Trials` starts it by
-`children.child`, and it is nobody else's to call. It reads jobs, a line of JSON each, and answers
-each with the job's number and exit code once it has ended. When standard input closes, it ends, and
-with it all of its process group.
+It has imported torch but run nothing, so it has no threads to lose in a fork. Only
+`scheduler.Scheduler` starts it. It reads jobs from stdin, one JSON line each, and writes the number
+and the exit code of each job that ends. When stdin closes, it ends with its whole process group.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from importlib import import_module
 from select import select
 from typing import Any
 
-from srucli.experiments.trials import run_cell
+from srucli.experiments.trial_process import run_trial
 
 PRELOADED = ("srucli.training.run", "srucli.inference.evaluation")
 
 
 def _start(job: dict[str, Any]) -> tuple[int, int]:
-    """Fork a training. Returns its process number and a pipe's end that closes when it ends."""
+    """Fork a trial. Returns its process id, and the end of a pipe that closes when it ends."""
     reading, writing = os.pipe()
     number = os.fork()
     if number:
         os.close(writing)
         return number, reading
     try:
-        code = run_cell(**job)
+        code = run_trial(**job)
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -22,7 +22,7 @@ from srucli.config import Config, with_settings
 from srucli.data.dataset import find_labels, hold_out, read_texts
 from srucli.data.readers import Example
 from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
-from srucli.experiments.compare import larger_is_better
+from srucli.experiments.grid import larger_is_better
 from srucli.io.console import say
 from srucli.io.files import write_atomic
 from srucli.io.folders import OpenFolder

@@ -18,20 +18,22 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from srucli.cli.compare import find_arms, own_folder
+from srucli.cli.compare import find_candidates, own_folder
 from srucli.config import build, resolve
 from srucli.errors import SrucliError, UsageError
-from srucli.experiments import compare, report
-from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials, _measure
+from srucli.experiments import compare, grid, report
+from srucli.experiments.scheduler import Scheduler
+from srucli.experiments.trial_process import _measure
+from srucli.experiments.trials import Candidate, Folder, Plan, Trial
 from srucli.io.folders import OpenFolder
 from srucli.tokenizer.truncation import Limits, Tally
 from tests.support import NETWORK, ROOT, RunCli, RunMain, Tiny
 
-ADAMS = (Arm("adam", {"optim.name": "adam"}), Arm("sgd", {"optim.name": "sgd"}))
+ADAMS = (Candidate("adam", {"optim.name": "adam"}), Candidate("sgd", {"optim.name": "sgd"}))
 
 
-def plan(grid: int = 3, seeds: int = 2, arms: tuple[Arm, ...] = ADAMS) -> Plan:
-    return Plan(resolve(), arms, "accuracy", grid, seeds, None)
+def plan(grid: int = 3, seeds: int = 2, candidates: tuple[Candidate, ...] = ADAMS) -> Plan:
+    return Plan(resolve(), candidates, "accuracy", grid, seeds, None)
 
 
 def figures_of(value: float) -> dict[str, float]:
@@ -40,14 +42,14 @@ def figures_of(value: float) -> dict[str, float]:
 
 def finish(
     folder: Path,
-    cell: Cell,
+    trial: Trial,
     accuracy: float | None,
     test: float | None = None,
     reached: tuple[int, float] = (10, 2.0),
     **more: object,
 ) -> None:
-    """Leave the result of a cell; None: it diverged. reached: step and seconds of that accuracy."""
-    place = folder / cell.folder
+    """Write a trial's result; None: it diverged. reached: step and seconds of that accuracy."""
+    place = folder / trial.folder
     place.mkdir(parents=True)
     dev = {} if accuracy is None else figures_of(accuracy)
     step, seconds = reached
@@ -63,11 +65,11 @@ def searched(folder: Path, accuracy: Callable[[float], float | None], **more: An
     """The rates tried for adam where the dev figure is this function of the rate."""
     wanted = plan(**more)
     while True:
-        missing, results = compare.search(Folder(folder), wanted, wanted.arms[0])
+        missing, results = grid.search(Folder(folder), wanted, wanted.candidates[0])
         if not missing:
-            return [result.cell.lr for result in results]
-        for cell in missing:
-            finish(folder, cell, accuracy(cell.lr))
+            return [result.trial.lr for result in results]
+        for trial in missing:
+            finish(folder, trial, accuracy(trial.lr))
 
 
 # --- the grid -----------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def test_the_grid_is_logarithmic_around_the_default() -> None:
     assert plan(grid=5).rates(ADAMS[0]) == [0.0002, 0.000632, 0.002, 0.00632, 0.02]
     assert plan(grid=2).rates(ADAMS[0]) == [0.002, 0.00632]
     assert plan(grid=1).rates(ADAMS[1]) == [3.0]
-    assert plan().rates(Arm("0.5", {"optim.lr": 0.5})) == [0.5]
+    assert plan().rates(Candidate("0.5", {"optim.lr": 0.5})) == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -108,21 +110,21 @@ def test_a_grid_of_one_is_not_widened(tmp_path: Path) -> None:
 def test_a_loss_is_better_when_it_is_smaller(tmp_path: Path) -> None:
     wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
     for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.2, 0.9, 0.3), strict=True):
-        finish(tmp_path, Cell("adam", rate, 0), accuracy)
-    missing, results = compare.search(Folder(tmp_path), wanted, ADAMS[0])
+        finish(tmp_path, Trial("adam", rate, 0), accuracy)
+    missing, results = grid.search(Folder(tmp_path), wanted, ADAMS[0])
     assert not missing
-    best = compare.best_of(wanted, results)
+    best = grid.best_of(wanted, results)
     assert best is not None
-    assert best.cell.lr == 0.002
+    assert best.trial.lr == 0.002
 
 
 def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
     wanted = plan(grid=3, seeds=1)
     for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.8, 0.9, 0.9), strict=True):
-        finish(tmp_path, Cell("adam", rate, 0), accuracy)
-    best = compare.best_of(wanted, compare.search(Folder(tmp_path), wanted, ADAMS[0])[1])
+        finish(tmp_path, Trial("adam", rate, 0), accuracy)
+    best = grid.best_of(wanted, grid.search(Folder(tmp_path), wanted, ADAMS[0])[1])
     assert best is not None
-    assert best.cell.lr == 0.002
+    assert best.trial.lr == 0.002
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -130,11 +132,11 @@ def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
 
 def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=2)
-    for arm, skipped in zip(ADAMS, (0, 3), strict=True):
+    for candidate, skipped in zip(ADAMS, (0, 3), strict=True):
         for seed in range(2):
-            cell = Cell(arm.name, wanted.rates(arm)[0], seed)
+            trial = Trial(candidate.name, wanted.rates(candidate)[0], seed)
             record: dict[str, Any] = {"skipped": skipped} if skipped else {}
-            finish(tmp_path, cell, 0.5 + 0.1 * seed, **record)
+            finish(tmp_path, trial, 0.5 + 0.1 * seed, **record)
     found = compare.summary(Folder(tmp_path), wanted)
     said = "sgd: 12 of 20 steps were skipped, without finite gradients"
     assert list(compare.skipped(found)) == [said]
@@ -143,23 +145,27 @@ def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
 
 def test_rates_near_the_best_are_counted_for_a_loss_too(tmp_path: Path) -> None:
     wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
-    for arm in ADAMS:
-        for rate, loss in zip(wanted.rates(arm), (0.5, 0.1, 0.1005), strict=True):
-            finish(tmp_path, Cell(arm.name, rate, 0), 1 - loss)
+    for candidate in ADAMS:
+        for rate, loss in zip(wanted.rates(candidate), (0.5, 0.1, 0.1005), strict=True):
+            finish(tmp_path, Trial(candidate.name, rate, 0), 1 - loss)
     assert [row.stable for row in compare.summary(Folder(tmp_path), wanted).rows] == [2 / 3, 2 / 3]
 
 
 def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
     wanted = plan(grid=3, seeds=3)
-    for arm, level in zip(ADAMS, (0.8, 0.6), strict=True):
-        low, middle, high = wanted.rates(arm)
-        finish(tmp_path, Cell(arm.name, low, 0), level - 0.2)
-        finish(tmp_path, Cell(arm.name, high, 0), None if arm.name == "sgd" else level - 0.007)
+    for candidate, level in zip(ADAMS, (0.8, 0.6), strict=True):
+        low, middle, high = wanted.rates(candidate)
+        finish(tmp_path, Trial(candidate.name, low, 0), level - 0.2)
+        finish(
+            tmp_path,
+            Trial(candidate.name, high, 0),
+            None if candidate.name == "sgd" else level - 0.007,
+        )
         for seed, accuracy in enumerate((level, level + 0.03, level - 0.03)):
-            finish(tmp_path, Cell(arm.name, middle, seed), accuracy)
+            finish(tmp_path, Trial(candidate.name, middle, seed), accuracy)
     found = compare.summary(Folder(tmp_path), wanted)
     adam, sgd = found.rows
-    assert (adam.arm, sgd.arm) == ("adam", "sgd")
+    assert (adam.name, sgd.candidate) == ("adam", "sgd")
     assert adam.dev == pytest.approx((0.8, 0.03))
     assert adam.stable == pytest.approx(2 / 3)
     assert sgd.stable == pytest.approx(1 / 3)
@@ -168,16 +174,16 @@ def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
     assert adam.to_target == (10, 2.0)
     assert sgd.to_target is None
     assert sgd.tried == {0.949: pytest.approx(0.4), 3.0: pytest.approx(0.6), 9.49: None}
-    assert json.loads(json.dumps(compare.to_json(found)))["rows"][0]["arm"] == "adam"
+    assert json.loads(json.dumps(compare.to_json(found)))["rows"][0]["name"] == "adam"
 
 
 def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=3)
     for seed in range(3):
-        finish(tmp_path, Cell("adam", 0.002, seed), 0.8)
-        finish(tmp_path, Cell("sgd", 3.0, seed), 0.9 if seed == 0 else None)
+        finish(tmp_path, Trial("adam", 0.002, seed), 0.8)
+        finish(tmp_path, Trial("sgd", 3.0, seed), 0.9 if seed == 0 else None)
     found = compare.summary(Folder(tmp_path), wanted)
-    assert [(row.arm, row.lost) for row in found.rows] == [("adam", 0), ("sgd", 2)]
+    assert [(row.name, row.lost) for row in found.rows] == [("adam", 0), ("sgd", 2)]
     assert found.rows[1].to_target is None
     assert "90.0, 2 diverged" in report.cells(found)[1]
     said = " ".join(report.sentences(found))
@@ -187,34 +193,34 @@ def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path)
 
 
 def test_a_best_rate_at_the_edge_is_said_to_be_one(tmp_path: Path) -> None:
-    for arm in ADAMS:
+    for candidate in ADAMS:
         wanted = plan(grid=3, seeds=1)
-        while missing := compare.search(Folder(tmp_path), wanted, arm)[0]:
-            for cell in missing:
-                finish(tmp_path, cell, cell.lr / 1e6)
+        while missing := grid.search(Folder(tmp_path), wanted, candidate)[0]:
+            for trial in missing:
+                finish(tmp_path, trial, trial.lr / 1e6)
     said = " ".join(report.sentences(compare.summary(Folder(tmp_path), wanted)))
     assert "adam may be better still at a higher rate than 0.632, the last tried." in said
 
 
 def test_where_everything_diverged_the_rates_are_named(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=1)
-    for arm in ADAMS:
-        finish(tmp_path, Cell(arm.name, wanted.rates(arm)[0], 0), None)
+    for candidate in ADAMS:
+        finish(tmp_path, Trial(candidate.name, wanted.rates(candidate)[0], 0), None)
     with pytest.raises(SrucliError, match=r"every training diverged: adam at 0\.002; sgd at 3;"):
         compare.summary(Folder(tmp_path), wanted)
 
 
 def test_seeds_begin_with_the_one_that_is_set(tmp_path: Path) -> None:
     wanted = Plan(resolve(overrides=["train.seed=5"]), ADAMS, "accuracy", 1, 2, None)
-    finish(tmp_path, Cell("adam", 0.002, 5), 0.5)
-    cells = compare.seed_cells(Folder(tmp_path), wanted, ADAMS[0])
-    assert [cell.seed for cell in cells] == [5, 6]
+    finish(tmp_path, Trial("adam", 0.002, 5), 0.5)
+    trials = grid.seed_trials(Folder(tmp_path), wanted, ADAMS[0])
+    assert [trial.seed for trial in trials] == [5, 6]
 
 
 def test_an_arms_own_threads_are_its_own() -> None:
-    arm = Arm("train.threads=3", {"train.threads": 3})
-    cell = Cell(arm.name, 0.1, 0)
-    assert plan(arms=(arm,)).config_of(cell, threads=1).train.threads == 3
+    candidate = Candidate("train.threads=3", {"train.threads": 3})
+    trial = Trial(candidate.name, 0.1, 0)
+    assert plan(candidates=(candidate,)).config_of(trial, threads=1).train.threads == 3
 
 
 def test_what_a_kill_leaves_behind_is_no_hindrance(
@@ -229,10 +235,10 @@ def test_what_a_kill_leaves_behind_is_no_hindrance(
     for path in (tmp_path / "out").iterdir():
         if path.name not in ("plan.json", "srucli.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for arm in ("model.hidden=4", "model.hidden=8"):
-        (tmp_path / "out" / "cells" / arm / "lr-0.002" / "seed-0" / "run" / "checkpoints").mkdir(
-            parents=True
-        )
+    for candidate in ("model.hidden=4", "model.hidden=8"):
+        (
+            tmp_path / "out" / "cells" / candidate / "lr-0.002" / "seed-0" / "run" / "checkpoints"
+        ).mkdir(parents=True)
     ended = run_main(*words)
     assert ended.code == 0, ended.err
 
@@ -242,11 +248,11 @@ def test_arms_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=1)
     limits = Limits(50, 50, chosen=True)
     tallies = {"adam": Tally(90, cut=3, limits=limits), "sgd": Tally(90, cut=5, limits=limits)}
-    for arm in wanted.arms:
-        cell = Cell(arm.name, wanted.rates(arm)[0], 0)
-        finish(tmp_path, cell, 0.5)
-        file = tmp_path / cell.folder / "result.json"
-        reading = {"train": tallies[arm.name], "test": Tally(7, cut=1, limits=limits)}
+    for candidate in wanted.candidates:
+        trial = Trial(candidate.name, wanted.rates(candidate)[0], 0)
+        finish(tmp_path, trial, 0.5)
+        file = tmp_path / trial.folder / "result.json"
+        reading = {"train": tallies[candidate.name], "test": Tally(7, cut=1, limits=limits)}
         parts = {part: tally.to_json() for part, tally in reading.items()}
         file.write_text(json.dumps({**json.loads(file.read_text()), "reading": parts}))
     said = list(compare.unread(compare.summary(Folder(tmp_path), wanted)))
@@ -262,11 +268,11 @@ def test_arms_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
 def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
     searched(tmp_path, lambda rate: 0.5)
     wanted = plan(grid=3, seeds=1)
-    while missing := compare.search(Folder(tmp_path), wanted, ADAMS[1])[0]:
-        for cell in missing:
-            finish(tmp_path, cell, None)
+    while missing := grid.search(Folder(tmp_path), wanted, ADAMS[1])[0]:
+        for trial in missing:
+            finish(tmp_path, trial, None)
     found = compare.summary(Folder(tmp_path), wanted)
-    assert [row.arm for row in found.rows] == ["adam"]
+    assert [row.name for row in found.rows] == ["adam"]
     assert found.diverged == ["sgd"]
 
 
@@ -274,7 +280,7 @@ def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
 
 
 class Seeds(NamedTuple):
-    """What the seeds of an arm found: dev and test figures, and steps to the best of them."""
+    """What the seeds of a candidate found: dev and test figures, and steps to the best of them."""
 
     dev: list[float]
     test: list[float]
@@ -286,19 +292,19 @@ def same(*figures: float) -> Seeds:
     return Seeds(list(figures), list(figures), [10] * len(figures))
 
 
-def told(folder: Path, metric: str, texts: int, arms: dict[str, Seeds]) -> list[str]:
-    """The sentences on arms of one rate each, with so many dev texts, and twice as many of test."""
+def told(folder: Path, metric: str, texts: int, candidates: dict[str, Seeds]) -> list[str]:
+    """Conclusions on candidates with one rate, so many dev examples and twice as many test ones."""
     names = ("adam", "sgd", "lion")
-    settings = tuple(Arm(name, {"optim.name": name}) for name in arms)
-    assert set(arms) <= set(names)
-    wanted = Plan(resolve(), settings, metric, 1, len(arms["adam"].dev), None)
+    settings = tuple(Candidate(name, {"optim.name": name}) for name in candidates)
+    assert set(candidates) <= set(names)
+    wanted = Plan(resolve(), settings, metric, 1, len(candidates["adam"].dev), None)
     (folder / "data").mkdir()
     (folder / "data" / "dev.jsonl").write_text("{}\n" * texts)
     (folder / "data" / "test.jsonl").write_text("{}\n" * 2 * texts)
-    for arm in settings:
-        (rate,) = wanted.rates(arm)
-        for seed, (dev, test, steps) in enumerate(zip(*arms[arm.name], strict=True)):
-            finish(folder, Cell(arm.name, rate, seed), dev, test, (steps, steps / 10))
+    for candidate in settings:
+        (rate,) = wanted.rates(candidate)
+        for seed, (dev, test, steps) in enumerate(zip(*candidates[candidate.name], strict=True)):
+            finish(folder, Trial(candidate.name, rate, seed), dev, test, (steps, steps / 10))
     return list(report.sentences(compare.summary(Folder(folder), wanted)))
 
 
@@ -488,16 +494,16 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
 
 @pytest.mark.parametrize("case", SENTENCES)
 def test_what_is_said_of_a_comparison(case: str, tmp_path: Path) -> None:
-    metric, texts, arms, wanted = SENTENCES[case]
-    said = told(tmp_path, metric, texts, arms)
+    metric, texts, candidates, wanted = SENTENCES[case]
+    said = told(tmp_path, metric, texts, candidates)
     assert said[: len(wanted)] == wanted
 
 
 def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) -> None:
     wanted = Plan(resolve(), ADAMS, "accuracy", 1, 3, 0.8)
     for seed, accuracy in enumerate((0.7, 0.8, 0.9)):
-        finish(tmp_path, Cell("adam", 0.002, seed), accuracy)
-        finish(tmp_path, Cell("sgd", 3.0, seed), 0.5)
+        finish(tmp_path, Trial("adam", 0.002, seed), accuracy)
+        finish(tmp_path, Trial("sgd", 3.0, seed), 0.5)
     first, second = report.cells(compare.summary(Folder(tmp_path), wanted))
     assert first[4:6] == ["by 2 of 3 seeds"] * 2
     assert second[4:6] == ["never"] * 2
@@ -506,18 +512,18 @@ def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) 
 def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
     """As AUC on dev texts of one class."""
     wanted = Plan(resolve(), ADAMS, "auc", 1, 1, None)
-    for arm in ADAMS:
-        finish(tmp_path, Cell(arm.name, wanted.rates(arm)[0], 0), 0.5)
+    for candidate in ADAMS:
+        finish(tmp_path, Trial(candidate.name, wanted.rates(candidate)[0], 0), 0.5)
     said = r"auc is not defined on the dev texts, by the labels that they have; give a --dev file"
     with pytest.raises(SrucliError, match=said):
         compare.summary(Folder(tmp_path), wanted)
 
 
 def test_a_figure_that_is_not_defined_on_test(tmp_path: Path) -> None:
-    for arm in ADAMS:
-        cell = Cell(arm.name, plan(grid=1).rates(arm)[0], 0)
-        finish(tmp_path, cell, 0.5)
-        file = tmp_path / cell.folder / "result.json"
+    for candidate in ADAMS:
+        trial = Trial(candidate.name, plan(grid=1).rates(candidate)[0], 0)
+        finish(tmp_path, trial, 0.5)
+        file = tmp_path / trial.folder / "result.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "test": {}}))
     with pytest.raises(SrucliError, match="accuracy is not defined on the test texts"):
         compare.summary(Folder(tmp_path), plan(grid=1, seeds=1))
@@ -536,10 +542,10 @@ def test_a_target_that_is_met_exactly_is_met(
     tmp_path: Path, metric: str, target: float, reached: bool
 ) -> None:
     wanted = Plan(resolve(), ADAMS[:1], metric, 1, 1, target)
-    finish(tmp_path, Cell("adam", 0.002, 0), 0.9)
-    result = json.loads((tmp_path / Cell("adam", 0.002, 0).folder / "result.json").read_text())
+    finish(tmp_path, Trial("adam", 0.002, 0), 0.9)
+    result = json.loads((tmp_path / Trial("adam", 0.002, 0).folder / "result.json").read_text())
     result["history"][1]["dev"] = {"accuracy": 0.9, "log_loss": 0.1}
-    (tmp_path / Cell("adam", 0.002, 0).folder / "result.json").write_text(json.dumps(result))
+    (tmp_path / Trial("adam", 0.002, 0).folder / "result.json").write_text(json.dumps(result))
     (row,) = compare.summary(Folder(tmp_path), wanted).rows
     assert row.to_target == ((10, 2.0) if reached else None)
 
@@ -548,16 +554,16 @@ def test_a_target_that_is_met_exactly_is_met(
 
 
 def test_arms_are_what_one_flag_lists() -> None:
-    assert find_arms("adam,sgd", None, None) == list(ADAMS)
-    assert find_arms(None, "sru,bag", None)[1] == Arm("bag", {"model.encoder": "bag"})
-    assert find_arms(None, None, "model.layers=1,2")[1] == Arm(
+    assert find_candidates("adam,sgd", None, None) == list(ADAMS)
+    assert find_candidates(None, "sru,bag", None)[1] == Candidate("bag", {"model.encoder": "bag"})
+    assert find_candidates(None, None, "model.layers=1,2")[1] == Candidate(
         "model.layers=2", {"model.layers": 2}
     )
 
 
 def test_a_comparison_has_a_folder_of_its_own() -> None:
     names = [
-        str(own_folder(train, find_arms(*flags)))
+        str(own_folder(train, find_candidates(*flags)))
         for train, flags in (
             ("a/reviews.tsv.gz", ("adam,sgd", None, None)),
             ("reviews.tsv", (None, "sru,bag", None)),
@@ -580,7 +586,7 @@ def test_a_comparison_has_a_folder_of_its_own() -> None:
 )
 def test_what_cannot_be_arms(flags: tuple[str | None, ...], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        find_arms(*flags)
+        find_candidates(*flags)
 
 
 @pytest.mark.parametrize(
@@ -628,7 +634,7 @@ def compared(
     return folder, json.loads(done.stdout)
 
 
-ARMS = ["optim.lr=0.02", "optim.lr=0.05", "optim.lr=1e+30"]
+CANDIDATES = ["optim.lr=0.02", "optim.lr=0.05", "optim.lr=1e+30"]
 
 
 def command(tiny: Tiny, folder: Path) -> list[object]:
@@ -643,10 +649,10 @@ def command(tiny: Tiny, folder: Path) -> list[object]:
 def test_a_comparison(compared: tuple[Path, dict[str, Any]]) -> None:
     folder, found = compared
     assert found["metric"] == "accuracy"
-    assert {row["arm"] for row in found["rows"]} == set(ARMS[:2])
-    assert found["diverged"] == ARMS[2:]
+    assert {row["name"] for row in found["rows"]} == set(CANDIDATES[:2])
+    assert found["diverged"] == CANDIDATES[2:]
     for row in found["rows"]:
-        seeds = sorted((folder / "cells" / row["arm"] / f"lr-{row['lr']:g}").iterdir())
+        seeds = sorted((folder / "cells" / row["name"] / f"lr-{row['lr']:g}").iterdir())
         assert [seed.name for seed in seeds] == ["seed-0", "seed-1"]
         results = [json.loads((seed / "result.json").read_text()) for seed in seeds]
         accuracies = [result["test"]["accuracy"] for result in results]
@@ -705,13 +711,14 @@ def test_a_comparison_that_is_interrupted_or_killed_goes_on(
 LONG = """
 import sys
 from pathlib import Path
-from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials
+from srucli.experiments.scheduler import Scheduler
+from srucli.experiments.trials import Candidate, Trial, Folder, Plan
 from srucli.config import resolve
 settings = resolve(overrides=["train.epochs=100000", *sys.argv[2:]])
-plan = Plan(settings, [Arm("adam", {"optim.name": "adam"})], "accuracy", 1, 1, None)
-with Trials(Folder(Path(sys.argv[1])), plan, 1, print) as trials:
-    print(trials.start().process.pid, flush=True)
-    trials.run([Cell("adam", 0.002, 0)])
+plan = Plan(settings, [Candidate("adam", {"optim.name": "adam"})], "accuracy", 1, 1, None)
+with Scheduler(Folder(Path(sys.argv[1])), plan, 1, print) as scheduler:
+    print(scheduler.start().process.pid, flush=True)
+    scheduler.run([Trial("adam", 0.002, 0)])
 """
 
 
@@ -730,7 +737,7 @@ def test_no_training_goes_on_whose_comparison_was_killed(
     )
     assert process.stdout is not None
     server = int(process.stdout.readline())
-    run = folder.path / Cell("adam", 0.002, 0).folder / "run"
+    run = folder.path / Trial("adam", 0.002, 0).folder / "run"
     while not (run / "metrics.jsonl").is_file():
         assert process.poll() is None
         time.sleep(0.05)
@@ -790,19 +797,19 @@ def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
     wanted, folder = plan(), Folder(tmp_path / "training diverged")
     folder.path.mkdir()
     with (
-        Trials(folder, wanted, 1, lambda cell: None) as trials,
+        Scheduler(folder, wanted, 1, lambda trial: None) as scheduler,
         pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"),
     ):
-        trials.run([Cell("adam", 0.1, 0)])
+        scheduler.run([Trial("adam", 0.1, 0)])
 
 
 def test_a_server_that_ends_is_named(tmp_path: Path) -> None:
-    with Trials(Folder(tmp_path), plan(), 1, lambda cell: None) as trials:
-        trials.run([])
-        assert trials.server is None  # nothing is started for nothing
-        trials.start().process.kill()
+    with Scheduler(Folder(tmp_path), plan(), 1, lambda trial: None) as scheduler:
+        scheduler.run([])
+        assert scheduler.server is None  # nothing is started for nothing
+        scheduler.start().process.kill()
         with pytest.raises(SrucliError, match="the process that starts trainings ended with -9"):
-            trials.run([Cell("adam", 0.1, 0)])
+            scheduler.run([Trial("adam", 0.1, 0)])
 
 
 @pytest.mark.parametrize(
@@ -812,70 +819,74 @@ def test_trainings_at_once_share_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, wanted: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    trials = Trials(Folder(tmp_path), plan(), jobs, lambda cell: None)
-    assert trials.job(Cell("adam", 0.1, 0))["config"]["train"]["threads"] == wanted
+    scheduler = Scheduler(Folder(tmp_path), plan(), jobs, lambda trial: None)
+    assert scheduler.job(Trial("adam", 0.1, 0))["config"]["train"]["threads"] == wanted
     given = Plan(resolve(overrides=["train.threads=5"]), ADAMS, "accuracy", 1, 1, None)
-    trials = Trials(Folder(tmp_path), given, jobs, lambda cell: None)
-    assert trials.job(Cell("adam", 0.1, 0))["config"]["train"]["threads"] == 5
+    scheduler = Scheduler(Folder(tmp_path), given, jobs, lambda trial: None)
+    assert scheduler.job(Trial("adam", 0.1, 0))["config"]["train"]["threads"] == 5
 
 
-def test_a_job_is_its_cell_to_the_bit(tmp_path: Path) -> None:
+def test_a_job_is_its_trial_to_the_bit(tmp_path: Path) -> None:
     """Settings that nobody gave stay so, whatever is filled in for them later."""
     settings = resolve(overrides=["model.dropout=0.1", "optim.options.betas=[0.8, 0.9]"])
-    arm = Arm("adam", {"optim.name": "adam", "model.pooling": ["max", "last"]})
-    wanted = Plan(settings, (arm,), "accuracy", 1, 1, None)
-    cell = Cell("adam", 1 / 3, 7)
-    job = json.loads(json.dumps(Trials(Folder(tmp_path), wanted, 1, lambda cell: None).job(cell)))
+    candidate = Candidate("adam", {"optim.name": "adam", "model.pooling": ["max", "last"]})
+    wanted = Plan(settings, (candidate,), "accuracy", 1, 1, None)
+    trial = Trial("adam", 1 / 3, 7)
+    job = json.loads(
+        json.dumps(Scheduler(Folder(tmp_path), wanted, 1, lambda trial: None).job(trial))
+    )
     found, original = (
         build(job["config"], "job"),
-        wanted.config_of(cell, len(os.sched_getaffinity(0))),
+        wanted.config_of(trial, len(os.sched_getaffinity(0))),
     )
     assert found == original
     assert found.model_dump(exclude_unset=True) == original.model_dump(exclude_unset=True)
     assert found.optim.lr == 1 / 3
     assert (found.train.seed, found.train.diagnose) == (7, 50)
-    assert Cell(*job["cell"]) == cell
+    assert Trial(*job["trial"]) == trial
     assert job["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
-    own = (Arm("a", {"tokenizer.vocab_size": 100}),)
+    own = (Candidate("a", {"tokenizer.vocab_size": 100}),)
     differs = Plan(settings, own, "accuracy", 1, 1, None)
-    cell = Cell("a", 0.1, 0)
-    assert Trials(Folder(tmp_path), differs, 1, lambda cell: None).job(cell)["tokenizer"] is None
+    trial = Trial("a", 0.1, 0)
+    assert (
+        Scheduler(Folder(tmp_path), differs, 1, lambda trial: None).job(trial)["tokenizer"] is None
+    )
 
 
 @pytest.mark.parametrize(
-    ("arm", "overrides", "looked"),
+    ("candidate", "overrides", "looked"),
     [
-        (Arm("adam", {"optim.name": "adam"}), [], 50),
-        (Arm("adam", {"optim.name": "adam"}), ["train.diagnose=5"], 5),
-        (Arm("bag", {"model.encoder": "bag"}), [], 0),
-        (Arm("bag", {"model.encoder": "bag"}), ["train.diagnose=5"], 5),
+        (Candidate("adam", {"optim.name": "adam"}), [], 50),
+        (Candidate("adam", {"optim.name": "adam"}), ["train.diagnose=5"], 5),
+        (Candidate("bag", {"model.encoder": "bag"}), [], 0),
+        (Candidate("bag", {"model.encoder": "bag"}), ["train.diagnose=5"], 5),
     ],
     ids=["an optimizer", "an optimizer, as asked", "an encoder", "an encoder, as asked"],
 )
-def test_optimizers_are_looked_at(arm: Arm, overrides: list[str], looked: int) -> None:
-    wanted = Plan(resolve(overrides=overrides), (arm,), "accuracy", 1, 1, None)
-    assert wanted.config_of(Cell(arm.name, 0.1, 0)).train.diagnose == looked
+def test_optimizers_are_looked_at(candidate: Candidate, overrides: list[str], looked: int) -> None:
+    wanted = Plan(resolve(overrides=overrides), (candidate,), "accuracy", 1, 1, None)
+    assert wanted.config_of(Trial(candidate.name, 0.1, 0)).train.diagnose == looked
 
 
 @pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])
 def test_no_more_run_at_once_than_should(tmp_path: Path, jobs: int, most: int) -> None:
     running, seen, sent = 0, [], []
 
-    class Counted(Trials):
-        def _send(self, number: int, cell: Cell) -> None:
+    class Counted(Scheduler):
+        def _send(self, number: int, trial: Trial) -> None:
             nonlocal running
             running += 1
             seen.append(running)
-            sent.append(cell)
+            sent.append(trial)
 
-        def _wait(self, cells: Sequence[Cell]) -> None:
+        def _wait(self, trials: Sequence[Trial]) -> None:
             nonlocal running
             running -= 1
 
-    cells = [Cell("adam", 0.1, seed) for seed in range(5)]
-    with Counted(Folder(tmp_path), plan(), jobs, lambda cell: None) as trials:
-        trials.run(cells)
-    assert sent == cells
+    trials = [Trial("adam", 0.1, seed) for seed in range(5)]
+    with Counted(Folder(tmp_path), plan(), jobs, lambda trial: None) as scheduler:
+        scheduler.run(trials)
+    assert sent == trials
     assert (running, max(seen)) == (0, most)
 
 
@@ -912,15 +923,15 @@ def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]])
     assert len(images) == 4
     assert all(b"<svg" in base64.b64decode(image) for image in images)
     for row in found["rows"]:
-        assert f"<td>{row['arm']}</td><td>{row['lr']:g}</td>" in page
+        assert f"<td>{row['candidate']}</td><td>{row['lr']:g}</td>" in page
         assert f"<td>{100 * row['dev'][0]:.1f} ± {100 * row['dev'][1]:.1f}</td>" in page
     best = found["rows"][0]
-    assert f"{best['arm']} leads on dev with {100 * best['dev'][0]:.1f}" in page
+    assert f"{best['candidate']} leads on dev with {100 * best['dev'][0]:.1f}" in page
     # Of two seeds and few steps.
     assert "Whether it is better than " in page
     assert f"whether adagrad stalls cannot be told: {best['steps']} steps are too few" in page
     assert "stalls: " not in page
-    assert f"At every rate that was tried diverged: {ARMS[2]}." in page
+    assert f"At every rate that was tried diverged: {CANDIDATES[2]}." in page
 
 
 def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -976,7 +987,7 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "arms", "said"),
+    ("overrides", "candidates", "said"),
     [
         pytest.param([], {"model.layers": [1, 2]}, [], id="all work"),
         pytest.param(
@@ -998,7 +1009,10 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
             id="a value beside those compared",
         ),
         pytest.param(
-            ["model.kernel_sizes=[2]"], {"model.encoder": ["sru", "cnn"]}, [], id="works in one arm"
+            ["model.kernel_sizes=[2]"],
+            {"model.encoder": ["sru", "cnn"]},
+            [],
+            id="works in one candidate",
         ),
         pytest.param(
             ["model.kernel_sizes=[2]"],
@@ -1009,15 +1023,15 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
     ],
 )
 def test_settings_that_do_nothing_in_any_arm_are_named(
-    overrides: list[str], arms: dict[str, list[object]], said: list[str]
+    overrides: list[str], candidates: dict[str, list[object]], said: list[str]
 ) -> None:
-    ((key, values),) = arms.items()
-    made = [Arm(f"{key}={value}", {key: value}) for value in values]
+    ((key, values),) = candidates.items()
+    made = [Candidate(f"{key}={value}", {key: value}) for value in values]
     plan = Plan(resolve(overrides=overrides), made, "accuracy", 1, 1, None)
     assert list(compare.without_effect(plan)) == said
 
 
 def test_a_setting_that_only_some_arms_replace_works_in_the_others() -> None:
-    arms = [Arm("deep", {"model.layers": 3}), Arm("wide", {"model.hidden": 9})]
-    plan = Plan(resolve(overrides=["model.layers=1"]), arms, "accuracy", 1, 1, None)
+    candidates = [Candidate("deep", {"model.layers": 3}), Candidate("wide", {"model.hidden": 9})]
+    plan = Plan(resolve(overrides=["model.layers=1"]), candidates, "accuracy", 1, 1, None)
     assert list(compare.without_effect(plan)) == []

@@ -28,7 +28,7 @@ from srucli.config import Config, build
 from srucli.data.readers import Example
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.experiments import trials, tune
-from srucli.experiments.trials import Arm, Cell, Folder, Plan, facts_of
+from srucli.experiments.trials import Candidate, Folder, Plan, Trial, facts_of
 from srucli.runs.claim import MARKER, claimed, clear
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
@@ -43,9 +43,9 @@ _RUN = (
     r"|README\.md|best|last|tensorboard/events\.out\.tfevents\..+"
     r"|checkpoints/\.?step-[0-9]+[^/]*/((model|training)\.safetensors|(state|training|manifest)\.json)"
 )
-_CELL = rf"cells/[\w.=,-]+/lr-[^/]+/seed-[0-9]+/(result\.json|error\.txt|log\.txt|run/({_RUN}))"
+_TRIAL = rf"cells/[\w.=,-]+/lr-[^/]+/seed-[0-9]+/(result\.json|error\.txt|log\.txt|run/({_RUN}))"
 KNOWN = re.compile(
-    rf"{_RUN}|run/({_RUN})|{_CELL}|plan\.json|index\.html|data/((train|dev|test)\.jsonl|tokenizer\.model)"
+    rf"{_RUN}|run/({_RUN})|{_TRIAL}|plan\.json|index\.html|data/((train|dev|test)\.jsonl|tokenizer\.model)"
 )
 KNOWN_BESIDE = re.compile(r"(.*/)?\.([^/]+)\.[0-9]+(-[0-9a-f]+)?\.tmp")
 FOREIGN = (
@@ -138,8 +138,8 @@ class Bases:
             Folder.claim(path, facts, (), force=False) as folder,
         ):
             folder.prepare(self.plan, self.parts, "texts")
-        for arm in self.plan.arms:
-            place = path / Cell(arm.name, 0.002, 0).folder
+        for candidate in self.plan.candidates:
+            place = path / Trial(candidate.name, 0.002, 0).folder
             shutil.copytree(run, place / "run")
             (place / "result.json").write_text(json.dumps(RESULT))
             (place / "log.txt").write_text("said\n")
@@ -157,8 +157,8 @@ class Bases:
 
 
 def _plan(config: Config) -> Plan:
-    arms = [Arm(name, {"optim.name": name}) for name in ("adam", "sgd")]
-    return Plan(config, arms, "accuracy", 1, 1, None)
+    candidates = [Candidate(name, {"optim.name": name}) for name in ("adam", "sgd")]
+    return Plan(config, candidates, "accuracy", 1, 1, None)
 
 
 def _parts(texts: Path) -> dict[str, list[Example]]:
@@ -328,8 +328,8 @@ def _compare(random: Random, bases: Bases, place: Path, given: Path | None) -> N
     claim = Folder.claim(place, facts, [given], random.random() < 0.6)
     with bases.no_tokenizer_trained(), claim as folder:
         folder.prepare(plan, bases.parts, "texts")
-        for arm in plan.arms:
-            folder.result(Cell(arm.name, 0.002, 0))
+        for candidate in plan.candidates:
+            folder.result(Trial(candidate.name, 0.002, 0))
 
 
 _OTHER = build({"optim": {"name": "sgd"}}, "other").optim

@@ -19,11 +19,12 @@ from srucli.config import resolve
 from srucli.data.readers import Example
 from srucli.errors import OutputError, SrucliError, UsageError
 from srucli.experiments.plots import DRAWN_BY
-from srucli.experiments.trials import Arm, Cell, Folder, Plan, Trials, facts_of
+from srucli.experiments.scheduler import Scheduler
+from srucli.experiments.trials import Candidate, Folder, Plan, Trial, facts_of
 from srucli.runs.claim import MARKER, claimed
 from tests.support import QUICK, ROOT, RunMain, Tiny, tree
 
-ARMS = tuple(Arm(name, {"optim.name": name}) for name in ("adam", "sgd"))
+CANDIDATES = tuple(Candidate(name, {"optim.name": name}) for name in ("adam", "sgd"))
 PARTS = {
     part: [Example(text, (label,), line) for line, (label, text) in enumerate(rows, 1)]
     for part, rows in {
@@ -42,7 +43,7 @@ RESULT = {
 
 def plan(*overrides: str) -> Plan:
     settings = ["tokenizer.vocab_size=40", *overrides]
-    return Plan(resolve(overrides=settings), ARMS, "accuracy", 1, 1, None)
+    return Plan(resolve(overrides=settings), CANDIDATES, "accuracy", 1, 1, None)
 
 
 def prepare(path: Path, *overrides: str, force: bool = False, reads: Any = ()) -> None:
@@ -56,7 +57,7 @@ def prepare(path: Path, *overrides: str, force: bool = False, reads: Any = ()) -
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("comparison") / "out"
     prepare(path)
-    place = path / Cell("adam", 0.002, 0).folder
+    place = path / Trial("adam", 0.002, 0).folder
     (place / "run").mkdir(parents=True)
     (place / "result.json").write_text(json.dumps(RESULT))
     (place / "log.txt").write_text("said\n")
@@ -188,11 +189,11 @@ def test_so_on_the_command_line(copy: Path, tiny: Tiny, run_main: RunMain, flag:
 
 
 def test_a_result_is_read_as_it_was_written(copy: Path) -> None:
-    found = Folder(copy).result(Cell("adam", 0.002, 0))
+    found = Folder(copy).result(Trial("adam", 0.002, 0))
     assert found is not None
     assert (found.dev, found.test, found.diverged) == (RESULT["dev"], RESULT["test"], None)
     assert found.history == RESULT["history"]
-    assert Folder(copy).result(Cell("adam", 0.002, 1)) is None
+    assert Folder(copy).result(Trial("adam", 0.002, 1)) is None
 
 
 DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -208,9 +209,9 @@ DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_result_that_is_damaged_is_none(copy: Path, damage: str) -> None:
-    path = copy / Cell("adam", 0.002, 0).folder / "result.json"
+    path = copy / Trial("adam", 0.002, 0).folder / "result.json"
     path.write_text(json.dumps(DAMAGED[damage](RESULT)))
-    assert Folder(copy).result(Cell("adam", 0.002, 0)) is None
+    assert Folder(copy).result(Trial("adam", 0.002, 0)) is None
 
 
 @pytest.mark.parametrize("part", ["cells", "cells/adam", "cells/adam/lr-0.002", "result.json"])
@@ -218,7 +219,7 @@ def test_a_result_is_not_read_through_a_link(copy: Path, part: str) -> None:
     place = copy / part if part != "result.json" else copy / "cells/adam/lr-0.002/seed-0" / part
     place.rename(copy / "moved")
     place.symlink_to(copy / "moved")
-    assert Folder(copy).result(Cell("adam", 0.002, 0)) is None
+    assert Folder(copy).result(Trial("adam", 0.002, 0)) is None
 
 
 # --- trials -------------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outsi
     """Each in a folder of which another part is a link; the tokenizer is none, so all fail soon."""
     (copy / "data" / "tokenizer.model").write_text("none")
     places = {
-        "arm": "cells/arm",
+        "candidate": "cells/candidate",
         "rate": "cells/rate/lr-0.1",
         "seed": "cells/seed/lr-0.1/seed-0",
         "log": "cells/log/lr-0.1/seed-0/log.txt",
@@ -238,29 +239,29 @@ def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outsi
     }
 
     def set_links() -> None:
-        for arm, name in places.items():
+        for candidate, name in places.items():
             place = copy / name
             place.parent.mkdir(parents=True, exist_ok=True)
             target = outside / "file" if name.endswith(".txt") else outside / "folder"
-            os.link(target, place) if arm == "twin" else place.symlink_to(target)
+            os.link(target, place) if candidate == "twin" else place.symlink_to(target)
 
-    arms = tuple(Arm(name, {"optim.name": "adam"}) for name in [*places, "adam"])
-    wanted = Plan(resolve(), arms, "accuracy", 1, 1, None)
+    candidates = tuple(Candidate(name, {"optim.name": "adam"}) for name in [*places, "adam"])
+    wanted = Plan(resolve(), candidates, "accuracy", 1, 1, None)
     before = tree(outside)
     with (
         Folder.claim(copy, facts_of(plan(), PARTS), (), False) as folder,
-        Trials(folder, wanted, 1, lambda cell: None) as trials,
+        Scheduler(folder, wanted, 1, lambda trial: None) as scheduler,
     ):
         set_links()  # once it has begun: before, it would be refused as a whole
-        for arm in places:
-            with pytest.raises(SrucliError, match=f"cells/{arm}/lr-0.1/seed-0: "):
-                trials.run([Cell(arm, 0.1, 0)])
+        for candidate in places:
+            with pytest.raises(SrucliError, match=f"cells/{candidate}/lr-0.1/seed-0: "):
+                scheduler.run([Trial(candidate, 0.1, 0)])
         assert tree(outside) == before
         copy.rename(copy.with_name("moved"))
         prepare(copy)
         now = tree(copy)
         with pytest.raises(OutputError, match="copy: was removed or renamed, or is another"):
-            trials.run([Cell("adam", 0.1, 0)])
+            scheduler.run([Trial("adam", 0.1, 0)])
     assert tree(copy) == now
     assert tree(outside) == before
 

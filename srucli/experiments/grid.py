@@ -1,0 +1,134 @@
+"""Which trials a comparison has: a grid of learning rates for each candidate, then seeds.
+
+Learning rates form a logarithmic grid around the candidate's default, which is extended while the
+best one is at its edge. The rate with the best metric on dev is then trained with more seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from srucli.errors import InterruptedRun, SrucliError
+from srucli.experiments.scheduler import Scheduler
+from srucli.experiments.trials import Candidate, Folder, Plan, Result, Trial, neighbour
+from srucli.io.console import say
+from srucli.metrics import METRICS
+
+# By how many learning rates a grid may be extended.
+MAX_EXTENSION = 4
+
+
+class ProgressBar:
+    """A progress bar over all trials; one line per trial where stderr is not a terminal."""
+
+    def __init__(self, total: int, finished: int) -> None:
+        from tqdm import tqdm
+
+        self.total, self.finished = total, finished
+        if finished:
+            say(f"{finished:,} of {total:,} trainings or more are finished already")
+        self.bar = tqdm(total=total, initial=finished, unit="run", disable=None, leave=False)
+
+    def more(self, count: int) -> None:
+        """Add trials that were not planned."""
+        self.total += count
+        self.bar.total = self.total
+        self.bar.refresh()
+
+    def done(self, trial: Trial) -> None:
+        """Count one finished trial."""
+        self.finished += 1
+        what = f"{trial.candidate}, lr {trial.lr:g}, seed {trial.seed}"
+        self.bar.set_postfix_str(what, refresh=False)
+        self.bar.update()
+        if self.bar.disable:
+            say(f"{what}: {self.finished:,} of {self.total:,} trainings or more")
+
+
+def larger_is_better(metric: str) -> bool:
+    """Return whether larger values of a metric are better."""
+    return METRICS[metric].larger_is_better
+
+
+def score(plan: Plan, result: Result) -> float:
+    """Return the metric on dev, negated if smaller is better; minus infinity if training diverged.
+
+    Raises SrucliError where the metric is not defined.
+    """
+    if result.diverged:
+        return -math.inf
+    value = measured(plan, result, "dev")
+    return value if larger_is_better(plan.metric) else -value
+
+
+def measured(plan: Plan, result: Result, part: str) -> float:
+    """Return the metric on dev or test. Raises SrucliError where its labels do not define it."""
+    value = (result.dev if part == "dev" else result.test).get(plan.metric)
+    if value is None:
+        raise SrucliError(
+            f"{plan.metric} is not defined on the {part} texts, by the labels that they have; give "
+            f"a --{part} file with texts of every label, or another train.metric, with another -o"
+        )
+    return value
+
+
+def search(folder: Folder, plan: Plan, candidate: Candidate) -> tuple[list[Trial], list[Result]]:
+    """Return the missing trials of a candidate's grid, and the results of the others by rate."""
+    rates = plan.rates(candidate)
+    while True:
+        trials = [Trial(candidate.name, rate, plan.all_seeds[0]) for rate in sorted(rates)]
+        found = [(trial, folder.result(trial)) for trial in trials]
+        results = [result for _, result in found if result is not None]
+        missing = [trial for trial, result in found if result is None]
+        wider = not missing and 1 < len(rates) < plan.grid + MAX_EXTENSION
+        further = beyond(plan, results) if wider else None
+        if further is None:
+            return missing, results
+        rates.append(further)
+
+
+def beyond(plan: Plan, results: Sequence[Result]) -> float | None:
+    """Return the rate to try next, if the best of the results, sorted by rate, is at an edge."""
+    scores = [score(plan, result) for result in results]
+    place = scores.index(max(scores))
+    if place == 0:  # also where all of them diverged
+        return neighbour(results[0].trial.lr, -1)
+    return neighbour(results[-1].trial.lr, 1) if place == len(scores) - 1 else None
+
+
+def best_of(plan: Plan, results: Sequence[Result]) -> Result | None:
+    """Return the result with the best metric on dev, of equal ones that with the lowest rate."""
+    best = max(results, key=lambda result: score(plan, result))
+    return best if score(plan, best) > -math.inf else None
+
+
+def run_missing(folder: Folder, plan: Plan, jobs: int) -> None:
+    """Run all missing trials. Raises InterruptedRun; finished trials are kept."""
+    planned = sum(len(plan.rates(candidate)) + plan.seeds - 1 for candidate in plan.candidates)
+    known = len(list(folder.path.glob("cells/*/*/*/result.json")))
+    progress = ProgressBar(planned, min(known, planned))
+    try:
+        with Scheduler(folder, plan, jobs, progress.done) as scheduler:
+            _run_missing(folder, plan, scheduler, progress)
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            f"{folder.path}: stopped; finished trainings are kept, the same command goes on"
+        ) from None
+    finally:
+        progress.bar.close()
+
+
+def _run_missing(folder: Folder, plan: Plan, scheduler: Scheduler, progress: ProgressBar) -> None:
+    first = {candidate.name: set(plan.rates(candidate)) for candidate in plan.candidates}
+    while missing := [t for each in plan.candidates for t in search(folder, plan, each)[0]]:
+        progress.more(sum(trial.lr not in first[trial.candidate] for trial in missing))
+        scheduler.run(missing)
+    wanted = [t for each in plan.candidates for t in seed_trials(folder, plan, each)]
+    scheduler.run([trial for trial in wanted if folder.result(trial) is None])
+
+
+def seed_trials(folder: Folder, plan: Plan, candidate: Candidate) -> list[Trial]:
+    """Return the trials of all seeds at a candidate's best rate; none if every rate diverged."""
+    best = best_of(plan, search(folder, plan, candidate)[1])
+    return [best.trial._replace(seed=seed) for seed in plan.all_seeds] if best else []
