@@ -1,9 +1,8 @@
-"""Comparisons: the grid, what is run again and what is not, faults, and the page in a browser."""
+"""Comparisons: the table, what is run again, mistakes, and the page in a browser."""
 
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import re
@@ -12,120 +11,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from srucli.cli.compare import find_candidates, own_folder
-from srucli.config import build, resolve
+from srucli.config import resolve
 from srucli.errors import SrucliError, UsageError
 from srucli.experiments import compare, grid, report
-from srucli.experiments.scheduler import Scheduler
 from srucli.experiments.trial_process import _measure
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial
 from srucli.io.folders import OpenFolder
 from srucli.tokenizer.truncation import Limits, Tally
+from tests.experiments.support import ADAMS, finish, plan, with_data
+from tests.experiments.test_grid import searched
 from tests.support import NETWORK, ROOT, RunCli, RunMain, Tiny
-
-ADAMS = (Candidate("adam", {"optim.name": "adam"}), Candidate("sgd", {"optim.name": "sgd"}))
-
-
-def plan(grid: int = 3, seeds: int = 2, candidates: tuple[Candidate, ...] = ADAMS) -> Plan:
-    return Plan(resolve(), candidates, "accuracy", grid, seeds, None)
-
-
-def figures_of(value: float) -> dict[str, float]:
-    return {"accuracy": value, "macro_f1": value, "log_loss": 1 - value}
-
-
-def finish(
-    folder: Path,
-    trial: Trial,
-    accuracy: float | None,
-    test: float | None = None,
-    reached: tuple[int, float] = (10, 2.0),
-    **more: object,
-) -> None:
-    """Write a trial's result; None: it diverged. reached: step and seconds of that accuracy."""
-    place = folder / trial.folder
-    place.mkdir(parents=True)
-    dev = {} if accuracy is None else figures_of(accuracy)
-    step, seconds = reached
-    record = {"step": step, "epoch": 1, "train_loss": 1.0, "seconds": seconds, "dev": dev, **more}
-    history = [] if accuracy is None else [{**record, "step": 5, "dev": {"accuracy": 0.1}}, record]
-    diverged = "training diverged" if accuracy is None else None
-    measured = dev if test is None else figures_of(test)
-    found = {"dev": dev, "test": measured, "history": history, "diverged": diverged}
-    (place / "result.json").write_text(json.dumps(found))
-
-
-def searched(folder: Path, accuracy: Callable[[float], float | None], **more: Any) -> list[float]:
-    """The rates tried for adam where the dev figure is this function of the rate."""
-    wanted = plan(**more)
-    while True:
-        missing, results = grid.search(Folder(folder), wanted, wanted.candidates[0])
-        if not missing:
-            return [result.trial.lr for result in results]
-        for trial in missing:
-            finish(folder, trial, accuracy(trial.lr))
-
-
-# --- the grid -----------------------------------------------------------------------------------
-
-
-def test_the_grid_is_logarithmic_around_the_default() -> None:
-    assert plan(grid=5).rates(ADAMS[0]) == [0.0002, 0.000632, 0.002, 0.00632, 0.02]
-    assert plan(grid=2).rates(ADAMS[0]) == [0.002, 0.00632]
-    assert plan(grid=1).rates(ADAMS[1]) == [3.0]
-    assert plan().rates(Candidate("0.5", {"optim.lr": 0.5})) == [0.5]
-
-
-@pytest.mark.parametrize(
-    ("best", "wanted"),
-    [
-        (0.002, [0.000632, 0.002, 0.00632]),
-        (0.02, [0.000632, 0.002, 0.00632, 0.02, 0.0632]),
-        (6.32e-5, [2e-05, 6.32e-05, 0.0002, 0.000632, 0.002, 0.00632]),
-        (1e9, [0.000632, 0.002, 0.00632, 0.02, 0.0632, 0.2, 0.632]),
-    ],
-)
-def test_the_grid_is_widened_while_the_best_is_at_its_edge(
-    tmp_path: Path, best: float, wanted: list[float]
-) -> None:
-    rates = searched(tmp_path, lambda rate: 1 / (1 + abs(rate - best)))
-    assert rates == pytest.approx(wanted, rel=2e-3)
-
-
-def test_rates_that_diverge_send_the_search_down(tmp_path: Path) -> None:
-    rates = searched(tmp_path, lambda rate: None if rate > 3e-4 else 0.5 + rate)
-    assert rates == pytest.approx([6.32e-5, 0.0002, 0.000632, 0.002, 0.00632], rel=2e-3)
-
-
-def test_a_grid_of_one_is_not_widened(tmp_path: Path) -> None:
-    assert searched(tmp_path, lambda rate: rate, grid=1) == [0.002]
-
-
-def test_a_loss_is_better_when_it_is_smaller(tmp_path: Path) -> None:
-    wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
-    for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.2, 0.9, 0.3), strict=True):
-        finish(tmp_path, Trial("adam", rate, 0), accuracy)
-    missing, results = grid.search(Folder(tmp_path), wanted, ADAMS[0])
-    assert not missing
-    best = grid.best_of(wanted, results)
-    assert best is not None
-    assert best.trial.lr == 0.002
-
-
-def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
-    wanted = plan(grid=3, seeds=1)
-    for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.8, 0.9, 0.9), strict=True):
-        finish(tmp_path, Trial("adam", rate, 0), accuracy)
-    best = grid.best_of(wanted, grid.search(Folder(tmp_path), wanted, ADAMS[0])[1])
-    assert best is not None
-    assert best.trial.lr == 0.002
-
 
 # --- the table ----------------------------------------------------------------------------------
 
@@ -165,7 +66,7 @@ def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
             finish(tmp_path, Trial(candidate.name, middle, seed), accuracy)
     found = compare.summary(Folder(tmp_path), wanted)
     adam, sgd = found.rows
-    assert (adam.name, sgd.candidate) == ("adam", "sgd")
+    assert (adam.name, sgd.name) == ("adam", "sgd")
     assert adam.dev == pytest.approx((0.8, 0.03))
     assert adam.stable == pytest.approx(2 / 3)
     assert sgd.stable == pytest.approx(1 / 3)
@@ -177,7 +78,7 @@ def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
     assert json.loads(json.dumps(compare.to_json(found)))["rows"][0]["name"] == "adam"
 
 
-def test_an_arm_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path) -> None:
+def test_a_candidate_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=3)
     for seed in range(3):
         finish(tmp_path, Trial("adam", 0.002, seed), 0.8)
@@ -210,14 +111,7 @@ def test_where_everything_diverged_the_rates_are_named(tmp_path: Path) -> None:
         compare.summary(Folder(tmp_path), wanted)
 
 
-def test_seeds_begin_with_the_one_that_is_set(tmp_path: Path) -> None:
-    wanted = Plan(resolve(overrides=["train.seed=5"]), ADAMS, "accuracy", 1, 2, None)
-    finish(tmp_path, Trial("adam", 0.002, 5), 0.5)
-    trials = grid.seed_trials(Folder(tmp_path), wanted, ADAMS[0])
-    assert [trial.seed for trial in trials] == [5, 6]
-
-
-def test_an_arms_own_threads_are_its_own() -> None:
+def test_a_candidates_own_threads_are_its_own() -> None:
     candidate = Candidate("train.threads=3", {"train.threads": 3})
     trial = Trial(candidate.name, 0.1, 0)
     assert plan(candidates=(candidate,)).config_of(trial, threads=1).train.threads == 3
@@ -243,7 +137,7 @@ def test_what_a_kill_leaves_behind_is_no_hindrance(
     assert ended.code == 0, ended.err
 
 
-def test_arms_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
+def test_candidates_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
     """All of them, once, where they read alike; else by their names, on the page too."""
     wanted = plan(grid=1, seeds=1)
     limits = Limits(50, 50, chosen=True)
@@ -265,7 +159,7 @@ def test_arms_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
     assert [f"{line}." for line in said] == sentences[-3:]
 
 
-def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
+def test_a_candidate_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
     searched(tmp_path, lambda rate: 0.5)
     wanted = plan(grid=3, seeds=1)
     while missing := grid.search(Folder(tmp_path), wanted, ADAMS[1])[0]:
@@ -276,284 +170,10 @@ def test_an_arm_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
     assert found.diverged == ["sgd"]
 
 
-# --- sentences ----------------------------------------------------------------------------------
-
-
-class Seeds(NamedTuple):
-    """What the seeds of a candidate found: dev and test figures, and steps to the best of them."""
-
-    dev: list[float]
-    test: list[float]
-    steps: list[int]
-
-
-def same(*figures: float) -> Seeds:
-    """Seeds with these figures on dev and test, reached after 10 steps."""
-    return Seeds(list(figures), list(figures), [10] * len(figures))
-
-
-def told(folder: Path, metric: str, texts: int, candidates: dict[str, Seeds]) -> list[str]:
-    """Conclusions on candidates with one rate, so many dev examples and twice as many test ones."""
-    names = ("adam", "sgd", "lion")
-    settings = tuple(Candidate(name, {"optim.name": name}) for name in candidates)
-    assert set(candidates) <= set(names)
-    wanted = Plan(resolve(), settings, metric, 1, len(candidates["adam"].dev), None)
-    (folder / "data").mkdir()
-    (folder / "data" / "dev.jsonl").write_text("{}\n" * texts)
-    (folder / "data" / "test.jsonl").write_text("{}\n" * 2 * texts)
-    for candidate in settings:
-        (rate,) = wanted.rates(candidate)
-        for seed, (dev, test, steps) in enumerate(zip(*candidates[candidate.name], strict=True)):
-            finish(folder, Trial(candidate.name, rate, seed), dev, test, (steps, steps / 10))
-    return list(report.sentences(compare.summary(Folder(folder), wanted)))
-
-
-HIGH, LOW = (0.90, 0.91, 0.92), (0.60, 0.61, 0.62)
-LEADS = "adam leads on dev with 91.0 ± 1.0 accuracy (test 91.0 ± 1.0), at a learning rate of 0.002."
-TIMES = "adam after 10 steps and 1.0 seconds"
-SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
-    "far apart": (
-        *("accuracy", 1000, {"adam": same(*HIGH), "sgd": same(*LOW)}),
-        [
-            LEADS,
-            "On these texts it is better than sgd (61.0 ± 1.0).",
-            f"86.4 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
-            "Not every seed reached 86.4: sgd.",
-        ],
-    ),
-    "within their spread": (
-        *("accuracy", 1000, {"adam": same(*HIGH), "sgd": same(0.89, 0.90, 0.91)}),
-        [
-            LEADS,
-            "Whether it is better than sgd (90.0 ± 1.0) cannot be told: over seeds the difference "
-            "of 1 points has the 95% interval -1.27 to 3.27.",
-            f"86.4 on dev is reached by {TIMES}, sgd after 10 steps and 1.0 seconds (means of "
-            "seeds, seen at the ends of epochs).",
-            "Whether adam or sgd is the first cannot be told: they are level with every seed.",
-        ],
-    ),
-    "one seed": (
-        *("accuracy", 1000, {"adam": same(0.9), "sgd": same(0.2), "lion": same(0.3)}),
-        [
-            "adam leads on dev with 90.0 accuracy (test 90.0), at a learning rate of 0.002.",
-            "Whether it is better than lion (30.0) or sgd (20.0) cannot be told: one seed does not "
-            "tell what another would do.",
-            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
-            "Not every seed reached 85.5: lion, sgd.",
-        ],
-    ),
-    "few texts": (
-        *("accuracy", 45, {"adam": same(0.9, 0.9), "sgd": same(0.8, 0.8)}),
-        [
-            "adam leads on dev with 90.0 ± 0.0 accuracy (test 90.0 ± 0.0), at a learning rate of "
-            "0.002.",
-            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of about "
-            "4.5 of 45 texts.",
-            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
-            "Not every seed reached 85.5: sgd.",
-        ],
-    ),
-    "macro-F1 of few texts": (
-        *("macro_f1", 20, {"adam": same(0.899, 0.899), "sgd": same(0.85, 0.85)}),
-        [
-            "adam leads on dev with 89.9 ± 0.0 macro_f1 (test 89.9 ± 0.0), at a learning rate of "
-            "0.002.",
-            "Whether it is better than sgd (85.0 ± 0.0) cannot be told: it is a matter of about "
-            "1.0 of 20 texts.",
-            f"85.4 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
-            "Not every seed reached 85.4: sgd.",
-        ],
-    ),
-    "a loss": (
-        *("log_loss", 1000, {"adam": same(*HIGH), "sgd": same(0.88, 0.9, 0.92)}),
-        [
-            "adam leads on dev with 0.090 ± 0.010 log_loss (test 0.090 ± 0.010), at a learning "
-            "rate of 0.002.",
-            "Whether it is better than sgd (0.100 ± 0.020) cannot be told: over seeds the "
-            "difference of 0.01 has the 95% interval -0.0516 to 0.0316.",
-            "Not every seed reached 0.095: adam, sgd.",
-        ],
-    ),
-    "a loss that all reach": (
-        *("log_loss", 1000, {"adam": same(0.9, 0.9), "sgd": same(0.5, 0.5)}),
-        [
-            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
-            "rate of 0.002.",
-            "On these texts it is better than sgd (0.500 ± 0.000).",
-            f"0.105 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
-            "Not every seed reached 0.105: sgd.",
-        ],
-    ),
-    "a loss that another has on test": (
-        "log_loss",
-        1000,
-        {
-            "adam": Seeds([0.9, 0.9], [0.5, 0.5], [10, 10]),
-            "sgd": Seeds([0.5, 0.5], [0.9, 0.9], [10, 10]),
-        },
-        [
-            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.500 ± 0.000), at a learning "
-            "rate of 0.002.",
-            "On these texts it is better than sgd (0.500 ± 0.000).",
-            "On the test texts, which chose nothing, sgd leads with 0.100 ± 0.000.",
-            "On these texts it is better than adam (0.500 ± 0.000).",
-        ],
-    ),
-    "few dev texts, enough of test": (
-        "accuracy",
-        50,
-        {
-            "adam": Seeds([0.9, 0.9], [0.8, 0.8], [10, 10]),
-            "sgd": Seeds([0.8, 0.8], [0.9, 0.9], [10, 10]),
-        },
-        [
-            "adam leads on dev with 90.0 ± 0.0 accuracy (test 80.0 ± 0.0), at a learning rate of "
-            "0.002.",
-            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of about "
-            "5.0 of 50 texts.",
-            "On the test texts, which chose nothing, sgd leads with 90.0 ± 0.0.",
-            "On these texts it is better than adam (80.0 ± 0.0).",
-        ],
-    ),
-    "told from one of two": (
-        "accuracy",
-        1000,
-        {"adam": same(*HIGH), "sgd": same(*LOW), "lion": same(0.89, 0.90, 0.91)},
-        [
-            LEADS,
-            "On these texts it is better than sgd (61.0 ± 1.0).",
-            "Whether it is better than lion (90.0 ± 1.0) cannot be told: over seeds the difference "
-            "of 1 points has the 97.5% interval -1.85 to 3.85.",
-        ],
-    ),
-    "two level, one below": (
-        "accuracy",
-        1000,
-        {"adam": same(*HIGH), "sgd": same(*HIGH), "lion": same(*LOW)},
-        [
-            "adam and sgd are level on dev, all of them with 91.0 accuracy.",
-            "On these texts adam is better than lion (61.0 ± 1.0).",
-        ],
-    ),
-    "hardly any text": (
-        "log_loss",
-        2,
-        {"adam": same(0.9, 0.9), "sgd": same(0.5, 0.5)},
-        [
-            "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
-            "rate of 0.002.",
-            "Whether it is better than sgd (0.500 ± 0.000) cannot be told: there are 2 texts only.",
-        ],
-    ),
-    "another on test": (
-        "accuracy",
-        1000,
-        {
-            "adam": Seeds(list(HIGH), [0.80, 0.81, 0.82], [10] * 3),
-            "sgd": Seeds([0.7, 0.7, 0.7], [0.90, 0.91, 0.92], [10] * 3),
-        },
-        [
-            "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
-            "0.002.",
-            "On these texts it is better than sgd (70.0 ± 0.0).",
-            "On the test texts, which chose nothing, sgd leads with 91.0 ± 1.0.",
-            "On these texts it is better than adam (81.0 ± 1.0).",
-        ],
-    ),
-    "another on test, perhaps": (
-        "accuracy",
-        1000,
-        {
-            "adam": Seeds(list(HIGH), [0.80, 0.81, 0.82], [10] * 3),
-            "sgd": Seeds([0.7, 0.7, 0.7], [0.81, 0.82, 0.83], [10] * 3),
-        },
-        [
-            "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
-            "0.002.",
-            "On these texts it is better than sgd (70.0 ± 0.0).",
-            "On the test texts, which chose nothing, sgd leads with 82.0 ± 1.0.",
-            "Whether it is better than adam (81.0 ± 1.0) cannot be told: over seeds the difference "
-            "of 1 points has the 95% interval -1.27 to 3.27.",
-        ],
-    ),
-    "faster": (
-        "accuracy",
-        1000,
-        {
-            "adam": Seeds(list(HIGH), list(HIGH), [60, 60, 70]),
-            "sgd": Seeds(list(HIGH), list(HIGH), [20, 30, 20]),
-        },
-        [
-            "adam and sgd are level on dev, all of them with 91.0 accuracy.",
-            "86.4 on dev is reached by sgd after 23 steps and 2.3 seconds, adam after 63 steps and "
-            "6.3 seconds (means of seeds, seen at the ends of epochs).",
-        ],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", SENTENCES)
-def test_what_is_said_of_a_comparison(case: str, tmp_path: Path) -> None:
-    metric, texts, candidates, wanted = SENTENCES[case]
-    said = told(tmp_path, metric, texts, candidates)
-    assert said[: len(wanted)] == wanted
-
-
-def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) -> None:
-    wanted = Plan(resolve(), ADAMS, "accuracy", 1, 3, 0.8)
-    for seed, accuracy in enumerate((0.7, 0.8, 0.9)):
-        finish(tmp_path, Trial("adam", 0.002, seed), accuracy)
-        finish(tmp_path, Trial("sgd", 3.0, seed), 0.5)
-    first, second = report.cells(compare.summary(Folder(tmp_path), wanted))
-    assert first[4:6] == ["by 2 of 3 seeds"] * 2
-    assert second[4:6] == ["never"] * 2
-
-
-def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
-    """As AUC on dev texts of one class."""
-    wanted = Plan(resolve(), ADAMS, "auc", 1, 1, None)
-    for candidate in ADAMS:
-        finish(tmp_path, Trial(candidate.name, wanted.rates(candidate)[0], 0), 0.5)
-    said = r"auc is not defined on the dev texts, by the labels that they have; give a --dev file"
-    with pytest.raises(SrucliError, match=said):
-        compare.summary(Folder(tmp_path), wanted)
-
-
-def test_a_figure_that_is_not_defined_on_test(tmp_path: Path) -> None:
-    for candidate in ADAMS:
-        trial = Trial(candidate.name, plan(grid=1).rates(candidate)[0], 0)
-        finish(tmp_path, trial, 0.5)
-        file = tmp_path / trial.folder / "result.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "test": {}}))
-    with pytest.raises(SrucliError, match="accuracy is not defined on the test texts"):
-        compare.summary(Folder(tmp_path), plan(grid=1, seeds=1))
-
-
-@pytest.mark.parametrize(
-    ("metric", "target", "reached"),
-    [
-        ("accuracy", 0.9, True),
-        ("accuracy", 0.91, False),
-        ("log_loss", 0.1, True),
-        ("log_loss", 0.09, False),
-    ],
-)
-def test_a_target_that_is_met_exactly_is_met(
-    tmp_path: Path, metric: str, target: float, reached: bool
-) -> None:
-    wanted = Plan(resolve(), ADAMS[:1], metric, 1, 1, target)
-    finish(tmp_path, Trial("adam", 0.002, 0), 0.9)
-    result = json.loads((tmp_path / Trial("adam", 0.002, 0).folder / "result.json").read_text())
-    result["history"][1]["dev"] = {"accuracy": 0.9, "log_loss": 0.1}
-    (tmp_path / Trial("adam", 0.002, 0).folder / "result.json").write_text(json.dumps(result))
-    (row,) = compare.summary(Folder(tmp_path), wanted).rows
-    assert row.to_target == ((10, 2.0) if reached else None)
-
-
 # --- what is asked ------------------------------------------------------------------------------
 
 
-def test_arms_are_what_one_flag_lists() -> None:
+def test_candidates_are_what_one_flag_lists() -> None:
     assert find_candidates("adam,sgd", None, None) == list(ADAMS)
     assert find_candidates(None, "sru,bag", None)[1] == Candidate("bag", {"model.encoder": "bag"})
     assert find_candidates(None, None, "model.layers=1,2")[1] == Candidate(
@@ -584,7 +204,7 @@ def test_a_comparison_has_a_folder_of_its_own() -> None:
         ((None, None, "model.layer=1,2"), "unknown setting 'model.layer' .did you mean"),
     ],
 )
-def test_what_cannot_be_arms(flags: tuple[str | None, ...], said: str) -> None:
+def test_what_cannot_be_candidates(flags: tuple[str | None, ...], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         find_candidates(*flags)
 
@@ -708,59 +328,6 @@ def test_a_comparison_that_is_interrupted_or_killed_goes_on(
     assert without_seconds(json.loads(again.out)) == without_seconds(compared[1])
 
 
-LONG = """
-import sys
-from pathlib import Path
-from srucli.experiments.scheduler import Scheduler
-from srucli.experiments.trials import Candidate, Trial, Folder, Plan
-from srucli.config import resolve
-settings = resolve(overrides=["train.epochs=100000", *sys.argv[2:]])
-plan = Plan(settings, [Candidate("adam", {"optim.name": "adam"})], "accuracy", 1, 1, None)
-with Scheduler(Folder(Path(sys.argv[1])), plan, 1, print) as scheduler:
-    print(scheduler.start().process.pid, flush=True)
-    scheduler.run([Trial("adam", 0.002, 0)])
-"""
-
-
-@pytest.mark.parametrize("killed", ["the command", "the server"])
-def test_no_training_goes_on_whose_comparison_was_killed(
-    tiny: Tiny, tmp_path: Path, killed: str
-) -> None:
-    """It would go on for hours, and it ends with its lock."""
-    folder = with_data(tiny, tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-c", LONG, tmp_path, *NETWORK],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    server = int(process.stdout.readline())
-    run = folder.path / Trial("adam", 0.002, 0).folder / "run"
-    while not (run / "metrics.jsonl").is_file():
-        assert process.poll() is None
-        time.sleep(0.05)
-    with (run / "lock").open() as lock:
-        os.kill(process.pid if killed == "the command" else server, signal.SIGKILL)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _, said = process.communicate()
-    assert ("the process that starts trainings ended with -9" in said) == (killed == "the server")
-
-
-def with_data(tiny: Tiny, folder: Path) -> Folder:
-    """A comparison's folder with texts of its own, those of dev and test being the same ones."""
-    found = Folder(folder)
-    (folder / "data").mkdir()
-    rows = [line.split("\t") for line in tiny.train.read_text().splitlines()]
-    lines = [json.dumps({"text": text, "label": label}) + "\n" for label, text in rows]
-    found.data["train"].write_text("".join(lines[90:]))
-    for part in ("dev", "test"):
-        found.data[part].write_text("".join(lines[:90]))
-    shutil.copy(tiny.run / "tokenizer.model", found.tokenizer)
-    return found
-
-
 def test_tokenizers_can_be_compared(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
     ended = run_main(
         *("compare", tiny.train, "-o", tmp_path / "out", "--over", "tokenizer.vocab_size=60,100"),
@@ -792,67 +359,6 @@ def test_another_comparison_is_not_mixed_in(
     assert (tmp_path / "mine").exists()
 
 
-def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
-    """Whatever words are in its path."""
-    wanted, folder = plan(), Folder(tmp_path / "training diverged")
-    folder.path.mkdir()
-    with (
-        Scheduler(folder, wanted, 1, lambda trial: None) as scheduler,
-        pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"),
-    ):
-        scheduler.run([Trial("adam", 0.1, 0)])
-
-
-def test_a_server_that_ends_is_named(tmp_path: Path) -> None:
-    with Scheduler(Folder(tmp_path), plan(), 1, lambda trial: None) as scheduler:
-        scheduler.run([])
-        assert scheduler.server is None  # nothing is started for nothing
-        scheduler.start().process.kill()
-        with pytest.raises(SrucliError, match="the process that starts trainings ended with -9"):
-            scheduler.run([Trial("adam", 0.1, 0)])
-
-
-@pytest.mark.parametrize(
-    ("cores", "jobs", "wanted"), [(4, 2, 2), (4, 3, 1), (8, 1, 8), (2, 8, 1), (7, 2, 3)]
-)
-def test_trainings_at_once_share_the_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, wanted: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    scheduler = Scheduler(Folder(tmp_path), plan(), jobs, lambda trial: None)
-    assert scheduler.job(Trial("adam", 0.1, 0))["config"]["train"]["threads"] == wanted
-    given = Plan(resolve(overrides=["train.threads=5"]), ADAMS, "accuracy", 1, 1, None)
-    scheduler = Scheduler(Folder(tmp_path), given, jobs, lambda trial: None)
-    assert scheduler.job(Trial("adam", 0.1, 0))["config"]["train"]["threads"] == 5
-
-
-def test_a_job_is_its_trial_to_the_bit(tmp_path: Path) -> None:
-    """Settings that nobody gave stay so, whatever is filled in for them later."""
-    settings = resolve(overrides=["model.dropout=0.1", "optim.options.betas=[0.8, 0.9]"])
-    candidate = Candidate("adam", {"optim.name": "adam", "model.pooling": ["max", "last"]})
-    wanted = Plan(settings, (candidate,), "accuracy", 1, 1, None)
-    trial = Trial("adam", 1 / 3, 7)
-    job = json.loads(
-        json.dumps(Scheduler(Folder(tmp_path), wanted, 1, lambda trial: None).job(trial))
-    )
-    found, original = (
-        build(job["config"], "job"),
-        wanted.config_of(trial, len(os.sched_getaffinity(0))),
-    )
-    assert found == original
-    assert found.model_dump(exclude_unset=True) == original.model_dump(exclude_unset=True)
-    assert found.optim.lr == 1 / 3
-    assert (found.train.seed, found.train.diagnose) == (7, 50)
-    assert Trial(*job["trial"]) == trial
-    assert job["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
-    own = (Candidate("a", {"tokenizer.vocab_size": 100}),)
-    differs = Plan(settings, own, "accuracy", 1, 1, None)
-    trial = Trial("a", 0.1, 0)
-    assert (
-        Scheduler(Folder(tmp_path), differs, 1, lambda trial: None).job(trial)["tokenizer"] is None
-    )
-
-
 @pytest.mark.parametrize(
     ("candidate", "overrides", "looked"),
     [
@@ -866,28 +372,6 @@ def test_a_job_is_its_trial_to_the_bit(tmp_path: Path) -> None:
 def test_optimizers_are_looked_at(candidate: Candidate, overrides: list[str], looked: int) -> None:
     wanted = Plan(resolve(overrides=overrides), (candidate,), "accuracy", 1, 1, None)
     assert wanted.config_of(Trial(candidate.name, 0.1, 0)).train.diagnose == looked
-
-
-@pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])
-def test_no_more_run_at_once_than_should(tmp_path: Path, jobs: int, most: int) -> None:
-    running, seen, sent = 0, [], []
-
-    class Counted(Scheduler):
-        def _send(self, number: int, trial: Trial) -> None:
-            nonlocal running
-            running += 1
-            seen.append(running)
-            sent.append(trial)
-
-        def _wait(self, trials: Sequence[Trial]) -> None:
-            nonlocal running
-            running -= 1
-
-    trials = [Trial("adam", 0.1, seed) for seed in range(5)]
-    with Counted(Folder(tmp_path), plan(), jobs, lambda trial: None) as scheduler:
-        scheduler.run(trials)
-    assert sent == trials
-    assert (running, max(seen)) == (0, most)
 
 
 def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
@@ -923,10 +407,10 @@ def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]])
     assert len(images) == 4
     assert all(b"<svg" in base64.b64decode(image) for image in images)
     for row in found["rows"]:
-        assert f"<td>{row['candidate']}</td><td>{row['lr']:g}</td>" in page
+        assert f"<td>{row['name']}</td><td>{row['lr']:g}</td>" in page
         assert f"<td>{100 * row['dev'][0]:.1f} ± {100 * row['dev'][1]:.1f}</td>" in page
     best = found["rows"][0]
-    assert f"{best['candidate']} leads on dev with {100 * best['dev'][0]:.1f}" in page
+    assert f"{best['name']} leads on dev with {100 * best['dev'][0]:.1f}" in page
     # Of two seeds and few steps.
     assert "Whether it is better than " in page
     assert f"whether adagrad stalls cannot be told: {best['steps']} steps are too few" in page
@@ -1022,7 +506,7 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
         ),
     ],
 )
-def test_settings_that_do_nothing_in_any_arm_are_named(
+def test_settings_that_do_nothing_in_any_candidate_are_named(
     overrides: list[str], candidates: dict[str, list[object]], said: list[str]
 ) -> None:
     ((key, values),) = candidates.items()
@@ -1031,7 +515,7 @@ def test_settings_that_do_nothing_in_any_arm_are_named(
     assert list(compare.without_effect(plan)) == said
 
 
-def test_a_setting_that_only_some_arms_replace_works_in_the_others() -> None:
+def test_a_setting_that_only_some_candidates_replace_works_in_the_others() -> None:
     candidates = [Candidate("deep", {"model.layers": 3}), Candidate("wide", {"model.hidden": 9})]
     plan = Plan(resolve(overrides=["model.layers=1"]), candidates, "accuracy", 1, 1, None)
     assert list(compare.without_effect(plan)) == []

@@ -1,0 +1,55 @@
+"""Plans and results of comparisons, made by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from srucli.config import resolve
+from srucli.experiments.trials import Candidate, Folder, Plan, Trial
+from tests.support import Tiny
+
+ADAMS = (Candidate("adam", {"optim.name": "adam"}), Candidate("sgd", {"optim.name": "sgd"}))
+
+
+def plan(grid: int = 3, seeds: int = 2, candidates: tuple[Candidate, ...] = ADAMS) -> Plan:
+    return Plan(resolve(), candidates, "accuracy", grid, seeds, None)
+
+
+def figures_of(value: float) -> dict[str, float]:
+    return {"accuracy": value, "macro_f1": value, "log_loss": 1 - value}
+
+
+def finish(
+    folder: Path,
+    trial: Trial,
+    accuracy: float | None,
+    test: float | None = None,
+    reached: tuple[int, float] = (10, 2.0),
+    **more: object,
+) -> None:
+    """Write a trial's result; None: it diverged. reached: step and seconds of that accuracy."""
+    place = folder / trial.folder
+    place.mkdir(parents=True)
+    dev = {} if accuracy is None else figures_of(accuracy)
+    step, seconds = reached
+    record = {"step": step, "epoch": 1, "train_loss": 1.0, "seconds": seconds, "dev": dev, **more}
+    history = [] if accuracy is None else [{**record, "step": 5, "dev": {"accuracy": 0.1}}, record]
+    diverged = "training diverged" if accuracy is None else None
+    measured = dev if test is None else figures_of(test)
+    found = {"dev": dev, "test": measured, "history": history, "diverged": diverged}
+    (place / "result.json").write_text(json.dumps(found))
+
+
+def with_data(tiny: Tiny, folder: Path) -> Folder:
+    """A comparison's folder with texts of its own, those of dev and test being the same ones."""
+    found = Folder(folder)
+    (folder / "data").mkdir()
+    rows = [line.split("\t") for line in tiny.train.read_text().splitlines()]
+    lines = [json.dumps({"text": text, "label": label}) + "\n" for label, text in rows]
+    found.data["train"].write_text("".join(lines[90:]))
+    for part in ("dev", "test"):
+        found.data[part].write_text("".join(lines[:90]))
+    shutil.copy(tiny.run / "tokenizer.model", found.tokenizer)
+    return found

@@ -1,0 +1,144 @@
+"""Trials in processes: how many at once, what each is given, failures and kills."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from srucli.config import build, resolve
+from srucli.errors import SrucliError
+from srucli.experiments.scheduler import Scheduler
+from srucli.experiments.trials import Candidate, Folder, Plan, Trial
+from tests.experiments.support import ADAMS, plan, with_data
+from tests.support import NETWORK, ROOT, Tiny
+
+LONG = """
+import sys
+from pathlib import Path
+from srucli.experiments.scheduler import Scheduler
+from srucli.experiments.trials import Candidate, Trial, Folder, Plan
+from srucli.config import resolve
+settings = resolve(overrides=["train.epochs=100000", *sys.argv[2:]])
+plan = Plan(settings, [Candidate("adam", {"optim.name": "adam"})], "accuracy", 1, 1, None)
+with Scheduler(Folder(Path(sys.argv[1])), plan, 1, print) as scheduler:
+    print(scheduler.start().process.pid, flush=True)
+    scheduler.run([Trial("adam", 0.002, 0)])
+"""
+
+
+@pytest.mark.parametrize("killed", ["the command", "the server"])
+def test_no_training_goes_on_whose_comparison_was_killed(
+    tiny: Tiny, tmp_path: Path, killed: str
+) -> None:
+    """It would go on for hours, and it ends with its lock."""
+    folder = with_data(tiny, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG, tmp_path, *NETWORK],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    server = int(process.stdout.readline())
+    run = folder.path / Trial("adam", 0.002, 0).folder / "run"
+    while not (run / "metrics.jsonl").is_file():
+        assert process.poll() is None
+        time.sleep(0.05)
+    with (run / "lock").open() as lock:
+        os.kill(process.pid if killed == "the command" else server, signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _, said = process.communicate()
+    assert ("the process that starts trainings ended with -9" in said) == (killed == "the server")
+
+
+def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
+    """Whatever words are in its path."""
+    wanted, folder = plan(), Folder(tmp_path / "training diverged")
+    folder.path.mkdir()
+    with (
+        Scheduler(folder, wanted, 1, lambda trial: None) as scheduler,
+        pytest.raises(SrucliError, match=r"seed-0: .*tokenizer\.model: .*; see .*log\.txt"),
+    ):
+        scheduler.run([Trial("adam", 0.1, 0)])
+
+
+def test_a_server_that_ends_is_named(tmp_path: Path) -> None:
+    with Scheduler(Folder(tmp_path), plan(), 1, lambda trial: None) as scheduler:
+        scheduler.run([])
+        assert scheduler.server is None  # nothing is started for nothing
+        scheduler.start().process.kill()
+        with pytest.raises(SrucliError, match="the process that starts trainings ended with -9"):
+            scheduler.run([Trial("adam", 0.1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "wanted"), [(4, 2, 2), (4, 3, 1), (8, 1, 8), (2, 8, 1), (7, 2, 3)]
+)
+def test_trainings_at_once_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, wanted: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    scheduler = Scheduler(Folder(tmp_path), plan(), jobs, lambda trial: None)
+    assert scheduler.job(Trial("adam", 0.1, 0))["config"]["train"]["threads"] == wanted
+    given = Plan(resolve(overrides=["train.threads=5"]), ADAMS, "accuracy", 1, 1, None)
+    scheduler = Scheduler(Folder(tmp_path), given, jobs, lambda trial: None)
+    assert scheduler.job(Trial("adam", 0.1, 0))["config"]["train"]["threads"] == 5
+
+
+def test_a_job_is_its_trial_to_the_bit(tmp_path: Path) -> None:
+    """Settings that nobody gave stay so, whatever is filled in for them later."""
+    settings = resolve(overrides=["model.dropout=0.1", "optim.options.betas=[0.8, 0.9]"])
+    candidate = Candidate("adam", {"optim.name": "adam", "model.pooling": ["max", "last"]})
+    wanted = Plan(settings, (candidate,), "accuracy", 1, 1, None)
+    trial = Trial("adam", 1 / 3, 7)
+    job = json.loads(
+        json.dumps(Scheduler(Folder(tmp_path), wanted, 1, lambda trial: None).job(trial))
+    )
+    found, original = (
+        build(job["config"], "job"),
+        wanted.config_of(trial, len(os.sched_getaffinity(0))),
+    )
+    assert found == original
+    assert found.model_dump(exclude_unset=True) == original.model_dump(exclude_unset=True)
+    assert found.optim.lr == 1 / 3
+    assert (found.train.seed, found.train.diagnose) == (7, 50)
+    assert Trial(*job["trial"]) == trial
+    assert job["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
+    own = (Candidate("a", {"tokenizer.vocab_size": 100}),)
+    differs = Plan(settings, own, "accuracy", 1, 1, None)
+    trial = Trial("a", 0.1, 0)
+    assert (
+        Scheduler(Folder(tmp_path), differs, 1, lambda trial: None).job(trial)["tokenizer"] is None
+    )
+
+
+@pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])
+def test_no_more_run_at_once_than_should(tmp_path: Path, jobs: int, most: int) -> None:
+    running, seen, sent = 0, [], []
+
+    class Counted(Scheduler):
+        def _send(self, number: int, trial: Trial) -> None:
+            nonlocal running
+            running += 1
+            seen.append(running)
+            sent.append(trial)
+
+        def _wait(self, trials: Sequence[Trial]) -> None:
+            nonlocal running
+            running -= 1
+
+    trials = [Trial("adam", 0.1, seed) for seed in range(5)]
+    with Counted(Folder(tmp_path), plan(), jobs, lambda trial: None) as scheduler:
+        scheduler.run(trials)
+    assert sent == trials
+    assert (running, max(seen)) == (0, most)
