@@ -50,6 +50,8 @@ def taken() -> Iterator[list[StepTaken]]:
             read.append((inputs[2].numel() - 1, module.training))
 
     def step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if not read:  # one that the optimizer calls itself, of the class above its own
+            return
         group = optimizer.param_groups[0]
         sizes, modes = zip(*read, strict=True)
         steps.append(StepTaken(list(sizes), float(group["lr"] / group["initial_lr"]), all(modes)))
