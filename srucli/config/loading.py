@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
@@ -183,13 +184,34 @@ def dump(config: Config) -> str:
     return to_yaml(config.model_dump(mode="json"))
 
 
+def _field(key: str) -> tuple[type[Section], FieldInfo]:
+    """The section of a dotted key, and its field."""
+    section, _, name = key.partition(".")
+    kind = FilesConfig if section == "files" else type(Config.model_fields[section].default)
+    return kind, kind.model_fields[name]
+
+
+def may_change_on_resume(key: str) -> bool | str:
+    """Whether a training may be resumed with another value of a setting: always, "if larger"."""
+    kind, field = _field(key)
+    rule: bool | str = _noted(field).get("may_change_on_resume", kind.may_change_on_resume)
+    return rule
+
+
+def lengths() -> list[str]:
+    """The dotted keys of the settings that end a training."""
+    return [key for key in known_keys() if _noted(_field(key)[1]).get("ends_training")]
+
+
+def _noted(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
 def describe_settings() -> Iterator[tuple[str, str]]:
     """Every dotted key with its default and meaning."""
     for key in known_keys():
-        section, _, name = key.partition(".")
-        holder = Config.model_fields[section]
-        kind = FilesConfig if section == "files" else type(holder.default)
-        field = kind.model_fields[name]
+        _, field = _field(key)
         value = list(field.default) if isinstance(field.default, tuple) else field.default
         shown = "required" if field.is_required() else to_word(value)
         yield key, f"{shown}  {field.description or ''}".rstrip()

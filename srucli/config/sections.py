@@ -6,7 +6,7 @@ metrics) are checked by that table. How a tree is put together is in `loading.py
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,16 +21,26 @@ PoolingName = Literal["last", "mean", "max", "attention"]
 
 DEFAULT_VOCAB_SIZE = 8_000
 MAX_DROPOUT = 0.5
+# A field may say whether a training may be resumed with another value, and whether it ends one.
+MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
+LENGTH: dict[str, Any] = {"may_change_on_resume": "if larger", "ends_training": True}
 
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Whether a training may be resumed with other values of these settings; a field may differ.
+    may_change_on_resume: ClassVar[bool] = False
 
 
 class DataConfig(Section):
-    """How labelled files are read."""
+    """How labelled files are read.
+
+    They may change on resume: a hash tells whether the examples are the same.
+    """
+
+    may_change_on_resume: ClassVar[bool] = True
 
     format: Literal["auto", "tsv", "csv", "jsonl", "fasttext", "pairs"] = Field(
         "auto", description="file format; auto goes by the file's ending"
@@ -54,7 +64,11 @@ class DataConfig(Section):
     errors: Literal["strict", "replace", "ignore"] = Field(
         "strict", description="what to do with bytes that the encoding does not allow"
     )
-    multi_label: bool = Field(False, description="a text may have several labels, or none")
+    multi_label: bool = Field(
+        False,
+        description="a text may have several labels, or none",
+        json_schema_extra={"may_change_on_resume": False},
+    )
     label_delimiter: Annotated[str, Field(min_length=1)] = Field(
         ",", description="what joins the labels of one multi-label text"
     )
@@ -226,10 +240,14 @@ class TrainConfig(Section):
     """The training loop."""
 
     epochs: Positive | None = Field(
-        None, description="passes over the data; default: by the numbers of texts and labels"
+        None,
+        description="passes over the data; default: by the numbers of texts and labels",
+        json_schema_extra=LENGTH,
     )
     steps: Positive | None = Field(
-        None, description="steps in all, whatever number of epochs that is; default: by epochs"
+        None,
+        description="steps in all, whatever number of epochs that is; default: by epochs",
+        json_schema_extra=LENGTH,
     )
     batch_size: Positive = Field(32, description="texts in a step, at most")
     batch_tokens: Positive = Field(8_192, description="pieces in a batch, at most")
@@ -255,35 +273,49 @@ class TrainConfig(Section):
     )
     metric: str = Field("auto", description="what decides which epoch is best")
     patience: Annotated[int, Field(ge=0)] = Field(
-        0, description="evaluations without improvement before training stops; 0: never"
+        0,
+        description="evaluations without improvement before training stops; 0: never",
+        json_schema_extra=LENGTH | MAY_CHANGE,
     )
     use_checkpoint: Literal["last", "best"] | None = Field(
         None,
         description="the one that eval and predict use; default: best with patience, else last",
+        json_schema_extra=MAY_CHANGE,
     )
     save_steps: Annotated[int, Field(ge=0)] = Field(
-        0, description="steps between checkpoints within an epoch; 0: none by steps"
+        0,
+        description="steps between checkpoints within an epoch; 0: none by steps",
+        json_schema_extra=MAY_CHANGE,
     )
     save_minutes: Annotated[float, Field(ge=0.0)] = Field(
-        5.0, description="minutes between checkpoints within an epoch; 0: none by minutes"
+        5.0,
+        description="minutes between checkpoints within an epoch; 0: none by minutes",
+        json_schema_extra=MAY_CHANGE,
     )
     keep_checkpoints: Positive | None = Field(
         None,
         description="newest checkpoints that stay; default: 2, and 1 once training is finished",
+        json_schema_extra=MAY_CHANGE,
     )
     seed: Seed = 0
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda or cuda:N", json_schema_extra=MAY_CHANGE
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
-        0, description="CPU threads; 0: all cores"
+        0, description="CPU threads; 0: all cores", json_schema_extra=MAY_CHANGE
     )
     kernel: Literal["auto", "reference", "cpu", "triton"] = Field(
-        "auto", description="what runs the SRU; auto: Triton on a GPU, Numba on a CPU"
+        "auto",
+        description="what runs the SRU; auto: Triton on a GPU, Numba on a CPU",
+        json_schema_extra=MAY_CHANGE,
     )
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     detect_anomaly: bool = Field(
-        False, description="stop at a gradient that is no number, and name the text it comes from"
+        False,
+        description="stop at a gradient that is no number, and name the text it comes from",
+        json_schema_extra=MAY_CHANGE,
     )
-    tensorboard: bool = False
+    tensorboard: bool = Field(False, json_schema_extra=MAY_CHANGE)
     diagnose: Annotated[int, Field(ge=0)] = Field(
         0, description="steps between looks at the optimizer, for `srucli diagnose`; 0: never"
     )
@@ -296,6 +328,8 @@ class TrainConfig(Section):
 
 class FilesConfig(Section):
     """What `srucli run` reads and writes; names are taken from where the command is typed."""
+
+    may_change_on_resume: ClassVar[bool] = True
 
     train: str = Field(description="labelled file to train on")
     dev: str | None = Field(None, description="labelled file to evaluate on after each epoch")

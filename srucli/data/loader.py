@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from srucli.config import TrainConfig
 from srucli.data.batch import Batch, TokenStore, order, uploaded
-from srucli.data.dataset import Corpus
+from srucli.data.dataset import Dataset
 from srucli.io.console import say
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import Limits, Notices, Tally
@@ -59,7 +59,7 @@ class DataLoader:
     def __init__(
         self,
         settings: TrainConfig,
-        data: Corpus,
+        data: Dataset,
         tokenizer: Tokenizer,
         limits: Limits,
         device: torch.device,
@@ -79,12 +79,12 @@ class DataLoader:
     @property
     def planned_texts(self) -> int:
         """How many examples all epochs have together."""
-        return self.epochs * len(self.data.texts)
+        return self.epochs * len(self.data)
 
     @property
     def planned_steps(self) -> int:
         """About how many there will be: batches may be smaller than they could."""
-        batches = -(-len(self.data.texts) // self.settings.batch_size)
+        batches = -(-len(self.data) // self.settings.batch_size)
         return self.settings.steps or self.epochs * -(-batches // self.settings.accumulate)
 
     @property
@@ -100,7 +100,7 @@ class DataLoader:
     @property
     def is_at_end_of_epoch(self) -> bool:
         """Whether all examples of the current epoch were handed out."""
-        return self.position.taken == len(self.data.texts)
+        return self.position.taken == len(self.data)
 
     @property
     def is_exhausted(self) -> bool:
@@ -190,9 +190,11 @@ class DataLoader:
     @cached_property
     def fingerprint(self) -> str:
         """What must be the same for a position within an epoch to mean the same."""
-        digest = sha256("\n".join(self.data.texts).encode())
-        digest.update(repr([getattr(self.settings, key) for key in FINGERPRINTED]).encode())
-        return digest.hexdigest()
+        return sha256(self.data.identity.encode() + self._batching).hexdigest()
+
+    @property
+    def _batching(self) -> bytes:
+        return repr([getattr(self.settings, key) for key in FINGERPRINTED]).encode()
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what it holds for."""
@@ -206,7 +208,9 @@ class DataLoader:
         self.position = done = Position.model_validate(state["progress"])
         if state["place"] == self.fingerprint:
             return
+        if state["place"] == self.data.former_digest(self._batching):
+            return
         if done.batches:
             say(f"the texts or their batches are others now: epoch {done.epoch + 1} begins anew")
         done.batches = done.taken = 0
-        done.texts = done.epoch * len(self.data.texts)
+        done.texts = done.epoch * len(self.data)

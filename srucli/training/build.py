@@ -7,7 +7,7 @@ import torch
 
 from srucli import optim
 from srucli.config import Config
-from srucli.data.dataset import Corpus
+from srucli.data.dataset import Dataset
 from srucli.data.loader import DataLoader
 from srucli.diagnostics.watch import Watch
 from srucli.io.console import say
@@ -29,18 +29,17 @@ def build(
     config: Config,
     run: RunDir,
     tokenizer: Tokenizer,
-    data: Corpus,
-    dev: Corpus | None,
-    classes: int,
+    data: Dataset,
+    dev: Dataset | None,
     device: torch.device,
     stop: Interrupt,
 ) -> Trainer:
     """A trainer with new weights, for a complete configuration."""
     train = config.train
     torch.manual_seed(train.seed)
-    model = Classifier(config.model, tokenizer.spelling, classes).to(device)
+    model = Classifier(config.model, tokenizer.spelling, len(data.labels)).to(device)
     use_kernel(model, train.kernel)
-    loss = loss_function(train, data.targets, classes)
+    loss = loss_function(train, data.targets, len(data.labels))
     step, limits = Step(train, config.optim, model, loss), model.limits(train)
     loader = DataLoader(train, data, tokenizer, limits, device)
     validation = Validation(config.metric, train.patience, model, loss, dev, tokenizer, limits)
@@ -50,7 +49,7 @@ def build(
         step.watch = Watch(model, step.optimizer, moment, train.diagnose, counts)
     log = Log(run, tensorboard=train.tensorboard)
     checkpoints = Checkpointing(train, run, step, loader, validation, log)
-    schedule = Schedule.of(config.optim, train, len(data.texts))
+    schedule = Schedule.of(config.optim, train, len(data))
     return Trainer(train, step, schedule, loader, validation, log, checkpoints, stop)
 
 

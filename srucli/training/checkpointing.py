@@ -124,7 +124,7 @@ class Checkpointing:
             set_random_states(tree["random"], self.step.device)
             for part in self.parts:
                 part.load_state_dict(tree)
-            self._compare_anew(tree.get("judge", self.validation.judge))
+            self._compare_anew()
             if not tree["watch"]:
                 self.begin_diagnostics()
         except _UNFIT as error:
@@ -133,12 +133,13 @@ class Checkpointing:
         position = self.loader.position
         self._unproven, self._kept = source, (position.step, position.epoch)
 
-    def _compare_anew(self, judge: Mapping[str, str]) -> None:
+    def _compare_anew(self) -> None:
         """With another metric or other dev examples, the restored checkpoint is the best so far."""
-        now, step, values = self.validation.judge, self.loader.position.step, {}
-        if judge == now:
+        before, now = self.validation.judged_by, self.validation.judge
+        if before == now:
             return
-        if judge["dev"] == now["dev"]:
+        step, values = self.loader.position.step, {}
+        if before["dev"] == now["dev"]:
             values = dev_values(self.run.records("metrics.jsonl"), self.validation.metric)
         self.validation.start_over(step, values.get(f"step-{step}"))
         say("the metric or the dev texts are others now: the best so far is what is gone on from")

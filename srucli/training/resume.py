@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srucli.config import Config, flat
+from srucli.config import Config, flat, lengths, may_change_on_resume
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.io.locks import is_locked
 from srucli.model.classifier import shapes
@@ -19,13 +19,6 @@ from srucli.runs.facts import FORMAT_VERSION, Facts
 from srucli.runs.run_dir import RunDir, is_begun
 from srucli.tokenizer.model import Tokenizer
 
-# What does not decide which weights come out, or may become longer.
-FREE = {
-    *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
-    *("train.use_checkpoint", "train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
-    "train.detect_anomaly",
-}
-LONGER = {"train.epochs", "train.steps"}
 # What to do about a run whose training cannot go on.
 _ELSEWHERE = "train in another folder, with -o; it still predicts"
 
@@ -145,10 +138,10 @@ def differences(old: Config, new: Config) -> list[str]:
 
 def may_change(key: str, before: Any, after: Any) -> bool:
     """Whether a training may go on unasked although this setting was another one."""
-    if key in LONGER:
+    rule = key == "files" or may_change_on_resume(key)
+    if rule == "if larger":
         return isinstance(before, int) and isinstance(after, int) and after > before
-    reads = key.startswith(("files", "data.")) and key != "data.multi_label"
-    return key in FREE or reads
+    return bool(rule)
 
 
 def check_same(
@@ -186,7 +179,7 @@ def check_same(
         )
     if changed and not force:
         files = {part: sources[part] for part in others}
-        longer = {f"train.{key}": pair for key, pair in _lengths(found.config, config) if pair[1]}
+        longer = {key: pair for key, pair in _lengths(found.config, config) if pair[1]}
         command = _forced(run, changes(found.config, config) | longer, files)
         raise UsageError(
             f"{run}: holds a training with other settings or texts ({'; '.join(changed)}); to go "
@@ -202,11 +195,9 @@ def _is_longer(old: Config, new: Config) -> bool:
 
 def _lengths(old: Config, new: Config) -> list[tuple[str, tuple[Any, Any]]]:
     """The settings that say how long a training takes and are others now: name, old, new."""
-    pairs = {
-        key: (getattr(old.train, key), getattr(new.train, key))
-        for key in ("epochs", "steps", "patience")
-    }
-    return [(key, pair) for key, pair in pairs.items() if pair[0] != pair[1]]
+    before, after = (flat(config.model_dump(mode="json")) for config in (old, new))
+    pairs = [(key, (before[key], after[key])) for key in lengths()]
+    return [(key, pair) for key, pair in pairs if pair[0] != pair[1]]
 
 
 def _network(config: Config, found: Former) -> dict[str, Any]:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from srucli.config import Config, with_settings
-from srucli.data.dataset import Corpus, data_hash, find_labels, hold_out, read_held_out, read_texts
-from srucli.data.layout import Names
-from srucli.data.readers import Example
+from srucli.data.dataset import Dataset, Split, read_split
 from srucli.errors import InputMissingError, UsageError
 from srucli.io.console import escaped, say
 from srucli.io.folders import OpenFolder
-from srucli.io.streams import display_name, is_piped
-from srucli.kernels.backends import choose
+from srucli.io.streams import is_piped
+from srucli.kernels import backends
 from srucli.model.encoders import ENCODERS
-from srucli.runs import choice
+from srucli.runs.choice import choose
 from srucli.runs.claim import Source
 from srucli.runs.model_card import write_card
 from srucli.runs.run_dir import RunDir
@@ -38,42 +35,29 @@ from srucli.training.resume import Former, check_same, former, held, recorded
 from srucli.training.trainer import Observer, Trainer
 
 
-class Asked(NamedTuple):
-    """The settings that somebody gave, and whether those of a tokenizer among them can matter."""
+@dataclass(frozen=True)
+class Request:
+    """What a training is asked for, before its data are read.
 
+    train, dev: the files of examples. tokenizer: the one that is given, if any. settings: those
+    that somebody gave. force: whether a training goes on with other settings or examples.
+    """
+
+    config: Config
+    device: torch.device
+    train: str
+    dev: str | None
+    tokenizer: Tokenizer | None
     settings: Sequence[str]
     trains_tokenizer: bool
+    force: bool = False
+    observe: Observer | None = None
+    stop: Interrupt = field(default_factory=Interrupt)
 
-
-@dataclass(frozen=True)
-class Texts:
-    """What is trained on, held out and called what."""
-
-    train: list[Example]
-    dev: list[Example]
-    labels: list[str]
-    hashes: dict[str, str]
-    columns: Names
-
-    @classmethod
-    def read(cls, config: Config, train_source: str, dev_source: str | None) -> Texts:
-        """Read both, or hold the configured share out. Raises DataError and InputMissingError."""
-        train, names = read_texts(train_source, config.data)
-        labels = find_labels(train, display_name(train_source))
-        dev = read_held_out(dev_source, config.data, labels, names) if dev_source else []
-        hashes = {"train": data_hash(train), "dev": data_hash(dev)}
-        if not dev_source and config.train.dev_share:
-            train, dev = hold_out(train, config.train.dev_share, config.train.seed)
-        return cls(train, dev, labels, hashes, names)
-
-    def corpora(
-        self, several: bool, train_source: str, dev_source: str | None
-    ) -> tuple[Corpus, Corpus | None]:
-        """Both with numbered labels, and named as messages name them."""
-        source = display_name(train_source)
-        held = display_name(dev_source) if dev_source else f"{source}, held out"
-        dev = Corpus.make(self.dev, self.labels, several, held) if self.dev else None
-        return Corpus.make(self.train, self.labels, several, source), dev
+    @property
+    def sources(self) -> dict[str, str | None]:
+        """The files of examples by part."""
+        return {"train": self.train, "dev": self.dev}
 
 
 def train(
@@ -93,7 +77,7 @@ def train(
 
     Where the folder holds a training with the same settings and texts, it goes on until it comes to
     its end, unless `force` begins anew. `observe` sees the number of each epoch, from 1, and its
-    figures on dev; what it raises ends the training. `stop` asks it to end before.
+    metrics on dev; what it raises ends the training. `stop` asks it to end before.
     `reads` are other files that the command reads, of which none is ever replaced; `below` is the
     folder that the output is in, where it is held.
     """
@@ -102,13 +86,14 @@ def train(
     given = Tokenizer.load(tokenizer) if tokenizer else None
     reads = (train_source, dev_source, tokenizer, *reads, *recorded(output))
     _find(output, force, reads)
-    stop = stop or Interrupt()
+    request = Request(
+        *(config, device, train_source, dev_source, given, asked_for(config)),
+        trains_tokenizer=given is None,
+        observe=observe,
+        stop=stop or Interrupt(),
+    )
     with RunDir.claim(output, reads, below) as run:
-        found = _find(output, force, reads)
-        asked = Asked(asked_for(config), given is None)
-        with use_threads(config.train.threads), keep_random_states(device):
-            sources = train_source, dev_source
-            _train(run, found, config, device, *sources, given, asked, observe, stop)
+        _train(run, _find(output, force, reads), request)
     return output
 
 
@@ -139,7 +124,6 @@ def resume(
         raise InputMissingError(f"{output}: no such run; give the folder that `srucli train` made")
     before = former(RunDir(output)).facts.sources  # nothing is touched in what is no run's folder
     reads = (train_source, dev_source, *reads, *before.values())
-    stop = stop or Interrupt()
     with RunDir.claim(output, reads) as run:
         found = former(run)
         config = _changed(found.config, settings)
@@ -147,10 +131,13 @@ def resume(
         _check_one_process()
         train_source, dev_source = _sources(found, output, train_source, dev_source)
         given = found.tokenizer if found.checkpoint is None else None
-        asked = Asked(list(settings), trains_tokenizer=False)
-        sources = train_source, dev_source
-        with use_threads(config.train.threads), keep_random_states(device):
-            _train(run, found, config, device, *sources, given, asked, None, stop, force)
+        request = Request(
+            *(config, device, train_source, dev_source, given, list(settings)),
+            trains_tokenizer=False,
+            force=force,
+            stop=stop or Interrupt(),
+        )
+        _train(run, found, request)
     return output
 
 
@@ -191,85 +178,88 @@ def _check_one_process() -> None:
         raise UsageError("srucli trains in one process; start it with --nproc-per-node 1, or alone")
 
 
-def _train(
-    run: RunDir,
-    found: Former | None,
-    config: Config,
-    device: torch.device,
-    train_source: str,
-    dev_source: str | None,
-    given: Tokenizer | None,
-    asked: Asked,
-    observe: Observer | None,
-    stop: Interrupt,
-    force: bool = False,
-) -> None:
-    """All that happens while the folder is locked. `given` is the tokenizer, where there is one."""
-    texts = Texts.read(config, train_source, dev_source)
-    plain, config = config, complete(config, len(texts.train), len(texts.labels))
-    _describe(texts, config.data.multi_label)
-    kept = found if found and found.checkpoint else None
-    if kept:
-        sources = {"train": train_source, "dev": dev_source}
-        check_same(run.path, kept, config, texts.labels, texts.hashes, sources, force)
-    if not dev_source:
-        _say_what_is_held_out(texts, config.train.dev_share)
-    kind = given.model_type if given else None
-    setup = Setup(plain, bool(texts.dev), not dev_source, asked.trains_tokenizer, kind)
-    for sentence in idle(setup, asked.settings):
-        say(sentence)
-    corpus, dev = texts.corpora(config.data.multi_label, train_source, dev_source)
-    pieces = _tokenizer(kept, given, config, corpus)
-    if not kept:
-        run.clear()
-    run.check_logs()
-    trainer = build(config, run, pieces, corpus, dev, len(texts.labels), device, stop)
-    if kept and kept.checkpoint:
-        restore(trainer, kept.checkpoint, config, kept.config)
-    facts = _facts(texts, trainer, {"train": train_source, "dev": dev_source})
-    if found:
-        facts["command"] = found.facts.command
-    if found and trainer.is_over:  # nothing is trained: what is said of the training stays true
-        same = texts.hashes == found.facts.data.sha256
-        facts = found.facts.model_dump() | ({"sources": facts["sources"]} if same else {})
-    run.begin(config, pieces, texts.labels, facts)
-    _announce(trainer, config, kept)
-    if not kept:
-        trainer.checkpoints.begin_diagnostics()
-    stop.checked = True
+def _train(run: RunDir, found: Former | None, request: Request) -> None:
+    """All that happens while the folder is locked, in the threads that the settings say."""
+    with use_threads(request.config.train.threads), keep_random_states(request.device):
+        split = _read(request)
+        data = split.train
+        config = complete(request.config, len(data), len(data.labels))
+        kept = found if found and found.checkpoint else None
+        if kept:
+            hashes, sources = split.hashes, request.sources
+            check_same(run.path, kept, config, data.labels, hashes, sources, request.force)
+        _say_what_is_idle(request, split)
+        tokenizer = _tokenizer(request, kept, data)
+        if not kept:
+            run.clear()
+        run.check_logs()
+        stop = request.stop
+        trainer = build(config, run, tokenizer, data, split.dev, request.device, stop)
+        if kept and kept.checkpoint:
+            restore(trainer, kept.checkpoint, config, kept.config)
+        facts = _facts(request, found, split, trainer)
+        run.begin(config, tokenizer, data.labels, facts)
+        _announce(trainer, config, kept)
+        if not kept:
+            trainer.checkpoints.begin_diagnostics()
+        stop.checked = True
+        _loop(run, config, trainer, request.observe)
+
+
+def _loop(run: RunDir, config: Config, trainer: Trainer, observe: Observer | None) -> None:
+    """Train, and keep the model card up to date; say which checkpoint is used in the end."""
+    labels = trainer.loader.data.labels
 
     def after_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-        write_card(run, config, texts.labels, epoch)
+        write_card(run, config, labels, epoch)
         if observe:
             observe(epoch, metrics)
 
     if trainer.is_over:
         longer = [f"a longer {name}" for name in trainer.spent]
         say(f"{run.path}: is finished; {' and '.join(longer)} go{'es' * (len(longer) == 1)} on")
-        write_card(run, config, texts.labels, trainer.loader.epoch_number)
+        write_card(run, config, labels, trainer.loader.epoch_number)
     trainer.train(after_epoch)
-    if said := choice.choose(run, config).said:
+    if said := choose(run, config).said:
         say(said)
 
 
-def _facts(texts: Texts, trainer: Trainer, sources: dict[str, str | None]) -> dict[str, object]:
+def _read(request: Request) -> Split:
+    """Read the examples, and say what there is."""
+    train, sources = request.config.train, (request.train, request.dev)
+    split = read_split(*sources, request.config.data, train.dev_share, train.seed)
+    _describe(split)
+    if not request.dev:
+        _say_what_is_held_out(split, train.dev_share)
+    return split
+
+
+def _facts(
+    request: Request, found: Former | None, split: Split, trainer: Trainer
+) -> dict[str, object]:
     """What run.json says of a training, besides the machine."""
-    data = {"texts": len(texts.train), "dev_texts": len(texts.dev), "sha256": texts.hashes}
-    return {
+    texts, dev_texts = len(split.train), len(split.dev or ())
+    facts: dict[str, object] = {
         "parameters": trainer.step.parameters,
-        "data": data,
+        "data": {"texts": texts, "dev_texts": dev_texts, "sha256": split.hashes},
         "epochs": trainer.loader.epochs,
         "device": str(trainer.step.device),
-        "sources": {part: name and _place(name) for part, name in sources.items()},
-        "columns": texts.columns._asdict(),
+        "sources": {part: name and _place(name) for part, name in request.sources.items()},
+        "columns": split.columns._asdict(),
     }
+    if found is None:
+        return facts
+    if trainer.is_over:  # nothing is trained: what is said of the training stays true
+        same = split.hashes == found.facts.data.sha256
+        return found.facts.model_dump() | ({"sources": facts["sources"]} if same else {})
+    return facts | {"command": found.facts.command}
 
 
 def _announce(trainer: Trainer, config: Config, kept: Former | None) -> None:
     how = ", steps as CUDA graphs" if trainer.step.captured else ""
     device = trainer.step.device
-    parts = f"{trainer.step.parameters:,} parameters, {_encoder(config, device)}, {device}{how}"
-    say(f"model: {parts}")
+    encoder = _encoder(config.model.encoder, config.train.kernel, device)
+    say(f"model: {trainer.step.parameters:,} parameters, {encoder}, {device}{how}")
     for sentence in beyond(config.train, trainer.loader.planned_steps):
         say(sentence)
     for problem in kept.damaged if kept else ():
@@ -284,47 +274,57 @@ def _place(source: str) -> str:
     return "-" if is_piped(source) else os.path.abspath(source)
 
 
-def _tokenizer(
-    kept: Former | None, given: Tokenizer | None, config: Config, corpus: Corpus
-) -> Tokenizer:
+def _tokenizer(request: Request, kept: Former | None, data: Dataset) -> Tokenizer:
     """The one that the run has, or was given, or one trained on the texts."""
+    given = request.tokenizer
     if kept:
         if given and given.model_bytes != kept.tokenizer.model_bytes:
             raise UsageError("--tokenizer: the run was trained with another one; leave it out")
         return kept.tokenizer
     if given:
         return given
-    return make_tokenizer(config.tokenizer, corpus.texts, corpus.source).tokenizer
+    return make_tokenizer(request.config.tokenizer, data.texts, data.source).tokenizer
 
 
-def _encoder(config: Config, device: torch.device) -> str:
+def _encoder(name: str, kernel: str, device: torch.device) -> str:
     """The encoder, and what runs it where there is a choice."""
-    if "train.kernel" not in ENCODERS[config.model.encoder].settings:
-        return config.model.encoder
-    return f"{config.model.encoder} ({choose(config.train.kernel, device.type)} kernel)"
+    if "train.kernel" not in ENCODERS[name].settings:
+        return name
+    return f"{name} ({backends.choose(kernel, device.type)} kernel)"
 
 
-def _say_what_is_held_out(texts: Texts, share: float) -> None:
+def _say_what_is_idle(request: Request, split: Split) -> None:
+    """Name the given settings that can have no effect."""
+    kind = request.tokenizer.model_type if request.tokenizer else None
+    has_dev, held_out = split.dev is not None, not request.dev
+    setup = Setup(request.config, has_dev, held_out, request.trains_tokenizer, kind)
+    for sentence in idle(setup, request.settings):
+        say(sentence)
+
+
+def _say_what_is_held_out(split: Split, share: float) -> None:
     """Where fewer texts are set aside than were asked for."""
-    texts_in_all = len(texts.train) + len(texts.dev)
+    held = len(split.dev or ())
+    texts_in_all = len(split.train) + held
     wanted = round(texts_in_all * share)
     why = "no label loses its last text" if wanted else "that is less than half a text"
-    if share and not texts.dev:
+    if share and not held:
         say(
             f"train.dev_share={share:g} sets none of {texts_in_all:,} texts aside: {why}; give a "
             "larger share, more texts or --dev FILE"
         )
-    elif len(texts.dev) < wanted:
-        say(f"train.dev_share={share:g} sets {len(texts.dev):,} texts aside, not {wanted:,}: {why}")
+    elif held < wanted:
+        say(f"train.dev_share={share:g} sets {held:,} texts aside, not {wanted:,}: {why}")
 
 
-def _describe(texts: Texts, several: bool) -> None:
-    counts = Counter(label for example in texts.train for label in example.labels)
-    common = ", ".join(f"{escaped(label)} {count:,}" for label, count in counts.most_common(6))
-    more = ", ..." if len(texts.labels) > 6 else ""
-    held = f", {len(texts.dev):,} dev texts" if texts.dev else ""
-    say(f"data: {len(texts.train):,} texts{held}, {len(texts.labels)} labels ({common}{more})")
-    if several and not texts.dev:
+def _describe(split: Split) -> None:
+    data, counts = split.train, split.train.label_counts()
+    common = np.argsort(-counts, kind="stable")[:6].tolist()
+    shown = ", ".join(f"{escaped(data.labels[n])} {counts[n]:,}" for n in common if counts[n])
+    more = ", ..." if len(data.labels) > 6 else ""
+    held = "" if split.dev is None else f", {len(split.dev):,} dev texts"
+    say(f"data: {len(data):,} texts{held}, {len(data.labels)} labels ({shown}{more})")
+    if data.multi_label and split.dev is None:
         say(
             "no dev texts: labels are given from 0.5; a dev file or train.dev_share=0.1 lets their "
             "thresholds be chosen"

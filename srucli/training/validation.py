@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from srucli.data.batch import TokenStore
-from srucli.data.dataset import Corpus
+from srucli.data.dataset import Dataset
 from srucli.inference.forward import blended, branch_logits
 from srucli.io.console import say
 from srucli.metrics import Outcome, choose_thresholds, metric_named
@@ -54,7 +54,7 @@ class Validation:
         patience: int,
         model: Classifier,
         objective: Objective,
-        data: Corpus | None,
+        data: Dataset | None,
         tokenizer: Tokenizer,
         limits: Limits,
     ) -> None:
@@ -66,6 +66,8 @@ class Validation:
         classes = self.weights.shape[-1]
         self.thresholds = [0.5] * classes if self.multi_label else None
         self.best = Best()
+        # What the restored best epoch was judged by.
+        self.judged_by = self.judge
 
     @property
     def tally(self) -> Tally | None:
@@ -159,8 +161,7 @@ class Validation:
         """What must be the same for the metrics of two epochs to be compared."""
         if self.data is None:
             return {"metric": "", "dev": ""}
-        texts, targets = "\n".join(self.data.texts).encode(), self.data.targets.tobytes()
-        return {"metric": self.metric, "dev": sha256(texts + targets).hexdigest()}
+        return {"metric": self.metric, "dev": sha256(self.data.identity.encode()).hexdigest()}
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch, what it was judged by, and the thresholds."""
@@ -172,6 +173,11 @@ class Validation:
         self.best = Best.model_validate(state["progress"])
         if self.thresholds is not None:
             self.thresholds = [float(value) for value in state["thresholds"]]
+        self.judged_by = dict(state.get("judge", self.judge))
+        if self.data is not None and self.judged_by != self.judge:
+            former = self.data.former_digest(self.data.targets.tobytes())
+            if self.judged_by["dev"] == former:
+                self.judged_by["dev"] = self.judge["dev"]
 
     def start_over(self, step: int, value: float | None) -> None:
         """Compare with a resumed step alone; `value` is the metric there, if it was measured."""

@@ -16,6 +16,7 @@ from srucli.config import (
     describe_settings,
     dump,
     known_keys,
+    lengths,
     overridden,
     parse_overrides,
     resolve,
@@ -262,3 +263,7 @@ def test_a_flag_that_an_override_replaces_is_named() -> None:
     assert list(overridden(given, flags)) == [
         "optim.lr is 0.1, as optim.lr= says, and not 0.2, as its flag does"
     ]
+
+
+def test_settings_that_end_a_training_say_so() -> None:
+    assert lengths() == ["train.epochs", "train.steps", "train.patience"]

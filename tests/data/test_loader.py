@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 
 from srucli.config import resolve
 from srucli.data.batch import Batch, TokenStore, order
-from srucli.data.dataset import Corpus
-from srucli.data.loader import DataLoader
+from srucli.data.dataset import Dataset
+from srucli.data.loader import FINGERPRINTED, DataLoader
 from srucli.data.readers import Example
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import train_tokenizer
@@ -41,7 +42,7 @@ def tokenizer() -> Tokenizer:
 def make(tokenizer: Tokenizer, *overrides: str, rows: list[Example] | None = None) -> DataLoader:
     settings = ["train.epochs=3", "train.batch_size=8", *overrides]
     config = resolve(overrides=settings).train
-    data = Corpus.make(rows or examples(), LABELS, False, "train.tsv")
+    data = Dataset.make(rows or examples(), LABELS, False, "train.tsv")
     most = config.max_tokens or 2**20
     return DataLoader(config, data, tokenizer, Limits(most, most), torch.device("cpu"))
 
@@ -249,6 +250,17 @@ def test_with_other_batches_the_epoch_begins_anew(
     )
     said = "the texts or their batches are others now: epoch 2 begins anew"
     assert said in capsys.readouterr().err.splitlines()
+
+
+def test_older_checkpoints_name_the_examples_otherwise(tokenizer: Tokenizer) -> None:
+    first = make(tokenizer)
+    list(islice(next(first.epochs_left()), 3))
+    texts = "\n".join(first.data.texts).encode()
+    settings = repr([getattr(first.settings, key) for key in FINGERPRINTED]).encode()
+    former = {"place": sha256(texts + settings).hexdigest()}
+    second = make(tokenizer)
+    second.load_state_dict(first.state_dict() | former)
+    assert second.position == first.position
 
 
 @pytest.mark.parametrize("bad", [-1, "x", 1.5, None], ids=str)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from srucli.config import resolve
-from srucli.data.dataset import Corpus
+from srucli.data.dataset import Dataset
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import train_tokenizer
@@ -38,10 +38,10 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
         config = complete(given, TRAIN, len(LABELS))
         run = RunDir(tmp_path / name)
         (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        data = Corpus.make(rows, LABELS, several, "train.tsv")
-        dev_data = Corpus.make(held, LABELS, several, "dev.tsv") if dev else None
+        data = Dataset.make(rows, LABELS, several, "train.tsv")
+        dev_data = Dataset.make(held, LABELS, several, "dev.tsv") if dev else None
         device = torch.device("cpu")
-        made = build(config, run, tokenizer, data, dev_data, len(LABELS), device, Interrupt())
+        made = build(config, run, tokenizer, data, dev_data, device, Interrupt())
         facts = {
             "parameters": made.step.parameters,
             "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": {"train": "0", "dev": "0"}},

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from srucli.config import Config
-from srucli.data.dataset import data_hash, find_labels, hold_out
-from srucli.data.readers import Example, read_examples
+from srucli.data.readers import read_examples
 from srucli.errors import DataError, OutputError, SrucliError, UsageError
 from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
@@ -38,56 +37,12 @@ from tests.support import (
 )
 
 
-def examples(*labels: str) -> list[Example]:
-    """One text for each word, whose labels are its parts between commas."""
-    return [
-        Example(f"text {line}", tuple(filter(None, words.split(","))), line)
-        for line, words in enumerate(labels, 1)
-    ]
-
-
 def history(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return RunDir.open(run).checkpoint("last").weights
-
-
-# --- labels and texts --------------------------------------------------------------------------
-
-
-def test_labels_are_found_and_sorted() -> None:
-    assert find_labels(examples("b", "a", "b", "ä"), "x") == ["a", "b", "ä"]
-    assert find_labels(examples("b,a", "", "c"), "x") == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("labels", "said"),
-    [(["a", "a"], "x: only the label 'a' in 2 texts;"), ([""], "x: no label in 1 texts;")],
-)
-def test_fewer_than_two_labels(labels: list[str], said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        find_labels(examples(*labels), "x")
-
-
-def test_hold_out_sets_a_share_aside() -> None:
-    given = examples(*["a", "b"] * 50)
-    rest, held = hold_out(given, 0.1, seed=0)
-    assert (len(rest), len(held)) == (90, 10)
-    assert sorted(example.line for example in rest + held) == list(range(1, 101))
-    assert [example.line for example in rest] == sorted(example.line for example in rest)
-    assert hold_out(given, 0.1, seed=0) == (rest, held)
-    assert hold_out(given, 0.1, seed=1)[1] != held
-    assert hold_out(given, 0.0, seed=0) == (given, [])
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_hold_out_takes_no_labels_last_text(seed: int) -> None:
-    given = examples(*["a"] * 9, "b", "c", "c", "a,d", "")
-    rest, held = hold_out(given, 0.6, seed)
-    assert {"a", "b", "c", "d"} == {label for example in rest for label in example.labels}
-    assert len(held) == 8
 
 
 def test_epochs_by_the_number_of_texts() -> None:
@@ -110,13 +65,6 @@ def test_dropout_falls_with_the_number_of_texts() -> None:
     rates = [complete(Config(), size, 2).model.dropout for size in sizes]
     assert rates == [0.5, 0.5, 0.25, 0.05]
     assert complete(quick("model.dropout=0"), 40_000, 2).model.dropout == 0
-
-
-def test_the_hash_sees_labels_texts_and_order() -> None:
-    given = examples("a", "b")
-    hashes = {data_hash(x) for x in (given, given[::-1], given[:1], examples("a", "c"))}
-    assert len(hashes) == 4
-    assert data_hash(given) == data_hash([example._replace(line=9) for example in given])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from srucli.data.dataset import Corpus
+from srucli.data.dataset import Dataset
 from srucli.metrics import METRICS, Outcome
 from srucli.model.classifier import Classifier
 from srucli.tokenizer.model import Tokenizer
@@ -27,10 +28,10 @@ NAN = math.nan
 def make_one(tokenizer: Tokenizer) -> MakeOne:
     """A validation of an untrained model: make_one("train.metric=auc")."""
 
-    def built(*overrides: str, dev: bool = True) -> Validation:
+    def built(*overrides: str, dev: bool = True, seed: int = 1) -> Validation:
         config = quick(*overrides)
         several = config.data.multi_label
-        data = Corpus.make(examples(DEV, LABELS[:2], 1, several), LABELS, several, "dev.tsv")
+        data = Dataset.make(examples(DEV, LABELS[:2], seed, several), LABELS, several, "dev.tsv")
         torch.manual_seed(0)
         model = Classifier(config.model, tokenizer.spelling, len(LABELS))
         loss = loss_function(config.train, data.targets, len(LABELS))
@@ -90,6 +91,7 @@ def test_what_was_best_is_restored(make_one: MakeOne) -> None:
     assert (second.best, second.thresholds) == (first.best, first.thresholds)
     assert second.is_out_of_patience
     assert second.verdict() == "no better macro_f1 than 0.7000 for 2 epochs: stopping early"
+    assert second.judged_by == first.judge
     second.start_over(3, 0.7)
     assert second.best.model_dump() == {"best": 0.7, "best_step": 3, "stale": 0}
     assert second.verdict() is None
@@ -98,10 +100,8 @@ def test_what_was_best_is_restored(make_one: MakeOne) -> None:
 def test_metrics_are_comparable_by_the_same_metric_and_examples(make_one: MakeOne) -> None:
     judge = make_one().judge
     assert make_one("train.metric=log_loss").judge["metric"] != judge["metric"]
-    other = make_one()
-    assert other.data is not None
-    other.data.targets[3] = 2
-    assert (other.judge["metric"], other.judge["dev"] == judge["dev"]) == ("accuracy", False)
+    other = make_one(seed=2).judge
+    assert (other["metric"], other["dev"] == judge["dev"]) == ("accuracy", False)
 
 
 @pytest.mark.parametrize("metric", sorted(set(METRICS) - {"hamming_loss"}))
@@ -120,3 +120,14 @@ def test_a_metric_is_undefined_by_the_truth_alone(make_one: MakeOne, metric: str
     assert expected(made.data.targets)
     made.data.targets[:] = 0
     assert made.is_defined == expected(made.data.targets)
+
+
+def test_older_checkpoints_name_the_dev_examples_otherwise(make_one: MakeOne) -> None:
+    first, second = make_one(), make_one()
+    assert second.data is not None
+    texts, targets = "\n".join(second.data.texts).encode(), second.data.targets.tobytes()
+    former = {"metric": "accuracy", "dev": sha256(texts + targets).hexdigest()}
+    second.load_state_dict(first.state_dict() | {"judge": former})
+    assert second.judged_by == second.judge
+    second.load_state_dict(first.state_dict() | {"judge": {"metric": "auc", "dev": "0"}})
+    assert second.judged_by == {"metric": "auc", "dev": "0"}

@@ -1,0 +1,125 @@
+"""Labels, hashes and held-out shares of the examples of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srucli.config import DataConfig
+from srucli.data.dataset import Dataset, data_hash, find_labels, hold_out, read_split
+from srucli.data.readers import Example
+from srucli.errors import DataError
+from tests.support import write_tsv
+
+
+def examples(*labels: str) -> list[Example]:
+    """One text for each word, whose labels are its parts between commas."""
+    return [
+        Example(f"text {line}", tuple(filter(None, words.split(","))), line)
+        for line, words in enumerate(labels, 1)
+    ]
+
+
+def test_labels_are_found_and_sorted() -> None:
+    assert find_labels(examples("b", "a", "b", "ä"), "x") == ["a", "b", "ä"]
+    assert find_labels(examples("b,a", "", "c"), "x") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(["a", "a"], "x: only the label 'a' in 2 texts;"), ([""], "x: no label in 1 texts;")],
+)
+def test_fewer_than_two_labels(labels: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        find_labels(examples(*labels), "x")
+
+
+def test_hold_out_sets_a_share_aside() -> None:
+    given = examples(*["a", "b"] * 50)
+    rest, held = hold_out(given, 0.1, seed=0)
+    assert (len(rest), len(held)) == (90, 10)
+    assert sorted(example.line for example in rest + held) == list(range(1, 101))
+    assert [example.line for example in rest] == sorted(example.line for example in rest)
+    assert hold_out(given, 0.1, seed=0) == (rest, held)
+    assert hold_out(given, 0.1, seed=1)[1] != held
+    assert hold_out(given, 0.0, seed=0) == (given, [])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_hold_out_takes_no_labels_last_text(seed: int) -> None:
+    given = examples(*["a"] * 9, "b", "c", "c", "a,d", "")
+    rest, held = hold_out(given, 0.6, seed)
+    assert {"a", "b", "c", "d"} == {label for example in rest for label in example.labels}
+    assert len(held) == 8
+
+
+def test_the_hash_sees_labels_texts_and_order() -> None:
+    given = examples("a", "b")
+    hashes = {data_hash(x) for x in (given, given[::-1], given[:1], examples("a", "c"))}
+    assert len(hashes) == 4
+    assert data_hash(given) == data_hash([example._replace(line=9) for example in given])
+
+
+# --- a dataset ---------------------------------------------------------------------------------
+
+WORDS = ["b", "a,c", "c", "a", "", "c,b", "a", "b,a"] * 5
+
+
+def dataset(*words: str, several: bool, labels: tuple[str, ...] = ("a", "b", "c")) -> Dataset:
+    return Dataset.make(examples(*words), list(labels), several, "x.tsv")
+
+
+def test_labels_become_numbers() -> None:
+    single = dataset("b", "a", "d", several=False)
+    assert (single.targets.tolist(), single.multi_label, len(single)) == ([1, 0, 3], False, 3)
+    assert single.label_counts().tolist() == [1, 1, 0]
+    several = dataset("b,a", "", "d,a", several=True)
+    assert several.targets.tolist() == [[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
+    assert several.targets.dtype == np.float32
+    assert several.multi_label
+    assert several.label_counts().tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
+def test_a_dataset_is_split_as_its_examples_are(several: bool) -> None:
+    words = WORDS if several else [word for word in WORDS if len(word) == 1]
+    data = dataset(*words, several=several)
+    rest, held = data.split(0.3, seed=4)
+    wanted = hold_out(examples(*words), 0.3, seed=4)
+    assert held is not None
+    for part, own in zip((rest, held), wanted, strict=True):
+        again = Dataset.make(own, data.labels, several, "x.tsv")
+        assert (part.texts, part.lines) == (again.texts, again.lines)
+        assert part.targets.tolist() == again.targets.tolist()
+        assert part.sha256 == data.sha256
+    assert (rest.source, held.source) == ("x.tsv", "x.tsv, held out")
+
+
+def test_where_nothing_is_held_out_all_is_left() -> None:
+    data = dataset("a", "b", several=False)
+    assert data.split(0.5, seed=0) == (data, None)
+
+
+def test_parts_and_files_have_names_of_their_own() -> None:
+    words = [word for word in WORDS if len(word) == 1]
+    data = dataset(*words, several=False)
+    draws = [data.split(share, seed) for share, seed in ((0.3, 0), (0.3, 1), (0.2, 0))]
+    parts = [data, dataset(*words, "a", several=False)]
+    parts += [part for drawn in draws for part in drawn if part is not None]
+    assert len({part.identity for part in parts}) == len(parts) == 8
+    assert dataset(*words, several=False).identity == data.identity
+
+
+def test_two_files_or_a_share_of_one(tmp_path: Path) -> None:
+    rows = [("a", "one"), ("b", "two"), ("a", "three"), ("b", "four")]
+    train, dev = (str(write_tsv(tmp_path / name, rows[:n])) for name, n in (("t", 4), ("d", 2)))
+    whole = read_split(train, dev, DataConfig(format="tsv"), 0.5, 0)
+    assert whole.dev is not None
+    assert (len(whole.train), len(whole.dev), whole.dev.source) == (4, 2, dev)
+    held = read_split(train, None, DataConfig(format="tsv"), 0.5, 0)
+    assert held.dev is not None
+    assert (len(held.train), len(held.dev)) == (2, 2)
+    assert held.hashes == {"train": whole.train.sha256, "dev": data_hash([])}
+    assert whole.hashes["dev"] == whole.dev.sha256 != held.hashes["dev"]
