@@ -146,9 +146,9 @@ def data_config(trained: DataConfig, file: str, given: Mapping[str, object]) -> 
     Raises UsageError.
     """
     from srucli.config import build
-    from srucli.data.readers import named_format
+    from srucli.data.formats import format_by_ending
 
-    named = named_format(file)
+    named = format_by_ending(file)
     settings = trained.model_dump()
     same = named in (None, trained.format) or (named, trained.format) == ("tsv", "csv")
     if trained.format != "auto" and not same:

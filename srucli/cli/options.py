@@ -25,7 +25,8 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="tsv, csv, jsonl, fasttext or pairs; auto goes by the file's ending or first line.",
+        help="tsv, csv, fasttext, jsonl, pairs or lines (a text on each); auto goes by the file's "
+        "ending or first line.",
         show_default=False,
     ),
 ]
@@ -286,8 +287,9 @@ def data_settings(given: Mapping[str, Any]) -> Settings:
     """The flags that were given, by their names in DATA, as dotted settings.
 
     A column that is a number becomes one; the two characters \\t become a tab.
+    Raises UsageError for an unknown format.
     """
-    read = {"text": _column, "label": _column}
+    read = {"format": _format, "text": _column, "label": _column}
     read |= {"delimiter": _with_tabs, "label_delimiter": _with_tabs}
     found = {name: value for name, value in given.items() if value is not None}
     return {
@@ -299,6 +301,12 @@ def data_settings(given: Mapping[str, Any]) -> Settings:
 def names(data: Settings) -> list[str]:
     """The names in DATA of the flags that were given."""
     return [key.removeprefix("data.") for key in data]
+
+
+def _format(value: str) -> str:
+    from srucli.data.formats import format_named
+
+    return format_named(value)
 
 
 def _column(value: str) -> str | int:

@@ -74,7 +74,8 @@ def command(
     options.need_run(run)
     options.need_file(file)
     from srucli.cli.evaluate import data_config, fresh_config
-    from srucli.data.readers import named_format, read_inputs
+    from srucli.data.formats import format_by_ending
+    from srucli.data.readers import read_inputs
     from srucli.inference.predictor import Predictor
     from srucli.inference.stream import Style, records
     from srucli.io.streams import display_name
@@ -102,7 +103,7 @@ def command(
         with_input=with_input,
         delimiter=predictor.config.data.label_delimiter,
     )
-    is_plain = not data.keys() - options.OF_LINES and named_format(file) is None
+    is_plain = not data.keys() - options.OF_LINES and format_by_ending(file) is None
     config = data_config(predictor.config.data, file, data)
     inputs = read_inputs(
         file,

@@ -42,8 +42,9 @@ class DataConfig(Section):
 
     may_change_on_resume: ClassVar[bool] = True
 
-    format: Literal["auto", "tsv", "csv", "jsonl", "fasttext", "pairs"] = Field(
-        "auto", description="file format; auto goes by the file's ending"
+    format: str = Field(
+        "auto",
+        description="tsv, csv, fasttext, jsonl, pairs or lines; auto goes by ending and first line",
     )
     text: str | int | None = Field(
         None, description="column of the text: name, or 1-based number; default 2nd, or 'text'"

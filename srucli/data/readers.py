@@ -3,8 +3,7 @@
 This is not a data loader: nothing is shuffled, tokenized or kept here. What every reader agrees on:
 
 - Lines, compression and encodings are those of `srucli/io/lines.py`.
-- The format is the one configured, or that of the file's ending, or that of the first line: JSON,
-  fastText lines, or else tsv.
+- The format is chosen in `formats.py`.
 - Delimiter, quotes (`tables.py`), header and columns (`guess.py`) of tables, and the keys of JSON,
   are those configured, or guessed from the first rows. What was chosen is the `layout` of a
   `Reading`; whoever reads a file says it.
@@ -23,49 +22,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple
+from typing import Generic, NamedTuple
 
 from srucli.config import DataConfig
 from srucli.data.cells import label_parts
+from srucli.data.formats import FORMATS, OF_SOME, format_of, format_shown
 from srucli.data.labels import Bare, clean
 from srucli.data.layout import NAMELESS, Columns, Job, Layout, Names
 from srucli.data.names import KNOWN, find_names, fold, is_other
-from srucli.data.records import (
-    READERS,
-    SAMPLE,
-    How,
-    Record,
-    T,
-    after_blanks,
-    is_blank,
-    line_size,
-    peek,
-    seen_format,
-)
+from srucli.data.records import SAMPLE, InputFile, Record, T, is_blank, peek
 from srucli.errors import SrucliError
 from srucli.io.console import escaped, excerpt
 from srucli.io.encodings import losses, said_of_encoding
-from srucli.io.lines import Lines, read_lines
 from srucli.io.streams import Source, display_name
-
-_ENDINGS = {
-    ".tsv": "tsv",
-    ".csv": "csv",
-    ".json": "jsonl",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".ft": "fasttext",
-    ".fasttext": "fasttext",
-}
-
-
-_TABLES = ("tsv", "csv")
-# Settings that mean something in some formats only.
-_FORMATS = {
-    **dict.fromkeys(("header", "delimiter", "quotes"), _TABLES),
-    **dict.fromkeys(("text", "label"), (*_TABLES, "jsonl")),
-    "label_delimiter": (*_TABLES, "jsonl", "pairs"),
-}
 
 
 class Example(NamedTuple):
@@ -94,10 +63,10 @@ class Reading(Iterator[T], Generic[T]):
     """
 
     def __init__(self, job: Job, layout: Layout | None, records: Iterator[T]) -> None:
-        self.job, self.layout, self._records = job, layout, records
+        self.job, self.layout, self.records = job, layout, records
 
     def __next__(self) -> T:
-        return next(self._records)
+        return next(self.records)
 
     @property
     def blank(self) -> int:
@@ -114,7 +83,7 @@ class Reading(Iterator[T], Generic[T]):
         if self.layout is not None:
             say(f"{name}: {self.layout}")
             for key in asked:
-                if format not in _FORMATS.get(key, format):
+                if key in OF_SOME - FORMATS[format].settings:
                     say(f"{name}: data.{key} has no effect on {format}")
         for line in early:
             say(f"{name}: {line}")
@@ -152,35 +121,12 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number > 1)}"
 
 
-def named_format(source: Source) -> str | None:
-    """The format that the ending of a file names, before that of its compression."""
-    stem, ending = os.path.splitext(os.fspath(source).lower())
-    if ending in (".gz", ".xz", ".zst"):
-        ending = os.path.splitext(stem)[1]
-    return _ENDINGS.get(ending)
-
-
-def _lines(job: Job, source: Source, config: DataConfig) -> tuple[Lines, How]:
-    """The lines of a file, and what makes its layout once the first ones are read."""
-    encoding, sure = config.encoding, not job.other_encoding
-    lines = read_lines(source, encoding, config.errors, config.max_ratio, job.passed, sure)
-
-    def how(format: str, **others: Any) -> Layout:
-        return Layout(format, encoding=lines.encoding, ends=lines.ends, **others)
-
-    return lines, how
-
-
 def _open(source: Source, job: Job, count: int = SAMPLE) -> Reading[Record]:
-    """The records of a file in the format that is configured, named or seen."""
-    named, asked = named_format(source), job.config.format
-    job = replace(job, format=named or "", passed=Counter())
-    origin, how = _lines(job, source, job.config)
-    first, lines, _ = peek(after_blanks(job, origin), 1, line_size)
-    if asked != "auto" or not named:
-        seen = seen_format(first[0][1]) if first else "tsv"
-        job = replace(job, format=seen if asked == "auto" else asked)
-    return Reading(job, *READERS[job.format](job, lines, how, count))
+    """Return the records of a file in the format that is configured, named or shown."""
+    job = replace(job, passed=Counter())
+    file = InputFile(source, job.config, job)
+    job = replace(job, format=format_of(file, job))
+    return Reading(job, *FORMATS[job.format].read(job, file, count))
 
 
 def _job(
@@ -314,7 +260,7 @@ def read_inputs(
 
 
 def _inputs(reading: Reading[Record]) -> Reading[Input]:
-    inputs = (Input(record.text, record.line, record.raw) for record in reading)
+    inputs = (Input(text, line, raw) for line, raw, text, _ in reading.records)
     return Reading(reading.job, reading.layout, inputs)
 
 
@@ -378,18 +324,13 @@ def _with_labels(source: Source, job: Job) -> Reading[Record] | None:
 
 
 def _plain(source: Source, config: DataConfig, other: Job, count: int) -> Reading[Input]:
-    """Lines as texts; as `other` has it where the first one shows that they are not."""
-    job = replace(other, format="text", passed=Counter())
-    origin, how = _lines(job, source, config)
-    first, lines, _ = peek(origin, 1, line_size)
-
-    format = _shown_format(first[0][1], other, alone=count == 1) if first and other.known else None
-    if format:
-        other = replace(other, format=format, passed=job.passed)
-        return _inputs(Reading(other, *READERS[format](other, lines, how, count)))
-    layout = how("plain text", what="a text on each line")
-    inputs = (Input(text, line, text) for line, text in lines)
-    return Reading(job, layout if first else None, inputs)
+    """Return each line as a text, or read as `other` where the first line shows that it is none."""
+    job = replace(other, format="lines", passed=Counter())
+    file = InputFile(source, config, job)
+    first = file.peek_line() if other.known else None
+    if first and (shown := _shown_format(first[1], other, alone=count == 1)):
+        job = replace(other, format=shown, passed=job.passed)
+    return _inputs(Reading(job, *FORMATS[job.format].read(job, file, count)))
 
 
 def _shown_format(line: str, job: Job, alone: bool) -> str | None:
@@ -398,7 +339,7 @@ def _shown_format(line: str, job: Job, alone: bool) -> str | None:
     That is a header of well-known names, or, of a stream, where it has to tell `alone`, one that
     begins with a known label and a tab. A number there may be a text's.
     """
-    seen = seen_format(line)
+    seen = format_shown(line)
     if seen == "tsv":
         label, tab, _ = line.partition("\t")
         if alone and tab and not label.isdecimal() and label_parts(job, label) <= job.known:

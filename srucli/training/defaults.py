@@ -9,6 +9,7 @@ import torch
 
 from srucli import optim
 from srucli.config import MAX_DROPOUT, Config
+from srucli.data.formats import format_named
 from srucli.errors import UsageError
 from srucli.kernels import backends
 from srucli.metrics import metric_named
@@ -20,6 +21,7 @@ def check(config: Config) -> torch.device:
     """Refuse, before any data is read, what can be seen to be wrong. Returns the device."""
     encoder = encoder_named(config.model.encoder)
     optim.validate(config.optim)
+    format_named(config.data.format)
     metric_named(config.metric, config.data.multi_label)
     device = resolve_device(config.train.device)
     if config.train.precision != "float32" and device.type == "cpu":

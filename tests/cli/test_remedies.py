@@ -219,6 +219,11 @@ REMEDIES = {
         r"choose another prefix or pass (--force)",
         advice="exists already; choose another prefix or pass --force",
     ),
+    "lines for labels": Remedy(
+        f"{TRAIN} --format lines",
+        r"lines are texts without labels; pass (--format auto)",
+        advice="lines are texts without labels; pass --format auto",
+    ),
     "labels and all": Remedy(
         "tokenize two.tsv -o new --vocab-size 30 --model-type char --force",
         r"read as raw text, labels and all; (--format auto) takes the texts",

@@ -167,8 +167,8 @@ def test_what_an_override_gets_wrong(override: str, said: str) -> None:
 
 
 def test_a_wrong_flag_is_said_to_be_a_flag() -> None:
-    with pytest.raises(UsageError, match=r"^flags: data\.format = 'xls': must be 'auto', 'tsv'"):
-        resolve(flags={"data.format": "xls"})
+    with pytest.raises(UsageError, match=r"^flags: data\.errors = 'lose': must be 'strict', "):
+        resolve(flags={"data.errors": "lose"})
 
 
 def test_did_you_mean() -> None:

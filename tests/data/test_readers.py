@@ -16,18 +16,20 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from srucli.cli import options
 from srucli.config import DataConfig
 from srucli.config import given as given_settings
+from srucli.data.formats import FORMATS, format_by_ending, format_named
 from srucli.data.guess import LONG_LABEL
 from srucli.data.labels import clean
-from srucli.data.readers import Example, Input, named_format, read_examples, read_inputs
+from srucli.data.readers import Example, Input, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.io.console import excerpt
 from srucli.io.lines import read_lines
@@ -790,6 +792,7 @@ def test_a_line_is_there_as_soon_as_its_end_is(kind: str, packed: bool) -> None:
 
 STDIN_SCRIPT = """
 import sys
+from srucli.cli import options
 from srucli.config import DataConfig
 from srucli.config import given as given_settings
 from srucli.data.readers import read_examples
@@ -934,9 +937,32 @@ def test_bytes_that_are_replaced_or_left_out_are_counted(
         assert lines == ([f"{loss} {how}"] if loss else [])
 
 
+def test_lines_are_texts_whatever_the_file_is_called(tmp_path: Path) -> None:
+    content = b"\nlabel,text\na\tb\n{\n\n"
+    found = inputs(tmp_path / "x.csv", content, format="lines")
+    assert [(i.text, i.line) for i in found] == [
+        *(("", 1), ("label,text", 2), ("a\tb", 3), ("{", 4), ("", 5)),
+    ]
+    with pytest.raises(UsageError, match="lines are texts without labels; pass --format auto"):
+        examples(tmp_path / "x.csv", content, format="lines")
+
+
+def test_every_format_is_in_the_help_and_in_the_error(tmp_path: Path) -> None:
+    help_text, described = (
+        get_args(options.Format)[1].help,
+        DataConfig.model_fields["format"].description or "",
+    )
+    with pytest.raises(UsageError) as caught:
+        format_named("xls")
+    for said in (help_text, described, str(caught.value)):
+        assert {*FORMATS, "auto"} <= {*re.findall(r"\w+", said)}
+    for name in (*FORMATS, "auto"):
+        assert format_named(name) == name
+
+
 @pytest.mark.parametrize("name", ["X.CSV", "x.Csv.GZ"])
 def test_an_ending_may_be_written_in_capitals(name: str) -> None:
-    assert named_format(name) == named_format("x.csv") == "csv"
+    assert format_by_ending(name) == format_by_ending("x.csv") == "csv"
 
 
 def test_halves_of_surrogate_pairs_that_are_replaced_are_counted(tmp_path: Path) -> None:

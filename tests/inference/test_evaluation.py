@@ -433,8 +433,8 @@ def test_what_fits_no_other_file_is_left_out() -> None:
 
 
 def test_a_wrong_data_flag() -> None:
-    with pytest.raises(UsageError, match=r"flags: data.format = 'xls'"):
-        command.data_config(DataConfig(), "t.tsv", {"data.format": "xls"})
+    with pytest.raises(UsageError, match=r"flags: data.errors = 'lose'"):
+        command.data_config(DataConfig(), "t.tsv", {"data.errors": "lose"})
 
 
 def test_data_flags_become_settings() -> None:
