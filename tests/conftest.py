@@ -21,6 +21,7 @@ from tests.support import (
     RunCli,
     RunMain,
     Tiny,
+    child_environment,
     lent_process,
     sentences,
     write_tsv,
@@ -74,7 +75,7 @@ def run_cli() -> RunCli:
             input=input.encode() if isinstance(input, str) else input,
             capture_output=True,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env=child_environment(**(env or {})),
             timeout=timeout,
         )
         return subprocess.CompletedProcess(

@@ -45,6 +45,12 @@ def seconds_of(pid: int) -> float:
     return int(used) / os.sysconf("SC_CLK_TCK")
 
 
+def child_environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a child process that imports this checkout of srucli first."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
 def is_running(pid: int) -> bool:
     """Whether there is such a process that has not ended."""
     try:

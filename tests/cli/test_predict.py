@@ -21,13 +21,13 @@ from srucli.data.readers import Input
 from srucli.inference.forward import BATCH_TEXTS
 from srucli.inference.predictor import Predictor
 from srucli.inference.stream import Style, arriving, records
-from tests.support import ROOT, RunCli, RunMain, Tiny
+from tests.support import RunCli, RunMain, Tiny, child_environment
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
 LABELS = ["good", "bad", "none"]
 # What is said of a file of which each line is a text.
 SAID = "{}: plain text, a text on each line, utf-8\n"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = child_environment()
 
 
 @pytest.fixture

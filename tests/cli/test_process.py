@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from srucli.cli.process import SIGNALS, interruptible, term_as_int
 from srucli.runs.run_dir import RunDir
 from tests.support import (
     QUICK,
-    ROOT,
     Tiny,
+    child_environment,
     children,
     is_running,
     seconds_of,
@@ -24,7 +23,7 @@ from tests.support import (
     write_tsv,
 )
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = child_environment()
 FIRST = "\nsrucli: stopping after this step; once more to stop at once\n"
 SECOND = "\nsrucli: stopped at once\n"
 TOO_EARLY = "\nsrucli: stopped before the first step; the same command starts again\n"

@@ -19,9 +19,9 @@ from srucli.config import TokenizerConfig
 from srucli.errors import InputMissingError, UsageError
 from srucli.tokenizer.model import Tokenizer
 from tests.support import (
-    ROOT,
     RunCli,
     RunMain,
+    child_environment,
     children,
     is_running,
     seconds_of,
@@ -52,7 +52,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
     )
 
 
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=child_environment(PYTHONDONTWRITEBYTECODE="1"),
     )
     assert (done.returncode, done.stdout) == (73, "")
     assert "cannot be written (File too large)" in done.stderr
@@ -172,8 +172,8 @@ def test_help_shows_every_setting_and_the_others_wait_for_none(run_cli: RunCli) 
         "import sys, srucli.cli;"
         "print({'pydantic', 'numpy', 'torch', 'sentencepiece'} & set(sys.modules))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, env=child_environment())
     assert done.stdout == b"set()\n"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,15 @@ import pytest
 
 from srucli.cli.train import default_folder
 from srucli.runs.run_dir import RunDir
-from tests.support import QUICK, ROOT, RunCli, RunMain, Tiny, sentences, write_tsv
+from tests.support import (
+    QUICK,
+    RunCli,
+    RunMain,
+    Tiny,
+    child_environment,
+    sentences,
+    write_tsv,
+)
 
 ROWS = sentences()[:60]
 
@@ -62,7 +69,7 @@ def test_eval_of_train_in_a_shell(tiny: Tiny) -> None:
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=tiny.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         capture_output=True,
         text=True,
     )

@@ -33,8 +33,8 @@ from srucli.data.readers import Example, Input, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.io.console import excerpt
 from srucli.io.lines import read_lines
+from tests.support import child_environment
 
-ROOT = Path(__file__).parents[2]
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
@@ -811,7 +811,7 @@ def test_stdin_is_tsv_and_nothing_heavy_is_imported() -> None:
         [sys.executable, "-c", STDIN_SCRIPT],
         input=gzip.compress("pos\t좋다\nbroken\n".encode()),
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env=child_environment(PYTHONIOENCODING="utf-8"),
         timeout=60,
     )
     lines = done.stdout.decode().splitlines()

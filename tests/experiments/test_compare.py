@@ -26,7 +26,7 @@ from srucli.io.folders import OpenFolder
 from srucli.tokenizer.truncation import Limits, Tally
 from tests.experiments.support import ADAMS, finish, plan, with_data
 from tests.experiments.test_grid import searched
-from tests.support import NETWORK, ROOT, RunCli, RunMain, Tiny
+from tests.support import NETWORK, RunCli, RunMain, Tiny, child_environment
 
 # --- the table ----------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ def started(tiny: Tiny, folder: Path, *, finished: int) -> subprocess.Popen[str]
     """The comparison as a process, once so many trainings are finished."""
     process = subprocess.Popen(
         [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

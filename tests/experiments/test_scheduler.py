@@ -19,7 +19,7 @@ from srucli.errors import SrucliError
 from srucli.experiments.scheduler import Scheduler
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial
 from tests.experiments.support import ADAMS, plan, with_data
-from tests.support import NETWORK, ROOT, Tiny
+from tests.support import NETWORK, Tiny, child_environment
 
 LONG = """
 import sys
@@ -43,7 +43,7 @@ def test_no_training_goes_on_whose_comparison_was_killed(
     folder = with_data(tiny, tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-c", LONG, tmp_path, *NETWORK],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, RunMain, Tiny
+from tests.support import RunMain, Tiny, child_environment
 
 pytest.importorskip("optuna")
 
@@ -204,7 +203,7 @@ def test_an_interrupt_keeps_the_best_so_far(tiny: Tiny, tmp_path: Path) -> None:
     words = ["tune", tiny.train, "--minutes", 9, "-o", recipe, *SMALL]
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "srucli", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

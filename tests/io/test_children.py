@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from srucli.io import children
-from tests.support import NETWORK, ROOT, Tiny
+from tests.support import NETWORK, ROOT, Tiny, child_environment
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "srucli"
 # Packages that srucli's processes import, whatever of the standard library comes with them.
@@ -70,7 +70,7 @@ def test_no_command_runs_what_lies_in_the_current_folder(
     else:
         pytest.skip(f"srucli is not installed at {SCRIPT}")
     folder = hostile(tmp_path / "hostile", names)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)} if way == "python -m" else None
+    environment = child_environment() if way == "python -m" else None
     few = ("train.epochs=1", "train.threads=1", *NETWORK)
     short = ("--steps", 2, "--grid", 1, "--seeds", 1, "train.threads=1", *NETWORK)
     for words in (

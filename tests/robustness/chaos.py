@@ -41,6 +41,7 @@ from benchmarks.sets import ROOT, find
 from srucli.errors import SrucliError
 from srucli.runs.checkpoints import POINTERS
 from srucli.runs.run_dir import RunDir
+from tests.support import child_environment
 
 WAYS = ("kill", "term", "calls", "faults")
 # Those that `faulty.py` ends, by what it calls so.
@@ -70,7 +71,7 @@ class Training:
 
     def __init__(self, scratch: Path, arguments: Sequence[str]) -> None:
         self.scratch, self.arguments = scratch, list(arguments)
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.environment = child_environment(OMP_NUM_THREADS="1")
 
     def start(self, run: str, way: str = "", seed: int = 0) -> subprocess.Popen[str]:
         """The same command each time, over a disk that strikes if the way is such a one."""

@@ -37,12 +37,12 @@ from srucli.runs.training_state import UnwritableError
 from srucli.training.run import resume, train
 from tests.support import (
     QUICK,
-    ROOT,
     SETTINGS,
     OnStep,
     RunCli,
     RunMain,
     Tiny,
+    child_environment,
     quick,
     run_training,
     sentences,
@@ -62,7 +62,7 @@ def in_a_namespace(script: str, folder: Path) -> list[str]:
     done = subprocess.run(
         ["unshare", "-rm", "bash", "-c", whole],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -138,7 +138,7 @@ def test_stdout_that_is_closed(tiny: Tiny, command: str) -> None:
     done = subprocess.run(
         ["bash", "-c", f"'{sys.executable}' -m srucli {command} >&-"],
         cwd=tiny.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         input="",
         capture_output=True,
         text=True,
@@ -189,7 +189,7 @@ def test_names_that_are_no_unicode(tiny: Tiny, tmp_path: Path) -> None:
     words = ("train", train, "-o", run, "--tokenizer", tiny.run / "tokenizer.model", "--epochs", 1)
     done = subprocess.run(
         [sys.executable, "-m", "srucli", *map(str, words), *SETTINGS],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         capture_output=True,
     )
     assert (done.returncode, done.stdout) == (0, os.fsencode(run) + b"\n"), done.stderr
@@ -353,18 +353,17 @@ def test_labels_are_escaped_on_a_terminal_only(tiny: Tiny, tmp_path: Path) -> No
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     (run / "labels.json").write_text('["\\u001b[2Ja", "\\u001b[2Jb", "\\u001b[2Jc"]')
     command = f"printf 'a lovely film\\n' | '{sys.executable}' -m srucli predict run -"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     shown = subprocess.run(
         ["script", "-qec", command, "/dev/null"],
         cwd=tmp_path,
-        env=environment,
+        env=child_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
     ).stdout
     assert b"\\x1b[2J" in shown
     assert b"\x1b[2J" not in shown
     piped = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True
+        ["bash", "-c", command], cwd=tmp_path, env=child_environment(), capture_output=True
     ).stdout
     assert piped.startswith(b"\x1b[2J")
 

@@ -22,7 +22,7 @@ from srucli.experiments.plots import DRAWN_BY
 from srucli.experiments.scheduler import Scheduler
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial, facts_of
 from srucli.runs.claim import MARKER, claimed
-from tests.support import QUICK, ROOT, RunMain, Tiny, tree
+from tests.support import QUICK, RunMain, Tiny, child_environment, tree
 
 CANDIDATES = tuple(Candidate(name, {"optim.name": name}) for name in ("adam", "sgd"))
 PARTS = {
@@ -445,7 +445,7 @@ def test_no_output_takes_the_place_of_stdin(own: Path, tiny: Tiny, command: str)
     with (own / "x.model").open("rb") as stdin:
         done = subprocess.run(
             [sys.executable, "-m", "srucli", *map(str, words)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=child_environment(),
             stdin=stdin,
             capture_output=True,
             text=True,

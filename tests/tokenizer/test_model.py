@@ -23,8 +23,7 @@ from srucli.errors import DataError, InputMissingError, UsageError
 from srucli.io.lines import read_lines
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import TrainedTokenizer, train_tokenizer
-
-ROOT = Path(__file__).parents[2]
+from tests.support import child_environment
 
 
 def made_up_lines(count: int = 400, seed: int = 0) -> list[str]:
@@ -324,7 +323,7 @@ def test_draws_are_the_same_in_another_process(
         [sys.executable, "-c", program, str(tmp_path / "m.model"), LINES[0]],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         check=True,
     )
     here = sampling_tokenizer.encode([LINES[0]] * 20, 0.3, seed=5)[0].tolist()

@@ -34,7 +34,17 @@ from srucli.training.resume import differences, may_change
 from srucli.training.run import resume, train
 from srucli.training.validation import Best
 from tests import support
-from tests.support import QUICK, ROOT, OnStep, RunMain, Tiny, quick, sentences, tree, write_tsv
+from tests.support import (
+    QUICK,
+    OnStep,
+    RunMain,
+    Tiny,
+    child_environment,
+    quick,
+    sentences,
+    tree,
+    write_tsv,
+)
 
 
 def run_training(tiny: Tiny, output: Path, *overrides: str, **how: Any) -> Path:
@@ -829,7 +839,7 @@ def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path)
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} 2>&1 >/dev/null | head -1"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         capture_output=True,
         text=True,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,9 +25,9 @@ from srucli.training.defaults import check, complete, epochs
 from srucli.training.run import train
 from tests.support import (
     QUICK,
-    ROOT,
     RunCli,
     Tiny,
+    child_environment,
     quick,
     run_training,
     sentences,
@@ -297,7 +296,7 @@ def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         capture_output=True,
         text=True,
     )
@@ -326,7 +325,7 @@ def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: Run
         [sys.executable, "-m", "srucli", "train", str(tiny.train), "-o", "run", "--epochs", "9999"]
         + [str(word) for word in QUICK],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
