@@ -1,4 +1,4 @@
-"""Fixtures: the command as a person runs it, and the real data where present."""
+"""Fixtures: run commands, a small trained run, the public data sets, hooks on optimizer steps."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ import pytest
 from tests.support import (
     QUICK,
     ROOT,
-    Ended,
+    CommandResult,
     OnStep,
     RunCli,
     RunMain,
     Tiny,
     child_environment,
-    lent_process,
+    restored_process,
     sentences,
     write_tsv,
 )
 
-# A shell starts what runs in its background with interrupts ignored, and so would every command be.
+# A shell starts background jobs with SIGINT ignored, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str:
-    """Name a case by what it holds, also where pytest would number it."""
+    """Name a test case after its value, also for types that pytest would only number."""
     if val is None or isinstance(val, bool | int | float):
         return f"{argname}={val}"
-    named = _case(val)
-    short = named if len(named) <= 60 else f"{named[:60]}..."
+    name = _case_name(val)
+    short = name if len(name) <= 60 else f"{name[:60]}..."
     return (short if short.isprintable() else ascii(short)[1:-1]) or f"no {argname}"
 
 
-def _case(value: object) -> str:
+def _case_name(value: object) -> str:
     if isinstance(value, bytes):
         return ascii(value)[2:-1]
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={_case(each)}" for key, each in value.items())
+        return " ".join(f"{key}={_case_name(each)}" for key, each in value.items())
     if isinstance(value, tuple | list | set | frozenset):
-        return " ".join(map(_case, value))
+        return " ".join(map(_case_name, value))
     return getattr(value, "__name__", str(value).removeprefix("torch."))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets: $SRUCLI_DATA, or shared/data beside the checkout."""
+    """Return the folder of the public data sets: $SRUCLI_DATA, or ../shared/data."""
     folder = Path(os.environ.get("SRUCLI_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"the real data sets are not at {folder}; set SRUCLI_DATA")
+        pytest.skip(f"the public data sets are not in {folder}; set SRUCLI_DATA")
     return folder
 
 
 @pytest.fixture(scope="session")
 def run_cli() -> RunCli:
-    """Run `srucli` in a process of its own: run_cli("train", path, input="...", cwd=...)."""
+    """Return a function that runs `srucli` in a child process: run_cli("train", path, cwd=...)."""
 
     def run(
         *arguments: object,
@@ -87,7 +87,7 @@ def run_cli() -> RunCli:
 
 @pytest.fixture(scope="session")
 def tiny(run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """`srucli train` on sentences by template, in a process of its own. Do not change its files."""
+    """Return a run that `srucli train` made in a child process. Tests do not change its files."""
     folder, rows = tmp_path_factory.mktemp("tiny"), sentences()
     train = write_tsv(folder / "train.tsv", rows[:480])
     test = write_tsv(folder / "test.tsv", rows[480:])
@@ -100,43 +100,43 @@ def tiny(run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture
 def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunMain:
-    """Run `srucli` in this process, which saves the seconds that importing torch takes.
+    """Return a function that runs `srucli` in this process, which saves the import of torch.
 
-    What is no error of srucli's own escapes and fails the test, as a traceback would.
+    An exception other than a SrucliError escapes and fails the test.
     """
     from srucli.cli import main
 
-    def run(*arguments: object) -> Ended:
+    def run(*arguments: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["srucli", *map(str, arguments)])
         capsys.readouterr()
-        with patch.dict(os.environ), lent_process(), pytest.raises(SystemExit) as ended:
+        with patch.dict(os.environ), restored_process(), pytest.raises(SystemExit) as ended:
             main()
         code = ended.value.code
         assert isinstance(code, int)
-        return Ended(code, *capsys.readouterr())
+        return CommandResult(code, *capsys.readouterr())
 
     return run
 
 
 @pytest.fixture
 def on_step() -> Iterator[OnStep]:
-    """Have something called in each optimizer step; a later call replaces an earlier one."""
+    """Return a function that registers a call before each optimizer step, in place of the last."""
     from torch.optim import Optimizer, optimizer
 
     calls: list[Callable[[int], object]] = []
     running: list[Optimizer] = []
     steps = itertools.count(1)
 
-    def before(which: Optimizer, *_: object) -> None:
-        if not running:  # else one is a part of another
+    def before(stepped: Optimizer, *_: object) -> None:
+        if not running:  # an optimizer may consist of others
             for call in calls:
                 call(next(steps))
-        running.append(which)
+        running.append(stepped)
 
     def after(*_: object) -> None:
         running.pop()
 
-    def arrange(call: Callable[[int], object]) -> None:
+    def register(call: Callable[[int], object]) -> None:
         nonlocal steps
         calls[:], steps = [call], itertools.count(1)
         running.clear()
@@ -145,6 +145,6 @@ def on_step() -> Iterator[OnStep]:
         optimizer.register_optimizer_step_pre_hook(before),
         optimizer.register_optimizer_step_post_hook(after),
     )
-    yield arrange
+    yield register
     for hook in hooks:
         hook.remove()

@@ -1,4 +1,4 @@
-"""What tests share: small data, small trainings, folders, processes."""
+"""Helpers for tests: small data sets, small trainings, folders, child processes."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
-
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
-# Takes what is called with the number of each optimizer step, from 1, before weights change.
+# Registers a function that is called before each optimizer step with its number, from 1.
 OnStep = Callable[[Callable[[int], object]], None]
 
 
-def until(holds: Callable[[], object]) -> None:
-    """Wait for something, however long it takes; what never comes is ended by pytest's timeout."""
-    while not holds():
+def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition is true. pytest's timeout ends the test if it never is."""
+    while not condition():
         time.sleep(0.02)
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have; Linux alone tells."""
+    """Return the ids of a process's children and their descendants (on Linux, else none)."""
     try:
-        own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        direct = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [each for child in map(int, own) for each in (child, *children(child))]
+    return [each for child in map(int, direct) for each in (child, *children(child))]
 
 
-def seconds_of(pid: int) -> float:
-    """The processor's seconds that a process has used."""
-    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
-    return int(used) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time in user mode, in seconds, of a process."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def child_environment(**variables: str) -> dict[str, str]:
@@ -52,7 +51,7 @@ def child_environment(**variables: str) -> dict[str, str]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process that has not ended."""
+    """Return whether a process exists and is no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -71,18 +70,18 @@ TABLES = (
     *("model.embedding_size=16", "model.wide_buckets=512", "model.character_buckets=512"),
     "model.dropout=0.1",
 )
-# The flags of a network that trains in a second.
+# Flags of a network that trains in a second.
 QUICK = (
     *("--threads", 1, "--hidden", 16, "--layers", 1, "--batch-size", 16),
     *(*TABLES, "train.dev_share=0.1"),
 )
-# The settings of an even smaller network, and of its training by a library call.
+# Settings of an even smaller network, and of its training by a library call.
 NETWORK = (*TABLES, "model.hidden=8", "model.layers=1", "train.batch_size=16")
 SETTINGS = (*NETWORK, "train.dev_share=0.1", "train.threads=1")
 
 
 def sentences(seed: int = 0) -> list[tuple[str, str]]:
-    """600 pairs of label and text, of three kinds, in random order."""
+    """Return 600 pairs of label and text, with three labels, in random order."""
     rows = [
         (label, shape.format(thing, word))
         for label, words in LABELS.items()
@@ -92,21 +91,21 @@ def sentences(seed: int = 0) -> list[tuple[str, str]]:
     return rows
 
 
-def single_words() -> list[str]:
-    """300,000 words that never come twice: over a minute of SentencePiece."""
-    draw = random.Random(0)
-    return ["".join(draw.choices("abcdefghij", k=20)) for _ in range(300_000)]
+def unique_words() -> list[str]:
+    """Return 300,000 different words, on which SentencePiece trains for over a minute."""
+    generator = random.Random(0)
+    return ["".join(generator.choices("abcdefghij", k=20)) for _ in range(300_000)]
 
 
 def write_tsv(path: Path, rows: Iterable[tuple[str, str]]) -> Path:
-    """Write pairs of label and text."""
+    """Write pairs of label and text, and return the path."""
     path.write_text("".join(f"{label}\t{text}\n" for label, text in rows), encoding="utf-8")
     return path
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """A small trained run, what it was trained on, and what the command said."""
+    """A small trained run, its data, and the result of the command that trained it."""
 
     folder: Path
     run: Path
@@ -118,36 +117,40 @@ class Tiny:
 
 
 def quick(*overrides: str) -> Config:
-    """Settings of a training of two epochs that takes a second."""
+    """Return the settings of a training of two epochs that takes a second."""
     from srucli.config import resolve
 
     return resolve(overrides=[*SETTINGS, "train.epochs=2", *overrides])
 
 
-def run_training(tiny: Tiny, output: Path, *overrides: str, dev: bool = True, **how: Any) -> Path:
-    """Train on the tiny run's examples with its tokenizer; `how` goes to `train`."""
+def run_training(
+    tiny: Tiny, output: Path, *overrides: str, dev: bool = True, **options: Any
+) -> Path:
+    """Train on the tiny run's examples with its tokenizer; `options` go to `train`."""
     from srucli.training.run import train
 
     dev_source = str(tiny.test) if dev else None
     tokenizer = tiny.run / "tokenizer.model"
-    return train(quick(*overrides), str(tiny.train), dev_source, output, tokenizer=tokenizer, **how)
+    return train(
+        quick(*overrides), str(tiny.train), dev_source, output, tokenizer=tokenizer, **options
+    )
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
+class CommandResult:
+    """The exit code and the output of a command."""
 
     code: int
     out: str
     err: str
 
 
-RunMain = Callable[..., Ended]
+RunMain = Callable[..., CommandResult]
 
 
 @contextmanager
-def lent_process() -> Iterator[None]:
-    """Undo what a command that runs in a test's process sets there for good."""
+def restored_process() -> Iterator[None]:
+    """Undo, after a command, the process-wide settings of torch and Numba that it changed."""
     import torch
 
     from srucli.kernels import jit
@@ -163,7 +166,7 @@ def lent_process() -> Iterator[None]:
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:
-    """What is in a folder, and below: bytes of files, targets of links, "" for folders."""
+    """Return the content of a folder by relative path: bytes, link targets, "" for folders."""
     found: dict[str, bytes | str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

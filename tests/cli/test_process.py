@@ -16,9 +16,9 @@ from tests.support import (
     Tiny,
     child_environment,
     children,
+    cpu_seconds,
     is_running,
-    seconds_of,
-    single_words,
+    unique_words,
     until,
     write_tsv,
 )
@@ -110,11 +110,11 @@ def test_a_training_that_ends_before_its_first_step_starts_again(
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_the_trainer_of_a_tokenizer_ends_with_its_command(tmp_path: Path) -> None:
-    write_tsv(tmp_path / "a.tsv", [(word[0], word) for word in single_words()])
+    write_tsv(tmp_path / "a.tsv", [(word[0], word) for word in unique_words()])
     process = training(tmp_path, "a.tsv")
     until(lambda: children(process.pid))
     [child] = children(process.pid)
-    until(lambda: seconds_of(child) > 1)  # it has read its lines, and trains
+    until(lambda: cpu_seconds(child) > 1)  # it has read its lines, and trains
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert (process.returncode, said[-len(TOO_EARLY) :]) == (75, TOO_EARLY)

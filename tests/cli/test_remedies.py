@@ -24,7 +24,7 @@ import pytest
 from srucli.config import known_keys
 from srucli.runs.run_dir import RunDir
 from srucli.training.trainer import Trainer
-from tests.support import ROOT, Ended, RunMain, Tiny, sentences, write_tsv
+from tests.support import ROOT, CommandResult, RunMain, Tiny, sentences, write_tsv
 
 Words = list[str]
 Match = re.Match[str]
@@ -1071,7 +1071,7 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def ended(run_main: RunMain, command: str) -> Ended:
+def ended(run_main: RunMain, command: str) -> CommandResult:
     """Run a command with what stands before it."""
     how, words = re.fullmatch(r"(?:\((\w+)\) )?(.*)", command).groups()  # type: ignore[union-attr]
     with pytest.MonkeyPatch.context() as patch, open("two.tsv", "rb") as texts:

@@ -23,9 +23,9 @@ from tests.support import (
     RunMain,
     child_environment,
     children,
+    cpu_seconds,
     is_running,
-    seconds_of,
-    single_words,
+    unique_words,
     until,
 )
 from tests.tokenizer.test_model import LINES
@@ -149,12 +149,12 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_training_can_be_stopped(tmp_path: Path, how: signal.Signals) -> None:
-    (tmp_path / "a.txt").write_text("\n".join(single_words()))
+    (tmp_path / "a.txt").write_text("\n".join(unique_words()))
     options = ("--vocab-size", 100, "--num-sub-iterations", 10)
     parent = start("tokenize", tmp_path / "a.txt", "-o", tmp_path / "m", *options)
     until(lambda: children(parent.pid))
     [child] = children(parent.pid)
-    until(lambda: seconds_of(child) > 1)  # it has read its lines, and trains
+    until(lambda: cpu_seconds(child) > 1)  # it has read its lines, and trains
     parent.send_signal(how)
     _, errors = parent.communicate()
     assert parent.returncode == (130 if how == signal.SIGINT else -how)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from srucli.runs.run_dir import RunDir
-from tests.support import QUICK, Ended, RunCli, RunMain, Tiny
+from tests.support import QUICK, CommandResult, RunCli, RunMain, Tiny
 
 # Labels of the run, and texts that it gives them.
 ROWS = [
@@ -62,7 +62,7 @@ def table(form: str, header: str = "", rows: Sequence[tuple[str, str]] = ROWS) -
     return "\n".join([header] * bool(header) + lines) + "\n"
 
 
-def labels_of(ended: Ended) -> list[str]:
+def labels_of(ended: CommandResult) -> list[str]:
     assert ended.code == 0, ended.err
     return [json.loads(line)["label"] for line in ended.out.splitlines()]
 
