@@ -10,24 +10,3 @@ from srucli.metrics.intervals import (
 from srucli.metrics.outcome import Array, Floats, Outcome, decide, encode
 from srucli.metrics.table import BINS, METRICS, measure, metric_named
 from srucli.metrics.thresholds import choose_thresholds
-
-__all__ = [
-    "BINS",
-    "METRICS",
-    "MIN_RESAMPLED",
-    "Array",
-    "ClassMetrics",
-    "Floats",
-    "Outcome",
-    "calibration_by_chance",
-    "choose_thresholds",
-    "confidence_intervals",
-    "confusion",
-    "decide",
-    "encode",
-    "measure",
-    "metric_named",
-    "per_class",
-    "reliability",
-    "wilson",
-]

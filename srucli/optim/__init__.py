@@ -8,21 +8,3 @@ from srucli.optim.factory import build, can_be_captured, resolve, validate
 from srucli.optim.groups import GROUPS, parameter_groups
 from srucli.optim.schedules import SCHEDULES, lr_factor, set_lr
 from srucli.optim.table import OPTIMIZERS, describe, matching, second_moment
-
-__all__ = [
-    "GROUPS",
-    "OPTIMIZERS",
-    "SCHEDULES",
-    "build",
-    "can_be_captured",
-    "describe",
-    "has_averages",
-    "lr_factor",
-    "matching",
-    "parameter_groups",
-    "resolve",
-    "second_moment",
-    "set_lr",
-    "set_mode",
-    "validate",
-]

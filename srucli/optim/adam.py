@@ -1,12 +1,11 @@
-"""Adam with a switch for its bias correction, which torch's Adam has not.
+"""Adam whose bias correction can be turned off, which torch's Adam does not offer.
 
-The update itself, fused or not, stays torch's own.
+The update itself, fused or not, is torch's own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ class Adam(torch.optim.Adam):
     """Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; without correction m / (sqrt(v) + eps).
 
     torch divides m by 1 - beta1^t and sqrt(v) by sqrt(1 - beta2^t). A learning rate and an eps that
-    are changed for the step undo that exactly.
+    are changed for the step cancel that exactly.
     """
 
     def __init__(
@@ -28,9 +27,9 @@ class Adam(torch.optim.Adam):
             group["steps"] = 0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """As torch's."""
-        plain = [(group["lr"], group["eps"]) for group in self.param_groups]
+    def step(self) -> None:  # type: ignore[override]
+        """Take one step."""
+        settings = [(group["lr"], group["eps"]) for group in self.param_groups]
         for group in self.param_groups:
             group["steps"] += 1
             if not group["bias_correction"]:
@@ -38,8 +37,7 @@ class Adam(torch.optim.Adam):
                 group["lr"] *= first / math.sqrt(second)
                 group["eps"] /= math.sqrt(second)
         try:
-            loss: float | None = super().step(closure)
-            return loss
+            super().step()
         finally:
-            for group, (rate, eps) in zip(self.param_groups, plain, strict=True):
-                group["lr"], group["eps"] = rate, eps
+            for group, (lr, eps) in zip(self.param_groups, settings, strict=True):
+                group["lr"], group["eps"] = lr, eps

@@ -1,7 +1,7 @@
 """Optimizers of other packages by name, as `schedulefree:AdamWScheduleFree`.
 
-Only of the packages named here: a configuration must not be able to import whatever it likes. What
-they compute is theirs; their options are what their constructors take.
+Only the packages listed here are allowed, so that a configuration cannot import arbitrary code.
+Options are whatever the optimizers' constructors take.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 # module -> the extra of srucli that installs it
 PACKAGES = {"schedulefree": "schedulefree", "pytorch_optimizer": "pytorch-optimizer"}
-# What srucli gives each constructor itself.
-OWN = ("self", "params", "lr", "weight_decay", "kwargs")
+# Arguments of a constructor that are no options.
+RESERVED = ("self", "params", "lr", "weight_decay", "kwargs")
 
 
 def is_external(name: str) -> bool:
-    """Whether a name is one of another package."""
+    """Return whether an optimizer's name refers to another package."""
     return ":" in name
 
 
-def find(name: str) -> type[Optimizer]:
-    """The class that `package:Class` names. Raises UsageError."""
-    package, _, kind = name.partition(":")
+def _find(name: str) -> type[Optimizer]:
+    """Return the class that `package:Class` names. Raises UsageError."""
+    package, _, class_name = name.partition(":")
     module = package.replace("-", "_")
     if module not in PACKAGES:
         hint = did_you_mean(package, list(PACKAGES))
@@ -41,34 +41,26 @@ def find(name: str) -> type[Optimizer]:
         raise UsageError(f"optim.name: {name} needs {extra}: pip install 'srucli[{extra}]'")
     from torch.optim import Optimizer
 
-    found = getattr(import_module(module), kind, None)
-    if not (inspect.isclass(found) and issubclass(found, Optimizer)):
-        names = [
-            each
-            for each, value in vars(import_module(module)).items()
-            if inspect.isclass(value) and issubclass(value, Optimizer)
-        ]
-        raise UsageError(
-            f"optim.name: {package} has no optimizer '{kind}'{did_you_mean(kind, names)}"
-        )
-    return found
-
-
-def options(kind: type[Optimizer]) -> dict[str, Any]:
-    """The options of a class with their defaults."""
-    parameters = inspect.signature(kind.__init__).parameters
-    return {key: each.default for key, each in parameters.items() if key not in OWN}
+    classes = {
+        key: value
+        for key, value in vars(import_module(module)).items()
+        if inspect.isclass(value) and issubclass(value, Optimizer)
+    }
+    if class_name not in classes:
+        hint = did_you_mean(class_name, list(classes))
+        raise UsageError(f"optim.name: {package} has no optimizer '{class_name}'{hint}")
+    return classes[class_name]
 
 
 def resolve(config: OptimConfig) -> OptimConfig:
     """As `srucli.optim.resolve`. A schedule-free optimizer has no schedule unless one is set."""
-    kind = find(config.name)
-    known = options(kind)
+    optimizer = _find(config.name)
+    parameters = inspect.signature(optimizer.__init__).parameters
+    options = [name for name in parameters if name not in RESERVED]
     for key in config.options:
-        if key not in known:
-            hint = did_you_mean(key, list(known))
+        if key not in options:
+            hint = did_you_mean(key, options)
             raise UsageError(f"optim.options.{key}: {config.name} has no such option{hint}")
-    parameters = inspect.signature(kind.__init__).parameters
     update: dict[str, Any] = {
         "options": {
             key: tuple(value) if isinstance(value, list) else value
@@ -83,16 +75,13 @@ def resolve(config: OptimConfig) -> OptimConfig:
             if not isinstance(default, int | float):
                 raise UsageError(f"optim.{field}: {config.name} has no default, so give one")
             update[field] = float(default)
-    if hasattr(kind, "eval") and "schedule" not in config.model_fields_set:
+    if hasattr(optimizer, "eval") and "schedule" not in config.model_fields_set:
         update["schedule"] = "constant"
     return config.model_copy(update=update)
 
 
 def try_step(config: OptimConfig) -> None:
-    """Take one step with a vector and a matrix. Raises UsageError where that cannot be done.
-
-    `config` is resolved.
-    """
+    """Take one step of a resolved optimizer, for a vector and a matrix. Raises UsageError."""
     import torch
 
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, 2))]
@@ -103,28 +92,28 @@ def try_step(config: OptimConfig) -> None:
         weight.grad = torch.ones_like(weight)
     try:
         optimizer.step()
-    except Exception as error:  # whatever a stranger's optimizer raises
+    except Exception as error:  # other packages may raise anything
         raise _unusable(config, error) from error
 
 
 def _unusable(config: OptimConfig, error: Exception) -> UsageError:
-    said = str(error).strip().partition("\n")[0] or type(error).__name__
-    return UsageError(f"optim.name: {config.name} cannot be used here: {said}")
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UsageError(f"optim.name: {config.name} cannot be used here: {reason}")
 
 
 def build(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
-    """The optimizer over the groups. Raises UsageError where it does not take the options."""
+    """Return the optimizer over the groups. Raises UsageError if it rejects the options."""
     try:
-        return find(config.name)(groups, lr=config.lr, **config.options)  # type: ignore[call-arg]
-    except Exception as error:  # whatever a stranger's constructor raises
+        return _find(config.name)(groups, lr=config.lr, **config.options)  # type: ignore[call-arg]
+    except Exception as error:  # other packages may raise anything
         raise _unusable(config, error) from error
 
 
 def set_mode(optimizer: Optimizer, *, training: bool) -> None:
-    """Put the weights that training or evaluation needs into the model.
+    """Put the weights for training or for evaluation into the model.
 
-    Those of a schedule-free optimizer (Defazio et al. 2024, arXiv 2405.15682) are averages in
-    evaluation; all others know only one set of weights.
+    A schedule-free optimizer (Defazio et al. 2024, arXiv 2405.15682) evaluates averages of the
+    weights; others use the same weights for both.
     """
     if has_averages(optimizer):
         switch: Any = optimizer
@@ -132,5 +121,5 @@ def set_mode(optimizer: Optimizer, *, training: bool) -> None:
 
 
 def has_averages(optimizer: Optimizer) -> bool:
-    """Whether it evaluates other weights than it trains."""
+    """Return whether the optimizer evaluates other weights than it trains."""
     return hasattr(optimizer, "train") and hasattr(optimizer, "eval")

@@ -1,11 +1,10 @@
-"""From the settings of a training to its optimizer.
+"""From settings to an optimizer.
 
-No torch at import. Names with a colon are those of other packages: see `external.py`.
+torch is imported only when an optimizer is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def resolve(config: OptimConfig) -> OptimConfig:
-    """`config` with learning rate, weight decay and every option filled in. Raises UsageError."""
+    """Return `config` with learning rate, weight decay and every option set. Raises UsageError."""
     if external.is_external(config.name):
         return external.resolve(config)
     row = row_named(config.name)
@@ -47,31 +46,24 @@ def validate(config: OptimConfig) -> None:
 
 
 def can_be_captured(config: OptimConfig) -> bool:
-    """Whether a CUDA graph can hold the optimizer's step. Raises UsageError for an unknown one."""
+    """Return whether a CUDA graph can capture the optimizer's step. Raises UsageError."""
     if external.is_external(config.name):
         return False
     corrected = resolve(config).options.get("bias_correction", True)
     return row_named(config.name).captured is not None and bool(corrected)
 
 
-def build(
-    config: OptimConfig,
-    model: nn.Module,
-    embeddings: Iterable[nn.Parameter] = (),
-    *,
-    captured: bool = False,
-) -> Optimizer:
-    """The optimizer of `config` over the trainable parameters of `model`, where they are now.
+def build(config: OptimConfig, model: nn.Module, *, captured: bool = False) -> Optimizer:
+    """Return the optimizer of `config` over the trainable parameters of `model`.
 
-    Its groups are those of `parameter_groups`, each with `initial_lr`, the peak that schedules
-    scale. `embeddings` are embedding tables that no nn.Embedding holds. Where `captured`, steps are
-    to be part of CUDA graphs, and the groups' learning rates are tensors on the parameters' device.
-    Raises UsageError.
+    Its groups are those of `parameter_groups`, each with its peak learning rate, `initial_lr`. With
+    `captured`, CUDA graphs can capture steps, and the groups' learning rates are tensors on the
+    parameters' device. Raises UsageError.
     """
     config = resolve(config)
     assert config.lr is not None
     assert config.weight_decay is not None
-    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, embeddings)
+    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings)
     if external.is_external(config.name):
         optimizer = external.build(config, groups)
     else:
@@ -81,17 +73,15 @@ def build(
         if captured:
             group["lr"] = group["params"][0].new_tensor(config.lr)
     if captured:
-        # The first step of each shape runs outside a graph on purpose: torch need not warn of it.
+        # The first step of each shape is not captured on purpose: torch need not warn.
         optimizer._warned_capturable_if_run_uncaptured = True
     return optimizer
 
 
 def _build(config: OptimConfig, groups: list[dict[str, Any]], captured: bool) -> Optimizer:
-    """An optimizer of the table over the groups."""
     row = OPTIMIZERS[config.name]
     arguments = {**row.fixed, **config.options}
-    devices = {parameter.device for group in groups for parameter in group["params"]}
-    if {device.type for device in devices} <= row.fused:
+    if {weight.device.type for group in groups for weight in group["params"]} <= row.fused:
         arguments["fused"] = True
     if captured:
         assert row.captured is not None

@@ -1,19 +1,18 @@
-"""Which parameters an optimizer treats alike, and which of them weight decay shrinks.
+"""Which parameters an optimizer treats alike, and to which of them weight decay applies.
 
-The rule goes by module type and by name, never by shape alone, because an SRU keeps its vectors in
-2-d tensors. No torch is imported until a model is there to be sorted.
+The groups depend on module types and names, never on shapes alone, because an SRU stores its
+vectors in 2-d tensors. torch is imported only when there is a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
 GROUPS: dict[str, str] = {
-    "embeddings": "tables of nn.Embedding and nn.EmbeddingBag, and what the caller names as such",
+    "embeddings": "tables of nn.Embedding and nn.EmbeddingBag",
     "matrices": "weights with two dimensions",
     "kernels": "weights with more than two dimensions: convolutions",
     "head": "weights of any module called 'head'",
@@ -21,8 +20,8 @@ GROUPS: dict[str, str] = {
 }
 
 
-def kind(name: str, parameter: nn.Parameter) -> str:
-    """The group of a parameter that is no embedding, by its dotted name and number of dimensions.
+def _group_name(name: str, parameter: nn.Parameter) -> str:
+    """Return the group of a parameter that is no embedding, by its dotted name and dimensions.
 
     A weight has at least two dimensions and is called `W`, or has the word `weight` in its name
     (`weight`, `weight_ih_l0`, `in_proj_weight`).
@@ -36,20 +35,16 @@ def kind(name: str, parameter: nn.Parameter) -> str:
 
 
 def parameter_groups(
-    model: nn.Module,
-    weight_decay: float,
-    decay_embeddings: bool = False,
-    embeddings: Iterable[nn.Parameter] = (),
+    model: nn.Module, weight_decay: float, decay_embeddings: bool = False
 ) -> list[dict[str, Any]]:
-    """Sort every trainable parameter of `model` into exactly one group, as torch.optim takes it.
+    """Return every trainable parameter of `model` in exactly one group, as torch.optim takes them.
 
-    Groups have `name`, `params` and `weight_decay`; they come in the order of GROUPS, parameters in
-    the model's order, and a group without parameters is left out. `embeddings` are parameters that
-    are embeddings although no nn.Embedding holds them.
+    Groups have `name`, `params` and `weight_decay`, and come in the order of GROUPS without empty
+    ones. Parameters keep the model's order.
     """
     from torch import nn
 
-    tables = {id(parameter) for parameter in embeddings} | {
+    tables = {
         id(module.weight)
         for module in model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag)
@@ -57,13 +52,11 @@ def parameter_groups(
     members: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = "embeddings" if id(parameter) in tables else kind(name, parameter)
-            members[group].append(parameter)
-    decay = dict.fromkeys(GROUPS, weight_decay) | {"vectors": 0.0}
-    if not decay_embeddings:
-        decay["embeddings"] = 0.0
+            table = id(parameter) in tables
+            members["embeddings" if table else _group_name(name, parameter)].append(parameter)
+    undecayed = {"vectors"} if decay_embeddings else {"vectors", "embeddings"}
     return [
-        {"name": name, "params": parameters, "weight_decay": decay[name]}
-        for name, parameters in members.items()
-        if parameters
+        {"name": name, "params": params, "weight_decay": 0.0 if name in undecayed else weight_decay}
+        for name, params in members.items()
+        if params
     ]

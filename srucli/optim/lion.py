@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,12 +17,8 @@ class Lion(Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """Take one step."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
@@ -33,10 +28,9 @@ class Lion(Optimizer):
                 if not self.state[weight]:
                     self.state[weight]["exp_avg"] = torch.zeros_like(weight)
             means = [self.state[weight]["exp_avg"] for weight in weights]
-            lr, (blend, keep) = group["lr"], group["betas"]
+            lr, (beta1, beta2) = group["lr"], group["betas"]
             torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
-            steps = torch._foreach_lerp(grads, means, blend)
+            steps = torch._foreach_lerp(grads, means, beta1)
             torch._foreach_sign_(steps)
             torch._foreach_add_(weights, steps, alpha=-lr)
-            torch._foreach_lerp_(means, grads, 1 - keep)
-        return loss
+            torch._foreach_lerp_(means, grads, 1 - beta2)

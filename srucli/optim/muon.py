@@ -1,11 +1,10 @@
 """Muon for the hidden matrices and AdamW for all other parameters, as one optimizer.
 
-Both rules are torch's own; only the joining is here.
+Both update rules are torch's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from torch.optim import AdamW, Muon, Optimizer
 class MuonWithAdamW(Optimizer):
     """Jordan et al. 2024, with the step scaled as by Liu et al. 2025 (arXiv 2502.16982).
 
-    So scaled, a Muon step is about as large as one of Adam's, and one learning rate fits both.
-    State and groups belong to this object and the two rules share them, so `state_dict` and
+    With this scale, a Muon step is about as large as an Adam step, and one learning rate fits both.
+    The two optimizers share the state and the groups of this object, so that `state_dict` and
     `load_state_dict` are those of any torch optimizer.
     """
 
@@ -32,9 +31,9 @@ class MuonWithAdamW(Optimizer):
         eps: float,
         fused: bool = False,
     ) -> None:
-        """`groups` are those of `parameter_groups`; Muon takes the one named 'matrices'."""
+        """groups: from `parameter_groups`; Muon gets the one named 'matrices'."""
         hidden = [group for group in groups if _is_hidden(group)]
-        rest = [group for group in groups if not _is_hidden(group)]
+        others = [group for group in groups if not _is_hidden(group)]
         self.parts: list[Optimizer] = []
         if hidden:
             muon = Muon(
@@ -46,8 +45,8 @@ class MuonWithAdamW(Optimizer):
                 adjust_lr_fn="match_rms_adamw",
             )
             self.parts.append(muon)
-        if rest:
-            self.parts.append(AdamW(rest, lr=lr, betas=betas, eps=eps, fused=fused))
+        if others:
+            self.parts.append(AdamW(others, lr=lr, betas=betas, eps=eps, fused=fused))
         super().__init__(groups, {})
         self._share()
 
@@ -58,20 +57,15 @@ class MuonWithAdamW(Optimizer):
             part.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over state and groups, which torch replaces, and hand them to both rules again."""
+        """Load state and groups, and share the new objects with both optimizers."""
         super().load_state_dict(state_dict)
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of both rules."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """Take one step with both optimizers."""
         for part in self.parts:
             part.step()
-        return loss
 
 
 def _is_hidden(group: dict[str, Any]) -> bool:

@@ -1,6 +1,6 @@
-"""What an optimizer's option may be, and the check of one that a person gave.
+"""Type, range and meaning of an optimizer's option, and the check of a given value.
 
-Not which options exist. No torch here: a wrong option is reported before torch is imported.
+torch is not imported here, so that a wrong option is reported before torch is loaded.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from srucli.errors import UsageError
 
 Value = bool | int | float | tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Range:
-    """The numbers an option may be, as a test and in words that follow 'a number'."""
+class Range(NamedTuple):
+    """The numbers that an option accepts, as a predicate and in words that follow 'a number'."""
 
     text: str
     holds: Callable[[float], bool]
@@ -34,9 +33,9 @@ STEPS = Range("from 1 to 99", lambda x: 1 <= x <= 99)
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its default, whose type is the option's type, its meaning and its range.
+    """One option: its default, its meaning and its range. The default's type is the option's type.
 
-    Where the default is a tuple, a value has as many numbers, each within the range.
+    If the default is a tuple, a value has as many numbers, each within the range.
     """
 
     default: Value
@@ -44,34 +43,33 @@ class Option:
     range: Range = NOT_NEGATIVE
 
     def checked(self, key: str, value: Any) -> Value:
-        """`value` in the default's type. Raises UsageError naming `key`, as `optim.options.eps`."""
-        if isinstance(self.default, bool):
-            if isinstance(value, bool):
-                return value
-        elif isinstance(self.default, tuple):
-            if (
-                isinstance(value, list | tuple)
-                and len(value) == len(self.default)
-                and all(self._fits(part, float) for part in value)
-            ):
-                return tuple(float(part) for part in value)
-        elif self._fits(value, type(self.default)):
-            return type(self.default)(value)
+        """Return `value` in the default's type. Raises UsageError with `key` in its message."""
+        kind = type(self.default)
+        if isinstance(self.default, tuple):
+            same_length = isinstance(value, list | tuple) and len(value) == len(self.default)
+            if same_length and all(self._fits(part, float) for part in value):
+                return tuple(map(float, value))
+        elif isinstance(value, bool) if kind is bool else self._fits(value, kind):
+            return kind(value)
         raise UsageError(f"{key} = {value!r}: must be {self.wanted}")
 
     @property
     def wanted(self) -> str:
-        """What a value must be, in words: 'true or false', 'a number above 0'."""
+        """The accepted values in words: 'true or false', 'a number above 0'."""
         if isinstance(self.default, bool):
             return "true or false"
         if isinstance(self.default, tuple):
             return f"a list of {len(self.default)} numbers, each {self.range.text}"
         return f"a {'whole ' if isinstance(self.default, int) else ''}number {self.range.text}"
 
+    def described(self) -> dict[str, Any]:
+        """Return the option as data that JSON can hold."""
+        default = list(self.default) if isinstance(self.default, tuple) else self.default
+        return {"default": default, "wanted": self.wanted, "meaning": self.meaning}
+
     def _fits(self, value: Any, kind: type) -> bool:
-        allowed = int if kind is int else (int, float)
         return (
-            isinstance(value, allowed)
+            isinstance(value, int if kind is int else int | float)
             and not isinstance(value, bool)
             and abs(value) <= sys.float_info.max
             and self.range.holds(value)

@@ -1,6 +1,6 @@
-"""The learning rate over a run, as a share of its peak. Pure functions of the step; no torch.
+"""Learning rate schedules: the learning rate of a step as a fraction of its peak.
 
-A schedule rises over the warm-up and falls over what is left, to 0 at the last step.
+A schedule rises during the warm-up and then falls, to 0 at the last step.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 Curve = Callable[[float], float]
 
-START = 1 / 25  # where a warm-up begins: Smith & Topin 2018's one-cycle, as torch's OneCycleLR
+START = 1 / 25  # the first factor of a warm-up, as in torch's OneCycleLR (Smith & Topin 2018)
 
 
-def _line(share: float) -> float:
-    return share
+def _linear(progress: float) -> float:
+    return progress
 
 
-def _half_wave(share: float) -> float:
-    return (1.0 - math.cos(math.pi * share)) / 2.0
+def _cosine(progress: float) -> float:
+    return (1.0 - math.cos(math.pi * progress)) / 2.0
 
 
-def _stay(share: float) -> float:
+def _constant(progress: float) -> float:
     return 0.0
 
 
-# name -> how it rises, how it falls; a curve goes from 0 to 1 as its stretch goes from 0 to 1
+# name -> how it rises and how it falls, as functions from [0, 1] to [0, 1]
 SCHEDULES: dict[str, tuple[Curve, Curve]] = {
-    "constant": (_line, _stay),
-    "linear": (_line, _line),
-    "cosine": (_line, _half_wave),  # Loshchilov & Hutter 2017, arXiv 1608.03983, one period
-    "one-cycle": (_half_wave, _half_wave),  # Smith & Topin 2018, arXiv 1708.07120
+    "constant": (_linear, _constant),
+    "linear": (_linear, _linear),
+    "cosine": (_linear, _cosine),  # Loshchilov & Hutter 2017, arXiv 1608.03983, one period
+    "one-cycle": (_cosine, _cosine),  # Smith & Topin 2018, arXiv 1708.07120
 }
 
 
 def lr_factor(schedule: str, step: int, total: int, warmup: float) -> float:
-    """The learning rate at `step` (from 0) of `total` steps, as a share of its peak.
+    """Return the learning rate at `step` (from 0) of `total` steps, as a fraction of its peak.
 
-    The peak stands at `warmup` (at least 0, below 1) of the way from the first step to the last.
-    The only step of a run of one is taken at the peak; steps beyond the last are as the last.
+    The peak is at the fraction `warmup` (at least 0, below 1) of the way from the first step to the
+    last. The only step of a training of one has the peak rate; steps after the last are like it.
     """
     rise, fall = SCHEDULES[schedule]
     last = total - 1
@@ -56,13 +56,13 @@ def lr_factor(schedule: str, step: int, total: int, warmup: float) -> float:
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to `factor` times its own peak, `initial_lr`.
+    """Set every group's learning rate to `factor` times its peak, `initial_lr`.
 
-    A rate that is a tensor gets the new value, so that CUDA graphs which read it see that.
+    A tensor is changed in place, so that CUDA graphs see the new value.
     """
     for group in optimizer.param_groups:
-        rate = group["initial_lr"] * factor
+        lr = group["initial_lr"] * factor
         if isinstance(group["lr"], float):
-            group["lr"] = rate
+            group["lr"] = lr
         else:
-            group["lr"].fill_(rate)
+            group["lr"].fill_(lr)

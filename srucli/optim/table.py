@@ -1,18 +1,18 @@
 """The table of optimizers, and its rows in words.
 
-A new optimizer is one more row here, and the tests that walk OPTIMIZERS test it. The updates are
-torch's wherever torch has them. No torch at import: a wrong name or option is reported before torch
-is loaded. `factory.py` makes an optimizer of a row.
+A new optimizer is one more row here, and the tests that iterate over OPTIMIZERS test it. The update
+rules are torch's wherever torch has them. torch is not imported here, so that a wrong name or
+option is reported before torch is loaded. `factory.py` builds an optimizer from a row.
 
-Default learning rates are peaks for a small recurrent classifier, one-cycle schedule and clipping
-at 1. They come from a coarse grid, scored on a held-out tenth of TREC's training texts after 4
-epochs; so short a run flatters large rates, so the middle of what did well was taken.
+Default learning rates are peaks for a small recurrent classifier with a one-cycle schedule and
+gradients clipped at 1. They are the middle of the good rates of a coarse grid, scored on a held-out
+tenth of TREC's training set after 4 epochs, since such a short training favours large rates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from srucli.errors import UsageError, did_you_mean
@@ -21,17 +21,18 @@ from srucli.optim.options import AT_LEAST_ONE, INNER_SHARE, NEGATIVE, POSITIVE, 
 
 
 @dataclass(frozen=True)
-class Row:
+class OptimizerRow:
     """One optimizer.
 
-    `rule` is the update in plain text: w a weight, g its gradient (weight decay added, unless it
-    says otherwise), t the step from 1. `target` is `module:Class`, taking parameter groups, `lr`
-    and the options by name. `fixed` are arguments that make it what its name says. `fused` are the
-    kinds of device for which every torch we allow has a fused kernel, which is then used.
-    `captured` are the arguments with which a CUDA graph can hold a step, None where it cannot.
-    `weight_decay` is what applies where none is set. `state` says what each tensor that it keeps
-    for a parameter means. `second_moment` is what diagnostics read of one that divides by a root of
-    squared gradients.
+    target: `module:Class`, which takes parameter groups, and `lr` and the options by keyword.
+    lr, weight_decay: used where the configuration sets none.
+    rule: the update in plain text; w is a weight, g its gradient (with weight decay added, unless
+    stated otherwise), t the step from 1.
+    state: what each tensor that it keeps for a parameter means.
+    fused: the device types for which every supported torch has a fused kernel; it is then used.
+    fixed: arguments that make the class this optimizer.
+    captured: arguments with which a CUDA graph can capture a step; None where it cannot.
+    second_moment: what diagnostics read, where it divides by a root of squared gradients.
     """
 
     target: str
@@ -52,152 +53,137 @@ FUSED = frozenset({"cpu", "cuda"})
 CAPTURABLE = {"capturable": True}
 
 STEP = {"step": "steps taken"}
-VELOCITY = {"momentum_buffer": "decaying sum of the gradients: the velocity"}
+MEAN_SQUARE = "exponential mean of the squared gradients"
 MOMENTS = {
     **STEP,
-    "exp_avg": "exponential mean of the gradients (first moment, not yet corrected for its start)",
-    "exp_avg_sq": "exponential mean of the squared gradients (second moment, not yet corrected)",
+    "exp_avg": "exponential mean of the gradients (first moment, before bias correction)",
+    "exp_avg_sq": f"{MEAN_SQUARE} (second moment, before bias correction)",
 }
-AMSGRAD_STATE = {"max_exp_avg_sq": "largest second moment so far (amsgrad only)"}
 
-BETAS = Option((0.9, 0.999), "decay of the first and of the second moment, per step", SHARE)
 EPS = Option(1e-8, "added to the root of the second moment: bounds the step", POSITIVE)
+BETAS = Option((0.9, 0.999), "decay of the first and of the second moment, per step", SHARE)
+BETAS_EPS = {"betas": BETAS, "eps": EPS}
 AMSGRAD = Option(False, "divide by the largest second moment so far (Reddi et al. 2018)")
+ADAM_OPTIONS = {**BETAS_EPS, "amsgrad": AMSGRAD}
 DECOUPLED = Option(False, "shrink the weights directly, as adamw does, not through the gradient")
 MOMENTUM = Option(0.9, "share of the velocity that is kept, per step", INNER_SHARE)
 
-OPTIMIZERS: dict[str, Row] = {
-    "sgd": Row(
-        target="torch.optim:SGD",
-        lr=3.0,
-        summary="steps down the gradient, without memory",
-        rule=("w <- w - lr g",),
-        paper="Robbins & Monro 1951, Annals of Mathematical Statistics 22(3)",
-        fused=FUSED,
-        captured={},
-    ),
-    "momentum": Row(
-        target="torch.optim:SGD",
-        lr=0.3,
-        summary="steps along a velocity that the gradients push: the heavy ball",
-        rule=("v <- momentum v + (1 - dampening) g", "w <- w - lr v"),
-        paper="Polyak 1964, USSR Computational Mathematics and Mathematical Physics 4(5)",
-        options={
-            "momentum": MOMENTUM,
-            "dampening": Option(0.0, "share of a gradient kept out of the velocity", SHARE),
-        },
-        state=VELOCITY,
-        fused=FUSED,
-        captured={},
-    ),
-    "nesterov": Row(
-        target="torch.optim:SGD",
-        lr=0.3,
+FIRST_MOMENT = "m <- beta1 m + (1 - beta1) g"
+SECOND_MOMENT = "v <- beta2 v + (1 - beta2) g^2"
+ADAM_STEP = "w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)"
+
+SGD_ROW = OptimizerRow(
+    target="torch.optim:SGD",
+    lr=3.0,
+    summary="steps against the gradient, without memory",
+    rule=("w <- w - lr g",),
+    paper="Robbins & Monro 1951, Annals of Mathematical Statistics 22(3)",
+    fused=FUSED,
+    captured={},
+)
+MOMENTUM_ROW = replace(
+    SGD_ROW,
+    lr=0.3,
+    summary="steps along the velocity, a decaying sum of the gradients: the heavy ball",
+    rule=("v <- momentum v + (1 - dampening) g", "w <- w - lr v"),
+    paper="Polyak 1964, USSR Computational Mathematics and Mathematical Physics 4(5)",
+    options={
+        "momentum": MOMENTUM,
+        "dampening": Option(0.0, "share of a gradient kept out of the velocity", SHARE),
+    },
+    state={"momentum_buffer": "decaying sum of the gradients: the velocity"},
+)
+ADAM_ROW = OptimizerRow(
+    target="srucli.optim.adam:Adam",
+    lr=2e-3,
+    summary="momentum divided by rmsprop's root, both corrected for their start at zero",
+    rule=(FIRST_MOMENT, SECOND_MOMENT, ADAM_STEP),
+    paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980",
+    options={
+        **ADAM_OPTIONS,
+        "bias_correction": Option(True, "correct both moments for their start at zero"),
+    },
+    state={**MOMENTS, "max_exp_avg_sq": "largest second moment so far (amsgrad only)"},
+    fused=FUSED,
+    captured=CAPTURABLE,
+    second_moment=ADAM,
+)
+OPTIMIZERS: dict[str, OptimizerRow] = {
+    "sgd": SGD_ROW,
+    "momentum": MOMENTUM_ROW,
+    "nesterov": replace(
+        MOMENTUM_ROW,
         summary="momentum that looks one step of the velocity ahead",
         rule=("v <- momentum v + g", "w <- w - lr (g + momentum v)"),
         paper="Nesterov 1983, Soviet Mathematics Doklady 27(2); as Sutskever et al. 2013, ICML",
         options={"momentum": MOMENTUM},
-        state=VELOCITY,
-        fused=FUSED,
         fixed={"nesterov": True},
-        captured={},
     ),
-    "adagrad": Row(
+    "adagrad": OptimizerRow(
         target="torch.optim:Adagrad",
         lr=5e-2,
-        summary="divides by the root of all squared gradients so far: the steps only shrink",
+        summary="divides by the root of the sum of all squared gradients: steps only shrink",
         rule=("s <- s + g^2", "w <- w - lr / (1 + lr_decay (t - 1)) g / (sqrt(s) + eps)"),
         paper="Duchi, Hazan & Singer 2011, Journal of Machine Learning Research 12",
         options={
             "lr_decay": Option(0.0, "learning rate is divided by 1 + lr_decay * steps taken"),
-            "initial_accumulator_value": Option(0.0, "what the sum of squares begins with"),
+            "initial_accumulator_value": Option(0.0, "initial value of the sum of squares"),
             "eps": Option(1e-10, "added to the root of the sum: bounds the step", POSITIVE),
         },
         state={**STEP, "sum": "sum of all squared gradients so far"},
         fused=frozenset({"cpu"}),  # for CUDA only since torch 2.12
         second_moment=ADAGRAD,
     ),
-    "rmsprop": Row(
+    "rmsprop": OptimizerRow(
         target="torch.optim:RMSprop",
         lr=2e-3,
         summary="divides by the root of an exponential mean of the squared gradients",
         rule=(
             "s <- alpha s + (1 - alpha) g^2",
-            "v <- momentum v + g / (sqrt(s) + eps); centered takes the mean of g out of s",
+            "v <- momentum v + g / (sqrt(s) + eps); centered: s minus the squared mean of g",
             "w <- w - lr v",
         ),
         paper="Tieleman & Hinton 2012, Neural Networks for Machine Learning, lecture 6.5",
         options={
             "alpha": Option(0.99, "decay of the mean of squares, per step", SHARE),
             "eps": EPS,
-            "momentum": Option(0.0, "share of the velocity that is kept, per step", SHARE),
-            "centered": Option(False, "divide by the variance's root (Graves 2013)"),
+            "momentum": replace(MOMENTUM, default=0.0, range=SHARE),
+            "centered": Option(False, "divide by the root of the variance (Graves 2013)"),
         },
         state={
             **STEP,
-            "square_avg": "exponential mean of the squared gradients",
+            "square_avg": MEAN_SQUARE,
             "momentum_buffer": "decaying sum of the scaled gradients (momentum only)",
             "grad_avg": "exponential mean of the gradients (centered only)",
         },
         captured=CAPTURABLE,
         second_moment=RMSPROP,
     ),
-    "adam": Row(
-        target="srucli.optim.adam:Adam",
-        lr=2e-3,
-        summary="momentum divided by rmsprop's root, both corrected for their start at zero",
-        rule=(
-            "m <- beta1 m + (1 - beta1) g",
-            "v <- beta2 v + (1 - beta2) g^2",
-            "w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
-        ),
-        paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980",
-        options={
-            "betas": BETAS,
-            "eps": EPS,
-            "amsgrad": AMSGRAD,
-            "bias_correction": Option(True, "divide both moments by what they lack at the start"),
-        },
-        state={**MOMENTS, **AMSGRAD_STATE},
-        fused=FUSED,
-        captured=CAPTURABLE,
-        second_moment=ADAM,
-    ),
-    "adam-nobias": Row(
-        target="srucli.optim.adam:Adam",
-        lr=2e-3,
-        summary="adam without its bias correction: what that is good for shows in the first steps",
-        rule=(
-            "m <- beta1 m + (1 - beta1) g",
-            "v <- beta2 v + (1 - beta2) g^2",
-            "w <- w - lr m / (sqrt(v) + eps)",
-        ),
-        paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980, section 3 left out",
-        options={"betas": BETAS, "eps": EPS, "amsgrad": AMSGRAD},
-        state={**MOMENTS, **AMSGRAD_STATE},
-        fused=FUSED,
+    "adam": ADAM_ROW,
+    "adam-nobias": replace(
+        ADAM_ROW,
+        summary="adam without bias correction: its effect shows in the first steps",
+        rule=(FIRST_MOMENT, SECOND_MOMENT, "w <- w - lr m / (sqrt(v) + eps)"),
+        paper=f"{ADAM_ROW.paper}, without section 3",
+        options=ADAM_OPTIONS,
         fixed={"bias_correction": False},
-        second_moment=ADAM,
+        captured=None,
     ),
-    "adamw": Row(
+    "adamw": replace(
+        ADAM_ROW,
         target="torch.optim:AdamW",
-        lr=2e-3,
         summary="adam whose weight decay shrinks the weights directly",
         rule=(
-            "m <- beta1 m + (1 - beta1) g; g without weight decay",
-            "v <- beta2 v + (1 - beta2) g^2",
+            f"{FIRST_MOMENT}; g without weight decay",
+            SECOND_MOMENT,
             "w <- (1 - lr weight_decay) w",
-            "w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)",
+            ADAM_STEP,
         ),
         paper="Loshchilov & Hutter 2019, ICLR, arXiv 1711.05101",
-        options={"betas": BETAS, "eps": EPS, "amsgrad": AMSGRAD},
-        state={**MOMENTS, **AMSGRAD_STATE},
-        fused=FUSED,
-        captured=CAPTURABLE,
+        options=ADAM_OPTIONS,
         weight_decay=0.01,
-        second_moment=ADAM,
     ),
-    "adadelta": Row(
+    "adadelta": OptimizerRow(
         target="torch.optim:Adadelta",
         lr=5.0,
         summary="scales each step by the size of the latest steps over that of the gradients",
@@ -214,41 +200,40 @@ OPTIMIZERS: dict[str, Row] = {
         },
         state={
             **STEP,
-            "square_avg": "exponential mean of the squared gradients",
+            "square_avg": MEAN_SQUARE,
             "acc_delta": "exponential mean of the squared steps (before the learning rate)",
         },
         captured=CAPTURABLE,
         second_moment=ADADELTA,
     ),
-    "adamax": Row(
+    "adamax": OptimizerRow(
         target="torch.optim:Adamax",
         lr=8e-3,
-        summary="adam that divides by a decaying largest gradient in place of the root",
+        summary="adam that divides by a decaying maximum of the gradients instead of the root",
         rule=(
-            "m <- beta1 m + (1 - beta1) g",
+            FIRST_MOMENT,
             "u <- max(beta2 u, |g| + eps)",
             "w <- w - lr m / (1 - beta1^t) / u",
         ),
-        paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980, section 7.1",
-        options={"betas": BETAS, "eps": EPS},
-        state={**STEP, "exp_avg": MOMENTS["exp_avg"], "exp_inf": "decaying largest gradient"},
+        paper=f"{ADAM_ROW.paper}, section 7.1",
+        options=BETAS_EPS,
+        state={**STEP, "exp_avg": MOMENTS["exp_avg"], "exp_inf": "decaying maximum of |g|"},
         captured=CAPTURABLE,
         second_moment=ADAMAX,
     ),
-    "nadam": Row(
+    "nadam": OptimizerRow(
         target="torch.optim:NAdam",
         lr=2e-3,
         summary="adam with nesterov's look ahead",
         rule=(
-            "m, v as adam's",
+            "m, v as in adam",
             "mu(t) = beta1 (1 - 0.96^(t momentum_decay) / 2); p(t) = mu(1) mu(2) ... mu(t)",
             "n <- (1 - mu(t)) g / (1 - p(t)) + mu(t + 1) m / (1 - p(t + 1))",
             "w <- w - lr n / (sqrt(v / (1 - beta2^t)) + eps)",
         ),
         paper="Dozat 2016, ICLR workshop",
         options={
-            "betas": BETAS,
-            "eps": EPS,
+            **BETAS_EPS,
             "momentum_decay": Option(4e-3, "how fast the momentum rises to its full value"),
             "decoupled_weight_decay": DECOUPLED,
         },
@@ -256,29 +241,29 @@ OPTIMIZERS: dict[str, Row] = {
         captured=CAPTURABLE,
         second_moment=ADAM,
     ),
-    "radam": Row(
+    "radam": OptimizerRow(
         target="torch.optim:RAdam",
         lr=5e-3,
         summary="adam that scales its first steps down while the second moment is uncertain",
         rule=(
-            "m, v as adam's; k = 2 / (1 - beta2) - 1; l = k - 2 t beta2^t / (1 - beta2^t)",
+            "m, v as in adam; k = 2 / (1 - beta2) - 1; l = k - 2 t beta2^t / (1 - beta2^t)",
             "r = sqrt((l - 4) (l - 2) k / ((k - 4) (k - 2) l))",
             "w <- w - lr r m / (1 - beta1^t) sqrt(1 - beta2^t) / (sqrt(v) + eps), where l > 5",
             "w <- w - lr m / (1 - beta1^t), before that",
         ),
         paper="Liu et al. 2020, ICLR, arXiv 1908.03265",
-        options={"betas": BETAS, "eps": EPS, "decoupled_weight_decay": DECOUPLED},
+        options={**BETAS_EPS, "decoupled_weight_decay": DECOUPLED},
         state=MOMENTS,
         captured=CAPTURABLE,
         second_moment=RADAM,
     ),
-    "adafactor": Row(
+    "adafactor": OptimizerRow(
         target="torch.optim:Adafactor",
         lr=3e-2,
-        summary="steps relative to the weights' size; squares kept by row and column only",
+        summary="steps relative to the weights' size; keeps squares by row and column only",
         rule=(
             "V <- beta V + (1 - beta) g^2, where beta = 1 - t^beta2_decay",
-            "of a matrix's V only the means of rows and of columns are kept, and multiplied",
+            "for a matrix, only the means of V over rows and columns are kept, and multiplied",
             "u <- g / sqrt(V), divided by max(1, rms(u) / d)",
             "w <- (1 - lr weight_decay) w - max(eps2, rms(w)) min(lr, 1 / sqrt(t)) u",
         ),
@@ -292,15 +277,15 @@ OPTIMIZERS: dict[str, Row] = {
         },
         state={
             **STEP,
-            "row_var": "exponential mean of the squared gradients' mean in each row (tables only)",
-            "col_var": "the same for each column (tables only)",
-            "variance": "exponential mean of the squared gradients (vectors only)",
+            "row_var": f"{MEAN_SQUARE}, averaged over each row (matrices only)",
+            "col_var": f"{MEAN_SQUARE}, averaged over each column (matrices only)",
+            "variance": f"{MEAN_SQUARE} (vectors only)",
         },
     ),
-    "lion": Row(
+    "lion": OptimizerRow(
         target="srucli.optim.lion:Lion",
         lr=2e-3,
-        summary="moves every weight by the same step, to the side that a momentum says",
+        summary="moves every weight by the same distance, in the direction of a momentum's sign",
         rule=(
             "d <- sign(beta1 m + (1 - beta1) g); g without weight decay",
             "m <- beta2 m + (1 - beta2) g",
@@ -311,15 +296,15 @@ OPTIMIZERS: dict[str, Row] = {
         state={"exp_avg": "exponential mean of the gradients"},
         weight_decay=0.01,
     ),
-    "muon": Row(
+    "muon": OptimizerRow(
         target="srucli.optim.muon:MuonWithAdamW",
         lr=4e-3,
-        summary="makes the momentum of hidden matrices orthogonal; adamw for all the rest",
+        summary="makes the momentum of hidden matrices orthogonal; adamw for all other weights",
         rule=(
-            "hidden matrices: v <- momentum v + (1 - momentum) g; looks ahead where nesterov",
+            "hidden matrices: v <- momentum v + (1 - momentum) g; looks ahead with nesterov",
             "U S V' = v, by ns_steps Newton-Schulz iterations",
             "w <- (1 - lr weight_decay) w - 0.2 sqrt(max(rows, columns)) lr U V'",
-            "all the rest: as adamw",
+            "all other weights: as adamw",
         ),
         paper="Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, "
         "arXiv 2502.16982",
@@ -327,8 +312,7 @@ OPTIMIZERS: dict[str, Row] = {
             "momentum": Option(0.95, "decay of the mean of the matrices' gradients", INNER_SHARE),
             "nesterov": Option(True, "look one step ahead"),
             "ns_steps": Option(5, "Newton-Schulz iterations towards an orthogonal step", STEPS),
-            "betas": BETAS,
-            "eps": EPS,
+            **BETAS_EPS,
         },
         state={
             "momentum_buffer": "exponential mean of the gradients (hidden matrices only)",
@@ -341,8 +325,8 @@ OPTIMIZERS: dict[str, Row] = {
 }
 
 
-def row_named(name: str) -> Row:
-    """Return the row of that name. Raises UsageError where there is none."""
+def row_named(name: str) -> OptimizerRow:
+    """Return the row of that name. Raises UsageError if there is none."""
     if name not in OPTIMIZERS:
         hint = did_you_mean(name, list(OPTIMIZERS))
         raise UsageError(f"optim.name: unknown optimizer '{name}'{hint}")
@@ -350,12 +334,12 @@ def row_named(name: str) -> Row:
 
 
 def second_moment(name: str) -> SecondMoment | None:
-    """Return what an optimizer keeps of squared gradients; None where it is not in the table."""
+    """Return the second moment of an optimizer; None if it has none or is not in the table."""
     return OPTIMIZERS[name].second_moment if name in OPTIMIZERS else None
 
 
 def describe(name: str) -> dict[str, Any]:
-    """A row as data that JSON can hold. Raises UsageError for an unknown name."""
+    """Return a row as data that JSON can hold. Raises UsageError for an unknown name."""
     row = row_named(name)
     return {
         "name": name,
@@ -363,16 +347,7 @@ def describe(name: str) -> dict[str, Any]:
         "rule": list(row.rule),
         "lr": row.lr,
         "weight_decay": row.weight_decay,
-        "options": {
-            key: {
-                "default": list(option.default)
-                if isinstance(option.default, tuple)
-                else option.default,
-                "wanted": option.wanted,
-                "meaning": option.meaning,
-            }
-            for key, option in row.options.items()
-        },
+        "options": {key: option.described() for key, option in row.options.items()},
         "state": dict(row.state),
         "fused": sorted(row.fused),
         "captured": row.captured is not None,
@@ -381,7 +356,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def matching(words: Iterable[str]) -> list[str]:
-    """The names of rows that have every word somewhere. Raises UsageError where there is none."""
+    """Return the names of the rows that contain every word. Raises UsageError if there is none."""
     wanted = [word.lower() for word in words]
     found = [name for name in OPTIMIZERS if all(word in _text(name) for word in wanted)]
     if not found:
@@ -393,7 +368,6 @@ def matching(words: Iterable[str]) -> list[str]:
 
 def _text(name: str) -> str:
     row = OPTIMIZERS[name]
-    meanings = [option.meaning for option in row.options.values()]
-    parts = [name, row.summary, row.paper, *row.rule, *row.options, *meanings]
-    parts += [*row.state, *row.state.values(), *(f"fused {device}" for device in row.fused)]
-    return " ".join(parts).lower()
+    parts = [name, row.summary, row.paper, *row.rule, *row.state, *row.state.values()]
+    parts += [word for key, option in row.options.items() for word in (key, option.meaning)]
+    return " ".join([*parts, *(f"fused {device}" for device in row.fused)]).lower()

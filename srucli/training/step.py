@@ -240,7 +240,7 @@ class Step:
             "figures": self.totals,
             "optimizer": self._state.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "watch": self.watch.tree() if self.watch else None,
+            "watch": self.watch.state_dict() if self.watch else None,
             "weights": self._trained_weights(),
         }
 
@@ -257,7 +257,7 @@ class Step:
             check_fit(state["weights"], dict(self.model.named_parameters()), TRAINING_TENSORS)
             self._set_weights(state["weights"])
         if self.watch and state["watch"]:
-            self.watch.load(state["watch"])
+            self.watch.load_state_dict(state["watch"])
 
 
 def can_be_captured(train: TrainConfig, optimizer: OptimConfig, model: Classifier) -> bool:

@@ -96,7 +96,7 @@ class Trainer:
         position = self.loader.position
         with self.checkpoints.proving():
             self.step(batches, self.schedule.factor(position.step - 1, position.texts))
-        if self.step.watch and (record := self.step.watch.taken()):
+        if self.step.watch and (record := self.step.watch.pop_record()):
             self.log.add_diagnostics(record)
         self.log.advance(sum(batch.texts for batch in batches))
         if self.settings.detect_anomaly and self.step.stats.skipped_in_a_row:

@@ -23,7 +23,7 @@ from srucli.config import OptimConfig
 from srucli.diagnostics import findings
 from srucli.diagnostics.findings import Finding
 from srucli.diagnostics.records import Diagnostics, slope
-from srucli.diagnostics.watch import is_looked_at
+from srucli.diagnostics.watch import is_recorded
 from srucli.runs.claim import claimed
 from tests.robustness.mutate import mutate_tree
 from tests.support import RunMain, Tiny
@@ -64,7 +64,7 @@ def made(
     own = {group: {} for group in GROUPS} if groups is None else groups
     records = []
     for step in range(1, steps + 1):
-        if not is_looked_at(step, every):
+        if not is_recorded(step, every):
             continue
         look: dict[str, Any] = {"ratio": 1e-3, "stride": 1.0, "eps_dominates": 0.0}
         if effective is not None:

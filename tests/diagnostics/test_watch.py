@@ -1,4 +1,4 @@
-"""What is seen of an optimizer is what it does: effective steps, strides, shares, frequencies."""
+"""The recorded diagnostics are what the optimizer did: steps, strides, shares, frequencies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from srucli import optim
 from srucli.config import OptimConfig
-from srucli.diagnostics.watch import DECILES, Record, Watch, deciles, is_looked_at
+from srucli.diagnostics.watch import DECILES, Record, Watch, deciles, is_recorded
 from tests.support import RunMain, Tiny
 
 ROWS, WIDTH = 40, 4
@@ -35,7 +35,7 @@ class Bag(nn.Module):
 def watched(
     steps: int, every: int = 1, clip: float = 0.0, **settings: Any
 ) -> tuple[list[Record], list[tuple[Tensor, Tensor]]]:
-    """The records of some steps, and the gradient of each and what it moved in the embedding."""
+    """Return the records, and each step's gradient and move of the embedding."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model, config = Bag(), optim.resolve(OptimConfig(**settings))
@@ -49,27 +49,27 @@ def watched(
         ids = torch.randperm(30, generator=generator).view(6, 5)
         target = torch.randint(3, (6,), generator=generator)
         torch.autograd.backward(nn.functional.cross_entropy(model(ids), target))
-        look = watch.next()
-        if look:
+        recorded = watch.next()
+        if recorded:
             watch.before()
         if clip:
             watch.clipped += nn.utils.clip_grad_norm_(model.parameters(), clip) > clip
         before = model.embedding.weight.detach().clone()
         optimizer.step()
-        if look:
+        if recorded:
             watch.after()
         grad = model.embedding.weight.grad
         assert grad is not None
         moves.append((grad.clone(), model.embedding.weight.detach() - before))
         optimizer.zero_grad()
-        if record := watch.taken():
+        if record := watch.pop_record():
             records.append(record)
     return records, moves
 
 
-def test_early_steps_and_multiples_are_looked_at() -> None:
-    looked = [step for step in range(1, 151) if is_looked_at(step, 50)]
-    assert looked == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 50, 64, 96, 100, 128, 150]
+def test_early_steps_and_multiples_are_recorded() -> None:
+    recorded = [step for step in range(1, 151) if is_recorded(step, 50)]
+    assert recorded == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 50, 64, 96, 100, 128, 150]
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_early_steps_and_multiples_are_looked_at() -> None:
         ("muon", {"betas": [0.0, 0.9]}),
     ],
 )
-def test_the_effective_step_times_the_gradient_is_the_move(
+def test_the_effective_step_times_the_gradient_equals_the_move(
     name: str, options: dict[str, Any]
 ) -> None:
-    """Without momentum. adadelta's scale is read after the step, which it has just changed."""
+    """Without momentum. adadelta's scale is read after the step that changed it."""
     settings: dict[str, Any] = {"name": name, "lr": 0.01, "weight_decay": 0.0, "options": options}
     records, moves = watched(40, **settings)
     for record, (grad, move) in list(zip(records, moves, strict=True))[5:]:
@@ -111,7 +111,7 @@ def test_the_effective_step_times_the_gradient_is_the_move(
         ("adagrad", 1, None),
     ],
 )
-def test_the_first_stride_is_that_of_the_theory(
+def test_the_first_stride_agrees_with_theory(
     name: str, first: float, twelfth: float | None
 ) -> None:
     records, _ = watched(12, name=name)
@@ -123,7 +123,7 @@ def test_the_first_stride_is_that_of_the_theory(
         assert ratio == pytest.approx(twelfth, rel=0.5)
 
 
-def test_ratios_and_norms_are_those_of_the_step() -> None:
+def test_ratios_and_norms_match_the_step() -> None:
     records, moves = watched(3, name="sgd", lr=0.5)
     for record, (grad, move) in zip(records, moves, strict=True):
         group = record["groups"]["embeddings"]
@@ -142,14 +142,14 @@ def test_clipped_steps_are_counted_since_the_last_record() -> None:
     assert [record["clipped"] for record in records] == [0.0] * 6
 
 
-def test_steps_that_were_clipped_before_a_resume_are_counted() -> None:
+def test_steps_clipped_before_a_resume_are_counted() -> None:
     model = Bag()
     optimizer = optim.build(optim.resolve(OptimConfig(name="sgd")), model)
     watches = [Watch(model, optimizer, None, 4, np.ones(ROWS, np.int64)) for _ in range(2)]
     watches[0].step, watches[0].since = 4, 2
     watches[0].clipped.fill_(1.0)
-    watches[1].load(watches[0].tree())
-    assert watches[1].tree() == {"step": 4, "since": 2, "clipped": 1.0}
+    watches[1].load_state_dict(watches[0].state_dict())
+    assert watches[1].state_dict() == {"step": 4, "since": 2, "clipped": 1.0}
 
 
 def test_rows_that_never_had_a_gradient_are_untouched() -> None:
@@ -157,7 +157,7 @@ def test_rows_that_never_had_a_gradient_are_untouched() -> None:
     assert records[-1]["untouched"] == {"embedding": 0.25}
 
 
-def test_rows_cannot_be_told_untouched_where_they_all_decay() -> None:
+def test_no_row_is_untouched_under_weight_decay() -> None:
     records, _ = watched(3, name="adamw", decay_embeddings=True)
     assert records[-1]["untouched"] == {}
 
@@ -172,13 +172,13 @@ def test_a_row_with_one_entry_that_moved_is_touched() -> None:
     watch.before()
     optimizer.step()
     watch.after()
-    record = watch.taken()
+    record = watch.pop_record()
     assert record is not None
     assert record["untouched"] == {"embedding": pytest.approx(1 - 1 / ROWS)}
 
 
 @pytest.mark.parametrize("options", [{}, {"initial_accumulator_value": 0.5}])
-def test_untouched_rows_take_no_part_in_quantiles(options: dict[str, Any]) -> None:
+def test_quantiles_exclude_untouched_rows(options: dict[str, Any]) -> None:
     records, moves = watched(20, name="adagrad", options=options)
     squares = torch.stack([grad.square() for grad, _ in moves]).sum(dim=0)
     wanted = squares[squares > 0].quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
@@ -186,7 +186,7 @@ def test_untouched_rows_take_no_part_in_quantiles(options: dict[str, Any]) -> No
 
 
 def test_steps_by_frequency_are_geometric_means() -> None:
-    """lr / (root of the sum of squares + eps) is adagrad's step for a unit of gradient."""
+    """lr / (root of the sum of squares + eps) is the step of adagrad for a unit of gradient."""
     records, moves = watched(20, name="adagrad", lr=0.01)
     squares = torch.stack([grad.square() for grad, _ in moves]).sum(dim=0).double()
     steps = (0.01 / (squares.sqrt() + 1e-10)).log()
@@ -195,18 +195,18 @@ def test_steps_by_frequency_are_geometric_means() -> None:
     assert records[-1]["by_frequency"] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_eps_dominates_adadelta_where_it_does() -> None:
+def test_eps_dominates_adadelta_when_large() -> None:
     records, _ = watched(3, name="adadelta", options={"eps": 1.0})
     assert records[-1]["groups"]["head"]["eps_dominates"] == 1.0
 
 
-def test_eps_dominates_where_it_is_large() -> None:
+def test_eps_dominates_adam_when_large() -> None:
     settings: dict[str, Any] = {"name": "adam", "options": {"eps": 10.0}}
     assert watched(4, **settings)[0][-1]["groups"]["head"]["eps_dominates"] == 1.0
     assert watched(4, name="adam")[0][-1]["groups"]["head"]["eps_dominates"] == 0.0
 
 
-def test_rare_pieces_take_longer_steps_under_adagrad() -> None:
+def test_rare_tokens_take_longer_steps_under_adagrad() -> None:
     torch.manual_seed(0)
     model = Bag()
     optimizer = optim.build(OptimConfig(name="adagrad"), model)
@@ -216,20 +216,20 @@ def test_rare_pieces_take_longer_steps_under_adagrad() -> None:
     for _ in range(200):
         ids = torch.multinomial(odds, 80, replacement=True).view(16, 5)
         torch.autograd.backward(nn.functional.cross_entropy(model(ids), ids[:, 0] % 3))
-        if look := watch.next():
+        if recorded := watch.next():
             watch.before()
         optimizer.step()
-        if look:
+        if recorded:
             watch.after()
         optimizer.zero_grad()
-    record = watch.taken()
+    record = watch.pop_record()
     assert record is not None
     steps = record["by_frequency"]
     assert len(steps) == DECILES
     assert steps[-2] > 4 * steps[0]
 
 
-def test_deciles_are_of_the_pieces_that_occur() -> None:
+def test_deciles_contain_the_tokens_that_occur() -> None:
     counts = np.array([0, 5, 1, 0, 9, *range(10, 28)])
     parts = deciles(counts)
     assert len(parts) == DECILES
@@ -239,9 +239,11 @@ def test_deciles_are_of_the_pieces_that_occur() -> None:
     assert sum(len(part) for part in deciles(np.array([0, 3, 1]))) == 2
 
 
-def test_looking_changes_nothing(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
+def test_recording_does_not_change_the_weights(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain
+) -> None:
     weights = []
-    for name, flags in (("plain", ()), ("looked", ("--diagnose", 10))):
+    for name, flags in (("plain", ()), ("recorded", ("--diagnose", 10))):
         ended = run_main(
             *("train", tiny.train, "-o", tmp_path / name, "--epochs", 2, "--threads", 1),
             *("model.wide_buckets=512", "model.character_buckets=512", *flags),
@@ -250,7 +252,7 @@ def test_looking_changes_nothing(tiny: Tiny, tmp_path: Path, run_main: RunMain) 
         weights.append(next(tmp_path.glob(f"{name}/checkpoints/*/model.safetensors")).read_bytes())
     assert weights[0] == weights[1]
     assert not (tmp_path / "plain" / "diagnostics.jsonl").exists()
-    lines = (tmp_path / "looked" / "diagnostics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "recorded" / "diagnostics.jsonl").read_text().splitlines()
     first, *records = map(json.loads, lines)
     assert first["optimizer"]["name"] == "adam"
     assert [record["step"] for record in records] == [1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 30]

@@ -192,7 +192,7 @@ def test_diagnostics_read_gradients_before_they_are_clipped(clip: float) -> None
     counts = np.bincount(batch.tokens, minlength=VOCABULARY)
     step.watch = Watch(step.model, step.optimizer, None, 1, counts)
     step([batch], 1.0)
-    record = step.watch.taken()
+    record = step.watch.pop_record()
     assert record is not None
     assert record["grad_norm"] == pytest.approx(norm, rel=1e-5)
     assert record["clipped"] == (1 if clip == 0.001 else 0)
@@ -209,7 +209,7 @@ def test_clipped_steps_count_where_diagnostics_do_not_look() -> None:
     shares = []
     for _ in range(6):
         step([batch], 1.0)
-        record = step.watch.taken()
+        record = step.watch.pop_record()
         shares.append(record and record["clipped"])
     assert shares == [1, 1, 1, 1, None, 1]
 
@@ -220,7 +220,7 @@ def test_a_watch_looks_at_its_steps_only() -> None:
     looked = []
     for number, batch in enumerate([*batches(settings()), *batches(settings(), seed=1)], 1):
         step([batch], 1.0)
-        if step.watch.taken():
+        if step.watch.pop_record():
             looked.append(number)
     assert looked == [1, 2, 3, 4, 5, 6, 8, 10]
 
