@@ -26,7 +26,7 @@ def command(
     import json
     from dataclasses import asdict
 
-    from srucli.diagnostics.findings import explain
+    from srucli.diagnostics.findings import diagnose
     from srucli.diagnostics.records import Diagnostics
 
     diagnostics = Diagnostics.read(run)
@@ -34,7 +34,7 @@ def command(
         from srucli.experiments.plots import OF_DIAGNOSTICS, check_folder
 
         check_folder(plots, OF_DIAGNOSTICS)
-    findings = explain(diagnostics)
+    findings = diagnose(diagnostics)
     if as_json:
         facts = {"optimizer": diagnostics.optimizer, "steps": diagnostics.steps}
         print(json.dumps(facts | {"findings": [asdict(finding) for finding in findings]}))

@@ -1,6 +1,6 @@
 """The diagnostics of a run, read back from what `watch.py` recorded, and statistics of them.
 
-What the numbers mean is said in `findings.py`. No torch and no plots here.
+`findings.py` draws conclusions from them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from srucli.runs.run_dir import read_records
 
 Record = Mapping[str, Any]
 
-# Records that a slope is fitted to, and the level of its interval.
+# The number of records that a slope needs, and the level of its interval.
 MIN_RECORDS = 6
 LEVEL = 0.95
-# The last epoch of a run may have been cut short; those before it were not.
+# The last epoch of a run may be incomplete; with as many epochs, there is a complete one.
 WHOLE_EPOCH = 2
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """A run's diagnostics: the optimizer's settings, records of steps, metrics, piece counts.
+    """A run's diagnostics: the optimizer's settings, records of steps and metrics of epochs.
 
-    counts: how often a piece of each decile of frequency occurs in an epoch, on average.
+    counts: how often a token of each decile of frequency occurs in an epoch, on average.
     chosen: whether the learning rate was the best of several on validation data.
     """
 
@@ -46,9 +46,9 @@ class Diagnostics:
 
     @classmethod
     def read(cls, run: Path) -> Diagnostics:
-        """Read those of a run folder.
+        """Read the diagnostics in a run folder.
 
-        Raises InputMissingError where there are none, UsageError for a comparison.
+        Raises InputMissingError if there are none, UsageError for a comparison.
         """
         if not run.is_dir():
             raise InputMissingError(f"{run}: no such run folder; `srucli train FILE` makes one")
@@ -67,12 +67,11 @@ class Diagnostics:
 
     @property
     def name(self) -> str:
-        """The optimizer's name."""
         return str(self.optimizer["name"])
 
     @property
     def steps(self) -> int:
-        """Steps taken, as far as is known."""
+        """The number of steps taken, as far as recorded."""
         return int(max(self.records[-1]["step"], self.metrics[-1]["step"] if self.metrics else 0))
 
     @property
@@ -85,19 +84,19 @@ class Diagnostics:
         """The names of the parameter groups."""
         return list(self.records[0]["groups"])
 
-    def option(self, name: str, default: Any = None) -> Any:
-        """Return an option of the optimizer."""
-        return self.optimizer["options"].get(name, default)
+    def option(self, name: str) -> Any:
+        """Return an option of the optimizer; None if it has no such option."""
+        return self.optimizer["options"].get(name)
 
     def series(self, group: str, name: str) -> tuple[list[int], list[Any]]:
-        """Return steps, and what was recorded of a group there, where it was."""
+        """Return the steps at which a value of a group is recorded, and the values."""
         found = [
             (record["step"], record["groups"][group].get(name))
             for record in self.records
             if record["lr"] > 0
         ]
-        kept = [(step, value) for step, value in found if value is not None]
-        return [step for step, _ in kept], [value for _, value in kept]
+        present = [(step, value) for step, value in found if value is not None]
+        return [step for step, _ in present], [value for _, value in present]
 
     def per_gradient(self, group: str) -> tuple[list[int], list[float]]:
         """Return steps, and a group's median effective step there at a learning rate of 1."""
@@ -106,9 +105,9 @@ class Diagnostics:
         return steps, [each[1] / rates[step] for step, each in zip(steps, quantiles, strict=True)]
 
     def by_frequency(self) -> list[tuple[float, float]]:
-        """Return occurrences in an epoch and last effective step of each decile of the pieces.
+        """Return occurrences per epoch and last effective step of each decile of the tokens.
 
-        The last steps of most schedules have length 0 and tell nothing.
+        A learning rate of 0, with which most schedules end, is left out.
         """
         found = [record["by_frequency"] for record in self.records if record["lr"] > 0]
         pairs = zip(self.counts, (found and found[-1]) or [], strict=False)
@@ -126,13 +125,12 @@ class Diagnostics:
         return float(value[-1] if isinstance(value, list | tuple) else value)
 
     def steps_to_forget(self) -> float:
-        """Return after how many steps 7/8 of a mean of squares is new; 0 for what never forgets.
+        """Return after how many steps 7/8 of a mean of squares is new; 0 if it never forgets.
 
         Until then it is a mean over the whole run; without bias correction it still grows.
         """
         decay = self.decay()
-        forgets = decay and not self.option("amsgrad")
-        return 3 * math.log(0.5) / math.log(decay) if decay and forgets else 0.0
+        return 3 * math.log(0.5) / math.log(decay) if decay and not self.option("amsgrad") else 0.0
 
     def excess(self, step: int) -> float | None:
         """Return the factor by which missing bias correction lengthens a step; else None."""
@@ -142,9 +140,9 @@ class Diagnostics:
         return moment.excess({**OPTIMIZERS[self.name].fixed, **self.optimizer["options"]}, step)
 
     def gap(self) -> float | None:
-        """Return the steps between two occurrences of a piece of median frequency.
+        """Return the number of steps between two occurrences of a token of median frequency.
 
-        None without a second epoch: the only one may have been cut short.
+        None without a second epoch, since the only epoch may be incomplete.
         """
         if len(self.metrics) < WHOLE_EPOCH or not self.counts:
             return None
@@ -162,15 +160,15 @@ class Slope(NamedTuple):
 
 
 def slope(steps: Sequence[int], values: Sequence[float], start: float) -> Slope | None:
-    """Fit by least squares from step `start` on; None for fewer than MIN_RECORDS records.
+    """Fit a slope by least squares from step `start` on; None for fewer than MIN_RECORDS records.
 
     The interval is Student's, as if records were independent.
     """
-    kept = [(step, value) for step, value in zip(steps, values, strict=True) if step >= start]
-    if len(kept) < MIN_RECORDS:
+    points = [(step, value) for step, value in zip(steps, values, strict=True) if step >= start]
+    if len(points) < MIN_RECORDS:
         return None
-    x, y = np.log(np.array(kept, dtype=np.float64)).T
-    x, y, free = x - x.mean(), y - y.mean(), len(kept) - 2
+    x, y = np.log(np.array(points, dtype=np.float64)).T
+    x, y, free = x - x.mean(), y - y.mean(), len(points) - 2
     value = float(x @ y / (x @ x))
     error = math.sqrt(float(((y - value * x) ** 2).sum()) / free / float(x @ x))
     reach = float(stdtrit(free, (1 + LEVEL) / 2)) * error

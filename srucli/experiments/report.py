@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from srucli.diagnostics.findings import explain
+from srucli.diagnostics.findings import diagnose
 from srucli.diagnostics.records import Diagnostics
 from srucli.errors import InputMissingError
 from srucli.experiments.compare import CandidateResult, Comparison, skipped, unread
@@ -336,7 +336,7 @@ def _list(lines: Iterator[str]) -> str:
 def _explained(candidate: str, diagnostics: Diagnostics) -> str:
     items = "".join(
         f"<li{' class=fault' if finding.fault else ''}>{html.escape(finding.text)}.</li>"
-        for finding in explain(diagnostics)
+        for finding in diagnose(diagnostics)
     )
     return f"<h3>{html.escape(candidate)}, learning rate {diagnostics.peak:g}</h3><ul>{items}</ul>"
 

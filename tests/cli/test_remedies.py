@@ -1158,7 +1158,7 @@ UNFOLLOWED = {
     "srucli tune": "the use of a package",
     "Found by `srucli tune`": "a report",
     "`srucli eval` measures them": "a report",
-    "late enough; --diagnose with a smaller number": "a finding on a finished run: test_findings",
+    "late enough; train with a smaller --diagnose": "a finding on a finished run: test_findings",
     "is not defined on the {} texts, by the labels": "a whole comparison: test_compare",
     "is not defined on the dev texts, by the labels": "a search: test_tune",
     "--top {}: the run has": "a report",

@@ -39,7 +39,7 @@ from srucli import config as configuration
 from srucli.config import DataConfig, TokenizerConfig, resolve
 from srucli.data.labels import clean
 from srucli.data.readers import Example, Input, read_examples, read_inputs
-from srucli.diagnostics.findings import explain
+from srucli.diagnostics.findings import diagnose
 from srucli.diagnostics.records import Diagnostics
 from srucli.errors import SrucliError
 from srucli.inference.predictor import Predictor
@@ -155,7 +155,7 @@ def use_run(run: Path, random: Random) -> None:
     others: list[Callable[[], object]] = [
         lambda: info(RunDir.open(run)),
         lambda: former(RunDir(run)),
-        lambda: explain(Diagnostics.read(run)),
+        lambda: diagnose(Diagnostics.read(run)),
     ]
     with suppress(SrucliError):
         random.choice(others)()
