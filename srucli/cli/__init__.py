@@ -1,7 +1,7 @@
-"""The `srucli` command: parse, call, print. No torch is imported until a command needs it.
+"""The `srucli` command: run a command, and map errors to messages and exit codes.
 
-Each command has a file beside this one, which imports only typer and the standard library at its
-top, so that `srucli --help` answers at once.
+The files of the commands import only typer and the standard library at module level, so that
+`srucli --help` answers at once.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from srucli.cli import (
 from srucli.errors import OutputError, SrucliError, UsageError
 from srucli.io.console import escaped
 
-# What a write says where the disk, or one's share of it, is full or broken.
+# Errors of a write to a disk, or within a quota, that is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _Group(TyperGroup):
-    """The commands; what becomes of their stdout is known before Typer calls it a failure."""
+    """The commands. A closed stdout ends them quietly, before Typer exits with 1 for it."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -58,42 +58,41 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command("train")(train.command)
-app.command("eval")(evaluate.command)
-app.command("predict")(predict.command)
-app.command("run")(run.command)
+app.command("train", cls=train.Command)(train.command)
+app.command("eval", cls=evaluate.Command)(evaluate.command)
+app.command("predict", cls=predict.Command)(predict.command)
+app.command("run", cls=run.Command)(run.command)
 app.command("info")(info.command)
-app.command("compare")(compare.command)
-app.command("tune")(tune.command)
+app.command("compare", cls=compare.Command)(compare.command)
+app.command("tune", cls=tune.Command)(tune.command)
 app.command("diagnose")(diagnose.command)
 app.command("optimizers")(optimizers.command)
 app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(
     tokenize.command
 )
-app.command("encode", context_settings=tokenize.UNDERSCORES)(encode.encode)
-app.command("decode", context_settings=tokenize.UNDERSCORES)(encode.decode)
+app.command("encode", cls=encode.Command, context_settings=tokenize.UNDERSCORES)(encode.encode)
+app.command("decode", cls=encode.Command, context_settings=tokenize.UNDERSCORES)(encode.decode)
 
 
 def _leave_quietly() -> NoReturn:
-    """End without a message because nobody reads stdout any more (`srucli predict ... | head`)."""
+    """Exit without a message: nobody reads stdout any more, as in `srucli predict ... | head`."""
     process.drop_stdout()
     raise SystemExit(0)
 
 
 def _fail(error: SrucliError) -> NoReturn:
-    """Say it and end. The message may hold what strangers wrote."""
-
+    """Print an error and exit. Its message may quote untrusted files, so it is escaped."""
     lines = map(escaped, str(error).split("\n"))
     sys.stderr.write("srucli: " + "\n".join(lines) + "\n")
     raise SystemExit(error.exit_code)
 
 
 def main() -> None:
-    """Run the command line, turning every `SrucliError` into one message and its exit code."""
+    """Run the command line. Print each `SrucliError` as one message; exit with its code."""
     process.set_environment()
     try:
         process.take_descriptors()
-        # Data is UTF-8 whatever the locale is; the name of a file is the bytes that it is.
+        # Data is UTF-8 in every locale. Names of files keep bytes that are not.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         app(prog_name="srucli")

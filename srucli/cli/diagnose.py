@@ -1,4 +1,4 @@
-"""`srucli diagnose`: parse, call, print. What finds is `srucli/diagnostics/findings.py`."""
+"""`srucli diagnose`: the flags and the output of `srucli/diagnostics/findings.py`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ def command(
     ],
     plots: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Draw what was measured into this folder: PNG and SVG."),
+        typer.Option(metavar="DIR", help="Write plots to this folder, as PNG and SVG."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what the optimizer did to this model on this data, each sentence with its figures.
+    """Report what the optimizer did in a run, with the measurements.
 
-    Does it stall, is its memory too short or too long, were the first steps too long, is the
-    learning rate at an edge, is a part of the model starved. Faults begin with an exclamation mark.
+    Does training stall? Does the optimizer average over too few or too many steps? Were the first
+    steps too large? Is the learning rate too low or too high? Does a part of the model hardly
+    change? Faults begin with an exclamation mark.
     """
     import json
     from dataclasses import asdict

@@ -1,6 +1,6 @@
-"""`srucli encode` and `srucli decode`: pipe tools over a tokenizer, a line out for each line in.
+"""`srucli encode` and `srucli decode`: text to tokens and back, one output line per input line.
 
-They wait for no more input than one line: what is written is flushed when no input is at hand.
+They work in pipes: output is flushed before they wait for more input.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import json
 import operator
 import os
 import select
-import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,33 +26,39 @@ if TYPE_CHECKING:
 
 
 class Form(StrEnum):
-    """How a segmentation is written: pieces or their ids."""
+    """How tokens are written: as pieces (strings) or as ids."""
 
     PIECE = "piece"
     ID = "id"
 
     @property
     def kind(self) -> type[str] | type[int]:
-        """The type that SentencePiece calls it by."""
+        """The Python type of a token."""
         return str if self is Form.PIECE else int
 
 
+class Command(options.Command):
+    """The flags of both commands that stand for settings."""
+
+    settings = ("data.encoding", "data.errors")
+
+
 Model = Annotated[str, typer.Argument(help="A .model file of srucli tokenize or spm_train.")]
-Source = Annotated[str, typer.Argument(metavar="[FILE|-]", help="Text; - is standard input.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Lines of JSON instead of plain ones.")]
+Source = Annotated[str, typer.Argument(metavar="[FILE|-]", help="Text; - is stdin.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Read or write a JSON value per line.")]
 
 
 def _must_wait(source: str) -> Callable[[], bool]:
-    """A function that tells whether the next line has to be waited for."""
+    """Return a function that returns whether reading the next line may have to wait."""
     if source != "-":
-        endless = not stat.S_ISREG(os.stat(source).st_mode) if os.path.exists(source) else False
-        return lambda: endless
+        may_wait = os.path.exists(source) and not os.path.isfile(source)
+        return lambda: may_wait
     stdin = sys.stdin.fileno()
     return lambda: not select.select([stdin], [], [], 0)[0]
 
 
 def _write_lines(lines: Iterable[str], source: str) -> None:
-    """Write and flush lines as they come; lines before a bad one are written too."""
+    """Write lines, also those before an error. Raises OutputError."""
     must_wait, out = _must_wait(source), sys.stdout.buffer
     try:
         try:
@@ -69,14 +74,25 @@ def _write_lines(lines: Iterable[str], source: str) -> None:
         raise OutputError(f"standard output: cannot be written ({error.strerror})") from None
 
 
-def _losses(lines: Lines, source: str) -> Iterator[str]:
-    """What is said of bytes that were replaced or left out."""
+def _read(source: str, flags: Mapping[str, Any]) -> Lines:
+    """Return the lines of a file, in the encoding that the flags say."""
+    from srucli.config import resolve
+    from srucli.io.lines import read_lines
+
+    data = resolve(flags=flags).data
+    return read_lines(source, data.encoding, data.errors)
+
+
+def _warn_of_losses(lines: Lines, source: str) -> None:
+    """Say how many bytes were replaced or ignored."""
     from srucli.io.streams import display_name
 
-    return (f"{display_name(source)}: {line}" for line in lines.losses())
+    for line in lines.losses():
+        say(f"{display_name(source)}: {line}")
 
 
 def _encoder(tokenizer: Tokenizer, form: Form, nbest: int, **how: Any) -> Callable[[str], Any]:
+    """Return a function from a line to its tokens, or to `nbest` lists. Raises UsageError."""
     if nbest <= 1:
         return tokenizer.line_encoder(form.kind, **how)
     if how.pop("subword_dropout") > 0.0:
@@ -92,6 +108,7 @@ def _plain(row: list[Any]) -> str:
 
 
 def encode(
+    context: typer.Context,
     model: Model,
     source: Source = "-",
     output_format: Annotated[
@@ -105,34 +122,31 @@ def encode(
             min=1,
             max=512,
             metavar="N",
-            help="Write the N best segmentations, best first, separated by tabs (unigram).",
+            help="Write the N best encodings, best first, separated by tabs (unigram).",
         ),
     ] = 1,
     subword_dropout: Annotated[
         float,
         typer.Option(
             metavar="P",
-            help="How freely to cut: 0 is the best segmentation, up to 1 more and more random; "
-            "unigram and bpe alike.",
+            help="Sample the encoding, more randomly from 0 (the best encoding) to 1; for unigram "
+            "and bpe.",
         ),
     ] = 0.0,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Seed of --subword-dropout. [default: 0]", show_default=False),
     ] = None,
-    bos: Annotated[bool, typer.Option("--bos", help="Begin with the piece for it.")] = False,
-    eos: Annotated[bool, typer.Option("--eos", help="End with the piece for it.")] = False,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Write backwards.")] = False,
+    bos: Annotated[bool, typer.Option("--bos", help="Add the begin-of-text token.")] = False,
+    eos: Annotated[bool, typer.Option("--eos", help="Add the end-of-text token.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the tokens.")] = False,
     as_json: AsJson = False,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
 ) -> None:
-    """Cut lines of text into pieces, or their ids.
+    """Encode lines of text as tokens: pieces or ids.
 
-    They are separated by blanks.
-    With --json a line is an array; of arrays with --nbest.
+    Tokens are separated by spaces.
+    With --json, each line is an array, or an array of arrays with --nbest.
     """
-    from srucli.io.lines import read_lines
     from srucli.io.streams import display_name
     from srucli.tokenizer.model import Tokenizer
     from srucli.tokenizer.truncation import Notices, Tally
@@ -146,14 +160,13 @@ def encode(
     if seed is not None and not subword_dropout:
         say("--seed has no effect: it needs --subword-dropout")
     how = {"subword_dropout": subword_dropout, "seed": seed or 0}
-    cut = _encoder(tokenizer, output_format, nbest, bos=bos, eos=eos, reverse=reverse, **how)
-
+    encoder = _encoder(tokenizer, output_format, nbest, bos=bos, eos=eos, reverse=reverse, **how)
     tally, notices = Tally(), Notices(display_name(source))
 
     def line_of(text: str) -> str:
         nonlocal tally
-        rows = cut(text)
-        if output_format is Form.ID:  # pieces show what is unknown
+        rows = encoder(text)
+        if output_format is Form.ID:  # unlike ids, pieces show unknown characters
             unknown = (rows[0] if nbest > 1 else rows).count(tokenizer.unknown)
             tally += Tally(1, unknown_characters=bool(unknown), unknown_tokens=unknown)
             for notice in notices.first(tally):
@@ -162,16 +175,17 @@ def encode(
             return json.dumps(rows, ensure_ascii=False)
         return "\t".join(map(_plain, rows)) if nbest > 1 else _plain(rows)
 
-    lines = read_lines(source, encoding or "utf-8", errors or "strict")
+    lines = _read(source, context.obj)
     try:
         _write_lines((line_of(text) for _, text in lines), source)
     finally:
-        for notice in [*notices.last(tally), *_losses(lines, source)]:
+        for notice in notices.last(tally):
             say(notice)
+        _warn_of_losses(lines, source)
 
 
 def _row(text: str, as_json: bool) -> list[Any]:
-    """The words of a line, or the items of its JSON array. Raises ValueError."""
+    """Return the words of a line, or the items of its JSON array. Raises ValueError."""
     row = json.loads(text) if as_json else [word for word in text.split(" ") if word]
     if not isinstance(row, list):
         raise ValueError("not an array")
@@ -205,40 +219,38 @@ def _pieces(row: list[Any]) -> list[str]:
 def _decoded(
     tokenizer: Tokenizer, lines: Iterable[tuple[int, str]], source: str, form: Form, as_json: bool
 ) -> Iterator[str]:
-    name = "<stdin>" if source == "-" else source
+    from srucli.io.streams import display_name
+
     remedy = f"give {form.value}s of this model" + (" in JSON arrays" if as_json else "")
     for number, text in lines:
         try:
             row = _row(text, as_json)
             row = _ids(row, tokenizer.vocab_size) if form is Form.ID else _pieces(row)
         except (ValueError, RecursionError) as error:
-            raise DataError(name, number, str(error), remedy) from None
+            raise DataError(display_name(source), number, str(error), remedy) from None
         decoded = tokenizer.decode(row)
-        # Byte pieces can spell a line end, which would make two lines of one.
+        # Byte tokens can decode to a line end, which would split the line.
         yield json.dumps(decoded, ensure_ascii=False) if as_json else decoded.replace("\n", " ")
 
 
 def decode(
+    context: typer.Context,
     model: Model,
     source: Source = "-",
     input_format: Annotated[
         Form, typer.Option("--input-format", help="The lines hold pieces or ids.")
     ] = Form.PIECE,
     as_json: AsJson = False,
-    encoding: options.Encoding = None,
-    errors: options.Errors = None,
 ) -> None:
-    """Put pieces, or their ids, together to text.
+    """Decode lines of tokens, pieces or ids, to text.
 
-    With --json a line is an array, and the text a JSON string.
+    With --json, each input line is an array, and each output line a JSON string.
     """
-    from srucli.io.lines import read_lines
     from srucli.tokenizer.model import Tokenizer
 
     tokenizer = Tokenizer.load(model)
-    lines = read_lines(source, encoding or "utf-8", errors or "strict")
+    lines = _read(source, context.obj)
     try:
         _write_lines(_decoded(tokenizer, lines, source, input_format, as_json), source)
     finally:
-        for notice in _losses(lines, source):
-            say(notice)
+        _warn_of_losses(lines, source)

@@ -1,4 +1,4 @@
-"""`srucli info`: what this machine, a tokenizer, a run or the settings are."""
+"""`srucli info`: describe this machine, a run, a tokenizer or the settings."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ Rows = Iterator[tuple[str, str]]
 def command(
     what: Annotated[
         str,
-        typer.Argument(
-            metavar="[WHAT]", help="A run's folder, a tokenizer, or: machine, settings."
-        ),
+        typer.Argument(metavar="[WHAT]", help="A run folder, a tokenizer, or: machine, settings."),
     ] = "machine",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Describe this machine, a run or a tokenizer.
+    """Describe this machine, a run, a tokenizer or all settings.
 
-    Of the machine: what will be fast, what is missing and why.
+    For the machine, say what is fast, what is missing and why.
     """
     path = Path(what)
     if what in TOPICS and not path.is_dir():
@@ -40,15 +38,13 @@ def command(
     else:
         topics = ", ".join(TOPICS)
         raise UsageError(f"'{what}' is no run, no tokenizer and none of: {topics}")
-    found = list(rows)
     if as_json:
         import json
 
-        print(json.dumps(dict(found), ensure_ascii=False))
+        print(json.dumps(dict(rows), ensure_ascii=False))
         return
-
     show = for_terminal if sys.stdout.isatty() else str
-    for line in text_table(found, left=(0, 1)):
+    for line in text_table(list(rows), left=(0, 1)):
         print(show(line))
 
 
@@ -63,14 +59,14 @@ def _machine() -> Rows:
     yield "torch", torch.__version__
     yield "cores", str(len(os.sched_getaffinity(0)))
     if find_spec("numba"):
-        yield "SRU on CPU", "fast: compiled by Numba at first use, kept in a cache"
+        yield "SRU on CPU", "fast: compiled by Numba at first use, then cached"
     else:
         yield "SRU on CPU", "slow: Numba is not installed; `pip install numba`"
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             yield f"cuda:{index}", torch.cuda.get_device_name(index)
         if find_spec("triton"):
-            yield "SRU on GPU", "fast: compiled by Triton at first use, kept in a cache"
+            yield "SRU on GPU", "fast: compiled by Triton at first use, then cached"
         else:
             yield "SRU on GPU", "slow: Triton is not installed; `pip install triton`"
     else:
@@ -115,19 +111,19 @@ def _run(path: Path) -> Rows:
             state = run.state(which)
             yield which, f"step {state.get('step')}, epoch {state.get('epoch')}{used}"
     if unfinished(run):
-        yield "training", _what_goes_on(path)
+        yield "training", _progress(path)
 
 
-def _what_goes_on(path: Path) -> str:
-    """Whether a training that has not come to its end goes on, or can."""
+def _progress(path: Path) -> str:
+    """Return whether an unfinished training is running, or can be resumed."""
     from srucli.io.locks import is_locked
     from srucli.training.resume import held
 
     if is_locked(path):
-        return "goes on just now"
+        return "is running"
     if held(path) is None:
-        return "stopped, and has not kept what it needs to go on"
-    return f"stopped; to go on: srucli train --resume {shlex.quote(str(path))}"
+        return "stopped, and cannot be resumed: it has not saved what that needs"
+    return f"stopped; to resume: srucli train --resume {shlex.quote(str(path))}"
 
 
 def _tokenizer(path: Path) -> Rows:
@@ -143,7 +139,7 @@ def _tokenizer(path: Path) -> Rows:
 def _settings() -> Rows:
     from srucli.config import describe_settings
 
-    yield from describe_settings()
+    return describe_settings()
 
 
 TOPICS = {"machine": _machine, "settings": _settings}

@@ -1,4 +1,4 @@
-"""`srucli optimizers`: parse, call, print. The table is `srucli/optim/table.py`."""
+"""`srucli optimizers`: print the table of `srucli/optim/table.py`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[NAME|WORD]...",
-            help="An optimizer to describe, or words that a row must have, as fused or momentum.",
+            help="An optimizer to describe, or words to search for, as fused or momentum.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the optimizers, those that words describe, or one with its rule, options and state.
+    """List all optimizers or those that match words, or describe one: rule, options, state.
 
-    Those of other packages go by `schedulefree:CLASS` and `pytorch_optimizer:CLASS`, where `pip
-    install 'srucli[schedulefree]'` or `'srucli[pytorch-optimizer]'` put them.
+    Optimizers of other packages are named `schedulefree:CLASS` and `pytorch_optimizer:CLASS`; `pip
+    install 'srucli[schedulefree]'` or `'srucli[pytorch-optimizer]'` installs them.
     """
     from srucli.optim import OPTIMIZERS, describe, matching
 
@@ -41,7 +41,6 @@ def _print_json(data: Any) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-
     table = [("name", "rate", "fused on", "what it does")]
     for row in rows:
         fused = ", ".join(row["fused"]) or "-"
@@ -55,12 +54,12 @@ def _print_row(row: dict[str, Any]) -> None:
     print(f"learning rate {row['lr']:g}, weight decay {row['weight_decay']:g}")
     print(f"fused on: {', '.join(row['fused']) or 'nothing'}")
     print(f"in CUDA graphs: {'yes' if row['captured'] else 'no'}")
-    print("\na step:")
+    print("\nupdate rule:")
     for line in row["rule"]:
         print(f"  {line}")
     print("\noptions (optim.options.NAME=VALUE):" if row["options"] else "\nno options")
     for name, option in row["options"].items():
         print(f"  {name}={option['default']}  {option['meaning']}; {option['wanted']}")
-    print("\nit keeps for every weight:" if row["state"] else "\nit keeps nothing")
+    print("\nstate per weight:" if row["state"] else "\nno state")
     for name, meaning in row["state"].items():
         print(f"  {name}  {meaning}")

@@ -1,233 +1,31 @@
-"""Flags that several commands share, so that one name means one thing everywhere.
+"""Flags that stand for settings, and what else several commands share.
 
-Each is a type to annotate a parameter with: `device: options.Device = None`. None means "not
-given": the defaults stand in `srucli/config/`. The flags of data files come by `reads_data`.
+`--epochs` stands for the setting `train.epochs`. Its type, default and help come from
+`srucli/config/`, but only when a command line is parsed: `srucli --help` does not import pydantic.
 """
 
 from __future__ import annotations
 
-import functools
+import csv
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from srucli.errors import InputMissingError
+from srucli.errors import InputMissingError, UsageError
 from srucli.io.console import say
 
 if TYPE_CHECKING:
-    from srucli.config import Config
-
-Format = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="NAME",
-        help="tsv, csv, fasttext, jsonl, pairs or lines (a text on each); auto goes by the file's "
-        "ending or first line.",
-        show_default=False,
-    ),
-]
-Text = Annotated[
-    str | None,
-    typer.Option(
-        "--text",
-        metavar="COLUMN",
-        help="Column of the text: its name, or its number from 1.",
-        show_default=False,
-    ),
-]
-Label = Annotated[
-    str | None,
-    typer.Option(
-        "--label",
-        metavar="COLUMN",
-        help="Column of the label: its name, or its number from 1.",
-        show_default=False,
-    ),
-]
-Header = Annotated[
-    bool | None,
-    typer.Option(
-        "--header/--no-header",
-        help="Whether the first row names the columns.",
-        show_default=False,
-    ),
-]
-Delimiter = Annotated[
-    str | None,
-    typer.Option(
-        "--delimiter",
-        metavar="CHAR",
-        help="What separates columns; \\t is a tab.",
-        show_default=False,
-    ),
-]
-Quotes = Annotated[
-    bool | None,
-    typer.Option(
-        "--quotes/--no-quotes",
-        help="Whether quotes around cells are no part of them.",
-        show_default=False,
-    ),
-]
-Encoding = Annotated[
-    str | None,
-    typer.Option(
-        "--encoding",
-        metavar="NAME",
-        help="Character encoding, as utf-8, cp949 or latin-1.",
-        show_default=False,
-    ),
-]
-Errors = Annotated[
-    str | None,
-    typer.Option(
-        "--errors",
-        metavar="NAME",
-        help="strict, replace or ignore: what becomes of bytes that the encoding lacks.",
-        show_default=False,
-    ),
-]
-MultiLabel = Annotated[
-    bool | None,
-    typer.Option(
-        "--multi-label/--single-label",
-        help="Whether a text may have several labels, or none.",
-        show_default=False,
-    ),
-]
-LabelDelimiter = Annotated[
-    str | None,
-    typer.Option(
-        "--label-delimiter",
-        metavar="TEXT",
-        help="What joins the labels of one multi-label text.",
-        show_default=False,
-    ),
-]
-MergeLabels = Annotated[
-    bool | None,
-    typer.Option(
-        "--merge-labels",
-        help="Take labels that look the same, or are alike as Pos and pos, for one.",
-        show_default=False,
-    ),
-]
-MaxRatio = Annotated[
-    float | None,
-    typer.Option(
-        "--max-ratio",
-        min=1,
-        metavar="X",
-        help="Refuse compressed files that grow beyond X times their size.",
-        show_default=False,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        metavar="NAME",
-        help="cpu, cuda or cuda:N; auto takes the GPU where there is one.",
-        show_default=False,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads", min=0, max=1024, help="CPU threads; 0 takes all cores.", show_default=False
-    ),
-]
+    from srucli.config import Config, DataConfig
+    from srucli.inference.predictor import Predictor
 
 ConfigFile = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
 ]
-Optimizer = Annotated[
-    str | None,
-    typer.Option(
-        "--optimizer",
-        metavar="NAME",
-        help="As adam or adagrad; `srucli optimizers` lists them.",
-        show_default=False,
-    ),
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        "--lr",
-        metavar="RATE",
-        help="Peak learning rate. [default: the optimizer's own]",
-        show_default=False,
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(
-        "--epochs",
-        min=1,
-        help="Passes over the texts. [default: by their number and that of labels]",
-        show_default=False,
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        help="Texts in a step.",
-        show_default=False,
-    ),
-]
-Encoder = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        metavar="sru|lstm|gru|cnn|bag",
-        help="What reads the pieces.",
-        show_default=False,
-    ),
-]
-Layers = Annotated[
-    int | None,
-    typer.Option(
-        "--layers",
-        min=1,
-        help="Layers of the encoder.",
-        show_default=False,
-    ),
-]
-Hidden = Annotated[
-    int | None,
-    typer.Option(
-        "--hidden",
-        min=1,
-        help="Units of each layer and direction.",
-        show_default=False,
-    ),
-]
-SubwordDropout = Annotated[
-    float | None,
-    typer.Option(
-        "--subword-dropout",
-        min=0,
-        max=1,
-        help="How freely texts are cut into pieces, afresh each epoch.",
-        show_default=False,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        "--seed",
-        min=0,
-        help="Seed of everything random.",
-        show_default=False,
-    ),
-]
-
 FailUnder = Annotated[
     list[str] | None,
     typer.Option(
@@ -237,90 +35,174 @@ FailUnder = Annotated[
     ),
 ]
 
-
-DATA: dict[str, Any] = {
-    "format": Format,
-    "text": Text,
-    "label": Label,
-    "header": Header,
-    "delimiter": Delimiter,
-    "quotes": Quotes,
-    "encoding": Encoding,
-    "errors": Errors,
-    "multi_label": MultiLabel,
-    "label_delimiter": LabelDelimiter,
-    "merge_labels": MergeLabels,
-    "max_ratio": MaxRatio,
-}
-# What says how bytes become lines, and not what a line holds.
-OF_LINES = {"data.encoding", "data.errors", "data.max_ratio"}
-Settings = dict[str, object]
+# Flags that are not named as their setting is.
+NAMES = {"optim.name": "--optimizer", "data.multi_label": "--multi-label/--single-label"}
+# The settings of `data` that are about bytes and lines, and so apply to plain text too.
+OF_LINES = {"encoding", "errors", "max_ratio"}
 
 
-def reads_data(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of DATA but those named, and it them as its argument `data`.
+class Command(TyperCommand):
+    """A command with flags for settings; the context's `obj` has the settings that were given.
 
-    `data` has the flags that were given as dotted settings, such as {"data.format": "csv"}.
+    `settings` lists sections and dotted settings; `without`, settings of these that get no flag.
     """
-    names = [name for name in DATA if name not in without]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        plain = inspect.signature(command, eval_str=True)
-        own = [each for each in plain.parameters.values() if each.name != "data"]
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        flags = [inspect.Parameter(n, kind, default=None, annotation=DATA[n]) for n in names]
-        signature = plain.replace(parameters=[*own, *flags])
+    settings: Sequence[str] = ()
+    without: Sequence[str] = ()
+    _complete = False
 
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            data = data_settings({name: given.pop(name) for name in names})
-            command(**given, data=data)
+    def keys(self) -> list[str]:
+        """Return the dotted settings that have a flag."""
+        from srucli.config import known_keys
 
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in [*own, *flags]}
-        return run
+        keys = [key for key in known_keys() if key not in self.without]
+        return [key for key in keys if {key, key.partition(".")[0]} & {*self.settings}]
 
-    return decorate
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters. The flags are made at the first call, by Typer, as usual."""
+        if not self._complete:
+
+            def function() -> None: ...
+
+            signature = inspect.Signature([_parameter(key) for key in self.keys()])
+            function.__signature__ = signature  # type: ignore[attr-defined]
+            app = typer.Typer(add_completion=False)
+            app.command(add_help_option=False)(function)
+            self.params += typer.main.get_command(app).params
+            self._complete = True
+        return list(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check the flags, and keep them out of the function's arguments. Raises UsageError."""
+        given = {key: ctx.params.pop(_identifier(key)) for key in self.keys()}
+        ctx.obj = parse({key: value for key, value in given.items() if value is not None})
+        return super().invoke(ctx)
 
 
-def data_settings(given: Mapping[str, Any]) -> Settings:
-    """The flags that were given, by their names in DATA, as dotted settings.
+def flag_of(setting: str) -> str:
+    """Return the flag of a setting: `--epochs` of `train.epochs`."""
+    return NAMES.get(setting, "--" + setting.partition(".")[2].replace("_", "-"))
 
-    A column that is a number becomes one; the two characters \\t become a tab.
-    Raises UsageError for an unknown format.
+
+def _identifier(setting: str) -> str:
+    return setting.replace(".", "__")
+
+
+def _described(setting: str) -> tuple[Any, Any]:
+    """Return the field of a setting, and its type without bounds."""
+    from srucli.config import Config
+
+    section, _, name = setting.partition(".")
+    kind: Any = type(Config.model_fields[section].default)
+    return kind.model_fields[name], get_type_hints(kind)[name]
+
+
+def _parameter(setting: str) -> inspect.Parameter:
+    """Return the flag of a setting as a parameter. Its value stays text, which `parse` reads."""
+    field, kind = _described(setting)
+    types = (get_origin(kind), kind, *get_args(kind))
+    flag, default = flag_of(setting), field.default
+    if bool in types:
+        flag = flag if "/" in flag else f"{flag}/--no-{flag[2:]}"
+        default, metavar = {True: "on", False: "off"}.get(default), None
+    elif Literal in types:
+        metavar = "|".join(get_args(kind))
+    else:
+        words = {tuple: "LIST", str: "TEXT", float: "FLOAT", int: "INTEGER"}
+        metavar = next(word for each, word in words.items() if each in types)
+    # A run's data settings are the defaults for the files that it is applied to.
+    is_fixed = default not in (None, "", ()) and not setting.startswith("data.")
+    shown = f" [default: {default}]" if is_fixed else ""
+    option = typer.Option(flag, metavar=metavar, help=field.description + shown, show_default=False)
+    return inspect.Parameter(
+        _identifier(setting),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[bool | None if bool in types else str | None, option],
+    )
+
+
+def parse(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted settings, from the text of their flags. Raises UsageError naming the flag.
+
+    A column that is a number becomes one, the two characters \\t become a tab.
     """
-    read = {"format": _format, "text": _column, "label": _column}
-    read |= {"delimiter": _with_tabs, "label_delimiter": _with_tabs}
-    found = {name: value for name, value in given.items() if value is not None}
+    return {setting: _value(setting, text) for setting, text in flags.items()}
+
+
+def _value(setting: str, text: Any) -> Any:
+    from srucli.config import build
+
+    section, _, name = setting.partition(".")
+    value = text
+    if setting == "data.format":
+        from srucli.data.formats import format_named
+
+        value = format_named(text)
+    elif setting in ("data.text", "data.label"):
+        value = int(text) if text.isdecimal() else text
+    elif setting in ("data.delimiter", "data.label_delimiter"):
+        value = text.replace("\\t", "\t")
+    elif get_origin(_described(setting)[1]) is tuple:
+        value = comma_list(flag_of(setting), text)
+    return attrgetter(setting)(build({section: {name: value}}, flag_of(setting)))
+
+
+def comma_list(name: str, text: str) -> list[str]:
+    """Return the items of a comma list, which may be quoted as in CSV. Raises UsageError."""
+    try:
+        return next(csv.reader([text], strict=True), [])
+    except csv.Error as error:
+        raise UsageError(f"{name} {text}: not a comma list ({error})") from None
+
+
+def of_data(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `data` among these, by their names in that section."""
     return {
-        f"data.{name}": read[name](value) if name in read else value
-        for name, value in found.items()
+        key.removeprefix("data."): value for key, value in flags.items() if key.startswith("data.")
     }
 
 
-def names(data: Settings) -> list[str]:
-    """The names in DATA of the flags that were given."""
-    return [key.removeprefix("data.") for key in data]
+def data_config(trained: DataConfig, file: str, given: dict[str, Any]) -> DataConfig:
+    """Return how `file` is read: like the run's training file, except as the flags `given` say.
+
+    If the file's ending names another format, the run's columns do not apply.
+    """
+    from srucli.data.formats import format_by_ending
+
+    named = format_by_ending(file)
+    same = named in (None, trained.format) or (named, trained.format) == ("tsv", "csv")
+    settings = trained.model_dump()
+    if trained.format != "auto" and not same:
+        settings = trained.model_dump(include={"multi_label", "label_delimiter", "merge_labels"})
+    return type(trained)(**(settings | given))
 
 
-def _format(value: str) -> str:
-    from srucli.data.formats import format_named
+def fresh_config(trained: DataConfig, given: dict[str, Any]) -> DataConfig:
+    """Return how a file is read that has another layout than the run's training file."""
+    from srucli.config import OF_LAYOUT
 
-    return format_named(value)
-
-
-def _column(value: str) -> str | int:
-    return int(value) if value.isdecimal() else value
+    return type(trained)(**(trained.model_dump(exclude=set(OF_LAYOUT)) | given))
 
 
-def _with_tabs(value: str) -> str:
-    return value.replace("\\t", "\t")
+def load_predictor(run: Path, flags: Mapping[str, Any]) -> Predictor:
+    """Return a run, loaded as the flags say; set up the process. Raises UsageError, DataError."""
+    from srucli.config import resolve
+    from srucli.inference.predictor import Predictor
+    from srucli.runtime import tune_process
+
+    settings = resolve(flags=flags).train
+    tune_process(settings.threads)
+    predictor = Predictor.load(run, settings.device)
+    for sentence in predictor.said:
+        say(sentence)
+    return predictor
 
 
 def resolved(
     file: Path | None, overrides: Sequence[str] | None, flags: Mapping[str, Any]
 ) -> Config:
-    """The configuration, as `config.resolve`; says which flags an override replaces."""
+    """Return the configuration, and say which flags an override replaces. Raises UsageError."""
     from srucli.config import overridden, resolve
 
     settings = resolve(file, overrides or (), flags)
@@ -329,20 +211,20 @@ def resolved(
     return settings
 
 
-def say_of_files(settings: Config) -> None:
-    """Say that what a YAML file names for `srucli run` is not looked at."""
-
+def warn_of_files(settings: Config) -> None:
+    """Say that the files that a YAML file names are for `srucli run` alone."""
     if settings.files is not None:
         say("the section 'files' has no effect: `srucli run` alone reads it")
 
 
 def need_run(run: Path) -> None:
-    """Refuse a run that is not there before the model is loaded. Raises InputMissingError."""
+    """Raise InputMissingError if there is no run, before anything slow happens."""
     if not run.is_dir():
         raise InputMissingError(f"{run}: no such run; give the folder that `srucli train` printed")
 
 
-def need_file(source: str) -> None:
-    """Refuse a file that is not there before anything slow happens. Raises InputMissingError."""
-    if source != "-" and not Path(source).exists():
-        raise InputMissingError(f"{source}: no such file; check the name and the folder")
+def need_files(*sources: str | None) -> None:
+    """Raise InputMissingError if one of the files is missing, before anything slow happens."""
+    for source in sources:
+        if source and source != "-" and not Path(source).exists():
+            raise InputMissingError(f"{source}: no such file; check the name and the folder")

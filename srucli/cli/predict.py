@@ -1,4 +1,4 @@
-"""`srucli predict`: parse, call, print. What predicts is `srucli/inference/predictor.py`."""
+"""`srucli predict`: the flags and the output of `srucli/inference/stream.py`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,31 @@ from srucli.errors import UsageError
 from srucli.io.console import for_terminal, say
 
 
-@options.reads_data("label", "multi_label", "label_delimiter", "merge_labels")
+class Command(options.Command):
+    """The flags of `srucli predict` that stand for settings."""
+
+    settings = ("data", "train.device", "train.threads")
+    without = ("data.label", "data.multi_label", "data.label_delimiter", "data.merge_labels")
+
+
 def command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="Texts, with labels or without; - is stdin.")
+        str, typer.Argument(metavar="[FILE]", help="Texts, with or without labels; - is stdin.")
     ] = "-",
     probability: Annotated[
         bool, typer.Option("-p", "--probability", help="Add the label's probability.")
     ] = False,
     top: Annotated[
         int | None,
-        typer.Option("-k", "--top", min=1, metavar="K", help="The K likeliest, each with its own."),
+        typer.Option(
+            "-k", "--top", min=1, metavar="K", help="Print the K likeliest, with probabilities."
+        ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Give the reject label where the likeliest is below it."),
+        typer.Option(min=0, max=1, help="Print the reject label if the likeliest is below this."),
     ] = None,
     reject: Annotated[
         str | None,
@@ -40,7 +49,7 @@ def command(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print JSON lines, with the numbers of record and line in the input."
+            "--json", help="Print JSON lines, with numbers of the record and line in the input."
         ),
     ] = False,
     with_input: Annotated[
@@ -50,18 +59,14 @@ def command(
             help="Print the input's whole record after the label (line ends in it as \\n).",
         ),
     ] = False,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    *,
-    data: options.Settings,
 ) -> None:
-    """Label texts: one record of output for each of input, in their order.
+    """Label texts: one output record for each input record, in the same order.
 
-    A file is read as `train` and `eval` read it, by its ending and header; labels in it are not
-    looked at, and blank lines are no records. Of stdin and of files whose ending says nothing each
-    line is a text, a blank one too, unless a flag such as --format says that it holds more, the
-    first line is fastText's, JSON with a text in it or a header, or the run's labels stand in front
-    of the texts. Works on a stream that never ends: what has arrived is answered at once.
+    A file is read as `train` and `eval` read it, by its ending and header; labels in it are
+    ignored, and blank lines are skipped. In stdin, and in files with other endings, each line is a
+    text, also a blank line, unless a flag such as --format says otherwise, the first line is in
+    fastText format, JSON with a text, or a header, or the texts follow labels of the run. Also
+    works on an endless stream: the texts that have arrived are labelled at once.
     """
     if with_input and as_json:
         raise UsageError("--with-input adds the record as text; it does not go with --json")
@@ -72,20 +77,15 @@ def command(
     if reject is not None and threshold is None:
         raise UsageError("--reject needs --threshold, below which a text gets that label")
     options.need_run(run)
-    options.need_file(file)
-    from srucli.cli.evaluate import data_config, fresh_config
+    options.need_files(file)
     from srucli.data.formats import format_by_ending
     from srucli.data.readers import read_inputs
-    from srucli.inference.predictor import Predictor
     from srucli.inference.stream import Style, records
     from srucli.io.streams import display_name
-    from srucli.runtime import tune_process
     from srucli.tokenizer.truncation import Notices
 
-    tune_process(threads or 0)
-    predictor = Predictor.load(run, device or "auto")
-    for sentence in predictor.said:
-        say(sentence)
+    data = options.of_data(context.obj)
+    predictor = options.load_predictor(run, context.obj)
     if probability and (as_json or top is not None):
         say("--probability has no effect: --json and --top give probabilities anyway")
     if threshold is not None and predictor.multi_label:
@@ -93,30 +93,29 @@ def command(
     known = len(predictor.labels)
     if top is not None and top > known:
         say(f"--top {top}: the run has {known} labels, so all {known} are given")
-    rejected = _reject_label(reject, predictor.labels) if threshold is not None else ""
     style = Style(
         probability=probability,
         top=top,
         threshold=threshold,
-        reject=rejected,
+        reject="" if threshold is None else _reject_label(reject, predictor.labels),
         as_json=as_json,
         with_input=with_input,
         delimiter=predictor.config.data.label_delimiter,
     )
     is_plain = not data.keys() - options.OF_LINES and format_by_ending(file) is None
-    config = data_config(predictor.config.data, file, data)
+    config = options.data_config(predictor.config.data, file, data)
     inputs = read_inputs(
         file,
         config,
         plain=config if is_plain else None,
         known=predictor.labels,
-        fresh=fresh_config(predictor.config.data, data),
+        fresh=options.fresh_config(predictor.config.data, data),
         names=predictor.names,
     )
     show = for_terminal if sys.stdout.isatty() else str
     notices = Notices(display_name(file))
     try:
-        for group in records(predictor, inputs.told(say, options.names(data)), style):
+        for group in records(predictor, inputs.told(say, data), style):
             sys.stdout.write("".join(f"{show(line)}\n" for line in group))
             sys.stdout.flush()
             for notice in notices.first(predictor.tally):
@@ -127,14 +126,14 @@ def command(
 
 
 def _reject_label(wanted: str | None, labels: Sequence[str]) -> str:
-    """The label of texts below the threshold, which is none of the run's. Raises UsageError."""
+    """Return the label of texts below the threshold. Raises UsageError if the run has it."""
     from srucli.data.labels import Known, shown
 
     known, name = Known(labels, merge=True), "unknown" if wanted is None else wanted
-    found = known.name(name)
-    if found in known.labels:
+    same = known.name(name)
+    if same in known.labels:
         free = (f"reject{number or ''}" for number in range(len(labels) + 1))
         other = next(each for each in free if known.name(each) not in known.labels)
-        problem = f"the run has the label {shown(found)}, which could not be told from it"
+        problem = f"the run has the label {shown(same)}, which could not be told from it"
         raise UsageError(f"--reject {shown(name)}: {problem}; choose another, as --reject {other}")
     return name

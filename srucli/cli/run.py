@@ -1,4 +1,4 @@
-"""`srucli run`: tokenize, train and eval from one YAML file."""
+"""`srucli run`: train and evaluate from one YAML file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Annotated
 import typer
 
 from srucli.cli import options, process
-from srucli.cli.evaluate import check_gates, hold, parse_gates
+from srucli.cli.evaluate import check_gates, check_metrics, parse_gates
 from srucli.errors import UsageError
 from srucli.io.console import say
 
 
-@options.reads_data()
+class Command(options.Command):
+    """The flags of `srucli run` that stand for settings."""
+
+    settings = ("data", "train.device", "train.threads")
+
+
 def command(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings and files.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")
@@ -28,19 +34,14 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a run that is in the output folder.")
     ] = False,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    *,
-    data: options.Settings,
 ) -> None:
-    """Train and measure as one YAML file says.
+    """Train and evaluate from one YAML file.
 
     Its section `files` names train, test and output.
-    The table of the evaluation goes to stdout; its last line is the run's folder.
+    The evaluation goes to stdout; the last line is the run folder.
     """
-    gates = parse_gates(fail_under or [])
-    flags = {"files.output": output, "train.device": device, "train.threads": threads, **data}
-    settings = options.resolved(config, overrides, flags)
+    gates = parse_gates(fail_under)
+    settings = options.resolved(config, overrides, {"files.output": output} | context.obj)
     files = settings.files
     if files is None:
         raise UsageError(
@@ -48,14 +49,11 @@ def command(
         )
     if gates and files.test is None:
         raise UsageError("--fail-under has nothing to measure on; set files.test=FILE")
-    check_gates(gates, settings.data.multi_label)
-    for source in (files.train, files.dev, files.test):
-        if source is not None:
-            options.need_file(source)
+    check_metrics(gates, settings.data.multi_label)
+    options.need_files(files.train, files.dev, files.test)
     from srucli.runtime import tune_process
     from srucli.training.run import train
 
-    tokenizer = Path(files.tokenizer) if files.tokenizer else None
     tune_process(settings.train.threads)
     with process.interruptible() as stop:
         folder = train(
@@ -63,7 +61,7 @@ def command(
             files.train,
             files.dev,
             Path(files.output),
-            tokenizer=tokenizer,
+            tokenizer=Path(files.tokenizer) if files.tokenizer else None,
             force=force,
             stop=stop,
             reads=[config, files.test],
@@ -77,15 +75,13 @@ def command(
     from srucli.inference.predictor import Predictor
 
     predictor = Predictor.load(folder, settings.train.device)
-
-    names = predictor.names
-    examples = read_examples(files.test, settings.data, predictor.labels, names=names)
-    merge = settings.data.merge_labels
-    told = examples.told(say, given(settings.data))
-    result = evaluate(predictor, told, source=files.test, merge=merge)
+    data = settings.data
+    reading = read_examples(files.test, data, predictor.labels, names=predictor.names)
+    examples = reading.told(say, given(data))
+    result = evaluate(predictor, examples, source=files.test, merge=data.merge_labels)
     for note in result.notes:
         say(note)
     print(result.to_text())
     print(folder)
     sys.stdout.flush()
-    hold(gates, result.figures)
+    check_gates(gates, result.figures)

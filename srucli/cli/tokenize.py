@@ -1,13 +1,7 @@
-"""`srucli tokenize`: raw text in, a SentencePiece model out, with the flags of `spm_train`.
-
-The flags of training are made from `TokenizerConfig` when the command line is parsed, so that their
-names, defaults and meanings stand in one place and `srucli --help` does not wait for them.
-"""
+"""`srucli tokenize`: raw text in, a SentencePiece model out, with the flags of `spm_train`."""
 
 from __future__ import annotations
 
-import csv
-import inspect
 import os
 import re
 import shutil
@@ -16,10 +10,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from srucli.cli import options
 from srucli.errors import InputMissingError, OutputError, UsageError
@@ -28,7 +21,7 @@ from srucli.io.files import write_atomic
 from srucli.runs.claim import refuse_inputs
 
 if TYPE_CHECKING:
-    from srucli.config import DataConfig, TokenizerConfig
+    from srucli.config import Config, DataConfig
     from srucli.tokenizer.training import OnProgress
 
 UNDERSCORES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace("_", "-")}
@@ -37,121 +30,31 @@ _SWITCH = {"true": "", "1": "", "yes": "", "false": "no-", "0": "no-", "no": "no
 _LABELLED = {".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".ft", ".fasttext"}
 
 
-# ---------------------------------------------------------------- flags
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _fields() -> dict[str, Any]:
-    from srucli.config import TokenizerConfig
-
-    return dict(TokenizerConfig.model_fields)
-
-
-def _metavar(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
-    if get_origin(kind) is tuple:
-        return "LIST"
-    return {str: "TEXT", float: "FLOAT"}.get(kind, "INTEGER")
-
-
-def _parameter(name: str, field: Any) -> inspect.Parameter:
-    """The flag of one setting. Its value stays text: TokenizerConfig is what checks it."""
-    switch, default, flag = field.annotation is bool, field.default, _flag(name)
-    if switch:
-        default = "on" if default else "off"
-    shown = "" if default in (None, "", ()) else f" [default: {default}]"
-    option = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if switch else flag,
-        metavar=None if switch else _metavar(field.annotation),
-        help=field.description + shown,
-        show_default=False,
-    )
-    kind = Annotated[bool | None, option] if switch else Annotated[str | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-
-
-def _generated_options() -> list[Any]:
-    """Typer's options for the fields of TokenizerConfig, made from a signature as usual."""
-
-    def function() -> None: ...
-
-    fields = _fields()
-    signature = inspect.Signature([_parameter(name, field) for name, field in fields.items()])
-    function.__signature__ = signature  # type: ignore[attr-defined]
-    app = typer.Typer(add_completion=False)
-    app.command()(function)
-    return [option for option in typer.main.get_command(app).params if option.name in fields]
-
-
 def _plain_switch(argument: str, switches: set[str]) -> str:
-    """`--byte-fallback` for `--byte_fallback=true`, and `--no-...` for `=false`."""
+    """Return `--byte-fallback` for `--byte_fallback=true`, and `--no-...` for `=false`."""
     name, equals, value = argument.removeprefix("--").replace("_", "-").partition("=")
     if equals and argument.startswith("--") and name in switches and value.lower() in _SWITCH:
         return f"--{_SWITCH[value.lower()]}{name}"
     return argument
 
 
-class Command(TyperCommand):
-    """A command with the flags of TokenizerConfig; the values given are the context's `obj`."""
+class Command(options.Command):
+    """A command with the flags of TokenizerConfig, and with those of data files."""
 
-    _complete = False
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Own parameters and the generated ones, which are made when they are first asked for."""
-        if not self._complete:
-            self.params, self._complete = [*self.params, *_generated_options()], True
-        return list(super().get_params(ctx))
+    settings = ("tokenizer", "data")
+    without = ("data.label", "data.multi_label", "data.label_delimiter")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let switches have values, as `spm_train` does."""
-        switches = {
-            name.replace("_", "-") for name, field in _fields().items() if field.annotation is bool
-        }
+        from srucli.config import TokenizerConfig
+
+        fields = TokenizerConfig.model_fields.items()
+        switches = {name.replace("_", "-") for name, field in fields if field.annotation is bool}
         return list(super().parse_args(ctx, [_plain_switch(arg, switches) for arg in args]))
-
-    def invoke(self, ctx: Any) -> Any:
-        """Keep the generated flags out of the function's arguments."""
-        given = {name: ctx.params.pop(name) for name in _fields()}
-        ctx.obj = {name: value for name, value in given.items() if value is not None}
-        return super().invoke(ctx)
-
-
-def _symbols(name: str, value: str) -> tuple[str, ...]:
-    try:
-        return tuple(next(csv.reader([value], strict=True), []))
-    except csv.Error as error:
-        raise UsageError(f"{_flag(name)} {value}: not a comma list ({error})") from None
-
-
-def _config(given: dict[str, Any]) -> TokenizerConfig:
-    """Check the generated flags. Raises UsageError naming the flag."""
-    from pydantic import ValidationError
-
-    from srucli.config import TokenizerConfig
-
-    lists = {name for name, field in _fields().items() if get_origin(field.annotation) is tuple}
-    values = {key: _symbols(key, value) if key in lists else value for key, value in given.items()}
-    try:
-        config = TokenizerConfig.model_validate(values)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        message = f"{_flag(str(wrong['loc'][0]))} {wrong['input']}: {wrong['msg']}"
-        raise UsageError(message) from None
-    rules = config.normalization_rule_tsv
-    if rules and not os.path.isfile(rules):
-        raise InputMissingError(f"--normalization-rule-tsv {rules}: no such file")
-    return config
-
-
-# ---------------------------------------------------------------- input
 
 
 def _inside(folder: Path) -> list[str]:
-    """Every file under `folder`, in order, without hidden ones and those of hidden folders."""
+    """Return the sorted files below a folder, without hidden files and folders."""
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -164,11 +67,14 @@ def _inside(folder: Path) -> list[str]:
 
 
 def _files(inputs: Sequence[str]) -> list[str]:
-    """The files that the arguments mean: files, folders, comma lists of them, `-`."""
+    """Return the files that arguments name: files, folders, comma lists of both, `-`.
+
+    Raises UsageError, InputMissingError.
+    """
     names: list[str] = []
     for given in inputs:
-        whole = given == "-" or os.path.exists(given)
-        for name in [given] if whole else _symbols("input", given):
+        is_one = given == "-" or os.path.exists(given)
+        for name in [given] if is_one else options.comma_list("--input", given):
             if name != "-" and not os.path.exists(name):
                 raise InputMissingError(f"{name}: no such file or folder; check the name")
             names += _inside(Path(name)) if os.path.isdir(name) else [name]
@@ -180,30 +86,31 @@ def _files(inputs: Sequence[str]) -> list[str]:
 
 
 def _texts(
-    files: Sequence[str], config: DataConfig, labelled: bool, asked: Sequence[str]
+    files: Sequence[str], config: DataConfig, labelled: bool, data: Iterable[str]
 ) -> Iterator[str]:
+    """Yield all texts. `data` names the settings of `config` that were given as flags."""
     from srucli.data.readers import read_inputs
 
     for file in files:
         reading = read_inputs(file, config, plain=None if labelled else config)
-        for record in reading.told(say, asked) if labelled else reading:
+        for record in reading.told(say, data) if labelled else reading:
             yield record.text
         for line in () if labelled else reading.dropped():
             say(f"{file}: {line}")
 
 
-def _warn_of_idle(config: TokenizerConfig, given: Iterable[str]) -> None:
-    """Name the flags that can do nothing beside the others."""
-    from srucli.config import Config
+def _warn_of_idle(config: Config, flags: Iterable[str]) -> None:
+    """Name the flags that have no effect together with the others."""
     from srucli.training.effects import Setup, idle
 
-    setup = Setup(Config(tokenizer=config), dev=False)
-    for line in idle(setup, [f"tokenizer.{name}" for name in given]):
-        flags = re.sub(r"tokenizer\.(\w+)", lambda match: _flag(match[1]), line)
-        say(f"srucli: {flags}")
+    given = [key for key in flags if key.startswith("tokenizer.")]
+    for line in idle(Setup(config, dev=False), given):
+        named = re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line)
+        say(f"srucli: {named}")
 
 
 def _warn_of_labels(files: Sequence[str]) -> None:
+    """Say so if a file that seems to be labelled is read as plain text."""
     for name in files:
         if _LABELLED & set(Path(name.lower()).suffixes):
             say(
@@ -213,11 +120,8 @@ def _warn_of_labels(files: Sequence[str]) -> None:
             return
 
 
-# ---------------------------------------------------------------- output
-
-
 def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
-    """The .model and .vocab to write. Raises OutputError where that is bound to fail."""
+    """Return the paths of .model and .vocab. Raises UsageError, or OutputError if they exist."""
     prefix = prefix.removesuffix(".model")
     if not prefix or prefix.endswith(os.sep):
         raise UsageError(f"--model-prefix {prefix!r}: name a file, as {prefix}m")
@@ -236,7 +140,7 @@ def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
 
 @contextmanager
 def _status() -> Iterator[OnProgress | None]:
-    """One line that shows what is going on, on a terminal only; gone at the end."""
+    """Show the current step in one line, on a terminal, until the block ends."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -256,16 +160,15 @@ def _status() -> Iterator[OnProgress | None]:
         sys.stderr.write("\r\x1b[K")
 
 
-@options.reads_data("label", "multi_label", "label_delimiter")
 def command(
     context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Files (also gz, xz, zst), comma lists of files, folders; - is standard input. "
-            "Every line is raw text, whatever a file is called, unless --format or --text is "
-            "given: then the texts of labelled files are taken.",
+            help="Files (also gz, xz, zst), comma lists of files, folders; - is stdin. Each line "
+            "is raw text, whatever the file is called. With --format or --text, the texts of "
+            "labelled files are read.",
         ),
     ] = None,
     model_prefix: Annotated[
@@ -283,12 +186,10 @@ def command(
         typer.Option("--input", metavar="INPUT", help="The same as INPUT, as spm_train has it."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
-    *,
-    data: options.Settings,
 ) -> None:
     """Train a SentencePiece tokenizer from raw text.
 
-    Its kind is unigram, BPE, word or char. SentencePiece's options have its own names, as
+    Its type is unigram, BPE, word or char. SentencePiece's options keep their names, as
     --vocab-size 2000 or --vocab_size=2000.
     Prints the path of the .model, and a summary on stderr.
     """
@@ -296,12 +197,14 @@ def command(
 
     if not model_prefix:
         raise UsageError("no --model-prefix; pass -o m to write m.model and m.vocab")
-    config = _config(context.obj)
-    data_config = resolve(flags=data).data
+    config, data = resolve(flags=context.obj), options.of_data(context.obj)
+    rules = config.tokenizer.normalization_rule_tsv
+    if rules and not os.path.isfile(rules):
+        raise InputMissingError(f"--normalization-rule-tsv {rules}: no such file")
     labelled = bool(data.keys() - options.OF_LINES)
     model, vocab = _outputs(model_prefix, force)
     files = _files([*(inputs or []), *(more_inputs or [])])
-    refuse_inputs([model, vocab], [*files, config.normalization_rule_tsv])
+    refuse_inputs([model, vocab], [*files, rules])
     _warn_of_idle(config, context.obj)
     if not labelled:
         _warn_of_labels(files)
@@ -310,8 +213,8 @@ def command(
 
     with _status() as progress:
         trained = train_tokenizer(
-            _texts(files, data_config, labelled, options.names(data)),
-            config,
+            _texts(files, config.data, labelled, data),
+            config.tokenizer,
             progress=progress,
             source=", ".join("<stdin>" if file == "-" else file for file in files),
         )

@@ -1,4 +1,4 @@
-"""`srucli tune`: parse, call, print. What searches is `srucli/experiments/tune.py`."""
+"""`srucli tune`: the flags and the output of `srucli/experiments/tune.py`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from srucli.cli import options, process
 from srucli.errors import OutputError, UsageError
 
 
-@options.reads_data()
+class Command(options.Command):
+    """The flags of `srucli tune` that stand for settings."""
+
+    settings = ("data", "train.device", "train.threads", "train.seed")
+
+
 def command(
+    context: typer.Context,
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file.")],
     overrides: Annotated[
         list[str] | None,
@@ -24,7 +30,7 @@ def command(
         typer.Option(
             "--max-mb",
             min=0.01,
-            help="Largest model, as copied for prediction.",
+            help="Largest size of a model, as copied for prediction.",
             show_default=False,
         ),
     ] = None,
@@ -34,25 +40,18 @@ def command(
     config: options.ConfigFile = None,
     dev: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="What trials are judged by. [default: a tenth of TRAIN]"),
+        typer.Option(metavar="FILE", help="Measures the trials. [default: a tenth of TRAIN]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the recipe's file.")] = False,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    seed: options.Seed = None,
-    *,
-    data: options.Settings,
 ) -> None:
-    """Search for a better recipe within a time, and if wanted within a size of the model.
+    """Search for a better recipe, within limits of time and of model size.
 
-    Ctrl-C ends the search early and keeps the best so far. The last line on stdout is the recipe's
-    file, for `srucli train TRAIN -c FILE`.
+    Ctrl-C ends the search early and keeps the best recipe so far. The last line on stdout is the
+    recipe's file, for `srucli train TRAIN -c FILE`.
     """
     from importlib.util import find_spec
 
-    flags: dict[str, object] = {"train.device": device, "train.threads": threads}
-    flags |= {"train.seed": seed} | data
-    settings = options.resolved(config, overrides, flags)
+    settings = options.resolved(config, overrides, context.obj)
     if not find_spec("optuna"):
         raise UsageError("srucli tune needs optuna: pip install 'srucli[tune]'")
     if output.is_dir():
@@ -65,13 +64,13 @@ def command(
     from srucli.io.streams import display_name, is_piped
     from srucli.runs.claim import refuse_inputs
 
+    options.need_files(train, dev)
     for source in filter(None, (train, dev)):
-        options.need_file(source)
         if is_piped(source):
             name = display_name(source)
             raise UsageError(f"{name}: is read once a trial, so it cannot be a pipe; give a file")
     refuse_inputs([output], [train, dev, config])
-    options.say_of_files(settings)
+    options.warn_of_files(settings)
     import optuna
 
     from srucli.experiments.tune import tune

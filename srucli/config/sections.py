@@ -176,7 +176,7 @@ class ModelConfig(Section):
     encoder: str = Field("sru", description="sru, lstm, gru, cnn or bag")
     embedding_size: Width = 128
     hidden: Width = Field(64, description="units of each layer and direction")
-    layers: Annotated[int, Field(ge=1, le=256)] = 2
+    layers: Annotated[int, Field(ge=1, le=256)] = Field(2, description="layers of the encoder")
     bidirectional: bool = True
     activation: Literal["identity", "tanh"] = Field(
         "identity", description="g in the SRU's highway: h = r g(c) + (1 - r) x"
@@ -298,7 +298,7 @@ class TrainConfig(Section):
         description="newest checkpoints that stay; default: 2, and 1 once training is finished",
         json_schema_extra=MAY_CHANGE,
     )
-    seed: Seed = 0
+    seed: Seed = Field(0, description="seed of everything random")
     device: str = Field(
         "auto", description="auto, cpu, cuda or cuda:N", json_schema_extra=MAY_CHANGE
     )

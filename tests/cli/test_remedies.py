@@ -680,10 +680,10 @@ REMEDIES = {
     ),
     "a run to go on with": Remedy(
         """info 'my "run"'""",
-        r"stopped; to go on: (srucli train --resume .*)",
+        r"stopped; to resume: (srucli train --resume .*)",
         pasted,
         before=(f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=2",),
-        advice="stopped; to go on: srucli train --resume ",
+        advice="stopped; to resume: srucli train --resume ",
     ),
     "no diagnostics": Remedy(
         "diagnose run",

@@ -141,12 +141,12 @@ def test_info_of_a_training_that_is_not_finished(
     def said() -> object:
         return json.loads(run_main("info", run, "--json").out)["training"]
 
-    assert said() == f"stopped; to go on: srucli train --resume {run}"
+    assert said() == f"stopped; to resume: srucli train --resume {run}"
     with RunDir.claim(run):
-        assert said() == "goes on just now"
+        assert said() == "is running"
     for needed in run.glob("checkpoints/*/training.json"):
         needed.unlink()
-    assert said() == "stopped, and has not kept what it needs to go on"
+    assert said() == "stopped, and cannot be resumed: it has not saved what that needs"
 
 
 def test_info_of_a_tokenizer(run_main: RunMain, tiny: Tiny) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from srucli.cli.tokenize import _config, _files, _plain_switch
+from srucli.cli import options
+from srucli.cli.tokenize import _files, _plain_switch
 from srucli.config import TokenizerConfig
 from srucli.errors import InputMissingError, UsageError
 from srucli.tokenizer.model import Tokenizer
@@ -101,7 +102,12 @@ def test_what_exists_is_overwritten_only_by_force(run_cli: RunCli, tmp_path: Pat
     [
         (["a.txt", "-o", "m", "--vocab-sise", "9"], 2, "--vocab-size"),
         (["a.txt", "-o", "m", "--vocab-size", "99999"], 2, "is more than this text allows"),
-        (["a.txt", "-o", "m", "--vocab-size", "x"], 2, "srucli: --vocab-size x: "),
+        (
+            ["a.txt", "-o", "m", "--vocab-size", "x"],
+            2,
+            "srucli: --vocab-size: tokenizer.vocab_size = 'x': ",
+        ),
+        (["a.txt", "-o", "m", "--normalization-rule-tsv", "none"], 66, "tsv none: no such file"),
         (["none.txt", "-o", "m"], 66, "none.txt: no such file"),
         (["a.txt", "-o", "none/m"], 73, "none: no such folder"),
         (["bad.txt", "-o", "m"], 65, "bad.txt:2: byte 2 of the line (0xe9) is not utf-8"),
@@ -208,18 +214,19 @@ def test_switches_take_values_as_spm_train_has_them() -> None:
 
 
 def test_every_wrong_value_names_its_flag() -> None:
-    assert _config({"user_defined_symbols": '"a,b",c'}).user_defined_symbols == ("a,b", "c")
-    for name, value in {
-        "vocab_size": "1",
-        "model_type": "words",
-        "character_coverage": "0.5",
-        "num_threads": "0",
-        "user_defined_symbols": '"a',
+    symbols = "tokenizer.user_defined_symbols"
+    assert options.parse({symbols: '"a,b",c'}) == {symbols: ("a,b", "c")}
+    for setting, value in {
+        "tokenizer.vocab_size": "1",
+        "tokenizer.model_type": "words",
+        "tokenizer.character_coverage": "0.5",
+        "tokenizer.num_threads": "0",
+        symbols: '"a',
+        "data.errors": "lose",
+        "optim.lr": "-1",
     }.items():
-        with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} "):
-            _config({name: value})
-    with pytest.raises(InputMissingError, match=r"^--normalization-rule-tsv"):
-        _config({"normalization_rule_tsv": "/none"})
+        with pytest.raises(UsageError, match=f"^{options.flag_of(setting)}\\b"):
+            options.parse({setting: value})
 
 
 # ---------------------------------------------------------------- encode and decode

@@ -300,7 +300,7 @@ def test_a_bad_dev_file(run_main: RunMain, tmp_path: Path) -> None:
         (["good.tsv", "optim.options.x=1"], 2, "optim.options.x: adam has no such option"),
         (["good.tsv", "--encoder", "rnn"], 2, "unknown encoder 'rnn'"),
         (["good.tsv", "--device", "tpu"], 2, "--device tpu: write auto, cpu, cuda or cuda:N"),
-        (["good.tsv", "--lr", "-1"], 2, "flags: optim.lr = -1.0: must be greater than 0"),
+        (["good.tsv", "--lr", "-1"], 2, "--lr: optim.lr = '-1': must be greater than 0"),
         (["good.tsv", "--format", "xls"], 2, "unknown format 'xls' (known: auto, "),
         (["good.tsv", "data.format=xls"], 2, "unknown format 'xls' (known: auto, "),
         (["good.tsv", "--encoding", "utf-9"], 2, "--encoding utf-9: no such encoding; "),
@@ -334,10 +334,16 @@ def test_a_bad_file_in_a_process_of_its_own(run_cli: RunCli, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["x.tsv"]
 
 
-@pytest.mark.parametrize("flag", ["--leyers", "--epochs=x", "--epochs=0"])
-def test_wrong_flags(run_cli: RunCli, flag: str) -> None:
-    done = run_cli("train", "x.tsv", flag)
+def test_an_unknown_flag(run_cli: RunCli) -> None:
+    done = run_cli("train", "x.tsv", "--leyers")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Usage: " in done.stderr
-    assert flag.split("=")[0] in done.stderr
+    assert "--leyers" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("value", ["x", "0"])
+def test_a_wrong_value_of_a_flag(run_main: RunMain, value: str) -> None:
+    ended = run_main("train", "x.tsv", "--epochs", value)
+    assert (ended.code, ended.out) == (2, "")
+    assert one_line(ended.err).startswith(f"--epochs: train.epochs = '{value}': must be ")

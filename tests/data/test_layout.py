@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from srucli.cli.options import data_settings
-from srucli.config import DataConfig, build
+from srucli.cli.options import parse
+from srucli.config import DataConfig, resolve
 from srucli.data.cell_lists import list_items
 from srucli.data.cells import Cells
 from srucli.data.layout import Job
@@ -1028,9 +1028,8 @@ def flags_of(advice: str) -> DataConfig:
     for word in words:
         name = word.removeprefix("--")
         switch = name.removeprefix("no-")
-        given[switch] = switch == name if switch == "header" else next(words)
-    settings = data_settings(given)
-    return build({"data": {key.removeprefix("data."): v for key, v in settings.items()}}, "").data
+        given[f"data.{switch}"] = switch == name if switch == "header" else next(words)
+    return resolve(flags=parse(given)).data
 
 
 @pytest.mark.parametrize("case", REFUSED)

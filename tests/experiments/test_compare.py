@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from srucli.cli.compare import find_candidates, own_folder
+from srucli.cli.compare import default_folder, find_candidates
 from srucli.config import resolve
 from srucli.errors import SrucliError, UsageError
 from srucli.experiments import compare, grid, report
@@ -183,7 +183,7 @@ def test_candidates_are_what_one_flag_lists() -> None:
 
 def test_a_comparison_has_a_folder_of_its_own() -> None:
     names = [
-        str(own_folder(train, find_candidates(*flags)))
+        str(default_folder(train, find_candidates(*flags)))
         for train, flags in (
             ("a/reviews.tsv.gz", ("adam,sgd", None, None)),
             ("reviews.tsv", (None, "sru,bag", None)),

@@ -264,22 +264,22 @@ def test_escaped(label: str, shown: str) -> None:
 def test_gates() -> None:
     gates = command.parse_gates(["accuracy=0.9", "log_loss=0.5"])
     assert gates == [("accuracy", 0.9), ("log_loss", 0.5)]
-    command.hold(gates, {"accuracy": 0.9, "log_loss": 0.5})
+    command.check_gates(gates, {"accuracy": 0.9, "log_loss": 0.5})
     with pytest.raises(GateError) as caught:
-        command.hold(gates, {"accuracy": 0.8999, "log_loss": 0.51})
+        command.check_gates(gates, {"accuracy": 0.8999, "log_loss": 0.51})
     assert caught.value.exit_code == 3
     assert str(caught.value) == (
         "--fail-under: accuracy 0.8999 is not at least 0.9; log_loss 0.5100 is not at most 0.5"
     )
     with pytest.raises(GateError, match="auc nan is not at least"):
-        command.hold([("auc", 0.5)], {"auc": math.nan})
+        command.check_gates([("auc", 0.5)], {"auc": math.nan})
 
 
 @pytest.mark.parametrize("bounds", [(0.9, 0.1), (0.1, 0.9)], ids=["hard first", "easy first"])
 def test_every_gate_of_a_metric_has_to_hold(bounds: tuple[float, float]) -> None:
     gates = command.parse_gates([f"accuracy={bound}" for bound in bounds])
     with pytest.raises(GateError, match=r"accuracy 0\.5000 is not at least 0\.9"):
-        command.hold(gates, {"accuracy": 0.5})
+        command.check_gates(gates, {"accuracy": 0.5})
 
 
 @pytest.mark.parametrize("gate", ["accuracy", "accuracy=", "accuracy=high", "accuracy=nan"])
@@ -407,13 +407,13 @@ CSV_RUN = DataConfig(format="csv", text="review", label="stars", encoding="cp949
             {},
             DataConfig(merge_labels=True),
         ),
-        (CSV_RUN, "t.csv", {"data.text": "body"}, CSV_RUN.model_copy(update={"text": "body"})),
+        (CSV_RUN, "t.csv", {"text": "body"}, CSV_RUN.model_copy(update={"text": "body"})),
     ],
 )
 def test_files_are_read_as_the_run_was_unless_something_says_otherwise(
     trained: DataConfig, file: str, given: dict[str, Any], expected: DataConfig | None
 ) -> None:
-    assert command.data_config(trained, file, given) == (expected or trained)
+    assert options.data_config(trained, file, given) == (expected or trained)
 
 
 def test_what_fits_no_other_file_is_left_out() -> None:
@@ -429,18 +429,17 @@ def test_what_fits_no_other_file_is_left_out() -> None:
         merge_labels=True,
     )
     expected = DataConfig(text=3, multi_label=True, merge_labels=True)
-    assert command.fresh_config(trained, {"data.text": 3}) == expected
-
-
-def test_a_wrong_data_flag() -> None:
-    with pytest.raises(UsageError, match=r"flags: data.errors = 'lose'"):
-        command.data_config(DataConfig(), "t.tsv", {"data.errors": "lose"})
+    assert options.fresh_config(trained, {"text": 3}) == expected
 
 
 def test_data_flags_become_settings() -> None:
-    assert options.data_settings({"text": None}) == {}
-    found = options.data_settings(
-        {"text": "2", "label": "stars", "header": False, "delimiter": "\\t", "format": None}
+    found = options.parse(
+        {
+            "data.text": "2",
+            "data.label": "stars",
+            "data.header": False,
+            "data.delimiter": "\\t",
+        }
     )
     assert found == {
         "data.text": 2,
