@@ -77,17 +77,17 @@ def _write_lines(lines: Iterable[str], source: str) -> None:
 def _read(source: str, flags: Mapping[str, Any]) -> Lines:
     """Return the lines of a file, in the encoding that the flags say."""
     from srucli.config import resolve
-    from srucli.io.lines import read_lines
+    from srucli.io.lines import Lines
 
     data = resolve(flags=flags).data
-    return read_lines(source, data.encoding, data.errors)
+    return Lines(source, data.encoding, data.errors)
 
 
 def _warn_of_losses(lines: Lines, source: str) -> None:
     """Say how many bytes were replaced or ignored."""
     from srucli.io.streams import display_name
 
-    for line in lines.losses():
+    for line in lines.replacement_notes():
         say(f"{display_name(source)}: {line}")
 
 

@@ -178,7 +178,7 @@ def _evaluate(
         reading = read_examples(file, config, predictor.labels, fresh, predictor.names)
         return evaluate(
             predictor,
-            reading.told(say, data),
+            reading.reported(say, data),
             source=display_name(file),
             observe=observe,
             merge=config.merge_labels,

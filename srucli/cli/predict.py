@@ -109,13 +109,13 @@ def command(
         config,
         plain=config if is_plain else None,
         known=predictor.labels,
-        fresh=options.fresh_config(predictor.config.data, data),
+        requested=options.fresh_config(predictor.config.data, data),
         names=predictor.names,
     )
     show = for_terminal if sys.stdout.isatty() else str
     notices = Notices(display_name(file))
     try:
-        for group in records(predictor, inputs.told(say, data), style):
+        for group in records(predictor, inputs.reported(say, data), style):
             sys.stdout.write("".join(f"{show(line)}\n" for line in group))
             sys.stdout.flush()
             for notice in notices.first(predictor.tally):

@@ -77,7 +77,7 @@ def command(
     predictor = Predictor.load(folder, settings.train.device)
     data = settings.data
     reading = read_examples(files.test, data, predictor.labels, names=predictor.names)
-    examples = reading.told(say, given(data))
+    examples = reading.reported(say, given(data))
     result = evaluate(predictor, examples, source=files.test, merge=data.merge_labels)
     for note in result.notes:
         say(note)

@@ -93,7 +93,7 @@ def _texts(
 
     for file in files:
         reading = read_inputs(file, config, plain=None if labelled else config)
-        for record in reading.told(say, data) if labelled else reading:
+        for record in reading.reported(say, data) if labelled else reading:
             yield record.text
         for line in () if labelled else reading.dropped():
             say(f"{file}: {line}")

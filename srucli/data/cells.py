@@ -1,6 +1,6 @@
-"""The cells of a column: whether they look like texts, labels, numbers or what a program wrote.
+"""The cells of a column: do they look like texts, labels, lists of labels, numbers, or IDs?
 
-`docs/decisions.md` says how the thresholds were found.
+`docs/decisions.md` explains how the thresholds were chosen.
 """
 
 from __future__ import annotations
@@ -9,15 +9,69 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from srucli.data.cell_lists import list_items
 from srucli.data.labels import clean
-from srucli.data.layout import Job
-from srucli.data.tables import Row
+from srucli.data.layout import ReadTask
+from srucli.data.tables import TableRow
 
-# So many labels or more are not nearly all different.
+# From this many labels on, they nearly all differ if this share of them is distinct.
 MANY, NEARLY_ALL = 50, 0.9
-# Rows below the first one that can tell that it differs from them.
+# With more rows than this below it, the first row can be seen to differ from them.
 BELOW = 3
+
+# Lists as Python, NumPy and JSON write them; sets and tuples, Postgres' arrays, R's vectors.
+_LIST = re.compile(r"\[(.*)\]", re.DOTALL)
+_OTHER_LIST = re.compile(r"\{(.*)\}|(?:c|set)?\((.*)\)|character\(0()\)", re.DOTALL)
+_QUOTED = r"""(?:('(?:[^'\\]|\\.)*')|("(?:[^"\\]|\\.)*")|%s)(?:\s*,\s*|%s|\Z)"""
+_ITEM = re.compile(_QUOTED % (r"""([^\s,'"\[\]]+)""", r"\s+"))
+# Items that are separated by commas may contain spaces.
+_LONG_ITEM = re.compile(_QUOTED % (r"""([^\s,'"\[\]][^,\[\]]*?)""", r"(?!)"))
+
+
+def list_items(cell: str, *, multi_label: bool = False) -> list[str] | None:
+    """Return the items of a list in a cell; None if the cell is not a list.
+
+    multi_label: also accept braces and parentheses, which a single label may have around it.
+    """
+    cell = cell.strip()
+    match = _LIST.fullmatch(cell) or (_OTHER_LIST.fullmatch(cell) if multi_label else None)
+    if not match:
+        return None
+    inner = next(group for group in match.groups() if group is not None).strip()
+    items = _items(inner, _LONG_ITEM)
+    return _items(inner, _ITEM) if items is None or "," not in inner else items
+
+
+def _items(inner: str, item: re.Pattern[str]) -> list[str] | None:
+    items, at = [], 0
+    while at < len(inner):
+        match = item.match(inner, at)
+        if not match:
+            return None
+        quoted = match[1] or match[2]
+        items.append(re.sub(r"\\(.)", r"\1", quoted[1:-1]) if quoted else match[3])
+        at = match.end()
+    return items
+
+
+def are_lists(cells: list[str], *, multi_label: bool) -> bool:
+    """Whether all cells are lists, or some are lists with quoted items."""
+    lists = [cell for cell in cells if list_items(cell, multi_label=multi_label) is not None]
+    quoted = any(mark in cell for cell in lists for mark in "'\"")
+    return bool(lists) and (quoted or len(lists) == len(cells))
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell has digits and no letters, like numbers and most dates."""
+    return any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell)
+
+
+def label_parts(task: ReadTask, cell: str) -> set[str]:
+    """Return the labels in a cell."""
+    multi_label = task.config.multi_label
+    parts = list_items(cell, multi_label=multi_label)
+    if parts is None:
+        parts = cell.split(task.config.label_delimiter) if multi_label else [cell]
+    return set(map(clean, parts))
 
 
 class Cells:
@@ -29,12 +83,12 @@ class Cells:
 
     @cached_property
     def distinct(self) -> int:
-        """How many different ones there are."""
+        """The number of distinct filled cells."""
         return len(set(self.filled))
 
     @cached_property
-    def length(self) -> float:
-        """Mean, in characters."""
+    def mean_length(self) -> float:
+        """The mean length of filled cells, in characters."""
         return sum(map(len, self.filled)) / max(len(self.filled), 1)
 
     @cached_property
@@ -42,38 +96,38 @@ class Cells:
         """Whether all are numbers, dates or times."""
         return bool(self.filled) and all(map(is_number, self.filled))
 
-    def differ(self, texts: Cells) -> bool:
-        """Whether they are nearly all different, as no labels of these texts are.
+    def too_distinct(self, texts: Cells) -> bool:
+        """Whether they are too distinct to be labels of these texts.
 
-        Few labels of many classes may be: then it tells that they are numbered, or long.
+        Few labels of many classes may all differ, unless all have digits or are longer than texts.
         """
         count = len(self.filled)
         if count >= MANY:
             return self.distinct >= count * NEARLY_ALL
-        odd = all(any(map(str.isdigit, cell)) for cell in self.filled)
-        return count == self.distinct and (odd or self.length > texts.length)
+        numbered = all(any(map(str.isdigit, cell)) for cell in self.filled)
+        return count == self.distinct and (numbered or self.mean_length > texts.mean_length)
 
     @cached_property
-    def measured(self) -> bool:
+    def measurements(self) -> bool:
         """Whether all are dates, times or decimal numbers."""
-        mark = r"\d[.:/-]" if self.numbers else r"\d:\d"  # dates may have names of months
-        made = self.numbers or self.made
-        return made and any(re.search(mark, cell) for cell in self.filled)
+        mark = r"\d[.:/-]" if self.numbers else r"\d:\d"  # dates may name the month
+        generated = self.numbers or self.generated
+        return generated and any(re.search(mark, cell) for cell in self.filled)
 
     @property
-    def seldom(self) -> bool:
-        """Whether less than half of them recur."""
+    def rarely_repeat(self) -> bool:
+        """Whether more than half of them are distinct."""
         return 2 * self.distinct > len(self.filled) > BELOW
 
     @property
     def unlike_texts(self) -> tuple[bool, bool]:
-        """Reasons against texts in this column, the worst first."""
+        """Reasons why they are not texts, the strongest first."""
         same = self.distinct < 2 and len(self.filled) > BELOW
-        return self.numbers or not self.filled or same, self.made
+        return self.numbers or not self.filled or same, self.generated
 
     @cached_property
-    def made(self) -> bool:
-        """Whether all look made by a program: addresses, ids, dates with names of months."""
+    def generated(self) -> bool:
+        """Whether all look generated by a program: URLs, IDs, dates that name the month."""
         if not all(cell.isascii() and not cell.isalpha() for cell in self.filled):
             return False
         return all(" " not in cell for cell in self.filled) or (
@@ -81,37 +135,24 @@ class Cells:
         )
 
     @property
-    def switches(self) -> bool:
-        """Whether each is 0 or 1."""
+    def binary(self) -> bool:
+        """Whether all are 0 or 1."""
         return len(self.filled) > BELOW and {*self.filled} <= {"0", "1"}
 
-    def known(self, job: Job) -> bool:
-        """Whether half of them or more are labels that are known."""
-        parts = [label_parts(job, cell) for cell in self.filled]
-        return bool(parts) and 2 * sum(bool(p) and p <= job.known for p in parts) >= len(parts)
+    def known(self, task: ReadTask) -> bool:
+        """Whether at least half of them consist of known labels."""
+        parts = [label_parts(task, cell) for cell in self.filled]
+        known = [bool(labels) and labels <= task.known_labels for labels in parts]
+        return bool(known) and 2 * sum(known) >= len(known)
 
 
 def _shape(cell: str) -> str:
-    """A cell with its numbers and letters all alike; cells without digits have none."""
-    return (
-        re.sub(r"[a-z]", "a", re.sub(r"\d+", "0", cell.lower())) if re.search(r"\d", cell) else cell
-    )
+    """Return a cell that has digits with all numbers, and all letters, made equal."""
+    if not re.search(r"\d", cell):
+        return cell
+    return re.sub(r"[a-z]", "a", re.sub(r"\d+", "0", cell.lower()))
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell has digits and no letters, as numbers and dates have."""
-    return any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell)
-
-
-def label_parts(job: Job, cell: str) -> set[str]:
-    """The labels in a cell."""
-    several = job.config.multi_label
-    parts = list_items(cell, several=several)
-    if parts is None:
-        parts = cell.split(job.config.label_delimiter) if several else [cell]
-    return set(map(clean, parts))
-
-
-def column_cells(rows: Sequence[Row], at: int) -> Cells:
-    """Return the cells of one 0-based column; a row that lacks it has an empty cell."""
+def column_cells(rows: Sequence[TableRow], at: int) -> Cells:
+    """Return the cells of one column, counted from 0; a row without it has an empty cell."""
     return Cells(row.cells[at] if at < len(row.cells) else "" for row in rows)

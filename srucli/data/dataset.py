@@ -1,4 +1,4 @@
-"""Labelled examples with numbered labels, as a training holds them, and the share held out."""
+"""Labelled examples with numbered labels, their hash, and the validation split."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srucli.config import DataConfig, given
-from srucli.data.labels import Known, Spellings, agreed, clean, notes
-from srucli.data.layout import NAMELESS, Names
+from srucli.data.labels import Known, Spellings, clean, notes, resolve_labels
+from srucli.data.layout import NO_NAMES, ColumnNames
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError
 from srucli.io.console import escaped, excerpt, say
@@ -26,9 +27,9 @@ class Dataset:
     """The examples of a file, or a part of them.
 
     texts and lines: B strings and their line numbers. targets (B,) int64, or (B, K) float32 for
-    multi-label examples. labels: the C that a model knows; those that the training examples lack
-    are numbered from C on, so that K >= C. source: what messages call the file. sha256: of all
-    examples of the file; part: which of them these are, empty for all.
+    multi-label. labels: the C labels of a model. Labels that the training examples lack have
+    numbers from C on, so K >= C. source: the file's name in messages. sha256: of all examples of
+    the file. part: which of them these are, "" for all.
     """
 
     texts: list[str]
@@ -43,7 +44,7 @@ class Dataset:
     def make(
         cls, examples: Sequence[Example], labels: list[str], multi_label: bool, source: str
     ) -> Dataset:
-        """Number the labels of all examples of a file, and hash them."""
+        """Number the labels of all examples of a file, and hash the examples."""
         targets, _ = encode([example.labels for example in examples], labels, multi_label)
         if multi_label:
             targets = targets.astype(np.float32)
@@ -55,16 +56,16 @@ class Dataset:
 
     @property
     def multi_label(self) -> bool:
-        """Whether an example may have several labels, or none."""
+        """Whether an example may have any number of labels."""
         return self.targets.ndim == 2
 
     @property
     def identity(self) -> str:
-        """A name that no other examples have."""
+        """A name that differs for different examples."""
         return f"{self.sha256} {self.part}".rstrip()
 
     def former_digest(self, more: bytes) -> str:
-        """SHA-256 of the texts, one a line, and of `more`: how older checkpoints name examples."""
+        """Return the hash of the texts and `more` by which older checkpoints name examples."""
         digest = sha256()
         for number, text in enumerate(self.texts):
             digest.update(("\n" * bool(number) + text).encode())
@@ -72,7 +73,7 @@ class Dataset:
         return digest.hexdigest()
 
     def label_counts(self) -> NDArray[Any]:
-        """How many examples each of the C labels has (C,)."""
+        """Return the number of examples with each of the C labels (C,)."""
         classes = len(self.labels)
         if self.multi_label:
             counts: NDArray[Any] = np.count_nonzero(self.targets[:, :classes], axis=0)
@@ -80,7 +81,7 @@ class Dataset:
         return np.bincount(self.targets, minlength=classes)[:classes]
 
     def split(self, share: float, seed: int) -> tuple[Dataset, Dataset | None]:
-        """Hold a random share of the examples out: (the rest, those, None if there are none).
+        """Hold out a random share of the examples. Return the rest and these, None without any.
 
         No label loses its last example.
         """
@@ -101,15 +102,15 @@ class Dataset:
 
 
 class Split(NamedTuple):
-    """What a training trains on and is measured on. columns: what the training file calls them."""
+    """The examples for training and validation. columns: their names in the training file."""
 
     train: Dataset
     dev: Dataset | None
-    columns: Names
+    columns: ColumnNames
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Of the examples of both files; without a dev file, of no examples."""
+        """The hashes of the examples of both files; without a dev file, of no examples."""
         dev = data_hash([]) if self.dev is None or self.dev.part else self.dev.sha256
         return {"train": self.train.sha256, "dev": dev}
 
@@ -117,39 +118,38 @@ class Split(NamedTuple):
 def read_split(
     train: Source, dev: Source | None, config: DataConfig, share: float, seed: int
 ) -> Split:
-    """Read both files, or hold a share of the training examples out where there is no dev file.
+    """Read both files; without a dev file, hold out a share of the training examples.
 
     Raises DataError and InputMissingError.
     """
     examples, columns = read_texts(train, config)
     source = display_name(train)
-    labels, several = find_labels(examples, source), config.multi_label
-    data = Dataset.make(examples, labels, several, source)
+    labels, multi_label = find_labels(examples, source), config.multi_label
+    data = Dataset.make(examples, labels, multi_label, source)
     if not dev:
         return Split(*data.split(share, seed), columns)
     held = read_held_out(dev, config, labels, columns)
-    return Split(data, Dataset.make(held, labels, several, display_name(dev)), columns)
+    return Split(data, Dataset.make(held, labels, multi_label, display_name(dev)), columns)
 
 
-def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], Names]:
-    """The labelled texts of a file that decides what labels there are, and what it calls them.
+def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], ColumnNames]:
+    """Return the labelled texts of a training file, which defines the labels, and column names.
 
-    Says what became of the labels.
-
-    Raises what `read_examples` does, and DataError where two labels look the same.
+    Reports merged labels. Raises what `read_examples` raises, and DataError for labels that look
+    the same.
     """
     reading = read_examples(source, config)
-    examples = list(reading.told(say, given(config)))
-    columns = reading.layout.used if reading.layout else NAMELESS
+    examples = list(reading.reported(say, given(config)))
+    columns = reading.layout.names if reading.layout else NO_NAMES
     spellings = Spellings(examples)
-    names = agreed(spellings, display_name(source), merge=config.merge_labels)
+    names = resolve_labels(spellings, display_name(source), merge=config.merge_labels)
     if not config.multi_label:
-        _say_joined(set(names.values()), source, config.label_delimiter)
+        _report_joined(set(names.values()), source, config.label_delimiter)
     return _named(examples, spellings, names.__getitem__, source, config), columns
 
 
-def _say_joined(labels: set[str], source: Source, joiner: str) -> None:
-    """Name labels that seem to be several."""
+def _report_joined(labels: set[str], source: Source, joiner: str) -> None:
+    """Report labels that seem to be several joined ones."""
     joined = sorted(
         name
         for name in labels
@@ -162,25 +162,24 @@ def _say_joined(labels: set[str], source: Source, joiner: str) -> None:
 
 
 def read_held_out(
-    source: Source, config: DataConfig, labels: Iterable[str], names: Names | None = None
+    source: Source, config: DataConfig, labels: Iterable[str], names: ColumnNames | None = None
 ) -> list[Example]:
-    """The labelled texts of a file to measure on, where `labels` are known already.
+    """Return the labelled texts of a validation or test file, where `labels` are known.
 
-    names: what the training file calls its columns.
+    names: the columns of the training file.
     """
     known = Known(labels, merge=config.merge_labels)
     reading = read_examples(source, config, known.labels, names=names)
-    examples = list(reading.told(say, given(config)))
+    examples = list(reading.reported(say, given(config)))
     named = _named(examples, Spellings(examples), known.name, source, config, known)
-    lacking = Counter(label for each in named for label in each.labels if label not in known.labels)
-    if lacking:
-        shown = ", ".join(f"{escaped(name)} ({n:,})" for name, n in lacking.most_common(6))
-        more = ", ..." if len(lacking) > 6 else ""
-        texts = sum(not known.labels.issuperset(each.labels) for each in named)
-        name = escaped(display_name(source))
+    unknown = [[label for label in each.labels if label not in known.labels] for each in named]
+    counts = Counter(label for labels in unknown for label in labels)
+    if counts:
+        shown = ", ".join(f"{escaped(name)} ({n:,})" for name, n in counts.most_common(6))
+        more = ", ..." if len(counts) > 6 else ""
         say(
-            f"{name}: {texts:,} of {len(named):,} texts have labels that the training texts lack, "
-            f"which count as errors: {shown}{more}"
+            f"{escaped(display_name(source))}: {sum(map(bool, unknown)):,} of {len(named):,} texts "
+            f"have labels that the training texts lack, which count as errors: {shown}{more}"
         )
     return named
 
@@ -193,7 +192,7 @@ def _named(
     config: DataConfig,
     known: Known | None = None,
 ) -> list[Example]:
-    """Examples with the labels that those which are written stand for."""
+    """Return examples with the labels that `name` returns for those written."""
     joiner = config.label_delimiter if config.multi_label else None
     for note in notes(spellings, name, known, joiner):
         say(f"{escaped(display_name(source))}: {note}")
@@ -205,7 +204,7 @@ def _named(
 
 
 def find_labels(examples: Sequence[Example], source: str) -> list[str]:
-    """All labels, sorted. Raises DataError where there are fewer than two."""
+    """Return all labels, sorted. Raises DataError if there are fewer than two."""
     labels = sorted({label for example in examples for label in example.labels})
     if len(labels) < 2:
         found = f"only the label '{labels[0]}'" if labels else "no label"
@@ -217,14 +216,16 @@ def find_labels(examples: Sequence[Example], source: str) -> list[str]:
 def hold_out(
     examples: list[Example], share: float, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """Hold a random share of examples out: (the rest, those). No label loses its last example."""
+    """Hold out a random share of examples. Return the rest and these; see `held_out`."""
     out = held_out([example.labels for example in examples], share, seed)
-    rest = [example for example, chosen in zip(examples, out, strict=True) if not chosen]
-    return rest, [example for example, chosen in zip(examples, out, strict=True) if chosen]
+    return list(compress(examples, ~out)), list(compress(examples, out))
 
 
 def held_out(labels: Sequence[Sequence[Any]], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which of B examples with these labels are held out (B,), as `hold_out` does it."""
+    """Return which of B examples with these labels are held out (B,), a random share.
+
+    No label loses its last example.
+    """
     count = round(len(labels) * share)
     left = Counter(label for own in labels for label in own)
     chosen = np.zeros(len(labels), bool)
@@ -236,7 +237,7 @@ def held_out(labels: Sequence[Sequence[Any]], share: float, seed: int) -> NDArra
 
 
 def data_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 of the labels and texts in their order, whatever file format they came in."""
+    """Return the SHA-256 of labels and texts, in order, whatever their file format."""
     digest = sha256()
     for example in examples:
         digest.update("\t".join((*example.labels, example.text, "\n")).encode())

@@ -1,33 +1,94 @@
-"""The first rows of a table: the header, and which columns the text and the label may be in.
+"""The first rows of a table: is there a header, and where may the text and the label be?
 
-A column is given by the settings, named by the header, or guessed from the cells.
+A column is given by the settings, named by the header, or guessed from its cells.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 
-from srucli.data.cells import BELOW, Cells, column_cells
+from srucli.data.cells import BELOW, Cells, column_cells, is_number, label_parts
 from srucli.data.format_hints import row_error
-from srucli.data.header import are_names, has_header, named_places
-from srucli.data.layout import Job, Names
-from srucli.data.names import find_names, is_language, is_other
-from srucli.data.tables import Row
+from srucli.data.labels import is_missing
+from srucli.data.layout import ColumnNames, ReadTask
+from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
+from srucli.data.tables import TableRow
 from srucli.errors import UsageError
 from srucli.io.console import excerpt
 
-# Fewer rows do not tell that all are alike.
+# With fewer rows, that all are alike may be chance.
 FEW = 10
-# What says which part of a set a text is in.
+# Values of a column that names the split of each example.
 SPLITS = frozenset(["train", "training", "dev", "val", "valid", "validation", "test", "eval"])
-# Any number would be taken at its word, and the columns up to it counted.
 MAX_COLUMNS = 100_000
+
+Pair = tuple[int, int]  # the text and label columns, counted from 0
+Places = tuple[int | None, int | None]  # the same, None if unknown
+
+
+def are_names(cells: Sequence[str]) -> bool:
+    """Whether cells look like column names. R and pandas may leave the first one empty."""
+    named = cells[1:] if len(cells) > 1 and not cells[0] else cells
+    return len(set(named)) == len(named) and all(map(_is_name, named))
+
+
+def _is_name(cell: str) -> bool:
+    if not 0 < len(cell) <= 40 or len(cell.split()) > 3 or is_number(cell) or cell[-1] in ".:":
+        return False
+    if is_missing(cell):
+        return False
+    return all(c in "./#%&:@*'" or unicodedata.category(c) != "Po" for c in cell)
+
+
+def _named_as_in_training(names: ColumnNames, cells: Sequence[str]) -> Places:
+    """Return the columns that the training file's header names."""
+    folded = [fold(cell) for cell in cells]
+    wanted = [fold(name) if name and _is_name(name) else None for name in names]
+    text, label = (folded.index(name) if name in folded else None for name in wanted)
+    return text, label
+
+
+def _has_header(task: ReadTask, names: Sequence[str], below: Sequence[Cells]) -> bool:
+    """Whether the first row has column names, judged by these cells and those below."""
+    as_in_training = [at for at in _named_as_in_training(task.names, names) if at is not None]
+    if len(as_in_training) == 2:
+        return True
+    found = [at for at in find_names(names) if at is not None]
+    if len(found) == 2 and {fold(names[at]) for at in found} <= KNOWN:
+        return True
+    if any(name and name in cells.all for name, cells in zip(names, below, strict=True)):
+        return False
+    no_labels = not any(label_parts(task, name) <= task.known_labels for name in names)
+    if as_in_training and no_labels:
+        return True
+    count = len(below[0].all)
+    if count >= BELOW and are_numbered([name for name in names if name]):
+        return not all(cells.numbers for cells in below)
+    if not are_names(names):
+        return False
+    if len(found) == 2 or (not names[0] and below[0].filled) or _one_is_known(names, count):
+        return True
+    if count < BELOW:
+        return False
+    if any(cells.known(task) for cells in below):
+        return no_labels
+    return any(cells.numbers for cells in below)
+
+
+def _one_is_known(names: Sequence[str], rows: int) -> bool:
+    """Whether one name is known, and cannot be a short text instead."""
+    single = [name if " " not in name else "" for name in names]
+    known = [at for at in find_names(single) if at is not None]
+    if not known or (not rows and "" in single):
+        return False
+    return len(names) > 1 or fold(names[0]) in KNOWN
 
 
 def _column(value: str | int | None) -> str | int | None:
-    """A column as configured: its name, or its 0-based number. Raises UsageError."""
+    """Return a configured column: its name, or its number from 0. Raises UsageError."""
     if isinstance(value, str) and value.isdecimal():
         value = int(value)
     if isinstance(value, int):
@@ -38,158 +99,159 @@ def _column(value: str | int | None) -> str | int | None:
 
 
 def _spare(cells: Sequence[str]) -> int:
-    """How many cells at the end are empty, of those beyond the second."""
+    """Count the empty cells at the end, without the first two."""
     return next((n for n, cell in enumerate(reversed(cells[2:])) if cell.strip()), len(cells[2:]))
 
 
-Pair = tuple[int, int]  # the 0-based columns of text and label
-
-
 class FirstRows:
-    """The first rows of a table: what is given of it, what its header names, what its cells hold.
+    """The first rows of a table: what the settings give, the header names and the cells hold.
 
-    given, named: the 0-based columns of text and label, None where nothing says them; whole: there
-    are no more rows.
+    given, named: the text and label columns of the settings and the header, counted from 0, None if
+    unknown. whole: there are no more rows.
     """
 
-    def __init__(self, job: Job, rows: Sequence[Row], whole: bool = True) -> None:
-        """Raises DataError where a column that was asked for by name is not there."""
-        self.job, self.whole = job, whole
-        wanted = _column(job.config.text), _column(job.config.label)
+    def __init__(self, task: ReadTask, rows: Sequence[TableRow], whole: bool = True) -> None:
+        """Raises DataError if a column that was asked for by name does not exist."""
+        self.task, self.whole = task, whole
+        wanted = _column(task.config.text), _column(task.config.label)
         self.spare = min(_spare(row.cells) for row in rows) if len(rows) >= BELOW else 0
         self.rows = [row._replace(cells=row.cells[: len(row.cells) - self.spare]) for row in rows]
         names = [cell.strip() for cell in self.rows[0].cells]
-        widths = {len(row.cells) for row in self.rows[1:]}
-        first = column_cells(self.rows[1:], 0)
-        # R writes row names, which all differ, and no name for them. Texts are none.
-        self.row_names = 1 < first.distinct == len(rows) - 1 and first.made and are_names(names)
-        ended = not any(row.cells[-1].strip() for row in self.rows[1:])  # by a delimiter
-        self.row_names = self.row_names and widths == {len(names) + 1} and not ended
+        self.row_names = self._has_row_names(names)
         names = [""] * self.row_names + names
-        self.width, header = len(names), job.config.header
+        self.width, header = len(names), task.config.header
         if header is None:
             by_name = any(
-                isinstance(each, str) and (what not in job.lenient or each in names)
-                for each, what in zip(wanted, Names._fields, strict=True)
+                isinstance(column, str) and (what not in task.inherited or column in names)
+                for column, what in zip(wanted, ColumnNames._fields, strict=True)
             )
-            header = by_name or has_header(job, names, self._cut(1))
+            header = by_name or _has_header(task, names, self._columns(1))
         self.header, self.names = header, names if header else []
-        self.columns = self._cut(int(header))
+        self.columns = self._columns(int(header))
         self.named = self._named()
         self.given = self._locate(wanted[0], "text"), self._locate(wanted[1], "label")
 
-    def _cut(self, start: int) -> list[Cells]:
-        return [column_cells(self.rows[start:], place) for place in range(self.width)]
+    def _has_row_names(self, names: Sequence[str]) -> bool:
+        """Whether the first column has R's row names: all distinct, and without a column name."""
+        rows = self.rows[1:]
+        first = column_cells(rows, 0)
+        if not (1 < first.distinct == len(rows) and first.generated and are_names(names)):
+            return False
+        delimiter_at_end = not any(row.cells[-1].strip() for row in rows)
+        return {len(row.cells) for row in rows} == {len(names) + 1} and not delimiter_at_end
 
-    def _named(self) -> tuple[int | None, int | None]:
-        """The columns that the header names, as that other file did or by names that are known."""
-        (text, label), ours = find_names(self.names), named_places(self.job.names, self.names)
-        text, label = (None if at in ours else at for at in (text, label))
-        self.language = ours[1] is None and label is not None and is_language(self.names[label])
-        if self.language and not self._is_about_languages(label or 0):
+    def _columns(self, start: int) -> list[Cells]:
+        return [column_cells(self.rows[start:], at) for at in range(self.width)]
+
+    def _named(self) -> Places:
+        """Return the columns that the header names, as in the training file or by known names."""
+        same_text, same_label = same = _named_as_in_training(self.task.names, self.names)
+        text, label = (None if at in same else at for at in find_names(self.names))
+        self.language = same_label is None and label is not None and is_language(self.names[label])
+        if self.language and not self._may_be_languages(label or 0):
             label = None
-        return text if ours[0] is None else ours[0], label if ours[1] is None else ours[1]
+        return text if same_text is None else same_text, label if same_label is None else same_label
 
     def _locate(self, wanted: str | int | None, what: str) -> int | None:
-        lenient = what in self.job.lenient
+        inherited = what in self.task.inherited
         if wanted is None:
             return None
         if isinstance(wanted, int):
-            return wanted if not lenient or self._fits(wanted, what) else None
+            return wanted if not inherited or self._fits(wanted, what) else None
         if wanted in self.names:
             return self.names.index(wanted)
-        unneeded = what == "label" and not self.job.labelled
-        if unneeded or (lenient and (not self.job.labelled or None not in self.named)):
+        unneeded = what == "label" and not self.task.labelled
+        if unneeded or (inherited and (not self.task.labelled or None not in self.named)):
             return None
         row = self.rows[0]
         problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}"
-        raise row_error(self.rows, self.job, row, problem, f"name the {what} column with --{what}")
+        raise row_error(self.rows, self.task, row, problem, f"name the {what} column with --{what}")
 
-    def _fits(self, place: int, what: str) -> bool:
-        """Whether a column may hold in this file what it held in another one."""
-        if place >= self.width or (what == "label" and not self.job.labelled):
+    def _fits(self, at: int, what: str) -> bool:
+        """Whether a column may be the same as in the training file."""
+        if at >= self.width or (what == "label" and not self.task.labelled):
             return False
-        if place in self.named or self.named[what == "label"] is not None:
-            return self.named[what == "label"] == place
+        if at in self.named or self.named[what == "label"] is not None:
+            return self.named[what == "label"] == at
         if what == "label":
-            return self.known in (None, place)
-        return place != self.known and (
-            not self._is_odd(place) or all(map(self._is_odd, range(self.width)))
+            return self.known in (None, at)
+        return at != self.known and (
+            not self._is_odd(at) or all(map(self._is_odd, range(self.width)))
         )
 
-    def _is_odd(self, place: int) -> bool:
-        """Whether a column holds what no texts are."""
-        cells = self.cells(place)
+    def _is_odd(self, at: int) -> bool:
+        """Whether a column cannot be texts."""
+        cells = self.cells(at)
         return cells.numbers or (len(self.rows) > BELOW and any(cells.unlike_texts))
 
     @property
     def by_place(self) -> bool:
-        """Whether nothing tells the columns: of two, the first then has the label."""
+        """Whether neither header nor settings name columns: of two, the first is the label."""
         return not self.header and self.given == (None, None)
 
     @property
     def even(self) -> bool:
-        """Whether all rows have three columns or more, as no texts with tabs in them would."""
+        """Whether all rows have the same three or more columns, unlike texts with tabs in them."""
         widths = {len(row.cells) for row in self.rows}
         return len(self.rows) >= FEW and widths == {self.width} and self.width > 2
 
     @property
-    def lacking(self) -> str:
-        """What is said where the first row lacks columns that all the others have."""
+    def missing_columns(self) -> str:
+        """A message if the first row lacks columns that all others have."""
         widths = {len(row.cells) - _spare(row.cells) for row in self.rows[1:]}
-        if self.row_names or len(self.rows) <= BELOW or len(widths) > 1:
+        if (
+            self.row_names
+            or len(self.rows) <= BELOW
+            or len(widths) > 1
+            or max(widths) <= self.width
+        ):
             return ""
-        (width,) = widths
-        said = f"all rows have {width} columns, but the first one has {self.width}"
-        return said if width > self.width else ""
+        return f"all rows have {max(widths)} columns, but the first one has {self.width}"
 
     def pairs(self, text: int | None = None, label: int | None = None) -> list[Pair]:
-        """Columns that text and label may be in, the likeliest first."""
-        every: Sequence[int] = range(self.width)
-        texts, labels = (
-            ([1, 0], [0, 1])
-            if self.width <= 2
-            else (
-                sorted(every, key=self._unlike_texts),
-                sorted(every, key=self._unlike_labels),
-            )
-        )
-        chosen = [text] if text is not None else texts, [label] if label is not None else labels
-        return [(text, label) for text, label in product(*chosen) if text != label]
+        """Return possible text and label columns, the most likely first."""
+        texts, labels = [1, 0], [0, 1]
+        if self.width > 2:
+            texts = sorted(range(self.width), key=self._unlike_texts)
+            labels = sorted(range(self.width), key=self._unlike_labels)
+        texts = texts if text is None else [text]
+        labels = labels if label is None else [label]
+        return [(text, label) for text, label in product(texts, labels) if text != label]
 
     def _unlike_texts(self, at: int) -> tuple[object, ...]:
-        """Reasons against texts in a column, the worst first."""
+        """Return reasons why a column is not the text, the strongest first."""
         cells = self.cells(at)
-        return *cells.unlike_texts, self.is_other(at), -cells.length
+        return *cells.unlike_texts, self.is_other(at), -cells.mean_length
 
     def _unlike_labels(self, at: int) -> tuple[bool, ...]:
-        """The same against labels."""
+        """Return reasons why a column is not the label, the strongest first."""
         cells = self.cells(at)
-        one = cells.distinct < 2
-        return not cells.filled, cells.seldom, cells.measured, self.is_other(at), one
+        same = cells.distinct < 2
+        return not cells.filled, cells.rarely_repeat, cells.measurements, self.is_other(at), same
 
-    def _is_about_languages(self, at: int) -> bool:
-        """Whether a column of languages may be that of the labels."""
+    def _may_be_languages(self, at: int) -> bool:
+        """Whether a column of languages may be the label."""
         varied = self.width < 3 or self.cells(at).distinct > 1
         return varied and self.known in (None, at)
 
     def is_other(self, at: int) -> bool:
-        """Whether a column says something else of the texts, by its name or its cells."""
+        """Whether a column is neither text nor label, by its name or its cells."""
         named = at < len(self.names) and is_other(self.names[at])
         return named or SPLITS.issuperset(map(str.lower, self.cells(at).filled))
 
     def likely(self, open_ended: bool) -> list[Pair]:
-        """Those pairs that what is told, or else the place, allows. Raises UsageError for none."""
+        """Return the pairs that settings, header and position allow. Raises UsageError for none."""
         text, label = (
-            a if a is not None else b for a, b in zip(self.given, self.named, strict=True)
+            named if given is None else given
+            for given, named in zip(self.given, self.named, strict=True)
         )
-        if not self.job.labelled:
+        if not self.task.labelled:
             if text is not None or self.width == 1:
                 return [(text or 0, -1)]
             pairs = self.pairs(None, self.known if label is None else label)
             pairs = [(1, 0), (0, 1)] if open_ended else pairs
             enough = len(self.rows) >= BELOW
-            unfit = _column(self.job.config.text)  # else it were given
+            unfit = _column(self.task.config.text)  # inherited and not in this file
             left = [p for p in pairs if not (enough and self.cells(p[0]).numbers) and p[0] != unfit]
             return left or pairs
         if self.by_place and (open_ended or self.width <= 2):
@@ -202,9 +264,9 @@ class FirstRows:
 
     @cached_property
     def known(self) -> int | None:
-        """The column of labels that are known, if there is one."""
-        return next((at for at, cells in enumerate(self.columns) if cells.known(self.job)), None)
+        """The column with known labels, None without one."""
+        return next((at for at, cells in enumerate(self.columns) if cells.known(self.task)), None)
 
     def cells(self, at: int) -> Cells:
-        """The cells of a column, none where there is no such column."""
+        """Return the cells of a column; no cells if it does not exist."""
         return self.columns[at] if at < len(self.columns) else Cells(())

@@ -1,4 +1,4 @@
-"""Which other format a row of a single column seems to be in, for its error message."""
+"""Guess which other format a row with a single column is in, for its error message."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import unicodedata
 from collections.abc import Sequence
 
 from srucli.data.cells import BELOW, Cells
-from srucli.data.layout import Job
-from srucli.data.tables import Row
+from srucli.data.layout import ReadTask
+from srucli.data.tables import TableRow
 from srucli.errors import DataError
 
 _CSV_LIKE = re.compile(r'(?:"[^"]*"|[^\s,;|"]+)([,;|])|.*([,;|])[^\s,;|]+$')
 
 
-def row_error(rows: Sequence[Row], job: Job, row: Row, problem: str, remedy: str) -> DataError:
-    """An error in the first of these rows, which may be in another format if it has one column."""
-    seems = _seems(job, row.raw, rows) if len(row.cells) == 1 else None
-    if seems:
-        problem, remedy = f"{problem}; it seems to be {seems[0]}", f"pass {seems[1]}"
-    return job.error(row.line, problem, remedy)
+def row_error(
+    rows: Sequence[TableRow], task: ReadTask, row: TableRow, problem: str, remedy: str
+) -> DataError:
+    """Return an error for a row; if it has one column, name the format that `rows` may be in."""
+    hint = _other_format(task, row.raw, rows) if rows and len(row.cells) == 1 else None
+    if hint:
+        problem, remedy = f"{problem}; it seems to be {hint[0]}", f"pass {hint[1]}"
+    return task.error(row.line, problem, remedy)
 
 
-def _seems(job: Job, line: str, rows: Sequence[Row]) -> tuple[str, str] | None:
-    """What a line that has one column only seems to be, and the flags that read it."""
+def _other_format(task: ReadTask, line: str, rows: Sequence[TableRow]) -> tuple[str, str] | None:
+    """Return a description of the format, and the flags that read it."""
     if line.lstrip().startswith("__label__"):
         return "fastText lines", "--format fasttext"
     if line.startswith(("{", "[")):
@@ -33,32 +35,30 @@ def _seems(job: Job, line: str, rows: Sequence[Row]) -> tuple[str, str] | None:
         return "separated by tabs", "--format tsv"
     match = _CSV_LIKE.match(line)
     mark = match[1] or match[2] if match else None
-    if mark and (job.format, mark) != ("csv", job.config.delimiter or ","):
+    if mark and (task.format, mark) != ("csv", task.config.delimiter or ","):
         name = {",": "commas", ";": "semicolons", "|": "bars"}[mark]
         flags = "--format csv" if mark == "," else f"--format csv --delimiter '{mark}'"
         return f"separated by {name}", flags
     words = Cells(row.raw.split(maxsplit=1)[0] for row in rows)
-    recur = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
-    alone = all(len(row.cells) == 1 for row in rows)
-    pairs = " " in line and job.format == "tsv" and alone and recur
-    mark = _other_mark(job, rows)
+    words_repeat = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
+    one_column = all(len(row.cells) == 1 for row in rows)
+    pairs = " " in line and task.format == "tsv" and one_column and words_repeat
+    mark = _other_delimiter(rows)
     if mark and not (pairs and _is_in_label(mark, words.all)):
         return f"separated by {mark!r}", f"--format csv --delimiter {shlex.quote(mark)}"
-    if pairs:
-        return "a label, a blank and a text", "--format pairs"
-    return None
+    return ("a label, a blank and a text", "--format pairs") if pairs else None
 
 
 def _is_in_label(mark: str, words: Sequence[str]) -> bool:
-    """Whether the first words of lines are labels of two parts, as LOC:city is one of LOC's."""
+    """Whether the first words are labels of two levels, like LOC:city."""
     wholes: dict[str, set[str]] = {}
     for whole, _, part in (word.partition(mark) for word in words):
         wholes.setdefault(part, set()).add(whole)
     return 2 * sum(len(found) == 1 for found in wholes.values()) > len(wholes)
 
 
-def _other_mark(job: Job, rows: Sequence[Row]) -> str | None:
-    """A mark that each of some lines has once, with what recurs on one side, as labels do."""
+def _other_delimiter(rows: Sequence[TableRow]) -> str | None:
+    """Return a mark that each row has once, with values that repeat like labels on one side."""
     marks = set(rows[0].raw) - set(" ,;|\t'\"._")
     for mark in sorted(each for each in marks if unicodedata.category(each)[0] in "PS"):
         if len(rows) <= BELOW or any(row.raw.count(mark) != 1 for row in rows):

@@ -1,4 +1,4 @@
-"""The table of input formats: a new one is a reader and a row here."""
+"""The table of input formats: a new format is a reader and a row here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from srucli.data.json_reader import read_json
-from srucli.data.layout import Job
+from srucli.data.layout import ReadTask
 from srucli.data.line_readers import read_fasttext, read_pairs, read_texts
 from srucli.data.records import InputFile, Reader, after_blanks
 from srucli.data.table_reader import read_table
@@ -20,9 +20,9 @@ from srucli.io.streams import Source
 class Format:
     """An input format.
 
-    `endings` are those of its files, before the ending of a compression. `settings` are those of
-    `DataConfig` that mean something in it, but not in every format. `shown_by` matches a first line
-    that can be of no other format, and `title` is what messages call such a file.
+    endings: the suffixes of its files, without one for compression. settings: the settings of
+    `DataConfig` that have an effect in this format but not in all. shown_by: matches a first line
+    that cannot be in another format; `title` then names the format in messages.
     """
 
     read: Reader
@@ -48,7 +48,7 @@ FORMATS: dict[str, Format] = {
         read_json,
         (".json", ".jsonl", ".ndjson"),
         _OF_OBJECTS,
-        # An object that is empty or has a key, which a list of Postgres has not, or an array.
+        # An array, or an object that is empty or has a key, unlike an array of Postgres.
         re.compile(
             r'\s*(?:\{\s*(?:"(?:[^"\\]|\\.)*"\s*(?::|$)|\}\s*(?:\{|$)|$)|\[\s*(?:\{|\]\s*$|$))'
         ),
@@ -57,8 +57,8 @@ FORMATS: dict[str, Format] = {
     "pairs": Format(read_pairs, settings=frozenset({"label_delimiter"})),
     "lines": Format(read_texts),
 }
-# Settings that mean something in some formats only.
-OF_SOME = frozenset().union(*(row.settings for row in FORMATS.values()))
+# Settings that have no effect in some formats.
+FORMAT_SPECIFIC = frozenset().union(*(row.settings for row in FORMATS.values()))
 
 
 def format_named(name: str) -> str:
@@ -70,7 +70,7 @@ def format_named(name: str) -> str:
 
 
 def format_by_ending(source: Source) -> str | None:
-    """Return the format that the ending of a file names, before that of its compression."""
+    """Return the format that the suffix of a file names, before a suffix for compression."""
     stem, ending = os.path.splitext(os.fspath(source).lower())
     if ending in (".gz", ".xz", ".zst"):
         ending = os.path.splitext(stem)[1]
@@ -78,27 +78,25 @@ def format_by_ending(source: Source) -> str | None:
 
 
 def format_shown(line: str) -> str:
-    """Return the format that the first line of a file shows; "tsv" where it shows none."""
-    for name, row in FORMATS.items():
-        if row.shown_by and row.shown_by.match(line):
-            return name
-    return "tsv"
+    """Return the format that the first line of a file shows; "tsv" if it shows none."""
+    shown = (name for name, row in FORMATS.items() if row.shown_by and row.shown_by.match(line))
+    return next(shown, "tsv")
 
 
-def format_of(file: InputFile, job: Job) -> str:
-    """Return the format of a file: as configured, or by its ending, or by its first line.
+def format_of(file: InputFile, task: ReadTask) -> str:
+    """Return the format of a file: as configured, or by its suffix, or by its first line.
 
-    Raises UsageError for an unknown name, DataError where ending and first line do not agree.
+    Raises UsageError for an unknown name, DataError if suffix and first line disagree.
     """
-    asked, named = format_named(job.config.format), format_by_ending(file.source)
-    if asked != "auto":
-        return asked
+    configured, named = format_named(task.config.format), format_by_ending(file.source)
+    if configured != "auto":
+        return configured
     if named and FORMATS[named].read is not read_table:
         return named
-    file.lines = after_blanks(job, file.lines)
+    file.lines = after_blanks(task, file.lines)
     first = file.peek_line()
     shown = format_shown(first[1]) if first else "tsv"
     if first and named and shown != "tsv":
         problem = f"{FORMATS[shown].title}, but read as {named}: {excerpt(first[1])}"
-        raise job.error(first[0], problem, f"pass --format {shown}")
+        raise task.error(first[0], problem, f"pass --format {shown}")
     return named or shown

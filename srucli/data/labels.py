@@ -1,18 +1,17 @@
-"""Labels that look the same: what is one label, what is refused, what is named in a warning.
+"""Labels that look the same: which are one label, which are refused, which cause a warning.
 
-A label is read in Unicode's NFC, without the white space and the invisible characters at its ends:
-nobody can see these, and no script needs them. Beyond that there are two kinds of likeness:
+Labels are read in Unicode's NFC, without white space and invisible characters at both ends. Two
+labels may still resemble each other in two ways:
 
-- Labels look the same if they differ in invisible characters, in the kind or number of inner
-  blanks, in full- or half-width forms, in letters that several scripts share (a Cyrillic and a
-  Latin "a"), or are whole numbers with and without a decimal part (1 and 1.0). In a training file
-  two of these are refused.
-- Labels are alike if they also differ in case, compatibility forms, dashes, quotation marks,
-  joiners, the spelling of a number, or as true and 1. These are named in a warning.
+- They look the same if they differ only in invisible characters, the kind or number of inner
+  spaces, full-width or half-width forms, letters that several scripts share (a Cyrillic and a Latin
+  "a"), or a decimal part of zero (1 and 1.0). In a training file this is an error.
+- They are alike if they also differ in case, compatibility forms, dashes, quotation marks, joiners,
+  the notation of a number, or as true and 1. This causes a warning.
 
-`data.merge_labels` takes both kinds for one label, the most common one. Where labels are known
-already, as those of a run are for `eval`, the known ones decide. Nothing is merged without a word:
-`notes` has the sentences. Texts are never changed. Reading files is `readers.py`.
+With `data.merge_labels`, labels that resemble each other in either way become the most common one,
+or the known one if the labels are known, as those of a run are. `notes` reports what was merged.
+Texts are never changed.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from srucli.errors import DataError
 from srucli.io.console import excerpt
 
 MERGE_FLAG = "--merge-labels"
-# Sentences of one kind that are said; of more there is only the number.
-MAX_SAID = 6
+# Of more messages of one kind, only the number is reported.
+MAX_NOTES = 6
 
 _JOINERS = "\u200c\u200d"
 # Soft hyphen, bidirectional marks, zero-width space, word joiner, byte-order mark, fillers, ...:
-# controls, and what Unicode calls default ignorable, but joiners and the tags of flags.
+# controls, and what Unicode calls default ignorable, except joiners and the tags of flags.
 _INVISIBLE = re.compile(
     "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e0fff]"
 )
-# Of the invisible ones, what changes the character before it.
+# Invisible characters that change the character before them.
 _SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _BLANKS = re.compile(r"[\s\u2800]+")
-# Tags of Unicode's decompositions to what looks the same, nearly or quite.
+# Tags of Unicode's decompositions that look the same, or nearly so.
 _SAME_FORM = re.compile("<(wide|narrow|noBreak|small|isolated|initial|medial|final|compat)>")
 _SHARED = str.maketrans(
     "АВЕЅІЈКМНОРСТУХаеѕіјорсухԁԛԝһΑΒΕΖΗΙΚΜΝΟΡΤΥΧο",
@@ -52,12 +51,12 @@ _DASHES_AND_QUOTES = str.maketrans(
     "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb",
     "-------'''''''\"\"\"\"\"\"\"",
 )
-# Yeh and kaf as Arabic and as Persian keyboards have them: alike in most places of a word.
+# Yeh and kaf of Arabic and Persian keyboards: alike in most positions of a word.
 _YEH_AND_KAF = str.maketrans("\u064a\u0649\u0643", "\u06cc\u06cc\u06a9")
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,6})?")
 _TRUTH = {"true": "1", "false": "0"}
-# What pandas, R, Excel, SQL and others write where there is no value, in small letters.
+# What pandas, R, Excel, SQL and others write for a missing value, in lower case.
 _MISSING = {
     *("nan", "-nan", "na", "<na>", "n/a", "n.a.", "#n/a", "#n/a n/a", "#na", "#nv", "nat"),
     *("none", "<none>", "(none)", "null", "<null>", "(null)", "#null!", "nil", "\\n", "undefined"),
@@ -66,14 +65,14 @@ _MISSING = {
 }
 
 
-class Bare(str):
-    """A label that JSON writes without quotes, as 1 or true."""
+class UnquotedLabel(str):
+    """A label that is not a string in JSON, as 1 or true."""
 
     __slots__ = ()
 
 
 def _shapes(neighbour: str) -> bool:
-    """Whether a zero-width joiner beside this character can be seen: scripts that join, emoji."""
+    """Whether a zero-width joiner next to this character is visible: scripts that join, emoji."""
     return (
         unicodedata.bidirectional(neighbour) == "AL"
         or unicodedata.combining(neighbour) == 9  # viramas
@@ -83,7 +82,7 @@ def _shapes(neighbour: str) -> bool:
 
 
 def clean(label: str) -> str:
-    """A label in NFC, without white space and what is invisible at its ends."""
+    """Return a label in NFC, without white space and invisible characters at both ends."""
     if label.isascii() and label.isprintable():
         return label.strip()
     label = unicodedata.normalize("NFC", label)
@@ -96,7 +95,7 @@ def clean(label: str) -> str:
 
 
 def _is_edge(end: str, inner: str, *, selects: bool) -> bool:
-    """Whether a character at an end can go: `selects` where it may select the form of `inner`."""
+    """Whether a character at an end is removed. selects: it may select the form of `inner`."""
     if end == "\u200d" and inner:
         return not _shapes(inner)
     if selects and inner and _SELECTORS.fullmatch(end):
@@ -105,7 +104,7 @@ def _is_edge(end: str, inner: str, *, selects: bool) -> bool:
 
 
 def same_key(label: str) -> str:
-    """Equal for labels that look the same."""
+    """Return a key that is equal for labels that look the same."""
     label = _INVISIBLE.sub("", clean(label))
     if not label.isascii():
         label = "".join(map(_plain_form, _without_joiners(label)))
@@ -122,7 +121,6 @@ def _plain_form(character: str) -> str:
 
 
 def _without_joiners(label: str) -> str:
-    """Without the joiners that nobody can see."""
     if not any(joiner in label for joiner in _JOINERS):
         return label
     return "".join(
@@ -131,7 +129,7 @@ def _without_joiners(label: str) -> str:
 
 
 def alike_key(label: str) -> str:
-    """Equal for labels that are alike, so also for those that look the same."""
+    """Return a key that is equal for labels that are alike, or look the same."""
     key = unicodedata.normalize("NFKC", same_key(label)).casefold()
     key = unicodedata.normalize("NFKC", key).translate(_DASHES_AND_QUOTES)
     key = key.translate(_YEH_AND_KAF).translate(dict.fromkeys(map(ord, _JOINERS)))
@@ -142,28 +140,28 @@ def alike_key(label: str) -> str:
 
 
 def is_missing(label: str) -> bool:
-    """Whether a label reads like a missing value."""
+    """Whether a label looks like a missing value."""
     return label.casefold() in _MISSING
 
 
 def shown(label: str, beside: str | None = None) -> str:
-    """A label as messages have it: in quotes and short; as it is where JSON has no quotes for it.
+    """Return a label for messages: short and in quotes, unless JSON writes it without quotes.
 
-    What is not in `beside`, a label that looks the same, is written as an escape.
+    Characters that are not in `beside`, a label that looks the same, are escaped.
     """
-    if isinstance(label, Bare):
+    if isinstance(label, UnquotedLabel):
         return str(label)
     if beside is None:
         return excerpt(label)
-    kept = label[:40]
+    start = label[:40]
     escaped = (
-        c if c.isprintable() and (c in beside or c.isascii()) else ascii(c)[1:-1] for c in kept
+        c if c.isprintable() and (c in beside or c.isascii()) else ascii(c)[1:-1] for c in start
     )
-    return f"'{''.join(escaped)}'{'...' if kept != label else ''}"
+    return f"'{''.join(escaped)}'{'...' if start != label else ''}"
 
 
 class Labelled(Protocol):
-    """What is counted of a text: its labels as they are written, and its line."""
+    """An example: its labels as written, and its line."""
 
     @property
     def labels(self) -> Sequence[str]: ...
@@ -171,8 +169,8 @@ class Labelled(Protocol):
     def line(self) -> int: ...
 
 
-class Seen:
-    """How many texts have a label, and the first line of them."""
+class Occurrences:
+    """How many texts have a label, and the line of the first of them."""
 
     def __init__(self, line: int) -> None:
         self.texts, self.line = 0, line
@@ -182,64 +180,63 @@ class Seen:
 
 
 class Spellings:
-    """How often, and from which line on, labels are written in each way in a file.
+    """The occurrences of each label as written. repeated: how many texts name a label twice."""
 
-    repeated: texts that name a label twice.
-    """
-
-    def __init__(self, texts: Iterable[Labelled] = ()) -> None:
-        self._seen: dict[tuple[str, type[str]], Seen] = {}
+    def __init__(self, examples: Iterable[Labelled] = ()) -> None:
+        self._occurrences: dict[tuple[str, type[str]], Occurrences] = {}
         self.repeated = 0
-        for text in texts:
-            self.add(text)
+        for example in examples:
+            self.add(example)
 
-    def add(self, text: Labelled) -> None:
-        """Count the labels of one text."""
-        self.repeated += len(set(text.labels)) < len(text.labels)
-        for label in text.labels:
-            key = label, type(label)
-            seen = self._seen.get(key) or self._seen.setdefault(key, Seen(text.line))
-            seen.texts += 1
+    def add(self, example: Labelled) -> None:
+        """Count the labels of one example."""
+        self.repeated += len(set(example.labels)) < len(example.labels)
+        for label in example.labels:
+            new = Occurrences(example.line)
+            self._occurrences.setdefault((label, type(label)), new).texts += 1
 
-    def __iter__(self) -> Iterator[tuple[str, Seen]]:
-        """Each way of writing a label, in order of appearance."""
-        return ((kind(label), seen) for (label, kind), seen in self._seen.items())
+    def __iter__(self) -> Iterator[tuple[str, Occurrences]]:
+        """Yield each label as written, in order of appearance."""
+        return ((kind(label), found) for (label, kind), found in self._occurrences.items())
 
-    def by(self, name: Callable[[str], str]) -> dict[str, Seen]:
-        """How often there is each of the names that `name` gives to labels."""
-        found: dict[str, Seen] = {}
-        for label, seen in self:
-            total = found.setdefault(name(label), Seen(seen.line))
-            total.texts += seen.texts
-        return found
+    def by(self, name: Callable[[str], str]) -> dict[str, Occurrences]:
+        """Return the occurrences of each name that `name` returns for a label."""
+        totals: dict[str, Occurrences] = {}
+        for label, found in self:
+            totals.setdefault(name(label), Occurrences(found.line)).texts += found.texts
+        return totals
 
 
-def _groups(names: Mapping[str, Seen], key: Callable[[str], str]) -> list[list[str]]:
-    """Different names with the same key, the most common first."""
-    found: dict[str, list[str]] = {}
+def _by_key(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(key(name), []).append(name)
-    several = (sorted(group, key=lambda name: -names[name].texts) for group in found.values())
-    return [group for group in several if len(group) > 1]
+        groups.setdefault(key(name), []).append(name)
+    return groups
 
 
-def agreed(spellings: Spellings, source: str, *, merge: bool) -> dict[str, str]:
-    """The label that each one as written stands for, in a file that decides what labels there are.
+def _groups(names: Mapping[str, Occurrences], key: Callable[[str], str]) -> list[list[str]]:
+    """Return different names with the same key, the most common first."""
+    groups = [group for group in _by_key(names, key).values() if len(group) > 1]
+    return [sorted(group, key=lambda name: -names[name].texts) for group in groups]
 
-    Raises DataError where two look the same, unless they are to be merged.
+
+def resolve_labels(spellings: Spellings, source: str, *, merge: bool) -> dict[str, str]:
+    """Return the label for each label as written, in a file that defines the labels.
+
+    Raises DataError for two that look the same, unless they are to be merged.
     """
     names = spellings.by(clean)
+    merged: dict[str, str] = {}
     if merge:
-        chosen = {name: group[0] for group in _groups(names, alike_key) for name in group}
-    else:
-        _refuse(_groups(names, same_key), names, source)
-        chosen = {}
-    return {str(label): chosen.get(clean(label), clean(label)) for label, _ in spellings}
+        merged = {name: group[0] for group in _groups(names, alike_key) for name in group}
+    elif groups := _groups(names, same_key):
+        raise _ambiguous(groups, names, source)
+    return {str(label): merged.get(clean(label), clean(label)) for label, _ in spellings}
 
 
-def _refuse(groups: Sequence[Sequence[str]], names: Mapping[str, Seen], source: str) -> None:
-    if not groups:
-        return
+def _ambiguous(
+    groups: Sequence[Sequence[str]], names: Mapping[str, Occurrences], source: str
+) -> DataError:
     common, rare = groups[0][:2]
     first, second = names[common], names[rare]
     more = f" (and {len(groups) - 1} more such pairs)" if len(groups) > 1 else ""
@@ -248,22 +245,23 @@ def _refuse(groups: Sequence[Sequence[str]], names: Mapping[str, Seen], source: 
         f"({first}){more}"
     )
     remedy = f"write them alike, or pass {MERGE_FLAG} to read them as one"
-    raise DataError(source, second.line, problem, remedy)
+    return DataError(source, second.line, problem, remedy)
 
 
 class Known:
-    """Labels that are known already: those of a run, or of the texts that are trained on."""
+    """Labels that are known already, as those of a run or of the training examples."""
 
     def __init__(self, labels: Iterable[str], *, merge: bool) -> None:
         self.labels, self.merge = set(labels), merge
-        self._clean = _unique(self.labels, clean)
-        self._same = _unique(self.labels, same_key)
-        self._alike = _unique(self.labels, alike_key)
+        self._clean, self._same, self._alike = (
+            {common: names[0] for common, names in groups.items() if len(names) == 1}
+            for groups in (_by_key(self.labels, key) for key in (clean, same_key, alike_key))
+        )
 
     def name(self, label: str) -> str:
-        """The label that one stands for: a known one, or itself without what cannot be seen.
+        """Return the known label that one stands for, or else the cleaned label.
 
-        Runs of older versions may know labels that are not clean: what is written so is meant so.
+        Runs of older versions may have labels that are not clean; an exact match is preferred.
         """
         label = str(label)
         tidy = clean(label)
@@ -273,20 +271,12 @@ class Known:
         return self._clean.get(tidy) or (self.like(label) if self.merge else None) or tidy
 
     def names(self, labels: Iterable[str]) -> tuple[str, ...]:
-        """The labels of a text, each once."""
+        """Return the names of these labels, each once."""
         return tuple(dict.fromkeys(map(self.name, labels)))
 
     def like(self, label: str) -> str | None:
-        """The one known label that looks the same, or else is alike."""
+        """Return the only known label that looks the same, or else is alike."""
         return self._same.get(same_key(label)) or self._alike.get(alike_key(label))
-
-
-def _unique(labels: Iterable[str], key: Callable[[str], str]) -> dict[str, str]:
-    """Labels by a key, without those that share theirs."""
-    found: dict[str, list[str]] = {}
-    for label in labels:
-        found.setdefault(key(label), []).append(label)
-    return {common: group[0] for common, group in found.items() if len(group) == 1}
 
 
 def notes(
@@ -295,19 +285,19 @@ def notes(
     known: Known | None = None,
     joiner: str | None = None,
 ) -> Iterator[str]:
-    """What a person should know of a file's labels, in sentences.
+    """Yield messages about a file's labels.
 
-    `name` gives the label that each one as written stands for; `joiner` is what joins the labels of
-    a text where there may be several.
+    name: returns the label for a label as written. joiner: what joins the labels of a text in
+    multi-label output.
     """
     names = spellings.by(name)
     new = names if known is None else {n: s for n, s in names.items() if n not in known.labels}
     yield from _few(_read_as(spellings, name))
     yield from _few(_resembling(new, known))
     yield from _few(
-        f"the label {shown(label)} ({seen}) reads like a missing value; if it is one, take these "
+        f"the label {shown(label)} ({found}) reads like a missing value; if it is one, take these "
         "texts out"
-        for label, seen in new.items()
+        for label, found in new.items()
         if is_missing(label)
     )
     if joiner is not None:
@@ -321,35 +311,35 @@ def notes(
         yield f"{spellings.repeated:,} texts name a label twice, which counts once"
 
 
-def _few(sentences: Iterable[str]) -> Iterator[str]:
-    """The first sentences, and the number of the others."""
-    every = list(sentences)
-    yield from every[:MAX_SAID]
-    if len(every) > MAX_SAID:
-        yield f"... and {len(every) - MAX_SAID:,} more labels like these"
+def _few(messages: Iterable[str]) -> Iterator[str]:
+    """Yield the first messages, and the number of the others."""
+    every = list(messages)
+    yield from every[:MAX_NOTES]
+    if len(every) > MAX_NOTES:
+        yield f"... and {len(every) - MAX_NOTES:,} more labels like these"
 
 
 def _read_as(spellings: Spellings, name: Callable[[str], str]) -> Iterator[str]:
-    """Labels that are written in several ways, or in another way than they are read."""
-    ways: dict[str, list[tuple[str, Seen]]] = {}
-    for label, seen in spellings:
-        ways.setdefault(name(label), []).append((label, seen))
+    """Report labels that are written in several ways, or not as they are read."""
+    ways: dict[str, list[tuple[str, Occurrences]]] = {}
+    for label, found in spellings:
+        ways.setdefault(name(label), []).append((label, found))
     for label, written in ways.items():
         if len(written) > 1 or str(written[0][0]) != label:
-            each = " and ".join(f"{shown(way, label)} ({seen})" for way, seen in written)
+            each = " and ".join(f"{shown(way, label)} ({found})" for way, found in written)
             yield f"labels read as {shown(label)}: {each}"
 
 
-def _resembling(names: Mapping[str, Seen], known: Known | None) -> Iterator[str]:
-    """Labels that are alike, or like known ones, and yet kept apart."""
+def _resembling(names: Mapping[str, Occurrences], known: Known | None) -> Iterator[str]:
+    """Report labels that are alike, or like known ones, and yet are not merged."""
     if known is None:
         for group in _groups(names, alike_key):
             each = " and ".join(f"{shown(name)} ({names[name]})" for name in group)
             yield f"labels that may be one: {each}; {MERGE_FLAG} reads them as one"
         return
-    for label, seen in names.items():
+    for label, found in names.items():
         if like := known.like(label):
             yield (
-                f"the label {shown(label, like)} ({seen}) is not known, but {shown(like, label)} "
+                f"the label {shown(label, like)} ({found}) is not known, but {shown(like, label)} "
                 f"is; {MERGE_FLAG} takes them for one"
             )

@@ -1,6 +1,6 @@
-"""How a file is read, as a value that can be shown: format, header, columns, quotes, encoding.
+"""How to read a file: what is requested and known (`ReadTask`), and what was found (`Layout`).
 
-What decides it is in `tables.py` (how cells are written) and `guess.py` (what columns hold).
+`tables.py` detects how cells are written, `guess.py` what columns contain.
 """
 
 from __future__ import annotations
@@ -15,36 +15,35 @@ from srucli.errors import DataError
 from srucli.io.console import escaped, excerpt
 
 
-class Names(NamedTuple):
-    """What a file calls its texts and labels in a header, or as keys; None where it does not."""
+class ColumnNames(NamedTuple):
+    """The names of the text and label columns, or JSON keys, in a file; None if it has none."""
 
     text: str | None = None
     label: str | None = None
 
 
-NAMELESS = Names()
+NO_NAMES = ColumnNames()
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is read, and what is known of it beforehand.
+class ReadTask:
+    """How a file is to be read, and what is known about it.
 
-    source: its name for messages; format: one of the readers; known: labels that a model has;
-    lenient: settings of `config` that another file had, so that they hold where they fit this one;
-    other_encoding: the encoding is that other file's; names: those of that other file; optional:
-    records may lack labels; passed: counts what is passed over.
+    source: its name in messages. format: the name of its format. labelled: whether labels are read.
+    known_labels: those of a model. inherited: settings in `config` that come from the training file
+    and apply only if they fit this file. names: the columns of the training file.
+    labels_optional: records may lack labels. counts: what is skipped or replaced, by kind.
     """
 
     source: str
     format: str
     config: DataConfig
     labelled: bool
-    known: frozenset[str] = frozenset()
-    lenient: frozenset[str] = frozenset()
-    other_encoding: bool = False
-    names: Names = NAMELESS
-    optional: bool = False
-    passed: Counter[str] = field(default_factory=Counter)
+    known_labels: frozenset[str] = frozenset()
+    inherited: frozenset[str] = frozenset()
+    names: ColumnNames = NO_NAMES
+    labels_optional: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
 
     def error(self, line: int | None, problem: str, remedy: str) -> DataError:
         return DataError(self.source, line, problem, remedy)
@@ -52,11 +51,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a table keeps what: 0-based columns, their number, and whether a header names them.
+    """The text and label columns of a table, counted from 0.
 
-    label: None where none is read; row_names: the header lacks a name for the first column; spare:
-    columns at the end that are empty in each row; lists: label cells hold lists; hint: what the
-    label cells may be.
+    label: None if labels are not read. width: the number of columns. header: whether the first row
+    names the columns. row_names: the header has no name for the first column. spare: how many last
+    columns are empty in every row. lists: label cells contain lists. hint: advice for the user.
     """
 
     text: int
@@ -70,20 +69,20 @@ class Columns:
     hint: str = ""
 
     @property
-    def used(self) -> Names:
-        """What the header calls the columns that are read."""
+    def used_names(self) -> ColumnNames:
+        """The header's names of the columns that are read."""
         names = dict(enumerate(self.names)) if self.header else {}
         label = None if self.label is None else names.get(self.label)
-        return Names(names.get(self.text) or None, label or None)
+        return ColumnNames(names.get(self.text) or None, label or None)
 
     def __str__(self) -> str:
         used = {"text": self.text} | ({} if self.label is None else {"label": self.label})
         words = ["header" if self.header else "no header"]
         words += [f"{what} = column {self._name(at)}" for what, at in used.items()]
-        others = [at for at in range(self.width) if at not in used.values()]
-        if others:
-            shown = ", ".join(map(self._name, others[:3])) + ", ..." * (len(others) > 3)
-            words.append(f"not read: column{'s' * (len(others) > 1)} {shown}")
+        unread = [at for at in range(self.width) if at not in used.values()]
+        if unread:
+            shown = ", ".join(map(self._name, unread[:3])) + ", ..." * (len(unread) > 3)
+            words.append(f"not read: column{'s' * (len(unread) > 1)} {shown}")
         if self.spare:
             words.append(f"{self.spare} empty at the end")
         if self.lists:
@@ -97,7 +96,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is read, in one line for people. hint: what its quotes or labels may mean."""
+    """How a file is read. `str()` describes it in one line; `hint` is advice for the user."""
 
     format: str
     encoding: str
@@ -105,11 +104,11 @@ class Layout:
     dialect: Dialect | None = None
     what: Columns | str = ""
     hint: str = ""
-    used: Names = NAMELESS
+    names: ColumnNames = NO_NAMES
 
     @property
     def ends_at_lf_alone(self) -> bool:
-        """Whether a carriage return means nothing: it does in JSON, and inside of quotes."""
+        """Whether a carriage return within a record is suspicious: not in JSON or quoted cells."""
         quoted = self.dialect is not None and self.dialect.quotes
         return not quoted and not self.format.startswith("JSON")
 

@@ -1,7 +1,7 @@
-"""The training examples as batches: tokenized, in a random order, from any position in an epoch on.
+"""The training examples as batches: tokenized, in random order, from any position in an epoch.
 
-Every epoch has an order of its own and, under subword dropout, tokens of its own; both depend on
-the seed and the number of the epoch alone. What a batch is stands in `batch.py`.
+Each epoch has its own order and, with subword dropout, its own tokens. Both depend only on the seed
+and the number of the epoch.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from srucli.config import TrainConfig
-from srucli.data.batch import Batch, TokenStore, order, uploaded
+from srucli.data.batch import Batch, order, uploaded
 from srucli.data.dataset import Dataset
+from srucli.data.store import TokenStore
 from srucli.io.console import say
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import Limits, Notices, Tally
 
-# The settings that decide which examples are in which batch of an epoch, and their tokens.
+# The settings that determine which examples are in which batch of an epoch, and their tokens.
 FINGERPRINTED = (
     *("batch_size", "batch_tokens", "accumulate", "max_tokens", "subword_dropout", "seed"),
 )
 
 
 class Position(BaseModel):
-    """What was handed out so far. The names are those in training.json.
+    """What was yielded so far, under the names in training.json.
 
-    step, texts, pieces: steps, examples and tokens in all epochs. epoch: epochs that are finished.
-    batches, taken: batches and examples of the current epoch.
+    step, texts, pieces: steps, examples and tokens of all epochs. epoch: finished epochs. batches,
+    taken: batches and examples of the current epoch.
     """
 
     model_config = ConfigDict(strict=True)
@@ -49,9 +50,9 @@ class Position(BaseModel):
 
 
 class DataLoader:
-    """Batches of the training examples, a list of them for each optimizer step.
+    """The batches of the training examples, in one list for each optimizer step.
 
-    `position` moves on as steps are handed out. `store` has the tokens of the current epoch.
+    `position` advances as steps are yielded. `store` has the tokens of the current epoch.
     """
 
     store: TokenStore
@@ -64,7 +65,7 @@ class DataLoader:
         limits: Limits,
         device: torch.device,
     ) -> None:
-        assert settings.epochs is not None  # `complete` saw to it
+        assert settings.epochs is not None  # set by `complete`
         self.settings, self.epochs, self.device = settings, settings.epochs, device
         self.data, self.tokenizer, self.limits = data, tokenizer, limits
         self.position = Position()
@@ -73,38 +74,38 @@ class DataLoader:
 
     @property
     def tally(self) -> Tally:
-        """How many examples of the current epoch were not read whole."""
+        """Counts of truncated texts in the current epoch."""
         return self.store.tally
 
     @property
     def planned_texts(self) -> int:
-        """How many examples all epochs have together."""
+        """The number of examples in all epochs together."""
         return self.epochs * len(self.data)
 
     @property
     def planned_steps(self) -> int:
-        """About how many there will be: batches may be smaller than they could."""
+        """The approximate number of steps: batches may have fewer texts than `batch_size`."""
         batches = -(-len(self.data) // self.settings.batch_size)
         return self.settings.steps or self.epochs * -(-batches // self.settings.accumulate)
 
     @property
     def epoch_number(self) -> int:
-        """The current epoch, from 1, or the one that has just ended."""
+        """The current epoch, counted from 1, or the one that has just ended."""
         return self.position.epoch + bool(self.position.taken)
 
     @property
     def steps_of_epoch(self) -> int:
-        """How many steps of the current epoch were handed out."""
+        """The number of steps yielded of the current epoch."""
         return -(-self.position.batches // self.settings.accumulate)
 
     @property
     def is_at_end_of_epoch(self) -> bool:
-        """Whether all examples of the current epoch were handed out."""
+        """Whether all examples of the current epoch were yielded."""
         return self.position.taken == len(self.data)
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all epochs, or steps where those are limited, were handed out."""
+        """Whether all epochs, or the configured number of steps, were yielded."""
         return self.spent is not None
 
     @property
@@ -115,7 +116,7 @@ class DataLoader:
         return "--epochs" if self.position.epoch >= self.epochs else None
 
     def tokenize(self, epoch: int) -> TokenStore:
-        """The examples' tokens in an epoch, from 0. They are kept, and differ by sampling alone."""
+        """Return the tokens in an epoch, counted from 0. Only sampling makes epochs differ."""
         settings = self.settings
         if not self.tokenizer.samples(settings.subword_dropout):
             epoch = 0
@@ -132,10 +133,9 @@ class DataLoader:
         return self._tokenized[1]
 
     def epochs_left(self) -> Iterator[Iterator[list[Batch]]]:
-        """For each epoch that is left, the batches of each of its steps that are left.
+        """Yield, for each remaining epoch, an iterator over the batches of each remaining step.
 
-        Call `end_epoch` between two of them. Says before the first which examples are not read
-        whole.
+        Call `end_epoch` after each of them. Reports truncated texts before the first.
         """
         first = self.position.epoch
         for epoch, store in enumerate(self._stores(), first):
@@ -146,7 +146,7 @@ class DataLoader:
             yield self._steps()
 
     def _stores(self) -> Iterator[TokenStore]:
-        """The tokens for each epoch that is left; a GPU trains while the next ones are made."""
+        """Yield the tokens of each remaining epoch; a GPU trains while the next are computed."""
         left = range(self.position.epoch, self.epochs)
         if self.device.type == "cpu":
             yield from map(self.tokenize, left)
@@ -160,11 +160,10 @@ class DataLoader:
             yield ahead.result()
 
     def _steps(self) -> Iterator[list[Batch]]:
-        """The batches of each step that is left of the current epoch, on the device."""
+        """Yield the batches of each remaining step of the current epoch, on the device."""
         settings, done = self.settings, self.position
-        seed = (settings.seed, done.epoch)
         sizes = settings.batch_size, settings.batch_tokens
-        self._order = order(self.store.lengths, *sizes, seed)
+        self._order = order(self.store.lengths, *sizes, (settings.seed, done.epoch))
         left = map(self.store.batch, self._order[done.batches :])
         batches = uploaded(left, self.device, np.diff(self.tokenizer.spelling[1]))
         while group := list(islice(batches, settings.accumulate)):
@@ -177,19 +176,19 @@ class DataLoader:
             yield group
 
     def latest_step(self) -> NDArray[np.int64]:
-        """The examples of the latest step, by their numbers in `store` (B,)."""
+        """Return the examples of the latest step, by their numbers in `store` (B,)."""
         batches, size = self.position.batches, self.settings.accumulate
         return np.concatenate(self._order[(batches - 1) // size * size : batches])
 
     def end_epoch(self) -> None:
-        """Move on to the next epoch, unless the last step has cut this one short."""
+        """Advance to the next epoch, unless the last step ended this one early."""
         if self.is_at_end_of_epoch:
             self.position.epoch += 1
             self.position.batches = self.position.taken = 0
 
     @cached_property
     def fingerprint(self) -> str:
-        """What must be the same for a position within an epoch to mean the same."""
+        """A hash of all that determines what a position within an epoch means."""
         return sha256(self.data.identity.encode() + self._batching).hexdigest()
 
     @property
@@ -197,20 +196,19 @@ class DataLoader:
         return repr([getattr(self.settings, key) for key in FINGERPRINTED]).encode()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, and what it holds for."""
+        """Return the position and the fingerprint."""
         return {"progress": self.position.model_dump(), "place": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a position. With other examples or batches it is the beginning of its epoch.
+        """Restore a position; if the examples or batches changed, the beginning of its epoch.
 
         Raises LookupError, ValueError.
         """
         self.position = done = Position.model_validate(state["progress"])
-        if state["place"] == self.fingerprint:
-            return
-        if state["place"] == self.data.former_digest(self._batching):
+        place = state["place"]
+        if place == self.fingerprint or place == self.data.former_digest(self._batching):
             return
         if done.batches:
-            say(f"the texts or their batches are others now: epoch {done.epoch + 1} begins anew")
+            say(f"the texts or their batches have changed: epoch {done.epoch + 1} starts again")
         done.batches = done.taken = 0
         done.texts = done.epoch * len(self.data)

@@ -1,4 +1,4 @@
-"""Names that people give to columns of texts and of labels, in the languages of their tables."""
+"""Common names of text and label columns, in many languages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-# Of several names that a table has, the first of these counts. One line a language, or a few.
+# If a table has several of these names, the first in this list counts.
 TEXT_NAMES = """
 text texts sentence document review comment message utterance tweet content body question query
 post passage paragraph phrase statement article snippet sms email txt
@@ -27,7 +27,7 @@ teks kalimat ulasan komentar pesan
 نص النص جملة الجملة تعليق التعليق متن
 पाठ वाक्य टिप्पणी
 """
-# Parts of a document, which are its text where there is no other.
+# Parts of a document: its text if the table has no other.
 PART_NAMES = "description abstract summary headline title"
 LABEL_NAMES = """
 label labels class classes category categories target sentiment intent emotion emotions topic topics
@@ -49,31 +49,31 @@ kelas sentimen
 تصنيف التصنيف فئة الفئة مشاعر برچسب دسته
 लेबल वर्ग श्रेणी
 """
-# Labels of texts where there are no others.
+# Names of the label column if the table has no other.
 LANGUAGE_NAMES = """
 language lang 언어 言語 语言 語言 sprache langue idioma lengua língua lingua język taal язык мова
 dil ภาษา ngôn_ngữ bahasa لغة اللغة भाषा
 """
-# What the name of a column ends with that holds something else about the text or its label.
+# Last words in the names of other columns.
 OTHER_NAMES = """
 id ids uuid idx index nr number count counts length len date dates datetime time timestamp url uri
 link source file filename path fold split set subset dataset partition locale user username author
 confidence asin likes votes upvotes helpful
 번호 아이디 날짜 작성자 추천수 좋아요 조회수 番号 日付 编号 編號 日期 datum fecha дата tarih
 """
-# Those that may end the name of a label that is written as a number: topic_idx.
+# Of those, last words that a column of numeric labels may have: topic_idx.
 CODE_NAMES = "id idx index nr number"
 
 
 def fold(name: str) -> str:
-    """A name without what people vary: case, accents, and what stands between its words."""
+    """Return a name without case, accents and the characters between words."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip())  # reviewText
-    kept = []
+    folded = []
     for c in unicodedata.normalize("NFKD", name).casefold().replace("ı", "i"):
         kind = unicodedata.category(c)
         if kind not in ("Mn", "Cf"):
-            kept.append(" " if kind[0] in "ZPSC" else c)
-    return " ".join("".join(kept).split())
+            folded.append(" " if kind[0] in "ZPSC" else c)
+    return " ".join("".join(folded).split())
 
 
 def _folded(names: str) -> list[str]:
@@ -84,42 +84,38 @@ _TEXTS, _PARTS = _folded(TEXT_NAMES), _folded(PART_NAMES)
 _LABELS, _LANGUAGES = _folded(LABEL_NAMES), _folded(LANGUAGE_NAMES)
 _OTHERS, _CODES = frozenset(_folded(OTHER_NAMES)), frozenset(_folded(CODE_NAMES))
 KNOWN = frozenset(_TEXTS + _PARTS + _LABELS + _LANGUAGES)
-# What ends a name that says something of the label, or of the text, that it begins with.
+# Last words of names that begin like a label or a text column and are neither: label_score.
 _NO_LABEL = _OTHERS.union(["score"], _LANGUAGES) - _CODES
 _NO_TEXT = _OTHERS.union(_NO_LABEL, ["type", "status", "name"], _PARTS, _LABELS)
+_NUMBERED = re.compile(r"(\D*)(\d{1,3})")
 
 
 def is_other(name: str) -> bool:
-    """Whether a column of this name holds something about texts that is no text and no label."""
+    """Whether a column of this name is neither text nor label."""
     *before, last = fold(name).split() or [""]
     is_code = last in _CODES and any(word in _LABELS for word in before)
     return last in _OTHERS and not is_code
 
 
 def is_language(name: str) -> bool:
-    """Whether a name for labels is one of languages, which is weaker than the others."""
+    """Whether the name of a label column says only that it holds languages."""
     return _find([fold(name)], _LABELS, _NO_LABEL) is None
 
 
-_NUMBERED = re.compile(r"(\D*)(\d{1,3})")
-
-
 def are_numbered(cells: Sequence[str]) -> bool:
-    """Whether a program made the names of columns that had none: 0, 1, 2 or V1, V2, V3."""
+    """Whether a program numbered columns without names: 0, 1, 2 or V1, V2, V3."""
+    first = _NUMBERED.fullmatch(cells[0]) if len(cells) > 1 else None
+    if first is None or int(first[2]) > 1:
+        return False
     parts = [_NUMBERED.fullmatch(cell) for cell in cells]
-    found = [(part[1], int(part[2])) for part in parts if part]
-    first = found[0] if found else ("", 0)
-    return (
-        len(cells) > 1
-        and first[1] < 2
-        and found == [(first[0], first[1] + place) for place in range(len(cells))]
-    )
+    numbers = enumerate(parts, int(first[2]))
+    return all(part and (part[1], int(part[2])) == (first[1], number) for number, part in numbers)
 
 
 def find_names(cells: Sequence[str]) -> tuple[int | None, int | None]:
-    """The columns whose names are known for texts and for labels, None where none is.
+    """Return the columns with known names of texts and of labels, counted from 0; None without one.
 
-    Names of parts of texts, and of languages, count where there is no other, even as a word of one.
+    Names of parts of texts, and of languages, count if there is no other name.
     """
     names = [fold(cell) for cell in cells]
     label = _first(names, (_LABELS, _LANGUAGES), _NO_LABEL)
@@ -128,13 +124,13 @@ def find_names(cells: Sequence[str]) -> tuple[int | None, int | None]:
 
 
 def _is_of_label(name: str) -> bool:
-    """Whether a name of some words is one of labels by its first: is_question, label_text."""
+    """Whether the first of several words names a label: is_question, label_text."""
     first, *others = name.split() or [""]
     return bool(others) and (first in ("is", "has") or first in _LABELS)
 
 
 def _text(names: Sequence[str]) -> int | None:
-    """The column of texts: parts of them stand behind a whole one, but not behind a mere word."""
+    """Find the text column: a text name, else a name of a part, else a word of the name."""
     whole = [
         name.rpartition(" ")[2] if all(word in _TEXTS for word in name.split()) else ""
         for name in names
@@ -148,24 +144,22 @@ def _text(names: Sequence[str]) -> int | None:
 def _first(
     names: Sequence[str], ranks: Iterable[Sequence[str]], others: frozenset[str]
 ) -> int | None:
-    found = (_find(names, known, others) for known in ranks)
-    return next((at for at in found if at is not None), None)
+    places = (_find(names, known, others) for known in ranks)
+    return next((place for place in places if place is not None), None)
 
 
 def _find(names: Sequence[str], known: Sequence[str], others: frozenset[str]) -> int | None:
-    """The place of a known name, of one that ends with it, or of one that begins with it.
+    """Find a known name; else a name with a known last word, else with a known first word.
 
-    others: what the last of these does not end with.
+    others: last words of names whose first word does not count.
     """
     words = [name.split() or [""] for name in names]
     last = [each[-1] for each in words]
     first = ["" if each[-1] in others else each[0].rstrip("0123456789") for each in words]
-    for form in (names, last, first):
-        if (place := _place(form, known)) is not None:
-            return place
-    return None
+    places = (_place(form, known) for form in (names, last, first))
+    return next((place for place in places if place is not None), None)
 
 
 def _place(names: Sequence[str], known: Sequence[str]) -> int | None:
-    """Where the first of the known words is that is among the names."""
+    """Return the place of the first known word that is among the names."""
     return next((names.index(word) for word in known if word in names), None)

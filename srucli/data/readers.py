@@ -1,18 +1,15 @@
-"""Readers: files of raw or labelled text to examples and inputs, one record at a time.
+"""Read files of labelled or raw text, one record at a time.
 
-This is not a data loader: nothing is shuffled, tokenized or kept here. What every reader agrees on:
+Nothing is shuffled, tokenized or kept here. All formats have these rules in common:
 
-- Lines, compression and encodings are those of `srucli/io/lines.py`.
+- `srucli/io/lines.py` decompresses and decodes files.
 - The format is chosen in `formats.py`.
-- Delimiter, quotes (`tables.py`), header and columns (`guess.py`) of tables, and the keys of JSON,
-  are those configured, or guessed from the first rows. What was chosen is the `layout` of a
-  `Reading`; whoever reads a file says it.
-- fasttext takes the `__label__` words of a line; pairs takes everything before the first blank or
-  tab as the label.
-- Labels are given as they are written, without the blanks around them: what is one label is decided
-  in `labels.py`. A text is kept as it stands.
-- Blank lines, and rows of nothing but delimiters, are no records, and are counted. Only where each
-  line is a text is a blank line an empty text.
+- Delimiter, quotes, header and columns of tables, and the keys of JSON, are those configured, or
+  are guessed from the first rows. The result is the `layout` of a `Reading`.
+- Labels are returned as written, without spaces around them; `labels.py` decides which of them are
+  the same. A text is returned unchanged.
+- Blank lines, and rows without a filled cell, are skipped and counted. Only if each line is a text
+  is a blank line an empty text.
 """
 
 from __future__ import annotations
@@ -26,22 +23,19 @@ from typing import Generic, NamedTuple
 
 from srucli.config import DataConfig
 from srucli.data.cells import label_parts
-from srucli.data.formats import FORMATS, OF_SOME, format_of, format_shown
-from srucli.data.labels import Bare, clean
-from srucli.data.layout import NAMELESS, Columns, Job, Layout, Names
+from srucli.data.formats import FORMAT_SPECIFIC, FORMATS, format_of, format_shown
+from srucli.data.labels import UnquotedLabel, clean
+from srucli.data.layout import NO_NAMES, ColumnNames, Columns, Layout, ReadTask
 from srucli.data.names import KNOWN, find_names, fold, is_other
 from srucli.data.records import SAMPLE, InputFile, Record, T, is_blank, peek
 from srucli.errors import SrucliError
 from srucli.io.console import escaped, excerpt
-from srucli.io.encodings import losses, said_of_encoding
+from srucli.io.encodings import encoding_notes, replacement_notes
 from srucli.io.streams import Source, display_name
 
 
 class Example(NamedTuple):
-    """A labelled text. `line` is the 1-based line where its record starts.
-
-    `labels` are as written; `labels.py` says which of them are one.
-    """
+    """A labelled text, its labels as written, and the line (from 1) where its record starts."""
 
     text: str
     labels: tuple[str, ...]
@@ -49,7 +43,7 @@ class Example(NamedTuple):
 
 
 class Input(NamedTuple):
-    """A text to label, and the whole record that it came from (without its line end)."""
+    """A text to label, and the whole record that contains it (without its line end)."""
 
     text: str
     line: int
@@ -57,61 +51,58 @@ class Input(NamedTuple):
 
 
 class Reading(Iterator[T], Generic[T]):
-    """The records of a file, one by one, and how it is read.
+    """The records of a file, one by one. layout: how they are read, None without any record."""
 
-    layout: None where the file has no record; blank: how many blank lines were passed over so far.
-    """
-
-    def __init__(self, job: Job, layout: Layout | None, records: Iterator[T]) -> None:
-        self.job, self.layout, self.records = job, layout, records
+    def __init__(self, task: ReadTask, layout: Layout | None, records: Iterator[T]) -> None:
+        self.task, self.layout, self.records = task, layout, records
 
     def __next__(self) -> T:
         return next(self.records)
 
     @property
     def blank(self) -> int:
-        return self.job.passed["blank"]
+        """The number of blank lines skipped so far."""
+        return self.task.counts["blank"]
 
-    def told(self, say: Callable[[str], None], asked: Iterable[str] = ()) -> Iterator[T]:
-        """The same records; `say` is told the layout before them, and what is missing after them.
+    def reported(self, say: Callable[[str], None], given: Iterable[str] = ()) -> Iterator[T]:
+        """Yield the records; `say` gets the layout before them, and what is missing after them.
 
-        asked: the settings of `DataConfig` that somebody gave, of which those are named that mean
-        nothing in this format.
+        given: settings of `DataConfig` that the user set; those without effect are reported.
         """
-        name, format = escaped(self.job.source), self.job.format
-        early = list(said_of_encoding(self.job.passed, self.job.config.encoding))
+        task, config = self.task, self.task.config
+
+        def report(notes: Iterable[str]) -> None:
+            for note in notes:
+                say(f"{escaped(task.source)}: {note}")
+
+        early = list(encoding_notes(task.counts, config.encoding))
         if self.layout is not None:
-            say(f"{name}: {self.layout}")
-            for key in asked:
-                if key in OF_SOME - FORMATS[format].settings:
-                    say(f"{name}: data.{key} has no effect on {format}")
-        for line in early:
-            say(f"{name}: {line}")
+            idle = FORMAT_SPECIFIC - FORMATS[task.format].settings
+            report([str(self.layout)])
+            report(f"data.{key} has no effect on {task.format}" for key in given if key in idle)
+        report(early)
         try:
             yield from self
-        except SrucliError:  # which they may be the reason for
-            for line in self._returns():
-                say(f"{name}: {line}")
+        except SrucliError:
+            report(self._stray_returns())  # they may be the reason
             raise
-        for line in self.dropped():
-            say(f"{name}: {line}")
+        report(self.dropped())
         if not early:
-            for line in said_of_encoding(self.job.passed, self.job.config.encoding):
-                say(f"{name}: {line}")
+            report(encoding_notes(task.counts, config.encoding))
 
     def dropped(self) -> Iterator[str]:
-        """What is missing of the records so far, or may be part of others."""
+        """Yield messages about what was skipped or replaced so far."""
         if self.blank:
             yield f"{_count(self.blank, 'blank line')} passed over"
-        if again := self.job.passed["header"]:
-            yield f"{_count(again, 'row')} passed over that the header has as well"
-        yield from self._returns()
-        encoding = self.layout.encoding if self.layout else self.job.config.encoding
-        yield from losses(self.job.passed, encoding, self.job.config.errors)
+        if repeated := self.task.counts["header"]:
+            yield f"{_count(repeated, 'row')} passed over that the header has as well"
+        yield from self._stray_returns()
+        encoding = self.layout.encoding if self.layout else self.task.config.encoding
+        yield from replacement_notes(self.task.counts, encoding, self.task.config.errors)
 
-    def _returns(self) -> Iterator[str]:
-        """Carriage returns inside of lines, which may have been meant as their ends."""
-        count = self.job.passed["CR"]
+    def _stray_returns(self) -> Iterator[str]:
+        """Yield a message about carriage returns within lines, which may be meant as line ends."""
+        count = self.task.counts["CR"]
         if count and self.layout is not None and self.layout.ends_at_lf_alone:
             returns = _count(count, "carriage return")
             yield f"{returns} inside of lines; they end none of them, since the file has line feeds"
@@ -121,73 +112,77 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number > 1)}"
 
 
-def _open(source: Source, job: Job, count: int = SAMPLE) -> Reading[Record]:
-    """Return the records of a file in the format that is configured, named or shown."""
-    job = replace(job, passed=Counter())
-    file = InputFile(source, job.config, job)
-    job = replace(job, format=format_of(file, job))
-    return Reading(job, *FORMATS[job.format].read(job, file, count))
+def _open(source: Source, task: ReadTask, count: int = SAMPLE) -> Reading[Record]:
+    """Return the records of a file in its configured or detected format."""
+    task = replace(task, counts=Counter())
+    file = InputFile(source, task.config, task)
+    task = replace(task, format=format_of(file, task))
+    return Reading(task, *FORMATS[task.format].read(task, file, count))
 
 
-def _job(
+def _task(
     source: Source,
     config: DataConfig,
     known: Iterable[str],
-    fresh: DataConfig | None,
-    names: Names | None,
-) -> Job:
-    """How a file is read that may be like another one; see `read_examples`."""
-    other = fresh is not None and fresh.encoding != config.encoding
-    return Job(
+    requested: DataConfig | None,
+    names: ColumnNames | None,
+) -> ReadTask:
+    """Return how to read a file like the training file; see `read_examples`."""
+    other = requested is not None and requested.encoding != config.encoding
+    return ReadTask(
         display_name(source),
         "",
         config,
         labelled=True,
-        known=frozenset(map(clean, known)),
-        other_encoding=other,
-        names=names or NAMELESS,
+        known_labels=frozenset(map(clean, known)),
+        inherited=frozenset({"encoding"} if other else ()),
+        names=names or NO_NAMES,
     )
 
 
-def _like(job: Job, fresh: DataConfig | None, names: Names | None) -> Job:
-    """The same where nothing tells that a file is like that other one: its settings may not fit.
+def _if_it_fits(
+    task: ReadTask, requested: DataConfig | None, names: ColumnNames | None
+) -> ReadTask:
+    """Return the task with the training file's settings applied only if they fit.
 
-    A header of it proves none here, unless that is all that is known of its names.
+    The training file's header proves none here, unless its column names are unknown.
     """
-    if fresh is None:
-        return job
-    config = job.config
+    if requested is None:
+        return task
+    config = task.config
     if names is not None:
-        config = config.model_copy(update={"header": fresh.header})
-    others = ("text", "label", "delimiter", "quotes")
-    lenient = frozenset(key for key in others if getattr(fresh, key) is None)
-    return replace(job, config=config, lenient=lenient)
+        config = config.model_copy(update={"header": requested.header})
+    settings = ("text", "label", "delimiter", "quotes")
+    inherited = {key for key in settings if getattr(requested, key) is None}
+    return replace(task, config=config, inherited=task.inherited | inherited)
 
 
-_BLANKS, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
+_SPACES, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
 
 
-def _labels(job: Job, record: Record) -> tuple[str, ...]:
-    """The labels of a record as they are written, in its order; one in single-label mode."""
-    parts = record.label
+def _labels(task: ReadTask, record: Record) -> tuple[str, ...]:
+    """Return the labels of a record as written, in order; exactly one in single-label mode."""
+    parts, multi_label = record.label, task.config.multi_label
     if parts is None or (isinstance(parts, str) and not clean(parts)):
         parts = []
     elif isinstance(parts, str):
-        several = job.config.multi_label and not isinstance(parts, Bare)
-        parts = parts.split(job.config.label_delimiter) if several else [parts]
-    labels = tuple(part if isinstance(part, Bare) else part.strip(_BLANKS) for part in parts)
+        is_joined = multi_label and not isinstance(parts, UnquotedLabel)
+        parts = parts.split(task.config.label_delimiter) if is_joined else [parts]
+    labels = tuple(
+        part if isinstance(part, UnquotedLabel) else part.strip(_SPACES) for part in parts
+    )
     if not all(map(clean, labels)):
         problem = f"an empty label among those of {excerpt(record.raw)}"
-        raise job.error(record.line, problem, "name it or take it out")
+        raise task.error(record.line, problem, "name it or take it out")
     if bad := next((label for label in labels if _BREAK.search(label)), None):
         problem = f"a tab or line end in the label {excerpt(bad)}"
-        raise job.error(record.line, problem, "take it out of the label")
-    if not labels and not job.config.multi_label:
+        raise task.error(record.line, problem, "take it out of the label")
+    if not labels and not multi_label:
         problem = f"no label for the text {excerpt(record.text)}"
-        raise job.error(record.line, problem, "add a label or take the line out")
-    if len(set(labels)) > 1 and not job.config.multi_label:
+        raise task.error(record.line, problem, "add a label or take the line out")
+    if len(set(labels)) > 1 and not multi_label:
         problem = f"{len(labels)} labels: {excerpt(', '.join(labels))}"
-        raise job.error(record.line, problem, "keep one, or train with --multi-label")
+        raise task.error(record.line, problem, "keep one, or train with --multi-label")
     return labels
 
 
@@ -195,38 +190,39 @@ def read_examples(
     source: Source,
     config: DataConfig,
     known: Iterable[str] = (),
-    fresh: DataConfig | None = None,
-    names: Names | None = None,
+    requested: DataConfig | None = None,
+    names: ColumnNames | None = None,
 ) -> Reading[Example]:
-    """The labelled texts of a file, one by one.
+    """Read the labelled texts of a file, one by one.
 
-    known: the labels that a model has, which tell where labels are. fresh: what was asked for this
-    file, where `config` is what another one was read by, which holds where it fits. names: what
-    that one called its columns; None where nobody knows. Raises what `read_lines` raises;
-    UsageError for columns that cannot be; DataError for a layout that cannot be meant, for a record
-    that cannot be read, lacks its text or (single label) its label, and for a file without any.
+    known: the labels of a model, which help to find the label column. requested: the settings given
+    for this file, if `config` is the training file's, which then applies if it fits. names: the
+    training file's columns, None if unknown. Raises what `Lines` raises; UsageError for
+    impossible columns; DataError for an improbable layout, for a record that cannot be read or
+    lacks its text or (single-label) its label, and for a file without records.
     """
-    job = _job(source, config, known, fresh, names)
-    found = _fresh(source, job, fresh) if job.known and os.path.isfile(source) else None
-    if found is None and fresh is not None and not _has_labels(source, job):
-        job = _like(job, fresh, names)
-    reading = found or _open(source, job)
-    job = reading.job
+    task = _task(source, config, known, requested, names)
+    reading = _as_requested(source, task, requested)
+    if reading is None:
+        if requested is not None and not _if_labelled(source, task):
+            task = _if_it_fits(task, requested, names)
+        reading = _open(source, task)
+    task, records = reading.task, reading
 
     def examples() -> Iterator[Example]:
         empty = True
-        for record in reading:
-            labels = _labels(job, record)
+        for record in records:
+            labels = _labels(task, record)
             if is_blank(record.text):
                 problem = f"no text for the label {excerpt(', '.join(labels))}"
-                raise job.error(record.line, problem, "add a text or take the line out")
+                raise task.error(record.line, problem, "add a text or take the line out")
             empty = False
             yield Example(record.text, labels, record.line)
         if empty:
             problem = "is empty: no labelled text in it"
-            raise job.error(None, problem, "check what should have made it")
+            raise task.error(None, problem, "check what should have made it")
 
-    return Reading(job, reading.layout, examples())
+    return Reading(task, reading.layout, examples())
 
 
 def read_inputs(
@@ -235,72 +231,70 @@ def read_inputs(
     *,
     plain: DataConfig | None = None,
     known: Iterable[str] = (),
-    fresh: DataConfig | None = None,
-    names: Names | None = None,
+    requested: DataConfig | None = None,
+    names: ColumnNames | None = None,
 ) -> Reading[Input]:
-    """The texts to label, one for one record, also without labels, which are not looked at.
+    """Read the texts to label, one for each record; labels are ignored and may be absent.
 
-    A file with labels that are `known` is read as `read_examples` does. plain: in any other each
-    line is a text, read in this encoding, unless there are `known` ones and its first line is
-    fastText's, JSON with a text in it, a header or, of a stream, a known label and a tab. fresh,
-    names: as for `read_examples`. Raises as that does, but an empty file or text is no error. Of
-    what is no file, nothing is awaited but the record that is about to be given.
+    A file with `known` labels is read as `read_examples` reads it. plain: in any other file each
+    line is a text in this encoding, unless there are `known` labels and the first line is
+    fastText's, JSON with a text, a header or, in a stream, a known label and a tab. requested,
+    names: see `read_examples`. Raises the same errors, but none for an empty file or text. A stream
+    is read no further than the record that is returned next.
     """
-    job, is_file = _job(source, config, known, fresh, names), os.path.isfile(source)
-    found = None
-    if job.known and is_file:
-        found = _fresh(source, job, fresh) or _labelled(source, job)
-    if found is not None:
-        return _inputs(found)
+    task, is_file = _task(source, config, known, requested, names), os.path.isfile(source)
+    if labelled := _as_requested(source, task, requested) or _labelled(source, task):
+        return _inputs(labelled)
     count = SAMPLE if is_file else 1
-    job = replace(_like(job, fresh, names), labelled=False)
+    task = replace(_if_it_fits(task, requested, names), labelled=False)
     if plain is not None:
-        return _plain(source, plain, job, count)
-    return _inputs(_open(source, job, count))
+        return _plain(source, plain, task, count)
+    return _inputs(_open(source, task, count))
 
 
 def _inputs(reading: Reading[Record]) -> Reading[Input]:
     inputs = (Input(text, line, raw) for line, raw, text, _ in reading.records)
-    return Reading(reading.job, reading.layout, inputs)
+    return Reading(reading.task, reading.layout, inputs)
 
 
-def _labelled(source: Source, job: Job) -> Reading[Record] | None:
-    """The records of a file if half or more of the first ones have labels that are known.
+def _labelled(source: Source, task: ReadTask) -> Reading[Record] | None:
+    """Return the records of a file if at least half of the first ones have known labels.
 
-    Raises the DataError of one that has them if it is read as CSV, as `read_examples` does.
+    Raises the DataError of a file that has them only if read as CSV, as `read_examples` does.
     """
-    found = _with_labels(source, job)
-    as_csv = replace(job, config=job.config.model_copy(update={"format": "csv"}))
-    if not found and job.config.format == "auto" and _with_labels(source, as_csv):
-        next(_open(source, job), None)
-    return found
+    reading = _if_labelled(source, task)
+    as_csv = replace(task, config=task.config.model_copy(update={"format": "csv"}))
+    if not reading and task.config.format == "auto" and _if_labelled(source, as_csv):
+        next(_open(source, task), None)
+    return reading
 
 
-def _has_labels(source: Source, job: Job) -> bool:
-    return os.path.isfile(source) and _with_labels(source, job) is not None
+def _as_requested(
+    source: Source, task: ReadTask, requested: DataConfig | None
+) -> Reading[Record] | None:
+    """Return the records as read by the requested settings, if the training file's do not fit.
 
-
-def _fresh(source: Source, job: Job, fresh: DataConfig | None) -> Reading[Record] | None:
-    """The records of a file as `fresh` reads it, which says so, where `job` does not fit it.
-
-    That is where known labels are not where it has them, or in what it takes for a header.
+    They do not fit if known labels are found only by the requested ones, or if the two disagree
+    about the header.
     """
-    if fresh is None:
+    if requested is None:
         return None
-    config = fresh.model_copy(update={"encoding": job.config.encoding})
-    found = None if config == job.config else _with_labels(source, replace(job, config=config))
-    if found is None or found.layout is None:
+    config = requested.model_copy(update={"encoding": task.config.encoding})
+    if config == task.config:
         return None
-    asked = _with_labels(source, job)
-    if asked is not None and not _differ_in_header(asked, found):
+    reading = _if_labelled(source, replace(task, config=config))
+    if reading is None or reading.layout is None:
+        return None
+    in_training = _if_labelled(source, task)
+    if in_training is not None and not _differ_in_header(in_training, reading):
         return None
     hint = "not as the run's training file, whose settings do not fit"
-    return Reading(found.job, replace(found.layout, hint=hint), found)
+    return Reading(reading.task, replace(reading.layout, hint=hint), reading)
 
 
-def _differ_in_header(asked: Reading[Record], found: Reading[Record]) -> bool:
-    """Whether the first has a header where the second has none, or none where names are known."""
-    before, now = (_header(reading) for reading in (asked, found))
+def _differ_in_header(in_training: Reading[Record], requested: Reading[Record]) -> bool:
+    """Whether only the first has a header, or only the second has one, with known names."""
+    before, now = (_header(reading) for reading in (in_training, requested))
     return bool(before) if not now else not before and find_names(now) != (None, None)
 
 
@@ -309,57 +303,67 @@ def _header(reading: Reading[Record]) -> tuple[str, ...]:
     return what.names if isinstance(what, Columns) and what.header else ()
 
 
-def _with_labels(source: Source, job: Job) -> Reading[Record] | None:
-    """The same in the format that is configured, and None for what cannot be read."""
+def _if_labelled(source: Source, task: ReadTask) -> Reading[Record] | None:
+    """Return the records if at least half of the first ones have known labels.
+
+    None also for a file that can be read only once, or not at all.
+    """
+    if not task.known_labels or not os.path.isfile(source):
+        return None
     try:
-        reading = _open(source, replace(job, optional=True))
-        first, records, _ = peek(reading, SAMPLE, lambda record: len(record.raw))
-        labels = [set(map(clean, _labels(reading.job, record))) for record in first]
+        reading = _open(source, replace(task, labels_optional=True))
+        first, records, _ = peek(reading, SAMPLE)
+        labels = [set(map(clean, _labels(reading.task, record))) for record in first]
     except SrucliError:
         return None
     given = [each for each in labels if each]
-    if not given or 2 * sum(each <= reading.job.known for each in given) < len(given):
+    if not given or 2 * sum(each <= task.known_labels for each in given) < len(given):
         return None
-    return Reading(reading.job, reading.layout, records)
+    return Reading(reading.task, reading.layout, records)
 
 
-def _plain(source: Source, config: DataConfig, other: Job, count: int) -> Reading[Input]:
-    """Return each line as a text, or read as `other` where the first line shows that it is none."""
-    job = replace(other, format="lines", passed=Counter())
-    file = InputFile(source, config, job)
-    first = file.peek_line() if other.known else None
+def _plain(source: Source, config: DataConfig, other: ReadTask, count: int) -> Reading[Input]:
+    """Return each line as a text; if the first line shows another format, read by `other`."""
+    task = replace(other, format="lines", counts=Counter())
+    file = InputFile(source, config, task)
+    first = file.peek_line() if other.known_labels else None
     if first and (shown := _shown_format(first[1], other, alone=count == 1)):
-        job = replace(other, format=shown, passed=job.passed)
-    return _inputs(Reading(job, *FORMATS[job.format].read(job, file, count)))
+        task = replace(other, format=shown, counts=task.counts)
+    return _inputs(Reading(task, *FORMATS[task.format].read(task, file, count)))
 
 
-def _shown_format(line: str, job: Job, alone: bool) -> str | None:
-    """The format of lines that are no texts, where the first one leaves no doubt.
+def _shown_format(line: str, task: ReadTask, alone: bool) -> str | None:
+    """Return the format if the first line leaves no doubt that lines are not texts.
 
-    That is a header of well-known names, or, of a stream, where it has to tell `alone`, one that
-    begins with a known label and a tab. A number there may be a text's.
+    A table has a header of well-known names or, in a stream, where only this line is known
+    (`alone`), begins with a known label and a tab. A number there may be part of a text.
     """
-    seen = format_shown(line)
-    if seen == "tsv":
+    shown = format_shown(line)
+    if shown == "tsv":
         label, tab, _ = line.partition("\t")
-        if alone and tab and not label.isdecimal() and label_parts(job, label) <= job.known:
-            return seen
+        if (
+            alone
+            and tab
+            and not label.isdecimal()
+            and label_parts(task, label) <= task.known_labels
+        ):
+            return shown
         tables = {"\t": "tsv", ",": "csv", ";": "csv"}
-        return next((tables[mark] for mark in tables if _is_header(job, line.split(mark))), None)
-    keys = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line) if seen == "jsonl" else []
-    has_text = find_names(keys)[0] is not None or {job.config.text, job.names.text} & {*keys}
-    return seen if seen == "fasttext" or has_text else None
+        return next((tables[mark] for mark in tables if _is_header(task, line.split(mark))), None)
+    keys = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line) if shown == "jsonl" else []
+    has_text = find_names(keys)[0] is not None or {task.config.text, task.names.text} & {*keys}
+    return shown if shown == "fasttext" or has_text else None
 
 
-def _is_header(job: Job, cells: Sequence[str]) -> bool:
-    """Whether cells name a column of texts and one of labels, and nothing is in doubt.
+def _is_header(task: ReadTask, cells: Sequence[str]) -> bool:
+    """Whether cells clearly name a text and a label column.
 
-    The run's own name of texts may also be beside names that are never labels, as `id`.
+    The training file's name of the text column is enough next to names that are never labels (id).
     """
     names = [cell.strip(' "') for cell in cells]
-    if None not in job.names and {*job.names} <= {*names}:
+    if None not in task.names and {*task.names} <= {*names}:
         return True
-    others = [name for name in names if name != job.names.text]
+    others = [name for name in names if name != task.names.text]
     if len(others) == len(names) - 1 and others and all(map(is_other, others)):
         return True
     known = [names[at] for at in find_names(names) if at is not None]

@@ -1,8 +1,8 @@
 """Records, and the file that a reader takes: what the readers of all formats share.
 
-A reader looks at the beginning of a file, decides how all of it is read, and gives the records as
-they come. The readers are in `table_reader.py`, `json_reader.py` and `line_readers.py`, the table
-of them in `formats.py`.
+A reader looks at the beginning of a file, decides on its layout, and yields the records as they
+arrive. The readers are in `table_reader.py`, `json_reader.py` and `line_readers.py`, the table of
+them in `formats.py`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from srucli.config import DataConfig
-from srucli.data.cell_lists import list_items, seems_cut
-from srucli.data.layout import Job, Layout
+from srucli.data.cells import list_items
+from srucli.data.layout import Layout, ReadTask
 from srucli.errors import SrucliError
 from srucli.io.console import excerpt
-from srucli.io.lines import read_lines
+from srucli.io.lines import Lines, NumberedLines
 from srucli.io.streams import Source
 
-# Rows, and characters, that a guess is made from.
-SAMPLE, SAMPLE_SIZE = 500, 1 << 21
-
+# A layout is guessed from at most so many records and characters.
+SAMPLE, MAX_PEEK = 500, 1 << 21
 
 Label = str | list[str] | None
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 class Record(NamedTuple):
-    """One record, from `line` on. A str label may hold several joined labels; a list is split."""
+    """One record, from `line` on. A label that is a str may be several joined labels."""
 
     line: int
     raw: str
@@ -35,26 +34,27 @@ class Record(NamedTuple):
     label: Label
 
 
-class First(NamedTuple, Generic[T]):
-    """The first items of an iterator, all of it, and whether the first are the whole."""
+class Peeked(NamedTuple, Generic[T]):
+    """The first items of an iterator, an iterator over all, and whether the first are all."""
 
-    items: list[T]
+    first: list[T]
     all: Iterator[T]
     whole: bool
 
 
-def peek(items: Iterator[T], count: int, size: Callable[[T], int]) -> First[T]:
-    """Look at the first `count` items, or fewer where they are large.
+def peek(items: Iterator[T], count: int) -> Peeked[T]:
+    """Look at the first `count` items, or fewer if they have more than MAX_PEEK characters.
 
-    An error among them is raised where the items that are returned come to it.
+    An item is a line number, text, and what was made of it. An error among the items is raised when
+    iteration over all reaches it.
     """
     first: list[T] = []
     failure: SrucliError | None = None
-    room, whole = SAMPLE_SIZE, False
+    room, whole = MAX_PEEK, False
     try:
         while len(first) < count and room > 0:
             first.append(next(items))
-            room -= size(first[-1])
+            room -= len(first[-1][1])
     except StopIteration:
         whole = True
     except SrucliError as error:
@@ -66,78 +66,74 @@ def peek(items: Iterator[T], count: int, size: Callable[[T], int]) -> First[T]:
             raise failure
         yield from items
 
-    return First(first, every(), whole)
+    return Peeked(first, every(), whole)
 
 
-Numbered = Iterator[tuple[int, str]]
-# How a file is read, None where it has no record, and its records.
-Found = tuple[Layout | None, Iterator[Record]]
+# The layout of a file, None if it has no record, and its records.
+ReadResult = tuple[Layout | None, Iterator[Record]]
 
 
 class InputFile:
-    """A file that is read once: by its numbered `lines`, or by a reader that opens `source`.
+    """A file that is read once: its numbered `lines`, or `source` for a reader that opens it.
 
-    `lines` open the file when the first one is taken.
+    `lines` open the file when the first line is requested.
     """
 
-    def __init__(self, source: Source, config: DataConfig, job: Job) -> None:
-        """`config` says how bytes become lines; `job` counts what is replaced or left out."""
+    def __init__(self, source: Source, config: DataConfig, task: ReadTask) -> None:
+        """`config` has the encoding; `task` counts what is skipped or replaced."""
         self.source = source
-        self._origin = read_lines(
+        self._origin = Lines(
             *(source, config.encoding, config.errors, config.max_ratio),
-            passed=job.passed,
-            sure=not job.other_encoding,
+            counts=task.counts,
+            sure="encoding" not in task.inherited,
         )
-        self.lines: Numbered = self._origin
+        self.lines: NumberedLines = self._origin
 
     def peek_line(self) -> tuple[int, str] | None:
-        """Look at the next line; None where there is none, or it cannot be read."""
-        first, self.lines, _ = peek(self.lines, 1, line_size)
+        """Look at the next line; None if there is none, or it cannot be read."""
+        first, self.lines, _ = peek(self.lines, 1)
         return first[0] if first else None
 
     def layout(self, format: str, **others: Any) -> Layout:
-        """Return the layout of a file of which a line has been read."""
+        """Return the layout of the file, of which a line has been read."""
         return Layout(format, encoding=self._origin.encoding, ends=self._origin.ends, **others)
 
 
-# Takes what is to be read, the file, and from how many records it may guess the layout.
-Reader = Callable[[Job, InputFile, int], Found]
+# Takes the task, the file, and the number of records that it may guess the layout from.
+Reader = Callable[[ReadTask, InputFile, int], ReadResult]
 
 
 def is_blank(raw: str) -> bool:
-    """Whether a line holds nothing but white space."""
+    """Whether a line has nothing but white space."""
     return not raw or raw.isspace()
 
 
-def after_blanks(job: Job, lines: Numbered) -> Numbered:
+def after_blanks(task: ReadTask, lines: NumberedLines) -> NumberedLines:
     """Yield lines without the blank ones at the beginning, which are counted."""
     for line, raw in lines:
         if not is_blank(raw):
             yield line, raw
             break
-        job.passed["blank"] += 1
+        task.counts["blank"] += 1
     yield from lines
 
 
-def without_blanks(job: Job, lines: Numbered) -> Numbered:
-    """Yield lines without blank ones, which are counted."""
+def without_blanks(task: ReadTask, lines: NumberedLines) -> NumberedLines:
+    """Yield lines without the blank ones, which are counted."""
     for line, raw in lines:
         if is_blank(raw):
-            job.passed["blank"] += 1
+            task.counts["blank"] += 1
         else:
             yield line, raw
 
 
-def line_size(line: tuple[int, str]) -> int:
-    """Return the characters of a numbered line."""
-    return len(line[1])
-
-
-def listed(job: Job, line: int, label: str) -> Label:
-    """Return the labels of a list in a cell, or the cell. Raises DataError for half a list."""
-    several = job.config.multi_label
-    if seems_cut(label, several=several):
+def split_list(task: ReadTask, line: int, label: str) -> Label:
+    """Return the labels of a list in a cell, or the cell. Raises DataError for a broken list."""
+    multi_label = task.config.multi_label
+    items = list_items(label, multi_label=multi_label)
+    if items is not None:
+        return items
+    if label.lstrip().startswith(("[", "{", "(", "c(") if multi_label else "["):
         remedy = "write it as ['one', 'two'], or without brackets"
-        raise job.error(line, f"a list of labels that is broken: {excerpt(label)}", remedy)
-    items = list_items(label, several=several)
-    return label if items is None else items
+        raise task.error(line, f"a list of labels that is broken: {excerpt(label)}", remedy)
+    return label

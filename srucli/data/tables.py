@@ -1,6 +1,6 @@
-"""Rows of tables: lines cut into cells, and the delimiter and quotes that lines seem to have.
+"""Rows of tables: split lines into cells, and detect the delimiter and the quoting of a file.
 
-What the cells hold is not known here: that is `srucli/data/layout.py`.
+What the cells contain is not interpreted here; `first_rows.py` does that.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -17,19 +17,20 @@ from typing import NamedTuple
 from srucli.data.names import find_names
 from srucli.errors import DataError
 from srucli.io.console import excerpt
+from srucli.io.lines import NumberedLines
 
-# How a quote inside of quotes is written: twice, or, as R does, after a backslash.
+# How a quote within a quoted cell is written: doubled, or, as R does, after a backslash.
 DOUBLED, ESCAPED = '""', '\\"'
 DELIMITERS = (",", ";", "\t", "|")
-# Room for any real text, yet a quote that never closes is noticed before memory is full of it.
-_CSV_FIELD_LIMIT = 10_000_000
-# What a row may hold under any limit that a program sets for csv.
-_SHORT = 1_000
+# Long enough for any real text; a quote that never closes is noticed before memory is full.
+_MAX_CELL = 10_000_000
+# Rows up to this size are read with the limit that the process has set for csv.
+_SHORT_ROW = 1_000
 _changing_limit = Lock()
 
 
-class Row(NamedTuple):
-    """The cells of a record, the line where it starts, and all of its lines as they stand."""
+class TableRow(NamedTuple):
+    """The cells of one row, the line where it starts, and its lines unchanged."""
 
     line: int
     raw: str
@@ -38,9 +39,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Dialect:
-    """quotes: "" where they are part of the text, else how a quote inside of quotes is written.
+    """How cells are separated and quoted.
 
-    spaced: blanks after a delimiter belong to no cell.
+    quotes: how a quote within a quoted cell is written; "" if quotes are part of the text.
+    spaced: spaces after a delimiter are not part of the cell.
     """
 
     delimiter: str
@@ -48,14 +50,14 @@ class Dialect:
     spaced: bool = False
 
 
-def read_rows(lines: Iterator[tuple[int, str]], dialect: Dialect, source: str) -> Iterator[Row]:
-    """Rows of numbered lines. Raises DataError where quotes are wrong."""
+def read_rows(lines: NumberedLines, dialect: Dialect, source: str) -> Iterator[TableRow]:
+    """Yield the rows of numbered lines. Raises DataError for wrong quotes."""
     if dialect.quotes:
         return _quoted_rows(lines, dialect, source)
-    return (Row(line, raw, raw.split(dialect.delimiter)) for line, raw in lines)
+    return (TableRow(line, raw, raw.split(dialect.delimiter)) for line, raw in lines)
 
 
-def _quoted_rows(lines: Iterator[tuple[int, str]], dialect: Dialect, source: str) -> Iterator[Row]:
+def _quoted_rows(lines: NumberedLines, dialect: Dialect, source: str) -> Iterator[TableRow]:
     pulled: list[str] = []
     start = size = 1
     long_row = ExitStack()
@@ -67,7 +69,7 @@ def _quoted_rows(lines: Iterator[tuple[int, str]], dialect: Dialect, source: str
                 start, size = number, 0
             pulled.append(line)
             before, size = size, size + len(line) + 1
-            if before <= _SHORT < size:
+            if before <= _SHORT_ROW < size:
                 long_row.enter_context(_long_cells())
             yield _doubled(line, dialect) + "\n"
 
@@ -82,17 +84,17 @@ def _quoted_rows(lines: Iterator[tuple[int, str]], dialect: Dialect, source: str
         except csv.Error as error:
             raise _quote_error("\n".join(pulled), start, dialect, str(error), source) from error
         finally:
-            if size > _SHORT:
+            if size > _SHORT_ROW:
                 long_row.close()
-        yield Row(start, "\n".join(pulled), cells)
+        yield TableRow(start, "\n".join(pulled), cells)
         pulled.clear()
 
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """Let csv read long cells. Its limit is the whole process's: one thread at a time has it."""
+    """Let csv read long cells. Its limit is global, so one thread at a time changes it."""
     with _changing_limit:
-        before = csv.field_size_limit(_CSV_FIELD_LIMIT)
+        before = csv.field_size_limit(_MAX_CELL)
         try:
             yield
         finally:
@@ -100,24 +102,24 @@ def _long_cells() -> Iterator[None]:
 
 
 def _doubled(text: str, dialect: Dialect) -> str:
-    """Text with the quotes inside of cells written twice, and as long as before."""
+    """Return text of the same length, with quotes within cells doubled."""
     return text.replace(ESCAPED, DOUBLED) if dialect.quotes == ESCAPED else text
 
 
 def _quote_error(raw: str, start: int, dialect: Dialect, reason: str, source: str) -> DataError:
-    """Say what is wrong at the line where the field that could not be read begins."""
+    """Return the error for the line where the first unreadable cell begins."""
     sep, read = re.escape(dialect.delimiter), _doubled(raw, dialect)
-    blanks = " *" if dialect.spaced else ""
-    field = re.compile(rf'{blanks}(?:"[^"]*(?:""[^"]*)*"|[^"{sep}\r\n][^{sep}\r\n]*|){sep}')
+    spaces = " *" if dialect.spaced else ""
+    cell = re.compile(rf'{spaces}(?:"[^"]*(?:""[^"]*)*"|[^"{sep}\r\n][^{sep}\r\n]*|){sep}')
     at = 0
-    while match := field.match(read, at):
+    while match := cell.match(read, at):
         at = match.end()
     shown = excerpt(raw[at:])
     if "unexpected end" in reason:
         problem = f"the quote that opens here never closes: {shown}"
         remedy = "close it, or pass --no-quotes if quotes are part of the texts"
     elif "field larger" in reason:
-        problem = f"a field of over {_CSV_FIELD_LIMIT:,} characters: {shown}"
+        problem = f"a field of over {_MAX_CELL:,} characters: {shown}"
         remedy = "close its quote or shorten it"
     elif "new-line" in reason:
         problem = f"a carriage return outside quotes: {shown}"
@@ -128,32 +130,32 @@ def _quote_error(raw: str, start: int, dialect: Dialect, reason: str, source: st
     return DataError(source, start + raw.count("\n", 0, at), problem, remedy)
 
 
-# ------------------------------------------------------------------ guesses
-
-
 @dataclass(frozen=True)
 class Sample:
-    """The first lines of a table; whole: there are no more."""
+    """The first lines of a table. whole: the table has no more lines."""
 
     lines: Sequence[str]
     whole: bool
 
-    def rows(self, dialect: Dialect) -> tuple[list[Row], bool]:
-        """The rows in a dialect but blank ones, and whether it allows them all.
+    def rows(self, dialect: Dialect) -> tuple[list[TableRow], bool]:
+        """Return the rows in a dialect, without blank ones, and whether all could be read.
 
         A last row that the end of the sample may have cut is left out.
         """
-        found, sound = [], True
+        rows, sound = [], True
         try:
             for row in read_rows(iter(enumerate(self.lines, 1)), dialect, ""):
                 if row.raw.strip():
-                    found.append(row)
+                    rows.append(row)
         except DataError as error:
-            sound = bool(found) and not self.whole and "never closes" in error.problem
-        return found, sound
+            sound = bool(rows) and not self.whole and "never closes" in error.problem
+        return rows, sound
 
-    def regular(self, dialect: Dialect) -> float:
-        """The share of rows that are as wide as most are; 0 where most, or the first, are one."""
+    def regularity(self, dialect: Dialect) -> float:
+        """Return the share of rows with the most common number of cells.
+
+        It is 0 if that number is one, or if the first row has one cell.
+        """
         rows, sound = self.rows(dialect)
         widths = Counter(len(row.cells) for row in rows)
         width, count = max(widths.items(), key=lambda item: item[1], default=(1, 0))
@@ -164,37 +166,42 @@ class Sample:
         return (count + short) / len(rows) * (1.0 if sound else 0.5)
 
     def lines_are_rows(self, delimiter: str) -> bool:
-        """Whether every line is a row by itself, with a column that is filled and has no quotes."""
+        """Whether each line is a row of its own, with a filled column that has no quotes."""
         plain = Dialect(delimiter)
-        if self.regular(plain) < 1.0:
+        if self.regularity(plain) < 1.0:
             return False
         columns = zip(*(row.cells for row in self.rows(plain)[0]), strict=False)
         return any(all(cell and '"' not in cell for cell in column) for column in columns)
 
     def score(self, dialect: Dialect) -> tuple[float, float]:
-        """How regular rows are, and the share of lines where the delimiter can be nothing else.
+        """Return the regularity, and the share of lines where the delimiter is unambiguous.
 
-        It may be punctuation before each blank, or decimal between two digits.
+        Before a space it may be punctuation, and between two digits a decimal mark.
         """
         mark = re.escape(dialect.delimiter)
         clear = re.compile(rf"(?<!\d){mark}(?! )|(?<=\d){mark}(?![\d ])")
         share = sum(bool(clear.search(line)) for line in self.lines) / max(len(self.lines), 1)
-        return self.regular(dialect), share
+        return self.regularity(dialect), share
+
+
+def _quoted_dialects(delimiters: Iterable[str]) -> list[Dialect]:
+    return [Dialect(mark, quotes) for quotes in (DOUBLED, ESCAPED) for mark in delimiters]
 
 
 def csv_dialect(sample: Sample, delimiter: str | None, quotes: bool | None) -> Dialect:
-    """The delimiter, quotes and blanks of a CSV file, where they are not given."""
+    """Return the dialect of a CSV file. A given delimiter or quoting (not None) is kept."""
     delimiters = DELIMITERS if delimiter is None else (delimiter,)
-    ways = ("",) if quotes is False else (DOUBLED, ESCAPED)
-    best = max((Dialect(each, way) for way in ways for each in delimiters), key=sample.score)
+    plain = [Dialect(mark) for mark in delimiters]
+    dialects = plain if quotes is False else _quoted_dialects(delimiters)
+    best = max(dialects, key=sample.score)
     spaced = replace(best, spaced=True)
-    if not best.quotes or best.delimiter == " " or not _has_blanks(sample, best):
+    if not best.quotes or best.delimiter == " " or not _has_spaces(sample, best):
         return best
-    return spaced if sample.regular(spaced) >= sample.regular(best) else best
+    return spaced if sample.regularity(spaced) >= sample.regularity(best) else best
 
 
-def _has_blanks(sample: Sample, dialect: Dialect) -> bool:
-    """Whether blanks after the delimiter stand before quotes, or in front of every cell."""
+def _has_spaces(sample: Sample, dialect: Dialect) -> bool:
+    """Whether spaces after the delimiter precede quotes, or precede every cell."""
     rows, _ = sample.rows(dialect)
     later = [cell for row in rows for cell in row.cells[1:] if cell]
     before_quotes = any(cell[0] == " " and cell.lstrip(" ").startswith('"') for cell in later)
@@ -202,51 +209,51 @@ def _has_blanks(sample: Sample, dialect: Dialect) -> bool:
 
 
 def tsv_dialect(
-    sample: Sample, delimiter: str | None, quotes: bool | None, *, only_tabs: bool, careful: bool
+    sample: Sample, delimiter: str | None, quotes: bool | None, *, only_tabs: bool, program: bool
 ) -> Dialect:
-    """The same for a TSV file, where quotes mean something only if they can mean nothing else.
+    """Return the dialect of a TSV file, where quotes are text unless they can only be quoting.
 
-    Where no line has a tab and `only_tabs` does not forbid it, the delimiter may be another, with
-    quotes as in CSV; a comma, which texts have too, only below a header of known names. careful:
-    whoever wrote the file knows of quotes (it has a header, or CRLF).
+    If no line has a tab, and unless `only_tabs`, other delimiters are tried, with quotes as in CSV.
+    A comma, which texts also contain, counts only below a header of known names. program: a
+    program that quotes seems to have written the file (it has a header, or CRLF).
     """
     if delimiter is None and not only_tabs and not any("\t" in line for line in sample.lines):
         names = sample.lines[0].replace('"', "").split(",") if sample.lines else []
         marks = ";|" + "," * (None not in find_names(names))
-        others = [Dialect(mark, way) for way in (DOUBLED, ESCAPED) for mark in marks]
-        best = max(others, key=sample.score)
-        if len(sample.lines) > 1 and sample.regular(best) == 1.0:
+        best = max(_quoted_dialects(marks), key=sample.score)
+        if len(sample.lines) > 1 and sample.regularity(best) == 1.0:
             return best
-        if by_blanks := [
-            d for d in (Dialect(" ", way) for way in (DOUBLED, ESCAPED)) if _all_quoted(sample, d)
-        ]:
-            return by_blanks[0]
-    delimiter = delimiter or "\t"
-    quoted = [Dialect(delimiter, way) for way in (DOUBLED, ESCAPED)]
+        for dialect in _quoted_dialects(" "):
+            if _all_quoted(sample, dialect):
+                return dialect
+    quoted = _quoted_dialects((delimiter or "\t",))
     if quotes:
-        return max(quoted, key=sample.regular)
-    seen = [] if quotes is False else [d for d in quoted if _means_quotes(sample, d, careful)]
-    return seen[0] if seen else Dialect(delimiter)
+        return max(quoted, key=sample.regularity)
+    if quotes is None:
+        for dialect in quoted:
+            if _means_quotes(sample, dialect, program):
+                return dialect
+    return Dialect(delimiter or "\t")
 
 
-def has_doubled_quotes(sample: Sample, dialect: Dialect) -> bool:
-    """Whether cells look as if quotes meant something, where they are taken as text."""
+def has_quoted_cells(sample: Sample, dialect: Dialect) -> bool:
+    """Whether cells look quoted in a dialect without quotes."""
     return not dialect.quotes and _means_quotes(sample, replace(dialect, quotes=DOUBLED), True)
 
 
-def _means_quotes(sample: Sample, dialect: Dialect, careful: bool) -> bool:
-    """Whether all of a column is quoted, as R does, or what has to be, as pandas and Excel do."""
+def _means_quotes(sample: Sample, dialect: Dialect, program: bool) -> bool:
+    """Whether a whole column is quoted, as R does, or the cells that need it, as pandas does."""
     if _all_quoted(sample, dialect):
         return True
-    cells = [cell for row in _written(sample, dialect) for cell in row]
+    cells = [cell for row in _raw_cells(sample, dialect) for cell in row]
     quoted = [cell[1:-1] for cell in cells if _is_quoted(cell)]
     plain = [cell for cell in cells if not _is_quoted(cell)]
     if not quoted or any('"' in cell for cell in plain):
         return False
-    broken = any(dialect.delimiter in cell or "\n" in cell for cell in quoted)
-    if broken and sample.regular(Dialect(dialect.delimiter)) < 1.0:
+    needed = any(dialect.delimiter in cell or "\n" in cell for cell in quoted)
+    if needed and sample.regularity(Dialect(dialect.delimiter)) < 1.0:
         return True
-    if not careful:
+    if not program:
         return False
     doubled = any('"' in cell for cell in quoted) and not any("\n" in cell for cell in quoted)
     commas = all("," in cell for cell in quoted) and not any("," in cell for cell in plain)
@@ -254,8 +261,8 @@ def _means_quotes(sample: Sample, dialect: Dialect, careful: bool) -> bool:
 
 
 def _all_quoted(sample: Sample, dialect: Dialect) -> bool:
-    """Whether a column has all of its cells in quotes; of a single row, every column."""
-    rows = _written(sample, dialect)
+    """Whether all cells of some column are quoted; in a single row, all its cells."""
+    rows = _raw_cells(sample, dialect)
     spanning = any("\n" in cell for row in rows for cell in row)
     if spanning and sample.lines_are_rows(dialect.delimiter):
         return False
@@ -269,12 +276,12 @@ def _is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == '"'
 
 
-def _written(sample: Sample, dialect: Dialect) -> list[list[str]]:
-    """The cells of each row as they are written, quotes and all; none if the dialect is wrong."""
-    if not any('"' in line for line in sample.lines) or sample.regular(dialect) < 1.0:
+def _raw_cells(sample: Sample, dialect: Dialect) -> list[list[str]]:
+    """Return the cells of each row with their quotes; no rows if the dialect does not fit."""
+    if not any('"' in line for line in sample.lines) or sample.regularity(dialect) < 1.0:
         return []
     sep = re.escape(dialect.delimiter)
     cell = re.compile(rf'("(?:[^"]|"")*"|[^{sep}]*)(?:{sep}|\Z)')
     rows = [_doubled(row.raw, dialect) for row in sample.rows(dialect)[0]]
-    # At the end of a row comes one more match, of nothing.
+    # The pattern matches once more, the empty string, at the end of a row.
     return [cell.findall(raw)[: None if raw.endswith(dialect.delimiter) else -1] for raw in rows]

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srucli.data.batch import TokenStore, order
+from srucli.data.batch import order
+from srucli.data.store import TokenStore
 from srucli.model.classifier import Classifier
 
 BATCH_TEXTS, BATCH_TOKENS = 256, 16_384

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srucli.data.batch import TokenStore
-from srucli.data.layout import Names
+from srucli.data.layout import ColumnNames
+from srucli.data.store import TokenStore
 from srucli.inference.forward import blended, branch_logits
 from srucli.model.classifier import Classifier, shapes
 from srucli.runs.choice import choose, unfinished
@@ -30,7 +30,9 @@ class Predictor:
         self.labels = run.labels()
         self.multi_label = self.config.data.multi_label
         columns = run.facts().columns
-        self.names = None if columns is None else Names(columns.get("text"), columns.get("label"))
+        self.names = (
+            None if columns is None else ColumnNames(columns.get("text"), columns.get("label"))
+        )
         self.tokenizer = run.tokenizer()
         self.device = device
         self.choice = choose(run, self.config)

@@ -1,7 +1,4 @@
-"""Character encodings: which one bytes are in, decoding, and what is said of bytes that do not fit.
-
-Where lines end is decided in `lines.py`.
-"""
+"""Character encodings: detect them, decode bytes, and report bytes that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ _UTF_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8",
 }
-# Common encodings, each with the Unicode names of the letters that it is used for.
+# Common encodings, each with the first words in the Unicode names of its letters.
 _ENCODINGS = {
     "cp932": ("HIRAGANA", "KATAKANA", "CJK"),
     "cp949": ("HANGUL",),
@@ -36,7 +33,7 @@ _ENCODINGS = {
 
 
 def known_encoding(name: str) -> str:
-    """Return Python's name of an encoding. Raises UsageError for one that it does not have."""
+    """Return Python's name of an encoding. Raises UsageError for an unknown one."""
     try:
         "\n".encode(name)
         found = codecs.lookup(name).name
@@ -44,11 +41,11 @@ def known_encoding(name: str) -> str:
         raise UsageError(
             f"--encoding {name}: no such encoding; try utf-8, latin-1, cp949 or utf-16"
         ) from None
-    return "utf-8" if found == "utf-8-sig" else found  # a byte-order mark is dropped in any case
+    return "utf-8" if found == "utf-8-sig" else found  # a byte-order mark is always removed
 
 
 def marked_encoding(head: bytes, encoding: str) -> str | None:
-    """Return the encoding of a byte-order mark; None without one, or where `encoding` has it."""
+    """Return the encoding of a byte-order mark; None without one, or if it fits `encoding`."""
     mark = next(filter(head.startswith, _UTF_MARKS), None)
     if mark is None or mark.decode(encoding, "replace") in ("", "\ufeff"):
         return None
@@ -56,14 +53,14 @@ def marked_encoding(head: bytes, encoding: str) -> str | None:
 
 
 def is_narrow(encoding: str) -> bool:
-    """Whether the byte 0x0A is LF in an encoding, and nothing else."""
+    """Whether the byte 0x0A is LF, and only that, in an encoding."""
     return "\n".encode(encoding) == b"\n"
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether bytes, which may end within a character, are UTF-8 text.
+    """Whether bytes, which may end within a character, are UTF-8 text without NUL.
 
-    A NUL says no: it is a part of a character of UTF-16 or UTF-32.
+    A NUL shows UTF-16 or UTF-32.
     """
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data)
@@ -71,8 +68,6 @@ def is_utf8(data: bytes) -> bool:
         return False
     return b"\0" not in data
 
-
-# ------------------------------------------------------------------ decoding
 
 _replaced = [0]
 
@@ -91,36 +86,36 @@ for _how in ("replace", "ignore"):
     codecs.register_error(f"srucli-{_how}", _counting(_how))
 
 
-def counted(errors: str) -> str:
-    """Return the name of the counting error handler that does what the handler `errors` does."""
+def counting(errors: str) -> str:
+    """Return the name of the error handler that counts its calls and else does the same."""
     return errors if errors == "strict" else f"srucli-{errors}"
 
 
-def leniently(passed: Counter[str], convert: Callable[..., T], *arguments: Any) -> T:
-    """Call a decoder or encoder with a counting error handler.
+def count_replacements(counts: Counter[str], convert: Callable[..., T], *arguments: Any) -> T:
+    """Call a decoder or encoder that has a counting error handler.
 
-    `passed["bytes"]` counts what it replaced or left out.
+    `counts["bytes"]` counts what it replaced or left out.
     """
     before = _replaced[0]
     converted = convert(*arguments)
     if _replaced[0] > before:
-        passed["bytes"] += _replaced[0] - before
+        counts["bytes"] += _replaced[0] - before
     return converted
 
 
-def decoded(raw: bytes, encoding: str, errors: str, name: str, passed: Counter[str]) -> str:
-    """Decode a line of a narrow encoding. Raises DataError naming the byte that does not fit."""
+def decode_line(raw: bytes, encoding: str, errors: str, name: str, counts: Counter[str]) -> str:
+    """Decode a line in a narrow encoding. Raises DataError naming the byte that does not fit."""
     try:
-        return leniently(passed, raw.decode, encoding, errors)
+        return count_replacements(counts, raw.decode, encoding, errors)
     except UnicodeDecodeError as error:
         bad = f"byte {error.start + 1} of the line (0x{raw[error.start]:02x})"
         raise DataError(name, None, f"{bad} is not {encoding}", _remedy(raw)) from error
-    except UnicodeError as error:  # of encodings that are made of several
+    except UnicodeError as error:  # of encodings that combine several
         raise DataError(name, None, f"not {encoding} ({error})", _remedy(raw)) from error
 
 
-def decoded_chunks(
-    stream: io.BufferedReader, encoding: str, errors: str, name: str, passed: Counter[str]
+def decode_chunks(
+    stream: io.BufferedReader, encoding: str, errors: str, name: str, counts: Counter[str]
 ) -> Iterator[str]:
     """Decode a stream chunk by chunk, for encodings that are not narrow (UTF-16, EBCDIC).
 
@@ -131,7 +126,7 @@ def decoded_chunks(
     while chunk:
         chunk, held, problem = stream.read1(CHUNK), len(decoder.getstate()[0]), None
         try:
-            text = leniently(passed, decoder.decode, chunk, not chunk)
+            text = count_replacements(counts, decoder.decode, chunk, not chunk)
         except UnicodeDecodeError as error:
             text = _decodable(error.object[held : error.start], encoding)
             problem = f"byte 0x{error.object[error.start]:02x} is not {encoding}"
@@ -143,7 +138,6 @@ def decoded_chunks(
 
 
 def _decodable(data: bytes, encoding: str) -> str:
-    """Decode what is before a wrong byte; "" where even that fails."""
     try:
         return data.decode(encoding)
     except UnicodeError:
@@ -151,7 +145,7 @@ def _decodable(data: bytes, encoding: str) -> str:
 
 
 def refuse_surrogates(line: str, name: str, number: int) -> None:
-    """Raise DataError for half of a surrogate pair, which some encodings can hold but no file."""
+    """Raise DataError for half of a surrogate pair, which some encodings can represent."""
     try:
         line.encode()
     except UnicodeEncodeError as error:
@@ -159,37 +153,34 @@ def refuse_surrogates(line: str, name: str, number: int) -> None:
         raise DataError(name, number, problem, _remedy()) from None
 
 
-# ------------------------------------------------------------------ messages
-
-
-def said_of_encoding(passed: Mapping[str, int], before: str) -> Iterator[str]:
-    """Yield what is said where a file is read as UTF-8, not in `before`, the run's encoding."""
-    if passed.get("mark"):
-        yield f"read by its byte-order mark, not as {before}, the encoding of the training file"
-    if passed.get("not as before"):
+def encoding_notes(counts: Mapping[str, int], inherited: str) -> Iterator[str]:
+    """Yield messages if a file is not in the encoding inherited from the training file."""
+    if counts.get("mark"):
+        yield f"read by its byte-order mark, not as {inherited}, the encoding of the training file"
+    if counts.get("utf-8"):
         yield (
-            f"read as UTF-8, which it is, not as {before}, the encoding of the training file; "
-            f"--encoding {before} asks for that"
+            f"read as UTF-8, which it is, not as {inherited}, the encoding of the training file; "
+            f"--encoding {inherited} asks for that"
         )
 
 
-def losses(passed: Mapping[str, int], encoding: str, errors: str) -> Iterator[str]:
-    """Yield what is said of bytes that were replaced or left out, if any were."""
-    if count := passed.get("bytes", 0):
+def replacement_notes(counts: Mapping[str, int], encoding: str, errors: str) -> Iterator[str]:
+    """Yield a message about bytes that were replaced or left out, if any were."""
+    if count := counts.get("bytes", 0):
         how = "left out" if errors == "ignore" else "replaced"
         what = "a sequence" if count == 1 else f"{count:,} sequences"
         yield f"{what} of bytes that {'is' if count == 1 else 'are'} not {encoding} {how}"
 
 
 def nul_remedy(line: str) -> str:
-    """Advise on a line with NULs, which show UTF-16 or UTF-32 and its byte order."""
+    """Return advice for a line with NULs, which show UTF-16 or UTF-32 and its byte order."""
     wide = "utf-32" if "\0\0\0" in line else "utf-16"
     order = "be" if line.startswith("\0") else "le"
     return f"take it out, or pass --encoding {wide}-{order} if that is what this is"
 
 
 def _remedy(raw: bytes = b"") -> str:
-    """Advise on bytes that are not in an encoding, first an encoding that this line may be in."""
+    """Return advice for bytes that do not fit; first, an encoding that fits this line."""
     fit = [name for name, letters in _ENCODINGS.items() if _spells(raw, name, letters)]
     known = dict.fromkeys([*fit[:1], "latin-1", "cp949", "utf-16-le"])
     return f"pass the right --encoding ({', '.join(known)}, ...) or --errors replace"
@@ -207,5 +198,4 @@ def _spells(raw: bytes, encoding: str, letters: tuple[str, ...]) -> bool:
     odd = [unicodedata.name(c, "").startswith(letters) for c in text if not c.isascii()]
     other = r"[^\W\da-zA-Z_]"
     words = re.search(other * 2, text) and not re.search(f"[a-zA-Z]{other}", text)
-    words = words or letters == ("LATIN",)
-    return bool(words) and 10 * sum(odd) > 9 * len(odd)
+    return bool(words or letters == ("LATIN",)) and 10 * sum(odd) > 9 * len(odd)

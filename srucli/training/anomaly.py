@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srucli.data.batch import Batch, TokenStore
+from srucli.data.batch import Batch
 from srucli.data.loader import DataLoader
+from srucli.data.store import TokenStore
 from srucli.errors import DataError
 from srucli.training.step import Step
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
-from srucli.data.batch import TokenStore
 from srucli.data.dataset import Dataset
+from srucli.data.store import TokenStore
 from srucli.inference.forward import blended, branch_logits
 from srucli.io.console import say
 from srucli.metrics import Outcome, choose_thresholds, metric_named

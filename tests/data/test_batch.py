@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from srucli.data.batch import POOL_BATCHES, TokenStore, order, upload
+from srucli.data.batch import POOL_BATCHES, order, upload
+from srucli.data.store import TokenStore
 from srucli.tokenizer.truncation import Limits, Tally
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=200).map(lambda x: np.array(x, np.int64))

@@ -24,13 +24,12 @@ import pytest
 
 from srucli.cli.options import parse
 from srucli.config import DataConfig, resolve
-from srucli.data.cell_lists import list_items
-from srucli.data.cells import Cells
-from srucli.data.layout import Job
+from srucli.data.cells import Cells, list_items
+from srucli.data.layout import ReadTask
 from srucli.data.names import find_names
 from srucli.data.readers import read_examples, read_inputs
 from srucli.errors import DataError
-from srucli.io.lines import read_lines
+from srucli.io.lines import Lines
 
 Rows = Sequence[tuple[str, str]]
 KINDS, OPINIONS = ("film", "story", "scene", "actor"), {"pos": "superb", "neg": "boring"}
@@ -582,7 +581,7 @@ def test_layouts_are_found_and_said(tmp_path: Path, case: str) -> None:
     config, heard = DataConfig.model_validate(settings), list[str]()
     reading = read_examples(path, config)
     assert str(reading.layout) == said
-    assert [(e.labels[0], e.text) for e in reading.told(heard.append)] == list(rows)
+    assert [(e.labels[0], e.text) for e in reading.reported(heard.append)] == list(rows)
     assert heard[0] == f"{path}: {said}"
 
 
@@ -675,7 +674,7 @@ def test_lists(cell: str, items: list[str] | None) -> None:
     ],
 )
 def test_lists_of_several_labels(cell: str, items: list[str] | None) -> None:
-    assert list_items(cell, several=True) == items
+    assert list_items(cell, multi_label=True) == items
 
 
 LISTS: dict[str, tuple[list[str], list[tuple[str, ...]]]] = {
@@ -1038,7 +1037,7 @@ def test_absurd_layouts_are_refused_and_the_advice_helps(tmp_path: Path, case: s
     path, heard = tmp_path / name, list[str]()
     path.write_text(content)
     with pytest.raises(DataError) as caught:
-        list(read_examples(path, DataConfig()).told(heard.append))
+        list(read_examples(path, DataConfig()).reported(heard.append))
     assert (caught.value.problem, caught.value.remedy) == (problem, remedy)
     assert heard == [f"{path}: {read_examples(path, DataConfig()).layout}"]
     ways = (
@@ -1157,12 +1156,12 @@ def test_columns_that_a_file_lacks_are_guessed_if_they_may_be(tmp_path: Path) ->
     path = tmp_path / "x.csv"
     path.write_text("id,text\n1,one\n")
     config = DataConfig(text="review", label="stars")
-    assert [i.text for i in read_inputs(path, config, fresh=DataConfig())] == ["one"]
+    assert [i.text for i in read_inputs(path, config, requested=DataConfig())] == ["one"]
     with pytest.raises(DataError, match="no column 'review' in the header"):
         read_inputs(path, config)
     path.write_text("one\ntwo\n")
     numbers = DataConfig(text=2, label=1)
-    assert [i.text for i in read_inputs(path, numbers, fresh=DataConfig())] == ["one", "two"]
+    assert [i.text for i in read_inputs(path, numbers, requested=DataConfig())] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -1188,7 +1187,7 @@ def test_a_first_line_that_is_no_text_says_the_format(
     """Also without known labels, and of a pipe; without any known ones a line is a line."""
     path, config = tmp_path / "x.txt", DataConfig(text="body_x")
     path.write_text(content)
-    how: dict[str, Any] = {"plain": DataConfig(), "fresh": DataConfig()}
+    how: dict[str, Any] = {"plain": DataConfig(), "requested": DataConfig()}
     assert [i.text for i in read_inputs(path, config, known={"pos"}, **how)] == texts
     assert [i.raw for i in read_inputs(path, config, **how)] == content.splitlines()
     pipe = tmp_path / "pipe"
@@ -1221,7 +1220,7 @@ def test_a_streams_first_line_shows_a_table(tmp_path: Path, content: str, texts:
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(content,))
     writer.start()
-    how: dict[str, Any] = {"plain": DataConfig(), "fresh": DataConfig()}
+    how: dict[str, Any] = {"plain": DataConfig(), "requested": DataConfig()}
     found = read_inputs(pipe, DataConfig(multi_label=True), known={"pos", "neg", "1"}, **how)
     assert [i.text for i in found] == texts
     writer.join()
@@ -1287,13 +1286,13 @@ def test_settings_of_another_file_give_way_to_known_labels(tmp_path: Path, case:
     settings, name, content = OTHER_FILES[case]
     path, config, known = tmp_path / name, DataConfig.model_validate(settings), {"pos", "neg"}
     path.write_text(content)
-    examples = read_examples(path, config, known=known, fresh=DataConfig())
+    examples = read_examples(path, config, known=known, requested=DataConfig())
     assert str(examples.layout).endswith(
         "; not as the run's training file, whose settings do not fit"
     )
     assert [(e.labels[0], e.text) for e in examples] == PLAIN
     for plain in (None, DataConfig()):
-        inputs = read_inputs(path, config, plain=plain, known=known, fresh=DataConfig())
+        inputs = read_inputs(path, config, plain=plain, known=known, requested=DataConfig())
         assert [i.text for i in inputs] == [text for _, text in PLAIN]
 
 
@@ -1302,8 +1301,8 @@ def test_settings_that_fit_are_kept(tmp_path: Path) -> None:
     rows = [("text", "title", "label"), *((b, f"about {n}", a) for n, a, b in numbered(PLAIN))]
     path.write_text(written(rows))
     config = DataConfig(text="title", label=3)
-    examples = read_examples(path, config, known=known, fresh=DataConfig())
-    inputs = read_inputs(path, config, known=known, fresh=DataConfig())
+    examples = read_examples(path, config, known=known, requested=DataConfig())
+    inputs = read_inputs(path, config, known=known, requested=DataConfig())
     assert next(examples).text == next(inputs).text == "about 1"
     assert "not as the run's" not in f"{examples.layout} {inputs.layout}"
 
@@ -1325,7 +1324,7 @@ def test_settings_of_another_file_give_way_to_texts_alone(tmp_path: Path, case: 
     path = tmp_path / name
     path.write_text(content)
     config = DataConfig.model_validate(settings)
-    found = read_inputs(path, config, known={"pos"}, fresh=DataConfig())
+    found = read_inputs(path, config, known={"pos"}, requested=DataConfig())
     assert [i.text for i in found] == ["a", "b", "c", "d"]
 
 
@@ -1385,7 +1384,7 @@ def test_blank_lines_are_no_records_and_are_counted(
 ) -> None:
     path, heard = tmp_path / name, list[str]()
     path.write_text(content)
-    examples = list(read_examples(path, DataConfig()).told(heard.append))
+    examples = list(read_examples(path, DataConfig()).reported(heard.append))
     said = f"{path}: {blank} blank line{'s' * (blank > 1)} passed over"
     assert heard[1:] == [said] * bool(blank)
     assert len(list(read_inputs(path, DataConfig()))) == len(examples)
@@ -1396,7 +1395,7 @@ def test_a_header_that_comes_again_is_passed_over_and_counted(tmp_path: Path, ma
     """As in files that were joined: no text has the label 'label'."""
     path, heard = tmp_path / "x.csv", list[str]()
     path.write_text((mark + "label,text\n" + lines(PLAIN, "{label},{text}")) * 3)
-    examples = list(read_examples(path, DataConfig()).told(heard.append))
+    examples = list(read_examples(path, DataConfig()).reported(heard.append))
     assert [(e.labels[0], e.text) for e in examples] == [*PLAIN, *PLAIN, *PLAIN]
     assert heard[1:] == [f"{path}: 2 rows passed over that the header has as well"]
     assert len(list(read_inputs(path, DataConfig(), known={"pos", "neg"}))) == len(PLAIN) * 3
@@ -1449,7 +1448,7 @@ def test_cr_ends_lines_only_where_there_is_no_lf(tmp_path: Path) -> None:
     for content, expected in cases.items():
         for encoding in ("utf-8", "utf-16"):
             path.write_bytes(content.encode(encoding))
-            assert [line for _, line in read_lines(path)] == expected
+            assert [line for _, line in Lines(path)] == expected
 
 
 @pytest.mark.parametrize(
@@ -1470,13 +1469,13 @@ def test_carriage_returns_inside_of_lines_are_said(
     path, heard = tmp_path / name, list[str]()
     path.write_bytes(content.encode())
     with suppress(DataError):  # of the second, nothing but the header is left
-        list(read_examples(path, DataConfig()).told(heard.append))
+        list(read_examples(path, DataConfig()).reported(heard.append))
     said = f"{path}: {count} carriage return{'s' * (count > 1)} inside of lines; they end none of "
     assert heard[1:] == [f"{said}them, since the file has line feeds"] * bool(count)
     plain, heard = DataConfig(), []
     path = tmp_path / "x.txt"
     path.write_bytes(b"a\rb\nc\n")
-    list(read_inputs(path, DataConfig(), plain=plain).told(heard.append))
+    list(read_inputs(path, DataConfig(), plain=plain).reported(heard.append))
     assert len(heard) == 2
 
 
@@ -1484,7 +1483,7 @@ def test_a_mark_says_the_encoding(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for encoding in ("utf-16", "utf-32", "utf-8-sig"):
         path.write_bytes("\ufeff한글\n둘\n".encode(encoding.removesuffix("-sig")))
-        found = read_lines(path)
+        found = Lines(path)
         assert [line for _, line in found][-1] == "둘"
         assert found.encoding == encoding.removesuffix("-sig")
 
@@ -1563,8 +1562,8 @@ def test_small_samples_of_real_files_are_not_refused(shared_data: Path, tmp_path
     ids=["half", "a third", "none", "no cells"],
 )
 def test_labels_of_half_the_cells_are_known(cells: list[str], known: bool) -> None:
-    job = Job("x.tsv", "tsv", DataConfig(), labelled=True, known=frozenset({"pos"}))
-    assert Cells(cells).known(job) == known
+    task = ReadTask("x.tsv", "tsv", DataConfig(), labelled=True, known_labels=frozenset({"pos"}))
+    assert Cells(cells).known(task) == known
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from srucli.config import resolve
-from srucli.data.batch import Batch, TokenStore, order
+from srucli.data.batch import Batch, order
 from srucli.data.dataset import Dataset
 from srucli.data.loader import FINGERPRINTED, DataLoader
 from srucli.data.readers import Example
+from srucli.data.store import TokenStore
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import train_tokenizer
 from srucli.tokenizer.truncation import Limits
@@ -248,7 +249,7 @@ def test_with_other_batches_the_epoch_begins_anew(
     assert other.position == first.position.model_copy(
         update={"batches": 0, "taken": 0, "texts": EXAMPLES}
     )
-    said = "the texts or their batches are others now: epoch 2 begins anew"
+    said = "the texts or their batches have changed: epoch 2 starts again"
     assert said in capsys.readouterr().err.splitlines()
 
 

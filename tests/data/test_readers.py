@@ -31,7 +31,7 @@ from srucli.data.labels import clean
 from srucli.data.readers import Example, Input, read_examples, read_inputs
 from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
 from srucli.io.console import excerpt
-from srucli.io.lines import read_lines
+from srucli.io.lines import Lines
 from tests.support import child_environment
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -165,7 +165,7 @@ def test_lines_come_back_in_every_encoding(
     marks_itself = encoding in ("utf-8-sig", "utf-16", "utf-32")
     path = folder / "lines"
     path.write_bytes((whole if marks_itself else "\ufeff" + whole).encode(encoding))
-    assert list(read_lines(path, encoding)) == list(enumerate(lines, 1))
+    assert list(Lines(path, encoding)) == list(enumerate(lines, 1))
 
 
 def test_plain_lines_end_only_at_lf(tmp_path: Path) -> None:
@@ -673,7 +673,7 @@ def test_a_broken_record_among_inputs(tmp_path: Path, content: bytes, line: int)
 def test_broken_gzip_gives_its_whole_lines_first(tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
     path.write_bytes(gzip.compress(b"one\ntwo\nthree", mtime=0)[:-3])
-    stream = read_lines(path)
+    stream = Lines(path)
     assert [next(stream), next(stream)] == [(1, "one"), (2, "two")]
     with pytest.raises(DataError, match=r"x\.gz:3: the gzip data is cut short"):
         next(stream)
@@ -700,7 +700,7 @@ def test_settings_that_cannot_be(tmp_path: Path, config: dict[str, object]) -> N
 def test_missing_folder_and_forbidden(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "none", "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(InputMissingError, match=f"^{re.escape(str(path))}: {why}"):
-            list(read_lines(path))
+            list(Lines(path))
     closed = tmp_path / "closed"
     closed.write_bytes(b"x\n")
     closed.chmod(0)
@@ -709,7 +709,7 @@ def test_missing_folder_and_forbidden(tmp_path: Path) -> None:
         os.seteuid(65534)
     try:
         with pytest.raises(InputMissingError, match="no permission"):
-            list(read_lines(closed))
+            list(Lines(closed))
     finally:
         if was_root:
             os.seteuid(0)
@@ -821,7 +821,7 @@ def test_stdin_is_tsv_and_nothing_heavy_is_imported() -> None:
 def test_stdin_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputMissingError, match="<stdin>: is closed"):
-        list(read_lines("-"))
+        list(Lines("-"))
 
 
 # ---------------------------------------------------------------- real files
@@ -878,7 +878,7 @@ def said(path: Path, content: bytes, **settings: object) -> list[str]:
     path.write_bytes(content)
     lines: list[str] = []
     config = DataConfig.model_validate(settings)
-    list(read_examples(path, config).told(lines.append, asked=given_settings(config)))
+    list(read_examples(path, config).reported(lines.append, given=given_settings(config)))
     return [line.removeprefix(f"{path}: ") for line in lines[1:]]
 
 

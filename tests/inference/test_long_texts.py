@@ -12,7 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srucli.config import Config, ModelConfig, resolve
-from srucli.data.batch import TokenStore, order
+from srucli.data.batch import order
+from srucli.data.store import TokenStore
 from srucli.inference.predictor import Predictor
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS

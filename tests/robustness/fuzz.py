@@ -347,8 +347,8 @@ def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
         with watched(folder):
             with suppress(SrucliError):
                 plain = random.choice((None, config))
-                use_inputs(read_inputs(path, config, plain=plain, fresh=DataConfig()))
-            examples = list(read_examples(path, config).told(check_encodable))
+                use_inputs(read_inputs(path, config, plain=plain, requested=DataConfig()))
+            examples = list(read_examples(path, config).reported(check_encodable))
             use_inputs(examples)
             known = {clean(label) for example in examples for label in example.labels}
             use_inputs(inputs := list(read_inputs(path, config, known=known)))

@@ -29,7 +29,7 @@ from srucli.data.readers import read_examples
 from srucli.errors import DataError, OutputError, SrucliError
 from srucli.inference.predictor import Predictor
 from srucli.io.console import for_terminal
-from srucli.io.lines import MAX_LINE, read_lines
+from srucli.io.lines import MAX_LINE, Lines
 from srucli.model.encoders import Encoder
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
 from srucli.runs.run_dir import RunDir
@@ -161,9 +161,9 @@ def test_stdout_that_is_closed(tiny: Tiny, command: str) -> None:
 def test_an_encoding_that_fits_is_named_first(tmp_path: Path, text: str, encoding: str) -> None:
     (tmp_path / "x.txt").write_bytes(f"first\n{text}\n".encode(encoding))
     with pytest.raises(DataError) as caught:
-        list(read_lines(tmp_path / "x.txt"))
+        list(Lines(tmp_path / "x.txt"))
     assert caught.value.remedy.startswith(f"pass the right --encoding ({encoding}, ")
-    assert [line for _, line in read_lines(tmp_path / "x.txt", encoding)][1] == text
+    assert [line for _, line in Lines(tmp_path / "x.txt", encoding)][1] == text
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_bombs(tmp_path: Path, kind: str) -> None:
     data = make[kind](b"a\t" + b"x" * size) if kind in make else zstandard_bomb(size)
     bomb.write_bytes(data)
     with pytest.raises(DataError, match=r"bomb.*:1: grows beyond 100 times its size; raise"):
-        list(read_lines(bomb, max_ratio=100))
+        list(Lines(bomb, max_ratio=100))
     tracemalloc.start()
     with pytest.raises(DataError, match=r"bomb.*:1: a line of over 64 MB; cut it"):
         list(read_examples(bomb, resolve().data))
@@ -338,7 +338,7 @@ def test_utf_16_lines_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("srucli.io.lines.MAX_LINE", 1000)
     (tmp_path / "x").write_text("short\n" + "x" * 100_000, encoding="utf-16")
     with pytest.raises(DataError, match=r"x:2: a line of over 0 MB"):
-        list(read_lines(tmp_path / "x", "utf-16"))
+        list(Lines(tmp_path / "x", "utf-16"))
 
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
@@ -383,7 +383,7 @@ def test_bytes_that_are_odd_in_odd_encodings(
 ) -> None:
     (tmp_path / "x").write_bytes(data)
     try:
-        lines = [line for _, line in read_lines(tmp_path / "x", encoding, errors)]
+        lines = [line for _, line in Lines(tmp_path / "x", encoding, errors)]
     except DataError as error:
         lines = [str(error.line)]
     assert lines == ["1"] or all(line.encode() is not None for line in lines)

@@ -20,7 +20,7 @@ import sentencepiece
 from srucli.config import DataConfig, TokenizerConfig
 from srucli.data.readers import read_inputs
 from srucli.errors import DataError, InputMissingError, UsageError
-from srucli.io.lines import read_lines
+from srucli.io.lines import Lines
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import TrainedTokenizer, train_tokenizer
 from tests.support import child_environment
@@ -85,13 +85,13 @@ def test_pieces_and_scores_are_sentencepieces_own(
 ) -> None:
     source = shared_data / "corpora" / f"{corpus}.txt.gz"
     plain = tmp_path / "plain.txt"
-    plain.write_bytes(b"".join(line.encode() + b"\n" for _, line in read_lines(source)))
+    plain.write_bytes(b"".join(line.encode() + b"\n" for _, line in Lines(source)))
     options: dict[str, Any] = {
         "vocab_size": vocab_size,
         "model_type": model_type,
         "num_threads": threads,
     }
-    ours = trained([line for _, line in read_lines(source)], **options)
+    ours = trained([line for _, line in Lines(source)], **options)
     assert pieces_and_scores(ours.model_bytes) == trained_by_sentencepiece(plain, **options)
 
 

@@ -735,7 +735,7 @@ def test_other_batches_begin_the_epoch_anew(
     kill_after(3)
     with pytest.raises(Killed):
         resume(tmp_path / "run", {"train.batch_size": 32}, force=True)
-    said = "the texts or their batches are others now: epoch 1 begins anew"
+    said = "the texts or their batches have changed: epoch 1 starts again"
     assert said in capsys.readouterr().err.splitlines()
     kill_after(None)
     resume(tmp_path / "run", {})  # the settings are those of the run by now

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from srucli import optim
 from srucli.config import Config, resolve
-from srucli.data.batch import Batch, TokenStore, order, upload, uploaded
+from srucli.data.batch import Batch, order, upload, uploaded
+from srucli.data.store import TokenStore
 from srucli.diagnostics.watch import Watch
 from srucli.kernels import backends
 from srucli.model.classifier import Classifier

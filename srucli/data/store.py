@@ -1,0 +1,93 @@
+"""The tokens of many texts, and the batches gathered from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srucli.data.batch import Batch
+from srucli.tokenizer.truncation import Limits, Tally
+
+if TYPE_CHECKING:
+    from srucli.tokenizer.model import Tokenizer
+
+Targets = NDArray[np.int64] | NDArray[np.float32]
+
+
+class TokenStore:
+    """The tokens of B texts as one row, and the texts' targets.
+
+    ids (N,) int32, offsets (B+1,) int64, lengths (B,), targets (B,) int64 or (B, C) float32.
+    `tally` has the limits, and counts the truncated texts.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        targets: Targets | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        self.ids, self.offsets, self.targets = ids, offsets, targets
+        self.lengths = np.diff(offsets)
+        self.tally = tally or Tally(len(self.lengths))
+
+    @classmethod
+    def encode(
+        cls,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        targets: Targets | None = None,
+        *,
+        limits: Limits,
+        subword_dropout: float = 0.0,
+        seed: int = 0,
+    ) -> TokenStore:
+        """Encode texts, each truncated to its limit."""
+        ids, offsets = tokenizer.encode(texts, subword_dropout, seed)
+        lengths = np.diff(offsets)
+        unknown = np.flatnonzero(ids == tokenizer.unknown)
+        tally = Tally(
+            texts=len(lengths),
+            cut=int((lengths > limits.text).sum()),
+            encoded_in_part=int((np.minimum(lengths, limits.text) > limits.encoder).sum()),
+            unknown_characters=len(np.unique(np.searchsorted(offsets, unknown, side="right"))),
+            unknown_tokens=len(unknown),
+            without_tokens=int((lengths == 0).sum()),
+            limits=limits,
+        )
+        if tally.cut:
+            place = np.arange(ids.size) - np.repeat(offsets[:-1], lengths)
+            ids = ids[place < limits.text]
+            offsets = _offsets(np.minimum(lengths, limits.text))
+        return cls(ids, offsets, targets, tally)
+
+    def batch(self, texts: NDArray[np.int64]) -> Batch:
+        """Return the batch of these texts, given by their numbers, in this order."""
+        starts, lengths = self.offsets[texts], self.lengths[texts]
+        offsets = _offsets(lengths)
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        targets = None if self.targets is None else torch.from_numpy(self.targets[texts])
+        tokens = torch.from_numpy(self.ids[rows].astype(np.int64))
+        return Batch(tokens, torch.from_numpy(offsets), targets, part=self._part(lengths))
+
+    def _part(self, lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor] | None:
+        """Select the beginning and the end of texts that are too long for the encoder."""
+        limit = self.tally.limits.encoder
+        if lengths.max(initial=0) <= limit:
+            return None
+        place = np.concatenate([np.arange(length) for length in lengths])
+        left = np.repeat(lengths, lengths) - place
+        selected = np.flatnonzero((place < limit - limit // 2) | (left <= limit // 2))
+        offsets = _offsets(np.minimum(lengths, limit))
+        return torch.from_numpy(selected), torch.from_numpy(offsets)
+
+
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each of B texts begins and the last one ends (B+1,)."""
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
