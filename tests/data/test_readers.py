@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from srucli.config import DataConfig
@@ -139,6 +139,9 @@ def test_round_trip(folder: Path, kind: str, multi: bool, draw: st.DataObject) -
     least, most = (0, 3) if multi else (1, 1)
     row = st.tuples(texts, st.lists(names, unique=True, min_size=least, max_size=most))
     rows = draw.draw(st.lists(row, min_size=1, max_size=4))
+    opens = any(text.startswith('"') for text, _ in rows)
+    closes = any(name.endswith('"') for _, own in rows for name in own)
+    assume(kind != "tsv" or not (opens and closes))  # else it may be a quoted cell of two lines
     ending = draw.draw(st.sampled_from(sorted(PACK)))
     no_mark_needed = not rows[0][0].startswith("\ufeff")  # else the text's own would be dropped
     mark = draw.draw(st.sampled_from(["", "\ufeff"])) if no_mark_needed else "\ufeff"
