@@ -1,7 +1,7 @@
-"""The table of back ends, and which of them computes what. No kernel is here, nor autograd.
+"""The table of back ends, and the choice of one.
 
-A new back end is one more row. Its modules are imported at their first use, since what they need
-may not be installed.
+A new back end is one more row. Its modules are imported at their first use, since the packages that
+they need may not be installed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ SMALL = (torch.bfloat16, torch.float16)
 class Backend(NamedTuple):
     """One back end.
 
-    sru: the module whose `forward` and `backward` are those of `reference`. pool: the module whose
-    `pool` and `pool_backward` are. widens: whether `sru` is given small dtypes as float32; others
-    read them as they are, and compute in float32 all the same. package: what the modules need
-    besides torch. device, dtypes: the tensors that they take; None for all. capturable: whether a
-    CUDA graph can hold them.
+    sru: the module whose `forward` and `backward` compute what those of `reference` do.
+    pool: the module whose `pool` and `pool_backward` do.
+    widens: whether `sru` must get small dtypes as float32. All back ends compute in float32.
+    package: what the modules need in addition to torch.
+    device, dtypes: of the tensors that they accept; None for all.
+    capturable: whether a CUDA graph can capture them.
     """
 
     sru: str
@@ -36,10 +37,6 @@ class Backend(NamedTuple):
     device: str | None = None
     dtypes: tuple[torch.dtype, ...] | None = None
     capturable: bool = False
-
-    def takes(self, device: str, dtype: torch.dtype) -> bool:
-        """Return whether the back end computes on tensors of this device type and dtype."""
-        return self.device in (None, device) and (self.dtypes is None or dtype in self.dtypes)
 
     def widened(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """Return the tensors in the dtype in which `sru` reads them."""
@@ -73,7 +70,7 @@ BACKENDS: dict[str, Backend] = {
 def fastest(device: str, dtype: torch.dtype) -> str:
     """Return the back end for tensors of this device type and dtype; warn if it is a slow one."""
     for name, row in BACKENDS.items():
-        if row.package and row.takes(device, dtype):
+        if row.package and row.device == device and dtype in (row.dtypes or ()):
             if find_spec(row.package):
                 return name
             warnings.warn(
@@ -85,9 +82,9 @@ def fastest(device: str, dtype: torch.dtype) -> str:
 
 
 def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
-    """Return the back end that `kernel`, a name or auto, means here.
+    """Return the back end that `kernel`, a name or auto, means for this device type and dtype.
 
-    Raises UsageError where there is none of that name, or it cannot run here.
+    Raises UsageError if there is none of that name, or if it cannot run here.
     """
     if kernel == "auto":
         return fastest(device, dtype)
@@ -105,12 +102,12 @@ def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
 
 
 def can_be_captured(kernel: str) -> bool:
-    """Return whether CUDA graphs can hold what `kernel` means on a GPU. Raises UsageError."""
+    """Return whether CUDA graphs can capture `kernel` on a GPU. Raises UsageError."""
     return BACKENDS[choose(kernel, "cuda")].capturable
 
 
 def _interpreted(row: Backend) -> bool:
-    """Whether Triton runs its kernels in Python, on any device, as for tests."""
+    """Return whether Triton interprets its kernels in Python, on any device, as tests do."""
     if row.package != "triton":
         return False
     from triton import knobs

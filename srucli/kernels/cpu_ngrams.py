@@ -1,10 +1,12 @@
-"""The sums of a table's rows that hashed n-grams choose, on a CPU, compiled by Numba: float32 only.
+"""Sums of the table rows that hashed n-grams select, on a CPU, compiled by Numba: float32 only.
 
-Forward, one task is one text. Backward, one task is some columns of the table over all texts in
-order, so that sums do not depend on the number of threads.
+In the forward pass, a task is one text. In the backward pass, it is some columns of the table over
+all texts in order, so that sums do not depend on the number of threads.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ _COLUMNS = _U(16)
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _ngram_sums(table, symbols, offsets, grams, sums):  # type: ignore[no-untyped-def]
+def _forward(table, symbols, offsets, grams, sums):  # type: ignore[no-untyped-def]
     buckets = _U(table.shape[0])
     for text in prange(offsets.size - 1):
         start, stop = _U(offsets[text]), _U(offsets[text + 1])
@@ -42,8 +44,7 @@ def _ngram_sums(table, symbols, offsets, grams, sums):  # type: ignore[no-untype
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _ngram_sums_backward(grad, grams, offsets, grad_table):  # type: ignore[no-untyped-def]
-    """Each task adds up some columns, over the texts in their order."""
+def _backward(grad, grams, offsets, grad_table):  # type: ignore[no-untyped-def]
     width = _U(grad.shape[1])
     for task in prange((width + _COLUMNS - _U(1)) // _COLUMNS):
         low = _U(task) * _COLUMNS
@@ -57,18 +58,43 @@ def _ngram_sums_backward(grad, grams, offsets, grad_table):  # type: ignore[no-u
                             grad_table[bucket, d] += grad[text, d]
 
 
+@torch.library.custom_op("srucli::ngram_sums", mutates_args=(), device_types="cpu")
 def ngram_sums(
     table: Tensor, symbols: Tensor, offsets: Tensor, longest: int
 ) -> tuple[Tensor, Tensor]:
-    """The sums (B, W) of `srucli.kernels.ngrams`, and the rows that were added (N, n) int32."""
+    """Return the sums (B, W) of `srucli.kernels.ngrams`, and the added rows (N, n) int32."""
     grams = torch.empty(symbols.numel(), longest, dtype=torch.int32)
     sums = torch.empty(offsets.numel() - 1, table.shape[1])
-    _ngram_sums(array(table), array(symbols), array(offsets), grams.numpy(), sums.numpy())
+    _forward(array(table), array(symbols), array(offsets), grams.numpy(), sums.numpy())
     return sums, grams
 
 
-def ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
-    """The gradient of the table (buckets, W)."""
+@ngram_sums.register_fake
+def _(table: Tensor, symbols: Tensor, offsets: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    sums = table.new_empty(offsets.shape[0] - 1, table.shape[1])
+    return sums, symbols.new_empty(symbols.shape[0], longest, dtype=torch.int32)
+
+
+@torch.library.custom_op("srucli::ngram_sums_backward", mutates_args=(), device_types="cpu")
+def _ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
     grad_table = torch.zeros(buckets, grad.shape[1])
-    _ngram_sums_backward(array(grad), array(grams), array(offsets), grad_table.numpy())
+    _backward(array(grad), array(grams), array(offsets), grad_table.numpy())
     return grad_table
+
+
+@_ngram_sums_backward.register_fake
+def _(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
+    return grad.new_empty(buckets, grad.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    table, _, offsets, _ = inputs
+    ctx.buckets = table.shape[0]
+    ctx.save_for_backward(output[1], offsets)
+
+
+def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    return _ngram_sums_backward(grad, *ctx.saved_tensors, ctx.buckets), None, None, None
+
+
+ngram_sums.register_autograd(_gradient, setup_context=_save)

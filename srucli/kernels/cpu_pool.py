@@ -1,7 +1,4 @@
-"""Ragged pooling on a CPU, forward and backward, compiled by Numba: float32 only.
-
-One task is one text.
-"""
+"""Ragged pooling on a CPU, compiled by Numba: float32 only. A task is a text."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ def _pool(h, offsets, largest, argument, mean):  # type: ignore[no-untyped-def]
             for d in range(_U(h.shape[1])):
                 value, most = h[row, d], largest[text, d]
                 mean[text, d] += value
-                # The first NaN wins, as in torch.max: it compares false with everything.
+                # The first NaN wins, as in torch.max: it compares as false with everything.
                 if not value <= most and most == most:
                     largest[text, d] = value
                     argument[text, d] = row
@@ -58,7 +55,7 @@ def _pool_backward(grad_largest, grad_mean, argument, offsets, grad_h):  # type:
 
 
 def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros for none."""
+    """As `reference.pool`."""
     shape = (offsets.numel() - 1, h.shape[1])
     largest, mean = torch.empty(shape), torch.empty(shape)
     argument = torch.empty(shape, dtype=torch.int64)
@@ -69,9 +66,8 @@ def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def pool_backward(
     grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
 ) -> Tensor:
-    """The gradient of h (rows, D)."""
+    """As `reference.pool_backward`."""
     grad_h = torch.empty(rows, grad_mean.shape[1])
-    _pool_backward(
-        array(grad_largest), array(grad_mean), array(argument), array(offsets), grad_h.numpy()
-    )
+    inputs = map(array, (grad_largest, grad_mean, argument, offsets))
+    _pool_backward(*inputs, grad_h.numpy())  # type: ignore[call-arg]
     return grad_h

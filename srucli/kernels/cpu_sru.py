@@ -1,18 +1,20 @@
 """The SRU recurrence on a CPU, forward and backward, compiled by Numba: float32 only.
 
-One task of the recurrence is one text in one direction, so the result of a text depends neither on
-its batch nor on the number of threads; threads get tasks of equal numbers of rows. Parameter
-gradients are kept per text and summed in order. Where gradients are wanted, the forward pass leaves
-the gates where their pre-activations were in u, and the backward pass leaves the gradient of u
-there. `np.exp` does not vectorise under Numba, so the sigmoid is a polynomial of our own.
-`fastmath` leaves out `nnan`: NaN stays NaN.
+A task is one text in one direction, so the result of a text depends neither on its batch nor on the
+number of threads; all threads get about as many rows. Parameter gradients are stored per text and
+summed in order. If gradients are needed, the forward pass replaces the gates' pre-activations in u
+by the gates, and the backward pass replaces u by its gradient. `np.exp` is not vectorized under
+Numba, so the sigmoid uses a polynomial. `fastmath` is without `nnan`: NaN stays NaN.
 
-What makes the inner loops vectorise: unsigned indices, since Numba wraps signed ones around; flat
-arrays, one for each plane, which LLVM is told do not overlap; and no choice inside a loop. Options
-are therefore `None` or something: Numba compiles a version for each and drops the other branch.
+The inner loops are vectorized because indices are unsigned (Numba wraps signed ones around), each
+plane is a flat array of its own (LLVM is told that they do not overlap), and no loop has a branch.
+Options are therefore `None` or not: Numba compiles a version for each and drops the other branch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +45,7 @@ _P6 = _F(0.00015337576811610712)
 
 @njit(inline="always", fastmath=_FLAGS, error_model="numpy")
 def _one_and_exp(x):  # type: ignore[no-untyped-def]
-    """1 + exp(-x); exp(-x) = 2**n 2**f, with 2**n made from its bits."""
+    """1 + exp(-x), where exp(-x) = 2**n 2**f, with 2**n built from its bits."""
     x = _LIMIT if x > _LIMIT else x
     x = -_LIMIT if x < -_LIMIT else x
     n = np.rint(-x * _LOG2E)
@@ -76,14 +78,14 @@ def _forward(  # type: ignore[no-untyped-def]
     alpha,
     v_forget,
     v_reset,
-    b_forget,
-    b_reset,
     initial,
     mask,
     offsets,
     directions,
     shares,
     tanh,
+    b_forget,
+    b_reset,
     h,
     c,
     last,
@@ -125,7 +127,6 @@ def _forward(  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, cache=True, fastmath=_FLAGS, error_model="numpy")
 def _backward(  # type: ignore[no-untyped-def]
-    grad_h,
     u0,
     u1,
     u2,
@@ -137,20 +138,21 @@ def _backward(  # type: ignore[no-untyped-def]
     v_reset,
     initial,
     mask,
-    c,
     offsets,
     directions,
     shares,
     tanh,
+    grad_h,
+    c,
     grad_ways,
     grad_parameters,
     adjoint,
     previous,
 ):
-    """u1 and u2 hold the gates; the gradients of all planes take their places.
+    """u1 and u2 are the gates; the gradients of all planes replace them.
 
-    adjoint: of the last states, and in the end of the initial ones. grad_ways: None where the
-    highway is a plane of u too.
+    adjoint: of the last states, and at the end of the initial ones. grad_ways: None if the highway
+    is a plane of u.
     """
     texts = _U(offsets.size - 1)
     width = _U(v_forget.size)
@@ -209,9 +211,9 @@ def _flat(tensor: Tensor) -> np.ndarray:
 
 
 def _shares(offsets: np.ndarray, directions: int) -> np.ndarray:
-    """Tasks (all texts of one direction, then of the other) in as many runs as there are threads.
+    """Split the tasks (all texts of one direction, then of the other) into a share per thread.
 
-    Returns the bounds of the runs; each has about as many rows as the others.
+    Returns the bounds of the shares; all have about as many rows.
     """
     texts, rows, threads = offsets.size - 1, int(offsets[-1]), get_num_threads()
     bounds = [0]
@@ -221,60 +223,47 @@ def _shares(offsets: np.ndarray, directions: int) -> np.ndarray:
     return np.array([*bounds, texts * directions])
 
 
-def _planes(
-    u: Tensor, x: Tensor | None, alpha: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.uint64, np.uint64, np.float32]:
-    """The three planes of u and the highway's, each from its first element on.
+def _arguments(u: Tensor, x: Tensor | None, given: Recurrence) -> Iterator[Any]:
+    """Yield the arguments that both kernels start with, up to `tanh`.
 
-    After them the distance of rows in u and in the highway's array, and the scale of the highway.
+    These are the planes of u and of the highway, from their first elements on, and the distance of
+    rows in them; then flat tensors and the rest of `given`, without biases.
     """
-    _, count, width = u.shape
+    _, planes, width = u.shape
     flat = u.view(-1).numpy()
-    planes = flat[:], flat[width:], flat[2 * width :]
-    if x is None:
-        return *planes, flat[3 * width :], _U(count * width), _U(count * width), _ONE
-    return *planes, _flat(x), _U(count * width), _U(width), _F(alpha)
+    yield from (flat, flat[width:], flat[2 * width :])
+    yield flat[3 * width :] if x is None else _flat(x)
+    yield from (_U(planes * width), _U(planes * width if x is None else width))
+    yield _ONE if x is None else _F(given.alpha)
+    yield from map(_flat, (*given.v, given.initial, given.mask, given.offsets))
+    yield _U(given.directions)
+    yield _shares(_flat(given.offsets), given.directions)
+    yield True if given.tanh else None
 
 
 def forward(
     u: Tensor, x: Tensor | None, given: Recurrence, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `reference.forward`. Where `save`, the gates take the place of planes 1 and 2 of u."""
+    """As `reference.forward`. With `save`, the gates replace planes 1 and 2 of u."""
     rows, _, width = u.shape
     h = torch.empty(rows, width)
     c = torch.empty(rows if save else 0, width)
     last = torch.empty(given.initial.shape)
-    bounds = _flat(given.offsets)
-    _forward(  # type: ignore[call-arg]
-        *_planes(u, x, given.alpha),
-        *map(_flat, (*given.v, *given.bias, given.initial, given.mask)),
-        bounds,
-        _U(given.directions),
-        _shares(bounds, given.directions),
-        True if given.tanh else None,
-        _flat(h),
-        _flat(c) if save else None,
-        _flat(last),
-    )
+    biases, states = map(_flat, given.bias), _flat(c) if save else None
+    _forward(*_arguments(u, x, given), *biases, _flat(h), states, _flat(last))  # type: ignore[call-arg]
     return h, c, last
 
 
 def backward(
     grad_h: Tensor, grad_last: Tensor, u: Tensor, x: Tensor | None, c: Tensor, given: Recurrence
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.backward`, with u as `forward` left it; its gradient takes its place."""
+    """As `reference.backward`, with u as `forward` left it; its gradient replaces it."""
     grad_x = torch.empty(0) if x is None else torch.empty(x.shape)
     adjoint = grad_last.clone(memory_format=torch.contiguous_format)
     partial = torch.empty(given.initial.shape[0], 4, given.v.shape[1])
-    bounds = _flat(given.offsets)
     _backward(  # type: ignore[call-arg]
-        _flat(grad_h),
-        *_planes(u, x, given.alpha),
-        *map(_flat, (*given.v, given.initial, given.mask, c)),
-        bounds,
-        _U(given.directions),
-        _shares(bounds, given.directions),
-        True if given.tanh else None,
+        *_arguments(u, x, given),
+        *map(_flat, (grad_h, c)),
         None if x is None else _flat(grad_x),
         _flat(partial),
         _flat(adjoint),

@@ -1,12 +1,12 @@
-"""The matrix products of layers, on a CPU by the faster of torch's two libraries.
+"""The matrix products of layers, on a CPU with the faster of torch's two libraries.
 
-torch multiplies float32 matrices by Intel's MKL, which keeps its AVX-512 kernels for Intel's
-processors. On those of AMD that have AVX-512, oneDNN, which is in torch too, takes 0.4 to 0.7 times
-as long. torch has no public function for it; its compiler calls the operator that is called here,
-and without it everything is as torch has it.
+torch multiplies float32 matrices with Intel's MKL, which uses AVX-512 only on Intel's processors.
+On AMD's processors with AVX-512, oneDNN, which torch contains too, takes 0.4 to 0.7 times as long.
+torch has no public function for it; its compiler calls the operator that is called here. If that is
+missing, torch's own functions are used.
 
-oneDNN compiles code for each shape that it meets, half a millisecond and half a megabyte, and keeps
-it. Batches have any number of rows, so they are filled up or cut to few numbers.
+oneDNN compiles and keeps code for each shape, half a millisecond and half a megabyte. Batches may
+have any number of rows, so they are padded or split to a few numbers of rows.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 OPERATOR = "_linear_pointwise"
-# Fewer rows than this are MKL's; runs of more than this do not stay in the cache.
-FEW, MANY = 16, 1024
+# Fewer rows are left to MKL; more rows in one product do not stay in the cache.
+MIN_ROWS, MAX_ROWS = 16, 1024
 
 
 @functools.cache
 def prefers_onednn() -> bool:
-    """Whether this is an AMD processor with AVX-512, and torch has oneDNN's operator."""
+    """Return whether this is an AMD processor with AVX-512, and torch has oneDNN's operator."""
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    known = importlib.util.find_spec("llvmlite")  # knows the processor, and comes with Numba
+    known = importlib.util.find_spec("llvmlite")  # names the processor, and comes with Numba
     if not wide or not known or not hasattr(torch.ops.mkldnn, OPERATOR):
         return False
     from llvmlite import binding
@@ -37,36 +37,36 @@ def prefers_onednn() -> bool:
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x (N, E) times the transpose of weight (K, E): (N, K)."""
-    if not _by_onednn(x, weight):
+    """Return x (N, E) times the transpose of weight (K, E): (N, K)."""
+    if not _uses_onednn(x, weight):
         return linear(x, weight)
     rows = x.shape[0]
     return _onednn(pad(x, (0, 0, 0, -rows % _step(rows))), weight)[:rows]
 
 
 def input_gradient(grad: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
-    """grad (N, K), of a product, times weight (K, E): (N, E), added onto a tensor if given."""
-    if not _by_onednn(grad, weight):
+    """Return grad (N, K), of a product, times weight (K, E): (N, E), added to `onto` if given."""
+    if not _uses_onednn(grad, weight):
         return grad @ weight if onto is None else onto.addmm_(grad, weight)
     total = grad.new_zeros(grad.shape[0], weight.shape[1]) if onto is None else onto
-    for run, times in _runs(grad.shape[0]):
-        total[run].add_(times(grad[run], weight.t()))
+    for run, multiply in _runs(grad.shape[0]):
+        total[run].add_(multiply(grad[run], weight.t()))
     return total
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The transpose of grad (N, K), of a product, times x (N, E): (K, E)."""
-    if not _by_onednn(grad, x):
+    """Return the transpose of grad (N, K), of a product, times x (N, E): (K, E)."""
+    if not _uses_onednn(grad, x):
         return grad.t() @ x
-    # Transposed, since oneDNN is the faster the fewer rows the first matrix has.
-    parts = (times(x[run].t(), grad[run].t()) for run, times in _runs(grad.shape[0]))
+    # Transposed, since oneDNN is faster with fewer rows in the first matrix.
+    parts = (multiply(x[run].t(), grad[run].t()) for run, multiply in _runs(grad.shape[0]))
     return functools.reduce(Tensor.add_, parts).t().contiguous()
 
 
-def _by_onednn(rows: Tensor, other: Tensor) -> bool:
-    """Whether oneDNN is to multiply these; it refuses empty ones."""
+def _uses_onednn(rows: Tensor, other: Tensor) -> bool:
+    """Return whether oneDNN multiplies these; it refuses empty ones."""
     fit = (x.device.type == "cpu" and x.dtype == torch.float32 for x in (rows, other))
-    return rows.shape[0] >= FEW and rows.numel() > 0 and all(fit) and prefers_onednn()
+    return rows.shape[0] >= MIN_ROWS and rows.numel() > 0 and all(fit) and prefers_onednn()
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:
@@ -75,15 +75,15 @@ def _onednn(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _step(rows: int) -> int:
-    """What numbers of about this many rows are multiples of: eight of them to a power of two."""
+    """Return the step between allowed numbers of rows: there are eight per power of two."""
     return 1 << max(rows.bit_length() - 4, 0)
 
 
 def _runs(rows: int) -> Iterator[tuple[slice, Callable[[Tensor, Tensor], Tensor]]]:
-    """Runs of rows of few different sizes, each with what multiplies it."""
+    """Split rows into runs of a few different sizes, each with the function that multiplies it."""
     start = 0
-    while rows - start >= FEW:
-        left = min(rows - start, MANY)
+    while rows - start >= MIN_ROWS:
+        left = min(rows - start, MAX_ROWS)
         stop = start + left - left % _step(left)
         yield slice(start, stop), _onednn
         start = stop

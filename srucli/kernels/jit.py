@@ -1,6 +1,7 @@
-"""Numba, without the settings that it takes from a `.numba_config.yaml` in the current folder.
+"""Numba, without the settings of a `.numba_config.yaml` in the current folder.
 
-They may name a folder of compiled code, which would be run. Every module gets Numba from here.
+Such a file may name a folder of compiled code, which would be run. Every module imports Numba's
+functions from here.
 """
 
 from __future__ import annotations
@@ -9,22 +10,15 @@ import functools
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from numba import get_num_threads, njit, prange, set_num_threads
-from numba.core import config
+from numba import get_num_threads as get_num_threads
+from numba import njit as njit
+from numba import prange as prange
+from numba import set_num_threads as set_num_threads
+from numba.core import config as config
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-__all__ = [
-    "array",
-    "config",
-    "get_num_threads",
-    "launch_threads",
-    "njit",
-    "prange",
-    "set_num_threads",
-]
 
 config._config_fname = ""
 config.reload_config()  # type: ignore[no-untyped-call]
@@ -34,7 +28,7 @@ config.reload_config()  # type: ignore[no-untyped-call]
 def launch_threads() -> None:
     """Let Numba start its threads, once per process.
 
-    Doing so changes torch's thread count for the calling Python thread, so a short-lived one calls.
+    This changes torch's thread count for the calling Python thread, so a short-lived thread calls.
     """
     starter = Thread(target=get_num_threads)
     starter.start()

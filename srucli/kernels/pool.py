@@ -1,4 +1,4 @@
-"""Ragged pooling, maximum and mean over each text's rows, as an operator that autograd knows."""
+"""Ragged pooling, maximum and mean over each text's rows, as an operator with autograd."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from srucli.kernels.backends import backend_for
 
 @torch.library.custom_op("srucli::pool", mutates_args=())
 def _pool(h: Tensor, offsets: Tensor, kernel: str) -> tuple[Tensor, Tensor, Tensor]:
-    result: tuple[Tensor, Tensor, Tensor] = import_module(backend_for(kernel, h).pool).pool(
-        h, offsets
-    )
-    return result
+    largest, mean, argument = import_module(backend_for(kernel, h).pool).pool(h, offsets)
+    return largest, mean, argument
 
 
 @_pool.register_fake
@@ -35,8 +33,8 @@ def _pool_backward(
     kernel: str,
 ) -> Tensor:
     run = import_module(backend_for(kernel, grad_mean).pool).pool_backward
-    result: Tensor = run(grad_largest, grad_mean, argument, offsets, rows)
-    return result
+    grad: Tensor = run(grad_largest, grad_mean, argument, offsets, rows)
+    return grad
 
 
 @_pool_backward.register_fake
@@ -51,8 +49,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _gradient(ctx: Any, grad_largest: Tensor, grad_mean: Tensor, _: Tensor) -> tuple[Any, ...]:
-    argument, offsets = ctx.saved_tensors
-    grad = _pool_backward(grad_largest, grad_mean, argument, offsets, ctx.rows, ctx.kernel)
+    grad = _pool_backward(grad_largest, grad_mean, *ctx.saved_tensors, ctx.rows, ctx.kernel)
     return grad, None, None
 
 
@@ -62,7 +59,7 @@ _pool.register_autograd(_gradient, setup_context=_save)
 def ragged_pool(h: Tensor, offsets: Tensor, kernel: str = "auto") -> tuple[Tensor, Tensor]:
     """Return maximum and mean over each text's rows of h (N, D), (B, D) each; zeros for no rows.
 
-    offsets (B + 1,) int64, rising from 0 to N. Raises UsageError for a kernel that cannot be had.
+    offsets (B + 1,) int64, rising from 0 to N. Raises UsageError for a kernel that cannot run here.
     """
     largest, mean, _ = _pool(h, offsets, kernel)
     return largest, mean

@@ -1,8 +1,8 @@
-"""The SRU recurrence and ragged pooling as plain loops in torch: what every back end must compute.
+"""The SRU recurrence and ragged pooling as plain loops in torch: the reference for all back ends.
 
-Also the path for machines without Numba and for a GPU without Triton. It is written to be read and
-checked, not to be fast: one vectorised step over all the texts of a batch for each time step. It
-computes in its caller's dtype. Layout and equations stand in `sru.py`.
+It also runs on machines without Numba and on a GPU without Triton. It is written for clarity, not
+for speed: one vectorized step over all texts of a batch for each time step. It computes in its
+caller's dtype. `sru.py` explains layout and equations.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 
 
 class Recurrence(NamedTuple):
-    """What every back end's `forward` and `backward` take besides u, x and gradients.
+    """The arguments of every back end's `forward` and `backward` other than u, x and gradients.
 
     v, bias (2, D): of the forget and the reset gate. initial (B, D): states before the first token.
-    mask (B, D): dropout of g(c). All four are float32 where u is of a smaller dtype.
-    offsets (B + 1,): int64. tanh: whether g is tanh. alpha: the scale of the highway's input where
-    that is x.
+    mask (B, D): dropout of g(c). All four are float32 if u has a smaller dtype.
+    offsets (B + 1,): int64. tanh: whether g is tanh, not the identity. alpha: the scale of the
+    highway's input if that is x.
     """
 
     v: Tensor
@@ -39,7 +39,7 @@ def _longest(offsets: Tensor) -> int:
 
 
 def _rows(offsets: Tensor, step: int, backwards: bool) -> tuple[Tensor, Tensor]:
-    """The texts that have a token at time `step`, and the rows where those tokens stand."""
+    """Return the texts that have a token at time `step`, and the rows of these tokens."""
     lengths = offsets.diff()
     texts = (lengths > step).nonzero().squeeze(1)
     first = offsets[:-1].index_select(0, texts)
@@ -48,7 +48,7 @@ def _rows(offsets: Tensor, step: int, backwards: bool) -> tuple[Tensor, Tensor]:
 
 
 def _by_direction(given: Recurrence) -> Iterator[tuple[slice, bool, Recurrence]]:
-    """The columns of each direction, whether it runs backwards, and what its units read."""
+    """Yield the columns of each direction, whether it runs backwards, and its units' arguments."""
     units = given.v.shape[1] // given.directions
     for direction in range(given.directions):
         d = slice(direction * units, (direction + 1) * units)
@@ -64,7 +64,7 @@ def _gates(u1: Tensor, u2: Tensor, before: Tensor, given: Recurrence) -> tuple[T
 def _one_direction(
     u: Tensor, highway: Tensor, given: Recurrence, backwards: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All of one direction's H units: u (N, 3, H), highway (N, H) -> h, c (N, H), last (B, H)."""
+    """Run the H units of a direction: u (N, 3, H), highway (N, H) -> h, c (N, H), last (B, H)."""
     state = given.initial
     rows, outputs, states = [], [], []
     for step in range(_longest(given.offsets)):
@@ -87,10 +87,10 @@ def _one_direction(
 def forward(
     u: Tensor, x: Tensor | None, given: Recurrence, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Walk over the texts: u (N, k, D), and x (N, D) where k = 3, else None.
+    """Run the recurrence over the texts: u (N, k, D), and x (N, D) if k = 3, else None.
 
-    Returns h (N, D) and c (N, D) in u's dtype and the last states (B, D). c is for `backward`;
-    other back ends leave it empty where not `save`, and may keep something for it in u.
+    Returns h (N, D) and c (N, D) in u's dtype and the last states (B, D). c is for `backward`.
+    Without `save`, other back ends leave it empty; with it, they may store values in u.
     """
     highway = u[:, 3] if x is None else given.alpha * x
     parts = (
@@ -110,7 +110,7 @@ def _one_direction_back(
     given: Recurrence,
     backwards: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u (N, 3, H), the highway (N, H), v with bias (4, H), and initial (B, H)."""
+    """Return the gradients of u (N, 3, H), highway (N, H), v and bias (4, H), initial (B, H)."""
     grad_u, grad_highway = torch.empty_like(u), torch.empty_like(highway)
     sums = u.new_zeros(4, u.shape[2])
     adjoint = grad_last.clone()
@@ -137,10 +137,10 @@ def _one_direction_back(
 def backward(
     grad_h: Tensor, grad_last: Tensor, u: Tensor, x: Tensor | None, c: Tensor, given: Recurrence
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u, x (empty where x is None), v, bias and initial, given c of the forward pass.
+    """Return the gradients of u, x (empty if x is None), v, bias and initial, given the states c.
 
-    With the states known the adjoint is linear: gc' = f gc + v_f gf + v_r gr, the gates' terms
-    being f' = gc (c' - u0) f (1 - f) and r' = gh (m g(c) - x') r (1 - r).
+    With known states, the adjoint is linear: gc' = f gc + v_f gf + v_r gr, with the gates' terms
+    gf = gc (c' - u0) f (1 - f) and gr = gh (m g(c) - x') r (1 - r).
     """
     highway = u[:, 3] if x is None else given.alpha * x
     parts = (
@@ -159,12 +159,11 @@ def backward(
 
 
 def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros, -1 for none."""
+    """Return maximum, mean and row of the maximum (B, D) of each text; 0, 0 and -1 if empty."""
     shape = (offsets.numel() - 1, h.shape[1])
     largest, mean = h.new_zeros(shape), h.new_zeros(shape)
     argument = torch.full(shape, -1, dtype=torch.int64, device=h.device)
-    bounds = offsets.tolist()
-    for text, (start, stop) in enumerate(itertools.pairwise(bounds)):
+    for text, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
         if start < stop:
             largest[text], argument[text] = h[start:stop].max(dim=0)
             mean[text] = h[start:stop].mean(dim=0)
@@ -175,7 +174,7 @@ def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def pool_backward(
     grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
 ) -> Tensor:
-    """The gradient of h (rows, D)."""
+    """Return the gradient of h (rows, D)."""
     lengths = offsets.diff()
     shares = grad_mean / lengths.clamp(min=1).unsqueeze(1)
     grad_h = shares.repeat_interleave(lengths, dim=0, output_size=rows)

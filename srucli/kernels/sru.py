@@ -1,4 +1,4 @@
-"""The SRU layer as an operator that autograd knows: a GEMM and the recurrence of a back end.
+"""The SRU layer as an operator with autograd: a GEMM and the recurrence of a back end.
 
 For a token of one text, c' the state before it (Lei et al. 2018, arXiv 1709.02755, section 3):
 
@@ -7,12 +7,12 @@ For a token of one text, c' the state before it (Lei et al. 2018, arXiv 1709.027
     r = sigmoid(u2 + v_r * c' + b_r)      reset gate
     h = r * m * g(c) + (1 - r) * x'       highway; m a dropout mask, g identity or tanh
 
-with u = W x, and x' = alpha x where u has three planes, or u3 where it has four. Layout: a batch is
-one flat row of N tokens and B+1 offsets; u (N, k, D) is planar; where there are two directions, the
-second half of the D units runs backwards through each text.
+with u = W x, and x' = alpha x if u has three planes, or u3 if it has four. Layout: a batch is one
+flat row of N tokens and B+1 offsets; u (N, k, D) is planar; with two directions, the second half of
+the D units runs backwards through each text.
 
-The product W x is made inside the operator, so that u is the operator's own: a back end may leave
-there what its backward pass needs, and then its gradient, instead of filling more memory.
+The operator computes the product W x itself, so that nobody else has u: a back end may store there
+what its backward pass needs, and then the gradient of u, and needs less memory.
 """
 
 from __future__ import annotations
@@ -27,24 +27,13 @@ from srucli.kernels import gemm
 from srucli.kernels.backends import backend_for
 from srucli.kernels.reference import Recurrence
 
-# The fields of Recurrence as torch's schemas write them.
+# The fields of Recurrence in the syntax of torch's schemas.
 _GIVEN = ", ".join(f"{kind.__name__} {name}" for name, kind in get_type_hints(Recurrence).items())
 _TENSORS = list(get_type_hints(Recurrence).values()).count(Tensor)
 
 
-def _make_u(
-    x: Tensor, weight: Tensor, product: Tensor | None, index: Tensor | None, width: int
-) -> tuple[Tensor, Tensor | None]:
-    """u (N, k, D) of the operator's own, and where k = 3 the highway's input (N, D)."""
-    made = gemm.product(x, weight) if product is None else product
-    if index is not None:
-        made = made.index_select(0, index)
-    u = made.view(made.shape[0], made.shape[1] // width, width)
-    return u, _highway(u, x, index)
-
-
 def _highway(u: Tensor, x: Tensor, index: Tensor | None) -> Tensor | None:
-    """The highway's input (N, D) where u has no plane of its own for it."""
+    """Return the highway's input (N, D), unless u has a plane for it."""
     if u.shape[1] == 4:
         return None
     return x if index is None else x.index_select(0, index)
@@ -59,12 +48,16 @@ def _highway(u: Tensor, x: Tensor, index: Tensor | None) -> Tensor | None:
 def _sru(
     x: Tensor, weight: Tensor, product: Tensor | None, index: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """h, last states, c and u, of which the last two are for the backward pass."""
+    """Return h, last states, c and u; the last two are for the backward pass."""
     *fields, save, _, kernel = rest
     given = Recurrence(*fields)
-    u, highway = _make_u(x, weight, product, index, given.v.shape[1])
+    u = gemm.product(x, weight) if product is None else product
+    u = u if index is None else u.index_select(0, index)
+    width = given.v.shape[1]
+    u = u.view(u.shape[0], u.shape[1] // width, width)
     row = backend_for(kernel, u)
-    h, c, last = import_module(row.sru).forward(*row.widened(u, highway), given, save)
+    wide = row.widened(u, _highway(u, x, index))
+    h, c, last = import_module(row.sru).forward(*wide, given, save)
     return h.to(u.dtype), last, c.to(u.dtype), u if save else u.new_empty(0)
 
 
@@ -89,17 +82,10 @@ def _(
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _sru_backward(
-    grad_h: Tensor,
-    grad_last: Tensor,
-    c: Tensor,
-    u: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    index: Tensor | None,
-    *rest: Any,
+    grad_h: Tensor, grad_last: Tensor, c: Tensor, u: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x (empty where not wanted), weight, v, bias and initial."""
-    *fields, wants_x, kernel = rest
+    """Return the gradients of x (empty if not wanted), weight, v, bias and initial."""
+    x, weight, index, *fields, wants_x, kernel = rest
     highway = _highway(u, x, index)
     row = backend_for(kernel, u)
     wide_h, *wide = row.widened(grad_h, u, highway, c)
@@ -120,20 +106,13 @@ def _sru_backward(
 
 @_sru_backward.register_fake
 def _(
-    grad_h: Tensor,
-    grad_last: Tensor,
-    c: Tensor,
-    u: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    index: Tensor | None,
-    *rest: Any,
+    grad_h: Tensor, grad_last: Tensor, c: Tensor, u: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    *fields, wants_x, _ = rest
+    x, weight, _, *fields, wants_x, _ = rest
     given = Recurrence(*fields)
     grad_x = x.new_empty(x.shape if wants_x else (0,))
     grads = map(torch.empty_like, (weight, given.v, given.bias, given.initial))
-    return grad_x, *grads  # type: ignore[return-value]
+    return grad_x, *grads
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -150,16 +129,16 @@ def _gradient(
     given = Recurrence(*tensors, *ctx.settings)
     grad_h = torch.zeros_like(c) if grad_h is None else grad_h
     grad_last = torch.zeros_like(given.initial) if grad_last is None else grad_last
-    kept = torch._C._autograd._get_current_graph_task_keep_graph()
+    retained = torch._C._autograd._get_current_graph_task_keep_graph()
     traced = type(u) is not Tensor
-    if kept or traced or not ctx.private:
+    if retained or traced or not ctx.private:
         u = u.clone()
     wants_x = ctx.needs_input_grad[0]
     grad_x, grad_weight, *grads = _sru_backward(
         grad_h, grad_last, c, u, x, weight, index, *given, wants_x, ctx.kernel
     )
-    nothing = [None] * 8  # mask, offsets and all that is no tensor
-    return grad_x if wants_x else None, grad_weight, None, None, *grads, *nothing
+    others = [None] * 8  # mask, offsets and the arguments that are no tensors
+    return grad_x if wants_x else None, grad_weight, None, None, *grads, *others
 
 
 _sru.register_autograd(_gradient, setup_context=_save)
@@ -183,19 +162,20 @@ def sru_layer(
 ) -> tuple[Tensor, Tensor]:
     """Run one SRU layer over a ragged batch; gradients reach x, weight, v, bias and initial.
 
-    x (N, E): the layer's input. weight (k D, E): of the candidate, the forget and the reset gate,
-    and where k = 4 the highway; k = 3 needs E = D.
+    x (N, E): the layer's input.
+    weight (k D, E): of the candidate, the forget gate, the reset gate and, if k = 4, the highway;
+    k = 3 needs E = D.
     v, bias (2, D): of the forget and the reset gate.
     offsets (B + 1,) int64, rising from 0 to N.
-    index (N,) int64: rows of x that are the tokens', where some are the same; x is (M, E) then.
-    product (M, k D): x times the weights where that is known already; needs `index`.
-    initial (B, D): states before the first token; zeros where None.
-    mask (B, D): dropout of g(c), one per text; ones where None.
-    v, bias, initial and mask are float32 where x is of a smaller dtype; under autocast x and weight
-    are brought to its dtype.
+    index (N,) int64: the row of x of each token, if tokens share rows; x is then (M, E).
+    product (M, k D): x times the weights, if it is already known; needs `index`.
+    initial (B, D): states before the first token; default zeros.
+    mask (B, D): dropout of g(c), one per text; default ones.
+    v, bias, initial and mask are float32 if x has a smaller dtype. Under autocast, x and weight are
+    converted to its dtype.
     Returns h (N, D) and the last states (B, D): after a text's last token for the first direction,
     after its first token for the second. Raises ValueError for shapes that do not fit, UsageError
-    for a kernel that cannot be had.
+    for a kernel that cannot run here.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -204,35 +184,26 @@ def sru_layer(
     width, texts = v.shape[1], offsets.numel() - 1
     initial = v.new_zeros(texts, width) if initial is None else initial
     mask = v.new_ones(texts, width) if mask is None else mask
-    _check_shapes(x, weight, v, bias, directions, initial, mask)
+    _check_shapes(x, weight, v, bias, directions)
+    if mask.shape != initial.shape or mask.shape[1] != width:
+        raise ValueError(f"initial and mask must be (texts, {width})")
     if product is not None and index is None:
         raise ValueError("a product needs the index of its rows")
     v, bias, initial, mask = (each.to(state) for each in (v, bias, initial, mask))
-    save = torch.is_grad_enabled() and any(
-        each.requires_grad for each in (x, weight, v, bias, initial)
-    )
-    # Nobody else sees u, so the backward pass may overwrite it.
+    trained = (x, weight, v, bias, initial)
+    save = torch.is_grad_enabled() and any(each.requires_grad for each in trained)
     given = Recurrence(v, bias, initial, mask, offsets, directions, tanh, alpha)
+    # Nobody else has u, so the backward pass may overwrite it.
     h, last, _, _ = _sru(x, weight, product, index, *given, save, True, kernel)
     return h, last
 
 
-def _check_shapes(
-    x: Tensor,
-    weight: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    directions: int,
-    initial: Tensor,
-    mask: Tensor,
-) -> None:
+def _check_shapes(x: Tensor, weight: Tensor, v: Tensor, bias: Tensor, directions: int) -> None:
     width, size = v.shape[1], x.shape[1]
     if weight.shape not in ((4 * width, size), (3 * width, width)) or size != weight.shape[1]:
         raise ValueError(
-            f"weight is {tuple(weight.shape)}, it must be {(4 * width, size)}, or where the input "
-            f"has {width} features {(3 * width, width)}"
+            f"weight is {tuple(weight.shape)}; it must be {(4 * width, size)} or, for an input"
+            f" of {width} features, {(3 * width, width)}"
         )
     if width % directions or v.shape != (2, width) or bias.shape != (2, width):
         raise ValueError(f"v {tuple(v.shape)} and bias {tuple(bias.shape)} must be (2, {width})")
-    if mask.shape != initial.shape or mask.shape[1] != width:
-        raise ValueError(f"initial and mask must be (texts, {width})")

@@ -1,6 +1,6 @@
 """Ragged pooling on a GPU, forward and backward, compiled by Triton: float32, bfloat16, float16."""
 
-# What Triton compiles is not Python and has no types that mypy could check.
+# Triton's language has no types that mypy could check.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 # mypy: disable-error-code="assignment, var-annotated"
 
@@ -40,7 +40,7 @@ def _pool(
             group += (tl.load(h + i * UNITS, there, 0.0).to(tl.float32),)
         for i in tl.static_range(STEPS):
             value = group[i]
-            # NaN wins, as in torch.max, and the first of equals stays.
+            # The first NaN wins, as in torch.max, and else the first of equal values.
             better = (value > best) | ((value != value) & (best == best))
             better = better & (step + i < ends)
             best, where = tl.where(better, value, best), tl.where(better, row + step + i, where)
@@ -78,39 +78,25 @@ def _pool_backward(
 
 
 def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maximum, mean (B, D) and the rows of the maxima (B, D) of each text; zeros, -1 for none."""
+    """As `reference.pool`."""
     texts, width = offsets.shape[0] - 1, h.shape[1]
     largest, mean = h.new_empty(texts, width), h.new_empty(texts, width)
     argument = torch.empty(texts, width, dtype=torch.int64, device=h.device)
     grid, settings = launch(texts, width, 1, h)
     with torch.cuda.device_of(h):
-        _pool[grid](
-            h.contiguous(),
-            offsets,
-            largest,
-            mean,
-            argument,
-            STEPS=2 * STEPS,
-            STAGES=STAGES,
-            **settings,
-        )
+        outputs = largest, mean, argument
+        _pool[grid](h.contiguous(), offsets, *outputs, STEPS=2 * STEPS, STAGES=STAGES, **settings)
     return largest, mean, argument
 
 
 def pool_backward(
     grad_largest: Tensor, grad_mean: Tensor, argument: Tensor, offsets: Tensor, rows: int
 ) -> Tensor:
-    """The gradient of h (rows, D), in grad_mean's dtype."""
+    """As `reference.pool_backward`, in grad_mean's dtype."""
     texts, width = grad_mean.shape
     grad_h = grad_mean.new_empty(rows, width)
     grid, settings = launch(texts, width, 1, grad_mean)
     with torch.cuda.device_of(grad_mean):
-        _pool_backward[grid](
-            grad_largest.contiguous(),
-            grad_mean.contiguous(),
-            argument.contiguous(),
-            offsets,
-            grad_h,
-            **settings,
-        )
+        inputs = (each.contiguous() for each in (grad_largest, grad_mean, argument))
+        _pool_backward[grid](*inputs, offsets, grad_h, **settings)
     return grad_h

@@ -1,15 +1,15 @@
 """The SRU recurrence on a GPU, compiled by Triton: float32, bfloat16, float16.
 
-Programs walk as `triton_walk.py` says. The backward pass walks the other way and recomputes gates
-and states from the saved states. Its recurrence is linear and could be a scan over tiles of time,
-but that takes more instructions, a barrier for each of its stages and all registers, and a walk
-makes every result elementwise over units. Since multiplications and additions are fused where the
-source says so and nowhere else, a text's h, c, last and gradients depend neither on its batch nor
-on the size of a block, to the bit. Parameter gradients are kept per text and summed in order,
-without atomics. State and arithmetic are float32 whatever the tensors' dtype.
+Programs walk over texts as `triton_walk.py` explains. The backward pass walks in the opposite
+direction and recomputes the gates from the saved states. Its recurrence is linear and could be a
+scan over tiles of time, but that takes more instructions, all registers and a barrier per stage;
+with a walk, every result is elementwise over units. Multiplications and additions are fused only
+where the source says so. So a text's h, c, last and gradients depend neither on its batch nor on
+the size of a block, to the bit. Parameter gradients are stored per text and summed in order,
+without atomics. States and arithmetic are float32 for all dtypes.
 """
 
-# What Triton compiles is not Python and has no types that mypy could check.
+# Triton's language has no types that mypy could check.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 # mypy: disable-error-code="assignment, var-annotated"
 
@@ -25,13 +25,13 @@ from srucli.kernels.triton_walk import STAGES, STEPS, launch, place
 
 # sigmoid(z) = 1 / (1 + 2^(_SCALE z))
 _SCALE = tl.constexpr(-1.4426950408889634)
-# Whether kernels may hold NVIDIA's instructions: not in Triton's interpreter, nor on AMD.
+# Whether kernels may contain NVIDIA's instructions: not in Triton's interpreter, nor on AMD.
 _ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
 
 
 @triton.jit
 def _reciprocal(y):
-    """1 / y for y >= 1, within a unit in the last place: one instruction, a division is eight."""
+    """1 / y for y >= 1, within a unit in the last place: one instruction instead of eight."""
     if _ASSEMBLY:
         return tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [y], dtype=tl.float32, is_pure=True, pack=1
@@ -47,7 +47,7 @@ def _sigmoid(z):
 
 @triton.jit
 def _gates(u1, u2, before, gates):
-    """The forget and the reset gate of a token; gates as `_parameters` gives them."""
+    """The forget and the reset gate of a token; `gates` comes from `_parameters`."""
     vf, vr, bf, br = gates
     forget = _sigmoid(tl.fma(vf, before, tl.fma(u1, _SCALE, bf)))
     return forget, _sigmoid(tl.fma(vr, before, tl.fma(u2, _SCALE, br)))
@@ -71,7 +71,7 @@ def _parameters(v, bias, d, live, WIDTH: tl.constexpr):
 
 @triton.jit
 def _inputs(u, x, alpha, there, WIDTH: tl.constexpr, PLANES: tl.constexpr):
-    """The three planes of u and the highway of a token; zeros where it is not there."""
+    """The three planes of u and the highway of a token; zeros if it does not exist."""
     u0 = tl.load(u, there, 0.0).to(tl.float32)
     u1 = tl.load(u + WIDTH, there, 0.0).to(tl.float32)
     u2 = tl.load(u + 2 * WIDTH, there, 0.0).to(tl.float32)
@@ -89,10 +89,10 @@ def _forward(
     initial,
     mask,
     offsets,
+    alpha,
     h,
     c,
     last,
-    alpha,
     PLANES: tl.constexpr,
     TANH: tl.constexpr,
     SAVE: tl.constexpr,
@@ -126,7 +126,7 @@ def _forward(
             tl.store(h + i * way, tl.fma(reset, swing, highway).to(h.dtype.element_ty), there)
             if SAVE:
                 tl.store(c + i * way, state.to(c.dtype.element_ty), there)
-            # A choice beside the chain of states, not in it: steps past the end do no harm.
+            # Selected outside the chain of states; steps past the end do not matter.
             end = tl.where(step + i < ends, state, end)
         u += STEPS * u_way
         x, h, c = x + STEPS * way, h + STEPS * way, c + STEPS * way
@@ -135,7 +135,7 @@ def _forward(
 
 @triton.jit
 def _token_back(grad, before, inputs, gates, vf, vr, drop, adjoint, there, TANH: tl.constexpr):
-    """One token's gradients of u0, u1, u2 and the highway, and the adjoint of the state before."""
+    """A token's gradients of u0, u1, u2 and the highway, and the adjoint of the state before it."""
     u0, u1, u2, highway = inputs
     forget, reset = _gates(u1, u2, before, gates)
     lead, keep = before - u0, 1.0 - forget
@@ -143,7 +143,7 @@ def _token_back(grad, before, inputs, gates, vf, vr, drop, adjoint, there, TANH:
     slope = drop * tl.fma(-g, g, 1.0) if TANH else drop
     through = grad * reset
     grad_reset = through * (1.0 - reset) * tl.fma(drop, g, -highway)
-    # Zero past the end, where the adjoint, which may be infinite, must not reach the sums.
+    # Zero past the end: the adjoint may be infinite there and must not reach the sums.
     grad_c = tl.where(there, tl.fma(through, slope, adjoint), 0.0)
     swing = lead * (forget * keep)
     adjoint = tl.where(there, tl.fma(tl.fma(vf, swing, forget), grad_c, grad_reset * vr), adjoint)
@@ -166,20 +166,20 @@ def _store_planes(u, x, grads, alpha, there, WIDTH: tl.constexpr, PLANES: tl.con
 
 @triton.jit
 def _backward(
-    grad_h,
-    grad_last,
     u,
     x,
     v,
     bias,
     initial,
     mask,
-    c,
     offsets,
+    alpha,
+    grad_h,
+    grad_last,
+    c,
     grad_x,
     partial,
     grad_initial,
-    alpha,
     PLANES: tl.constexpr,
     TANH: tl.constexpr,
     STEPS: tl.constexpr,
@@ -188,7 +188,7 @@ def _backward(
     DIRECTIONS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Writes u's gradient over u: a row is read by the program that writes it, before it does."""
+    """Overwrites u with its gradient: each row is read by the program that writes it, before."""
     WIDTH: tl.constexpr = UNITS * DIRECTIONS
     text, d, live, row, way, length = place(offsets, True, UNITS, DIRECTIONS, BLOCK)
     ends = tl.where(live, length, 0)
@@ -234,64 +234,39 @@ def _backward(
     tl.store(partial + 3 * WIDTH, sum_br, live)
 
 
+def _launch(kernel, u, x, given, *others, **constants):
+    """Run a kernel on the arguments that both kernels start with, and `others`."""
+    planes, width = u.shape[1:]
+    texts, directions = given.initial.shape[0], given.directions
+    grid, settings = launch(texts, width // directions, directions, u)
+    settings |= {"PLANES": planes, "TANH": given.tanh, "STEPS": STEPS, "STAGES": STAGES}
+    inputs = (u if x is None else x, given.v, given.bias, given.initial, given.mask)
+    contiguous = (each.contiguous() for each in inputs)
+    with torch.cuda.device_of(u):
+        kernel[grid](u, *contiguous, given.offsets, given.alpha, *others, **settings, **constants)
+
+
 def forward(
     u: Tensor, x: Tensor | None, given: Recurrence, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `reference.forward`; c is empty where not `save`."""
-    rows, planes, width = u.shape
+    """As `reference.forward`; without `save`, c is empty."""
+    rows, _, width = u.shape
     h = u.new_empty(rows, width)
     c = u.new_empty(rows if save else 0, width)
     last = torch.empty_like(given.initial, memory_format=torch.contiguous_format)
-    grid, settings = launch(given.initial.shape[0], width // given.directions, given.directions, u)
-    with torch.cuda.device_of(u):
-        _forward[grid](
-            u.contiguous(),
-            u if x is None else x.contiguous(),
-            *(each.contiguous() for each in (given.v, given.bias, given.initial, given.mask)),
-            given.offsets,
-            h,
-            c,
-            last,
-            given.alpha,
-            PLANES=planes,
-            TANH=given.tanh,
-            SAVE=save,
-            STEPS=STEPS,
-            STAGES=STAGES,
-            **settings,
-        )
+    _launch(_forward, u.contiguous(), x, given, h, c, last, SAVE=save)
     return h, c, last
 
 
 def backward(
     grad_h: Tensor, grad_last: Tensor, u: Tensor, x: Tensor | None, c: Tensor, given: Recurrence
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.backward`. Overwrites u, which must be contiguous, with its own gradient."""
+    """As `reference.backward`. Overwrites u, which must be contiguous, with its gradient."""
     if not u.is_contiguous():
         raise ValueError("the backward pass overwrites u, which must be contiguous")
-    _, planes, width = u.shape
-    texts = given.initial.shape[0]
     grad_x = u.new_empty(0 if x is None else x.shape)
     grad_initial = torch.empty_like(given.initial, memory_format=torch.contiguous_format)
-    partial = given.initial.new_empty(texts, 2, 2, width)
-    grid, settings = launch(texts, width // given.directions, given.directions, u)
-    with torch.cuda.device_of(u):
-        _backward[grid](
-            grad_h.contiguous(),
-            grad_last.contiguous(),
-            u,
-            u if x is None else x.contiguous(),
-            *(each.contiguous() for each in (given.v, given.bias, given.initial, given.mask)),
-            c,
-            given.offsets,
-            grad_x,
-            partial,
-            grad_initial,
-            given.alpha,
-            PLANES=planes,
-            TANH=given.tanh,
-            STEPS=STEPS,
-            STAGES=STAGES,
-            **settings,
-        )
+    partial = given.initial.new_empty(given.initial.shape[0], 2, 2, u.shape[2])
+    grads = grad_h.contiguous(), grad_last.contiguous()
+    _launch(_backward, u, x, given, *grads, c, grad_x, partial, grad_initial)
     return u, grad_x, partial[:, 0].sum(dim=0), partial[:, 1].sum(dim=0), grad_initial

@@ -1,12 +1,11 @@
 """How a program of the Triton kernels walks over a text: its place, its block, and its loads.
 
 One program is one warp. It walks over some units of one direction of one text, token by token,
-while the tokens ahead are on their way to shared memory: memory takes longer to answer than a step
-to compute. (Loads into registers, however early in the source, are moved down to their use by the
-compiler.)
+while the next tokens are loaded into shared memory, since a load takes longer than a step. (Loads
+into registers do not help: the compiler moves them to where the values are used.)
 """
 
-# What Triton compiles is not Python and has no types that mypy could check.
+# Triton's language has no types that mypy could check.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 # mypy: disable-error-code="assignment, var-annotated"
 
@@ -18,16 +17,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Tokens of one group of loads, and groups in flight or in use.
+# Tokens in one group of loads, and groups that are being loaded or used.
 STEPS = 4
 STAGES = 4
 
 
 def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
-    """The units of one program: 16 bytes a thread where that leaves work for all of a GPU.
+    """Return the units of one program: 16 bytes per thread if that keeps all of a GPU busy.
 
-    Otherwise 4 bytes, the least that is copied asynchronously: an odd number of units in a small
-    dtype is not, and waits for each group of loads. Results do not depend on it.
+    Otherwise 4 bytes, the smallest asynchronous copy: an odd number of units in a small dtype is
+    copied synchronously, and waits for each group of loads. Results do not depend on it.
     """
     size = like.element_size()
     wide = texts * units * directions >= 2**17 and units * size >= 512
@@ -35,7 +34,7 @@ def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
 
 
 def launch(texts: int, units: int, directions: int, like: Tensor) -> tuple[tuple[int], Any]:
-    """The grid, and the settings that all kernels share."""
+    """Return the grid, and the settings that all kernels share."""
     block = _block(texts, units, directions, like)
     settings = {
         "UNITS": units,
@@ -55,10 +54,10 @@ def place(
     DIRECTIONS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """What this program walks over, from its end where BACK.
+    """Return what this program walks over; with BACK, it starts at the end.
 
-    Returns the text, its columns (BLOCK,), which of them exist, the row of the first token of the
-    walk, the rows from one token to the next (1 or -1), and the number of tokens.
+    These are the text, the columns (BLOCK,), which of them exist, the row of the walk's first
+    token, the rows from one token to the next (1 or -1), and the number of tokens.
     """
     blocks: tl.constexpr = (UNITS + BLOCK - 1) // BLOCK
     program = tl.program_id(0)
