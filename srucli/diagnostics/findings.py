@@ -18,31 +18,23 @@ from srucli.errors import DataError
 from srucli.io.console import escaped
 from srucli.io.files import COPY_AGAIN
 
-# Fewer steps do not show what an optimizer does in the long run.
-MIN_STEPS = 100
+MIN_STEPS = 100  # fewer do not show what an optimizer does in the long run
 # A sum of squares that grows evenly has slope -1/2, an exponential mean 0. Below the first slope an
 # optimizer stalls, above the second it does not.
 STALLING_SLOPE, STEADY_SLOPE = -0.3, -0.2
-# Adam's corrected step moves a weight by the learning rate at most; this many times is too far.
-MAX_STRIDE = 2.0
-# A memory of squared gradients longer than this share of the run is almost a sum.
-LONG_MEMORY = 1 / 3
-# A group is starved if its steps, relative to its weights, are shorter than the others' by this.
-STARVED = 1 / 30
+MAX_STRIDE = 2.0  # times the learning rate, which is the longest corrected step of Adam
+LONG_MEMORY = 1 / 3  # of the run; a mean of squared gradients is then almost a sum
+STARVED = 1 / 30  # of the others' steps, relative to the weights
 MAX_CLIPPED = MAX_UNTOUCHED = 0.5
 MAX_EPS_SHARE = 0.1
 FIRST_STEPS = 100
-# Usual relative changes of weights in a step at the peak learning rate.
-MIN_RATIO, MAX_RATIO = 1e-5, 0.3
+MIN_RATIO, MAX_RATIO = 1e-5, 0.3  # of a step to the weights, at the peak learning rate
 # A loss rises if it grows by this factor in an epoch, and by this share of the first epoch's; it is
 # idle if it does not fall below this share.
 RISE, RISE_OF_FIRST, IDLE = 1.05, 0.01, 0.95
-# Learning rates above this share of the peak count as the peak.
-NEAR_PEAK = 0.9
-# A first record after this step does not show the first steps.
-MAX_FIRST_RECORD = 3
-# Steps of rare and common tokens whose lengths differ by less than this factor are alike.
-ALIKE = 1.1
+NEAR_PEAK = 0.9  # of the peak learning rate
+MAX_FIRST_RECORD = 3  # a later first record does not show the first steps
+ALIKE = 1.1  # the largest ratio of step lengths that are called equal
 
 
 @dataclass(frozen=True)
@@ -136,29 +128,24 @@ def memory(run: Diagnostics) -> Finding | None:
 def first_steps(run: Diagnostics) -> Finding | None:
     """Were the first steps too long, and does theory predict their length?"""
     name = "first steps"
-    strides: dict[int, float] = {}
-    rates: dict[int, float] = {}
+    strides, lengths = {}, {}
     for record in run.records:
         found = [group["stride"] for group in record["groups"].values() if group.get("stride")]
         if found and record["step"] <= FIRST_STEPS:
             strides[record["step"]] = median(found)
-            rates[record["step"]] = record["lr"] / run.peak
+            lengths[record["step"]] = median(found) * (record["lr"] / run.peak)
     if not strides or run.decay() is None:
         return None
     first = min(strides)
     if first > MAX_FIRST_RECORD:
-        why = f"the first record is of step {first}"
-        return _unknown(name, "whether the first steps were long", why)
+        what = "whether the first steps were long"
+        return _unknown(name, what, f"the first record is of step {first}")
     later = max(step for step in strides if step <= 12)
-    expected, expected_later = run.excess(first), run.excess(later)
+    expected, at_later = run.excess(first), run.excess(later)
     theory = "theory: about 1"
-    if expected and expected_later:
-        theory = (
-            f"theory without bias correction: {expected:.2f}, and {expected_later:.2f} at step "
-            f"{later}"
-        )
-    longest = max(strides, key=lambda step: strides[step] * rates[step])
-    length = strides[longest] * rates[longest]
+    if expected and at_later:
+        theory = f"theory without bias correction: {expected:.2f}, at step {later} {at_later:.2f}"
+    longest, length = max(lengths.items(), key=lambda item: item[1])
     measured = (
         f"step {first} moved a weight by {strides[first]:.2f} times the learning rate ({theory}); "
         f"the longest was step {longest}, by {length:.2f} times the peak learning rate"
@@ -218,11 +205,9 @@ def starved(run: Diagnostics) -> Finding | None:
         f"the median step changes {slow} least, by {medians[slow]:.1e} of their size, and {fast} "
         f"most, by {medians[fast]:.1e}"
     )
-    fault = medians[slow] < STARVED * others
+    bad, good = f"{slow} are starved", "no group is starved"
     remedy = "an optimizer with a step size for every weight helps, such as adam"
-    return _verdict(
-        "starved", fault, f"{slow} are starved", "no group is starved", measured, remedy
-    )
+    return _verdict("starved", medians[slow] < STARVED * others, bad, good, measured, remedy)
 
 
 def clipping(run: Diagnostics) -> Finding | None:

@@ -1,7 +1,4 @@
-"""The diagnostics of a run, read back from what `watch.py` recorded, and statistics of them.
-
-`findings.py` draws conclusions from them.
-"""
+"""The diagnostics of a run, read back from what `watch.py` recorded, and statistics of them."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ they need may not be installed.
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -93,7 +94,8 @@ def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
     row = BACKENDS[kernel]
     if row.package and not find_spec(row.package):
         raise UsageError(f"kernel {kernel} needs {row.package}: pip install {row.package}")
-    if row.device not in (None, device) and not _interpreted(row):
+    interpreted = kernel == "triton" and os.environ.get("TRITON_INTERPRET") == "1"  # on any device
+    if row.device not in (None, device) and not interpreted:
         raise UsageError(f"kernel {kernel} runs on a {row.device} device, not on {device}")
     if row.dtypes is not None and dtype not in row.dtypes:
         names = ", ".join(str(each).removeprefix("torch.") for each in row.dtypes)
@@ -104,15 +106,6 @@ def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
 def can_be_captured(kernel: str) -> bool:
     """Return whether CUDA graphs can capture `kernel` on a GPU. Raises UsageError."""
     return BACKENDS[choose(kernel, "cuda")].capturable
-
-
-def _interpreted(row: Backend) -> bool:
-    """Return whether Triton interprets its kernels in Python, on any device, as tests do."""
-    if row.package != "triton":
-        return False
-    from triton import knobs
-
-    return bool(knobs.runtime.interpret)
 
 
 def backend_for(kernel: str, like: Tensor) -> Backend:

@@ -10,11 +10,8 @@ import functools
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from numba import get_num_threads as get_num_threads
-from numba import njit as njit
-from numba import prange as prange
-from numba import set_num_threads as set_num_threads
-from numba.core import config as config
+from numba import get_num_threads, njit, prange, set_num_threads  # noqa: F401
+from numba.core import config
 
 if TYPE_CHECKING:
     import numpy as np

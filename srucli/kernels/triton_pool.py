@@ -1,9 +1,5 @@
 """Ragged pooling on a GPU, forward and backward, compiled by Triton: float32, bfloat16, float16."""
 
-# Triton's language has no types that mypy could check.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-# mypy: disable-error-code="assignment, var-annotated"
-
 from __future__ import annotations
 
 import torch

@@ -9,10 +9,6 @@ the size of a block, to the bit. Parameter gradients are stored per text and sum
 without atomics. States and arithmetic are float32 for all dtypes.
 """
 
-# Triton's language has no types that mypy could check.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-# mypy: disable-error-code="assignment, var-annotated"
-
 from __future__ import annotations
 
 import torch

@@ -5,10 +5,6 @@ while the next tokens are loaded into shared memory, since a load takes longer t
 into registers do not help: the compiler moves them to where the values are used.)
 """
 
-# Triton's language has no types that mypy could check.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-# mypy: disable-error-code="assignment, var-annotated"
-
 from __future__ import annotations
 
 from typing import Any
@@ -36,23 +32,14 @@ def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
 def launch(texts: int, units: int, directions: int, like: Tensor) -> tuple[tuple[int], Any]:
     """Return the grid, and the settings that all kernels share."""
     block = _block(texts, units, directions, like)
-    settings = {
-        "UNITS": units,
-        "DIRECTIONS": directions,
-        "BLOCK": block,
-        "num_warps": 1,
-        "enable_fp_fusion": False,
-    }
+    settings: dict[str, Any] = {"UNITS": units, "DIRECTIONS": directions, "BLOCK": block}
+    settings |= {"num_warps": 1, "enable_fp_fusion": False}
     return (texts * directions * triton.cdiv(units, block),), settings
 
 
 @triton.jit
 def place(
-    offsets,
-    BACK: tl.constexpr,
-    UNITS: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    offsets, BACK: tl.constexpr, UNITS: tl.constexpr, DIRECTIONS: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Return what this program walks over; with BACK, it starts at the end.
 

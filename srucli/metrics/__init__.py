@@ -1,4 +1,4 @@
-"""Probabilities and targets to metrics. Nothing here runs a model or draws."""
+"""Metrics from probabilities and targets."""
 
 from srucli.metrics.classes import ClassMetrics, confusion, per_class, reliability
 from srucli.metrics.intervals import (

@@ -13,10 +13,9 @@ from srucli.metrics.table import BINS, confidences, decisions
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class: precision, recall and F1 (NaN where undefined), and its number of texts.
+    """One class: precision, recall and F1 (NaN if undefined) and its number of examples.
 
-    Precision and recall are shares of the texts that were given the class, and that have it; their
-    intervals are Wilson's.
+    The intervals of precision and recall are Wilson's.
     """
 
     precision: float
@@ -34,16 +33,16 @@ def per_class(outcome: Outcome) -> list[ClassMetrics]:
     return [_class_metrics(*map(float, row)) for row in zip(*counts, strict=True)]
 
 
-def _class_metrics(hits: float, said: float, gold: float) -> ClassMetrics:
+def _class_metrics(hits: float, predicted: float, true: float) -> ClassMetrics:
     undefined = float("nan")
     return ClassMetrics(
-        precision=hits / said if said else undefined,
-        recall=hits / gold if gold else undefined,
-        f1=2 * hits / (said + gold) if said + gold else undefined,
-        support=int(gold),
-        predicted=int(said),
-        precision_interval=wilson(hits, said),
-        recall_interval=wilson(hits, gold),
+        precision=hits / predicted if predicted else undefined,
+        recall=hits / true if true else undefined,
+        f1=2 * hits / (predicted + true) if predicted + true else undefined,
+        support=int(true),
+        predicted=int(predicted),
+        precision_interval=wilson(hits, predicted),
+        recall_interval=wilson(hits, true),
     )
 
 
@@ -59,8 +58,8 @@ def reliability(outcome: Outcome) -> tuple[Array, Array, Array]:
 
     The bins are those of `calibration_error`; empty ones have NaN.
     """
-    bins, sure, right = (part.ravel() for part in confidences(outcome))
+    bins, confidence, right = (part.ravel() for part in confidences(outcome))
     count = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(bins, sure, BINS) / count
-        return confidence, np.bincount(bins, right, BINS) / count, count
+        mean_confidence = np.bincount(bins, confidence, BINS) / count
+        return mean_confidence, np.bincount(bins, right, BINS) / count, count

@@ -1,4 +1,4 @@
-"""How far a metric can be trusted: confidence intervals over texts, and calibration by chance."""
+"""Confidence intervals of metrics, and the calibration error that comes by chance."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from scipy import sparse
 from scipy.special import ndtri
 
 from srucli.metrics.outcome import Floats, Outcome
-from srucli.metrics.table import BINS, SumMetric, confidences, fitting
+from srucli.metrics.table import BINS, SumMetric, applicable, confidences
 
-# Resampling fewer texts says next to nothing about others like them.
+# Resampling fewer examples says next to nothing about others.
 MIN_RESAMPLED = 10
-# Draws of what a calibrated model would do; a bin of over so many decisions has a normal sum.
-DRAWS, MANY = 2_000, 500
+# Simulations of a calibrated model; the sum of a bin with more decisions is drawn as normal.
+DRAWS, NORMAL_FROM = 2_000, 500
 
 
 def _resampled_sums(parts: sparse.csr_array, resamples: int, seed: int) -> Iterator[Floats]:
     """Yield sums (r, P) of `parts` (B, P) over bootstrap samples, `resamples` rows in all.
 
-    A sample is a column of counts: how often each text was drawn. A few million counts at a time.
+    A sample is a column of counts: how often each example was drawn. A few million counts at a
+    time.
     """
-    texts, rng = parts.shape[0], np.random.default_rng(seed)
+    examples, rng = parts.shape[0], np.random.default_rng(seed)
     while resamples > 0:
-        width = min(resamples, max(1, 4_000_000 // texts))
-        drawn = rng.integers(texts, size=(texts, width)) * width + np.arange(width)
-        counts = np.bincount(drawn.ravel(), minlength=texts * width).reshape(texts, width)
-        yield (parts.T @ counts.astype(np.float64)).T
+        width = min(resamples, max(1, 4_000_000 // examples))
+        drawn = rng.integers(examples, size=(examples, width)) * width + np.arange(width)
+        counts = np.bincount(drawn.ravel(), minlength=examples * width)
+        yield (parts.T @ counts.reshape(examples, width).astype(np.float64)).T
         resamples -= width
 
 
 def wilson(hits: float, total: float, level: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of the proportion `hits` of `total` (Wilson 1927).
 
-    It is NaN where `total` is 0. Where all or none are hits it does not shrink to a point, as the
-    bootstrap does.
+    It is NaN if `total` is 0. If all or none are hits, it does not shrink to a point as the
+    bootstrap's interval does.
     """
     if not total:
         return float("nan"), float("nan")
@@ -47,33 +48,28 @@ def wilson(hits: float, total: float, level: float = 0.95) -> tuple[float, float
     return low, 1.0 if hits == total else middle + reach
 
 
-def _is_share_of_texts(name: str, outcome: Outcome) -> bool:
-    """Whether a metric is the share of texts that are right, as single-label micro F1 is."""
-    return name == "accuracy" or (name == "micro_f1" and not outcome.multi_label)
-
-
 def confidence_intervals(
     outcome: Outcome, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Return intervals over texts for every metric of sums; NaN where there is none to give.
+    """Return intervals of every SumMetric; NaN where there is no valid one.
 
-    Wilson's for a share of texts that are right; of the others, percentiles of the bootstrap (Efron
-    1979). That has none to give of fewer than MIN_RESAMPLED texts, nor where all resamples have
-    the same value: it is then as far from certain as accuracy is, but nothing says how far.
-    Undefined resamples are left out. Where no decision or every one is wrong, Hamming loss is
-    bounded as if texts were wholly wrong or wholly right.
+    A share of correct examples has Wilson's interval, other metrics have percentiles of the
+    bootstrap (Efron 1979). The bootstrap gives no valid interval for fewer than MIN_RESAMPLED
+    examples, nor if all resamples have the same value. Undefined resamples are left out. If no
+    decision or every one is wrong, Hamming loss has the interval of a share of examples.
 
     The ranking metrics (AUC, average precision) have no interval, nor has the calibration error,
-    whose resamples lie above it where it is small.
+    whose resamples are larger than it if it is small.
     """
-    wanted = {n: m for n, m in fitting(outcome).items() if isinstance(m, SumMetric)}
-    texts = len(outcome.targets)
+    wanted = {n: m for n, m in applicable(outcome).items() if isinstance(m, SumMetric)}
+    examples = len(outcome.targets)
     found = {}
     for name, (low, high) in _bootstrapped(outcome, wanted, resamples, level, seed).items():
         value = wanted[name](outcome)
-        if _is_share_of_texts(name, outcome) or (name == "hamming_loss" and value in (0.0, 1.0)):
-            found[name] = wilson(value * texts, texts, level)
-        elif texts < MIN_RESAMPLED or high - low < 1e-12:
+        is_share = name == "accuracy" or (name == "micro_f1" and not outcome.multi_label)
+        if is_share or (name == "hamming_loss" and value in (0.0, 1.0)):
+            found[name] = wilson(value * examples, examples, level)
+        elif examples < MIN_RESAMPLED or high - low < 1e-12:
             found[name] = float("nan"), float("nan")
         else:
             found[name] = low, high
@@ -84,10 +80,10 @@ def _bootstrapped(
     outcome: Outcome, wanted: dict[str, SumMetric], resamples: int, level: float, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Return percentile intervals of the `wanted` metrics."""
-    shares = {parts: parts(outcome) for parts in {m.parts: None for m in wanted.values()}}
-    ends = np.cumsum([0, *(matrix.shape[1] for matrix in shares.values())])
-    where = {parts: slice(*ends[i : i + 2]) for i, parts in enumerate(shares)}
-    stacked = sparse.hstack(list(shares.values()), format="csr")
+    summands = {parts: parts(outcome) for parts in {m.parts: None for m in wanted.values()}}
+    ends = np.cumsum([0, *(matrix.shape[1] for matrix in summands.values())])
+    where = {parts: slice(*ends[i : i + 2]) for i, parts in enumerate(summands)}
+    stacked = sparse.hstack(list(summands.values()), format="csr")
     sums = np.concatenate(list(_resampled_sums(stacked, resamples, seed)))
     tails = [(1 - level) / 2, (1 + level) / 2]
     found = {}
@@ -100,18 +96,17 @@ def _bootstrapped(
 
 
 def calibration_by_chance(outcome: Outcome, *, level: float = 0.95, seed: int = 0) -> float:
-    """Return the calibration error that a perfectly calibrated model stays below on these texts.
+    """Return the calibration error below which a perfectly calibrated model stays.
 
-    It does so in a share `level` of cases: each label given is right as often as the model says,
-    and drawn so many times. Whatever lies below cannot be told from perfect.
+    It does so with probability `level`, in simulations where each decision is right with the
+    model's confidence. A smaller error cannot be distinguished from perfect calibration.
     """
-    bins, sure, _ = (part.ravel() for part in confidences(outcome))
+    bins, confidence, _ = (part.ravel() for part in confidences(outcome))
     rng, decisions = np.random.default_rng(seed), len(bins)
-    # The sum of a bin that holds many decisions is as good as normal.
     errors = np.zeros(DRAWS)
     for number in range(BINS):
-        own = sure[bins == number]
-        if len(own) > MANY:
+        own = confidence[bins == number]
+        if len(own) > NORMAL_FROM:
             gaps = rng.normal(scale=float(np.sqrt((own * (1 - own)).sum())), size=DRAWS)
         else:
             gaps = (own - (rng.random((DRAWS, len(own))) < own)).sum(axis=1)

@@ -1,7 +1,4 @@
-"""What a model said about a set of texts and what is true: all that a metric is computed from.
-
-No torch here: arrays are NumPy's.
-"""
+"""The predictions for a set of examples and their true labels, from which metrics are computed."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ THRESHOLD = 0.5
 
 
 def decide(probabilities: Floats, thresholds: Floats | None, multi_label: bool) -> Array:
-    """Decide on labels: probabilities (B, C) -> classes (B,), or where multi_label (B, C) bool.
+    """Predict labels: probabilities (B, C) -> classes (B,), or for multi-label (B, C) bool.
 
-    Single-label: the likeliest class. Multi-label: every class at or above its threshold in
-    thresholds (C,), or 0.5 where that is None.
+    Single-label: the most probable class. Multi-label: every class at or above its threshold in
+    thresholds (C,), default 0.5.
     """
     if not multi_label:
         return cast(Array, probabilities.argmax(axis=1))
@@ -33,32 +30,32 @@ def decide(probabilities: Floats, thresholds: Floats | None, multi_label: bool) 
 
 
 def encode(
-    gold: Sequence[Sequence[str]], labels: Sequence[str], multi_label: bool
+    truth: Sequence[Sequence[str]], labels: Sequence[str], multi_label: bool
 ) -> tuple[Array, list[str]]:
-    """Gold labels of B texts -> targets and the names of the K classes.
+    """Return targets for the true labels of B examples, and the names of the K classes.
 
-    Targets are (B,) int64, or where multi_label (B, K) bool. The names are `labels`, then the
-    labels that the model does not know, in order of appearance.
+    Targets are (B,) int64, or for multi-label (B, K) bool. The names are `labels`, then the labels
+    that the model does not know, in order of appearance.
     """
     number = {label: index for index, label in enumerate(labels)}
-    for names in gold:
+    for names in truth:
         for name in names:
             number.setdefault(name, len(number))
     if not multi_label:
-        return np.array([number[names[0]] for names in gold], dtype=np.int64), list(number)
-    targets = np.zeros((len(gold), len(number)), dtype=bool)
-    for row, names in enumerate(gold):
+        return np.array([number[names[0]] for names in truth], dtype=np.int64), list(number)
+    targets = np.zeros((len(truth), len(number)), dtype=bool)
+    for row, names in enumerate(truth):
         targets[row, [number[name] for name in names]] = True
     return targets, list(number)
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a model said about B texts, and what is true: all that a metric is computed from.
+    """A model's probabilities for B examples, and their targets.
 
     probabilities (B, C); targets (B,) integers below K, or for multi-label (B, K) bool, K >= C;
-    thresholds (C,) or None for 0.5 (multi-label only). Raises SrucliError where there are no texts,
-    DivergedError where a probability is NaN or infinite.
+    thresholds (C,) or None for 0.5 (multi-label only). Raises SrucliError if there are no examples,
+    DivergedError if a probability is NaN or infinite.
     """
 
     probabilities: Floats
@@ -67,13 +64,15 @@ class Outcome:
 
     def __post_init__(self) -> None:
         if not len(self.targets):
-            raise SrucliError("there are no texts to measure; give a file with labelled texts")
-        broken = int((~np.isfinite(self.probabilities).all(axis=1)).sum())
-        if broken:
+            raise SrucliError(
+                "there are no examples to evaluate on; give a file with labelled texts"
+            )
+        invalid = int((~np.isfinite(self.probabilities).all(axis=1)).sum())
+        if invalid:
             raise DivergedError(
-                f"the model gave {broken} of {len(self.targets)} texts probabilities that are not "
-                "numbers; its weights are damaged or its training diverged: train again, with a "
-                "lower optim.lr"
+                f"the probabilities of {invalid} of {len(self.targets)} examples are NaN or Inf; "
+                "the weights are damaged or the training diverged: train again, with a lower "
+                "optim.lr"
             )
 
     @property
@@ -87,21 +86,21 @@ class Outcome:
 
     @cached_property
     def classes(self) -> int:
-        """K, the number of classes with those that only the truth has."""
+        """K, the number of classes including those that only occur in the targets."""
         seen = self.targets.shape[1] if self.multi_label else int(self.targets.max()) + 1
         return max(self.known, seen)
 
     @cached_property
     def predictions(self) -> Array:
         """(B,) integers below C, or for multi-label (B, K) bool."""
-        decided = decide(self.probabilities, self.thresholds, self.multi_label)
+        predicted = decide(self.probabilities, self.thresholds, self.multi_label)
         if not self.multi_label:
-            return decided
-        return np.pad(decided, ((0, 0), (0, self.classes - self.known)))
+            return predicted
+        return np.pad(predicted, ((0, 0), (0, self.classes - self.known)))
 
     @cached_property
     def truth(self) -> Array:
-        """(B, C) bool: which of the model's labels are true."""
+        """(B, C) bool: which of the known labels are true."""
         if self.multi_label:
             return self.targets[:, : self.known]
         return cast(Array, self.targets[:, None] == np.arange(self.known))

@@ -1,18 +1,19 @@
-"""Every metric is defined here, once: a row of METRICS that is called with an `Outcome`.
+"""The table of metrics: each row of METRICS is called with an `Outcome`.
 
-Conventions. C is the number of labels that the model knows. A gold label that it does not know is
-a class of its own, numbered from C on, that the model can never predict: K >= C classes in all. So
-an unknown label is an error in accuracy, a class of F1 0 in macro and weighted F1, and missed in
-micro F1, as scikit-learn has it for the same label names. Metrics of probabilities go over
-the C known classes: log loss leaves out texts of an unknown label (single label), the others keep
-them, as texts on which every known class is wrong. F1 averages go over the classes that occur in
-truth or prediction, as scikit-learn's do. An undefined metric is NaN.
+Conventions: C is the number of labels that the model knows. A true label that it does not know is a
+class of its own, numbered from C on, that the model never predicts: there are K >= C classes. So an
+unknown label is an error for accuracy, a class with F1 0 for macro and weighted F1, and a miss for
+micro F1, as in scikit-learn with the same label names. Metrics of probabilities cover the C known
+classes: single-label log loss leaves out examples with an unknown label, the others treat every
+known class as wrong for them. F1 averages cover the classes that occur in truth or predictions, as
+in scikit-learn. An undefined metric is NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -41,39 +42,40 @@ def _wrong_labels(outcome: Outcome) -> sparse.csr_array:
 
 
 def _losses(outcome: Outcome) -> sparse.csr_array:
-    tiny = np.finfo(outcome.probabilities.dtype).eps
-    sure = outcome.probabilities.clip(tiny, 1 - tiny).astype(np.float64)
+    eps = np.finfo(outcome.probabilities.dtype).eps
+    clipped = outcome.probabilities.clip(eps, 1 - eps).astype(np.float64)
     if outcome.multi_label:
-        loss = -np.log(np.where(outcome.truth, sure, 1 - sure)).sum(axis=1)
+        loss = -np.log(np.where(outcome.truth, clipped, 1 - clipped)).sum(axis=1)
         return _columns(loss, np.full_like(loss, outcome.known))
-    loss = -(np.log(sure) * outcome.truth).sum(axis=1)
+    loss = -(np.log(clipped) * outcome.truth).sum(axis=1)
     return _columns(loss, outcome.targets < outcome.known)
 
 
 def _indicator(chosen: Array, classes: int) -> sparse.csr_array:
     if chosen.ndim == 2:
         return sparse.csr_array(chosen.astype(np.float64))
-    texts = len(chosen)
-    one_each = (np.ones(texts), chosen, np.arange(texts + 1))
-    return sparse.csr_array(one_each, shape=(texts, classes))
+    examples = len(chosen)
+    one_each = (np.ones(examples), chosen, np.arange(examples + 1))
+    return sparse.csr_array(one_each, shape=(examples, classes))
 
 
 def decisions(outcome: Outcome) -> sparse.csr_array:
     """Return (B, 3K): hits, predictions and truths of each class."""
-    said = _indicator(outcome.predictions, outcome.classes)
-    gold = _indicator(outcome.targets, outcome.classes)
-    return sparse.hstack([said.multiply(gold), said, gold], format="csr")
+    predicted = _indicator(outcome.predictions, outcome.classes)
+    true = _indicator(outcome.targets, outcome.classes)
+    return sparse.hstack([predicted.multiply(true), predicted, true], format="csr")
 
 
 def confidences(outcome: Outcome) -> tuple[Array, Array, Array]:
     """Return bins, confidences and whether they were right: (B, 1), or (B, C) for multi-label."""
     if outcome.multi_label:
-        sure, right = outcome.probabilities, outcome.truth
+        confidence, right = outcome.probabilities, outcome.truth
     else:
-        sure = outcome.probabilities.max(axis=1, keepdims=True)
+        confidence = outcome.probabilities.max(axis=1, keepdims=True)
         right = (outcome.predictions == outcome.targets)[:, None]
-    sure = sure.astype(np.float64)
-    return (np.ceil(sure * BINS).astype(np.int64) - 1).clip(0, BINS - 1), sure, right
+    confidence = confidence.astype(np.float64)
+    bins = (np.ceil(confidence * BINS).astype(np.int64) - 1).clip(0, BINS - 1)
+    return bins, confidence, right
 
 
 def _ratio(sums: Floats) -> Floats:
@@ -81,49 +83,36 @@ def _ratio(sums: Floats) -> Floats:
         return cast(Floats, sums[..., 0] / sums[..., 1])
 
 
-def _macro_f1(sums: Floats) -> Floats:
-    hits, said, gold = np.split(sums, 3, axis=-1)
-    f1 = 2 * hits / np.maximum(said + gold, 1)
-    return _ratio(np.stack([f1.sum(-1), (said + gold > 0).sum(-1)], axis=-1))
-
-
 def _micro_f1(sums: Floats) -> Floats:
-    hits, said, gold = (part.sum(-1) for part in np.split(sums, 3, axis=-1))
-    return _ratio(np.stack([2 * hits, said + gold], axis=-1))
+    hits, predicted, true = (part.sum(-1) for part in np.split(sums, 3, axis=-1))
+    return _ratio(np.stack([2 * hits, predicted + true], axis=-1))
 
 
-def _weighted_f1(sums: Floats) -> Floats:
-    hits, said, gold = np.split(sums, 3, axis=-1)
-    f1 = 2 * hits / np.maximum(said + gold, 1)
-    return _ratio(np.stack([(f1 * gold).sum(-1), gold.sum(-1)], axis=-1))
+def _mean_f1(sums: Floats, weighted: bool) -> Floats:
+    hits, predicted, true = np.split(sums, 3, axis=-1)
+    f1 = 2 * hits / np.maximum(predicted + true, 1)
+    weights = true if weighted else predicted + true > 0
+    return _ratio(np.stack([(f1 * weights).sum(-1), weights.sum(-1)], axis=-1))
 
 
 def _calibration_error(outcome: Outcome) -> float:
-    bins, sure, right = (part.ravel() for part in confidences(outcome))
-    return float(np.abs(np.bincount(bins, sure - right, BINS)).sum() / len(bins))
+    bins, confidence, right = (part.ravel() for part in confidences(outcome))
+    return float(np.abs(np.bincount(bins, confidence - right, BINS)).sum() / len(bins))
 
 
-def _mean_over_classes(score: Callable[[Array, Array], float], outcome: Outcome) -> float:
-    """The mean of `score(truth, probability)` over the known classes that are true of some texts
-    and false of others; NaN where there is none."""
-    some = outcome.truth.any(axis=0) & ~outcome.truth.all(axis=0)
+def _mean_over_classes(score: str, outcome: Outcome) -> float:
+    """Return the mean of a score of scikit-learn over the known classes.
+
+    Classes that are true of all examples or of none are left out; NaN if no others remain.
+    """
+    import sklearn.metrics
+
+    present = outcome.truth.any(axis=0) & ~outcome.truth.all(axis=0)
     scores = [
-        score(outcome.truth[:, label], outcome.probabilities[:, label])
-        for label in np.flatnonzero(some)
+        getattr(sklearn.metrics, score)(outcome.truth[:, label], outcome.probabilities[:, label])
+        for label in np.flatnonzero(present)
     ]
     return float(np.mean(scores)) if scores else float("nan")
-
-
-def _auc(outcome: Outcome) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return _mean_over_classes(roc_auc_score, outcome)
-
-
-def _average_precision(outcome: Outcome) -> float:
-    from sklearn.metrics import average_precision_score
-
-    return _mean_over_classes(average_precision_score, outcome)
 
 
 def _micro_average_precision(outcome: Outcome) -> float:
@@ -136,9 +125,8 @@ def _micro_average_precision(outcome: Outcome) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: call it with an Outcome. Where it is undefined it is NaN."""
+    """A metric: call it with an Outcome. It returns NaN if it is undefined."""
 
-    meaning: str
     larger_is_better: bool
     compute: Callable[[Outcome], float]
     multi_label_only: bool = False
@@ -149,12 +137,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class SumMetric:
-    """A metric of sums over texts alone, which makes resampling it a matrix product.
+    """A metric that depends on sums over examples only, so that resampling is a matrix product.
 
-    `parts` gives each text's share (B, P); `finish` turns sums (..., P) into values (...).
+    `parts` returns the summands (B, P); `finish` turns sums (..., P) into values (...).
     """
 
-    meaning: str
     larger_is_better: bool
     parts: Callable[[Outcome], sparse.csr_array]
     finish: Callable[[Floats], Floats]
@@ -165,57 +152,41 @@ class SumMetric:
 
 
 METRICS: dict[str, Metric | SumMetric] = {
-    "accuracy": SumMetric(
-        "share of texts with the right label; several labels: with exactly the right ones",
-        True,
-        _correct,
-        _ratio,
-    ),
-    "macro_f1": SumMetric("mean of the classes' F1", True, decisions, _macro_f1),
-    "micro_f1": SumMetric("F1 of all decisions pooled", True, decisions, _micro_f1),
-    "weighted_f1": SumMetric("mean of F1 weighted by support", True, decisions, _weighted_f1),
-    "hamming_loss": SumMetric(
-        "share of (text, label) decisions that are wrong", False, _wrong_labels, _ratio, True
-    ),
-    "log_loss": SumMetric(
-        "mean of -ln p(truth), by text, or by (text, label) for several; p clipped by its epsilon",
-        False,
-        _losses,
-        _ratio,
-    ),
-    "calibration_error": Metric(
-        "expected calibration error, 15 equal-width bins, of the label given, or of every "
-        "(text, label) for several (Guo et al. 2017, arXiv 1706.04599)",
-        False,
-        _calibration_error,
-    ),
-    "auc": Metric("area under ROC, one against the rest, mean of the classes present", True, _auc),
-    "average_precision": Metric(
-        "average precision, one against the rest, mean of the classes present",
-        True,
-        _average_precision,
-    ),
-    "micro_average_precision": Metric(
-        "average precision over all (text, label) pooled", True, _micro_average_precision, True
-    ),
+    # The share of examples with the right label; multi-label: with exactly the right labels.
+    "accuracy": SumMetric(True, _correct, _ratio),
+    "macro_f1": SumMetric(True, decisions, partial(_mean_f1, weighted=False)),
+    "micro_f1": SumMetric(True, decisions, _micro_f1),
+    # Weighted by the number of examples of each class.
+    "weighted_f1": SumMetric(True, decisions, partial(_mean_f1, weighted=True)),
+    # The share of (example, label) decisions that are wrong.
+    "hamming_loss": SumMetric(False, _wrong_labels, _ratio, multi_label_only=True),
+    # The mean of -ln p(truth) over examples, or over (example, label) pairs for multi-label.
+    "log_loss": SumMetric(False, _losses, _ratio),
+    # The expected calibration error with bins of equal width (Guo et al. 2017, arXiv 1706.04599).
+    "calibration_error": Metric(False, _calibration_error),
+    # One against the rest, averaged over the classes that occur.
+    "auc": Metric(True, partial(_mean_over_classes, "roc_auc_score")),
+    "average_precision": Metric(True, partial(_mean_over_classes, "average_precision_score")),
+    # Over all (example, label) pairs.
+    "micro_average_precision": Metric(True, _micro_average_precision, multi_label_only=True),
 }
 
 
 def metric_named(name: str, multi_label: bool | None = None) -> Metric | SumMetric:
-    """Return the metric of that name. Raises UsageError where it does not fit the task.
+    """Return the metric of that name. Raises UsageError if there is none, or not for the task.
 
-    `multi_label` is None where the task is not known yet.
+    `multi_label` is None if the task is not known yet.
     """
     metric = METRICS.get(name)
     if metric is None:
         raise UsageError(f"unknown metric '{name}'{did_you_mean(name, list(METRICS))}")
     if metric.multi_label_only and multi_label is False:
-        raise UsageError(f"metric '{name}' needs a model that gives several labels to a text")
+        raise UsageError(f"metric '{name}' needs a multi-label model")
     return metric
 
 
-def fitting(outcome: Outcome) -> dict[str, Metric | SumMetric]:
-    """Return the metrics of METRICS that fit the task."""
+def applicable(outcome: Outcome) -> dict[str, Metric | SumMetric]:
+    """Return the rows of METRICS that apply to the task."""
     return {
         name: metric
         for name, metric in METRICS.items()
@@ -224,5 +195,5 @@ def fitting(outcome: Outcome) -> dict[str, Metric | SumMetric]:
 
 
 def measure(outcome: Outcome) -> dict[str, float]:
-    """Return the value of every metric that fits the task."""
-    return {name: metric(outcome) for name, metric in fitting(outcome).items()}
+    """Return the value of every metric that applies to the task."""
+    return {name: metric(outcome) for name, metric in applicable(outcome).items()}

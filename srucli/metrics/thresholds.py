@@ -1,4 +1,4 @@
-"""The probability from which each label is given, fitted to validation texts (multi-label)."""
+"""The threshold of each label's probability, fitted to validation data (multi-label)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from srucli.metrics.outcome import Array, Floats
 LOGIT_STEP = 0.05
 LOGITS = np.arange(-140, 141) * LOGIT_STEP
 SMOOTHING = 0.5  # standard deviation, in logits, of the kernel over a label's F1 curve
-PRIOR_TEXTS = 5  # how many of a label's texts weigh as much as the other labels do
+PRIOR_EXAMPLES = 5  # how many examples of a label count as much as all other labels
 
 
 def choose_thresholds(probabilities: Floats, targets: Array) -> Floats:
-    """Return thresholds (C,) that maximise each label's F1: probabilities and bools (B, C).
+    """Return thresholds (C,) that maximize each label's F1: probabilities and bools (B, C).
 
-    The best cut of a label with few texts is mostly chance. So each label's curve of F1 against
-    the threshold is averaged with the mean curve of all labels, which weighs as much as
-    PRIOR_TEXTS texts do, and smoothed over the logit of the threshold. A label without any text
-    gets the threshold that suits the others.
+    The best threshold for a label with few examples is mostly chance. So each label's curve of F1
+    against the threshold is averaged with the mean curve of all labels, which counts as much as
+    PRIOR_EXAMPLES examples, and smoothed over the logit of the threshold. A label without examples
+    gets the threshold of the mean curve.
     """
     grid = 1 / (1 + np.exp(-LOGITS))
     f1 = np.stack([_f1_curve(p, t, grid) for p, t in zip(probabilities.T, targets.T, strict=True)])
     support = targets.sum(axis=0)[:, None]
-    curves = (support * f1 + PRIOR_TEXTS * f1.mean(axis=0)) / (support + PRIOR_TEXTS)
+    curves = (support * f1 + PRIOR_EXAMPLES * f1.mean(axis=0)) / (support + PRIOR_EXAMPLES)
     half = round(3 * SMOOTHING / LOGIT_STEP)
     kernel = np.exp(-0.5 * (np.arange(-half, half + 1) * LOGIT_STEP / SMOOTHING) ** 2)
     smooth = (np.convolve(np.pad(curve, half, mode="edge"), kernel, "valid") for curve in curves)
@@ -34,9 +34,9 @@ def choose_thresholds(probabilities: Floats, targets: Array) -> Floats:
 
 def _f1_curve(probability: Floats, truth: Array, grid: Floats) -> Floats:
     """Return F1 of one label, (B,) and (B,), at each threshold of the grid."""
-    said = len(truth) - np.searchsorted(np.sort(probability), grid)
+    predicted = len(truth) - np.searchsorted(np.sort(probability), grid)
     hits = truth.sum() - np.searchsorted(np.sort(probability[truth]), grid)
-    return cast(Floats, 2 * hits / np.maximum(said + truth.sum(), 1))
+    return cast(Floats, 2 * hits / np.maximum(predicted + truth.sum(), 1))
 
 
 def _middle_of_maxima(curve: Floats) -> int:

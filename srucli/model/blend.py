@@ -1,4 +1,4 @@
-"""How much each branch of a classifier counts, fitted to dev texts. No torch."""
+"""The weights of a classifier's branches, fitted to validation data."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
 Floats = npt.NDArray[np.floating[Any]]
-# How many dev texts weigh as much as the belief that all branches count alike.
-PRIOR_TEXTS = 1
+# How many examples the prior, equal weights, counts as.
+PRIOR_EXAMPLES = 1
 
 
 def fit_weights(
     logits: Floats, targets: npt.NDArray[Any], multi_label: bool, sides: Floats | None = None
 ) -> list[float]:
-    """The weights, none below 0, whose sum of branches has the least log loss on dev texts.
+    """Return non-negative weights whose sum of branches has the least log loss.
 
-    logits (n, B, C) of n branches; targets (B,) integers, those from C on being labels that the
-    model cannot say and left out, or for several labels a text (B, C) bool, and then sides (2, C):
-    how much a label counts where it is false, and where it is true; None for 1. The weights' sum
-    is free, so that it also sets how confident the model is. The mean of the branches (1/n) is the
-    prior: a squared distance from it in units of 1/n, worth PRIOR_TEXTS texts.
+    logits (n, B, C) of n branches; targets (B,) integers, where examples from C on have a label
+    that the model does not know and are left out; multi-label: (B, C) bool. sides (2, C), for
+    multi-label only: the weights of a label where it is false, and where it is true; default 1.
+    The sum of the branches' weights is free, since it also determines the model's confidence. The
+    prior is the mean of the branches: the squared distance from it, in units of 1/n, counts as
+    PRIOR_EXAMPLES examples.
     """
     branches, _, classes = logits.shape
     mean = np.full(branches, 1 / branches)
@@ -32,7 +33,7 @@ def fit_weights(
         logits, targets = logits[:, known], targets[known]
     if not len(targets):
         return mean.tolist()
-    found = minimize(
+    fit = minimize(
         loss,
         mean,
         (logits, targets, multi_label, sides),
@@ -40,7 +41,7 @@ def fit_weights(
         method="L-BFGS-B",
         bounds=[(0, None)] * branches,
     )
-    weights: list[float] = found.x.tolist()
+    weights: list[float] = fit.x.tolist()
     return weights
 
 
@@ -51,8 +52,11 @@ def loss(
     multi_label: bool,
     sides: Floats | None = None,
 ) -> tuple[float, Floats]:
-    """What `fit_weights` makes least, and its gradient (n,): summed log loss, and the prior."""
-    branches, texts, _ = logits.shape
+    """Return the loss that `fit_weights` minimizes, and its gradient (n,).
+
+    It is the sum of the log losses and of the prior.
+    """
+    branches, examples, _ = logits.shape
     total = np.tensordot(weights, logits, axes=1)
     if multi_label:
         counts = 1.0 if sides is None else np.where(targets, sides[1], sides[0])
@@ -60,9 +64,9 @@ def loss(
         slope = counts * (expit(total) - targets)
     else:
         logs = log_softmax(total, axis=1)
-        value = -logs[np.arange(texts), targets].sum()
+        value = -logs[np.arange(examples), targets].sum()
         slope = np.exp(logs)
-        slope[np.arange(texts), targets] -= 1
-    away = branches * weights - 1
-    gradient = np.tensordot(logits, slope, axes=2) + 2 * PRIOR_TEXTS * branches * away
-    return float(value + PRIOR_TEXTS * (away**2).sum()), gradient
+        slope[np.arange(examples), targets] -= 1
+    distance = branches * weights - 1
+    gradient = np.tensordot(logits, slope, axes=2) + 2 * PRIOR_EXAMPLES * branches * distance
+    return float(value + PRIOR_EXAMPLES * (distance**2).sum()), gradient

@@ -39,9 +39,9 @@ def _head(config: ModelConfig, size: int, classes: int) -> nn.Module:
 
 
 class Classifier(nn.Module):
-    """Pieces to logits: `spelling` has as many pieces as the vocabulary, `classes` is C.
+    """Tokens to logits; `spelling` is that of the vocabulary, `classes` is C.
 
-    `blend` (n,) is how much each branch counts: all alike, until it is fitted to dev texts.
+    `blend` (n,) has the weights of the branches: equal, until they are fitted to validation data.
     """
 
     blend: Tensor
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
             self.wide = NgramBranch(*sizes, dropout, classes)
         if config.characters:
             self.speller = Speller(spelling)
-            # A table as wide as there are classes can be any linear model of its n-grams.
+            # A table with a column per class can represent any linear model of its n-grams.
             width = config.character_size or min(max(classes, 32), 64)
             sizes = config.character_ngrams, config.character_buckets, width
             self.characters = NgramBranch(*sizes, dropout, classes)
@@ -71,14 +71,14 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def tabulate(self) -> None:
-        """Prepare for many predictions: products of weights are made once, until `train()`."""
+        """Compute products of weights once, for many predictions; `train()` drops them."""
         self.encoder.tabulate(self.embedding.weight)
         for branch in (self.wide, self.characters):
             if branch is not None:
                 branch.tabulate()
 
     def _states(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder makes of the tokens (N,): states (N, D), last states (B, D)."""
+        """Return the encoder's states (N, D) and last states (B, D) of the tokens (N,)."""
         if not (self.training and (self.dropout.p > 0 or self.word_dropout > 0)):
             return self.encoder.encode(self.embedding.weight, tokens, offsets)
         x = self.dropout(self.embedding(tokens))
@@ -88,7 +88,7 @@ class Classifier(nn.Module):
         return states, last
 
     def limits(self, settings: TrainConfig) -> Limits:
-        """How much of a text is read."""
+        """Return how many tokens of a text are read."""
         ngrams = self.wide is not None or self.characters is not None
         return Limits.of(settings, self.encoder.activations, self.encoder.max_tokens, ngrams)
 
@@ -99,12 +99,13 @@ class Classifier(nn.Module):
         characters: int | None = None,
         part: tuple[Tensor, Tensor] | None = None,
     ) -> list[Tensor]:
-        """Logits (B, C) of what the encoder read, and of the n-gram branches that there are.
+        """Return the logits (B, C) of the encoder's branch and of the n-gram branches.
 
-        `characters` is how many the texts are spelt with, where that is known, as in `Speller`.
-        `part` is what the encoder reads, as in `Batch`; all where it is None.
-        Each is to be trained by a loss of its own: trained through their sum, the faster learner
-        leaves the others nothing to learn, and on small sets they are worse together than alone.
+        characters: their number in all texts, if it is known, as in `Speller`.
+        part: what the encoder reads, as in `Batch`; default everything.
+        Each branch needs a loss of its own. If they are trained through their sum, the fastest
+        learner leaves nothing for the others to learn, and on small sets the sum is worse than
+        a single branch.
         """
         rows, bounds = (None, offsets) if part is None else part
         encoded = tokens if rows is None else tokens.index_select(0, rows)
@@ -124,8 +125,8 @@ class Classifier(nn.Module):
         return logits
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leaves out random initial values: on the meta device torch imports half of itself for one."""
+class _NoInitialization(TorchFunctionMode):
+    """Skips random initialization, for which torch imports half of itself on the meta device."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -138,7 +139,7 @@ class _Undrawn(TorchFunctionMode):
 
 
 def shapes(config: ModelConfig, vocab_size: int, classes: int) -> dict[str, Tensor]:
-    """Tensors without memory, on the meta device, like those in a classifier's `state_dict`."""
+    """Return the tensors of a classifier's `state_dict` on the meta device, without memory."""
     spelling = np.zeros(0, np.int64), np.zeros(vocab_size + 1, np.int64)
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), _NoInitialization():
         return dict(Classifier(config, spelling, classes).state_dict())

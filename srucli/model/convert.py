@@ -1,7 +1,4 @@
-"""Weights of the `sru` package, version 2.6.0, as a `srucli.SRU`.
-
-It reads a state dict, that is names and tensors; how that came from a file is the caller's matter.
-"""
+"""Convert weights of the `sru` package, version 2.6.0, to a `srucli.SRU`."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from srucli.model.sru import SRULayer
 
 _NEEDED = ("weight", "weight_c", "bias", "scale_x")
 _KEY = re.compile(rf"rnn_lst\.(\d+)\.({'|'.join(_NEEDED)}|weight_proj)")
-# Parts of names that only options beyond our layer bring with them.
+# Parts of names of weights that belong to unsupported options.
 _REFUSED = {
-    "layer_norm": "layer_norm=True: the layers here have no layer normalisation",
-    "custom_m": "custom_m: a module of one's own in place of the weight is not supported",
+    "layer_norm": "layer_norm=True: the layers here have no layer normalization",
+    "custom_m": "custom_m: a module in place of the weight is not supported",
     "input_to_hidden": "proj_input_to_hidden_first=True: take this weight out, convert the rest, "
     "and put it into an nn.Linear before the SRU",
 }
@@ -37,30 +34,29 @@ def from_sru_weights(
     batch_first: bool = False,
     prefix: str = "",
 ) -> SRU:
-    """A module that gives the outputs and last states that `sru.SRU` gives with these weights.
+    """Return a module with the same outputs and last states as `sru.SRU` with these weights.
 
-    weights: its state dict, or that of a model in which its names begin with `prefix`.
-    bidirectional, use_tanh, dropout, rnn_dropout, has_skip_term: as they were given to `sru.SRU`,
-    with its defaults, since weights do not show them: one direction of 2 H units has the shapes of
-    two directions of H. The sizes, `rescale`, `highway_bias`, `projection_size` and `v1` are seen
-    in the weights. The product of a projection becomes one matrix of full rank, and the zeros of
-    `v1` become parameters: the outputs are the same, what further training makes of them is not.
-    In training, `sru`'s dropout covers (g(c) - x') and ours g(c) alone.
+    weights: its state dict, or that of a model in which its names start with `prefix`.
+    bidirectional, use_tanh, dropout, rnn_dropout, has_skip_term: the arguments and defaults of
+    `sru.SRU`, since weights do not show them: one direction of 2 H units has the same shapes as
+    two directions of H. The weights show the sizes, `rescale`, `highway_bias`, `projection_size`
+    and `v1`. A projection becomes one matrix of full rank, and the zeros of `v1` become
+    parameters: outputs are the same, but further training differs. In training, `sru` applies
+    dropout to (g(c) - x'), this module only to g(c).
 
-    Raises ValueError that names the option where outputs would differ (layer_norm, custom_m,
-    proj_input_to_hidden_first, has_skip_term=False) or `rnn_dropout` be lost, and for weights that
-    are not whole.
+    Raises ValueError for options that would change outputs (layer_norm, custom_m,
+    proj_input_to_hidden_first, has_skip_term=False), for `rnn_dropout`, and for incomplete weights.
     """
     if not has_skip_term:
         raise ValueError("has_skip_term=False: the layers here always have a highway")
     if rnn_dropout:
-        raise ValueError("rnn_dropout: there is none here; leave it out to use the weights without")
+        raise ValueError("rnn_dropout is not supported; leave it out to use the weights without it")
     cells = _cells(weights, prefix)
     scale = _scale(cells)
     weight, width = cells[0]["weight"], cells[0]["weight_c"].numel() // 2
     directions = 2 if bidirectional else 1
     if width % directions:
-        raise ValueError(f"bidirectional: {width} units cannot be shared by two directions")
+        raise ValueError(f"bidirectional: {width} units cannot be divided among two directions")
     module = SRU(
         cells[0].get("weight_proj", weight).shape[0],
         width // directions,
@@ -81,7 +77,7 @@ def from_sru_weights(
 
 
 def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]]:
-    """The tensors of each layer by their names in it, the lowest layer first."""
+    """Return the tensors of each layer by their names in it, the lowest layer first."""
     found: dict[int, dict[str, Tensor]] = {}
     for name, tensor in weights.items():
         if not name.startswith(prefix):
@@ -91,7 +87,7 @@ def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]
                 raise ValueError(f"{name} belongs to {_REFUSED[part]}")
         key = _KEY.fullmatch(name.removeprefix(prefix))
         if key is None:
-            raise ValueError(f"{name} is no weight of sru 2.6.0; is `prefix` right?")
+            raise ValueError(f"{name} is not a weight of sru 2.6.0; is `prefix` right?")
         found.setdefault(int(key[1]), {})[key[2]] = tensor
     for number in range(max(found, default=0) + 1):
         for name in _NEEDED:
@@ -101,7 +97,7 @@ def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]
 
 
 def _scale(cells: Sequence[Mapping[str, Tensor]]) -> float:
-    """The highway's scale: 1 without `rescale`, else sqrt(1 + 2 exp(highway_bias))."""
+    """Return the highway's scale: 1 without `rescale`, else sqrt(1 + 2 exp(highway_bias))."""
     scales = {cell["scale_x"].item() for cell in cells}
     scale = min(scales)
     if len(scales) > 1 or not 1 <= scale < math.inf:
@@ -111,7 +107,7 @@ def _scale(cells: Sequence[Mapping[str, Tensor]]) -> float:
 
 @torch.no_grad()
 def _copy(layer: SRULayer, cell: Mapping[str, Tensor], name: str) -> None:
-    """Fill our layer; `sru` interleaves its k planes: a column is (direction, unit, plane)."""
+    """Copy weights; `sru` interleaves its k planes: a column is (direction, unit, plane)."""
     weight, planes, width = cell["weight"], layer.planes, layer.output_size
     if "weight_proj" in cell:
         weight = (cell["weight_proj"].double() @ weight.double()).to(weight.dtype)

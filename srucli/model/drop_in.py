@@ -1,7 +1,7 @@
-"""`SRU`: a module to put where torch's `nn.LSTM` or `nn.GRU` stood.
+"""`SRU`: a replacement for torch's `nn.LSTM` or `nn.GRU`.
 
-Weights and equations are those of `sru.py`; here is only the way between torch's layouts (a
-rectangle of texts, one text, a `PackedSequence`) and the ragged rows that the layers read.
+Weights and equations are in `sru.py`. This module converts between torch's layouts (a padded batch,
+one text, a `PackedSequence`) and the ragged rows that the layers read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from srucli.model.sru import SRUStack
 
 
 def _text_by_text(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the rows of a packed batch, which go step by step, stand when they go text by text.
+    """Convert a packed batch's order, by time step, to an order by text.
 
-    batch_sizes (L,): how many texts reach each step. Returns the new place of each row (N,), and
-    the texts' offsets (B+1,).
+    batch_sizes (L,): how many texts reach each step. Returns the new row of each row (N,), and the
+    texts' offsets (B+1,).
     """
     step = torch.arange(batch_sizes.numel()).repeat_interleave(batch_sizes)
     first = batch_sizes.cumsum(0) - batch_sizes
@@ -30,18 +30,18 @@ def _text_by_text(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SRU(nn.Module):
-    """Simple Recurrent Units (Lei et al. 2018, arXiv 1709.02755) with `nn.LSTM`'s ways.
+    """Simple Recurrent Units (Lei et al. 2018, arXiv 1709.02755) with the interface of `nn.LSTM`.
 
-    Arguments mean what they mean in `nn.LSTM`. Besides, `activation` is g of the state, "identity"
-    or "tanh"; `highway_bias` is the reset gate's first bias, which also decides alpha, the scale of
-    the highway's input; `rescale=False` makes alpha 1. There is no `bias` (the gates need theirs)
-    and no `proj_size`. `dropout` is of g(c) in every layer but the last and draws one mask for a
-    text that stays the same over time, while `nn.LSTM` drops outputs and draws one for every step.
+    Arguments have the same meaning as in `nn.LSTM`. `activation` is the function g of the state,
+    "identity" or "tanh"; `highway_bias` is the initial bias of the reset gate, which also
+    determines alpha, the scale of the highway's input; `rescale=False` sets alpha to 1. There is
+    no `bias` (the gates need theirs) and no `proj_size`. `dropout` applies to g(c) in every layer
+    but the last, with one mask per text; `nn.LSTM` drops outputs, with a mask for every step.
 
-    Like `nn.GRU` it has one state and not two: it returns (output, c_n). Unlike it, the state is
-    not the output of the last step: that went through the reset gate and the highway.
+    As `nn.GRU`, it has one state instead of two: it returns (output, c_n). The state is not the
+    output of the last step, which has passed the reset gate and the highway.
 
-    In float16 or bfloat16, weights and outputs are kept so, but the recurrence runs in float32.
+    In float16 or bfloat16, weights and outputs have that dtype, but the recurrence uses float32.
     Raises ValueError for sizes below 1, dropout outside [0, 1), and an unknown activation.
     """
 
@@ -84,28 +84,28 @@ class SRU(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def extra_repr(self) -> str:
-        """The sizes, and what differs from its default."""
-        said = []
+        """Return the sizes, and the arguments that differ from their defaults."""
+        parts = []
         for name, parameter in signature(SRU).parameters.items():
             value = getattr(self, name, parameter.default)
             if parameter.default is parameter.empty:
-                said.append(str(value))
+                parts.append(str(value))
             elif value != parameter.default:
-                said.append(f"{name}={value!r}")
-        return ", ".join(said)
+                parts.append(f"{name}={value!r}")
+        return ", ".join(parts)
 
     def forward(
         self, input: Tensor | PackedSequence, c_0: Tensor | None = None
     ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """Read texts from `c_0` on; return their outputs and their last states c_n.
+        """Run the layers over texts, from the states c_0; return outputs and last states c_n.
 
-        input: (L, B, input_size), or (B, L, input_size) where batch_first; (L, input_size) for one
-        text without a batch; or a PackedSequence of B texts.
-        c_0: (num_layers * directions, B, hidden_size), without B where input has none; zeros where
-        None. With a PackedSequence, c_0 and c_n have the order that the texts had before packing.
-        Returns output, as input but with directions * hidden_size features (for a PackedSequence,
-        one with the same batch sizes and indices), and c_n, as c_0. Raises ValueError for other
-        shapes, and for a dtype that is not the weights' outside autocast.
+        input: (L, B, input_size), or (B, L, input_size) with batch_first; (L, input_size) for one
+        text without a batch dimension; or a PackedSequence of B texts.
+        c_0: (num_layers * directions, B, hidden_size), without B if input has none; default zeros.
+        With a PackedSequence, the order of c_0 and c_n is that of the texts before packing.
+        Returns output, as input but with directions * hidden_size features (a PackedSequence has
+        the same batch sizes and indices), and c_n, as c_0. Raises ValueError for other shapes, and
+        outside autocast for a dtype other than the weights'.
         """
         if isinstance(input, PackedSequence):
             return self._packed(input, c_0)
@@ -114,14 +114,14 @@ class SRU(nn.Module):
                 f"input has {input.dim()} dimensions; it must have 3, or 2 for one text"
             )
         if input.dim() == 2:
-            output, c_n = self._rectangle(input.unsqueeze(0), self._initial(c_0, None))
+            output, c_n = self._padded(input.unsqueeze(0), self._initial(c_0, None))
             return output.squeeze(0), c_n.squeeze(1)
         texts = input if self.batch_first else input.transpose(0, 1)
-        output, c_n = self._rectangle(texts, self._initial(c_0, texts.shape[0]))
-        # Contiguous as nn.LSTM's, so that `view` works on it.
+        output, c_n = self._padded(texts, self._initial(c_0, texts.shape[0]))
+        # Contiguous as that of nn.LSTM, so that `view` works on it.
         return (output if self.batch_first else output.transpose(0, 1).contiguous()), c_n
 
-    def _rectangle(self, texts: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _padded(self, texts: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
         """texts (B, L, input_size), initial as in `_run` -> output (B, L, D), c_n."""
         batch, length, size = texts.shape
         offsets = torch.arange(batch + 1, device=texts.device) * length
@@ -142,13 +142,13 @@ class SRU(nn.Module):
         return input._replace(data=output), c_n
 
     def _initial(self, c_0: Tensor | None, batch: int | None) -> Tensor | None:
-        """Bring c_0 to (num_layers, B, D); `batch` is None where the input is one text."""
+        """Return c_0 as (num_layers, B, D); `batch` is None if input has no batch dimension."""
         if c_0 is None:
             return None
-        among = () if batch is None else (batch,)
-        shape = (self.num_layers * self.directions, *among, self.hidden_size)
+        sizes = () if batch is None else (batch,)
+        shape = (self.num_layers * self.directions, *sizes, self.hidden_size)
         if c_0.shape != shape:
-            names = f"(num_layers * directions, {'batch, ' if among else ''}hidden_size)"
+            names = f"(num_layers * directions, {'batch, ' if sizes else ''}hidden_size)"
             raise ValueError(f"c_0 is {tuple(c_0.shape)}, it must be {shape}: {names}")
         texts = 1 if batch is None else batch
         split = c_0.reshape(self.num_layers, self.directions, texts, self.hidden_size)

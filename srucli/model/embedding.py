@@ -1,4 +1,4 @@
-"""Embedding tables: their initial values, and modules that predict from products of them."""
+"""Embedding tables, and modules that predict from products of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Self
 
 from torch import Tensor, nn
 
-# Small, so that what training adds outweighs the initial noise: on TREC 86.5% instead of 83.6% with
-# torch's 1.0 (two folds of the training set).
+# Small, so that training outweighs the initial noise: on TREC 86.5% instead of 83.6% with torch's
+# 1.0 (two folds of the training set).
 EMBEDDING_STD = 0.1
 
 
@@ -19,7 +19,7 @@ def embedding_table(rows: int, size: int) -> nn.Embedding:
 
 
 class Tabulated(nn.Module):
-    """A module that can predict from `product`, a table times other weights; training drops it."""
+    """A module that may predict from `product`, a table times weights; training drops it."""
 
     product: Tensor | None = None
 

@@ -21,21 +21,20 @@ from srucli.tokenizer.truncation import MAX_TEXT_TOKENS
 if TYPE_CHECKING:
     from srucli.config import ModelConfig
 
-# The largest table of products that is worth its memory.
+# The largest table of products that is worth its memory, in bytes.
 TABLE_BYTES = 256 * 2**20
-# Settings of encoders with recurrent layers. Others have no last state to pool.
+# Settings of recurrent encoders. Others have no last states to pool.
 RECURRENT = frozenset({"model.hidden", "model.layers", "model.bidirectional", "model.pooling"})
 
 
 class Encoder(nn.Module):
-    """The base of encoders, and what the rest of the package asks of one.
+    """The base class of encoders.
 
-    settings: those that have an effect with this encoder and not with every other one;
-    model.pooling for an encoder with last states.
-    waits: whether it waits for numbers that a GPU computes; no CUDA graph can hold it then.
-    max_tokens: tokens beyond which one text takes too long.
+    settings: the settings that not all encoders have; model.pooling if it has last states.
+    waits: whether it waits for numbers that a GPU computes; CUDA graphs cannot capture it then.
+    max_tokens: the length beyond which one text takes too long.
     output_size: D, the width of states.
-    activations: the numbers that training keeps for each token, as measured on a CPU.
+    activations: how many numbers training stores per token, as measured on a CPU.
     """
 
     settings: ClassVar[frozenset[str]]
@@ -47,11 +46,6 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
 
-    @classmethod
-    def described(cls, config: ModelConfig) -> str:
-        """Return the encoder and its sizes in words, for a model card."""
-        raise NotImplementedError
-
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Encode vectors x (N, E) of tokens (N,), offsets (B + 1,).
 
@@ -60,22 +54,16 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def encode(self, embedding: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, where the tokens' vectors are rows of the embedding (V, E) as they are."""
+        """As `forward`, with the tokens' vectors taken unchanged from the embedding (V, E)."""
         states, last = self(nn.functional.embedding(tokens, embedding), tokens, offsets)
         return states, last
 
     def tabulate(self, embedding: Tensor) -> None:
-        """Prepare for many predictions with this embedding (V, E), if that is worth anything."""
-
-
-def _layers(name: str, config: ModelConfig) -> str:
-    both = " a direction, both directions" if config.bidirectional else ""
-    layers = f"{config.layers} layer{'s' * (config.layers > 1)} of {name}"
-    return f"{layers}, {config.hidden} units{both}"
+        """Prepare for many predictions with this embedding (V, E), if that makes them faster."""
 
 
 class SRUEncoder(Tabulated, Encoder):
-    """The stack of SRU layers. `product`: the first layer's, of every piece."""
+    """The stack of SRU layers. `product`: the first layer's, of every token of the vocabulary."""
 
     settings = RECURRENT | {"model.activation", "model.highway_bias", "train.kernel"}
 
@@ -91,15 +79,10 @@ class SRUEncoder(Tabulated, Encoder):
             dropout=config.dropout_rate,
         )
         self.output_size = self.stack.output_size
-        # Planes of u, h, c and a gradient in each layer, and the embedding with its dropout.
+        # The planes of u, h, c and a gradient in each layer, and the embedding with its dropout.
         own_highway = config.embedding_size != self.output_size
         self.activations = (6 * config.layers + own_highway) * self.output_size
         self.activations += 2 * config.embedding_size
-
-    @classmethod
-    def described(cls, config: ModelConfig) -> str:
-        """As `Encoder.described`."""
-        return _layers("sru", config)
 
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """As `Encoder.forward`."""
@@ -107,7 +90,7 @@ class SRUEncoder(Tabulated, Encoder):
         return states, last[-1]
 
     def encode(self, embedding: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Encoder.encode`; equal tokens share their product, unless finding them costs more."""
+        """As `Encoder.encode`; on a CPU, equal tokens share their product."""
         if self.product is not None:
             x, index = embedding, tokens
         elif tokens.device.type == "cpu":
@@ -119,7 +102,7 @@ class SRUEncoder(Tabulated, Encoder):
         return states, last[-1]
 
     def tabulate(self, embedding: Tensor) -> None:
-        """Multiply every piece's vector (V, E) by the first layer's weights, if that is small."""
+        """Multiply the embedding (V, E) by the first layer's weights, if the product is small."""
         first = self.stack.layers[0]
         assert isinstance(first, SRULayer)
         rows = first.weight.shape[0]
@@ -128,7 +111,7 @@ class SRUEncoder(Tabulated, Encoder):
 
 
 class RecurrentEncoder(Encoder):
-    """The base of torch's recurrent layers over packed sequences, to compare with."""
+    """The base class of torch's recurrent layers over packed sequences, for comparisons."""
 
     settings = RECURRENT
     waits = True
@@ -147,11 +130,6 @@ class RecurrentEncoder(Encoder):
             dropout=config.dropout_rate if config.layers > 1 else 0.0,
         )
 
-    @classmethod
-    def described(cls, config: ModelConfig) -> str:
-        """As `Encoder.described`."""
-        return _layers(cls.kind.__name__.lower(), config)
-
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """As `Encoder.forward`; an empty text is read as one zero vector."""
         packed, rows = _packed(x, offsets)
@@ -162,9 +140,9 @@ class RecurrentEncoder(Encoder):
 
 
 def _packed(x: Tensor, offsets: Tensor) -> tuple[nn.utils.rnn.PackedSequence, Tensor]:
-    """Texts (N, E) as torch's recurrent layers read them, and where each row stands there (N,).
+    """Return texts (N, E) as torch's recurrent layers read them, and each row's place there (N,).
 
-    No rectangle is filled on the way: one long text among short ones would make it huge.
+    There is no padding on the way: one long text among short ones would make the batch huge.
     """
     text, place = places(offsets, x.shape[0])
     order = offsets.diff().argsort(descending=True, stable=True)
@@ -190,9 +168,9 @@ class GRUEncoder(RecurrentEncoder):
 
 
 class CNNEncoder(Encoder):
-    """Convolutions of several widths over the pieces (Kim 2014, arXiv 1408.5882).
+    """Convolutions of several widths over the tokens (Kim 2014, arXiv 1408.5882).
 
-    The texts stand in one row with zeros between them.
+    All texts are one sequence, with zeros between them.
     """
 
     settings = frozenset({"model.hidden", "model.kernel_sizes"})
@@ -206,14 +184,8 @@ class CNNEncoder(Encoder):
         self.output_size = config.hidden * len(config.kernel_sizes)
         self.activations = 8 * self.output_size
 
-    @classmethod
-    def described(cls, config: ModelConfig) -> str:
-        """As `Encoder.described`."""
-        widths = ", ".join(map(str, config.kernel_sizes))
-        return f"cnn, {config.hidden} units of each width ({widths})"
-
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Encoder.forward`; a convolution has no last states."""
+        """As `Encoder.forward`."""
         texts, gap = offsets.numel() - 1, max(self.widths) // 2 + 1
         at = torch.arange(x.shape[0], device=x.device)
         at += (text_of_rows(offsets, x.shape[0]) + 1) * gap
@@ -227,7 +199,7 @@ class CNNEncoder(Encoder):
 
 
 class BagEncoder(Encoder):
-    """Embeddings of pieces and hashed n-grams, to be averaged (fastText, arXiv 1607.01759)."""
+    """Embeddings of tokens and hashed n-grams, to be averaged (fastText, arXiv 1607.01759)."""
 
     settings = frozenset({"model.wide_ngrams", "model.wide_buckets"})
 
@@ -237,11 +209,6 @@ class BagEncoder(Encoder):
         self.table = embedding_table(self.buckets, config.embedding_size)
         self.output_size = config.embedding_size
         self.activations = (self.ngram + 3) * config.embedding_size
-
-    @classmethod
-    def described(cls, config: ModelConfig) -> str:
-        """As `Encoder.described`."""
-        return f"a bag of pieces and their 1- to {config.wide_ngrams}-grams"
 
     def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """As `Encoder.forward`: a token's vector plus those of the n-grams that end there."""
@@ -261,13 +228,8 @@ ENCODERS: Mapping[str, type[Encoder]] = {
 
 
 def encoder_named(name: str) -> type[Encoder]:
-    """Return the row of ENCODERS. Raises UsageError where there is none."""
+    """Return the row of ENCODERS. Raises UsageError if there is none."""
     if name not in ENCODERS:
         hint = did_you_mean(name, list(ENCODERS))
         raise UsageError(f"model.encoder: unknown encoder '{name}'{hint}")
     return ENCODERS[name]
-
-
-def encoders_with(setting: str) -> list[str]:
-    """Return the names of the encoders with which a dotted setting has an effect."""
-    return [name for name, kind in ENCODERS.items() if setting in kind.settings]

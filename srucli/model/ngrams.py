@@ -1,4 +1,4 @@
-"""Branches of hashed n-grams, and the speller that gives one of them characters."""
+"""Branches of hashed n-grams, and the speller, which turns tokens into characters."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from srucli.kernels.ngrams import ngram_sums
 from srucli.model.embedding import Tabulated, embedding_table
 
 SPACE = 0x2581  # as SentencePiece writes it
-# The characters of every piece as one row of codes, and its offsets (vocab_size + 1,).
+# The character codes of all tokens of the vocabulary in one row, and offsets (vocab_size + 1,).
 Spelling = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class NgramBranch(Tabulated):
-    """Logits from hashed n-grams of symbols: what a linear model sees, at a table's low rank.
+    """Logits from hashed n-grams of symbols: a linear model of them, at the low rank of a table.
 
-    Where there is a product, it holds the logits that each row of the table adds.
+    `product` has the logits that each row of the table adds.
     """
 
     def __init__(self, longest: int, buckets: int, size: int, dropout: float, classes: int) -> None:
@@ -39,15 +39,15 @@ class NgramBranch(Tabulated):
         return logits
 
     def tabulate(self) -> None:
-        """Multiply the table by the head where that makes it narrower."""
+        """Multiply the table by the head if that makes it narrower."""
         if self.head.out_features < self.head.in_features:
             self.product = self.head(self.table.weight)
 
 
 class Speller(nn.Module):
-    """Turns pieces into the characters that they are spelt with, however a text was cut.
+    """Turns tokens into characters, which do not depend on how a text was tokenized.
 
-    A space comes after a text's last piece, so that n-grams tell the end of a word there too.
+    A space follows a text's last token, so that n-grams show the end of its last word too.
     """
 
     codes: Tensor
@@ -56,20 +56,18 @@ class Speller(nn.Module):
     def __init__(self, spelling: Spelling) -> None:
         super().__init__()
         codes, starts = map(torch.from_numpy, spelling)
-        codes, starts = (
-            torch.cat((codes, codes.new_tensor([SPACE]))),
-            torch.cat((starts, starts[-1:] + 1)),
+        self.register_buffer(
+            "codes", nn.functional.pad(codes, (0, 1), value=SPACE), persistent=False
         )
-        self.register_buffer("codes", codes, persistent=False)
-        self.register_buffer("starts", starts, persistent=False)
+        self.register_buffer("starts", torch.cat((starts, starts[-1:] + 1)), persistent=False)
 
     def forward(
         self, tokens: Tensor, offsets: Tensor, characters: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """tokens (N,), offsets (B+1,) -> characters (M,) and the texts' offsets in them (B+1,).
 
-        `characters` is M where that is known, so that a GPU need not be asked for it. The last
-        texts give up what M is too small for, or the last text gets what it is too large for.
+        `characters` is M if it is known, which saves waiting for a GPU. If it is too small, the
+        last texts are truncated; if it is too large, the last text is extended.
         """
         space, texts = self.starts.numel() - 2, offsets.numel() - 1
         text, place = places(offsets, tokens.numel())

@@ -10,7 +10,7 @@ from srucli.kernels.pool import ragged_pool
 
 
 class Pooling(nn.Module):
-    """Turns the states of a text into one vector: any of last, mean, max, attention, joined."""
+    """Turns the states of a text into one vector: last, mean, max and attention, concatenated."""
 
     def __init__(self, kinds: tuple[str, ...], size: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Pooling(nn.Module):
         return empty.index_add(0, text, states * weights) / total.clamp(min=1e-20)
 
     def forward(self, states: Tensor, last: Tensor, offsets: Tensor) -> Tensor:
-        """states (N, D), last (B, D) -> (B, output_size); zeros for a text without pieces."""
+        """states (N, D), last (B, D) -> (B, output_size); zeros for an empty text."""
         largest, mean = ragged_pool(states, offsets)
         parts = {"last": last, "max": largest, "mean": mean}
         if self.score is not None:

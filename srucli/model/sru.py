@@ -1,11 +1,9 @@
-"""SRU layers and stacks over ragged batches: parameters, initialisation, directions, dropout.
-
-The recurrence itself is in `srucli.kernels`; here is what has weights.
-"""
+"""SRU layers and stacks over ragged batches: parameters, initialization, directions, dropout."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +12,16 @@ from srucli.kernels.sru import sru_layer
 
 
 def text_mask(like: Tensor, texts: int, width: int, p: float) -> Tensor:
-    """A dropout mask (texts, width) of 0 and 1/(1-p): one per text, constant over time."""
+    """Return a dropout mask (texts, width) of 0 and 1/(1-p): one per text, constant over time."""
     return like.new_empty(texts, width).bernoulli_(1 - p).div_(1 - p)
 
 
 class SRULayer(nn.Module):
     """One SRU layer (Lei et al. 2018, arXiv 1709.02755) with one or two directions.
 
-    `weight` (k D, input_size) makes all planes of all directions in one GEMM; D is hidden times the
-    directions; k is 3 where input_size equals D, and 4 otherwise (the highway has its own matrix).
-    Where `rescale` is False, alpha is 1: the highway's input is not scaled.
+    `weight` (k D, input_size) gives all planes of all directions in one GEMM. D is hidden times the
+    directions; k is 3 if input_size equals D, and else 4 (the highway has a matrix of its own).
+    Without `rescale`, alpha is 1: the highway's input is not scaled.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class SRULayer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Section 3.2 of the paper: variance 1/d_in, the gates' halved, the highway's scaled."""
+        """Initialize as in section 3.2 of the paper: variance 1/d_in, half of it for the gates."""
         bound = math.sqrt(3 / self.weight.shape[1])
         self.weight.uniform_(-bound, bound)
         planes = self.weight.view(self.planes, self.output_size, -1)
@@ -74,8 +72,8 @@ class SRULayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """x (N, input_size), offsets (B+1,), mask (B, D) -> h (N, D), last states (B, D).
 
-        initial (B, D): states before the first token; zeros where None. index (N,), product
-        (M, k D): as in `sru_layer`. h has x's dtype, and the states float32 where that is smaller.
+        initial (B, D): states before the first token; default zeros. index (N,), product (M, k D):
+        as in `sru_layer`. h has x's dtype; states are at least float32.
         """
         return sru_layer(
             x,
@@ -95,39 +93,26 @@ class SRULayer(nn.Module):
 
 
 def use_kernel(model: nn.Module, kernel: str) -> None:
-    """Have every SRU layer in the model run on this back end; it is no part of the weights."""
+    """Make every SRU layer in the model run on this back end. It is not part of the weights."""
     for module in model.modules():
         if isinstance(module, SRULayer):
             module.kernel = kernel
 
 
 class SRUStack(nn.Module):
-    """SRU layers on top of each other; between them, dropout of g(c) with one mask per text."""
+    """SRU layers on top of each other; between them, dropout of g(c) with one mask per text.
+
+    options: those of `SRULayer`.
+    """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden: int,
-        layers: int,
-        *,
-        bidirectional: bool = True,
-        activation: str = "identity",
-        highway_bias: float = 0.0,
-        rescale: bool = True,
-        dropout: float = 0.0,
+        self, input_size: int, hidden: int, layers: int, *, dropout: float = 0.0, **options: Any
     ) -> None:
         super().__init__()
         self.dropout = dropout
         self.layers = nn.ModuleList()
         for _ in range(layers):
-            layer = SRULayer(
-                input_size,
-                hidden,
-                bidirectional=bidirectional,
-                activation=activation,
-                highway_bias=highway_bias,
-                rescale=rescale,
-            )
+            layer = SRULayer(input_size, hidden, **options)
             self.layers.append(layer)
             input_size = layer.output_size
         self.output_size = input_size
@@ -142,7 +127,7 @@ class SRUStack(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """As `forward`, with the last states (B, D) of every layer, the lowest first.
 
-        initial (layers, B, D): states before the first token; zeros where None. index (N,), product
+        initial (layers, B, D): states before the first token; default zeros. index (N,), product
         (M, k D): of the lowest layer, as in `sru_layer`.
         """
         texts = offsets.numel() - 1

@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from srucli.errors import UsageError, did_you_mean
+from srucli.optim.options import check_names
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from srucli.config import OptimConfig
 
-# module -> the extra of srucli that installs it
-PACKAGES = {"schedulefree": "schedulefree", "pytorch_optimizer": "pytorch-optimizer"}
+PACKAGES = ["schedulefree", "pytorch_optimizer"]
 # Arguments of a constructor that are no options.
 RESERVED = ("self", "params", "lr", "weight_decay", "kwargs")
 
@@ -34,10 +34,10 @@ def _find(name: str) -> type[Optimizer]:
     package, _, class_name = name.partition(":")
     module = package.replace("-", "_")
     if module not in PACKAGES:
-        hint = did_you_mean(package, list(PACKAGES))
+        hint = did_you_mean(package, PACKAGES)
         raise UsageError(f"optim.name: no optimizers are taken from '{package}'{hint}")
     if not find_spec(module):
-        extra = PACKAGES[module]
+        extra = module.replace("_", "-")
         raise UsageError(f"optim.name: {name} needs {extra}: pip install 'srucli[{extra}]'")
     from torch.optim import Optimizer
 
@@ -56,11 +56,7 @@ def resolve(config: OptimConfig) -> OptimConfig:
     """As `srucli.optim.resolve`. A schedule-free optimizer has no schedule unless one is set."""
     optimizer = _find(config.name)
     parameters = inspect.signature(optimizer.__init__).parameters
-    options = [name for name in parameters if name not in RESERVED]
-    for key in config.options:
-        if key not in options:
-            hint = did_you_mean(key, options)
-            raise UsageError(f"optim.options.{key}: {config.name} has no such option{hint}")
+    check_names(config, (name for name in parameters if name not in RESERVED))
     update: dict[str, Any] = {
         "options": {
             key: tuple(value) if isinstance(value, list) else value

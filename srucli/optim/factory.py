@@ -1,16 +1,13 @@
-"""From settings to an optimizer.
-
-torch is imported only when an optimizer is built.
-"""
+"""From settings to an optimizer. torch is imported only when one is built."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from srucli.errors import UsageError, did_you_mean
 from srucli.optim import external
 from srucli.optim.groups import parameter_groups
+from srucli.optim.options import check_names
 from srucli.optim.table import OPTIMIZERS, row_named
 
 if TYPE_CHECKING:
@@ -25,10 +22,7 @@ def resolve(config: OptimConfig) -> OptimConfig:
     if external.is_external(config.name):
         return external.resolve(config)
     row = row_named(config.name)
-    for key in config.options:
-        if key not in row.options:
-            hint = did_you_mean(key, list(row.options)) if row.options else " (it takes none)"
-            raise UsageError(f"optim.options.{key}: {config.name} has no such option{hint}")
+    check_names(config, row.options)
     options = {
         key: option.checked(f"optim.options.{key}", config.options.get(key, option.default))
         for key, option in row.options.items()

@@ -24,27 +24,17 @@ class MuonWithAdamW(Optimizer):
         groups: list[dict[str, Any]],
         *,
         lr: float,
-        momentum: float,
-        nesterov: bool,
-        ns_steps: int,
         betas: tuple[float, float],
         eps: float,
         fused: bool = False,
+        **options: Any,
     ) -> None:
-        """groups: from `parameter_groups`; Muon gets the one named 'matrices'."""
+        """groups: from `parameter_groups`; Muon gets the one named 'matrices', and `options`."""
         hidden = [group for group in groups if _is_hidden(group)]
         others = [group for group in groups if not _is_hidden(group)]
         self.parts: list[Optimizer] = []
         if hidden:
-            muon = Muon(
-                hidden,
-                lr=lr,
-                momentum=momentum,
-                nesterov=nesterov,
-                ns_steps=ns_steps,
-                adjust_lr_fn="match_rms_adamw",
-            )
-            self.parts.append(muon)
+            self.parts.append(Muon(hidden, lr=lr, adjust_lr_fn="match_rms_adamw", **options))
         if others:
             self.parts.append(AdamW(others, lr=lr, betas=betas, eps=eps, fused=fused))
         super().__init__(groups, {})

@@ -1,16 +1,16 @@
-"""Type, range and meaning of an optimizer's option, and the check of a given value.
-
-torch is not imported here, so that a wrong option is reported before torch is loaded.
-"""
+"""Type, range and meaning of an optimizer's options, and checks of given options."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from srucli.errors import UsageError
+from srucli.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from srucli.config import OptimConfig
 
 Value = bool | int | float | tuple[float, ...]
 
@@ -74,3 +74,12 @@ class Option:
             and abs(value) <= sys.float_info.max
             and self.range.holds(value)
         )
+
+
+def check_names(config: OptimConfig, known: Iterable[str]) -> None:
+    """Raise UsageError for an option that is not among the known ones."""
+    names = list(known)
+    for key in config.options:
+        if key not in names:
+            hint = did_you_mean(key, names) if names else " (it takes none)"
+            raise UsageError(f"optim.options.{key}: {config.name} has no such option{hint}")

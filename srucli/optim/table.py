@@ -210,11 +210,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
         target="torch.optim:Adamax",
         lr=8e-3,
         summary="adam that divides by a decaying maximum of the gradients instead of the root",
-        rule=(
-            FIRST_MOMENT,
-            "u <- max(beta2 u, |g| + eps)",
-            "w <- w - lr m / (1 - beta1^t) / u",
-        ),
+        rule=(FIRST_MOMENT, "u <- max(beta2 u, |g| + eps)", "w <- w - lr m / (1 - beta1^t) / u"),
         paper=f"{ADAM_ROW.paper}, section 7.1",
         options=BETAS_EPS,
         state={**STEP, "exp_avg": MOMENTS["exp_avg"], "exp_inf": "decaying maximum of |g|"},
@@ -271,7 +267,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
         options={
             "beta2_decay": Option(-0.8, "the squares' decay at step t is 1 - t^this", NEGATIVE),
             "eps": Option(
-                (1e-7, 1e-3), "least root of the squares, and least size of weights", POSITIVE
+                (1e-7, 1e-3), "least root of the squares, least size of weights", POSITIVE
             ),
             "d": Option(1.0, "largest root mean square of a step before scaling", AT_LEAST_ONE),
         },

@@ -27,14 +27,17 @@ def _row(metric: str, value: float, texts: int) -> str:
 
 
 def _network(model: ModelConfig) -> str:
-    """The encoder, its pooling, and the branches beside it."""
+    """The encoder with its settings, its pooling, and the branches beside it."""
     encoder = ENCODERS[model.encoder]
+    own = sorted(encoder.settings - {"model.pooling", "train.kernel"})
+    values = model.model_dump(mode="json")
+    settings = ", ".join(f"{key[6:]}={values[key[6:]]}" for key in own)
     wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
     grams = f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
     has_last = "model.pooling" in encoder.settings
     pooled = [name for name in model.pooling if name != "last" or has_last]
     pooling = f", pooling by {' and '.join(pooled)}" if pooled else ""
-    return f"{encoder.described(model)}{pooling}{wide}{grams}"
+    return f"{model.encoder} ({settings}){pooling}{wide}{grams}"
 
 
 def model_card(

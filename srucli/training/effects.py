@@ -144,9 +144,9 @@ def need_of(key: str) -> Need | None:
     row = NEEDS.get(key)
     if key.startswith("tokenizer."):
         return row  # without importing torch
-    from srucli.model.encoders import encoders_with
+    from srucli.model.encoders import ENCODERS
 
-    names = encoders_with(key)
+    names = [name for name, encoder in ENCODERS.items() if key in encoder.settings]
     if not names:
         return row
     said = f"model.encoder={_or(names)}"

@@ -216,7 +216,7 @@ def test_texts_go_through_in_chunks_that_the_observer_sees() -> None:
 
 
 def test_no_texts() -> None:
-    with pytest.raises(SrucliError, match="no texts to measure"):
+    with pytest.raises(SrucliError, match="no examples to evaluate on"):
         evaluate(LinearScorer(["cat", "dog"]), [])
 
 
@@ -230,7 +230,7 @@ def test_a_model_whose_weights_are_no_numbers() -> None:
         def probabilities(self, texts: Sequence[str], /) -> Array:
             return np.full((len(texts), 2), np.nan, np.float32)
 
-    with pytest.raises(SrucliError, match="gave 4 of 4 texts probabilities that are not numbers"):
+    with pytest.raises(SrucliError, match="probabilities of 4 of 4 examples are NaN or Inf"):
         evaluate(Broken(["cat", "dog"]), ANIMALS)
 
 

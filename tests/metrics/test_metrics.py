@@ -302,12 +302,12 @@ def test_log_loss_of_a_wrong_certainty_is_finite() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_probabilities_that_are_no_numbers(bad: float) -> None:
     p = np.array([[0.5, 0.5], [bad, 0.5], [0.5, bad]])
-    with pytest.raises(SrucliError, match="gave 2 of 3 texts probabilities that are not numbers"):
+    with pytest.raises(SrucliError, match="probabilities of 2 of 3 examples are NaN or Inf"):
         Outcome(p, np.array([0, 1, 1]))
 
 
 def test_nothing_to_measure() -> None:
-    with pytest.raises(SrucliError, match="no texts to measure"):
+    with pytest.raises(SrucliError, match="no examples to evaluate on"):
         Outcome(np.empty((0, 2)), np.empty(0, np.int64))
 
 
@@ -326,7 +326,7 @@ def test_metric_named() -> None:
     with pytest.raises(UsageError, match=r"'acuracy' \(did you mean 'accuracy'"):
         metrics.metric_named("acuracy")
     assert metrics.metric_named("hamming_loss", multi_label=True)
-    with pytest.raises(UsageError, match="'hamming_loss' needs a model that gives several labels"):
+    with pytest.raises(UsageError, match="'hamming_loss' needs a multi-label model"):
         metrics.metric_named("hamming_loss", multi_label=False)
 
 

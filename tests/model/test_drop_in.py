@@ -473,8 +473,8 @@ def test_the_interleaved_layout_by_a_plain_loop(
         ({"rnn_lst.0.scale_x": torch.zeros(1)}, {}, "scale_x"),
         ({"rnn_lst.0.weight_c": torch.zeros(10)}, {"bidirectional": True}, "bidirectional: 5"),
         ({"rnn_lst.2.bias": torch.zeros(12)}, {}, "rnn_lst.1.weight is missing"),
-        ({"head.weight": torch.zeros(1)}, {}, "head.weight is no weight"),
-        ({"rnn_lst.0.attention.weight": torch.zeros(1)}, {}, "attention.weight is no weight"),
+        ({"head.weight": torch.zeros(1)}, {}, "head.weight is not a weight"),
+        ({"rnn_lst.0.attention.weight": torch.zeros(1)}, {}, "attention.weight is not a weight"),
         ({}, {"prefix": "rnn."}, "rnn.rnn_lst.0.weight is missing"),
     ],
 )

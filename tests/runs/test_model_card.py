@@ -24,9 +24,13 @@ def card_of(tiny: Tiny, *overrides: str, epochs: int = 9) -> str:
 @pytest.mark.parametrize(
     ("encoder", "said"),
     [
-        pytest.param("sru", "2 layers of sru, 64 units a direction, both directions", id="sru"),
-        pytest.param("cnn", "cnn, 64 units of each width (3, 4, 5)", id="cnn"),
-        pytest.param("bag", "a bag of pieces and their 1- to 3-grams", id="bag"),
+        pytest.param(
+            "sru",
+            "sru (activation=identity, bidirectional=True, hidden=64, highway_bias=0.0, layers=2)",
+            id="sru",
+        ),
+        pytest.param("cnn", "cnn (hidden=64, kernel_sizes=[3, 4, 5])", id="cnn"),
+        pytest.param("bag", "bag (wide_buckets=16384, wide_ngrams=3)", id="bag"),
     ],
 )
 def test_a_card_says_of_a_network_what_it_has(tiny: Tiny, encoder: str, said: str) -> None:
