@@ -54,7 +54,7 @@ Cell = dict[str, Any]
 
 
 def set_folder(name: str, data: Path, scratch: Path) -> Path | None:
-    """Where a set lies; the demo's is made on the spot. None where it is not there."""
+    """Return the folder of a set, None if it is missing; the demo's set is created."""
     folder = data / name
     if name in MADE and not folder.is_dir():
         folder = scratch / name
@@ -80,7 +80,7 @@ def write_folds(file: Path, seed: int, folder: Path) -> list[Files]:
 
 
 def parts(folder: Path, seed: int, scratch: Path) -> Iterator[tuple[int | None, Files]]:
-    """The measurements of one set and seed: the fold (None for a set with a split), its files."""
+    """Yield the measurements of a set and seed: fold (None for a set with a split) and files."""
     if everything := find(folder, "all"):
         place = scratch / f"{folder.name}-folds"
         place.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def parts(folder: Path, seed: int, scratch: Path) -> Iterator[tuple[int | None, 
 
 
 def prediction_megabytes(run: Path) -> float:
-    """What has to be copied for prediction: tokenizer, labels, settings, one set of weights."""
+    """Return the size of what prediction needs: tokenizer, labels, settings, one checkpoint."""
     checkpoint = run / "checkpoints" / (run / "last").read_text(encoding="utf-8").strip()
     files = [run / name for name in ("tokenizer.model", "labels.json", "config.yaml", "run.json")]
     files += [checkpoint / name for name in ("model.safetensors", "state.json", "manifest.json")]
@@ -100,7 +100,7 @@ def prediction_megabytes(run: Path) -> float:
 
 
 def measure_srucli(files: Files, multi_label: bool, seed: int, scratch: Path) -> Figures:
-    """Train and evaluate as a person would."""
+    """Train and evaluate with the commands, as users do."""
     run = Path(tempfile.mkdtemp(dir=scratch)) / "run"
     dev = ["--dev", files.dev] if files.dev else []
     several = ["data.multi_label=true"] if multi_label else []
@@ -128,25 +128,25 @@ def measure_system(name: str, system: str, files: Files, seed: int, scratch: Pat
 
 
 def read_cells(file: Path) -> list[Cell]:
-    """The measurements done so far."""
+    """Return the measurements done so far."""
     if not file.is_file():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def key(cell: Cell) -> tuple[Any, ...]:
-    """What tells one measurement from another."""
+    """Return what identifies a measurement."""
     return cell["set"], cell["system"], cell["seed"], cell["fold"]
 
 
 def seeds_of(system: str, folder: Path, wanted: int | None) -> range:
-    """The seeds of a system on a set."""
+    """Return the seeds of a system on a set."""
     folded = find(folder, "all") is not None
     return range(1 if system in SEEDLESS else wanted or (1 if folded else SEEDS))
 
 
 def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
-    """Measure whatever the results file lacks, a line each."""
+    """Measure what is missing in the results file, and append a line each."""
     done = {key(cell) for cell in read_cells(arguments.output)}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.sets:
@@ -167,7 +167,7 @@ def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
 
 
 def spread(cells: Sequence[Cell], figure: str) -> tuple[float, float | None]:
-    """Mean, and standard deviation over seeds, or over folds of one seed, or None."""
+    """Return the mean, and the standard deviation over seeds or over folds of one seed, or None."""
     by_seed: defaultdict[int, list[float]] = defaultdict(list)
     for cell in cells:
         by_seed[cell["seed"]].append(cell[figure])
@@ -178,7 +178,7 @@ def spread(cells: Sequence[Cell], figure: str) -> tuple[float, float | None]:
 
 
 def percent(cells: Sequence[Cell], figure: str) -> str:
-    """A share as '87.9 ± 0.4', in percent."""
+    """Format a share as '87.9 ± 0.4', in percent."""
     if not cells:
         return ""
     mean, deviation = spread(cells, figure)
@@ -186,13 +186,13 @@ def percent(cells: Sequence[Cell], figure: str) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def quality_table(grouped: dict[tuple[str, str], list[Cell]], names: list[str]) -> str:
-    """Sets down, systems across."""
+    """Return a table with a row per set and a column per system."""
     rows = []
     for name in names:
         for figure in ("accuracy", "macro_f1")[: 2 if name in MACRO_F1_TOO else 1]:
@@ -202,7 +202,7 @@ def quality_table(grouped: dict[tuple[str, str], list[Cell]], names: list[str]) 
 
 
 def cost_table(grouped: dict[tuple[str, str], list[Cell]], names: list[str]) -> str:
-    """Means of what each system takes."""
+    """Return a table of the mean costs of each system."""
     rows = []
     for name in names:
         for system in SYSTEMS:
@@ -232,12 +232,12 @@ def show(cells: list[Cell]) -> None:
 
 
 def comma_list(text: str) -> list[str]:
-    """`a,b` as two words."""
+    """Split `a,b` into two words."""
     return text.split(",")
 
 
 def parser_for(document: str, sets: Sequence[str], output: str) -> argparse.ArgumentParser:
-    """The flags of a benchmark over sets; `document` is its docstring."""
+    """Return the parser of a benchmark over sets; `document` is its docstring."""
     parser = argparse.ArgumentParser(description=document.partition("\n")[0])
     parser.add_argument("--sets", type=comma_list, default=list(sets))
     parser.add_argument("--seeds", type=int, help="default: 3, cross-validation 1")
@@ -248,7 +248,7 @@ def parser_for(document: str, sets: Sequence[str], output: str) -> argparse.Argu
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = parser_for(__doc__, SETS, "runs/accuracy.jsonl")
     parser.add_argument("--systems", type=comma_list, default=list(SYSTEMS))
     arguments = parser.parse_args()

@@ -24,7 +24,7 @@ from srucli.diagnostics.watch import Watch
 from srucli.runtime import tune_process
 
 CLASSES = 6
-# Far beyond the first steps, at which only multiples of N are looked at.
+# Far beyond the first steps, where only multiples of N are recorded.
 LATE = 3 * 5 * 7 * 10**6 + 1
 
 

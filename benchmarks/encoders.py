@@ -52,12 +52,12 @@ MAX_TEXTS = 30_000
 
 
 def dev_flags(files: Files) -> list[object]:
-    """The flag of the file of validation texts, if the set has one."""
+    """Return the flag with the validation file, if the set has one."""
     return ["--dev", files.dev] if files.dev else []
 
 
 def fewer(files: Files, scratch: Path) -> Files:
-    """The files, with at most MAX_TEXTS training texts."""
+    """Return the files with at most MAX_TEXTS training examples."""
     rows = read_rows(files.train)
     if len(rows) <= MAX_TEXTS:
         return files
@@ -69,7 +69,7 @@ def fewer(files: Files, scratch: Path) -> Files:
 
 
 def best_rate(files: Files, way: str, encoder: str, folder: Path, *flags: object) -> float:
-    """The one of RATES that is best on validation texts, by `srucli compare` in this folder."""
+    """Return the best of RATES on validation data, by `srucli compare` in this folder."""
     command = ["compare", files.train, *dev_flags(files), "--test", files.test, "--seeds", 1]
     rates = "optim.lr=" + ",".join(f"{rate:g}" for rate in RATES)
     settings = [*WAYS[way], f"model.encoder={encoder}", *flags]
@@ -79,7 +79,7 @@ def best_rate(files: Files, way: str, encoder: str, folder: Path, *flags: object
 
 
 def measure(files: Files, cell: Cell, scratch: Path, *flags: object) -> Cell:
-    """Accuracy on test texts, and seconds, after training with all cores."""
+    """Train with all cores; measure test accuracy and seconds."""
     settings = [*WAYS[cell["way"]], f"model.encoder={cell['encoder']}", f"optim.lr={cell['rate']}"]
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         run = Path(folder) / "run"
@@ -97,7 +97,7 @@ def measure(files: Files, cell: Cell, scratch: Path, *flags: object) -> Cell:
 
 
 def measure_set(arguments: argparse.Namespace, name: str, scratch: Path) -> None:
-    """Measure whatever the results file lacks of a set."""
+    """Measure what is missing in the results file for a set."""
     folder, output = arguments.data / name, arguments.output
     _, files = next(parts(folder, 0, scratch))
     shortened = fewer(files, scratch)
@@ -140,7 +140,7 @@ def show(measured: Sequence[Cell]) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = parser_for(__doc__, SETS, "runs/encoders.jsonl")
     parser.add_argument("--encoders", type=comma_list, default=list(ENCODERS))
     parser.add_argument("--ways", type=comma_list, default=list(WAYS))

@@ -56,7 +56,7 @@ PARTS: dict[str, Callable[[Setup, Report], None]] = {
 
 
 def refusal() -> str | None:
-    """Why nothing can be measured here."""
+    """Return the reason why nothing can be measured here, or None."""
     if not torch.cuda.is_available():
         return "there is no GPU that torch can use: nothing is measured"
     if find_spec("triton") is None:
@@ -67,13 +67,13 @@ def refusal() -> str | None:
 
 
 def tests_pass() -> bool:
-    """Whether the kernels and steps are right: a speed of wrong results is no speed."""
+    """Return whether the tests of kernels and steps pass; no speed is reported otherwise."""
     command = [sys.executable, "-m", "pytest", *TESTS, f"--deselect={DESELECTED}"]
     return subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode == 0
 
 
 def driver() -> str | None:
-    """The version of NVIDIA's driver, if its tool is there to ask."""
+    """Return the version of NVIDIA's driver, if its tool is installed."""
     if not shutil.which("nvidia-smi"):
         return None
     asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -82,7 +82,7 @@ def driver() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the versions."""
+    """Return the machine and the versions of packages."""
     found: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds")}
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
@@ -97,7 +97,7 @@ def machine() -> dict[str, Any]:
 
 
 def measure(parts: Iterable[str], setup: Setup, report: Report) -> None:
-    """Measure every part, also after one that failed."""
+    """Measure every part, even after one that failed."""
     for name in parts:
         try:
             PARTS[name](setup, report)
@@ -107,7 +107,7 @@ def measure(parts: Iterable[str], setup: Setup, report: Report) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     default = Setup()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 

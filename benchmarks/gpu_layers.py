@@ -111,7 +111,7 @@ RAGGED_CASES = [
 
 
 def copy_run(count: int, device: str) -> Run:
-    """A copy that reads and writes `count` bytes together."""
+    """Return a copy that reads and writes `count` bytes in total."""
     source = torch.zeros(count // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
@@ -147,7 +147,7 @@ def kernel_runs(case: KernelCase, setup: Setup) -> dict[str, Run]:
 def measure_kernels(
     setup: Setup, report: Report, cases: Iterable[KernelCase] = KERNEL_CASES
 ) -> None:
-    """Measure the element-wise passes beside a copy."""
+    """Measure the element-wise passes and a copy for comparison."""
     names = ("L, B, D", "dtype", "directions", "k", "pass", "microseconds", "GB/s")
     heads("kernels, single calls, cold L2 cache", *names, "the copy's GB/s", "of the copy")
     for case in cases:
@@ -166,7 +166,7 @@ def measure_kernels(
 
 
 def to_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The SRU's matrices in `dtype`; its vectors stay float32, as `sru_layer` takes them."""
+    """Convert the SRU's matrices to `dtype`; `sru_layer` takes its vectors in float32."""
     for layer in module.modules():
         if isinstance(layer, SRULayer):
             layer.weight = nn.Parameter(layer.weight.detach().to(dtype))
@@ -174,7 +174,7 @@ def to_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def floor_run(case: LayerCase, device: str) -> Run:
-    """The GEMMs of srucli's layer, into memory that is there already, and the kernels' bytes."""
+    """Return the GEMMs of srucli's layer, into allocated memory, and the kernels' copies."""
     x = torch.randn(case.length * case.texts, case.width, device=device).to(case.dtype)
     weight = torch.randn(3 * case.width, case.width, device=device).to(case.dtype)
     u, grad_x, grad_weight = x @ weight.t(), x.clone(), weight.clone()
@@ -190,7 +190,7 @@ def floor_run(case: LayerCase, device: str) -> Run:
 
 
 def layer_runs(case: LayerCase, setup: Setup) -> dict[str, Run]:
-    """One layer of each kind, and the floor of srucli's."""
+    """Return one layer of each kind, and the lower bound of srucli's."""
     length, texts, width, dtype = case
     kernel: Any = setup.kernel
     layer = SRULayer(width, width, bidirectional=False).to(setup.device)
@@ -206,7 +206,7 @@ def layer_runs(case: LayerCase, setup: Setup) -> dict[str, Run]:
 
 
 def ragged_runs(case: RaggedCase, setup: Setup) -> dict[str, Run]:
-    """Two layers in two directions: srucli on rows, LSTM on a packed batch."""
+    """Return two layers in two directions: srucli on ragged rows, LSTM on a packed batch."""
     lengths = ragged_lengths(case.middle, case.texts)
     kernel: Any = setup.kernel
     stack = SRUStack(case.features, case.units, 2).to(setup.device)
@@ -214,7 +214,7 @@ def ragged_runs(case: RaggedCase, setup: Setup) -> dict[str, Run]:
     texts = [torch.randn(n, case.features, device=setup.device).to(case.dtype) for n in lengths]
     rows, offsets = torch.cat(texts), offsets_of(lengths).to(setup.device)
     net = nn.LSTM(case.features, case.units, 2, bidirectional=True).to(setup.device, case.dtype)
-    # Gradients are wanted of the packed batch's data, so it is packed once.
+    # The packed batch's data needs gradients, so it is packed once.
     packed = pack_sequence(texts, enforce_sorted=False)
     packed.data.requires_grad_()
     return {
@@ -224,7 +224,7 @@ def ragged_runs(case: RaggedCase, setup: Setup) -> dict[str, Run]:
 
 
 def graphed(run: Run, calls: int) -> Row:
-    """So many calls, replayed from one CUDA graph. Raises RuntimeError."""
+    """Return calls that are replayed from one CUDA graph. Raises RuntimeError."""
     row = row_of(run, calls)
     stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -235,7 +235,7 @@ def graphed(run: Run, calls: int) -> Row:
 
 
 def able(runs: dict[str, Run]) -> dict[str, Run]:
-    """srucli, and those of the others that torch can run here; a line on stderr for the rest."""
+    """Return the systems that run here; report the others on stderr. srucli must run."""
     found = {}
     for name, run in runs.items():
         try:
@@ -250,7 +250,7 @@ def able(runs: dict[str, Run]) -> dict[str, Run]:
 
 
 def ways(runs: dict[str, Run], setup: Setup) -> dict[str, dict[str, Quartiles]]:
-    """Milliseconds of each system as it is called, and on a GPU of those that a graph can hold."""
+    """Return milliseconds of each system, and on a GPU also of those that a graph can capture."""
     runs = able(runs)
     calls = {name: calls_for(run, setup.device) for name, run in runs.items()}
     rows = {name: row_of(run, calls[name]) for name, run in runs.items()}
@@ -267,7 +267,7 @@ def ways(runs: dict[str, Run], setup: Setup) -> dict[str, dict[str, Quartiles]]:
 
 
 def by_cudnn(dtype: torch.dtype, device: str) -> bool:
-    """Whether torch hands an LSTM of this dtype to cuDNN."""
+    """Return whether torch uses cuDNN for an LSTM of this dtype."""
     net = nn.LSTM(8, 8).to(device, dtype)
     try:
         output, _ = net(torch.zeros(2, 2, 8, device=device, dtype=dtype))
@@ -277,25 +277,25 @@ def by_cudnn(dtype: torch.dtype, device: str) -> bool:
 
 
 def tf32() -> str:
-    """Who rounds the factors of float32 products to TF32, by torch's settings as they are."""
+    """Return which libraries round float32 factors to TF32 with the current settings of torch."""
     matmul = torch.get_float32_matmul_precision()
     return f"float32 products: {matmul}; TF32 in cuDNN: {torch.backends.cudnn.allow_tf32}"
 
 
 def ratio(times: dict[str, Quartiles], name: str, other: str = "srucli") -> str:
-    """How many times as long one system takes as another, as a cell."""
+    """Return the ratio of two systems' times, as a cell."""
     if name not in times or other not in times:
         return "-"
     return f"{times[name][1] / times[other][1]:.2f}"
 
 
 def own(times: dict[str, Quartiles]) -> str:
-    """srucli's milliseconds as a cell."""
+    """Return srucli's milliseconds as a cell."""
     return shown(times["srucli"], 3) if "srucli" in times else "-"
 
 
 def measure_layers(setup: Setup, report: Report, cases: Iterable[LayerCase] = LAYER_CASES) -> None:
-    """Measure a layer beside LSTM, GRU and its own floor."""
+    """Measure a layer, LSTM, GRU and the layer's lower bound."""
     names = ("L, B, D", "dtype", "way", "srucli, ms", "LSTM / srucli", "GRU / srucli")
     heads(f"layers, forward and backward; {tf32()}", *names, "srucli / floor", "cuDNN")
     for case in cases:

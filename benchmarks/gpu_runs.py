@@ -47,7 +47,7 @@ from srucli.config import resolve
 SEED = 1
 PROFILED, SLOWEST = 10, 10
 WARM_UP = 1_000
-# What all names of torch's kernels begin with, or have in them.
+# Parts that all names of torch's kernels have.
 NOISE = re.compile(r"^void |\bat::native::|\bat_cuda_detail::|\(anonymous namespace\)::|\bat::")
 
 
@@ -69,7 +69,7 @@ STEP_CASES = [
 
 
 def step_run(case: StepCase, device: str) -> Run:
-    """A step of the default classifier; it returns the mean loss."""
+    """Return a step of the default classifier; it returns the mean loss."""
     config = resolve(overrides=[f"train.precision={case.precision}"])
     step = classifier_step(config, case.classes, device)
     batch = text_batch(case.texts, case.classes, device)
@@ -83,11 +83,11 @@ def step_run(case: StepCase, device: str) -> Run:
 
 
 def gpu_kernels(run: Run, device: str) -> list[dict[str, Any]]:
-    """The GPU's kernels and copies in a call: names, times called, milliseconds, longest first."""
+    """Return the GPU's kernels of a call: names, calls and milliseconds, longest first."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device != "cpu":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    # The first profile of a process starts the profiler up, and is thrown away.
+    # The first profile of a process starts the profiler, and is discarded.
     for calls in (1, PROFILED):
         with torch.profiler.profile(activities=activities, acc_events=True) as profile:
             for _ in range(calls):
@@ -98,7 +98,7 @@ def gpu_kernels(run: Run, device: str) -> list[dict[str, Any]]:
 
 
 def device_rows(events: Iterable[Any], calls: int) -> list[dict[str, Any]]:
-    """What ran on the GPU, per call; not the operators that launched it, nor marked regions."""
+    """Return what ran on the GPU, per call, without operators and marked regions."""
     rows = [
         {
             "kernel": event.key,
@@ -112,7 +112,7 @@ def device_rows(events: Iterable[Any], calls: int) -> list[dict[str, Any]]:
 
 
 def short_name(kernel: str) -> str:
-    """What tells a kernel from others, in the width of a table."""
+    """Return a short name that identifies a kernel in a table."""
     return NOISE.sub("", kernel).replace("|", "/")[:90]
 
 
@@ -142,7 +142,7 @@ def measure_steps(setup: Setup, report: Report, cases: Iterable[StepCase] = STEP
 
 
 def files_of(name: str, setup: Setup) -> Files:
-    """The files of a set. Raises FileNotFoundError."""
+    """Return the files of a set. Raises FileNotFoundError."""
     files = split_files(setup.data / name)
     if files is None:
         raise FileNotFoundError(f"{setup.data / name} has no train and test (.tsv or .tsv.gz)")

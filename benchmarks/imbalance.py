@@ -59,7 +59,7 @@ TEXTS, WORDS, MARKED, RARE, USUAL = 5_000, 10, 20, 0.02, 0.05
 
 
 def made(share: float, seed: int, folder: Path) -> Files:
-    """Write training and test files of texts of which few are rare."""
+    """Write training and test files with a rare class."""
     draw = np.random.default_rng(seed)
     vocabulary = [first + second for first in "bdfgklmnprstvz" for second in ("ab", "eno", "iru")]
     vocabulary += [word + ending for word in vocabulary for ending in ("ta", "los", "mi", "que")]
@@ -79,7 +79,7 @@ def made(share: float, seed: int, folder: Path) -> Files:
 
 
 def files_of(name: str, seed: int, data: Path, scratch: Path) -> Files:
-    """The files of a set, made where it is one that is made."""
+    """Return the files of a set; create them for an artificial set."""
     if name.startswith("made-"):
         return made(int(name.removeprefix("made-")) / 100, seed, scratch)
     folder = data / name.removesuffix("-0.5")
@@ -90,7 +90,7 @@ def files_of(name: str, seed: int, data: Path, scratch: Path) -> Files:
 
 
 def measure_srucli(files: Files, several: bool, weights: str, seed: int, scratch: Path) -> Figures:
-    """Train and evaluate as a person would."""
+    """Train and evaluate with the commands, as users do."""
     run = Path(tempfile.mkdtemp(dir=scratch)) / "run"
     dev = ["--dev", files.dev] if files.dev else []
     settings = [f"train.class_weights={weights}", f"data.multi_label={str(several).lower()}"]
@@ -101,7 +101,7 @@ def measure_srucli(files: Files, several: bool, weights: str, seed: int, scratch
 
 
 def measure_peer(task: Task, model: Any) -> Figures:
-    """Fit a model of scikit-learn; labels by the highest score, or from a threshold on."""
+    """Fit a model of scikit-learn; labels are those with the highest score or above a threshold."""
     fitted = fit_linear(task, model, analyzer="char_wb")
     found = fitted.scores(task.test[0])
     if not task.multi_label:
@@ -110,14 +110,14 @@ def measure_peer(task: Task, model: Any) -> Figures:
 
 
 def judge_halves(task: Task, scores: np.ndarray) -> Figures:
-    """As `judge_multi`, labels being given where their score is above zero."""
+    """As `judge_multi`, with labels whose score is above zero."""
     said, wanted = scores > 0, targets(task.test[1], task.labels)
     macro = f1_score(wanted, said, average="macro", zero_division=0)
     return {"accuracy": float((said == wanted).all(axis=1).mean()), "macro_f1": float(macro)}
 
 
 def measure(name: str, system: str, seed: int, data: Path, scratch: Path) -> Figures:
-    """One measurement."""
+    """Make one measurement."""
     files, several = files_of(name, seed, data, scratch), name.startswith("goemotions")
     kind, _, way = system.partition(", ")
     if kind == "srucli":
@@ -127,7 +127,7 @@ def measure(name: str, system: str, seed: int, data: Path, scratch: Path) -> Fig
 
 
 def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
-    """Measure what the results file lacks; peers on real sets depend on no seed."""
+    """Measure what is missing in the results file; peers on real sets have no seed."""
     done = {(cell["set"], cell["system"], cell["seed"]) for cell in read_cells(arguments.output)}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.sets:

@@ -57,13 +57,13 @@ class Case(NamedTuple):
     lengths: tuple[int, ...]
 
     def texts(self) -> list[Tensor]:
-        """B texts (length, E)."""
+        """Return B texts (length, E)."""
         generator = torch.Generator().manual_seed(0)
         return [torch.randn(n, self.features, generator=generator) for n in self.lengths]
 
 
 def cases() -> list[Case]:
-    """Every size with short and long texts, ragged and of one length."""
+    """Return every size with short and long texts, ragged and of one length."""
     made = []
     for (features, units, texts), middle in ((size, m) for size in SIZES for m in (25, 230)):
         ragged = tuple(ragged_lengths(middle, texts))
@@ -73,7 +73,7 @@ def cases() -> list[Case]:
 
 
 def inference(module: nn.Module, inputs: Callable[[], Any]) -> Run:
-    """One forward pass that remembers nothing."""
+    """Return a forward pass without gradients."""
 
     def run() -> object:
         with torch.inference_mode():
@@ -83,12 +83,12 @@ def inference(module: nn.Module, inputs: Callable[[], Any]) -> Run:
 
 
 def both(module: nn.Module, inputs: Callable[[], Any], x: Tensor) -> tuple[Run, Run]:
-    """A training step, and inference."""
+    """Return a training step, and inference."""
     return layer_step(module, inputs, x), inference(module, inputs)
 
 
 def srucli_runs(case: Case) -> tuple[Run, Run]:
-    """Ragged rows, no padding."""
+    """Return srucli's layers on ragged rows."""
     stack = SRUStack(case.features, case.units, LAYERS)
     x = torch.cat(case.texts())
     offsets = offsets_of(case.lengths)
@@ -96,21 +96,21 @@ def srucli_runs(case: Case) -> tuple[Run, Run]:
 
 
 def padded_runs(case: Case, kind: type[nn.LSTM | nn.GRU]) -> tuple[Run, Run]:
-    """torch's layers on a rectangle."""
+    """Return torch's layers on a padded batch."""
     net = kind(case.features, case.units, LAYERS, bidirectional=True)
     x = pad_sequence(case.texts())
     return both(net, lambda: (x,), x)
 
 
 def packed_runs(case: Case, kind: type[nn.LSTM | nn.GRU]) -> tuple[Run, Run]:
-    """torch's layers on a packed batch; packing is part of the step."""
+    """Return torch's layers on a packed batch; packing is part of the step."""
     net = kind(case.features, case.units, LAYERS, bidirectional=True)
     x, lengths = pad_sequence(case.texts()), torch.tensor(case.lengths)
     return both(net, lambda: (pack_padded_sequence(x, lengths, enforce_sorted=False),), x)
 
 
 def load_sru() -> Any:
-    """The `sru` package, with its C++ where a compiler and ninja are there, else without."""
+    """Return the `sru` package, with its C++ code if a compiler and ninja are installed."""
     warnings.filterwarnings("ignore", module="sru")
     try:
         return importlib.import_module("sru"), True
@@ -123,7 +123,7 @@ def load_sru() -> Any:
 
 
 def sru_runs(case: Case) -> tuple[Run, Run]:
-    """The `sru` package on a rectangle, with its mask where lengths differ."""
+    """Return the `sru` package on a padded batch, with its mask if lengths differ."""
     package, compiled = load_sru()
     net = package.SRU(case.features, case.units, LAYERS, bidirectional=True, rescale=True)
     x = pad_sequence(case.texts())
@@ -135,7 +135,7 @@ def sru_runs(case: Case) -> tuple[Run, Run]:
 
 
 def gemm_runs(case: Case) -> tuple[Run, Run]:
-    """The multiplications of srucli's layers, by the library that it uses on this processor."""
+    """Return the products of srucli's layers, by the library that it uses on this processor."""
     rows, width = sum(case.lengths), 2 * case.units
     forward: list[Run] = []
     backward: list[Run] = []
@@ -163,14 +163,14 @@ SYSTEMS: dict[str, Callable[[Case], tuple[Run, Run]]] = {
 
 
 def timed(run: Run) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     start = perf_counter()
     run()
     return perf_counter() - start
 
 
 def ratios(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """srucli's milliseconds, and how many times that the others take."""
+    """Return srucli's milliseconds, and the ratios of the others' times to it."""
     first = {name: min(timed(run), timed(run)) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
@@ -190,7 +190,7 @@ def ratios(runs: dict[str, Run], rounds: int) -> dict[str, float]:
 
 
 def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
-    """`ratios` of training and of inference."""
+    """Return `ratios` of training and of inference."""
     torch.manual_seed(0)
     runs = {name: make(case) for name, make in SYSTEMS.items()}
     return {
@@ -200,7 +200,7 @@ def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def tests_pass() -> bool:
-    """Whether the kernels are right: a speed of wrong results is no speed."""
+    """Return whether the tests of the kernels pass; no speed is reported otherwise."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests/kernels/test_sru.py"], stdout=sys.stderr
     )
@@ -208,7 +208,7 @@ def tests_pass() -> bool:
 
 
 def row(case: Case, threads: int, kind: str, figures: dict[str, float]) -> str:
-    """A line of the table: the times of others in units of srucli's."""
+    """Return a line of the table: the times of others in units of srucli's."""
     others = [f"{figures[name]:.2f}" for name in SYSTEMS if name != "srucli"]
     tokens = f"{sum(case.lengths):,}"
     cells = [case.name, tokens, str(threads), kind, f"{figures['milliseconds']:.2f}", *others]

@@ -49,7 +49,7 @@ class Task:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The labels of train, the most frequent first: what a model without a clue answers."""
+        """The labels of train, the most frequent first."""
         counts = Counter(label for labels in self.train[1] for label in labels)
         return [label for label, _ in counts.most_common()]
 
@@ -63,7 +63,7 @@ class Fitted(NamedTuple):
 
 
 def read_part(path: Path | None, multi_label: bool) -> tuple[list[str], list[list[str]]]:
-    """Texts, and the labels of each; both empty where there is no file."""
+    """Return texts and the labels of each; both are empty without a file."""
     rows = read_rows(path) if path else []
     labels = [label.split(",") if multi_label else [label] for label, _ in rows]
     return [text for _, text in rows], labels
@@ -78,7 +78,7 @@ def read_task(
 
 
 class _Megabytes:
-    """A file that only counts what is written to it."""
+    """A file that only counts the bytes written to it."""
 
     def __init__(self) -> None:
         self.value = 0.0
@@ -90,7 +90,7 @@ class _Megabytes:
 
 
 def fit_fasttext(task: Task, seed: int, **options: Any) -> Fitted:
-    """fastText's supervised mode on as many threads as there are cores."""
+    """Train fastText's supervised mode with a thread per core."""
     import fasttext
 
     number = {label: index for index, label in enumerate(task.labels)}
@@ -124,18 +124,18 @@ def fit_fasttext(task: Task, seed: int, **options: Any) -> Fitted:
 
 
 def fit_fasttext_defaults(task: Task, seed: int) -> Fitted:
-    """fastText as it comes."""
+    """Train fastText with its default settings."""
     return fit_fasttext(task, seed)
 
 
 def fit_fasttext_good(task: Task, seed: int) -> Fitted:
-    """Word bigrams and character 2- to 5-grams (none in long texts), 25 epochs."""
+    """Train with word bigrams and character 2- to 5-grams (none in long texts), 25 epochs."""
     characters = {} if task.long else {"minn": 2, "maxn": 5}
     return fit_fasttext(task, seed, wordNgrams=2, dim=50, epoch=25, lr=0.5, **characters)
 
 
 def fit_linear(task: Task, machine: Any, **options: Any) -> Fitted:
-    """A linear model on TF-IDF of character n-grams; for several labels, one against the rest."""
+    """Fit a linear model on TF-IDF of character n-grams; multi-label: one against the rest."""
     number = {label: index for index, label in enumerate(task.labels)}
     vectorizer = TfidfVectorizer(ngram_range=(1, 5), **options)
     features = vectorizer.fit_transform(task.train[0])
@@ -158,12 +158,12 @@ def fit_linear(task: Task, machine: Any, **options: Any) -> Fitted:
 
 
 def fit_linear_words(task: Task, seed: int) -> Fitted:
-    """N-grams within words, everything else as scikit-learn has it."""
+    """Fit with n-grams within words and scikit-learn's defaults."""
     return fit_linear(task, LinearSVC(random_state=seed), analyzer="char_wb")
 
 
 def fit_linear_across(task: Task, seed: int) -> Fitted:
-    """N-grams across words too, counts damped by a logarithm: stronger nearly everywhere."""
+    """Fit with n-grams across words and sublinear counts, which is nearly always better."""
     machine = LinearSVC(random_state=seed)
     return fit_linear(task, machine, analyzer="char", sublinear_tf=True)
 
@@ -177,7 +177,7 @@ PEERS: dict[str, Callable[[Task, int], Fitted]] = {
 
 
 def targets(labels: Sequence[Sequence[str]], known: Sequence[str]) -> np.ndarray:
-    """A table (texts, known labels) of which label each text has."""
+    """Return an array (texts, known labels) of which labels each text has."""
     number = {label: index for index, label in enumerate(known)}
     table = np.zeros((len(labels), len(known)), dtype=bool)
     for row, names in zip(table, labels, strict=True):
@@ -186,7 +186,7 @@ def targets(labels: Sequence[Sequence[str]], known: Sequence[str]) -> np.ndarray
 
 
 def best_thresholds(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each label the score (labels,) from which on saying yes gives the best F1."""
+    """Return for each label (labels,) the threshold of the score with the best F1."""
     best = []
     for column, truth in zip(scores.T, wanted.T, strict=True):
         precision, recall, cuts = precision_recall_curve(truth, column)
@@ -196,7 +196,7 @@ def best_thresholds(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def judge_multi(task: Task, fitted: Fitted, scores: np.ndarray) -> Figures:
-    """Exact matches and macro-F1 over the labels of train."""
+    """Return exact matches and macro-F1 over the labels of train."""
     cuts = best_thresholds(fitted.scores(task.dev[0]), targets(task.dev[1], task.labels))
     said, wanted = scores >= cuts, targets(task.test[1], task.labels)
     macro = f1_score(wanted, said, average="macro", zero_division=0)
@@ -204,7 +204,7 @@ def judge_multi(task: Task, fitted: Fitted, scores: np.ndarray) -> Figures:
 
 
 def judge_single(task: Task, scores: np.ndarray) -> Figures:
-    """Accuracy, and macro-F1 over the labels that are in test or were said."""
+    """Return accuracy, and macro-F1 over the labels in the test set or in the predictions."""
     said = [task.labels[index] for index in scores.argmax(axis=1)]
     wanted = [label for (label,) in task.test[1]]
     macro = f1_score(wanted, said, average="macro", zero_division=0)
@@ -229,7 +229,7 @@ def measure(system: str, task: Task, seed: int = 0) -> Figures:
 
 
 def main() -> None:
-    """Measure peers on files given by hand."""
+    """Measure peers on the given files."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path)

@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: made-up batches, training steps, timers, tables.
+"""Shared parts of the speed benchmarks: artificial batches, training steps, timers, tables.
 
 On a GPU, `triton.testing.do_bench` measures. Before each call it fills 256 MiB with zeros, which
 removes the inputs from the L2 cache. Some of the zeros are written back to memory during the call,
@@ -31,7 +31,7 @@ from srucli.training.step import Step
 
 VOCABULARY = 8_000
 SIGMA, MAX_LENGTH = 0.6, 1024
-# Calls in a row, and the milliseconds from which on a call is timed alone.
+# Calls per timing, and the milliseconds above which a call is timed alone.
 CALLS, LONG_CALL = 10, 20.0
 CPU_ROWS = 3
 
@@ -74,19 +74,19 @@ class Report:
 
 
 def ragged_lengths(middle: int, texts: int) -> list[int]:
-    """Log-normal lengths around a median; the same in every run."""
+    """Return log-normal lengths around a median; the same in every run."""
     draws = np.random.default_rng(0).lognormal(np.log(middle), SIGMA, texts)
     lengths: list[int] = draws.round().clip(1, MAX_LENGTH).astype(int).tolist()
     return lengths
 
 
 def offsets_of(lengths: Iterable[int]) -> Tensor:
-    """(B + 1,) int64."""
+    """Return offsets (B + 1,) int64."""
     return torch.tensor([0, *lengths]).cumsum(0)
 
 
 def spelling() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """VOCABULARY subwords of 2 to 6 made-up characters, as `Classifier` takes them."""
+    """Return VOCABULARY subwords of 2 to 6 artificial characters, as `Classifier` takes them."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(2, 7, VOCABULARY)
     codes = generator.integers(1, 200, lengths.sum())
@@ -94,7 +94,7 @@ def spelling() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def text_batch(texts: int, classes: int, device: str) -> Batch:
-    """Texts of 25 tokens (median) by Zipf's law with random labels, on the device."""
+    """Return texts of 25 tokens (median) by Zipf's law with random labels, on the device."""
     generator = torch.Generator().manual_seed(0)
     offsets = offsets_of(ragged_lengths(25, texts))
     draws = torch.rand(int(offsets[-1]), generator=generator, dtype=torch.float64)
@@ -106,14 +106,14 @@ def text_batch(texts: int, classes: int, device: str) -> Batch:
 
 
 def classifier_step(config: Config, classes: int, device: str) -> Step:
-    """The training step of a classifier, as `srucli train` takes it."""
+    """Return the training step of a classifier, as in `srucli train`."""
     model = Classifier(config.model, spelling(), classes).to(device).train()
     loss = loss_function(config.train, np.zeros(0), classes)
     return Step(config.train, config.optim, model, loss)
 
 
 def layer_step(module: nn.Module, inputs: Callable[[], Any], x: Tensor) -> Run:
-    """Forward and backward pass of a layer: gradients of all weights and of x.
+    """Return forward and backward pass of a layer, with gradients of all weights and of x.
 
     The loss is the sum of the outputs, weighted by random numbers that are drawn once.
     """
@@ -131,19 +131,19 @@ def layer_step(module: nn.Module, inputs: Callable[[], Any], x: Tensor) -> Run:
 
 
 def quartiles(values: Iterable[float]) -> Quartiles:
-    """Lower quartile, median and upper quartile, to four digits."""
+    """Return lower quartile, median and upper quartile, to four digits."""
     return [float(f"{x:.4g}") for x in np.percentile(list(values), (25, 50, 75))]
 
 
 class Row(NamedTuple):
-    """What is timed as one: a run that makes this many calls."""
+    """A run that makes this many calls, timed as one."""
 
     run: Run
     calls: int
 
 
 def row_of(run: Run, calls: int = CALLS) -> Row:
-    """So many calls in a row."""
+    """Return this many calls in a row."""
 
     def repeat() -> None:
         for _ in range(calls):
@@ -153,12 +153,12 @@ def row_of(run: Run, calls: int = CALLS) -> Row:
 
 
 def calls_for(run: Run, device: str) -> int:
-    """How many calls to time as one: 1 if they are long."""
+    """Return how many calls to time as one: 1 if they are long."""
     return 1 if quartiles(times_of(Row(run, 1), device))[1] > LONG_CALL else CALLS
 
 
 def times_of(row: Row, device: str) -> list[float]:
-    """Milliseconds of a call, measured several times, after a row that is not."""
+    """Return milliseconds of a call, measured several times after an unmeasured row."""
     if device == "cpu":
         row.run()
         times = [1e3 * seconds for seconds in timeit.repeat(row.run, number=1, repeat=CPU_ROWS)]
@@ -170,7 +170,7 @@ def times_of(row: Row, device: str) -> list[float]:
 
 
 def in_turn(rows: Mapping[str, Row], setup: Setup) -> dict[str, Quartiles]:
-    """Milliseconds of a call of each system; in a round all take their turn."""
+    """Return milliseconds of a call of each system; all take turns in a round."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(setup.rounds):
         for name, row in rows.items():
@@ -179,18 +179,18 @@ def in_turn(rows: Mapping[str, Row], setup: Setup) -> dict[str, Quartiles]:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """`bfloat16` for `torch.bfloat16`."""
+    """Return `bfloat16` for `torch.bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 
 def described(case: Any) -> dict[str, Any]:
-    """The fields of a case, a named tuple, for JSON."""
+    """Return the fields of a case, a named tuple, for JSON."""
     fields = case._asdict()
     return {key: name_of(x) if isinstance(x, torch.dtype) else x for key, x in fields.items()}
 
 
 def shown(figure: Quartiles, digits: int = 2) -> str:
-    """A median and its quartiles as a cell."""
+    """Return a median and its quartiles as a cell."""
     low, middle, high = (f"{x:.{digits}f}" for x in figure)
     return f"{middle} ({low} to {high})"
 

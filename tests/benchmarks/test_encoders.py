@@ -1,4 +1,4 @@
-"""The comparison of encoders: how rates are chosen, and what is measured with them."""
+"""The comparison of encoders: the choice of learning rates, and the measurements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_rate_is_chosen_and_an_encoder_measured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The whole command on a small set; a second one only looks the comparison up."""
+    """The whole command on a small set; a second one reuses the comparison."""
     (tmp_path / "made").mkdir()
     rows = sentences()
     write_tsv(tmp_path / "made" / "train.tsv", rows[:200])
@@ -54,7 +54,7 @@ def test_a_rate_is_chosen_and_an_encoder_measured(
     assert commands[3:] == ["compare"]
 
 
-def test_large_sets_choose_their_rate_on_fewer_texts(
+def test_large_sets_choose_their_rate_on_fewer_examples(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     train = tmp_path / "train.tsv"

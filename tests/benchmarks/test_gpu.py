@@ -25,7 +25,7 @@ bf16 = torch.bfloat16
 
 
 def through_json(report: Report) -> dict[str, Any]:
-    """As a program reads it."""
+    """Return the report as a program reads it."""
     read: dict[str, Any] = json.loads(str(report))
     return read
 
@@ -71,7 +71,7 @@ def test_an_unknown_part_is_a_usage_error(
 
 
 def test_the_gpu_tests_are_there() -> None:
-    """The files, and in the file that has it, the test that is not to run on a GPU."""
+    """The files exist, and so does the test that is excluded on a GPU."""
     texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in gpu.TESTS}
     file, _, name = gpu.DESELECTED.partition("::")
     assert f"def {name}(" in texts[file]
@@ -81,7 +81,7 @@ def test_the_gpu_tests_are_there() -> None:
 def test_a_part_that_fails_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file and the last line hold what the others measured; the exit code is 1."""
+    """The file and the last line contain the other measurements; the exit code is 1."""
 
     def fails(setup: Setup, report: Report) -> None:
         raise RuntimeError("out of memory")
@@ -139,7 +139,7 @@ def test_kernels(
     assert capsys.readouterr().out.count("| backward |") == 1
 
 
-def test_a_copy_moves_as_many_bytes_as_it_says() -> None:
+def test_a_copy_moves_the_given_number_of_bytes() -> None:
     target: Any = gpu_layers.copy_run(64, "cpu")()
     assert 2 * target.nbytes == 64
 
@@ -186,7 +186,7 @@ print(report)
 
 
 def test_tritons_kernels_in_the_interpreter() -> None:
-    """What a GPU is given, in the dtypes that it is given them."""
+    """The same inputs and dtypes as on a GPU."""
     pytest.importorskip("triton", reason="Triton is not installed")
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED],
@@ -202,13 +202,13 @@ def test_tritons_kernels_in_the_interpreter() -> None:
     assert {part: len(rows) for part, rows in found.items()} == {"kernels": 3, "ragged": 1}
 
 
-def test_an_srus_matrices_take_the_dtype_and_its_vectors_do_not() -> None:
+def test_only_the_matrices_of_an_sru_have_the_dtype() -> None:
     case = gpu_layers.LayerCase(3, 2, 8, bf16)
     grads: Any = gpu_layers.layer_runs(case, REFERENCE)["srucli"]()
     assert [grad.dtype for grad in grads] == [bf16, bf16, torch.float32, torch.float32]
 
 
-def test_a_packed_batch_gives_gradients_of_all_it_holds() -> None:
+def test_a_packed_batch_gets_gradients_for_all_rows() -> None:
     case = gpu_layers.RaggedCase(4, 3, 6, 5, torch.float32)
     grads: Any = gpu_layers.ragged_runs(case, SETUP)["lstm"]()
     assert grads[0].shape == (sum(ragged_lengths(4, 3)), 6)
@@ -227,10 +227,10 @@ def test_a_system_that_cannot_run_is_left_out(capsys: pytest.CaptureFixture[str]
         gpu_layers.ways({"srucli": fails}, SETUP)
 
 
-def test_where_no_graph_can_be_made_the_eager_times_are_kept(
+def test_eager_times_are_kept_without_a_graph(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where that is srucli: its cells of the table are then empty."""
+    """Even for srucli, whose cells of the table are then empty."""
     on_gpu = Setup(device="cuda", rounds=1)
     measured = iter([{"srucli": [1.0, 2.0, 3.0]}, {}])
     monkeypatch.setattr(gpu_layers, "calls_for", lambda run, device: 1)
@@ -262,14 +262,14 @@ def test_a_step_in_bfloat16() -> None:
 
 
 def test_steps_learn() -> None:
-    """They are steps: the loss of the one batch falls."""
+    """The loss on one batch falls."""
     torch.manual_seed(0)
     run: Any = gpu_runs.step_run(gpu_runs.StepCase(8, 2, "float32"), "cpu")
     losses = [float(run()) for _ in range(25)]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_what_the_profiler_saw_on_the_gpu() -> None:
+def test_profiler_events_on_the_gpu() -> None:
     def event(key: str, kind: DeviceType, microseconds: float, mark: bool = False) -> Any:
         return SimpleNamespace(
             key=key,
@@ -361,7 +361,7 @@ def test_trainings_and_prediction(
     assert (prediction["device"], prediction["lines"]) == ("cpu", 250)
 
 
-def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_set_is_named(tmp_path: Path) -> None:
     setup = Setup(data=tmp_path)
     with pytest.raises(FileNotFoundError, match="trec has no train and test"):
         gpu_runs.measure_trainings(setup, Report({}))

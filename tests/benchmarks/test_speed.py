@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: made-up batches, timers, cells of tables."""
+"""Shared parts of the speed benchmarks: artificial batches, timers, cells of tables."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_quartiles_and_cells() -> None:
     assert speed.shown([1.0, 2.0, 3.0], 1) == "2.0 (1.0 to 3.0)"
 
 
-def test_times_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeit, "repeat", lambda *_, **__: [0.02, 0.04])
     assert speed.times_of(Row(lambda: None, 10), "cpu") == [2.0, 4.0]
     monkeypatch.setattr(timeit, "repeat", lambda *_, **__: [0.03])
@@ -52,7 +52,7 @@ def test_times_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Clock:
-    """A driver of Triton whose time is moved on by what runs."""
+    """A driver of Triton whose time advances with every run."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -86,7 +86,7 @@ class Mark:
         return end.at - self.at
 
 
-def test_on_a_gpu_triton_measures_and_emptying_the_cache_does_not_count(
+def test_triton_measures_without_the_time_to_clear_the_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     driver = pytest.importorskip("triton.runtime.driver", reason="Triton is not installed")
@@ -103,7 +103,7 @@ def test_on_a_gpu_triton_measures_and_emptying_the_cache_does_not_count(
 
 
 def test_systems_take_turns() -> None:
-    """In a round each of them runs, and once before what is timed."""
+    """Each runs once per round, and once before the timing."""
     order: list[str] = []
     rows = {name: Row(lambda name=name: order.append(name), 1) for name in "ab"}  # type: ignore[misc]
     times = speed.in_turn(rows, SETUP)

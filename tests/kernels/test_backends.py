@@ -1,4 +1,4 @@
-"""The table of back ends: what cannot be had is refused, or warned of, with a reason."""
+"""The table of back ends: what cannot run is refused, or warned about, with a reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from srucli.errors import UsageError
 from srucli.kernels.backends import choose, fastest
 
 
-def test_what_is_not_there_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_back_ends_that_cannot_run_are_refused_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(UsageError, match="there are auto, reference, cpu, triton"):
         choose("fast", "cpu")
     with pytest.raises(UsageError, match=r"takes float32, not torch\.float64"):

@@ -1,4 +1,4 @@
-"""The products of layers: torch's own and oneDNN's both are what they should be."""
+"""The matrix products of layers, with torch's functions and with oneDNN."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from srucli.kernels import gemm
 
 @pytest.fixture(params=[False, True], ids=["torch", "onednn"], autouse=True)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Either library, whatever the processor."""
+    """Use each library, on any processor."""
     if request.param and not hasattr(torch.ops.mkldnn, gemm.OPERATOR):
         pytest.skip("torch without oneDNN")
     monkeypatch.setattr(gemm, "prefers_onednn", lambda: request.param)
 
 
 def near(made: Tensor, one: Tensor, other: Tensor, plus: float = 0) -> None:
-    """Whether this is one @ other, by the usual bound of a sum's rounding."""
+    """Assert that `made` is one @ other + plus, within the usual bound of rounding."""
     one, other = one.double(), other.double()
     error = (made.double() - (one @ other + plus)).abs()
     assert made.is_contiguous()
@@ -41,7 +41,7 @@ def test_products(rows: int, features: int, width: int, dtype: torch.dtype) -> N
     near(onto, grad, weight, plus=1)
 
 
-def test_again_gives_the_same_to_the_bit() -> None:
+def test_products_are_repeatable_to_the_bit() -> None:
     x, weight = torch.randn(300, 100), torch.randn(500, 100)
     assert torch.equal(gemm.product(x, weight), gemm.product(x, weight))
 

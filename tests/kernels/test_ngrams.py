@@ -1,4 +1,4 @@
-"""Hashed n-grams by plain loops, and the sums over them by both ways."""
+"""Hashed n-grams against plain loops, and both implementations of the sums over them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.model.test_classifier import LENGTHS, batch, offsets_of
 
 
 def plain_bucket(gram: list[int], buckets: int) -> int:
-    """The hash of pieces from the last to the first."""
+    """Return the hash of tokens from the last to the first."""
     value = 0
-    for piece in reversed(gram):
-        value = (value + piece + 1) * 0x9E3779B1 % 2**32
+    for token in reversed(gram):
+        value = (value + token + 1) * 0x9E3779B1 % 2**32
     return ((value ^ (value >> 15)) * 0x85EBCA77 % 2**32 >> 8) % buckets
 
 
 @pytest.mark.parametrize("longest", [1, 3, 5])
-def test_ngrams_against_a_plain_loop_and_within_their_text(longest: int) -> None:
+def test_ngrams_against_a_plain_loop(longest: int) -> None:
     tokens, offsets = batch(LENGTHS, vocab=10_000)
     found = hashed_ngrams(tokens, offsets, longest, 997)
     wanted = []
@@ -52,7 +52,7 @@ def test_the_text_of_each_row() -> None:
 
 
 def inputs(width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A table of 50 rows, tokens and offsets; 50 rows are few enough for many collisions."""
+    """Return a table of 50 rows, few enough for many collisions, tokens and offsets."""
     torch.manual_seed(width)
     return torch.randn(50, width, requires_grad=True), *batch([*LENGTHS, 60], vocab=10_000)
 
@@ -92,7 +92,7 @@ def test_sums_over_nothing(lengths: list[int]) -> None:
     assert not table.grad.any()
 
 
-def test_sums_are_the_same_alone_in_a_batch_and_again() -> None:
+def test_sums_of_a_text_do_not_depend_on_its_batch() -> None:
     table, tokens, offsets = inputs(40)
     together = ngram_sums(table, tokens, offsets, 5)
     assert torch.equal(together, ngram_sums(table, tokens, offsets, 5))
@@ -101,5 +101,5 @@ def test_sums_are_the_same_alone_in_a_batch_and_again() -> None:
         assert torch.equal(alone[0], together[text])
 
 
-def test_the_operator_keeps_torchs_rules() -> None:
+def test_operator_contract() -> None:
     torch.library.opcheck(torch.ops.srucli.ngram_sums.default, (*inputs(8), 3))

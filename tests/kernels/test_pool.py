@@ -27,7 +27,7 @@ def test_pooling(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_pooling_keeps_a_nan_that_larger_numbers_follow(kernel: str) -> None:
+def test_pooling_keeps_the_first_nan(kernel: str) -> None:
     h = torch.tensor([[1.0], [math.nan], [7.0], [math.nan], [9.0]])
     module = importlib.import_module(BACKENDS[kernel].pool)
     largest, _, argument = module.pool(h, torch.tensor([0, 5]))

@@ -1,4 +1,4 @@
-"""Every back end against a float64 reference, and the reference against hand and autograd."""
+"""Every back end against a float64 reference; the reference against autograd and by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from srucli.kernels.sru import sru_layer
 from srucli.model.sru import SRUStack
 from srucli.runtime import use_threads
 
-# Triton's kernels have a file of their own, since its interpreter needs a process of its own.
+# Triton's kernels have their own test file, since its interpreter needs a separate process.
 KERNELS = [name for name in BACKENDS if name != "triton"]
 LENGTHS = [[3], [0], [1, 0, 5, 2], [63, 1, 0, 17], [130]]
 FIXED = {"offsets", "mask"}
@@ -28,7 +28,7 @@ FIXED = {"offsets", "mask"}
 def case(
     lengths: list[int], units: int, directions: int, planes: int, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """What a back end reads, and the gradients that reach its outputs."""
+    """Return a back end's inputs, and the gradients of its outputs."""
     generator = torch.Generator().manual_seed(units * 31 + planes)
     width, rows, texts = units * directions, sum(lengths), len(lengths)
 
@@ -51,7 +51,7 @@ def case(
 
 
 def results(tensors: dict[str, Tensor], directions: int, tanh: bool, kernel: str) -> list[Tensor]:
-    """Outputs, last states and every gradient of a back end, given u."""
+    """Return outputs, last states and every gradient of a back end, given u."""
     module = importlib.import_module(BACKENDS[kernel].sru)
     copies = {name: tensor.clone() for name, tensor in tensors.items()}
     u, x = copies["u"], copies.get("x")
@@ -68,9 +68,9 @@ def results(tensors: dict[str, Tensor], directions: int, tanh: bool, kernel: str
 def largest_errors(
     tensors: dict[str, Tensor], directions: int, tanh: bool, kernel: str
 ) -> list[tuple[float, float]]:
-    """For each result, its error and the most that it may have.
+    """Return the error and the allowed error of each result.
 
-    That is twice the error of the reference in float32, plus 5e-6 of the largest value.
+    Allowed is twice the error of the reference in float32, plus 5e-6 of the largest value.
     """
     single = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
     exact = {k: t.double() if t.is_floating_point() else t for k, t in single.items()}
@@ -88,7 +88,7 @@ def largest_errors(
 
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that a kernel forgets to write shows as NaN."""
+    """Fill new memory with NaN, which shows if a kernel does not write all of it."""
     empty = torch.empty
 
     def poisoned(*args: object, **kwargs: object) -> Tensor:
@@ -101,7 +101,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
 def layer(
     kernel: str, lengths: list[int], size: int, units: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, Any]:
-    """Arguments of `sru_layer` with two directions."""
+    """Return arguments of `sru_layer` with two directions."""
     torch.manual_seed(size)
     rows, width = sum(lengths), 2 * units
     planes = 3 if size == width else 4
@@ -123,7 +123,7 @@ TRAINED = ("x", "weight", "v", "bias", "initial")
 
 
 def outputs_and_gradients(arguments: dict[str, Any]) -> list[Tensor]:
-    """Of `sru_layer`: h, the last states, and the gradients of everything that has one."""
+    """Return h and the last states of `sru_layer`, and all gradients."""
     given = {**arguments, **{k: arguments[k].detach().requires_grad_() for k in TRAINED}}
     h, last = sru_layer(**given)
     weights = torch.linspace(-1, 1, h.numel(), dtype=h.dtype).reshape(h.shape)
@@ -158,7 +158,7 @@ def test_two_steps_by_hand() -> None:
 @pytest.mark.parametrize("size", [4, 3])
 @pytest.mark.parametrize("directions", [1, 2])
 def test_reference_gradients(directions: int, size: int, tanh: bool, v: float) -> None:
-    """Of k = 3 planes (an input as wide as the output) and of 4."""
+    """With k = 3 planes (an input as wide as the output) and with 4."""
     units = 4 // directions
     arguments = layer("reference", [2, 0, 1, 3], size, units=2, dtype=torch.float64)
     assert arguments["v"].shape[1] == directions * units
@@ -191,7 +191,7 @@ def test_against_float64(
 
 @pytest.mark.parametrize("planes", [3, 4])
 @pytest.mark.parametrize("kernel", [name for name in KERNELS if name != "reference"])
-def test_against_float64_where_long_and_wide(kernel: str, planes: int) -> None:
+def test_long_and_wide_inputs_against_float64(kernel: str, planes: int) -> None:
     tensors = case([512, 0, 63, 1], 500, 2, planes, torch.float32)
     for error, allowed in largest_errors(tensors, 2, True, kernel):
         assert error <= allowed
@@ -200,7 +200,7 @@ def test_against_float64_where_long_and_wide(kernel: str, planes: int) -> None:
 @pytest.mark.parametrize("size", [14, 5])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_strided_inputs(kernel: str, size: int) -> None:
-    """Tensors that are no rows of memory give what their copies give."""
+    """Results for strided tensors equal those for contiguous copies."""
     arguments = layer(kernel, [4, 0, 9], size, 7)
     wanted = outputs_and_gradients(arguments)
     strided = {
@@ -230,18 +230,18 @@ def test_a_text_alone_equals_itself_in_a_batch(kernel: str) -> None:
     assert torch.equal(grad_initial[2:], own_initial)
 
 
-def test_any_number_of_threads_gives_the_same() -> None:
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
     tensors = case([5, 0, 9, 30, 1, 2], 33, 2, 3, torch.float32)
     one, many = list[Tensor](), list[Tensor]()
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    for threads, kept in ((1, one), (most, many)):
+    for threads, found in ((1, one), (most, many)):
         with use_threads(threads):
-            kept.extend(results(tensors, 2, False, "cpu"))
+            found.extend(results(tensors, 2, False, "cpu"))
     assert all(map(torch.equal, one, many))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_nan_stays_nan_and_spoils_only_its_text(kernel: str) -> None:
+def test_nan_stays_nan_and_affects_only_its_text(kernel: str) -> None:
     tensors = case([3, 4], 5, 1, 4, torch.float32)
     tensors["u"][1, 0, 2] = math.nan
     h, last, *_ = results(tensors, 1, False, kernel)
@@ -254,7 +254,7 @@ def test_nan_stays_nan_and_spoils_only_its_text(kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_extreme_gates(kernel: str) -> None:
-    """Gates far beyond where float32's exponential ends are 0 or 1, infinity included."""
+    """Gates are 0 or 1 for inputs whose exponential overflows in float32, infinity included."""
     tensors = case([6], 1, 1, 4, torch.float32)
     tensors["u"][:, 1, 0] = torch.tensor([1e4, -1e4, 100.0, -100.0, math.inf, -math.inf])
     tensors["u"][:, 2, 0] = tensors["u"][:, 1, 0].flip(0)
@@ -266,8 +266,8 @@ def test_extreme_gates(kernel: str) -> None:
 @pytest.mark.parametrize("product", [False, True])
 @pytest.mark.parametrize("size", [14, 5])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_shared_rows_give_what_copies_give(kernel: str, size: int, product: bool) -> None:
-    """`index` instead of rows that are written out; a product that is known instead of weights."""
+def test_shared_rows_equal_copied_rows(kernel: str, size: int, product: bool) -> None:
+    """With `index` instead of copied rows, and with a known product instead of weights."""
     arguments = layer(kernel, [3, 1, 0, 4], size, 7)
     index = torch.tensor([2, 2, 0, 1, 3, 0, 2, 3])
     distinct = arguments["x"][:4]
@@ -285,7 +285,7 @@ def test_shared_rows_give_what_copies_give(kernel: str, size: int, product: bool
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_graph_that_is_kept_can_be_walked_again(kernel: str) -> None:
+def test_backward_twice_with_a_retained_graph(kernel: str) -> None:
     arguments = layer(kernel, [3, 2], 5, 4)
     arguments["x"].requires_grad_()
     h, _ = sru_layer(**arguments)
@@ -294,7 +294,7 @@ def test_a_graph_that_is_kept_can_be_walked_again(kernel: str) -> None:
     assert torch.equal(first[0], torch.autograd.grad(loss, arguments["x"])[0])
 
 
-def test_no_gradient_of_the_input_where_none_is_wanted() -> None:
+def test_no_gradient_of_an_input_that_needs_none() -> None:
     arguments = layer("cpu", [3, 2], 5, 4)
     arguments["weight"].requires_grad_()
     h, _ = sru_layer(**arguments)

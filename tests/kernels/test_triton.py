@@ -1,8 +1,7 @@
 """The Triton back end against a float64 reference: in Triton's interpreter, and on a GPU.
 
-The same cases run on a GPU where there is one and, in a process of their own, in the interpreter,
-which every machine has. What the interpreter cannot show, that the kernels compile for a GPU and
-how, is read from the compiler's output.
+The same cases run on a GPU if there is one and, in a separate process, in the interpreter. Other
+tests compile the kernels for a GPU and read the compiler's output.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def test_in_the_interpreter() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A batch of random texts; every value of it is one that `dtype` can hold."""
+    """A batch of random texts with values that `dtype` can represent."""
 
     lengths: tuple[int, ...]
     units: int
@@ -85,8 +84,8 @@ class Case:
             "grad_last": draw(texts, width),
             "u": draw(rows, self.planes, width),
             "x": draw(rows, width),
-            # Halved: states that feed back more strongly can double a rounding at every step, and
-            # the largest of all errors is then chance.
+            # Halved: stronger feedback can double a rounding error at every step, so that the
+            # largest error is chance.
             "v": draw(2, width) / 2,
             "bias": draw(2, width),
             "initial": draw(texts, width),
@@ -119,7 +118,7 @@ CASES = [
 ]
 SMALL_CASES = [case for case in CASES if case.dtype != torch.float32 and sum(case.lengths) < 20]
 NAMES = ["h", "c", "last", "grad_u", "grad_x", "grad_v", "grad_bias", "grad_initial"]
-# What the kernels read in a small dtype; all else is float32 for them.
+# Inputs that the kernels read in a small dtype; all others are float32.
 SMALL = ("grad_h", "u", "x")
 
 
@@ -130,7 +129,7 @@ def results(
     wide: torch.dtype,
     tensors: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Outputs and gradients, for gradients arriving at both outputs: SMALL in `dtype`."""
+    """Return outputs and gradients, with gradients of both outputs; SMALL in `dtype`."""
     device = DEVICE if back_end is triton_sru else "cpu"
     given = {
         name: tensor.to(device, dtype if name in SMALL else wide)
@@ -155,7 +154,7 @@ def recurrence_of(
 
 
 def on_device(case: Case) -> dict[str, Tensor]:
-    """The tensors of a case in float32."""
+    """Return the tensors of a case in float32."""
     return {
         name: each.float().to(DEVICE) if each.is_floating_point() else each.to(DEVICE)
         for name, each in case.tensors().items()
@@ -168,7 +167,7 @@ def kernel_results(case: Case, tensors: dict[str, Tensor] | None = None) -> dict
 
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that a kernel forgets to write shows as NaN, or as -9 where it is of integers."""
+    """Fill new memory with NaN or -9, which shows if a kernel does not write all of it."""
 
     def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def made(*args: Any, **kwargs: Any) -> Tensor:
@@ -209,7 +208,7 @@ def test_against_float64(case: Case) -> None:
 @runs
 @pytest.mark.parametrize("case", SMALL_CASES, ids=str)
 def test_a_small_dtype_is_float32_rounded_once(case: Case) -> None:
-    """Loads are exact and arithmetic is float32, so a small dtype changes the stores alone."""
+    """Loads are exact and arithmetic is float32, so a small dtype only affects stores."""
     tensors = on_device(case)
     grads = tensors["grad_h"], tensors["grad_last"]
     x = None if case.planes == 4 else tensors["x"]
@@ -223,7 +222,7 @@ def test_a_small_dtype_is_float32_rounded_once(case: Case) -> None:
 
 
 def stored(full: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a kernel's store makes of float32; the interpreter cuts a bfloat16 off."""
+    """Round float32 as a kernel's store does; the interpreter truncates to bfloat16."""
     if INTERPRETED and dtype == torch.bfloat16:
         full = (full.view(torch.int32) & -(2**16)).view(torch.float32)
     return full.to(dtype)
@@ -231,7 +230,7 @@ def stored(full: Tensor, dtype: torch.dtype) -> Tensor:
 
 @runs
 @pytest.mark.parametrize("dtype", [torch.float32, bf16])
-def test_reruns_and_block_shapes_change_no_bit(
+def test_results_do_not_depend_on_the_block_size(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case((9, 0, 2), 70, 2, 3, True, dtype)
@@ -246,7 +245,7 @@ def test_reruns_and_block_shapes_change_no_bit(
 @runs
 @pytest.mark.parametrize("dtype", [torch.float32, bf16])
 def test_a_text_alone_equals_itself_in_a_batch(dtype: torch.dtype) -> None:
-    """Outputs and gradients to the bit, those of parameters apart, which are sums over texts."""
+    """To the bit, except for the gradients of parameters, which are sums over texts."""
     case = Case((5, 0, 9), 7, 2, 3, False, dtype)
     batch = kernel_results(case)
     tensors = case.tensors()
@@ -261,19 +260,19 @@ def test_a_text_alone_equals_itself_in_a_batch(dtype: torch.dtype) -> None:
 
 
 @runs
-def test_states_are_left_out_where_no_gradient_is_wanted() -> None:
+def test_states_are_not_saved_without_gradients() -> None:
     case = Case((5, 2), 7, 2, 4, False)
     tensors = on_device(case)
     given = recurrence_of(tensors, 2, False, 1.0)
     h, c, last = triton_sru.forward(tensors["u"], None, given, False)
-    kept, _, end = triton_sru.forward(tensors["u"], None, given, True)
+    saved, _, end = triton_sru.forward(tensors["u"], None, given, True)
     assert c.numel() == 0
-    assert torch.equal(h, kept)
+    assert torch.equal(h, saved)
     assert torch.equal(last, end)
 
 
 @runs
-def test_nan_stays_nan_and_spoils_only_its_text() -> None:
+def test_nan_stays_nan_and_affects_only_its_text() -> None:
     case = Case((3, 4), 5, 1, 4, True)
     tensors = case.tensors()
     tensors["u"][1, 0, 2] = math.nan
@@ -284,7 +283,7 @@ def test_nan_stays_nan_and_spoils_only_its_text() -> None:
     assert got["grad_v"][:, 2].isnan().all()
     for name in ("h", "grad_u"):
         assert not got[name][3:].isnan().any()
-        # One of the states' columns, and that column of each of the four planes.
+        # One column of the states, and that column of each of the four planes.
         assert int(got[name][:3].isnan().any(dim=0).sum()) == {"h": 1, "grad_u": 4}[name]
 
 
@@ -304,7 +303,7 @@ def test_pooling(lengths: tuple[int, ...], width: int, dtype: torch.dtype) -> No
     generator = torch.Generator().manual_seed(width)
     texts, rows = len(lengths), sum(lengths)
     offsets = torch.tensor([0, *lengths]).cumsum(0)
-    # Whole numbers, so that there are equal maxima, of which the first counts.
+    # Whole numbers, so that there are equal maxima, of which the first is selected.
     h = torch.randn(rows, width, generator=generator).mul(2).round().to(dtype)
     got = [each.cpu() for each in triton_pool.pool(h.to(DEVICE), offsets.to(DEVICE))]
     largest, mean, argument = reference.pool(h.double(), offsets)
@@ -325,7 +324,7 @@ def test_pooling(lengths: tuple[int, ...], width: int, dtype: torch.dtype) -> No
 
 
 def _first(h: Tensor, offsets: Tensor, argument: Tensor) -> Tensor:
-    """The first row of each maximum, which torch.max does not promise."""
+    """Return the first row of each maximum, which torch.max does not guarantee."""
     first = argument.clone()
     for text, (start, stop) in enumerate(itertools.pairwise(offsets)):
         if start < stop:
@@ -358,7 +357,7 @@ def test_a_cuda_graph_captures_the_kernels() -> None:
         back = triton_sru.backward(given["grad_h"], given["grad_last"], u, x, c, recurrence)
         return (h, c, last, *back, *triton_pool.pool(h, offsets))
 
-    # Triton loads a kernel at its first call, which CUDA forbids within a capture.
+    # Triton loads a kernel at its first call, which CUDA forbids during a capture.
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -385,7 +384,7 @@ COMPILED: dict[str, dict[str, Any]] = {
 
 
 def ptx(name: str, dtype: str, block: int, capability: int) -> str:
-    """A kernel's code for a GPU that need not be there, with aligned tensors as torch makes them.
+    """Compile a kernel for a GPU that need not exist, with aligned tensors as torch allocates them.
 
     250 units are a multiple of 4 bytes in both dtypes, but not of 16.
     """
@@ -408,7 +407,7 @@ def ptx(name: str, dtype: str, block: int, capability: int) -> str:
 
 
 def spilled(text: str, capability: int, folder: Path) -> int:
-    """Bytes of registers that the assembler finds no place for."""
+    """Return the bytes of registers that the assembler spills."""
     (folder / "kernel.ptx").write_text(text)
     (target,) = re.findall(r"^\.target (\w+)", text, re.MULTILINE)
     assembler = [get_ptxas(capability).path, "-v", "--fmad=false", "--gpu-name", target]
@@ -428,7 +427,7 @@ def spilled(text: str, capability: int, folder: Path) -> int:
 @pytest.mark.parametrize(
     ("dtype", "block"), [("fp32", 32), ("fp32", 128), ("bf16", 64), ("bf16", 256)]
 )
-def test_compiled_kernels_look_ahead_and_spill_nothing(
+def test_compiled_kernels_load_ahead_and_do_not_spill(
     dtype: str, block: int, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both block shapes of both dtypes, each kernel."""

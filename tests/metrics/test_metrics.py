@@ -1,4 +1,4 @@
-"""The figures against scikit-learn and against sums done by hand."""
+"""Metrics against scikit-learn and against values computed by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def single(
     sure: float = 1.5,
     dtype: npt.DTypeLike = np.float32,
 ) -> Outcome:
-    """A model of `classes` classes that knows something: softmax of noise plus a bit of truth."""
+    """Return an outcome whose probabilities are a softmax of noise and a bit of truth."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(classes, size=texts)
     scores = rng.normal(size=(texts, classes))
@@ -29,7 +29,7 @@ def single(
     return Outcome((exp / exp.sum(axis=1, keepdims=True)).astype(dtype), targets)
 
 
-def several(
+def multi_label(
     texts: int = 400, labels: int = 6, seed: int = 0, thresholds: Floats | None = None
 ) -> Outcome:
     rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def several(
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_single_label_figures_are_those_of_scikit_learn(classes: int) -> None:
+def test_single_label_metrics_equal_scikit_learn(classes: int) -> None:
     outcome = single(classes=classes, dtype=np.float64)
     y, p, said = outcome.targets, outcome.probabilities, outcome.probabilities.argmax(axis=1)
     ranked = p[:, 1] if classes == 2 else p
@@ -59,9 +59,9 @@ def test_single_label_figures_are_those_of_scikit_learn(classes: int) -> None:
         assert found[name] == pytest.approx(value, rel=1e-6), name
 
 
-def test_multi_label_figures_are_those_of_scikit_learn() -> None:
+def test_multi_label_metrics_equal_scikit_learn() -> None:
     thresholds = np.linspace(0.3, 0.6, 6)
-    outcome = several(thresholds=thresholds)
+    outcome = multi_label(thresholds=thresholds)
     y, p = outcome.targets, outcome.probabilities
     said = p >= thresholds
     per_label = [sk.log_loss(y[:, k], p[:, k].astype(np.float64)) for k in range(6)]
@@ -82,7 +82,7 @@ def test_multi_label_figures_are_those_of_scikit_learn() -> None:
         assert found[name] == pytest.approx(value, rel=1e-6), name
 
 
-def test_per_class_and_confusion_are_those_of_scikit_learn() -> None:
+def test_per_class_and_confusion_equal_scikit_learn() -> None:
     outcome = single()
     said = outcome.predictions
     expected = sk.precision_recall_fscore_support(outcome.targets, said)
@@ -94,15 +94,15 @@ def test_per_class_and_confusion_are_those_of_scikit_learn() -> None:
     np.testing.assert_array_equal(metrics.confusion(outcome), matrix)
 
 
-def test_multi_label_classes_are_those_of_scikit_learn() -> None:
-    outcome = several()
+def test_multi_label_classes_equal_scikit_learn() -> None:
+    outcome = multi_label()
     said = outcome.probabilities >= 0.5
     expected = sk.precision_recall_fscore_support(outcome.targets, said, zero_division=np.nan)
     found = [[r.precision, r.recall, r.f1, r.support] for r in metrics.per_class(outcome)]
     np.testing.assert_allclose(found, np.transpose(expected))
 
 
-# Inputs that hide nothing: classes that are missing on one side, ties, odd numbers.
+# Small inputs with classes that only occur on one side, ties and odd numbers.
 SINGLE = {
     "a class that is only predicted": ([0, 0, 1], [[7, 2, 1], [2, 3, 5], [1, 6, 3]]),
     "a class that is only true": ([0, 2, 2, 1], [[7, 2, 1], [6, 3, 1], [1, 6, 3], [3, 5, 2]]),
@@ -117,7 +117,7 @@ SINGLE = {
 
 
 @pytest.mark.parametrize(("truth", "tenths"), SINGLE.values(), ids=SINGLE)
-def test_single_label_figures_by_hand_are_those_of_scikit_learn(
+def test_single_label_metrics_of_small_inputs_equal_scikit_learn(
     truth: list[int], tenths: list[list[float]]
 ) -> None:
     y, p = np.array(truth), np.array(tenths) / 10
@@ -145,7 +145,7 @@ def test_single_label_figures_by_hand_are_those_of_scikit_learn(
     np.testing.assert_array_equal(metrics.confusion(outcome), matrix)
 
 
-def test_macro_f1_goes_over_classes_that_are_only_predicted() -> None:
+def test_macro_f1_includes_classes_that_are_only_predicted() -> None:
     outcome = Outcome(np.eye(3)[[0, 2, 1]], np.array([0, 0, 1]))
     assert METRICS["macro_f1"](outcome) == pytest.approx(5 / 9)
 
@@ -154,19 +154,19 @@ SEVERAL = {
     "a label that is only predicted": ([[1, 0], [1, 0], [0, 0]], [[9, 6], [4, 2], [3, 1]]),
     "a label that is only true": ([[1, 1], [1, 0], [0, 1]], [[9, 4], [8, 2], [3, 1]]),
     "a label that is neither": ([[1, 0, 1], [0, 0, 1]], [[9, 2, 6], [6, 1, 3]]),
-    "texts without labels": ([[0, 0], [0, 0], [1, 1]], [[2, 3], [7, 4], [8, 9]]),
+    "examples without labels": ([[0, 0], [0, 0], [1, 1]], [[2, 3], [7, 4], [8, 9]]),
     "probabilities that are equal": ([[1, 0], [0, 1], [1, 1]], [[5, 5], [5, 4], [4, 5]]),
 }
 
 
 @pytest.mark.parametrize(("truth", "tenths"), SEVERAL.values(), ids=SEVERAL)
-def test_multi_label_figures_by_hand_are_those_of_scikit_learn(
+def test_multi_label_metrics_of_small_inputs_equal_scikit_learn(
     truth: list[list[int]], tenths: list[list[int]]
 ) -> None:
     y, p = np.array(truth, dtype=bool), np.array(tenths) / 10
     outcome = Outcome(p, y)
     said, labels = p >= 0.5, y.shape[1]
-    # Averages go over the labels that occur, which scikit-learn is told.
+    # Averages cover the labels that occur, which scikit-learn needs as an argument.
     seen = np.flatnonzero(y.any(axis=0) | said.any(axis=0))
     ranked = [(y[:, k], p[:, k]) for k in range(labels) if 0 < y[:, k].sum() < len(y)]
     bins = np.ceil(p.ravel() * 15 - 1e-9)
@@ -184,7 +184,7 @@ def test_multi_label_figures_by_hand_are_those_of_scikit_learn(
         "average_precision": np.mean([sk.average_precision_score(*each) for each in ranked]),
         "micro_average_precision": sk.average_precision_score(y.ravel(), p.ravel()),
     }
-    # log loss is the sum over labels of a text's, as training's is; here one label's share of it.
+    # As in training, log loss is a sum over the labels of an example; this is its mean over labels.
     assert metrics.measure(outcome) == pytest.approx(expected, rel=1e-9)
     found = [[r.precision, r.recall, r.f1, r.support] for r in metrics.per_class(outcome)]
     classes = sk.precision_recall_fscore_support(y, said, zero_division=np.nan)
@@ -192,7 +192,7 @@ def test_multi_label_figures_by_hand_are_those_of_scikit_learn(
 
 
 def test_calibration_error_by_hand() -> None:
-    # Two texts at 0.9, one right: a gap of 0.4. Two at 0.6, both right: 0.4 the other way.
+    # Two examples at 0.9, one right: a gap of 0.4. Two at 0.6, both right: 0.4 the other way.
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     outcome = Outcome(p, np.array([0, 1, 0, 0]))
     assert METRICS["calibration_error"](outcome) == pytest.approx(0.4)
@@ -203,8 +203,8 @@ def test_calibration_error_by_hand() -> None:
     assert np.isnan(confidence[0])
 
 
-def test_calibration_bins_take_both_ends() -> None:
-    """A bin holds its upper edge (0.2 is in the third); 0 and 1 are in the first and last."""
+def test_calibration_bins_include_both_ends() -> None:
+    """A bin includes its upper edge (0.2 is in the third); 0 and 1 are in the first and last."""
     p = np.array([[0.0, 1.0, 3 / 15, 0.21]])
     outcome = Outcome(p, np.array([[False, True, False, True]]))
     assert np.flatnonzero(metrics.reliability(outcome)[2]).tolist() == [0, 2, 3, 14]
@@ -215,7 +215,7 @@ def test_multi_label_calibration_error_by_hand() -> None:
     assert METRICS["calibration_error"](outcome) == pytest.approx((0.1 + 0.9) / 2)
 
 
-def test_a_label_that_the_model_does_not_know_is_a_class_it_never_predicts() -> None:
+def test_an_unknown_label_is_a_class_that_is_never_predicted() -> None:
     p = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     targets, names = metrics.encode([("a",), ("b",), ("new",)], ["a", "b"], False)
     assert (targets.tolist(), names) == ([0, 1, 2], ["a", "b", "new"])
@@ -227,7 +227,7 @@ def test_a_label_that_the_model_does_not_know_is_a_class_it_never_predicts() -> 
         expected = sk.f1_score(gold, said, average=average)
         assert found[f"{average}_f1"] == pytest.approx(expected)
     assert found["log_loss"] == pytest.approx(-(np.log(0.8) + np.log(0.7)) / 2)
-    # The text counts against both classes: 0.8 > 0.6 > 0.3 for a, 0.7 > 0.4 > 0.2 for b.
+    # The example is a negative of both classes: 0.8 > 0.6 > 0.3 for a, 0.7 > 0.4 > 0.2 for b.
     assert found["auc"] == 1.0
     unknown = metrics.per_class(outcome)[2]
     assert (unknown.support, unknown.predicted, unknown.recall) == (1, 0, 0.0)
@@ -243,7 +243,7 @@ def test_only_unknown_labels() -> None:
     assert np.isnan(metrics.confidence_intervals(outcome)["log_loss"]).all()
 
 
-def test_unknown_labels_of_a_multi_label_text() -> None:
+def test_unknown_labels_of_a_multi_label_example() -> None:
     targets, names = metrics.encode([("a", "new"), ()], ["a", "b"], True)
     assert (targets.tolist(), names) == ([[True, False, True], [False] * 3], ["a", "b", "new"])
     found = metrics.measure(Outcome(np.array([[0.9, 0.1], [0.2, 0.4]]), targets))
@@ -264,22 +264,22 @@ def test_one_class_in_the_file() -> None:
     assert np.isnan([empty.precision, empty.recall, empty.f1]).all()
 
 
-def test_ranking_figures_go_over_the_classes_that_are_present() -> None:
+def test_ranking_metrics_cover_the_classes_that_occur() -> None:
     outcome = single(classes=3)
     wider = np.pad(outcome.probabilities, ((0, 0), (0, 1)))
     for name in ("auc", "average_precision"):
         assert METRICS[name](Outcome(wider, outcome.targets)) == METRICS[name](outcome)
 
 
-def test_ranking_figures_leave_out_a_label_that_every_text_has() -> None:
-    outcome = several(labels=3)
+def test_ranking_metrics_leave_out_a_label_of_all_examples() -> None:
+    outcome = multi_label(labels=3)
     everywhere = np.hstack([outcome.targets, np.ones((400, 1), bool)])
     wider = np.pad(outcome.probabilities, ((0, 0), (0, 1)), constant_values=0.9)
     for name in ("auc", "average_precision"):
         assert METRICS[name](Outcome(wider, everywhere)) == METRICS[name](outcome)
 
 
-def test_a_probability_at_the_threshold_is_a_yes() -> None:
+def test_a_probability_at_the_threshold_gives_the_label() -> None:
     p = np.array([[0.5, 0.4], [0.7, 0.6]])
     assert metrics.decide(p, None, True).tolist() == [[True, False], [True, True]]
     cuts = np.array([0.7, 0.5])
@@ -287,33 +287,33 @@ def test_a_probability_at_the_threshold_is_a_yes() -> None:
     assert metrics.decide(p, None, False).tolist() == [0, 0]
 
 
-def test_texts_without_labels_and_without_predictions() -> None:
+def test_examples_without_labels_and_without_predictions() -> None:
     found = metrics.measure(Outcome(np.full((3, 2), 0.1), np.zeros((3, 2), bool)))
     assert (found["accuracy"], found["hamming_loss"]) == (1, 0)
     undefined = ("macro_f1", "micro_f1", "weighted_f1", "auc", "micro_average_precision")
     assert np.isnan([found[name] for name in undefined]).all()
 
 
-def test_log_loss_of_a_wrong_certainty_is_finite() -> None:
+def test_log_loss_of_a_wrong_probability_of_one_is_finite() -> None:
     outcome = Outcome(np.array([[1.0, 0.0]], dtype=np.float32), np.array([1]))
     assert METRICS["log_loss"](outcome) == pytest.approx(-np.log(np.finfo(np.float32).eps))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_probabilities_that_are_no_numbers(bad: float) -> None:
+def test_non_finite_probabilities_are_refused(bad: float) -> None:
     p = np.array([[0.5, 0.5], [bad, 0.5], [0.5, bad]])
     with pytest.raises(SrucliError, match="probabilities of 2 of 3 examples are NaN or Inf"):
         Outcome(p, np.array([0, 1, 1]))
 
 
-def test_nothing_to_measure() -> None:
+def test_no_examples_are_refused() -> None:
     with pytest.raises(SrucliError, match="no examples to evaluate on"):
         Outcome(np.empty((0, 2)), np.empty(0, np.int64))
 
 
-@pytest.mark.parametrize("outcome", [single(), several()], ids=["single", "several"])
+@pytest.mark.parametrize("outcome", [single(), multi_label()], ids=["single", "several"])
 def test_every_metric_knows_which_way_is_better(outcome: Outcome) -> None:
-    """A model that knows the truth beats one that guesses, in the direction the row says."""
+    """A better model has a better value, in the direction that the row gives."""
     perfect = Outcome(outcome.truth.astype(np.float32), outcome.targets)
     for name, value in metrics.measure(outcome).items():
         best = METRICS[name](perfect)
@@ -334,9 +334,9 @@ def resampled(outcome: Outcome, rows: Array) -> Outcome:
     return Outcome(outcome.probabilities[rows], outcome.targets[rows], outcome.thresholds)
 
 
-@pytest.mark.parametrize("outcome", [single(150), several(150, 3)], ids=["single", "several"])
-def test_intervals_are_those_of_drawing_texts_one_by_one(outcome: Outcome) -> None:
-    """The matrix product against the definition: draw texts, compute the figure again."""
+@pytest.mark.parametrize("outcome", [single(150), multi_label(150, 3)], ids=["single", "several"])
+def test_intervals_equal_those_of_a_plain_bootstrap(outcome: Outcome) -> None:
+    """The matrix product against the definition: resample examples, compute the metric again."""
     rng = np.random.default_rng(1)
     draws = [resampled(outcome, rng.integers(150, size=150)) for _ in range(300)]
     found = metrics.confidence_intervals(outcome, resamples=4000)
@@ -353,7 +353,7 @@ def test_intervals_are_those_of_drawing_texts_one_by_one(outcome: Outcome) -> No
 @pytest.mark.parametrize(
     ("hits", "total"), [(45, 45), (0, 45), (44, 45), (1, 45), (1, 2), (1, 1), (999, 1000)]
 )
-def test_wilsons_interval_is_that_of_scipy(hits: int, total: int, level: float) -> None:
+def test_wilsons_interval_equals_scipy(hits: int, total: int, level: float) -> None:
     wanted = binomtest(hits, total).proportion_ci(level, method="wilson")
     assert metrics.wilson(hits, total, level) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
@@ -365,28 +365,28 @@ def test_wilsons_interval_by_hand() -> None:
 
 
 def right(texts: int, wrong: int = 0) -> Outcome:
-    """A model of three classes that is right but for the first `wrong` texts."""
+    """Return an outcome of three classes where the first `wrong` examples are wrong."""
     targets = np.arange(texts) % 3
     return Outcome(np.eye(3)[(targets + (np.arange(texts) < wrong)) % 3] * 0.94 + 0.02, targets)
 
 
-def test_a_model_that_is_always_right_is_not_certain_to_be() -> None:
+def test_intervals_of_a_model_that_is_always_right() -> None:
     found = metrics.confidence_intervals(right(45))
     for name in ("accuracy", "micro_f1"):
         assert found[name] == pytest.approx((0.9213, 1.0), abs=1e-4)
-    for name in ("macro_f1", "weighted_f1", "log_loss"):  # all resamples have the same
+    for name in ("macro_f1", "weighted_f1", "log_loss"):  # all resamples are equal
         assert np.isnan(found[name]).all()
     low, high = metrics.confidence_intervals(right(45, wrong=45))["accuracy"]
     assert (low, high) == pytest.approx((0, 0.0787), abs=1e-4)
     assert np.isfinite([*metrics.confidence_intervals(right(45, wrong=3)).values()]).all()
 
 
-def test_a_share_of_texts_has_wilsons_interval() -> None:
+def test_a_share_of_examples_has_wilsons_interval() -> None:
     single_label = metrics.confidence_intervals(right(45, wrong=3))
     wanted = binomtest(42, 45).proportion_ci(method="wilson")
     for name in ("accuracy", "micro_f1"):
         assert single_label[name] == pytest.approx((wanted.low, wanted.high))
-    outcome = several(60)
+    outcome = multi_label(60)
     hits = round(METRICS["accuracy"](outcome) * 60)
     wanted = binomtest(hits, 60).proportion_ci(method="wilson")
     found = metrics.confidence_intervals(outcome)
@@ -397,7 +397,7 @@ def test_a_share_of_texts_has_wilsons_interval() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "ends"), [(False, (0.0, 0.0786)), (True, (0.9214, 1.0))])
-def test_hamming_loss_at_its_ends_is_bounded_by_texts(
+def test_hamming_loss_of_zero_or_one_has_wilsons_interval(
     wrong: bool, ends: tuple[float, float]
 ) -> None:
     truth = np.arange(90).reshape(45, 2) % 4 < 2
@@ -405,7 +405,7 @@ def test_hamming_loss_at_its_ends_is_bounded_by_texts(
     assert found["hamming_loss"] == pytest.approx(ends, abs=1e-4)
 
 
-def test_few_texts_are_not_resampled() -> None:
+def test_few_examples_are_not_resampled() -> None:
     found = metrics.confidence_intervals(right(9, wrong=4))
     assert np.isfinite(found["accuracy"]).all()
     assert np.isnan([found["macro_f1"], found["weighted_f1"], found["log_loss"]]).all()
@@ -413,7 +413,7 @@ def test_few_texts_are_not_resampled() -> None:
 
 
 def test_classes_have_wilsons_intervals() -> None:
-    rows = metrics.per_class(right(9, wrong=2))  # 0 is said to be 1, and 1 to be 2
+    rows = metrics.per_class(right(9, wrong=2))  # 0 is predicted as 1, and 1 as 2
     assert [(row.support, row.predicted) for row in rows] == [(3, 2), (3, 3), (3, 4)]
     for row, recalled, precise in zip(rows, (2, 2, 3), (2, 2, 3), strict=True):
         recall = binomtest(recalled, row.support).proportion_ci(method="wilson")
@@ -424,8 +424,8 @@ def test_classes_have_wilsons_intervals() -> None:
     assert np.isnan([*absent.precision_interval, *absent.recall_interval]).all()
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """95% intervals of the accuracy of a model that is right 7 times in 10."""
+def test_intervals_have_their_nominal_coverage() -> None:
+    """95% intervals for a true accuracy of 70%."""
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
@@ -444,8 +444,8 @@ def test_intervals_are_repeatable() -> None:
     assert first != metrics.confidence_intervals(outcome, seed=1)
 
 
-@pytest.mark.parametrize("texts", [20, 200, 20_000])  # the last has bins of over 500 texts
-def test_a_calibrated_model_is_below_its_bound_as_often_as_that_says(texts: int) -> None:
+@pytest.mark.parametrize("texts", [20, 200, 20_000])  # the last has bins of over 500 examples
+def test_a_calibrated_model_stays_below_the_bound(texts: int) -> None:
     rng = np.random.default_rng(0)
     below = 0
     for _ in range(200):
@@ -455,21 +455,21 @@ def test_a_calibrated_model_is_below_its_bound_as_often_as_that_says(texts: int)
     assert 0.90 <= below / 200 <= 0.99
 
 
-def test_a_model_that_is_too_sure_is_above_the_bound() -> None:
+def test_an_overconfident_model_is_above_the_bound() -> None:
     outcome = Outcome(np.full((200, 2), [0.99, 0.01]), np.arange(200) % 2)
     assert METRICS["calibration_error"](outcome) == pytest.approx(0.49)
     assert metrics.calibration_by_chance(outcome) < 0.02
 
 
 def calibrated_labels(texts: int, seed: int) -> tuple[Floats, Array]:
-    """20 labels from common to rare, their scores shifted so that 0.5 suits none of the rare."""
+    """Return 20 labels from common to rare; 0.5 is a bad threshold for the rare ones."""
     rng = np.random.default_rng(seed)
     targets = rng.random((texts, 20)) < np.geomspace(0.3, 0.004, 20)
     scores = 2.2 * targets + rng.normal(size=targets.shape) - np.linspace(1.5, 4, 20)
     return 1 / (1 + np.exp(-scores)), targets
 
 
-def test_chosen_thresholds_serve_texts_they_were_not_chosen_on() -> None:
+def test_thresholds_help_on_other_examples() -> None:
     def macro_f1(thresholds: Floats | None) -> float:
         return METRICS["macro_f1"](Outcome(*calibrated_labels(20_000, 1), thresholds))
 
@@ -484,7 +484,7 @@ def test_chosen_thresholds_serve_texts_they_were_not_chosen_on() -> None:
     assert macro_f1(chosen) > macro_f1(None) + 0.1
 
 
-def test_thresholds_of_a_common_label_are_its_own() -> None:
+def test_the_threshold_of_a_common_label_is_its_own() -> None:
     rng = np.random.default_rng(0)
     y = rng.random((5_000, 2)) < 0.3
     p = np.where(y, [0.9, 0.30], [0.6, 0.05])
@@ -493,16 +493,16 @@ def test_thresholds_of_a_common_label_are_its_own() -> None:
     assert 0.6 < high <= 0.9
 
 
-def test_one_text_does_not_decide_the_threshold_of_its_label() -> None:
+def test_one_example_does_not_determine_a_threshold() -> None:
     p, y = calibrated_labels(2_000, 0)
     y[:, 7] = False
     p[0, 7], y[0, 7] = 0.999, True
-    p[1:, 7] = p[1:, 7].clip(max=0.99)  # alone, the label would ask for 0.99
+    p[1:, 7] = p[1:, 7].clip(max=0.99)  # alone, the label would get 0.99
     chosen = metrics.choose_thresholds(p, y)
     assert chosen[7] < 0.6
 
 
-def test_a_label_without_texts_takes_the_threshold_of_the_others() -> None:
+def test_a_label_without_examples_gets_the_mean_threshold() -> None:
     p, y = calibrated_labels(2_000, 0)
     y[:, 7] = False
     chosen = metrics.choose_thresholds(p, y)

@@ -1,4 +1,4 @@
-"""The weights of branches, fitted to dev texts."""
+"""The weights of branches, fitted to validation data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from srucli.model.blend import fit_weights, loss
 
 
 def made(texts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Targets (B,), and logits (2, B, 3): of a branch that knows them, and of one of noise."""
+    """Return targets (B,), and logits (2, B, 3) of a good branch and of noise."""
     draw = np.random.default_rng(seed)
     targets = draw.integers(0, 3, texts)
     logits = draw.normal(size=(2, texts, 3))
@@ -24,13 +24,13 @@ def log_loss(weights: list[float], logits: np.ndarray, targets: np.ndarray) -> f
     return float(-total[np.arange(len(targets)), targets].mean())
 
 
-def test_a_branch_of_noise_counts_little_and_a_good_one_much() -> None:
+def test_noise_gets_a_small_weight_and_a_good_branch_a_large_one() -> None:
     logits, targets = made(2_000)
     good, noise = fit_weights(logits, targets, multi_label=False)
     assert noise < 0.1 < 1 < good
 
 
-def test_no_other_weights_have_less_loss() -> None:
+def test_other_weights_have_more_loss() -> None:
     logits, targets = made(20_000)
     best = fit_weights(logits, targets, multi_label=False)
     least = log_loss(best, logits, targets)
@@ -41,10 +41,10 @@ def test_no_other_weights_have_less_loss() -> None:
             assert min(other) < 0 or log_loss(other, logits, targets) > least
 
 
-@pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "several"])
+@pytest.mark.parametrize("multi_label", [False, True], ids=["single-label", "multi-label"])
 @pytest.mark.parametrize("texts", [1, 50])
-def test_the_gradient_is_that_of_the_loss(texts: int, multi_label: bool) -> None:
-    """By differences, away from the prior's mean and with few texts, where the prior is felt."""
+def test_the_gradient_equals_finite_differences(texts: int, multi_label: bool) -> None:
+    """Few examples and weights away from the mean, so that the prior matters."""
     logits, targets = made(texts)
     if multi_label:
         targets = np.eye(3, dtype=bool)[targets]
@@ -54,9 +54,9 @@ def test_the_gradient_is_that_of_the_loss(texts: int, multi_label: bool) -> None
     assert gradient == pytest.approx(by_differences, rel=1e-5)
 
 
-@pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "several"])
-def test_the_loss_is_that_of_the_texts_and_the_prior(multi_label: bool) -> None:
-    """By hand: the prior is the squared distance from the mean in units of 1/n, worth one text."""
+@pytest.mark.parametrize("multi_label", [False, True], ids=["single-label", "multi-label"])
+def test_the_loss_is_the_sum_of_log_losses_and_prior(multi_label: bool) -> None:
+    """By hand: the prior is the squared distance from the mean in units of 1/n."""
     logits, targets = made(4)
     weights = np.array([1.3, 0.2])
     total = np.tensordot(weights, logits, axes=1)
@@ -70,26 +70,26 @@ def test_the_loss_is_that_of_the_texts_and_the_prior(multi_label: bool) -> None:
     assert loss(weights, logits, targets, multi_label)[0] == pytest.approx(own + prior)
 
 
-def test_the_weights_of_few_texts_are_where_the_gradient_is_zero() -> None:
+def test_the_gradient_is_zero_at_the_fitted_weights() -> None:
     logits, targets = made(5)
     weights = np.array(fit_weights(logits, targets, multi_label=False))
     assert min(weights) > 0
     assert loss(weights, logits, targets, False)[1] == pytest.approx([0, 0], abs=1e-3)
 
 
-def test_few_texts_change_little() -> None:
+def test_few_examples_change_little() -> None:
     logits, targets = made(1)
     assert fit_weights(logits, targets, multi_label=False) == pytest.approx([0.5, 0.5], abs=0.25)
 
 
-def test_scores_that_are_too_sure_are_scaled_down() -> None:
+def test_overconfident_logits_are_scaled_down() -> None:
     logits, targets = made(5_000)
     one, two = fit_weights(logits, targets, multi_label=False)
     sure = fit_weights(10 * logits, targets, multi_label=False)
     assert sure == pytest.approx([one / 10, two / 10], abs=0.03)
 
 
-def test_unknown_labels_are_left_out_and_nothing_else_is_the_mean() -> None:
+def test_unknown_labels_are_left_out() -> None:
     logits, targets = made(500)
     more = np.concatenate((logits, logits), axis=1)
     unknown = np.concatenate((targets, np.full(500, 3)))
@@ -99,7 +99,7 @@ def test_unknown_labels_are_left_out_and_nothing_else_is_the_mean() -> None:
     assert fit_weights(logits, np.full(500, 3), multi_label=False) == [0.5, 0.5]
 
 
-def test_several_labels() -> None:
+def test_multi_label() -> None:
     draw = np.random.default_rng(0)
     targets = draw.random((2_000, 4)) < 0.3
     logits = draw.normal(size=(2, 2_000, 4))
@@ -108,8 +108,8 @@ def test_several_labels() -> None:
     assert noise < 0.15 < 1 < good
 
 
-def test_sides_are_how_much_a_label_counts_where_it_is_false_and_true() -> None:
-    """Worked out label by label; the fit goes by them."""
+def test_sides_weight_false_and_true_labels() -> None:
+    """Computed label by label; the fit depends on them."""
     draw = np.random.default_rng(0)
     targets = draw.random((40, 2)) < 0.3
     logits = draw.normal(size=(2, 40, 2)) + np.where(targets, 1, -1)
@@ -130,7 +130,7 @@ def test_sides_are_how_much_a_label_counts_where_it_is_false_and_true() -> None:
     assert loss(np.array(found), logits, targets, True, sides)[0] < value
 
 
-def test_a_branch_that_is_wrong_never_counts_below_zero() -> None:
+def test_no_weight_is_negative() -> None:
     logits, targets = made(2_000)
     logits[1] = -logits[0] + logits[1]
     assert min(fit_weights(logits, targets, multi_label=False)) >= 0

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "character_buckets": 64,
     "character_size": 4,
 }
-# Twenty pieces: the first without characters, the n-th of the others spelt with n % 4 + 1.
+# Twenty tokens: the first without characters, the n-th of the others with n % 4 + 1.
 SPELT = [[], *([n, *range(100, 100 + n % 4)] for n in range(1, 20))]
 SPELLING = np.concatenate(SPELT).astype(np.int64), np.cumsum([0, *map(len, SPELT)])
 LENGTHS = [3, 0, 1, 7, 2, 0]
@@ -64,7 +64,7 @@ def test_logits_of_a_text_do_not_depend_on_its_batch(encoder: str, bidirectional
 
 @encoders
 @pytest.mark.parametrize("lengths", [[0], [0, 0], [1], [1, 1]])
-def test_batches_of_next_to_nothing_train(encoder: str, lengths: list[int]) -> None:
+def test_tiny_batches_train(encoder: str, lengths: list[int]) -> None:
     model = small(encoder=encoder, pooling=("max", "mean", "last", "attention"))
     logits = model(*batch(lengths))
     assert logits.shape == (len(lengths), 3)
@@ -86,7 +86,7 @@ def test_gradients_reach_every_parameter(encoder: str, head: str) -> None:
 
 @encoders
 def test_the_loss_falls(encoder: str) -> None:
-    """The question is which half of the vocabulary a text's pieces come from."""
+    """The label is which half of the vocabulary a text's tokens come from."""
     model = small(2, encoder=encoder, dropout=0.1, word_dropout=0.1)
     targets = torch.arange(32) % 2
     tokens, offsets = batch([4] * 32, vocab=10)
@@ -134,7 +134,7 @@ def test_the_head_is_linear_or_has_one_hidden_layer(activation: str) -> None:
 
 @encoders
 @pytest.mark.parametrize("width", [2, 8])
-def test_tables_of_products_change_nothing_but_rounding(encoder: str, width: int) -> None:
+def test_tables_of_products_only_change_rounding(encoder: str, width: int) -> None:
     model = small(encoder=encoder, wide_size=width, hidden=4).eval()
     inputs = batch(LENGTHS)
     wanted = model.branches(*inputs)
@@ -145,7 +145,7 @@ def test_tables_of_products_change_nothing_but_rounding(encoder: str, width: int
     assert all(module.product is None for module in model.train().modules() if module in made)
 
 
-def test_no_table_where_it_would_be_big(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_table_if_it_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("srucli.model.encoders.TABLE_BYTES", 20 * 64 * 4 - 1)
     model = small(hidden=8).eval()
     model.tabulate()
@@ -161,7 +161,7 @@ def plain(model: Classifier, **settings: Any) -> PlainClassifier:
 
 
 def assert_like_plain_loops(**settings: Any) -> None:
-    """The logits of all branches, in training without dropout, in eval and from tables."""
+    """Return the logits of all branches, in training without dropout, in eval and from tables."""
     model = small(**{"dropout": 0.0, **settings})
     with torch.no_grad():
         for weight in model.parameters():
@@ -264,7 +264,7 @@ def test_a_dropped_word_is_a_zero_vector_to_the_encoder_alone(encoder: str) -> N
 
 
 def test_word_dropout_drops_its_share_of_whole_words() -> None:
-    """A bag of single pieces under a mean is the share of the words that are left."""
+    """The mean over a bag of single tokens is the share of the words that are left."""
     model = small(encoder="bag", wide_ngrams=1, pooling=("mean",), dropout=0.0, word_dropout=0.3)
     with torch.no_grad():
         model.embedding.weight.fill_(1.0)
@@ -276,7 +276,7 @@ def test_word_dropout_drops_its_share_of_whole_words() -> None:
 
 @encoders
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_dropout_stands_in_every_place_that_it_should(encoder: str, head: str) -> None:
+def test_dropout_is_applied_in_every_place(encoder: str, head: str) -> None:
     """On the embedding, before the head, in a head's hidden layer and in both n-gram branches."""
     model = small(encoder=encoder, head=head, dropout=0.25)
     seen: list[tuple[float, int, int]] = []
@@ -292,7 +292,7 @@ def test_dropout_stands_in_every_place_that_it_should(encoder: str, head: str) -
 
 
 @pytest.mark.parametrize("encoder", ["sru", "lstm", "gru"])
-def test_dropout_stands_between_layers_and_not_after_the_last(encoder: str) -> None:
+def test_dropout_is_applied_between_layers_and_not_after_the_last(encoder: str) -> None:
     inputs = batch([30])
     for layers in (1, 2):
         model = small(encoder=encoder, dropout=0.5, layers=layers, bidirectional=False)
@@ -302,7 +302,7 @@ def test_dropout_stands_between_layers_and_not_after_the_last(encoder: str) -> N
 
 
 @pytest.mark.parametrize(("classes", "width"), [(2, 32), (32, 32), (40, 40), (64, 64), (200, 64)])
-def test_the_characters_table_is_as_wide_as_there_are_classes(classes: int, width: int) -> None:
+def test_the_characters_table_has_a_column_per_class(classes: int, width: int) -> None:
     model = Classifier(ModelConfig(character_buckets=64, wide_buckets=64), SPELLING, classes)
     assert model.characters is not None
     assert model.characters.table.weight.shape == (64, width)

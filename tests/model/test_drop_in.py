@@ -1,4 +1,4 @@
-"""`SRU` beside `nn.LSTM`'s ways and a plain loop; converted weights beside the `sru` package."""
+"""`SRU` against `nn.LSTM` and a plain loop; converted weights against the `sru` package."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ both_ways = pytest.mark.parametrize("bidirectional", [False, True])
 
 
 def made(*sizes: int, seed: int = 0, **arguments: Any) -> SRU:
-    """An SRU of which every weight, the biases too, is random."""
+    """Return an SRU with random weights and biases."""
     torch.manual_seed(seed)
     module = SRU(*sizes, **arguments)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def texts_of(lengths: list[int], size: int, dtype: torch.dtype = torch.float32) 
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("shape", [(6, 4, 5), (1, 1, 5), (6, 5), (1, 5)], ids=str)
-def test_shapes_are_those_of_lstm(
+def test_shapes_equal_those_of_lstm(
     shape: tuple[int, ...], layers: int, batch_first: bool, bidirectional: bool
 ) -> None:
     arguments: dict[str, Any] = {"batch_first": batch_first, "bidirectional": bidirectional}
@@ -78,7 +78,7 @@ def test_shapes_are_those_of_lstm(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @both_ways
 def test_no_texts_and_no_steps(bidirectional: bool, dtype: torch.dtype) -> None:
-    """nn.LSTM refuses texts without a step; here their states stay what they were."""
+    """nn.LSTM refuses texts without a step; here their states do not change."""
     sru = SRU(5, 3, 2, bidirectional=bidirectional, dtype=dtype)
     c_0 = torch.randn(2 * (1 + bidirectional), 4, 3, dtype=dtype)
     output, c_n = sru(torch.zeros(0, 4, 5, dtype=dtype), c_0)
@@ -91,7 +91,7 @@ def test_no_texts_and_no_steps(bidirectional: bool, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("sort", [False, True])
 @both_ways
-def test_a_packed_batch_is_each_text_alone(bidirectional: bool, sort: bool) -> None:
+def test_a_packed_batch_equals_each_text_alone(bidirectional: bool, sort: bool) -> None:
     sru = made(5, 3, 2, bidirectional=bidirectional, activation="tanh")
     texts = texts_of(sorted(LENGTHS, reverse=True) if sort else LENGTHS, 5)
     packed = pack_sequence(texts, enforce_sorted=sort)
@@ -124,7 +124,7 @@ def test_packing_a_padded_rectangle(batch_first: bool) -> None:
         assert not row[length:].any()
 
 
-def test_states_carry_a_text_that_comes_in_parts() -> None:
+def test_a_text_in_parts_with_states_equals_the_whole_text() -> None:
     sru = made(4, 3, 2)
     x = torch.randn(9, 2, 4)
     whole, last = sru(x)
@@ -170,7 +170,7 @@ def plain(sru: SRU, x: Tensor, c_0: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("size", [5, 6])
 @both_ways
-def test_values_are_those_of_a_plain_loop(
+def test_values_equal_a_plain_loop(
     bidirectional: bool, size: int, layers: int, activation: str, rescale: bool, dtype: torch.dtype
 ) -> None:
     """Size 6 is the width of the layer or, with one direction, half of it."""
@@ -208,7 +208,7 @@ def test_gradients_reach_input_states_and_parameters(bidirectional: bool, activa
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_small_dtypes_stay_outside_and_float32_is_inside(dtype: torch.dtype) -> None:
+def test_small_dtypes_are_computed_in_float32(dtype: torch.dtype) -> None:
     sru = made(6, 3, 2, bidirectional=True, dtype=dtype)
     x = torch.randn(5, 2, 6).to(dtype)
     output, c_n = sru(x, torch.randn(4, 2, 3).to(dtype))
@@ -245,7 +245,7 @@ def test_dropout_is_between_layers_and_in_training_only() -> None:
     assert torch.equal(alone(x)[0], alone(x)[0])
 
 
-def test_repr_says_what_differs_from_the_defaults() -> None:
+def test_repr_shows_what_differs_from_the_defaults() -> None:
     assert SRU(3, 4).extra_repr() == "3, 4"
     sru = SRU(3, 4, 2, batch_first=True, dropout=0.1, bidirectional=True, activation="tanh")
     said = (
@@ -327,7 +327,7 @@ CONFIGURATIONS = [
 
 @pytest.fixture(scope="module")
 def peer() -> ModuleType:
-    """The `sru` package as its loop in torch, which needs none of what it compiles at import."""
+    """Return the `sru` package with its loop in torch, without compiling anything."""
     if importlib.util.find_spec("sru") is None:
         pytest.skip("the `sru` package is not installed: pip install sru==2.6.0")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
@@ -342,7 +342,7 @@ Make = Callable[..., nn.Module]
 
 @pytest.fixture
 def theirs(peer: ModuleType) -> Make:
-    """Make an `sru.SRU` of which the biases are random too."""
+    """Return an `sru.SRU` whose biases are random too."""
 
     def make(input_size: int = 5, hidden: int = 4, **arguments: Any) -> nn.Module:
         torch.manual_seed(3)
@@ -358,12 +358,12 @@ def theirs(peer: ModuleType) -> Make:
 
 
 def unseen(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of sru's arguments that its weights do not show."""
+    """Return the arguments of sru that its weights do not show."""
     return {k: v for k, v in arguments.items() if k in ("bidirectional", "use_tanh", "dropout")}
 
 
 @pytest.mark.parametrize("arguments", CONFIGURATIONS, ids=str)
-def test_outputs_are_those_of_the_sru_package(theirs: Make, arguments: dict[str, Any]) -> None:
+def test_outputs_equal_the_sru_package(theirs: Make, arguments: dict[str, Any]) -> None:
     directions = 2 if arguments["bidirectional"] else 1
     hidden, layers = 8 // directions, arguments["num_layers"]
     module = theirs(hidden=hidden, nn_rnn_compatible_return=True, **arguments)
@@ -388,7 +388,7 @@ def test_outputs_are_those_of_the_sru_package(theirs: Make, arguments: dict[str,
 
 
 @both_ways
-def test_packed_outputs_are_those_of_the_sru_package(theirs: Make, bidirectional: bool) -> None:
+def test_packed_outputs_equal_the_sru_package(theirs: Make, bidirectional: bool) -> None:
     module = theirs(bidirectional=bidirectional, nn_rnn_compatible_return=True)
     sru = from_sru_weights(module.state_dict(), bidirectional=bidirectional)
     packed = pack_sequence(texts_of(LENGTHS, 5), enforce_sorted=False)
@@ -420,7 +420,7 @@ def test_arguments_dtype_and_a_prefix_are_kept(theirs: Make) -> None:
         ({"custom_m": nn.Linear(4, 12), "input_size": 4}, "custom_m"),
     ],
 )
-def test_options_that_weights_show_are_refused(
+def test_unsupported_options_are_refused(
     theirs: Make, arguments: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
@@ -428,7 +428,7 @@ def test_options_that_weights_show_are_refused(
 
 
 def interleaved(size: int, width: int, planes: int) -> dict[str, Tensor]:
-    """One layer as `sru` keeps it: a column of the weight is (direction, unit, plane)."""
+    """Return a layer in the layout of `sru`: a column is (direction, unit, plane)."""
     generator = torch.Generator().manual_seed(5)
     return {
         "rnn_lst.0.weight": torch.randn(size, width * planes, generator=generator),
@@ -443,7 +443,7 @@ def interleaved(size: int, width: int, planes: int) -> dict[str, Tensor]:
 def test_the_interleaved_layout_by_a_plain_loop(
     bidirectional: bool, size: int, planes: int
 ) -> None:
-    """What the conversion has to mean, written unit by unit; needs no package."""
+    """The definition of the conversion, unit by unit, without the package."""
     weights = interleaved(size, 6, planes)
     sru = from_sru_weights(weights, bidirectional=bidirectional, use_tanh=True)
     x = torch.randn(4, size)
@@ -478,7 +478,7 @@ def test_the_interleaved_layout_by_a_plain_loop(
         ({}, {"prefix": "rnn."}, "rnn.rnn_lst.0.weight is missing"),
     ],
 )
-def test_what_cannot_be_converted_is_refused(
+def test_other_weights_are_refused(
     changes: dict[str, Tensor], arguments: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):

@@ -1,4 +1,4 @@
-"""The characters of pieces, and the branch that reads them."""
+"""The characters of tokens, and the branch that reads them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_characters_against_a_plain_loop() -> None:
     tokens, offsets = batch([*LENGTHS, 40])
     found, ends = Speller(SPELLING)(tokens, offsets)
     texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
-    wanted = [[*(code for piece in text for code in SPELT[piece]), SPACE] for text in texts]
+    wanted = [[*(code for token in text for code in SPELT[token]), SPACE] for text in texts]
     assert found.tolist() == list(chain.from_iterable(wanted))
     assert ends.diff().tolist() == list(map(len, wanted))
 
 
-def test_the_character_branch_does_not_see_how_a_text_was_cut() -> None:
+def test_the_character_branch_does_not_depend_on_the_tokenization() -> None:
     spelling = np.array([7, 8, 9, 7, 8, 9]), np.array([0, 1, 2, 3, 6])  # a, b, c and abc
     model = Classifier(ModelConfig.model_validate(SMALL), spelling, 2).eval()
     tokens = torch.tensor([0, 1, 2, 3, 0, 3, 1, 2])

@@ -55,7 +55,7 @@ def test_pooling_against_a_plain_loop(kinds: tuple[str, ...]) -> None:
         torch.testing.assert_close(*slopes)
 
 
-def test_attention_bears_large_scores() -> None:
+def test_attention_with_large_scores() -> None:
     pooling = Pooling(("attention",), 2)
     with torch.no_grad():
         assert pooling.score is not None

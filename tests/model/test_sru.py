@@ -14,7 +14,7 @@ from tests.model.test_classifier import LENGTHS, offsets_of
 
 @pytest.mark.parametrize("bias", [0.0, -3.0])
 @pytest.mark.parametrize(("size", "planes"), [(400, 3), (300, 4)])
-def test_weights_start_as_section_3_2_of_the_paper_says(
+def test_initial_weights_follow_section_3_2_of_the_paper(
     size: int, planes: int, bias: float
 ) -> None:
     torch.manual_seed(0)
@@ -56,7 +56,7 @@ def test_reversing_the_texts_swaps_the_directions(size: int) -> None:
     torch.testing.assert_close(other_last[:, swap], last)
 
 
-def test_a_one_way_layer_does_not_look_ahead() -> None:
+def test_a_one_way_layer_does_not_read_ahead() -> None:
     torch.manual_seed(0)
     stack = SRUStack(5, 7, 2, bidirectional=False)
     assert stack.output_size == 7
@@ -70,7 +70,7 @@ def test_a_one_way_layer_does_not_look_ahead() -> None:
     assert last.shape == (1, 7)
 
 
-def test_dropout_between_layers_is_one_mask_a_text() -> None:
+def test_dropout_between_layers_has_one_mask_per_text() -> None:
     mask = text_mask(torch.zeros(1), 4, 1000, 0.25)
     assert mask.shape == (4, 1000)
     assert sorted(set(mask.flatten().tolist())) == pytest.approx([0.0, 4 / 3])

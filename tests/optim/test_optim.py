@@ -1,4 +1,4 @@
-"""Every row of the table of optimizers learns, resumes bit-equally and follows its equations."""
+"""Every optimizer of the table learns, resumes to the bit and follows its equations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from srucli.model.classifier import Classifier
 from srucli.optim.table import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
-SPELLING = np.arange(10), np.arange(11)  # ten pieces of one character
+SPELLING = np.arange(10), np.arange(11)  # ten tokens of one character
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Recurrence(nn.Module):
-    """One step of an SRU: a matrix, its bias, and vectors that are kept in a 2-d tensor."""
+    """One step of an SRU: a matrix, its bias, and vectors in a 2-d tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """These tensors are so small that a second thread only waits for the first."""
+    """Use one thread: the tensors are too small for two."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -77,7 +77,7 @@ def one_thread() -> Iterator[None]:
 
 
 IDS = torch.randint(20, (64, 6), generator=torch.Generator().manual_seed(0))
-TARGET = ((IDS < 10).sum(1) > 3).long()  # does a text hold more low pieces than high ones
+TARGET = ((IDS < 10).sum(1) > 3).long()  # whether a text has more low tokens than high ones
 
 
 def tiny(seed: int = 0) -> Tiny:
@@ -97,7 +97,7 @@ def take_steps(optimizer: torch.optim.Optimizer, model: nn.Module, steps: int) -
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:
-    """The largest difference of two models' parameters."""
+    """Return the largest difference between two models' parameters."""
     pairs = zip(one.parameters(), other.parameters(), strict=True)
     return max((a - b).abs().max().item() for a, b in pairs)
 
@@ -108,19 +108,19 @@ def names_by_group(groups: list[dict[str, Any]], model: nn.Module) -> dict[str, 
 
 
 def all_options(name: str) -> dict[str, Any]:
-    """Every switch of an optimizer on, so that it keeps all the state it can."""
+    """Return all boolean options as true, so that the optimizer has all possible state."""
     switches = {key: True for key, o in OPTIMIZERS[name].options.items() if o.default is False}
     return switches | ({"momentum": 0.5} if "momentum" in OPTIMIZERS[name].options else {})
 
 
-def test_the_table_has_what_was_promised() -> None:
-    promised = "sgd momentum nesterov adagrad rmsprop adam adamw adadelta adamax nadam radam"
-    assert {*promised.split(), "adafactor", "muon"} <= set(OPTIMIZERS)
+def test_the_table_has_the_documented_optimizers() -> None:
+    documented = "sgd momentum nesterov adagrad rmsprop adam adamw adadelta adamax nadam radam"
+    assert {*documented.split(), "adafactor", "muon"} <= set(OPTIMIZERS)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_loss_is_halved_at_the_default_learning_rate(name: str) -> None:
-    """Most need 50 to 100 steps; radam, whose first steps are small by design, under 200."""
+    """Most need 50 to 100 steps; radam, with its small first steps, under 200."""
     model = tiny()
     before = loss_of(model).item()
     optimizer = optim.build(OptimConfig(name=name), model)
@@ -132,7 +132,7 @@ def test_the_loss_is_halved_at_the_default_learning_rate(name: str) -> None:
 
 
 class Weights(nn.Module):
-    """A matrix to be moved to where a function of it is small."""
+    """A matrix, and a function of it to minimize."""
 
     def __init__(self, start: list[list[float]], loss: Callable[[torch.Tensor], torch.Tensor]):
         super().__init__()
@@ -144,7 +144,7 @@ class Weights(nn.Module):
 
 
 class SRUProblem(nn.Module):
-    """A small classifier that has to tell which of two pieces a text holds more of."""
+    """A small classifier; the label is the more frequent of two tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ def _logistic(w: torch.Tensor) -> torch.Tensor:
     return nn.functional.softplus(-side * (x @ w.flatten())).mean()
 
 
-# A problem, the steps and the share of the first loss that are allowed.
+# A problem, the number of steps, and the share of the first loss to reach.
 PROBLEMS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
     "quadratic": (lambda: Weights([[3.0, -2.0], [0.0, 2.0]], _quadratic), 200, 0.01),
     "rosenbrock": (lambda: Weights([[-0.5, 1.0]], _rosenbrock), 600, 0.1),
@@ -186,7 +186,7 @@ PROBLEMS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_row_solves_every_problem_at_some_rate(name: str, problem: str) -> None:
-    """At one of seventeen rates around its default, the nearest first."""
+    """At one of seventeen learning rates around the default, the nearest first."""
     make, steps, share = PROBLEMS[problem]
     reached = []
     for power in sorted(range(-8, 9), key=abs):
@@ -206,8 +206,8 @@ def test_every_row_solves_every_problem_at_some_rate(name: str, problem: str) ->
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_saved_state_goes_on_bit_equally(name: str) -> None:
-    """Groups pass through JSON, as a checkpoint without pickle keeps them."""
+def test_saved_state_resumes_to_the_bit(name: str) -> None:
+    """Groups are converted to JSON and back, as in a checkpoint."""
     config = OptimConfig(name=name, options=all_options(name), decay_embeddings=True)
     model, other = tiny(), tiny(seed=1)
     optimizer = optim.build(config, model)
@@ -226,7 +226,7 @@ def test_saved_state_goes_on_bit_equally(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_state_kept_is_the_state_explained(name: str) -> None:
+def test_the_table_explains_all_state(name: str) -> None:
     model = tiny()
     optimizer = optim.build(OptimConfig(name=name, options=all_options(name)), model)
     take_steps(optimizer, model, 2)
@@ -415,7 +415,7 @@ TOLERANCES = {"nadam": 1e-6, "rmsprop": 1e-10, "adafactor": 1e-8, "muon": 1e-2}
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize(("name", "options"), TRAJECTORIES)
-def test_trajectory_is_that_of_the_equations(
+def test_the_trajectory_follows_the_equations(
     name: str, options: dict[str, Any], decay: float, clip: float
 ) -> None:
     """50 steps in float64 on sum(a (w - b)^2 / 2 - cos(3 w) / 10), which is not convex."""
@@ -527,7 +527,7 @@ def test_groups_of_torch_encoders_and_of_tied_and_frozen_weights() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("embeddings", [False, True])
-def test_decay_goes_where_it_should(name: str, embeddings: bool) -> None:
+def test_decay_applies_to_the_right_groups(name: str, embeddings: bool) -> None:
     config = OptimConfig(name=name, weight_decay=0.3, decay_embeddings=embeddings)
     optimizer = optim.build(config, tiny())
     decay = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
@@ -574,7 +574,9 @@ def test_decay_defaults_to_the_optimizers_own() -> None:
         ("adafactor", {"beta2_decay": 0.8}, ["optim.options.beta2_decay", "below 0"]),
     ],
 )
-def test_what_cannot_be_is_refused(name: str, options: dict[str, Any], words: list[str]) -> None:
+def test_wrong_names_and_options_are_refused(
+    name: str, options: dict[str, Any], words: list[str]
+) -> None:
     with pytest.raises(UsageError) as error:
         optim.validate(OptimConfig(name=name, options=options))
     message = str(error.value)
@@ -615,7 +617,7 @@ def test_rows_are_described_as_data() -> None:
         optim.describe("tiger")
 
 
-def test_words_find_rows() -> None:
+def test_matching() -> None:
     assert optim.matching([]) == list(OPTIMIZERS)
     assert optim.matching(["fused", "VELOCITY"]) == ["momentum", "nesterov"]
     assert "adagrad" not in optim.matching(["exponential"])
@@ -623,7 +625,7 @@ def test_words_find_rows() -> None:
         optim.matching(["adagard"])
 
 
-# --- of other packages -------------------------------------------------------------------------
+# --- other packages -------------------------------------------------------------------------
 
 FREE = "schedulefree:AdamWScheduleFree"
 LION = "pytorch_optimizer:Lion"
@@ -645,12 +647,12 @@ def test_optimizers_of_other_packages_learn(name: str, rate: float) -> None:
     assert loss_of(model).item() < before / 2
 
 
-def test_a_lion_of_another_package_is_ours() -> None:
-    ours, theirs = tiny(), tiny()
-    for name, model in (("lion", ours), (external(LION), theirs)):
+def test_lion_equals_that_of_another_package() -> None:
+    own, other = tiny(), tiny()
+    for name, model in (("lion", own), (external(LION), other)):
         config = OptimConfig(name=name, lr=1e-3, weight_decay=0.1)
         take_steps(optim.build(config, model), model, 10)
-    assert distance(ours, theirs) < 1e-6
+    assert distance(own, other) < 1e-6
 
 
 def test_schedule_free_weights_are_averages_in_evaluation_only() -> None:
@@ -683,7 +685,9 @@ def test_schedule_free_needs_no_schedule() -> None:
         (FREE, {"fused": True}, "no such option"),
     ],
 )
-def test_what_other_packages_do_not_have(name: str, options: dict[str, Any], said: str) -> None:
+def test_unknown_names_of_other_packages_are_refused(
+    name: str, options: dict[str, Any], said: str
+) -> None:
     pytest.importorskip("schedulefree")
     with pytest.raises(UsageError, match=said):
         optim.validate(OptimConfig(name=name, options=options))
@@ -698,7 +702,7 @@ def test_what_other_packages_do_not_have(name: str, options: dict[str, Any], sai
         ("schedulefree:AdamWScheduleFreeClosure", "cannot be used here: "),
     ],
 )
-def test_an_optimizer_that_cannot_be_used_says_why(kind: str, said: str) -> None:
+def test_an_unusable_optimizer_gives_the_reason(kind: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         optim.validate(OptimConfig(name=external(kind)))
 
@@ -725,7 +729,7 @@ def test_schedules_are_those_the_configuration_allows() -> None:
 @pytest.mark.parametrize("schedule", optim.SCHEDULES)
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.999])
 @pytest.mark.parametrize("total", [1, 2, 3, 10, 101])
-def test_schedules_rise_to_the_peak_and_fall_to_nothing(
+def test_schedules_rise_to_the_peak_and_fall_to_zero(
     schedule: str, total: int, warmup: float
 ) -> None:
     rates = [optim.lr_factor(schedule, step, total, warmup) for step in range(total)]
@@ -764,12 +768,12 @@ def test_schedules_rise_to_the_peak_and_fall_to_nothing(
         ("one-cycle", 100, 0.0),
     ],
 )
-def test_known_values(schedule: str, step: int, wanted: float) -> None:
+def test_schedules_at_known_values(schedule: str, step: int, wanted: float) -> None:
     assert optim.lr_factor(schedule, step, 101, 0.2) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_one_cycle_is_that_of_torch_but_for_its_last_value() -> None:
-    """torch ends at a 10,000th of where it began; this one at nothing."""
+def test_one_cycle_equals_torch_except_for_the_last_value() -> None:
+    """torch ends at a 10,000th of the initial rate, this schedule at 0."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=101, pct_start=0.21)
     peak = 0.21 * 101 - 1
@@ -781,7 +785,7 @@ def test_one_cycle_is_that_of_torch_but_for_its_last_value() -> None:
             cycle.step()
 
 
-def test_apply_scales_every_groups_own_rate() -> None:
+def test_set_lr_scales_every_groups_peak() -> None:
     optimizer = optim.build(OptimConfig(name="muon", lr=0.5), tiny())
     optimizer.param_groups[0]["initial_lr"] = 2.0
     optim.set_lr(optimizer, 0.25)
