@@ -1,11 +1,11 @@
-"""srucli over an `os` in which calls that write fail, or are the last, at random.
+"""Run srucli with an `os` module in which random calls that write fail or kill the process.
 
-Usage: python -m tests.robustness.faulty (fail|kill) FOLDER SEED SHARE srucli's arguments
+Usage: python -m tests.robustness.faulty (fail|kill) FOLDER SEED SHARE ARGUMENTS OF SRUCLI
 
-The share (of 1) is struck of calls that open files below FOLDER for writing, write to them, sync,
-rename, cut, make and remove them; of what is to be written, some is before. `fail` is a disk that
-is full, worn out or over quota; `kill` ends the process by SIGKILL. srucli writes its files
-through these functions alone.
+SHARE (from 0 to 1) is the share of faulty calls among those that open files below FOLDER for
+writing, or write, sync, truncate, rename, create or remove them. A faulty write first writes a part
+of its data. `fail` raises the OSError of a full or broken disk or of an exceeded quota. `kill` ends
+the process with SIGKILL. srucli writes its files only with these functions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPEN = ("open", "close", "write", "fsync", "ftruncate")
 
 
 class Disk:
-    """Which descriptors and paths lie on it, and when it strikes: `how` is `fail` or `kill`."""
+    """A folder whose calls are faulty, with its open descriptors. `how` is `fail` or `kill`."""
 
     def __init__(self, how: str, folder: str, seed: int, share: float) -> None:
         self.how, self.folder, self.share = how, os.path.abspath(folder), share
@@ -34,77 +34,77 @@ class Disk:
         self.descriptors: set[int] = set()
         self.real = {name: getattr(os, name) for name in (*PATHS, *OPEN)}
 
-    def holds(self, path: Any, inside: int | None = None) -> bool:
-        """Whether a path is the folder or below it, which `inside` is a descriptor of, if any."""
-        if inside is not None:
-            return inside in self.descriptors
+    def holds(self, path: Any, dir_fd: int | None = None) -> bool:
+        """Return whether a path is the folder or is below it. It may be relative to `dir_fd`."""
+        if dir_fd is not None:
+            return dir_fd in self.descriptors
         if not isinstance(path, str | os.PathLike):
             return False
         whole = os.path.abspath(os.fspath(path))
         return whole == self.folder or whole.startswith(self.folder + os.sep)
 
-    def strikes(self) -> bool:
-        """Whether it does so now."""
+    def is_faulty(self) -> bool:
+        """Return, at random, whether this call is faulty."""
         return self.random.random() < self.share
 
-    def strike(self) -> NoReturn:
-        """End this process, or raise OSError."""
+    def fail(self) -> NoReturn:
+        """Kill this process, or raise OSError."""
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         code = self.random.choice(FAULTS)
         raise OSError(code, os.strerror(code))
 
     def open(self, path: Any, flags: int, *rest: Any, **named: Any) -> int:
-        """As `os.open`."""
+        """Replace `os.open`."""
         own = self.holds(path, named.get("dir_fd"))
-        if own and flags & WRITING and self.strikes():
-            self.strike()
+        if own and flags & WRITING and self.is_faulty():
+            self.fail()
         descriptor: int = self.real["open"](path, flags, *rest, **named)
         (self.descriptors.add if own else self.descriptors.discard)(descriptor)
         return descriptor
 
     def write(self, descriptor: int, data: Any) -> int:
-        """As `os.write`; before it strikes, it may write some."""
-        if descriptor in self.descriptors and self.strikes():
+        """Replace `os.write`. A faulty call writes a part of the data."""
+        if descriptor in self.descriptors and self.is_faulty():
             self.real["write"](descriptor, data[: self.random.randrange(len(data) + 1)])
-            self.strike()
+            self.fail()
         return int(self.real["write"](descriptor, data))
 
     def fsync(self, descriptor: int) -> None:
-        """As `os.fsync`."""
-        if descriptor in self.descriptors and self.strikes():
-            self.strike()
+        """Replace `os.fsync`."""
+        if descriptor in self.descriptors and self.is_faulty():
+            self.fail()
         self.real["fsync"](descriptor)
 
     def ftruncate(self, descriptor: int, length: int) -> None:
-        """As `os.ftruncate`."""
-        if descriptor in self.descriptors and self.strikes():
-            self.strike()
+        """Replace `os.ftruncate`."""
+        if descriptor in self.descriptors and self.is_faulty():
+            self.fail()
         self.real["ftruncate"](descriptor, length)
 
     def close(self, descriptor: int) -> None:
-        """As `os.close`; its number may soon be that of something else."""
+        """Replace `os.close`. Another file may soon have the same descriptor."""
         self.descriptors.discard(descriptor)
         self.real["close"](descriptor)
 
     def on_path(self, name: str, path: Any, *rest: Any, **named: Any) -> Any:
-        """As the function of that name, whose first argument is a path."""
-        inside = named.get("dir_fd", named.get("src_dir_fd"))
-        if self.holds(path, inside) and self.strikes():
-            self.strike()
+        """Replace the function of `os` with this name, whose first argument is a path."""
+        dir_fd = named.get("dir_fd", named.get("src_dir_fd"))
+        if self.holds(path, dir_fd) and self.is_faulty():
+            self.fail()
         return self.real[name](path, *rest, **named)
 
     def install(self) -> None:
-        """Take the place of the real functions."""
+        """Replace the functions of `os`."""
         for name in OPEN:
             setattr(os, name, getattr(self, name))
         for name in PATHS:
-            replaced: Callable[..., Any] = partial(self.on_path, name)
-            setattr(os, name, replaced)
+            replacement: Callable[..., Any] = partial(self.on_path, name)
+            setattr(os, name, replacement)
 
 
 def main() -> None:
-    """Run srucli so."""
+    """Run srucli on a faulty disk."""
     how, folder, seed, share, *arguments = sys.argv[1:]
     sys.argv = ["srucli", *arguments]
     from srucli.cli import main as run

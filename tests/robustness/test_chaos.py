@@ -1,4 +1,4 @@
-"""The short form of `tests/robustness/chaos.py`, and that it would see what is amiss."""
+"""Short chaos runs (`chaos.py`), and tests that chaos runs detect damage."""
 
 from __future__ import annotations
 
@@ -15,46 +15,50 @@ from tests.robustness import chaos
 from tests.robustness.faulty import Disk
 from tests.support import Tiny
 
-KILLS = {"kill": 8, "term": 2, "calls": 4, "faults": 2}
+STOPS = {"kill": 8, "term": 2, "calls": 4, "faults": 2}
 
 
 @pytest.fixture(scope="module")
 def training(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[chaos.Training, float]:
-    """A training of some seconds, and how many it takes undisturbed."""
+    """Return a training of some seconds, and how many seconds it takes undisturbed."""
     scratch = tmp_path_factory.mktemp("chaos")
-    made = chaos.Training(scratch, [str(tiny.train), *chaos.SETTINGS, "train.epochs=30"])
-    return made, made.whole()
+    training = chaos.Training(scratch, [str(tiny.train), *chaos.SETTINGS, "train.epochs=30"])
+    return training, training.whole()
 
 
 @pytest.mark.parametrize("way", chaos.WAYS)
-def test_a_training_endures(training: tuple[chaos.Training, float], way: str) -> None:
-    made, seconds = training
-    result = chaos.endure(made, way, KILLS[way], seconds, seed=0)
-    assert result.amiss == []
-    assert result.endings == KILLS[way]
+def test_stopped_training_resumes_to_equal_weights(
+    training: tuple[chaos.Training, float], way: str
+) -> None:
+    command, seconds = training
+    result = chaos.stop_repeatedly(command, way, STOPS[way], seconds, seed=0)
+    assert result.violations == []
+    assert result.stops == STOPS[way]
     assert result.finished >= 1
 
 
-def test_what_is_amiss_is_seen(tiny: Tiny, tmp_path: Path) -> None:
+def test_chaos_runs_detect_damage(tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     assert chaos.damage(run) == []
     assert chaos.differences(run, tiny.run) == []
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join([*lines, lines[-1]]))
-    assert chaos.differences(run, tiny.run) == ["metrics.jsonl is another"]
+    assert chaos.differences(run, tiny.run) == ["metrics.jsonl differs"]
     opened = RunDir.open(run)
     found = opened.checkpoint("last")
     found.weights["blend"] += 1e-6
     opened.save(10**6, found.weights, found.state, {"last"})
-    assert "the weights of last are others" in chaos.differences(run, tiny.run)
+    assert "the weights of last differ" in chaos.differences(run, tiny.run)
     (run / "checkpoints" / "step-1000000" / "state.json").write_text("{}")
-    (problem,) = chaos.damage(run)
-    assert problem.startswith("last: ")
-    assert chaos.amiss("kill", 1, "", run, run)
-    assert "exit code 1: Traceback" in chaos.amiss("term", 1, "Traceback", tiny.run, tiny.run)[0]
+    (violation,) = chaos.damage(run)
+    assert violation.startswith("last: ")
+    assert chaos.violations("kill", 1, "", run, run)
+    assert (
+        "exit code 1: Traceback" in chaos.violations("term", 1, "Traceback", tiny.run, tiny.run)[0]
+    )
 
 
-def test_a_faulty_disk_fails_where_it_should(tmp_path: Path) -> None:
+def test_faulty_disk_fails_only_calls_that_write_to_it(tmp_path: Path) -> None:
     disk = Disk("fail", str(tmp_path / "disk"), 0, 1.0)
     outside = disk.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
     assert disk.write(outside, b"xy") == 2

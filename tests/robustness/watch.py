@@ -1,5 +1,8 @@
-"""What must not happen outside of a folder, seen by an audit hook: files opened to be written, made
-or removed, links followed, processes, sockets, pickles."""
+"""An audit hook that reports forbidden events outside a folder.
+
+Forbidden are files opened for writing, created or removed, links followed to outside, processes,
+sockets and pickles.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Those that take a name itself, be it a link, and those that take what it leads to.
+# Events of calls that change a name, even if it is a link. The others follow links.
 _NAMES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink")
 _CHANGES = (
     *(*_NAMES, "os.truncate", "os.chmod", "os.chown", "os.utime", "os.setxattr", "shutil."),
@@ -23,29 +26,29 @@ _FORBIDDEN = (
 
 
 class Watch:
-    """An audit hook that notes what happens outside of a folder, while there is one."""
+    """An audit hook that records forbidden events outside `folder`, while that is not None."""
 
     def __init__(self) -> None:
         self.folder: str | None = None
         self.events: list[str] = []
-        # The folder that `os.open` has just been given, of which its event does not tell.
-        self.inside: int | None = None
+        # The `dir_fd` of the current call of `os.open`; its event does not contain it.
+        self.dir_fd: int | None = None
         self.open = os.open
         os.open = self._open
         sys.addaudithook(self._hook)
 
     def _open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        """As `os.open`."""
-        self.inside = dir_fd
+        """Replace `os.open`."""
+        self.dir_fd = dir_fd
         try:
             return self.open(path, flags, mode, dir_fd=dir_fd)
         finally:
-            self.inside = None
+            self.dir_fd = None
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is None:
             return
-        folder, self.folder = self.folder, None  # what is done here is not looked at
+        folder, self.folder = self.folder, None  # ignore the events of this method
         if event == "open":
             self._opened(folder, *arguments)
         elif event.startswith(_FORBIDDEN):
@@ -62,7 +65,7 @@ class Watch:
     def _opened(self, folder: str, path: Any, mode: str | None, flags: int) -> None:
         if isinstance(path, int) or path is None:
             return
-        place = _folder(self.inside)
+        place = _folder(self.dir_fd)
         named = os.path.abspath(os.path.join(place, os.fsdecode(path)))
         writes = flags & _WRITES or set(mode or "") & set("wax+")
         follows = not flags & os.O_NOFOLLOW
@@ -71,7 +74,7 @@ class Watch:
 
 
 def _folder(descriptor: Any) -> str:
-    """Where relative paths begin: the folder of `dir_fd`, where one was given."""
+    """Return the folder of a `dir_fd`, to which paths are relative, or "" without one."""
     if isinstance(descriptor, int) and descriptor >= 0:
         with suppress(OSError):
             return os.readlink(f"/proc/self/fd/{descriptor}")
@@ -79,7 +82,7 @@ def _folder(descriptor: Any) -> str:
 
 
 def _inside(path: Any, folder: str, place: str, follows: bool) -> bool:
-    """Whether what a call takes is a folder or below it. `follows`: be its name a link, too."""
+    """Return whether a path is the folder or is below it. `follows`: resolve a final link too."""
     named = os.path.join(place, os.fsdecode(path))
     above, name = os.path.split(named)
     whole = os.path.realpath(named) if follows else os.path.join(os.path.realpath(above), name)
@@ -95,7 +98,7 @@ WATCH: list[Watch] = []
 
 @contextmanager
 def watched(folder: Path) -> Iterator[None]:
-    """Have the audit hook, where there is one, look at the block. Raises AssertionError."""
+    """Watch a block, if there is a hook. Raises AssertionError for the first forbidden event."""
     if not WATCH:
         yield
         return
@@ -112,7 +115,7 @@ def watched(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Let a part of such a block do what srucli must not."""
+    """Pause the watching of a block: the test itself does what srucli must not do."""
     if not WATCH:
         yield
         return
