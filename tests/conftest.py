@@ -50,6 +50,19 @@ def _case_name(value: object) -> str:
     return getattr(value, "__name__", str(value).removeprefix("torch."))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Let torch and Numba compute with one thread, because tests run in one process per core."""
+    if "torch" in sys.modules:
+        import torch
+
+        from srucli.kernels import jit
+
+        jit.launch_threads()
+        torch.set_num_threads(1)
+        jit.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of the public data sets: $SRUCLI_DATA, or ../shared/data."""
