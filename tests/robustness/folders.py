@@ -1,11 +1,11 @@
-"""Folders that a training, a comparison or a search is sent to, spoilt: for `fuzz.py`.
+"""The fuzzer's target `folders`: damaged output folders of trainings, comparisons and searches.
 
-The folder is a run (finished, stopped, begun), a comparison, a search's, somebody's own or empty.
-Files in it become links, twins of files outside, folders or pipes, change or go; foreign files come
-to it; markers go, or are others'. Then srucli goes on there, begins, or begins anew by force, also
-with an input that lies in the folder, also while another folder takes its place. Whatever it does:
-what is outside stays as it is, and so do foreign files and inputs; and where neither a marker nor a
-whole run.json says that the folder is srucli's, nothing in it changes at all.
+The folder is a run (finished, stopped or just started), a comparison, a search, a foreign folder or
+empty. Its files are changed, removed, or replaced by links, hard links to files outside, folders or
+pipes. Foreign files are added. Markers are removed or replaced. Then srucli resumes or starts in
+it, with or without force, sometimes with an input file in the folder, and sometimes while another
+folder takes its place. Files outside the folder, foreign files and inputs must never change. Unless
+a marker or a valid run.json says that the folder is srucli's, nothing in it may change.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from srucli.training.run import resume, train
 from tests.robustness.mutate import mutate_file, repair_manifests
 from tests.robustness.watch import unwatched, watched
 
-# What srucli may write, as the documents have it and not as its code does.
+# The files that srucli may write, according to the documentation and independent of the code.
 _RUN = (
     r"(srucli|run|labels)\.json|lock|config\.yaml|tokenizer\.model|(metrics|diagnostics)\.jsonl"
     r"|README\.md|best|last|tensorboard/events\.out\.tfevents\..+"
@@ -53,7 +53,7 @@ FOREIGN = (
     *("tensorboard/mine", "cells/adam/notes", "data/mine.jsonl", "run/mine", "run_json", "last~"),
     *(".mine.1.tmp", "checkpoints/step-02/model.safetensors", ".git/config", "labels.json~"),
 )
-_OWN = ("config.yaml", "lock", "plan.json", "run.json", "index.html", "labels.json")
+_FOREIGN_NAMES = ("config.yaml", "lock", "plan.json", "run.json", "index.html", "labels.json")
 _LOCK = "process 1 on x\n"
 TOKENIZER = {"model_type": "bpe", "normalization_rule_name": "identity", "vocab_size": 60}
 RESULT: dict[str, Any] = {
@@ -66,7 +66,7 @@ Tree = dict[str, bytes | str]
 
 
 def tree(folder: Path) -> Tree:
-    """What is in a folder and below: bytes of files, targets of links, kinds of all else."""
+    """Return the content of a folder by relative path: bytes, link targets, kinds of the rest."""
     found: Tree = {}
     for above, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -82,39 +82,39 @@ def tree(folder: Path) -> Tree:
     return found
 
 
-# ---------------------------------------------------------------- what is spoilt
+# ---------------------------------------------------------------- folders before and after damage
 
 
 class Bases:
-    """The valid folders, made once in a folder, from a file of texts."""
+    """The valid folders, made once, by training on a file of examples."""
 
     def __init__(self, folder: Path, texts: Path, settings: Mapping[str, Any]) -> None:
         folder.mkdir()
         self.folder, self.texts = folder, texts
-        own = {"epochs": 1, "batch_size": 64, "diagnose": 1}
-        tree = {**settings, "train": {**settings["train"], **own}, "tokenizer": TOKENIZER}
+        short = {"epochs": 1, "batch_size": 64, "diagnose": 1}
+        tree = {**settings, "train": {**settings["train"], **short}, "tokenizer": TOKENIZER}
         self.config = build(tree, "folders")
         self.parts = _parts(texts)
         with contextlib.redirect_stderr(io.StringIO()):
             run = train(self.config, str(texts), None, folder / "finished")
             self.tokenizer = Path(shutil.copy(run / "tokenizer.model", folder / "tokenizer.model"))
             self._stopped(folder / "stopped")
-        # Short, so that most of the time does not go into reading YAML.
-        short = RunDir(run).config().model_dump(mode="json", exclude_defaults=True)
+        # Short, because reading YAML would take most of the time.
+        values = RunDir(run).config().model_dump(mode="json", exclude_defaults=True)
         for path in (run, folder / "stopped"):
-            (path / "config.yaml").write_text(json.dumps(short))
-        self._begun(folder / "begun", run)
+            (path / "config.yaml").write_text(json.dumps(values))
+        self._started(folder / "started", run)
         self._compared(folder / "compared", run)
         with claimed(folder / "tuned", "tuning", tune.LAYOUT):
             shutil.copytree(run, folder / "tuned" / "run")
             shutil.copy(self.tokenizer, folder / "tuned")
         (folder / "empty").mkdir()
-        (folder / "own").mkdir()
-        for name in _OWN:
-            (folder / "own" / name).write_text('{"mine": 1}')
+        (folder / "foreign").mkdir()
+        for name in _FOREIGN_NAMES:
+            (folder / "foreign" / name).write_text('{"mine": 1}')
         self.names = (
-            *("finished", "finished", "finished", "stopped", "stopped", "begun", "begun"),
-            *("compared", "compared", "tuned", "empty", "own"),
+            *("finished", "finished", "finished", "stopped", "stopped", "started", "started"),
+            *("compared", "compared", "tuned", "empty", "foreign"),
         )
         self.files = [path for path in run.rglob("*") if path.is_file()]
 
@@ -124,7 +124,7 @@ class Bases:
         with suppress(InterruptedRun):
             train(self.config, str(self.texts), None, path, tokenizer=self.tokenizer, stop=stop)
 
-    def _begun(self, path: Path, run: Path) -> None:
+    def _started(self, path: Path, run: Path) -> None:
         with RunDir.claim(path):
             pass
         for name in ("config.yaml", "tokenizer.model", "labels.json", "run.json"):
@@ -147,7 +147,7 @@ class Bases:
 
     @contextmanager
     def no_tokenizer_trained(self) -> Iterator[None]:
-        """Let a comparison take the tokenizer that is there: training one takes a process."""
+        """Let a comparison use the existing tokenizer: training one starts a process."""
 
         def load(*_arguments: Any) -> SimpleNamespace:
             return SimpleNamespace(tokenizer=Tokenizer.load(self.tokenizer))
@@ -167,8 +167,8 @@ def _parts(texts: Path) -> dict[str, list[Example]]:
     return {"train": examples[2:], "dev": examples[:1], "test": examples[1:2]}
 
 
-def spoil(random: Random, bases: Bases, place: Path, outside: Path) -> None:
-    """Make up to four changes in a folder, and have foreign files come to it."""
+def damage(random: Random, bases: Bases, place: Path, outside: Path) -> None:
+    """Make up to four changes in a folder, and add foreign files to it."""
     for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
         paths = [path for path in place.rglob("*") if not path.is_symlink()]
         random.choice(_CHANGES)(random, bases, place, paths, outside)
@@ -197,9 +197,9 @@ def _link(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) ->
 _MISSING = ("lock", "diagnostics.jsonl", "tensorboard", "best", "index.html", "error.txt")
 
 
-def _twin(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+def _hard_link(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
     files = [path for path in paths if path.is_file()]
-    if random.random() < 0.5:  # those that are changed in their place
+    if random.random() < 0.5:  # files that srucli changes in place
         files = [place / name for name in ("lock", "metrics.jsonl", "diagnostics.jsonl")]
     path = random.choice([*files, place / "lock"])
     _remove(path)
@@ -249,16 +249,16 @@ def _change(random: Random, bases: Bases, place: Path, paths: Paths, outside: Pa
         path.write_bytes(mutate_file(random, path.name, path.read_bytes(), other))
 
 
-def _say_lock(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+def _change_lock(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
     _remove(place / "lock")
     words = random.choice(("process 12 on some.machine\n", "", "mine", "process 1 on x\nmore"))
     (place / "lock").write_text(words)
 
 
-def _leave(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
-    """What kills leave."""
+def _add_temporary(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -> None:
+    """Add temporary files and folders, as a killed process leaves them."""
     for name in (".run.json.12.tmp", f".{MARKER}.12-ab.tmp", ".last.1-0f.tmp", ".plan.json.1.tmp"):
-        with suppress(OSError):  # it may be a link by now, to itself
+        with suppress(OSError):  # the folder may be a link to itself by now
             if random.random() < 0.5:
                 (place / name).write_text("{")
     with suppress(OSError):
@@ -267,8 +267,19 @@ def _leave(random: Random, _: Bases, place: Path, paths: Paths, outside: Path) -
 
 
 _CHANGES: tuple[Callable[[Random, Bases, Path, Paths, Path], None], ...] = (
-    *(_link, _link, _link, _twin, _twin, _other_kind, _lose, _lose_marker, _swap_marker, _change),
-    *(_change, _say_lock, _leave),
+    *(
+        _link,
+        _link,
+        _link,
+        _hard_link,
+        _hard_link,
+        _other_kind,
+        _lose,
+        _lose_marker,
+        _swap_marker,
+        _change,
+    ),
+    *(_change, _change_lock, _add_temporary),
 )
 
 
@@ -279,40 +290,40 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# ---------------------------------------------------------------- what is done with it
+# ---------------------------------------------------------------- commands
 
 
-def _go_on(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
+def _resume(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
     epochs = {"train.epochs": 2} if random.random() < 0.7 else {}
     force = random.random() < 0.4
     texts = str(given) if given else None
     resume(place, {**epochs}, texts, force=force, stop=_stop(random))
 
 
-def _begin(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
+def _train(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
     way, texts, dev, tokenizer = random.randrange(4), bases.texts, None, bases.tokenizer
     reads = [given] if way == 0 else []
     texts = given if given and way == 1 else texts
     dev = str(given) if given and way == 2 else None
     tokenizer = given if given and way == 3 else tokenizer
-    how: dict[str, Any] = {"tokenizer": tokenizer, "reads": reads, "stop": _stop(random)}
+    options: dict[str, Any] = {"tokenizer": tokenizer, "reads": reads, "stop": _stop(random)}
     config = bases.config
     if random.random() < 0.15:
-        how |= {"observe": lambda epoch, figures: _replace(place), "stop": None}
+        options |= {"observe": lambda epoch, figures: _replace(place), "stop": None}
         settings = config.train.model_copy(update={"epochs": 2})
         config = config.model_copy(update={"train": settings})
-    train(config, str(texts), dev, place, force=random.random() < 0.7, **how)
+    train(config, str(texts), dev, place, force=random.random() < 0.7, **options)
 
 
 def _stop(random: Random) -> Interrupt:
-    """Mostly one that ends a training before its next step."""
+    """Return an interrupt that mostly stops a training before its next step."""
     stop = Interrupt()
     stop.requested = random.random() < 0.75
     return stop
 
 
 def _replace(place: Path) -> None:
-    """Another training's folder takes the place of one that is written to."""
+    """Replace a folder, while it is written to, by the folder of another training."""
     with unwatched():
         place.rename(place.with_name("moved"))
         place.mkdir()
@@ -339,17 +350,17 @@ def _tune(random: Random, bases: Bases, place: Path, given: Path | None) -> None
     with claimed(place, "tuning", tune.LAYOUT, sources=[given]) as (folder, _):
         stop = Interrupt()
         stop.requested = True
-        how: dict[str, Any] = {"tokenizer": bases.tokenizer, "force": True, "below": folder}
+        options: dict[str, Any] = {"tokenizer": bases.tokenizer, "force": True, "below": folder}
         with suppress(InterruptedRun):
-            train(bases.config, str(bases.texts), None, place / "run", stop=stop, **how)
+            train(bases.config, str(bases.texts), None, place / "run", stop=stop, **options)
         clear(folder, tune.LAYOUT)
 
 
-WAYS = {"finished": _go_on, "stopped": _go_on, "compared": _compare, "tuned": _tune}
+WAYS = {"finished": _resume, "stopped": _resume, "compared": _compare, "tuned": _tune}
 
 
 def try_folder(seeds: Any, random: Random, folder: Path) -> None:
-    """A folder that is spoilt, and a command that writes to it. Raises AssertionError."""
+    """Damage a folder, and run a command that writes to it. Raises AssertionError."""
     bases: Bases = seeds.bases
     here = folder / "here"
     _remove(here)
@@ -360,41 +371,41 @@ def try_folder(seeds: Any, random: Random, folder: Path) -> None:
     (outside / "lock").write_text(_LOCK)
     name, place = random.choice(bases.names), here / "place"
     shutil.copytree(bases.folder / name, place)
-    for own in _OWN if name == "own" else ():
+    for file in _FOREIGN_NAMES if name == "foreign" else ():
         if random.random() < 0.5:
-            (place / own).unlink()
-    spoil(random, bases, place, outside)
+            (place / file).unlink()
+    damage(random, bases, place, outside)
     given = _input(random, bases, place, here)
-    before, beyond = tree(place), tree(outside)
+    before, outside_before = tree(place), tree(outside)
     foreign = {
         key: value
         for key, value in before.items()
         if value != "a folder" and (isinstance(value, str) or not _is_known(key))
     }
-    ours = _is_ours(before, place, bases)
+    owned = _is_owned(before, place, bases)
     act = (
-        WAYS.get(name, _begin)
+        WAYS.get(name, _train)
         if random.random() < 0.8
-        else random.choice((_go_on, _begin, _compare, _tune))
+        else random.choice((_resume, _train, _compare, _tune))
     )
     try:
         with watched(place), contextlib.redirect_stderr(io.StringIO()):
             act(random, bases, place, given)
     except InterruptedRun:
-        pass  # as it was asked to
+        pass  # as requested
     finally:
-        left = here / "moved"
-        if left.exists():
+        moved = here / "moved"
+        if moved.exists():
             theirs = {"theirs": b"theirs", "lock": _LOCK.encode()}
-            assert tree(place) == theirs, "another training's folder was changed"
-        after = tree(left if left.exists() else place)
-        assert tree(outside) == beyond, "what is outside was changed"
+            assert tree(place) == theirs, "another training's folder changed"
+        after = tree(moved if moved.exists() else place)
+        assert tree(outside) == outside_before, "files outside changed"
         lost = [key for key, value in foreign.items() if after.get(key) != value]
         assert not lost, f"foreign: {lost} of {name} by {act.__name__}"
         if given is not None and given.is_relative_to(place):
             key = str(given.relative_to(place))
             assert after.get(key) == before[key], f"input: {key} of {name} by {act.__name__}"
-        assert ours or after == before, f"not ours: {name} by {act.__name__}"
+        assert owned or after == before, f"foreign folder: {name} by {act.__name__}"
 
 
 def _is_known(name: str) -> bool:
@@ -403,7 +414,7 @@ def _is_known(name: str) -> bool:
 
 
 def _input(random: Random, bases: Bases, place: Path, here: Path) -> Path | None:
-    """Sometimes a file of the folder that the command is to read, or a twin of one."""
+    """Return None, or a file of the folder, or a hard link to one, as input of the command."""
     files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
     if random.random() < 0.7 or not files:
         return None
@@ -412,15 +423,15 @@ def _input(random: Random, bases: Bases, place: Path, here: Path) -> Path | None
         other = random.choice((bases.texts, bases.tokenizer))
         path.write_bytes(other.read_bytes())
     if random.random() < 0.3:
-        os.link(path, here / "twin")
-        return here / "twin"
+        os.link(path, here / "hard link")
+        return here / "hard link"
     return path
 
 
-def _is_ours(found: Tree, place: Path, bases: Bases) -> bool:
-    """Whether a marker of its own, a whole run.json, or the same plan, says so.
+def _is_owned(found: Tree, place: Path, bases: Bases) -> bool:
+    """Return whether the folder's own marker, a valid run.json or the same plan says so.
 
-    Beside a marker that was copied, any whole plan does.
+    Next to a copied marker, any valid plan does.
     """
     if set(found) <= {"lock"} or all(KNOWN_BESIDE.fullmatch(name) for name in found):
         return True

@@ -1,15 +1,14 @@
-"""A mutation fuzzer of what strangers write: run folders, tokenizers, YAML and data files; and of
-the folders that srucli is sent to write to (`folders.py`).
+"""A mutation fuzzer for untrusted input: run folders, tokenizers, YAML, data files, output folders.
 
 Usage: python -m tests.robustness.fuzz [--inputs N] [--seconds S] [--seed K] [--only NUMBER]
                                       [--targets runs,yaml,...]
 
-Each input is made from (seed, target, number) alone, so `--targets T --only NUMBER` repeats it. It
-passes if srucli uses it or refuses it with a SrucliError. A finding is any other exception, a
-process that ends or takes over 5 seconds or a GiB more memory, and any event outside of the
-input's folder: a file opened to be written, made or removed, a link followed to outside, a process,
-a socket, a pickle. Inputs are handled in processes of their own, which note an input's number
-before they begin with it. Counts go to stdout, then one JSON line; exit 1 where there is a finding.
+Each input depends only on (seed, target, number), so `--targets T --only NUMBER` repeats it. An
+input passes if srucli uses it or refuses it with a SrucliError. These are findings: any other
+exception; a process that ends, or needs more than 5 seconds or 1 GiB of additional memory; and any
+forbidden event outside the input's folder (`watch.py`). Child processes handle the inputs, and
+record the number of each input before they start with it. The script prints counts, then one JSON
+line, and exits with 1 if there is a finding.
 """
 
 from __future__ import annotations
@@ -60,11 +59,11 @@ from tests.robustness.mutate import (
     replace_file,
 )
 from tests.robustness.watch import WATCH, Watch, watched
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 MAX_SECONDS, MAX_GROWTH = 5.0, 2**30
-# Inputs that one process handles before a new one is forked; findings that are printed.
-BATCH, SHOWN = 500, 50
+# Inputs per child process; maximum number of findings that are printed.
+BATCH, MAX_SHOWN = 500, 50
 TEXTS = [
     "",
     "the film was lovely",
@@ -104,19 +103,19 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def sentences() -> list[tuple[str, str]]:
-    """Pairs of label and text."""
+    """Return pairs of label and text."""
     return [(k, f"the {t} was {w}") for k, words in WORDS.items() for w in words for t in THINGS]
 
 
-# ---------------------------------------------------------------- what is tried with an input
+# ---------------------------------------------------------------- targets
 
 
-def check_encodable(said: str) -> None:
-    said.encode()
+def check_encodable(message: str) -> None:
+    message.encode()
 
 
 class Seeds:
-    """The valid inputs that are made worse; made once, before any process is forked."""
+    """The valid inputs that are mutated, created once before any process is forked."""
 
     def __init__(self, folder: Path) -> None:
         """Train small runs and tokenizers into `folder`."""
@@ -137,7 +136,7 @@ class Seeds:
             for name, run in self.runs.items()
         }
         for name, settings in KINDS.items():
-            # Short, so that most of the time does not go into reading YAML.
+            # Short, because reading YAML would take most of the time.
             self.files[name][Path("config.yaml")] = json.dumps(SMALL | settings, indent=1).encode()
             restore(self.runs[name], self.files[name])
         self.models = [files[Path("tokenizer.model")] for files in self.files.values()]
@@ -151,7 +150,7 @@ class Seeds:
 
 
 def use_run(run: Path, random: Random) -> None:
-    """All that commands do with a run's folder that somebody gave away. Raises SrucliError."""
+    """Do with a run folder what commands do. Raises SrucliError."""
     others: list[Callable[[], object]] = [
         lambda: info(RunDir.open(run)),
         lambda: former(RunDir(run)),
@@ -167,7 +166,7 @@ def use_run(run: Path, random: Random) -> None:
 
 
 def info(run: RunDir) -> None:
-    """What `srucli info RUN` reads."""
+    """Read what `srucli info RUN` reads."""
     for read in (run.facts, run.config, run.labels, run.tokenizer):
         read()
     for which in ("best", "last"):
@@ -176,7 +175,7 @@ def info(run: RunDir) -> None:
 
 
 def use_tokenizer(path: Path) -> None:
-    """All that commands do with a tokenizer."""
+    """Do with a tokenizer what commands do."""
     tokenizer = Tokenizer.load(path)
     codes, offsets = tokenizer.spelling
     assert offsets[-1] == len(codes)
@@ -196,7 +195,7 @@ def use_tokenizer(path: Path) -> None:
 
 
 def try_run(seeds: Seeds, random: Random, folder: Path) -> None:
-    """A run's folder with one or more of its files changed; half of them with true manifests."""
+    """Mutate files of a run folder, in half of the cases repair the manifests, and use the run."""
     name = random.choice(list(seeds.runs))
     files, run = seeds.files[name], folder / name
     if not run.is_dir():
@@ -221,21 +220,21 @@ def try_run(seeds: Seeds, random: Random, folder: Path) -> None:
 
 
 def restore(run: Path, files: dict[Path, bytes]) -> None:
-    """Undo whatever was changed."""
-    for path, data in files.items():
-        place = run / path
+    """Undo all changes of a run folder."""
+    for name, data in files.items():
+        path = run / name
         with suppress(OSError):
-            if not place.is_symlink() and place.is_file() and place.read_bytes() == data:
+            if not path.is_symlink() and path.is_file() and path.read_bytes() == data:
                 continue
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            place.unlink(missing_ok=True)
-        place.write_bytes(data)
+            path.unlink(missing_ok=True)
+        path.write_bytes(data)
 
 
 def try_tokenizer(seeds: Seeds, random: Random, folder: Path) -> None:
-    """A tokenizer with bytes, pieces, settings or rules of normalization changed."""
+    """Mutate a SentencePiece model, and use it."""
     model = mutate_model(random, random.choice(seeds.models), random.choice(seeds.models))
     path = folder / "x.model"
     path.write_bytes(model)
@@ -244,7 +243,7 @@ def try_tokenizer(seeds: Seeds, random: Random, folder: Path) -> None:
 
 
 def try_yaml(seeds: Seeds, random: Random, folder: Path) -> None:
-    """A recipe with tokens put in, lines moved, values or bytes changed."""
+    """Mutate a recipe, and load it."""
     path = folder / "x.yaml"
     path.write_bytes(mutate_yaml(random, random.choice(seeds.yaml), random.choice(seeds.yaml)))
     with watched(folder):
@@ -259,7 +258,7 @@ WRITERS: dict[str, Callable[[str, str], str]] = {
     "fasttext": lambda label, text: f"__label__{label} {text}",
     "pairs": lambda label, text: f"{label} {text}",
 }
-# What programs write beside these: the format that it is read in, and rows as a whole.
+# Files as other programs write them: the format in which they are read, and a writer of all rows.
 PROGRAMS: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "array": ("jsonl", lambda rows: json.dumps([_object(row) for row in rows])),
     "indented array": ("jsonl", lambda rows: json.dumps([_object(row) for row in rows], indent=1)),
@@ -304,8 +303,8 @@ def _object(row: tuple[str, str]) -> dict[str, str]:
     return {"label": row[0], "text": row[1]}
 
 
-def data_of(random: Random) -> tuple[bytes, str, str]:
-    """A data file that may be broken, the format that it has, and its encoding."""
+def random_data(random: Random) -> tuple[bytes, str, str]:
+    """Return a data file that may be invalid, its format and its encoding."""
     encoding = random.choice(ENCODINGS)
     rows = [random.choice(sentences()) for _ in range(random.randint(0, 5))]
     if random.random() < 0.5:
@@ -325,8 +324,8 @@ def data_of(random: Random) -> tuple[bytes, str, str]:
 
 
 def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
-    """Labelled lines of every format, compressed or not; half of them read in any way."""
-    data, kind, encoding = data_of(random)
+    """Read a random data file, in half of the cases with random settings."""
+    data, kind, encoding = random_data(random)
     config = DataConfig(format=kind, encoding=encoding, errors=random.choice(("strict", "replace")))
     if random.random() < 0.5:
         config = DataConfig(
@@ -359,7 +358,7 @@ def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
 
 
 def use_inputs(items: Iterable[Example | Input]) -> None:
-    """Read all, as text that can be written."""
+    """Read all texts, and check that they can be encoded."""
     for item in items:
         item.text.encode()
 
@@ -378,7 +377,7 @@ TARGETS: dict[str, Callable[[Seeds, Random, Path], None]] = {
 
 @dataclass
 class Result:
-    """What became of the inputs of a target. findings: number and what happened."""
+    """The counts of a target's inputs, and its findings: the input's number and a message."""
 
     inputs: int = 0
     used: int = 0
@@ -387,7 +386,7 @@ class Result:
 
 
 class Journal:
-    """Shared with the process at work: the input's number, since when, and how many were used."""
+    """Memory shared with the child: an input's number, its start, the count of used inputs."""
 
     def __init__(self) -> None:
         self.memory = mmap(-1, 24)
@@ -396,14 +395,14 @@ class Journal:
         self.memory[:] = struct.pack("<qdq", number, monotonic(), used)
 
     def read(self) -> tuple[int, float, int]:
-        number, since, used = struct.unpack("<qdq", self.memory[:])
-        return number, since, used
+        number, start, used = struct.unpack("<qdq", self.memory[:])
+        return number, start, used
 
 
 def attempt(target: str, seed: int, number: int, seeds: Seeds, folder: Path) -> str | None:
-    """Try one input: None where it is used, the error where it is refused.
+    """Try one input. Return None if it is used, and the error's message if it is refused.
 
-    Raises whatever is no SrucliError.
+    Raises every exception other than a SrucliError.
     """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
@@ -418,7 +417,7 @@ def attempt(target: str, seed: int, number: int, seeds: Seeds, folder: Path) -> 
 
 
 def work(target: str, seed: int, numbers: range, seeds: Seeds, journal: Journal, out: Path) -> None:
-    """In a process of its own: try the inputs, write findings to a file, and end."""
+    """Try inputs in this child process, and write findings to a file."""
     log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -430,7 +429,7 @@ def work(target: str, seed: int, numbers: range, seeds: Seeds, journal: Journal,
             journal.write(number, used)
             try:
                 used += attempt(target, seed, number, seeds, folder) is None
-            except BaseException as error:  # whatever it is, it is a finding
+            except BaseException as error:  # any exception is a finding
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"[:500]
                 findings.write(json.dumps([number, text]) + "\n")
@@ -440,7 +439,7 @@ def work(target: str, seed: int, numbers: range, seeds: Seeds, journal: Journal,
 
 
 def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Result) -> int:
-    """Try some inputs in a new process. Returns the number of the first that was not tried."""
+    """Try inputs in a child process. Return the number of the first that was not tried."""
     journal, out = Journal(), seeds.folder / "findings"
     journal.write(numbers.start, 0)
     out.unlink(missing_ok=True)
@@ -457,8 +456,8 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             break
-        number, since, _ = journal.read()
-        if monotonic() - since > MAX_SECONDS:
+        number, input_start, _ = journal.read()
+        if monotonic() - input_start > MAX_SECONDS:
             hung = True
             os.kill(child, signal.SIGKILL)
         sleep(0.01)
@@ -475,7 +474,7 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
 
 
 def fuzz(target: str, seed: int, inputs: int, until: float, seeds: Seeds, first: int = 0) -> Result:
-    """Try `inputs` inputs of a target from number `first` on, or fewer where `until` comes."""
+    """Try `inputs` inputs of a target from number `first`, but start no batch after `until`."""
     result, start, number = Result(), monotonic(), first
     while number < first + inputs and monotonic() < until:
         stop = min(number + BATCH, first + inputs)
@@ -486,13 +485,13 @@ def fuzz(target: str, seed: int, inputs: int, until: float, seeds: Seeds, first:
 
 @contextmanager
 def prepared() -> Iterator[Seeds]:
-    """Seeds in a temporary folder, in memory where the system has such a place."""
-    os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # GNU OpenMP cannot be forked
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place) as name:
+    """Create the seeds in a temporary folder, in /dev/shm if possible."""
+    os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # GNU OpenMP does not survive a fork
+    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=parent) as name:
         seeds = Seeds(Path(name).resolve())
         tune_process(1)
-        for run in seeds.runs.values():  # compiles and imports whatever is needed only now
+        for run in seeds.runs.values():  # compile and import what is needed before forking
             for number in range(20):
                 use_run(run, Random(number))
         for index, model in enumerate(seeds.models):
@@ -503,31 +502,33 @@ def prepared() -> Iterator[Seeds]:
 
 
 def report(target: str, result: Result) -> dict[str, Any]:
-    """Print what became of a target's inputs; the same for the line of JSON."""
+    """Print the counts and findings of a target, and return them for the JSON line."""
     rate = result.inputs / max(result.seconds, 1e-9)
     print(
         f"{target}: {result.inputs:,} inputs, {result.used:,} used, "
         f"{len(result.findings)} findings, {rate:.0f} a second",
         flush=True,
     )
-    for number, text in result.findings[:SHOWN]:
+    for number, text in result.findings[:MAX_SHOWN]:
         print(f"  {target} {number}: {text}")
     return {
         "inputs": result.inputs,
         "used": result.used,
         "seconds": round(result.seconds, 1),
-        "findings": result.findings[:SHOWN],
+        "findings": result.findings[:MAX_SHOWN],
     }
 
 
 def main() -> int:
-    """Fuzz and print."""
+    """Parse the arguments, fuzz, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=10_000, help="of each target")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="in all")
+    parser.add_argument("--inputs", type=int, default=10_000, help="per target")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="of all targets together"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", default=",".join(TARGETS))
-    parser.add_argument("--only", type=int, help="repeat the input of this number, alone")
+    parser.add_argument("--only", type=int, help="try only the input with this number")
     given = parser.parse_args()
     targets, summary = given.targets.split(","), {}
     with prepared() as seeds:
@@ -537,8 +538,8 @@ def main() -> int:
             print(attempt(targets[0], given.seed, given.only, seeds, folder) or "used")
             return 0
         end = monotonic() + given.seconds
-        for place, target in enumerate(targets):
-            until = monotonic() + (end - monotonic()) / (len(targets) - place)
+        for index, target in enumerate(targets):
+            until = monotonic() + (end - monotonic()) / (len(targets) - index)
             result = fuzz(target, given.seed, given.inputs, until, seeds)
             summary[target] = report(target, result)
     print(json.dumps({"seed": given.seed, **summary}))

@@ -1,7 +1,7 @@
-"""Inputs made worse: bytes, JSON, YAML, protocol buffers, safetensors and whole folders.
+"""Mutations of bytes, JSON, YAML, protocol buffers, safetensors and files, for `fuzz.py`.
 
-Every function takes a `random.Random` and something valid, and gives something that most likely is
-not. The same generator gives the same result. What becomes of it is for `tests/robustness/fuzz.py`.
+Every function takes a `random.Random` and valid input, and returns input that is probably invalid.
+The same generator state gives the same result.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ YAML_TOKENS = (
 
 
 def mutate_bytes(random: Random, data: bytes, other: bytes = b"") -> bytes:
-    """One to several changes of bytes: flipped, cut, repeated, moved, or taken from `other`."""
+    """Flip, cut, repeat or move bytes, or insert some of `other`, 1 to 20 times."""
     for _ in range(random.choice((1, 1, 2, 5, 20))):
         data = random.choice(_BYTE_CHANGES)(random, data, other)
     return data
@@ -120,54 +120,54 @@ _BYTE_CHANGES: tuple[Callable[[Random, bytes, bytes], bytes], ...] = (
 
 
 def mutate_tree(random: Random, tree: Any) -> Any:
-    """Plain values with one of them replaced, renamed, removed or nested."""
+    """Replace, rename, remove or nest one value of a tree of dicts and lists."""
     if random.random() < 0.15 or not isinstance(tree, dict | list) or not tree:
         return random.choice((random.choice(VALUES), [tree, tree], {"x": tree}))
     if isinstance(tree, list):
-        changed, place = list(tree), random.randrange(len(tree))
+        changed, index = list(tree), random.randrange(len(tree))
         if random.random() < 0.3:
-            return random.choice((changed[:place], changed * 2, changed[::-1]))
-        changed[place] = mutate_tree(random, changed[place])
+            return random.choice((changed[:index], changed * 2, changed[::-1]))
+        changed[index] = mutate_tree(random, changed[index])
         return changed
     key = random.choice(list(tree))
-    kept = {name: value for name, value in tree.items() if name != key}
+    rest = {name: value for name, value in tree.items() if name != key}
     if random.random() < 0.3:
-        return random.choice((kept, kept | {str(random.choice(VALUES)): tree[key]}))
+        return random.choice((rest, rest | {str(random.choice(VALUES)): tree[key]}))
     return tree | {key: mutate_tree(random, tree[key])}
 
 
 def mutate_json(random: Random, data: bytes, other: bytes) -> bytes:
-    """A JSON document with a value changed, or its bytes."""
+    """Change a value of a JSON document, or its bytes."""
     if random.random() < 0.3:
         return mutate_bytes(random, data, other)
     return json.dumps(mutate_tree(random, json.loads(data))).encode()
 
 
 def mutate_yaml(random: Random, data: bytes, other: bytes) -> bytes:
-    """A YAML document with tokens put in, lines moved, or a value changed."""
+    """Insert tokens into a YAML document, copy lines, or change values, indentation or bytes."""
     if random.random() < 0.2:
         return mutate_bytes(random, data, other)
     lines = data.decode("utf-8", "replace").split("\n")
     for _ in range(random.choice((1, 1, 2, 8))):
-        place = random.randrange(len(lines))
-        line, way = lines[place], random.randrange(5)
+        index = random.randrange(len(lines))
+        line, way = lines[index], random.randrange(5)
         key, colon, _value = line.partition(":")
         if way == 0:
             at = random.randint(0, len(line))
-            lines[place] = line[:at] + random.choice(YAML_TOKENS) + line[at:]
+            lines[index] = line[:at] + random.choice(YAML_TOKENS) + line[at:]
         elif way == 1:
-            lines[place] = f"{key}{colon} {random.choice(YAML_TOKENS)}"
+            lines[index] = f"{key}{colon} {random.choice(YAML_TOKENS)}"
         elif way == 2:
-            lines[place] = f"{key}{colon} {json.dumps(random.choice(VALUES))}"
+            lines[index] = f"{key}{colon} {json.dumps(random.choice(VALUES))}"
         elif way == 3:
-            lines.insert(place, random.choice(lines))
+            lines.insert(index, random.choice(lines))
         else:
-            lines[place] = random.choice((" ", "  ", "- ", "")) + line.lstrip()
+            lines[index] = random.choice((" ", "  ", "- ", "")) + line.lstrip()
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
 def mutate_safetensors(random: Random, data: bytes, other: bytes) -> bytes:
-    """A safetensors file with its header changed and its length put right, or its bytes."""
+    """Change a safetensors header and correct its length, or change the file's bytes."""
     size = int.from_bytes(data[:8], "little")
     if random.random() < 0.4 or 8 + size > len(data):
         return mutate_bytes(random, data, other)
@@ -178,7 +178,7 @@ def mutate_safetensors(random: Random, data: bytes, other: bytes) -> bytes:
 
 
 def varint(number: int) -> bytes:
-    """A number as protocol buffers write it."""
+    """Return a number in the encoding of protocol buffers."""
     written = bytearray()
     while number >= 0x80:
         written.append(number & 0x7F | 0x80)
@@ -187,7 +187,7 @@ def varint(number: int) -> bytes:
 
 
 def parse(data: bytes) -> list[tuple[int, Any]]:
-    """The fields of a well-formed message, by key (number and wire type), in their order."""
+    """Return the fields of a well-formed message in order: keys (number and wire type), values."""
     fields: list[tuple[int, Any]] = []
     at = 0
 
@@ -212,7 +212,7 @@ def parse(data: bytes) -> list[tuple[int, Any]]:
 
 
 def serialize(fields: list[tuple[int, Any]]) -> bytes:
-    """A message of fields as `parse` gives them."""
+    """Return the message with these fields, the inverse of `parse`."""
     written = bytearray()
     for key, value in fields:
         written += varint(key)
@@ -236,25 +236,25 @@ NAMES = (
 
 
 def mutate_model(random: Random, data: bytes, other: bytes) -> bytes:
-    """A SentencePiece model with pieces, settings or rules changed, or its bytes."""
+    """Change pieces, settings or rules of a SentencePiece model, or its bytes."""
     if random.random() < 0.35:
         return mutate_bytes(random, data, other)
     fields = parse(data)
     for _ in range(random.choice((1, 1, 2, 6))):
-        place = random.randrange(len(fields))
-        wanted = random.choice((1, 1, 2, 3))
-        places = [index for index, (key, _) in enumerate(fields) if key >> 3 == wanted]
-        place = random.choice(places or [place])
-        key, value = fields[place]
+        index = random.randrange(len(fields))
+        number = random.choice((1, 1, 2, 3))
+        indices = [index for index, (key, _) in enumerate(fields) if key >> 3 == number]
+        index = random.choice(indices or [index])
+        key, value = fields[index]
         way = random.randrange(8)
         if way == 0:
-            del fields[place]
+            del fields[index]
         elif way == 1:
-            fields.insert(random.randint(0, len(fields)), fields[place])
+            fields.insert(random.randint(0, len(fields)), fields[index])
         elif way == 2:
             fields.append((random.choice((34, 42, 74, 0, 1, 1602)), value))
         elif isinstance(value, bytes):
-            fields[place] = key, _mutate_message(random, value)
+            fields[index] = key, _mutate_message(random, value)
         if not fields:
             break
     return serialize(fields)
@@ -267,27 +267,27 @@ def _mutate_message(random: Random, data: bytes) -> bytes:
         return mutate_bytes(random, data)
     if not fields or random.random() < 0.1:
         return mutate_bytes(random, data)
-    place = random.randrange(len(fields))
-    key, value = fields[place]
+    index = random.randrange(len(fields))
+    key, value = fields[index]
     if random.random() < 0.2:
         number = random.randint(1, 55)
         value = random.choice(INTEGERS)
         fields.append((number << 3, value))
     elif isinstance(value, int):
-        fields[place] = key, random.choice((*range(8), *INTEGERS))
+        fields[index] = key, random.choice((*range(8), *INTEGERS))
     elif key & 7 == 5:
-        fields[place] = key, random.choice((*FLOATS, bytes(random.choices(range(256), k=4))))
+        fields[index] = key, random.choice((*FLOATS, bytes(random.choices(range(256), k=4))))
     elif len(value) > 1000:
-        fields[place] = key, _mutate_rules(random, value)
+        fields[index] = key, _mutate_rules(random, value)
     else:
-        fields[place] = key, random.choice((random.choice(NAMES), mutate_bytes(random, value)))
+        fields[index] = key, random.choice((random.choice(NAMES), mutate_bytes(random, value)))
     return serialize(fields)
 
 
 def _mutate_rules(random: Random, rules: bytes) -> bytes:
-    """Rules of normalization with units of the trie, their size, or what they put in changed."""
+    """Change the size, the units of the trie or the replacements of normalization rules."""
     changed, size = bytearray(rules), int.from_bytes(rules[:4], "little")
-    if not 4 <= size < len(rules) - 4:  # changed before
+    if not 4 <= size < len(rules) - 4:  # already mutated
         return mutate_bytes(random, rules)
     way = random.randrange(4)
     if way == 0:
@@ -316,15 +316,20 @@ BY_NAME: Mapping[str, Change] = {
 
 
 def mutate_file(random: Random, name: str, data: bytes, other: bytes) -> bytes:
-    """A file changed in the way of its kind. `other` is any other file."""
+    """Mutate a file by its type. `other` is the content of another file."""
     try:
         return BY_NAME.get(Path(name).suffix, mutate_bytes)(random, data, other)
-    except (ValueError, TypeError, LookupError, RecursionError):  # it was no such file before
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        RecursionError,
+    ):  # already mutated, and no longer of its type
         return mutate_bytes(random, data, other)
 
 
 def replace_file(random: Random, path: Path, outside: Path) -> None:
-    """Put something in the place of a file that is none, or that lies elsewhere."""
+    """Replace a file by a folder, a pipe or a link, or remove it."""
     path.unlink()
     way = random.randrange(6)
     if way == 0:
@@ -342,7 +347,7 @@ def replace_file(random: Random, path: Path, outside: Path) -> None:
 
 
 def repair_manifests(run: Path) -> None:
-    """Have every checkpoint's manifest tell the sizes and hashes of what is there now."""
+    """Write the current sizes and hashes of each checkpoint's files to its manifest."""
     for manifest in run.glob("checkpoints/*/manifest.json"):
         if manifest.is_symlink() or not manifest.is_file():
             continue
