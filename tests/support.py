@@ -39,9 +39,9 @@ def children(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time in user mode, in seconds, of a process."""
-    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
-    return int(ticks) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time in user mode, in seconds, of a process and its ended children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[13])) / os.sysconf("SC_CLK_TCK")
 
 
 def child_environment(**variables: str) -> dict[str, str]:

@@ -7,9 +7,9 @@ A small training on TREC first runs undisturbed. Then the same command is stoppe
 moments and started again each time. If it finishes before it is stopped, it begins in a new folder.
 There are four ways to stop it:
 
-- kill: SIGKILL at a random time.
-- term: SIGTERM at a random time. The command must save and exit with 75, or with 143 if the signal
-  arrives before the handler is installed.
+- kill: SIGKILL after a random CPU time.
+- term: SIGTERM after a random CPU time. The command must save and exit with 75, or with 143 if the
+  signal arrives before the handler is installed.
 - calls: SIGKILL at a random call that writes, by `faulty.py`.
 - faults: a random call that writes fails, by `faulty.py`. The command must exit with 73.
 
@@ -30,7 +30,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,13 +42,11 @@ from benchmarks.sets import ROOT, find
 from srucli.errors import SrucliError
 from srucli.runs.checkpoints import POINTERS
 from srucli.runs.run_dir import RunDir
-from tests.support import child_environment
+from tests.support import child_environment, cpu_seconds, until
 
 WAYS = ("kill", "term", "calls", "faults")
 # The ways of `faulty.py`, with its names for them.
 FAULTY = {"calls": "kill", "faults": "fail"}
-# The share of faulty calls among those that write: about one checkpoint in eight fails.
-FAULTY_SHARE = 0.004
 SETTINGS = (
     *("--threads", "1", "--epochs", "5", "--hidden", "16", "--layers", "1", "--save-steps", "20"),
     *("model.embedding_size=32", "model.wide_buckets=2048", "model.character_buckets=2048"),
@@ -71,15 +68,22 @@ class Result:
 class Training:
     """The training command, and the folder with its runs."""
 
-    def __init__(self, scratch: Path, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, scratch: Path, arguments: Sequence[str], faulty_share: float = 0.004
+    ) -> None:
+        """Take the arguments of `srucli train`, and the share of faulty calls that write.
+
+        With a share of 0.004 about one checkpoint in eight fails.
+        """
         self.scratch, self.arguments = scratch, list(arguments)
+        self.faulty_share = str(faulty_share)
         self.environment = child_environment(OMP_NUM_THREADS="1")
 
     def start(self, run: str, way: str = "", seed: int = 0) -> subprocess.Popen[str]:
         """Start the command, under `faulty.py` if the way is one of its ways."""
         module = ["srucli"]
         if way in FAULTY:
-            module = ["tests.robustness.faulty", FAULTY[way], run, str(seed), str(FAULTY_SHARE)]
+            module = ["tests.robustness.faulty", FAULTY[way], run, str(seed), self.faulty_share]
         command = [sys.executable, "-m", *module, "train", *self.arguments, "-o", run]
         return subprocess.Popen(
             command,
@@ -91,16 +95,12 @@ class Training:
         )
 
     def whole(self) -> float:
-        """Train undisturbed into the folder `whole`, and return the seconds of a second training.
-
-        The first may include the time that compiling the kernels takes.
-        """
-        for run in ("whole", "again"):
-            start = time.monotonic()
-            code, stderr = self.undisturbed(run)
-            if code:
-                sys.exit(stderr)
-        return time.monotonic() - start
+        """Train undisturbed into the folder `whole`, and return the CPU time in seconds."""
+        before = os.times().children_user
+        code, stderr = self.undisturbed("whole")
+        if code:
+            sys.exit(stderr)
+        return os.times().children_user - before
 
     def undisturbed(self, run: str) -> tuple[int, str]:
         """Run the command to its end, and return its exit code and stderr."""
@@ -148,14 +148,12 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 
 def stop(training: Training, way: str, longest: float, draw: random.Random) -> tuple[int, str]:
-    """Start the command, stop it within `longest` seconds, and return its exit code and stderr."""
+    """Start the command, stop it within `longest` CPU seconds, return its exit code and stderr."""
     process = training.start("run", way, draw.randrange(2**31))
     if way not in FAULTY:
-        try:
-            _, stderr = process.communicate(timeout=draw.uniform(0, longest))
-            return process.returncode, stderr
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL if way == "kill" else signal.SIGTERM)
+        limit = draw.uniform(0, longest)
+        until(lambda: process.poll() is not None or cpu_seconds(process.pid) > limit)
+        process.send_signal(signal.SIGKILL if way == "kill" else signal.SIGTERM)
     _, stderr = process.communicate()
     return process.returncode, stderr
 
@@ -196,6 +194,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> list[Result]:
     if train is None:
         sys.exit(f"{arguments.data}: has no trec; pass --train FILE")
     training = Training(scratch, [str(Path(train).resolve()), *SETTINGS])
+    training.undisturbed("warm-up")  # compiles the kernels
     seconds = training.whole()
     results = []
     for way in arguments.ways.split(","):

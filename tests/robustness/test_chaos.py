@@ -15,14 +15,16 @@ from tests.robustness import chaos
 from tests.robustness.faulty import Disk
 from tests.support import Tiny
 
-STOPS = {"kill": 8, "term": 2, "calls": 4, "faults": 2}
+STOPS = 2
 
 
 @pytest.fixture(scope="module")
 def training(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[chaos.Training, float]:
-    """Return a training of some seconds, and how many seconds it takes undisturbed."""
+    """Return a training, and its CPU seconds if undisturbed."""
     scratch = tmp_path_factory.mktemp("chaos")
-    training = chaos.Training(scratch, [str(tiny.train), *chaos.SETTINGS, "train.epochs=30"])
+    tokenizer = ("--tokenizer", str(tiny.run / "tokenizer.model"))
+    arguments = [str(tiny.train), *tokenizer, *chaos.SETTINGS, "train.epochs=10"]
+    training = chaos.Training(scratch, arguments, faulty_share=0.01)
     return training, training.whole()
 
 
@@ -31,9 +33,10 @@ def test_stopped_training_resumes_to_equal_weights(
     training: tuple[chaos.Training, float], way: str
 ) -> None:
     command, seconds = training
-    result = chaos.stop_repeatedly(command, way, STOPS[way], seconds, seed=0)
+    result = chaos.stop_repeatedly(command, way, STOPS, seconds, seed=0)
     assert result.violations == []
-    assert result.stops == STOPS[way]
+    assert result.stops == STOPS
+    print(result)
     assert result.finished >= 1
 
 
