@@ -96,8 +96,9 @@ def command(
     options.warn_of_files(settings)
     source = context.get_parameter_source("grid")
     if "optim.lr" in candidates[0].settings and source is not None and source.name == "COMMANDLINE":
-        say("--grid has no effect: the rates are what is compared")
-    from srucli.experiments.report import HEADS, PAGE, cells, write_page
+        say("--grid has no effect: the rates are compared")
+    from srucli.experiments.page import PAGE, write_page
+    from srucli.experiments.report import HEADER, table_rows
 
     command_line = shlex.join(["srucli", *sys.argv[1:]])
     with process.term_as_int():
@@ -114,7 +115,7 @@ def command(
 
         print(json.dumps(to_json(comparison) | {"page": str(page)}))
     else:
-        print(*text_table([HEADS, *cells(comparison)]), page, sep="\n")
+        print(*text_table([HEADER, *table_rows(comparison)]), page, sep="\n")
 
 
 def default_folder(train: str, candidates: list[Candidate]) -> Path:

@@ -1,4 +1,4 @@
-"""Whether two groups of trainings differ by more than chance makes them."""
+"""Test whether two groups of trials differ by more than chance."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from statistics import fmean, variance
 
 from scipy.special import stdtrit
 
-# Fewer texts that one model has right and the other wrong may be chance, even if it is never the
-# other way round: 5 of 5 heads are no rarer than 1 of 16 (McNemar 1947, the exact test).
+# Where one model is right and the other wrong on fewer texts, that may be chance, even if it is
+# never the other way round: 5 heads of 5 come with p = 1/16 (McNemar 1947, the exact test).
 MIN_TEXTS = 6
 
 
 def interval(one: Sequence[float], other: Sequence[float], level: float) -> tuple[float, float]:
-    """Of the difference of two means, each of two or more values, by Welch's t (Welch 1947)."""
+    """Return the interval of the difference of two means, by Welch's t-test (Welch 1947).
+
+    Each group needs two or more values. level: the confidence, as 0.95.
+    """
     parts = [(variance(values) / len(values), len(values) - 1) for values in (one, other)]
     squared = sum(part for part, _ in parts)
     difference = fmean(one) - fmean(other)
@@ -34,13 +37,14 @@ def doubt(
     texts: int | None = None,
     share: bool = False,
 ) -> str | None:
-    """Why it cannot be told that two means of seeds differ; None where it can.
+    """Return why the means of two groups of seeds may not differ, or None if they do.
 
-    What is said is in `scale` times the values' unit. texts: how many were measured on, if texts
-    were; share: the values are shares of them, or are means of such, as macro-F1 is.
+    level: the confidence. scale, unit: the reason shows `scale` times the values, in this unit.
+    texts: the number of texts that the values were measured on, if any. share: the values are
+    shares of texts, or means of shares, as macro-F1 is.
     """
     if min(len(one), len(other)) < 2:
-        return "one seed does not tell what another would do"
+        return "there is only one seed"
     difference = fmean(one) - fmean(other)
     low, high = (scale * end for end in interval(one, other, level))
     if low == high == 0:
@@ -51,7 +55,7 @@ def doubt(
             f"{100 * level:.3g}% interval {low:.3g} to {high:.3g}"
         )
     if texts is not None and texts < MIN_TEXTS:
-        return f"there {'is one text' if texts == 1 else f'are {texts} texts'} only"
+        return f"there {'is only one text' if texts == 1 else f'are only {texts} texts'}"
     if texts and share and abs(difference) * texts < MIN_TEXTS:
-        return f"it is a matter of about {abs(difference) * texts:.1f} of {texts:,} texts"
+        return f"the difference is about {abs(difference) * texts:.1f} of {texts:,} texts"
     return None

@@ -1,7 +1,7 @@
 """Which trials a comparison has: a grid of learning rates for each candidate, then seeds.
 
-Learning rates form a logarithmic grid around the candidate's default, which is extended while the
-best one is at its edge. The rate with the best metric on dev is then trained with more seeds.
+The grid is logarithmic, around the candidate's default, and is extended while the best rate is at
+its edge. The rate with the best metric on dev is then trained with more seeds.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.experiments.scheduler import Scheduler
-from srucli.experiments.trials import Candidate, Folder, Plan, Result, Trial, neighbour
+from srucli.experiments.trials import Candidate, Folder, Plan, Result, Trial, grid_rate
 from srucli.io.console import say
 from srucli.metrics import METRICS
 
-# By how many learning rates a grid may be extended.
+# The number of learning rates by which a grid may be extended.
 MAX_EXTENSION = 4
 
 
@@ -27,7 +27,7 @@ class ProgressBar:
 
         self.total, self.finished = total, finished
         if finished:
-            say(f"{finished:,} of {total:,} trainings or more are finished already")
+            say(f"{finished:,} of at least {total:,} trials are finished already")
         self.bar = tqdm(total=total, initial=finished, unit="run", disable=None, leave=False)
 
     def more(self, count: int) -> None:
@@ -43,7 +43,7 @@ class ProgressBar:
         self.bar.set_postfix_str(what, refresh=False)
         self.bar.update()
         if self.bar.disable:
-            say(f"{what}: {self.finished:,} of {self.total:,} trainings or more")
+            say(f"{what}: {self.finished:,} of at least {self.total:,} trials")
 
 
 def larger_is_better(metric: str) -> bool:
@@ -63,12 +63,12 @@ def score(plan: Plan, result: Result) -> float:
 
 
 def measured(plan: Plan, result: Result, part: str) -> float:
-    """Return the metric on dev or test. Raises SrucliError where its labels do not define it."""
+    """Return the metric on dev or test. Raises SrucliError if it is not defined there."""
     value = (result.dev if part == "dev" else result.test).get(plan.metric)
     if value is None:
         raise SrucliError(
-            f"{plan.metric} is not defined on the {part} texts, by the labels that they have; give "
-            f"a --{part} file with texts of every label, or another train.metric, with another -o"
+            f"{plan.metric} is not defined on the {part} texts, because of their labels; give a "
+            f"--{part} file with texts of every label, or another train.metric, with another -o"
         )
     return value
 
@@ -78,14 +78,14 @@ def search(folder: Folder, plan: Plan, candidate: Candidate) -> tuple[list[Trial
     rates = plan.rates(candidate)
     while True:
         trials = [Trial(candidate.name, rate, plan.all_seeds[0]) for rate in sorted(rates)]
-        found = [(trial, folder.result(trial)) for trial in trials]
-        results = [result for _, result in found if result is not None]
-        missing = [trial for trial, result in found if result is None]
+        found = {trial: folder.result(trial) for trial in trials}
+        results = [result for result in found.values() if result is not None]
+        missing = [trial for trial, result in found.items() if result is None]
         wider = not missing and 1 < len(rates) < plan.grid + MAX_EXTENSION
-        further = beyond(plan, results) if wider else None
-        if further is None:
+        next_rate = beyond(plan, results) if wider else None
+        if next_rate is None:
             return missing, results
-        rates.append(further)
+        rates.append(next_rate)
 
 
 def beyond(plan: Plan, results: Sequence[Result]) -> float | None:
@@ -93,12 +93,12 @@ def beyond(plan: Plan, results: Sequence[Result]) -> float | None:
     scores = [score(plan, result) for result in results]
     place = scores.index(max(scores))
     if place == 0:  # also where all of them diverged
-        return neighbour(results[0].trial.lr, -1)
-    return neighbour(results[-1].trial.lr, 1) if place == len(scores) - 1 else None
+        return grid_rate(results[0].trial.lr, -1)
+    return grid_rate(results[-1].trial.lr, 1) if place == len(scores) - 1 else None
 
 
 def best_of(plan: Plan, results: Sequence[Result]) -> Result | None:
-    """Return the result with the best metric on dev, of equal ones that with the lowest rate."""
+    """Return the result with the best metric on dev, and the lowest rate; None if all diverged."""
     best = max(results, key=lambda result: score(plan, result))
     return best if score(plan, best) > -math.inf else None
 
@@ -113,7 +113,7 @@ def run_missing(folder: Folder, plan: Plan, jobs: int) -> None:
             _run_missing(folder, plan, scheduler, progress)
     except KeyboardInterrupt:
         raise InterruptedRun(
-            f"{folder.path}: stopped; finished trainings are kept, the same command goes on"
+            f"{folder.path}: stopped; finished trials are kept, the same command resumes"
         ) from None
     finally:
         progress.bar.close()

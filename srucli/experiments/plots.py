@@ -1,6 +1,6 @@
-"""Pictures of an evaluation and of a run's history, as PNG and SVG; no window, no global state.
+"""Plots of an evaluation, of a run's history and of diagnostics, as PNG and SVG.
 
-The numbers in the pictures are those of `srucli/metrics/`.
+The metrics are those of `srucli/metrics/`. No window opens, and matplotlib's global state stays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INK, ACCENT, PALE, GRID = "#22303c", "#c2410c", "#9fb8cc", "#e5e9ed"
 History = Sequence[Mapping[str, Any]]
 Curves = dict[str, tuple[list[float], list[float]]]
 
-# What the pictures are called, and what the first bytes of each say of where it comes from.
+# Names of the plots, and the mark in the first bytes of each file that srucli drew.
 OF_EVALUATION, OF_DIAGNOSTICS = ("reliability", "learning", "confusion"), ("optimizer",)
 DRAWN_BY, MARKED_WITHIN = "srucli: drawn anew by every command that draws it", 4096
 KINDS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ SHOWN_CLASSES = 100
 COUNTED_CLASSES = 20
 LABEL_LENGTH = 28
 
-# Where the system has them, for scripts that matplotlib's own font lacks.
+# Fonts for scripts that matplotlib's own font lacks, used if they are installed.
 FONTS = (
     "Noto Sans CJK KR",
     "Noto Sans CJK JP",
@@ -68,22 +68,24 @@ FONTS = (
 
 
 def confusion_figure(result: Evaluation) -> Figure:
-    """The confusion matrix of a single-label evaluation, each row as shares of its true class.
+    """Draw the confusion matrix of a single-label evaluation, each row as shares of its true class.
 
-    Beyond 100 classes, those with the most mistakes are shown.
+    Of more than 100 classes, those with the most mistakes are shown.
     """
     every = metrics.confusion(result.outcome)
-    kept = _most_confused(every)
-    counts, shares = (part[np.ix_(kept, kept)] for part in (every, _shares(every)))
-    names = [_short(result.names[index]) for index in kept]
+    wrong = every.sum(axis=0) + every.sum(axis=1) - 2 * every.diagonal()
+    chosen = np.sort(np.argsort(-wrong, kind="stable")[:SHOWN_CLASSES])
+    size = len(chosen)
+    every_share = every / np.maximum(every.sum(axis=1, keepdims=True), 1)
+    counts, shares = (part[np.ix_(chosen, chosen)] for part in (every, every_share))
+    names = [_short(result.names[index]) for index in chosen]
     title = "Confusion matrix"
-    if len(kept) < len(every):
-        title += f": the {len(kept)} of {len(every)} classes with the most mistakes"
-    size = len(counts)
+    if size < len(every):
+        title += f": the {size} of {len(every)} classes with the most mistakes"
     side = float(np.clip(0.15 * size + 3.5, 5.5, 18.5))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
-    # Rare mistakes are the ones looked for: the square root keeps them from fading to white.
+    # The square root keeps rare mistakes from fading to white.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     font = float(np.clip(190 / size, 5.5, 10))
     axes.set_xticks(range(size), names, rotation=90, fontsize=font)
@@ -99,20 +101,20 @@ def confusion_figure(result: Evaluation) -> Figure:
 
 
 def reliability_figure(result: Evaluation) -> Figure:
-    """How often the model is right against how sure it is, above how often it is that sure."""
+    """Draw accuracy against probability, and below it the number of texts per bin."""
     sure, right, count = metrics.reliability(result.outcome)
     figure = Figure(figsize=(5.5, 6.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    some = count > 0
+    used = count > 0
     top.plot([0, 1], [0, 1], color=PALE, linestyle="--", label="perfectly calibrated")
-    top.plot(sure[some], right[some], "o-", color=ACCENT, label="model, with 95% intervals")
-    ends = [metrics.wilson(*each) for each in zip((right * count)[some], count[some], strict=True)]
-    top.vlines(sure[some], *zip(*ends, strict=True), color=ACCENT, linewidth=0.8)
+    top.plot(sure[used], right[used], "o-", color=ACCENT, label="model, with 95% intervals")
+    ends = [metrics.wilson(*each) for each in zip((right * count)[used], count[used], strict=True)]
+    top.vlines(sure[used], *zip(*ends, strict=True), color=ACCENT, linewidth=0.8)
     error, chance = result.figures["calibration_error"], result.calibration_by_chance
     top.set(
         xlim=(0, 1),
         ylim=(0, 1),
-        ylabel="share that is true" if result.outcome.multi_label else "share that is right",
+        ylabel="share of true labels" if result.outcome.multi_label else "accuracy",
         title=f"Reliability: calibration error {error:.3f},\nby chance up to {chance:.3f}",
     )
     top.legend(loc="upper left", frameon=False)
@@ -126,18 +128,18 @@ def reliability_figure(result: Evaluation) -> Figure:
 
 
 def learning_figure(history: History) -> Figure | None:
-    """Losses above, dev figures below, over the steps of a run's metrics.jsonl records.
+    """Draw losses above and metrics on dev below, against steps; None if there are none.
 
-    A record is {"step": n, "train_loss": x, "dev": {"accuracy": y, ...}}; what is absent is left
-    out, and dev figures that METRICS does not name are taken for losses. None: nothing to draw.
+    history: the records of metrics.jsonl, {"step": n, "train_loss": x, "dev": {"accuracy": y}}, of
+    which any part may be missing. Values on dev that are not in METRICS are drawn as losses.
     """
     losses: Curves = {"train_loss": _series(history, "train_loss")}
-    figures: Curves = {}
+    others: Curves = {}
     for name in dict.fromkeys(name for record in history for name in _dev(record)):
         metric = metrics.METRICS.get(name)
-        panel = figures if metric is not None and metric.larger_is_better else losses
+        panel = others if metric is not None and metric.larger_is_better else losses
         panel[f"dev {name}"] = _series(history, name, dev=True)
-    panels = {"loss": losses, "figure on dev": figures}
+    panels = {"loss": losses, "metric on dev": others}
     drawn = {
         title: curves for title, curves in panels.items() if any(x for x, _ in curves.values())
     }
@@ -158,7 +160,7 @@ def learning_figure(history: History) -> Figure | None:
 
 
 def optimizer_figure(run: Diagnostics) -> Figure:
-    """What diagnostics saw: steps for a unit of gradient, ratios, first strides, rare pieces."""
+    """Draw update ratios and, of adaptive optimizers, effective step sizes by step and token."""
     panels: list[Callable[[Any, Diagnostics], None]] = [_ratio_panel]
     if any(run.per_gradient(group)[0] for group in run.groups):
         panels += [_effective_panel, _stride_panel, _frequency_panel]
@@ -171,7 +173,7 @@ def optimizer_figure(run: Diagnostics) -> Figure:
 
 
 def logarithmic(axes: Any, *names: str) -> None:
-    """Set the named axes to logarithms, with plain numbers: mathematics is not parsed here."""
+    """Make axes ("x", "y") logarithmic, with plain numbers, since math text is switched off."""
     for name in names:
         axis = getattr(axes, f"{name}axis")
         axes.set(**{f"{name}scale": "log"})
@@ -183,7 +185,7 @@ def _ratio_panel(axes: Any, run: Diagnostics) -> None:
     for group in run.groups:
         axes.plot(*run.series(group, "ratio"), label=group)
     logarithmic(axes, "x", "y")
-    axes.set(xlabel="step", ylabel="norm of a step / of the weights")
+    axes.set(xlabel="step", ylabel="norm of the update / of the weights")
     axes.legend(frameon=False)
 
 
@@ -196,8 +198,8 @@ def _effective_panel(axes: Any, run: Diagnostics) -> None:
         shape = values[0] * (np.array(steps) / steps[0]) ** -0.5
         axes.plot(steps, shape, color=line.get_color(), linewidth=0.8, linestyle=":")
     logarithmic(axes, "x", "y")
-    axes.set_xlabel("step; dotted: a sum that only grows")
-    axes.set_ylabel("step for a unit of gradient / rate")
+    axes.set_xlabel("step; dotted: if squared gradients only add up")
+    axes.set_ylabel("update for a unit of gradient / rate")
     axes.legend(frameon=False)
 
 
@@ -209,10 +211,10 @@ def _stride_panel(axes: Any, run: Diagnostics) -> None:
     theory = [(step, run.excess(step)) for step in steps]
     known = [(step, value) for step, value in theory if value is not None]
     if known:
-        label = "theory: for want of bias correction"
+        label = "theory, without bias correction"
         axes.plot(*zip(*known, strict=True), color=INK, linestyle=":", label=label)
     logarithmic(axes, "x", "y")
-    axes.set(xlabel="step", ylabel="move of a weight / learning rate")
+    axes.set(xlabel="step", ylabel="update of a weight / learning rate")
     axes.legend(frameon=False)
 
 
@@ -221,21 +223,21 @@ def _frequency_panel(axes: Any, run: Diagnostics) -> None:
     axes.bar(range(len(tenths)), [step for _, step in tenths], color=PALE, edgecolor="white")
     axes.set_xticks(range(len(tenths)), [f"{count:,.0f}" for count, _ in tenths])
     logarithmic(axes, "y")
-    axes.set_xlabel("tenths of the pieces, by how often one comes in an epoch")
-    axes.set_ylabel("step for a unit of gradient")
+    axes.set_xlabel("tenths of the tokens, by occurrences in an epoch")
+    axes.set_ylabel("update for a unit of gradient")
 
 
 def draw_diagnostics(run: Diagnostics, folder: Path) -> list[Path]:
-    """Write the picture of an optimizer's diagnostics. Returns the paths. Raises OutputError."""
+    """Write the plots of diagnostics, and return their paths. Raises OutputError."""
     with styled():
         return _save({"optimizer": optimizer_figure(run)}, folder)
 
 
 def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
-    """Write every picture that the evaluation and the run's history allow into `folder`.
+    """Write the plots of an evaluation and of the run's history, and return their paths.
 
-    Returns the paths: reliability, learning and, for a single label, confusion, each as .png and
-    .svg. Raises OutputError.
+    These are reliability, learning and, unless multi-label, confusion, each as .png and .svg.
+    Raises OutputError.
     """
     with styled():
         figures = {"reliability": reliability_figure(result), "learning": learning_figure(history)}
@@ -247,17 +249,17 @@ def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The house's style for everything that is drawn and saved inside."""
+    """Draw in srucli's style within a block."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     style: dict[Any, Any] = {
         "font.family": ["DejaVu Sans", *(name for name in FONTS if name in installed)],
         "text.parse_math": False,
-        # Text stays text in the SVG: a reader's own fonts know scripts that this machine may lack.
+        # Text stays text in the SVG: the reader may have fonts that this machine lacks.
         "svg.fonttype": "none",
         "svg.hashsalt": "srucli",
     }
     with rc_context(), warnings.catch_warnings():
-        # Not those of a matplotlibrc in the current folder, which may have LaTeX run.
+        # A matplotlibrc in the current folder is untrusted: it could run LaTeX.
         rcdefaults()
         rcParams.update(style)
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
@@ -265,9 +267,9 @@ def styled() -> Iterator[None]:
 
 
 def check_folder(folder: Path, names: Iterable[str]) -> None:
-    """Make a folder for pictures, if need be, and refuse one with others' of these names.
+    """Make a folder for plots if it is missing.
 
-    Raises OutputError.
+    Raises OutputError if it has files of these names that srucli did not draw.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -283,7 +285,7 @@ def check_folder(folder: Path, names: Iterable[str]) -> None:
 
 
 def _is_drawn(folder: OpenFolder, name: str) -> bool:
-    """Whether a picture says that it was drawn here."""
+    """Return whether a file has srucli's mark."""
     if not folder.is_file(name):
         return False
     with open(folder.open(name, os.O_RDONLY), "rb") as file:
@@ -291,7 +293,7 @@ def _is_drawn(folder: OpenFolder, name: str) -> bool:
 
 
 def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write each figure as .png and .svg, in the place of those that were drawn before."""
+    """Write each figure as .png and .svg, and replace earlier ones. Raises OutputError."""
     check_folder(folder, figures)
     contents = {}
     for name, figure in figures.items():
@@ -301,17 +303,6 @@ def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
             contents[f"{name}.{kind}"] = out.getvalue()
     write_files(folder, contents)
     return [folder / name for name in contents]
-
-
-def _most_confused(counts: metrics.Array) -> metrics.Array:
-    """The classes to show, in order: all, or where they are too many those most often wrong."""
-    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    return np.sort(np.argsort(-wrong, kind="stable")[:SHOWN_CLASSES])
-
-
-def _shares(counts: metrics.Array) -> metrics.Floats:
-    shares: metrics.Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares
 
 
 def _short(label: str) -> str:
@@ -325,7 +316,7 @@ def _dev(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _series(history: History, name: str, *, dev: bool = False) -> tuple[list[float], list[float]]:
-    """Steps and values of the records that have both as numbers."""
+    """Return steps and values of the records that have both as numbers."""
     steps, values = [], []
     for record in history:
         step, value = record.get("step"), (_dev(record) if dev else record).get(name)

@@ -1,4 +1,4 @@
-"""Run trials in processes, several at once."""
+"""Run trials in processes, several at a time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ from srucli.errors import SrucliError
 from srucli.experiments.trials import Folder, Plan, Trial
 from srucli.io.children import Child, child
 from srucli.io.files import opened
-from srucli.runtime import cores as available_cores
-
-
-def threads_each(cores: int, jobs: int) -> int:
-    """Return the threads of each trial if `jobs` run at once."""
-    return max(cores // jobs, 1)
+from srucli.runtime import cores
 
 
 class Scheduler:
-    """Runs trials in processes, at most `jobs` at once; all of them end with the `with` block.
+    """Run trials in processes, at most `jobs` at once; all of them end with the `with` block.
 
     `done` is called with each finished trial.
     """
@@ -30,7 +25,7 @@ class Scheduler:
         self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Trial], None]
     ) -> None:
         self.folder, self.plan, self.jobs, self.done = folder, plan, jobs, done
-        self.threads = threads_each(available_cores(), jobs)
+        self.threads = max(cores() // jobs, 1)
         with opened(folder.place) as held:
             self.identity = held.identity
         self.open = ExitStack()
@@ -43,15 +38,12 @@ class Scheduler:
         self.open.close()
 
     def run(self, trials: Sequence[Trial]) -> None:
-        """Run all of these. Raises SrucliError when one fails."""
-        running = 0
-        for number in range(len(trials)):
-            if running == self.jobs:
+        """Run trials. Raises SrucliError if one fails."""
+        for number, trial in enumerate(trials):
+            if number >= self.jobs:
                 self._wait(trials)
-                running -= 1
-            self._send(number, trials[number])
-            running += 1
-        for _ in range(running):
+            self._send(number, trial)
+        for _ in range(min(self.jobs, len(trials))):
             self._wait(trials)
 
     def job(self, trial: Trial) -> dict[str, Any]:
@@ -67,26 +59,26 @@ class Scheduler:
         }
 
     def start(self) -> Child:
-        """Return the process that forks trials; start it the first time."""
+        """Return the process that forks trials; start it at the first call."""
         if self.server is None:
             started = child("srucli.experiments.trial_server", own_stderr=False)
             self.server = self.open.enter_context(started)
         return self.server
 
     def _send(self, number: int, trial: Trial) -> None:
-        """Send a trial to that process."""
+        """Send a trial to the process that forks it."""
         jobs = self.start().stdin
-        with suppress(BrokenPipeError):  # `_wait` says why
+        with suppress(BrokenPipeError):  # `_wait` raises the error
             jobs.write(json.dumps([number, self.job(trial)]).encode() + b"\n")
             jobs.flush()
 
     def _wait(self, trials: Sequence[Trial]) -> None:
-        """Wait until one of the running trials has ended."""
+        """Wait until a running trial has ended. Raises SrucliError if it has no result."""
         server = self.start()
         answer = server.stdout.readline()
         if not answer:
             code = server.process.wait()
-            raise SrucliError(f"the process that starts trainings ended with {code}")
+            raise SrucliError(f"the process that starts trials ended with {code}")
         number, code = json.loads(answer)
         trial = trials[number]
         if self.folder.result(trial) is None:
@@ -98,7 +90,7 @@ class Scheduler:
 
 def _failure(place: Path, code: int) -> str:
     try:
-        said = (place / "error.txt").read_text(encoding="utf-8")
+        error = (place / "error.txt").read_text(encoding="utf-8")
     except OSError:
-        said = f"ended with {code}"
-    return f"{place}: {said}; see {place / 'log.txt'}"
+        error = f"ended with {code}"
+    return f"{place}: {error}; see {place / 'log.txt'}"

@@ -1,6 +1,7 @@
-"""One trial, in a process of its own: train it, measure it, write its result.
+"""One trial, in a process of its own: train, evaluate, write the result.
 
-The process is forked from `trial_server.py` and changes itself: threads, descriptors, start method.
+The process is forked from `trial_server.py`. It may change its threads, file descriptors and start
+method, as nothing else runs in it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from srucli.io.folders import Identity, OpenFolder
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
 
-# The part of a trial's run that nobody needs after it is measured.
-NEEDLESS: Layout = {key: run_dir.LAYOUT[key] for key in ("checkpoints", r"tokenizer\.model")}
+# Files of a trial's run that are removed after it is evaluated.
+UNNEEDED: Layout = {key: run_dir.LAYOUT[key] for key in ("checkpoints", r"tokenizer\.model")}
 
 
 def run_trial(
@@ -36,66 +37,66 @@ def run_trial(
     trial: Sequence[Any],
     tokenizer: str | None,
 ) -> int:
-    """Train and measure one trial, and write its result. Returns the exit code.
+    """Train and evaluate one trial, write its result, and return the exit code.
 
-    `identity` is that of the comparison's folder, so that no other folder in its place is used.
+    identity: the device and inode of the comparison's folder, to notice if it was replaced.
     """
     from srucli.runtime import tune_process
 
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    # Locks of tqdm and Numba then have no names in the system that a kill would leave behind.
+    # Locks of tqdm and Numba then have no names in the system, which a kill would leave behind.
     multiprocessing.set_start_method("fork", force=True)
     with _trial_folder(Path(path), (identity[0], identity[1]), Trial(*trial)) as place:
         try:
             settings = build(config, str(place.path))
             tune_process(settings.train.threads)
-            several = settings.data.multi_label
-            data = DataConfig(format="jsonl", text="text", label="label", multi_label=several)
+            multi_label = settings.data.multi_label
+            data = DataConfig(format="jsonl", text="text", label="label", multi_label=multi_label)
             settings = settings.model_copy(update={"data": data})
             shared = Path(tokenizer) if tokenizer else None
-            found = _measure(Folder(Path(path)), settings, place, shared)
+            result = _measure(Folder(Path(path)), settings, place, shared)
         except DivergedError as error:
-            found = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
+            result = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
         except SrucliError as error:
             write_files(place, {"error.txt": str(error).encode(errors="backslashreplace")})
             return 1
-        write_files(place, {"result.json": json.dumps(found).encode()})
+        write_files(place, {"result.json": json.dumps(result).encode()})
     return 0
 
 
 @contextmanager
-def _trial_folder(path: Path, meant: Identity, trial: Trial) -> Iterator[OpenFolder]:
-    """Hold the folder of a trial, without leftovers of a killed one; print into its log.
+def _trial_folder(path: Path, identity: Identity, trial: Trial) -> Iterator[OpenFolder]:
+    """Hold the folder of a trial open, without leftovers of a killed one; print to its log.
 
     Raises OutputError.
     """
     with ExitStack() as stack:
         try:
-            top = stack.enter_context(OpenFolder.at(path, meant))
+            top = stack.enter_context(OpenFolder.at(path, identity))
             top.check_in_place()
             place = stack.enter_context(top.below(str(trial.folder), make=True))
             clear(place, LEFTOVERS)
-            _speak_to(place, "log.txt")
+            _redirect_output(place, "log.txt")
         except OSError as error:
             raise unwritable(path / trial.folder, error) from error
         yield place
 
 
-def _speak_to(place: OpenFolder, name: str) -> None:
+def _redirect_output(place: OpenFolder, name: str) -> None:
     """Close stdin, and redirect stdout and stderr to a file. Raises OSError.
 
-    The old stdout stays open: its reader sees by its end that this process has ended.
+    The old stdout stays open: its reader notices by its end that this process has ended.
     """
-    said = place.open_to_write(name, os.O_CREAT | os.O_APPEND)
-    os.ftruncate(said, 0)
+    log = place.open_to_write(name, os.O_CREAT | os.O_APPEND)
+    os.ftruncate(log, 0)
     os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when the comparison was killed."""
+    """End this process if the comparison is killed."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -104,6 +105,7 @@ def _end_with_parent(parent: int) -> None:
 def _measure(
     folder: Folder, config: Config, place: OpenFolder, tokenizer: Path | None
 ) -> dict[str, Any]:
+    """Train and evaluate, and return the content of result.json. Raises SrucliError."""
     from srucli.inference.evaluation import evaluate
     from srucli.inference.predictor import Predictor
     from srucli.runs.run_dir import RunDir, read_records
@@ -119,8 +121,8 @@ def _measure(
     (used,) = [record["dev"] for record in history if record["step"] == step]
     tested = evaluate(predictor, read_examples(sources["test"], config.data))
     with writing(place, "run"), place.child("run") as trained:
-        clear(trained, NEEDLESS)
+        clear(trained, UNNEEDED)
     test = {name: value for name, value in tested.figures.items() if math.isfinite(value)}
     reading = {**history[-1].get("reading", {}), "test": tested.tally.to_json()}
-    found = {"dev": used, "test": test, "history": history, "diverged": None}
-    return {**found, "reading": reading}
+    result = {"dev": used, "test": test, "history": history, "diverged": None}
+    return {**result, "reading": reading}

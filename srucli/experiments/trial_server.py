@@ -1,8 +1,8 @@
 """The process from which trials are forked, so that each starts at once.
 
-It has imported torch but run nothing, so it has no threads to lose in a fork. Only
-`scheduler.Scheduler` starts it. It reads jobs from stdin, one JSON line each, and writes the number
-and the exit code of each job that ends. When stdin closes, it ends with its whole process group.
+It imports torch but runs nothing, so it has no threads that a fork would lose. It reads jobs from
+stdin, one JSON line each, and writes the number and the exit code of each job that ends. When stdin
+closes, it ends, with its whole process group. Only `scheduler.py` starts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PRELOADED = ("srucli.training.run", "srucli.inference.evaluation")
 
 
 def _start(job: dict[str, Any]) -> tuple[int, int]:
-    """Fork a trial. Returns its process id, and the end of a pipe that closes when it ends."""
+    """Fork a trial. Return its process id, and the end of a pipe that closes when it ends."""
     reading, writing = os.pipe()
     number = os.fork()
     if number:

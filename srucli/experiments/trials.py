@@ -1,8 +1,8 @@
-"""The trials of a comparison: what each is, and the folder that holds them.
+"""The trials of a comparison: what a trial is, and the folder that holds them.
 
-A trial is one training: a candidate with a learning rate and a seed. When it is done it leaves one
-file, so that a finished trial is never run again, wherever the comparison is killed. How a trial
-runs is in `trial_process.py`, which trials there are in `compare.py`.
+A trial is one training: a candidate with a learning rate and a seed. A finished trial has one file
+with its result and is never run again, whenever the comparison is killed. How a trial runs is in
+`trial_process.py`, which trials there are in `grid.py`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from srucli.runs.claim import OWN, Layout, Source, claimed, clear, kind_of
 from srucli.tokenizer.training import make_tokenizer
 from srucli.tokenizer.truncation import Tally
 
-# The factor between learning rates that are neighbours in the grid.
-STEP = math.sqrt(10)
+# The factor between neighbouring learning rates of a grid.
+RATE_FACTOR = math.sqrt(10)
 # Steps between records of diagnostics where optimizers are compared.
 DIAGNOSE_EVERY = 50
 # What a comparison's folder holds (see `claim.Layout`). A killed trial may leave LEFTOVERS.
@@ -56,7 +56,7 @@ _MAX_PLAN, _MAX_RESULT = 2**20, 2**26
 
 
 class Candidate(NamedTuple):
-    """One of the things that are compared: its name, and the settings that make it."""
+    """What is compared: a name, and the settings in which it differs from other candidates."""
 
     name: str
     settings: Mapping[str, Any]
@@ -127,7 +127,7 @@ class Plan:
         assert config.lr is not None
         if "optim.lr" in candidate.settings:
             return [config.lr]
-        return [neighbour(config.lr, number - (self.grid - 1) // 2) for number in range(self.grid)]
+        return [grid_rate(config.lr, number - (self.grid - 1) // 2) for number in range(self.grid)]
 
     @property
     def all_seeds(self) -> range:
@@ -135,13 +135,13 @@ class Plan:
         return range(self.config.train.seed, self.config.train.seed + self.seeds)
 
 
-def neighbour(rate: float, distance: int) -> float:
-    """Return the rate so many places further in the grid, to three digits."""
-    return float(f"{rate * STEP**distance:.3g}")
+def grid_rate(rate: float, distance: int) -> float:
+    """Return the rate that is `distance` places higher in the grid, rounded to three digits."""
+    return float(f"{rate * RATE_FACTOR**distance:.3g}")
 
 
 class _Record(BaseModel):
-    """What a comparison needs of an evaluation."""
+    """The part of a record of metrics.jsonl that a comparison uses."""
 
     model_config = ConfigDict(strict=True)
 
@@ -151,7 +151,7 @@ class _Record(BaseModel):
     skipped: int = 0
 
 
-class _Found(BaseModel):
+class _StoredResult(BaseModel):
     """The content of result.json; without metrics if the trial diverged."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -169,17 +169,17 @@ def facts_of(plan: Plan, parts: Mapping[str, Sequence[Example]]) -> dict[str, An
     return {"settings": dump(plan.config), "data": hashes}
 
 
-def _planned(folder: OpenFolder) -> dict[str, Any]:
-    """Read plan.json; empty where it is missing or damaged."""
+def _stored_facts(folder: OpenFolder) -> dict[str, Any]:
+    """Return the content of plan.json; nothing if it is missing or damaged."""
     try:
-        found = read_json(folder, "plan.json", _MAX_PLAN)
+        facts = read_json(folder, "plan.json", _MAX_PLAN)
     except SrucliError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return facts if isinstance(facts, dict) else {}
 
 
 class Folder:
-    """The folder of a comparison: its data, its trials and its page. By path or held open."""
+    """The folder of a comparison: its data, its trials and its page, by path or held open."""
 
     def __init__(self, place: Place) -> None:
         self.place, self.path = place, path_of(place)
@@ -194,27 +194,24 @@ class Folder:
     ) -> Iterator[Folder]:
         """Lock the folder of the comparison that `facts` identify, for a block.
 
-        `sources` are the files that the command reads. Raises OutputError where the folder is not
-        srucli's, UsageError where it holds another comparison, unless `force` replaces that.
+        `sources` are the files that the command reads. Raises OutputError if the folder is not
+        srucli's, UsageError if it holds another comparison, unless `force` replaces that.
         """
 
-        def is_same(folder: OpenFolder) -> bool:
-            return _planned(folder) == facts
+        def is_comparison(folder: OpenFolder) -> bool:
+            stored, marked = _stored_facts(folder), kind_of(folder) == "comparison"
+            return stored == facts or (marked and stored.keys() == facts.keys())
 
-        def is_ours(folder: OpenFolder) -> bool:
-            marked = kind_of(folder) == "comparison"
-            return is_same(folder) or (marked and _planned(folder).keys() == facts.keys())
-
-        with claimed(path, "comparison", LAYOUT, is_ours, sources) as (folder, _):
-            if "plan.json" in folder.names() and not is_same(folder):
+        with claimed(path, "comparison", LAYOUT, is_comparison, sources) as (folder, _):
+            if "plan.json" in folder.names() and _stored_facts(folder) != facts:
                 _replace(folder, facts, force)
             yield cls(folder)
 
     def prepare(self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str) -> None:
         """Write the plan, the data and the tokenizer. Raises OutputError and DataError."""
         write_files(self.place, {"plan.json": to_json(facts_of(plan, parts))})
-        several = plan.config.data.multi_label
-        files = {self.data[part].name: _lines(rows, several) for part, rows in parts.items()}
+        multi_label = plan.config.data.multi_label
+        files = {self.data[part].name: _lines(rows, multi_label) for part, rows in parts.items()}
         write_files(self.place, files, within="data")
         with opened(self.place) as folder, folder.child("data") as data:
             trained = data.is_file(self.tokenizer.name)
@@ -224,7 +221,7 @@ class Folder:
             write_files(self.place, {self.tokenizer.name: model}, within="data")
 
     def texts(self, part: str) -> int:
-        """Return the number of examples of a part; 0 where it is missing."""
+        """Return the number of examples of train, dev or test; 0 if the file is missing."""
         try:
             with self.data[part].open("rb") as lines:
                 return sum(1 for _ in lines)
@@ -235,7 +232,7 @@ class Folder:
         """Return the result of a trial, if it is finished."""
         try:
             found = read_json(self.place, f"{trial.folder}/result.json", _MAX_RESULT)
-            for tally in _Found.model_validate(found).reading.values():
+            for tally in _StoredResult.model_validate(found).reading.values():
                 Tally.from_json(tally)
         except (SrucliError, ValidationError, TypeError, LookupError):
             return None
@@ -244,9 +241,9 @@ class Folder:
 
 def _replace(folder: OpenFolder, facts: Mapping[str, Any], force: bool) -> None:
     """Empty the folder for another comparison. Raises UsageError without `force`, OutputError."""
-    found = _planned(folder)
+    stored = _stored_facts(folder)
     if not force:
-        different = [key for key in facts if found.get(key) != facts[key]]
+        different = [key for key in facts if stored.get(key) != facts[key]]
         raise UsageError(
             f"{folder.path}: holds a comparison with other {' and '.join(different)}; choose "
             "another -o, or add --force to replace it"
@@ -256,7 +253,7 @@ def _replace(folder: OpenFolder, facts: Mapping[str, Any], force: bool) -> None:
 
 
 def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
-    """Return the examples as JSON lines, from which they are read back unchanged."""
+    """Return the examples as JSON lines, which are read back to equal examples."""
     rows = (
         {"text": each.text, "label": list(each.labels) if multi_label else each.labels[0]}
         for each in examples

@@ -1,9 +1,9 @@
-"""A better recipe for one's own data within a budget of minutes and of megabytes.
+"""Search for a better recipe for given data, within limits of time and model size.
 
-Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) chooses what to try over the few
-settings that matter; trials that fall behind the median of the others at the same share of their
-epochs are ended early. The default recipe is the first trial, so what is found is no worse than it
-on the dev texts. These chose it: whether it is better on others, they cannot tell.
+Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) searches over the few settings that
+matter. Trials that fall behind the median of the others, at the same share of their epochs, are
+ended early. The default recipe is the first trial, so the result is not worse on the dev texts. As
+they chose the recipe, only other texts can show whether it is better.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,25 +40,23 @@ from srucli.training.interrupts import Interrupt
 from srucli.training.run import train
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    import optuna
 
 DEV_SHARE = 0.1
-# Trials that are never ended early, so that there is a median to fall behind.
+# Number of trials at first that are not ended early, to have a median.
 FIRST_TRIALS = 4
-# Trials have epochs of their own, so they are compared at the same of so many parts of them.
+# Trials differ in their number of epochs. They are compared at the same twentieth of it.
 PARTS = 20
-# What a run needs for prediction besides weights and tokenizer.
+# Bytes that a run needs for prediction besides weights and tokenizer.
 OTHER_BYTES = 10_000
 
-# What there is while a search goes on (see `claim.Layout`); the run is the last trial's.
+# The files of a search that is running (see `claim.Layout`); the run is the last trial's.
 LAYOUT: Layout = {"run": {**run_dir.LAYOUT, **OWN}, r"tokenizer\.model": None}
-
-Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is tuned: settings, files, their texts, and the budgets in seconds and bytes."""
+    """What is tuned: settings, files and their examples; limits in seconds and bytes."""
 
     config: Config
     train: str
@@ -65,53 +64,57 @@ class Task:
     examples: list[Example]
     labels: list[str]
     seconds: float
-    most_bytes: float
+    max_bytes: float
 
     @property
     def metric(self) -> str:
-        """What is to be improved on dev."""
+        """The metric on dev that the search improves."""
         return self.config.metric
 
     def complete(self, settings: Mapping[str, Any]) -> Config:
-        """The configuration of a trial, filled in for these texts."""
+        """Return the configuration of a trial, with the defaults for these texts."""
         config = with_settings(self.config, settings)
         return complete(config, len(self.examples), len(self.labels))
 
 
 @dataclass
 class Best:
-    """The best trial so far. default: figures of the default recipe, if that was finished."""
+    """The best trial so far, and the number of finished trials.
+
+    value: the metric, negated if smaller is better. metrics: all metrics on dev; default: those of
+    the default recipe, once it is finished.
+    """
 
     value: float = -math.inf
-    settings: Settings = field(default_factory=dict)
-    figures: Mapping[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     default: Mapping[str, float] = field(default_factory=dict)
     megabytes: float = 0.0
     trials: int = 0
 
 
 class OutOfTime(Exception):
-    """The budget of minutes is spent."""
+    """The time limit is reached."""
 
 
-# What is tried of each setting, given the base recipe's own value.
-Suggestion = Callable[["Trial", str, Any], Any]
+# Suggests a value of a setting, from the trial, the setting and its value in the default recipe.
+Suggestion = Callable[["optuna.Trial", str, Any], Any]
 
 
-def _around(trial: Trial, key: str, base: float) -> float:
+def _around(trial: optuna.Trial, key: str, base: float) -> float:
     return float(f"{trial.suggest_float(key, base / 4, base * 4, log=True):.3g}")
 
 
-def _epochs(trial: Trial, key: str, base: int) -> int:
+def _epochs(trial: optuna.Trial, key: str, base: int) -> int:
     return trial.suggest_int(key, max(base // 2, 2), base * 2, log=True)
 
 
-def _share(trial: Trial, key: str, base: float) -> float:
+def _share(trial: optuna.Trial, key: str, base: float) -> float:
     return round(trial.suggest_float(key, min(base, 0.1), max(base, 0.6)), 3)
 
 
 def _one_of(*values: float) -> Suggestion:
-    def suggest(trial: Trial, key: str, base: Any) -> Any:
+    def suggest(trial: optuna.Trial, key: str, base: Any) -> Any:
         return trial.suggest_categorical(key, sorted({*values, base}))
 
     return suggest
@@ -127,7 +130,7 @@ SPACE: dict[str, Suggestion] = {
     "model.wide_buckets": _one_of(2048, 8192, 16384),
     "model.character_buckets": _one_of(4096, 16384, 32768),
 }
-# The smallest values of what decides the model's size.
+# The smallest values of the settings that decide the model's size.
 SMALLEST = {
     "model.hidden": 32,
     "model.layers": 1,
@@ -137,34 +140,29 @@ SMALLEST = {
 
 
 def dev_share(config: Config) -> float:
-    """The share of the texts that judges trials where no file does."""
+    """Return the share of the examples to hold out if there is no dev file."""
     return config.train.dev_share or DEV_SHARE
 
 
-def value_of(config: Config, key: str) -> Any:
-    """The value of a dotted setting."""
-    section, _, name = key.partition(".")
-    return getattr(getattr(config, section), name)
-
-
 def is_given(config: Config, key: str) -> bool:
-    """Whether a person set it, so that it is not to be tuned."""
+    """Return whether a user set a setting, so that it is not tuned."""
     section, _, name = key.partition(".")
     return name in getattr(config, section).model_fields_set
 
 
 class Search:
-    """Trials until the time is spent."""
+    """Runs trials until the time is over."""
 
     def __init__(self, task: Task, scratch: Path, stop: Interrupt) -> None:
         self.task, self.scratch, self.stop, self.best = task, scratch, stop, Best()
+        self.sign = 1.0 if larger_is_better(task.metric) else -1.0
         self.diverged = self.too_large = 0
-        self.told = False
+        self.warned = False
         self.end = time.monotonic() + task.seconds
         base = task.complete({})
         setup = Setup(base, dev=True)
         free = [key for key in SPACE if not is_given(task.config, key) and works(setup, key)]
-        self.base = {key: value_of(base, key) for key in free}
+        self.base = {key: attrgetter(key)(base) for key in free}
         texts = [example.text for example in task.examples]
         tokenizer = make_tokenizer(base.tokenizer, texts, task.train).tokenizer
         self.tokenizer = scratch / "tokenizer.model"
@@ -173,40 +171,40 @@ class Search:
         self.own_bytes = len(tokenizer.model_bytes) + OTHER_BYTES
 
     def bytes_of(self, config: Config) -> int:
-        """What has to be copied for prediction."""
+        """Return the size of what is copied for prediction."""
         model = Classifier(config.model, self.spelling, len(self.task.labels))
         return self.own_bytes + 4 * sum(weight.numel() for weight in model.parameters())
 
-    def objective(self, trial: Trial) -> float:
-        """Train a trial; the metric on dev of the weights that it keeps, larger being better."""
+    def objective(self, trial: optuna.Trial) -> float:
+        """Train a trial, and return the metric on dev of the weights that it would use.
+
+        The metric is negated if smaller is better. Raises optuna.TrialPruned, OutOfTime, or
+        SrucliError if the metric is not defined.
+        """
         import optuna
 
         settings = {key: SPACE[key](trial, key, value) for key, value in self.base.items()}
         config = self.task.complete(settings)
-        epochs, size = value_of(config, "train.epochs"), self.bytes_of(config)
-        if math.isfinite(self.task.most_bytes):
-            trial.set_constraint("bytes", size - self.task.most_bytes)
-        if size > self.task.most_bytes:
+        assert config.train.epochs is not None
+        epochs, size = config.train.epochs, self.bytes_of(config)
+        if math.isfinite(self.task.max_bytes):
+            trial.set_constraint("bytes", size - self.task.max_bytes)
+        if size > self.task.max_bytes:
             self.too_large += 1
             raise optuna.TrialPruned
-        sign = 1.0 if larger_is_better(self.task.metric) else -1.0
-        last: dict[str, float] = {}
+        used: Mapping[str, float] = {}
 
-        def observe(epoch: int, figures: Mapping[str, float]) -> None:
-            value = sign * figures[self.task.metric]
-            if (
-                not last
-                or config.train.use_checkpoint == "last"
-                or value > sign * last[self.task.metric]
-            ):
-                last.clear()
-                last.update(figures)
-            if not math.isfinite(figures[self.task.metric]):
+        def observe(epoch: int, metrics: Mapping[str, float]) -> None:
+            nonlocal used
+            value = self._value(metrics)
+            if not used or config.train.use_checkpoint == "last" or value > self._value(used):
+                used = metrics
+            if not math.isfinite(value):
                 raise SrucliError(
-                    f"{self.task.metric} is not defined on the dev texts, by the labels that they "
-                    "have; give a --dev file with texts of every label, or another train.metric"
+                    f"{self.task.metric} is not defined on the dev texts, because of their labels; "
+                    "give a --dev file with texts of every label, or another train.metric"
                 )
-            trial.report(sign * figures[self.task.metric], round(PARTS * epoch / epochs))
+            trial.report(value, round(PARTS * epoch / epochs))
             if time.monotonic() > self.end and self.best.trials:
                 raise OutOfTime
             if trial.should_prune():
@@ -217,8 +215,11 @@ class Search:
         except DivergedError:
             self.diverged += 1
             raise optuna.TrialPruned from None
-        self._remember(settings, sign * last[self.task.metric], last, size)
-        return sign * last[self.task.metric]
+        self._remember(settings, self._value(used), used, size)
+        return self._value(used)
+
+    def _value(self, metrics: Mapping[str, float]) -> float:
+        return self.sign * metrics[self.task.metric]
 
     def _train(self, config: Config, observe: Callable[[int, Mapping[str, float]], None]) -> None:
         share = 0.0 if self.task.dev else dev_share(config)
@@ -236,30 +237,31 @@ class Search:
             )
         records = read_records(self.scratch / "run" / "metrics.jsonl")
         if skipped := sum(record.get("skipped", 0) for record in records):
-            say(f"{skipped:,} steps of this trial were skipped, without finite gradients")
-        self._tell(records[-1])
+            say(f"{skipped:,} steps of this trial were skipped because of non-finite gradients")
+        self._warn_of_truncation(records[-1])
 
-    def _tell(self, latest: Mapping[str, Any]) -> None:
-        """Say once of how many texts not all is read, since what trainings say is not shown."""
-        if self.told:
+    def _warn_of_truncation(self, record: Mapping[str, Any]) -> None:
+        """Say once how many texts are truncated. The messages of trials are not shown."""
+        if self.warned:
             return
-        self.told = True
+        self.warned = True
         names = {"train": self.task.train, "dev": self.task.dev or f"{self.task.train}, held out"}
-        for part, tally in latest.get("reading", {}).items():
+        for part, tally in record.get("reading", {}).items():
             for line in Notices(names[part]).last(Tally.from_json(tally)):
                 say(line)
 
     def _remember(
-        self, settings: Settings, value: float, figures: Mapping[str, float], size: int
+        self, settings: dict[str, Any], value: float, metrics: Mapping[str, float], size: int
     ) -> None:
+        """Count a finished trial, and keep it if it is the best, or as good with a lower loss."""
         self.best.trials += 1
         if settings == self.base:
-            self.best.default = dict(figures)
-        loss = self.best.figures.get("log_loss", math.inf)
-        better = (value, -figures["log_loss"]) > (self.best.value, -loss)
+            self.best.default = dict(metrics)
+        loss = self.best.metrics.get("log_loss", math.inf)
+        better = (value, -metrics["log_loss"]) > (self.best.value, -loss)
         if better:
             self.best.value, self.best.settings = value, settings
-            self.best.figures, self.best.megabytes = dict(figures), size / 1e6
+            self.best.metrics, self.best.megabytes = dict(metrics), size / 1e6
         left = max(self.end - time.monotonic(), 0.0)
         name = self.task.metric
         say(
@@ -268,11 +270,11 @@ class Search:
         )
 
     def run(self) -> Best:
-        """All trials that the time allows and no interrupt ends. Raises SrucliError."""
+        """Run trials until the time is over or an interrupt is requested. Raises SrucliError."""
         study = self._study()
         with suppress(OutOfTime, InterruptedRun):
             while time.monotonic() < self.end and not self.stop.requested:
-                self._one(study)
+                self._run_trial(study)
         if self.stop.requested:
             if not self.best.trials:
                 raise InterruptedRun(
@@ -280,22 +282,21 @@ class Search:
                 )
             say("stopped: the best so far is kept")
         if not self.best.trials:
-            raise self._nothing()
+            raise self._no_result()
         return self.best
 
-    def _nothing(self) -> SrucliError:
-        """What is said where no trial was finished, by what became of them."""
-        left_out = {
-            "diverged": (self.diverged, "a lower optim.lr"),
-            "were too large": (self.too_large, "a larger --max-mb"),
-        }
-        why = ", ".join(f"{count} {how}" for how, (count, _) in left_out.items() if count)
-        remedies = ["more --minutes", *(remedy for count, remedy in left_out.values() if count)]
-        problem = f"no trial was finished{f' ({why})' if why else ''}"
+    def _no_result(self) -> SrucliError:
+        """Return the error if no trial was finished, with the reasons."""
+        ended = [
+            (self.diverged, "diverged", "a lower optim.lr"),
+            (self.too_large, "were too large", "a larger --max-mb"),
+        ]
+        reasons = ", ".join(f"{count} {how}" for count, how, _ in ended if count)
+        remedies = ["more --minutes", *(remedy for count, _, remedy in ended if count)]
+        problem = f"no trial was finished{f' ({reasons})' if reasons else ''}"
         return SrucliError(f"{problem}; give it {' or '.join(remedies)}")
 
-    def _one(self, study: Study) -> None:
-        """One trial."""
+    def _run_trial(self, study: optuna.Study) -> None:
         import optuna
 
         trial = study.ask()
@@ -304,7 +305,11 @@ class Search:
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
-    def _study(self) -> Study:
+    def _study(self) -> optuna.Study:
+        """Return a study whose first trials are the default recipe and the smallest model.
+
+        Raises UsageError if that is too large.
+        """
         import optuna
 
         sampler = optuna.samplers.TPESampler(seed=self.task.config.train.seed, multivariate=True)
@@ -314,11 +319,11 @@ class Search:
         small = {key: value for key, value in SMALLEST.items() if key in self.base}
         study.enqueue_trial(self.base | small)
         smallest = self.bytes_of(self.task.complete(small))
-        if smallest > self.task.most_bytes:
+        if smallest > self.task.max_bytes:
             megabytes = math.ceil(smallest / 1e5) / 10
             raise UsageError(
                 f"the smallest model that is tried has {megabytes:.1f} MB for these labels and "
-                f"pieces; allow --max-mb {megabytes:.1f}, or set a smaller tokenizer.vocab_size"
+                f"tokens; allow --max-mb {megabytes:.1f}, or set a smaller tokenizer.vocab_size"
             )
         return study
 
@@ -332,13 +337,14 @@ def tune(
     max_mb: float | None,
     stop: Interrupt | None = None,
 ) -> tuple[str, Best]:
-    """A recipe as YAML, and the trial that it comes from. Raises every kind of SrucliError.
+    """Return a recipe as YAML, and the best trial. Raises every kind of SrucliError.
 
-    A `stop` that is requested ends the search early, with the best so far.
+    minutes: how long to search. max_mb: the largest size of a model, in megabytes. stop: ends the
+    search early if it is requested, with the best trial so far.
     """
     check(config)
     stop = stop or Interrupt()
-    stop.checked = True  # by the search, which then removes the folder of its trials
+    stop.checked = True  # the search checks it, and then removes the folder of its trials
     for line in idle(Setup(config, dev=True, held_out=not dev), asked_for(config)):
         say(line)
     examples, _ = read_texts(train_source, config.data)
@@ -346,8 +352,8 @@ def tune(
     if not dev:
         examples, held = hold_out(examples, dev_share(config), config.train.seed)
         say(f"{train_source}: {len(held):,} of {len(examples) + len(held):,} texts are held out")
-    most = math.inf if max_mb is None else max_mb * 1e6
-    task = Task(config, train_source, dev, examples, labels, minutes * 60, most)
+    max_bytes = math.inf if max_mb is None else max_mb * 1e6
+    task = Task(config, train_source, dev, examples, labels, minutes * 60, max_bytes)
     with _scratch() as folder:
         best = Search(task, folder, stop).run()
     return recipe(task, best), best
@@ -355,7 +361,7 @@ def tune(
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for trials, of which nothing stays that they write. Raises OutputError."""
+    """Make a folder for trials, and remove it after the block. Raises OutputError."""
     path = Path(tempfile.mkdtemp(prefix="srucli-tune-"))
     try:
         with claimed(path, "tuning", LAYOUT):
@@ -368,11 +374,11 @@ def _scratch() -> Iterator[Path]:
 
 
 def recipe(task: Task, best: Best) -> str:
-    """The settings that were given and found, as YAML that `srucli train -c` reads."""
+    """Return the given and the best settings, as YAML that `srucli train -c` reads."""
     tree = with_settings(task.config, best.settings).model_dump(mode="json", exclude_unset=True)
     lines = [
         f"Found by `srucli tune` in {best.trials} finished trials.",
-        f"On dev: {_shown(best.figures)}.",
+        f"On dev: {_shown(best.metrics)}.",
         *_doubts(best),
         f"{best.megabytes:.1f} MB for prediction.",
     ]
@@ -381,16 +387,16 @@ def recipe(task: Task, best: Best) -> str:
 
 
 def _doubts(best: Best) -> list[str]:
-    """What the figures do not tell, after those of the default recipe."""
-    if best.figures == best.default:
+    """Return the metrics of the default recipe, and what the metrics do not show."""
+    if best.metrics == best.default:
         return ["It is the default recipe: no trial was better."]
     default = [f"The default recipe on dev: {_shown(best.default)}."] if best.default else []
     return [
         *default,
-        "The dev texts chose it, and the best of many trials looks better than it is. Whether it",
-        "is better than the default cannot be told from them: measure both on other texts.",
+        "The dev texts chose this recipe, so its metrics on them are too optimistic. To see",
+        "whether it is better than the default recipe, evaluate both on other texts.",
     ]
 
 
-def _shown(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+def _shown(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

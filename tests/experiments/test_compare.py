@@ -39,7 +39,7 @@ def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
             record: dict[str, Any] = {"skipped": skipped} if skipped else {}
             finish(tmp_path, trial, 0.5 + 0.1 * seed, **record)
     found = compare.summary(Folder(tmp_path), wanted)
-    said = "sgd: 12 of 20 steps were skipped, without finite gradients"
+    said = "sgd: 12 of 20 steps were skipped because of non-finite gradients"
     assert list(compare.skipped(found)) == [said]
     assert f"{said}." in report.sentences(found)
 
@@ -86,7 +86,7 @@ def test_a_candidate_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: 
     found = compare.summary(Folder(tmp_path), wanted)
     assert [(row.name, row.lost) for row in found.rows] == [("adam", 0), ("sgd", 2)]
     assert found.rows[1].to_target is None
-    assert "90.0, 2 diverged" in report.cells(found)[1]
+    assert "90.0, 2 diverged" in report.table_rows(found)[1]
     said = " ".join(report.sentences(found))
     assert said.startswith("adam leads on dev with 80.0 ± 0.0 accuracy")
     assert "better than sgd" not in said
@@ -149,7 +149,7 @@ def test_candidates_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> No
         reading = {"train": tallies[candidate.name], "test": Tally(7, cut=1, limits=limits)}
         parts = {part: tally.to_json() for part, tally in reading.items()}
         file.write_text(json.dumps({**json.loads(file.read_text()), "reading": parts}))
-    said = list(compare.unread(compare.summary(Folder(tmp_path), wanted)))
+    said = list(compare.truncated(compare.summary(Folder(tmp_path), wanted)))
     assert sorted(said) == [
         "adam: train: 3 of 90 texts were cut at 50 tokens (train.max_tokens)",
         "sgd: train: 5 of 90 texts were cut at 50 tokens (train.max_tokens)",
@@ -218,7 +218,7 @@ def test_what_cannot_be_candidates(flags: tuple[str | None, ...], said: str) -> 
         (("--over", "model.layers=1,0"), 2, "model.layers=0"),
         (("--over", "train.seed=1,2"), 2, "train.seed cannot be compared"),
         (("--over", "data.format=tsv,csv"), 2, "data.format cannot be compared"),
-        (("--optimizer", "adam,sgd", "optim.lr=0.1"), 2, "every optimizer has rates of its own"),
+        (("--optimizer", "adam,sgd", "optim.lr=0.1"), 2, "every optimizer needs rates of its own"),
         (("--optimizer", "adam,sgd", "train.patience=2"), 2, "train.patience ends trainings at"),
     ],
 )
@@ -250,7 +250,7 @@ def compared(
     folder = tmp_path_factory.mktemp("compared") / "out"
     done = run_cli(*command(tiny, folder))
     assert done.returncode == 0, done.stderr
-    assert "--grid has no effect: the rates are what is compared" in done.stderr
+    assert "--grid has no effect: the rates are compared" in done.stderr
     return folder, json.loads(done.stdout)
 
 
@@ -312,7 +312,7 @@ def test_a_comparison_that_is_interrupted_or_killed_goes_on(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 75
-    assert said.rstrip().endswith("the same command goes on")
+    assert said.rstrip().endswith("the same command resumes")
     first = results(folder)
     process = started(tiny, folder, finished=len(first) + 1)
     process.send_signal(signal.SIGKILL)
@@ -322,7 +322,7 @@ def test_a_comparison_that_is_interrupted_or_killed_goes_on(
     again = run_main(*command(tiny, folder))
     assert again.code == 0, again.err
     assert first.items() < second.items() < results(folder).items()
-    shown = [line for line in again.err.splitlines() if "trainings or more" in line]
+    shown = [line for line in again.err.splitlines() if "of at least" in line]
     assert shown[0].startswith(f"{len(second)} of ")
     assert len(shown) == 1 + len(results(folder)) - len(second)
     assert without_seconds(json.loads(again.out)) == without_seconds(compared[1])
@@ -415,7 +415,7 @@ def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]])
     assert "Whether it is better than " in page
     assert f"whether adagrad stalls cannot be told: {best['steps']} steps are too few" in page
     assert "stalls: " not in page
-    assert f"At every rate that was tried diverged: {CANDIDATES[2]}." in page
+    assert f"Diverged at every rate that was tried: {CANDIDATES[2]}." in page
 
 
 def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -454,10 +454,10 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
     assert len(seen["images"]) == 4
     assert min(seen["images"]) > 100
     assert seen["headings"] == [
-        "What it says",
-        "Pictures",
+        "Conclusions",
+        "Plots",
         "What each optimizer did",
-        "To repeat it",
+        "Command",
     ]
     artefacts = Path(os.environ.get("SRUCLI_ARTEFACTS", tmp_path))
     picture = artefacts / "compare.png"
@@ -489,7 +489,7 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
         pytest.param(
             ["optim.lr=0.3"],
             {"optim.lr": [0.1, 0.2]},
-            ["optim.lr has no effect: its values are what is compared"],
+            ["optim.lr has no effect: its values are compared"],
             id="a value beside those compared",
         ),
         pytest.param(

@@ -53,7 +53,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
         [
             LEADS,
             "On these texts it is better than sgd (61.0 ± 1.0).",
-            f"86.4 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            f"86.4 on dev is reached by {TIMES} (means over seeds, at the ends of epochs).",
             "Not every seed reached 86.4: sgd.",
         ],
     ),
@@ -63,8 +63,8 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             LEADS,
             "Whether it is better than sgd (90.0 ± 1.0) cannot be told: over seeds the difference "
             "of 1 points has the 95% interval -1.27 to 3.27.",
-            f"86.4 on dev is reached by {TIMES}, sgd after 10 steps and 1.0 seconds (means of "
-            "seeds, seen at the ends of epochs).",
+            f"86.4 on dev is reached by {TIMES}, sgd after 10 steps and 1.0 seconds (means over "
+            "seeds, at the ends of epochs).",
             "Whether adam or sgd is the first cannot be told: they are level with every seed.",
         ],
     ),
@@ -72,9 +72,9 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
         *("accuracy", 1000, {"adam": same(0.9), "sgd": same(0.2), "lion": same(0.3)}),
         [
             "adam leads on dev with 90.0 accuracy (test 90.0), at a learning rate of 0.002.",
-            "Whether it is better than lion (30.0) or sgd (20.0) cannot be told: one seed does not "
-            "tell what another would do.",
-            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            "Whether it is better than lion (30.0) or sgd (20.0) cannot be told: there is only one "
+            "seed.",
+            f"85.5 on dev is reached by {TIMES} (means over seeds, at the ends of epochs).",
             "Not every seed reached 85.5: lion, sgd.",
         ],
     ),
@@ -83,9 +83,9 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
         [
             "adam leads on dev with 90.0 ± 0.0 accuracy (test 90.0 ± 0.0), at a learning rate of "
             "0.002.",
-            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of about "
+            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: the difference is about "
             "4.5 of 45 texts.",
-            f"85.5 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            f"85.5 on dev is reached by {TIMES} (means over seeds, at the ends of epochs).",
             "Not every seed reached 85.5: sgd.",
         ],
     ),
@@ -94,9 +94,9 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
         [
             "adam leads on dev with 89.9 ± 0.0 macro_f1 (test 89.9 ± 0.0), at a learning rate of "
             "0.002.",
-            "Whether it is better than sgd (85.0 ± 0.0) cannot be told: it is a matter of about "
+            "Whether it is better than sgd (85.0 ± 0.0) cannot be told: the difference is about "
             "1.0 of 20 texts.",
-            f"85.4 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            f"85.4 on dev is reached by {TIMES} (means over seeds, at the ends of epochs).",
             "Not every seed reached 85.4: sgd.",
         ],
     ),
@@ -116,7 +116,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
             "rate of 0.002.",
             "On these texts it is better than sgd (0.500 ± 0.000).",
-            f"0.105 on dev is reached by {TIMES} (means of seeds, seen at the ends of epochs).",
+            f"0.105 on dev is reached by {TIMES} (means over seeds, at the ends of epochs).",
             "Not every seed reached 0.105: sgd.",
         ],
     ),
@@ -131,7 +131,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.500 ± 0.000), at a learning "
             "rate of 0.002.",
             "On these texts it is better than sgd (0.500 ± 0.000).",
-            "On the test texts, which chose nothing, sgd leads with 0.100 ± 0.000.",
+            "On the test texts, which chose no learning rate, sgd leads with 0.100 ± 0.000.",
             "On these texts it is better than adam (0.500 ± 0.000).",
         ],
     ),
@@ -145,9 +145,9 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
         [
             "adam leads on dev with 90.0 ± 0.0 accuracy (test 80.0 ± 0.0), at a learning rate of "
             "0.002.",
-            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: it is a matter of about "
+            "Whether it is better than sgd (80.0 ± 0.0) cannot be told: the difference is about "
             "5.0 of 50 texts.",
-            "On the test texts, which chose nothing, sgd leads with 90.0 ± 0.0.",
+            "On the test texts, which chose no learning rate, sgd leads with 90.0 ± 0.0.",
             "On these texts it is better than adam (80.0 ± 0.0).",
         ],
     ),
@@ -178,7 +178,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
         [
             "adam leads on dev with 0.100 ± 0.000 log_loss (test 0.100 ± 0.000), at a learning "
             "rate of 0.002.",
-            "Whether it is better than sgd (0.500 ± 0.000) cannot be told: there are 2 texts only.",
+            "Whether it is better than sgd (0.500 ± 0.000) cannot be told: there are only 2 texts.",
         ],
     ),
     "another on test": (
@@ -192,7 +192,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
             "0.002.",
             "On these texts it is better than sgd (70.0 ± 0.0).",
-            "On the test texts, which chose nothing, sgd leads with 91.0 ± 1.0.",
+            "On the test texts, which chose no learning rate, sgd leads with 91.0 ± 1.0.",
             "On these texts it is better than adam (81.0 ± 1.0).",
         ],
     ),
@@ -207,7 +207,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "adam leads on dev with 91.0 ± 1.0 accuracy (test 81.0 ± 1.0), at a learning rate of "
             "0.002.",
             "On these texts it is better than sgd (70.0 ± 0.0).",
-            "On the test texts, which chose nothing, sgd leads with 82.0 ± 1.0.",
+            "On the test texts, which chose no learning rate, sgd leads with 82.0 ± 1.0.",
             "Whether it is better than adam (81.0 ± 1.0) cannot be told: over seeds the difference "
             "of 1 points has the 95% interval -1.27 to 3.27.",
         ],
@@ -222,7 +222,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
         [
             "adam and sgd are level on dev, all of them with 91.0 accuracy.",
             "86.4 on dev is reached by sgd after 23 steps and 2.3 seconds, adam after 63 steps and "
-            "6.3 seconds (means of seeds, seen at the ends of epochs).",
+            "6.3 seconds (means over seeds, at the ends of epochs).",
         ],
     ),
 }
@@ -240,7 +240,7 @@ def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) 
     for seed, accuracy in enumerate((0.7, 0.8, 0.9)):
         finish(tmp_path, Trial("adam", 0.002, seed), accuracy)
         finish(tmp_path, Trial("sgd", 3.0, seed), 0.5)
-    first, second = report.cells(compare.summary(Folder(tmp_path), wanted))
+    first, second = report.table_rows(compare.summary(Folder(tmp_path), wanted))
     assert first[4:6] == ["by 2 of 3 seeds"] * 2
     assert second[4:6] == ["never"] * 2
 
@@ -250,7 +250,7 @@ def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
     wanted = Plan(resolve(), ADAMS, "auc", 1, 1, None)
     for candidate in ADAMS:
         finish(tmp_path, Trial(candidate.name, wanted.rates(candidate)[0], 0), 0.5)
-    said = r"auc is not defined on the dev texts, by the labels that they have; give a --dev file"
+    said = r"auc is not defined on the dev texts, because of their labels; give a --dev file"
     with pytest.raises(SrucliError, match=said):
         compare.summary(Folder(tmp_path), wanted)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ pytest.importorskip("optuna")
 from srucli.config import resolve
 from srucli.data.readers import read_examples
 from srucli.errors import InterruptedRun, SrucliError
-from srucli.experiments.tune import SPACE, Best, OutOfTime, Search, Task, is_given, recipe, value_of
+from srucli.experiments.tune import SPACE, Best, OutOfTime, Search, Task, is_given, recipe
 from srucli.runs.run_dir import RunDir
 from srucli.training.interrupts import Interrupt
 
@@ -89,7 +90,7 @@ def test_the_first_trial_is_the_default_recipe(tiny: Tiny, tmp_path: Path) -> No
     trial = search._study().ask()
     base = search.task.complete({})
     for key, suggestion in SPACE.items():
-        assert suggestion(trial, key, search.base[key]) == value_of(base, key)
+        assert suggestion(trial, key, search.base[key]) == attrgetter(key)(base)
 
 
 def test_trials_are_compared_at_the_same_share_of_their_epochs(tiny: Tiny, tmp_path: Path) -> None:
@@ -97,29 +98,29 @@ def test_trials_are_compared_at_the_same_share_of_their_epochs(tiny: Tiny, tmp_p
     for epochs in (4, 2):
         search = searching(tiny, tmp_path, *SMALL[1:], f"train.epochs={epochs}", *TINY)
         study = search._study()
-        search._one(study)
+        search._run_trial(study)
         (trial,) = (trial for trial in study.trials if trial.state.is_finished())
         assert list(trial.intermediate_values) == list(range(20 // epochs, 21, 20 // epochs))
         last = trial.intermediate_values[20]
-        assert trial.value == last == search.best.value == search.best.figures["accuracy"]
-        assert search.best.default == search.best.figures
+        assert trial.value == last == search.best.value == search.best.metrics["accuracy"]
+        assert search.best.default == search.best.metrics
 
 
 def test_the_first_trial_is_finished_though_the_time_is_over(tiny: Tiny, tmp_path: Path) -> None:
     search = searching(tiny, tmp_path, *SMALL, *TINY)
     study, search.end = search._study(), 0.0
-    search._one(study)
+    search._run_trial(study)
     assert search.best.trials == 1
-    assert search.best.figures == search.best.default
+    assert search.best.metrics == search.best.default
     with pytest.raises(OutOfTime):
-        search._one(study)
+        search._run_trial(study)
 
 
 def test_a_loss_is_made_small(tiny: Tiny, tmp_path: Path) -> None:
     search = searching(tiny, tmp_path, *SMALL, "train.metric=log_loss", *TINY)
     study = search._study()
-    search._one(study)
-    loss = search.best.figures["log_loss"]
+    search._run_trial(study)
+    loss = search.best.metrics["log_loss"]
     assert loss > 0
     assert [trial.value for trial in study.trials if trial.state.is_finished()] == [-loss]
     assert search.best.value == -loss
@@ -129,7 +130,7 @@ def test_a_trial_that_diverges_is_no_end(tiny: Tiny, tmp_path: Path) -> None:
     diverging = ("optim.name=sgd", "optim.lr=1e30", "optim.clip=0")
     search = searching(tiny, tmp_path, *SMALL, *diverging, *TINY)
     study = search._study()
-    search._one(study)
+    search._run_trial(study)
     assert (search.diverged, search.best.trials) == (1, 0)
     assert [trial.state.name for trial in study.trials if trial.state.is_finished()] == ["PRUNED"]
 
@@ -141,7 +142,7 @@ def test_a_metric_that_is_not_defined_ends_the_search(tiny: Tiny, tmp_path: Path
     search = searching(tiny, tmp_path, *SMALL, "train.metric=auc", *TINY)
     search.task = replace(search.task, dev=str(dev))
     with pytest.raises(SrucliError, match="auc is not defined on the dev texts"):
-        search._one(search._study())
+        search._run_trial(search._study())
 
 
 def remembered(search: Search, *trials: tuple[dict[str, Any], float, float]) -> Best:
@@ -160,7 +161,7 @@ def test_the_best_has_the_best_metric_and_of_equals_the_least_loss(
         *(({"a": 4}, 0.9, 0.65), ({"a": 5}, 0.85, 0.1)),
     )
     assert (best.settings, best.value, best.trials) == ({"a": 3}, 0.9, 5)
-    assert best.figures == {"accuracy": 0.9, "log_loss": 0.6}
+    assert best.metrics == {"accuracy": 0.9, "log_loss": 0.6}
     assert best.default == {}
 
 
@@ -173,8 +174,8 @@ def test_a_recipe_says_what_its_figures_do_not(tiny: Tiny, tmp_path: Path) -> No
         "# Found by `srucli tune` in 2 finished trials.",
         "# On dev: accuracy 0.9500, log_loss 0.4000.",
         "# The default recipe on dev: accuracy 0.9000, log_loss 0.5000.",
-        "# The dev texts chose it, and the best of many trials looks better than it is. Whether it",
-        "# is better than the default cannot be told from them: measure both on other texts.",
+        "# The dev texts chose this recipe, so its metrics on them are too optimistic. To see",
+        "# whether it is better than the default recipe, evaluate both on other texts.",
         "# 1.2 MB for prediction.",
     ]
     (tmp_path / "recipe.yaml").write_text(text)
@@ -293,6 +294,6 @@ def test_a_trial_counts_by_the_weights_that_it_keeps(
     settings = (f"train.use_checkpoint={keep}", f"train.metric={metric}", "train.epochs=3")
     search = searching(tiny, tmp_path, *settings, *TINY)
     study = search._study()
-    search._one(study)
+    search._run_trial(study)
     (trial,) = (trial for trial in study.trials if trial.state.is_finished())
     assert trial.value == wanted

@@ -279,12 +279,12 @@ def test_tuning_leaves_nothing_of_its_own(
 
     def run(self: tune.Search) -> tune.Best:
         kinds.append(json.loads((self.scratch / MARKER).read_text())["kind"])
-        self._train(self.task.complete({"train.epochs": 1}), lambda epoch, figures: None)
+        self._train(self.task.complete({"train.epochs": 1}), lambda epoch, metrics: None)
         assert (self.scratch / "run" / "last").is_file()
         if len(kinds) == 2:
             (self.scratch / "mine").write_text("")
             raise SrucliError("ended")
-        return tune.Best(value=0.5, figures={"accuracy": 0.5}, megabytes=1.0, trials=1)
+        return tune.Best(value=0.5, metrics={"accuracy": 0.5}, megabytes=1.0, trials=1)
 
     monkeypatch.setattr(tune.Search, "run", run)
     words = ("tune", tiny.train, "-o", tmp_path / "r.yaml", "model.hidden=4", "train.threads=1")
