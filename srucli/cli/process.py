@@ -1,7 +1,7 @@
-"""The process of a command: its environment, descriptors and signal handlers.
+"""The process of a command: its environment, file descriptors and signal handlers.
 
-Only this file sets them, since other programs may call what a command calls. Thread counts,
-denormals and memory are set by `runtime.tune_process`.
+Only commands change these; library calls do not. `runtime.tune_process` sets thread counts,
+denormals and memory.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def set_environment() -> None:
     """Set variables that packages and child processes read when they start."""
     # Python processes that packages start import nothing from the current folder either.
     isolate(os.environ)
-    # On a busy machine, threads that wait in a loop keep cores from the thread they wait for. Let
-    # them sleep soon. OpenMP reads the variable when torch loads it.
+    # On a busy machine, waiting threads that spin take the cores from the thread they wait for, so
+    # let them sleep soon. OpenMP reads the variable when torch loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def take_descriptors() -> None:
-    """Open those of 0 to 2 that are closed: the next file opened would get what is written to them.
+    """Open descriptors 0 to 2 that are closed, so that no other file gets these numbers.
 
     Raises OutputError if stdout was closed.
     """
@@ -57,9 +57,9 @@ def drop_stdout() -> None:
 def interruptible() -> Iterator[Interrupt]:
     """In a block, the first INT, TERM or USR1 requests an interrupt; a second one exits with 130.
 
-    Until the request is checked there is nothing to save, and the first one exits with 75. It
-    leaves no more behind than SIGKILL. An exception would unwind other packages' code, which may
-    swallow it.
+    Until a training checks for interrupts there is nothing to save, and the first signal exits with
+    75, like SIGKILL without cleaning up. An exception would pass through other packages' code,
+    which may catch it.
     """
     interrupt = Interrupt()
 
@@ -96,12 +96,12 @@ def _handling(handler: Callable[[int, FrameType | None], Any], *numbers: int) ->
 
 
 def _end(words: str, code: int) -> NoReturn:
-    """Exit. Child processes end too, when their stdin closes."""
+    """Exit at once. Child processes end when their stdin closes."""
     _say(words)
     os._exit(code)
 
 
 def _say(words: str) -> None:
-    """Write without buffers: the signal may have interrupted a write to them."""
+    """Write without buffers, as the signal may have interrupted a buffered write."""
     with suppress(OSError):
         os.write(2, f"\nsrucli: {words}\n".encode())

@@ -32,7 +32,7 @@ def command(
     ] = None,
     fail_under: options.FailUnder = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a run that is in the output folder.")
+        bool, typer.Option("--force", help="Replace a run in the output folder.")
     ] = False,
 ) -> None:
     """Train and evaluate from one YAML file.

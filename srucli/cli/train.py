@@ -62,8 +62,8 @@ def command(
         bool,
         typer.Option(
             "--force",
-            help="Replace a run that is in the output folder; "
-            "with --resume, accept other settings and other examples.",
+            help="Replace a run in the output folder; with --resume, accept changed settings and "
+            "examples.",
         ),
     ] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`srucli predict` as a person runs it: a line out for a line in, streams, pipes, bad input."""
+"""`srucli predict` as users run it: records, streams, pipes, bad input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import RunCli, RunMain, Tiny, child_environment
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
 LABELS = ["good", "bad", "none"]
-# What is said of a file of which each line is a text.
+# The message about a file in which each line is a text.
 SAID = "{}: plain text, a text on each line, utf-8\n"
 ENVIRONMENT = child_environment()
 
@@ -37,10 +37,7 @@ def lines(tmp_path: Path) -> Path:
     return file
 
 
-# --- streams, in processes of their own --------------------------------------------------------
-
-
-def test_one_line_out_for_each_line_in_from_a_copied_run(
+def test_a_copied_run_prints_one_line_per_input_line(
     run_cli: RunCli, tiny: Tiny, tmp_path: Path
 ) -> None:
     """Empty lines, CRLF, a byte-order mark, U+0085, a long line and no line end at the end."""
@@ -65,7 +62,7 @@ def answer(stream: IO[bytes], seconds: float = 60) -> bytes:
     return os.read(stream.fileno(), 1000)
 
 
-def test_a_stream_that_never_ends_is_answered_at_once(tiny: Tiny) -> None:
+def test_an_endless_stream_is_labelled_at_once(tiny: Tiny) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "srucli", "predict", tiny.run, "-"],
         stdin=subprocess.PIPE,
@@ -86,8 +83,8 @@ def test_a_stream_that_never_ends_is_answered_at_once(tiny: Tiny) -> None:
         process.stdin.close()
 
 
-def test_a_closed_pipe_ends_it_quietly(tiny: Tiny) -> None:
-    """`head` leaves while the input goes on."""
+def test_a_closed_pipe_ends_the_command_quietly(tiny: Tiny) -> None:
+    """`head` exits before the input ends."""
     script = f"yes what a lovely film | '{sys.executable}' -m srucli predict run - | head -2; "
     done = subprocess.run(
         ["bash", "-c", script + 'echo "${PIPESTATUS[1]}"'],
@@ -100,7 +97,7 @@ def test_a_closed_pipe_ends_it_quietly(tiny: Tiny) -> None:
     assert (done.stdout, done.stderr) == ("good\ngood\n0\n", SAID.format("<stdin>"))
 
 
-def test_a_full_disk_under_the_output(tiny: Tiny, lines: Path) -> None:
+def test_output_to_a_full_disk(tiny: Tiny, lines: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     with open("/dev/full", "wb") as full:
@@ -115,9 +112,6 @@ def test_a_full_disk_under_the_output(tiny: Tiny, lines: Path) -> None:
     said, problem = done.stderr.splitlines()
     assert f"{said}\n" == SAID.format(lines)
     assert problem.startswith("srucli: the output cannot be written (No space left on device)")
-
-
-# --- what is printed ---------------------------------------------------------------------------
 
 
 def test_labels_alone(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
@@ -136,7 +130,7 @@ def test_probabilities(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
 def test_records_are_numbered_across_groups(
     run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """However many texts arrive together."""
+    """The size of the groups in which texts arrive does not matter."""
     monkeypatch.setattr("srucli.inference.stream.BATCH_TEXTS", size)
     file = tmp_path / "many.txt"
     file.write_text("a good film\n" * (2 * size + 5))
@@ -145,7 +139,7 @@ def test_records_are_numbered_across_groups(
     assert found == list(range(1, 2 * size + 6))
 
 
-def test_the_likeliest_labels(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
+def test_top_labels(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     ended = run_main("predict", tiny.run, lines, "-k", 2)
     for row, label in zip(ended.out.splitlines(), LABELS, strict=True):
         first, likely, _, less = row.split("\t")
@@ -175,7 +169,7 @@ def test_rejected_texts(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     assert ended.out == "who knows\n" * 3
 
 
-def test_the_record_is_kept(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+def test_with_input_prints_the_record(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(f'id,text\n7,"{TEXTS[0]}, ""so"""\n8,{TEXTS[1]}\n\n9,\n')
     ended = run_main("predict", tiny.run, file, "--with-input", "--format", "csv", "--text", "text")
@@ -197,11 +191,8 @@ def test_a_column_by_number_with_the_delimiter_alone(
     assert ended.out == "good\nbad\nnone\n"
 
 
-# --- files as train and eval read them ---------------------------------------------------------
-
-
 def labelled(rows: list[tuple[str, str]]) -> dict[str, str]:
-    """The same labels and texts in files of several kinds."""
+    """Return the same examples in files of several formats, by name."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("text", "label"), *(r[::-1] for r in rows)])
     objects = [{"label": label, "text": text} for label, text in rows]
@@ -219,10 +210,10 @@ ROWS = [(label, f"{text}, again") for label, text in zip(LABELS, TEXTS, strict=T
 
 
 @pytest.mark.parametrize("name", labelled(ROWS))
-def test_a_labelled_file_has_the_records_that_eval_has(
+def test_predict_reads_the_same_records_as_eval(
     run_main: RunMain, tiny: Tiny, tmp_path: Path, name: str
 ) -> None:
-    """As many, with the same labels, probabilities and numbers, and both say how it is read."""
+    """Labels, probabilities and numbers are equal, and so are the messages on the layout."""
     file = tmp_path / name
     file.write_text(labelled(ROWS)[name])
     measured = run_main("eval", tiny.run, file, "--predictions", tmp_path / "p.jsonl")
@@ -240,8 +231,10 @@ def test_a_labelled_file_has_the_records_that_eval_has(
     assert ended.err.startswith(f"{file}: ")
 
 
-def test_the_case_of_a_header(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
-    """Commas in quotes, a header, labels that the run does not know: four records for four rows."""
+def test_a_csv_file_with_a_header_and_unknown_labels(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    """With commas in quotes, there is still one record per row."""
     file = tmp_path / "hdr.csv"
     rows = ('pos,"a dreadful, boring film"', 'neg,"a superb film"', "pos,a story", "neg,a tale")
     file.write_text("label,text\n" + "".join(f"{row}\n" for row in rows))
@@ -251,7 +244,9 @@ def test_the_case_of_a_header(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> 
     assert ended.err == f"{file}: {said}, quotes, utf-8\n"
 
 
-def test_a_kept_record_is_one_line(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_record_of_several_lines_is_printed_on_one_line(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
     file = tmp_path / "x.csv"
     file.write_text(f'text,id\n"{TEXTS[0]},\n\nso\r\n",7\n{TEXTS[1]},8\n')
     ended = run_main("predict", tiny.run, file, "--with-input")
@@ -261,8 +256,8 @@ def test_a_kept_record_is_one_line(run_main: RunMain, tiny: Tiny, tmp_path: Path
     assert [(record["record"], record["line"]) for record in found] == [(1, 2), (2, 6)]
 
 
-def test_texts_alone(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
-    """A column of texts; and plain lines, which may hold tabs and be empty."""
+def test_files_without_labels(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    """A column of texts, and plain lines with tabs or without characters."""
     (tmp_path / "x.tsv").write_text("".join(f"{text}\n" for text in TEXTS))
     assert run_main("predict", tiny.run, tmp_path / "x.tsv").out.split() == LABELS
     (tmp_path / "x.txt").write_text("".join(f"so\t{text}\n\n" for text in TEXTS))
@@ -273,10 +268,10 @@ def test_texts_alone(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     assert len(ended.out.splitlines()) == 6
 
 
-def test_columns_of_the_run_are_those_of_its_files(
+def test_the_runs_columns_are_used_if_the_file_has_them(
     run_main: RunMain, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """As long as a file has them; flags must be right."""
+    """A column that a flag names must exist."""
     run = tmp_path / "run"
     shutil.copytree(tiny.run, run)
     config = (run / "config.yaml").read_text()
@@ -302,10 +297,10 @@ def test_columns_of_the_run_are_those_of_its_files(
     ],
     ids=["csv", "csv with a header", "JSON lines", "JSON array", "tsv"],
 )
-def test_records_of_a_stream_are_answered_at_once(
+def test_records_of_a_stream_are_labelled_at_once(
     tiny: Tiny, flags: tuple[str, ...], start: str, form: str
 ) -> None:
-    """What a stream holds is guessed from its first record; that is answered before the next."""
+    """The layout is inferred from the first record, which is labelled before the next arrives."""
     with subprocess.Popen(
         [sys.executable, "-m", "srucli", "predict", tiny.run, "-", *flags],
         stdin=subprocess.PIPE,
@@ -333,11 +328,8 @@ def test_more_texts_than_a_batch_keep_their_order(
     assert run_main("predict", tiny.run, file).out.split() == [LABELS[index] for index in chosen]
 
 
-# --- several labels, without a process ---------------------------------------------------------
-
-
-class Several:
-    """What a style needs of a multi-label predictor, with probabilities that are known."""
+class MultiLabel:
+    """The part of a multi-label predictor that `records` uses, with known probabilities."""
 
     labels = ("a", "b", "c")
     multi_label = True
@@ -348,7 +340,7 @@ class Several:
 
 
 class Even:
-    """What a style needs of a predictor that cannot tell two labels apart."""
+    """The part of a predictor that `records` uses, with two equally likely labels."""
 
     labels = ("a", "b")
     multi_label = False
@@ -359,7 +351,7 @@ class Even:
 
 
 @pytest.mark.parametrize(("threshold", "label"), [(0.5, "a"), (0.5001, "unsure")])
-def test_a_label_as_likely_as_the_threshold_is_taken(threshold: float, label: str) -> None:
+def test_a_label_at_the_threshold_is_not_rejected(threshold: float, label: str) -> None:
     style = Style(threshold=threshold, reject="unsure")
     (found,) = records(Even(), [Input("x", 1, "x")], style)  # type: ignore[arg-type]
     assert found == [label]
@@ -375,20 +367,20 @@ def test_a_label_as_likely_as_the_threshold_is_taken(threshold: float, label: st
         (Style(with_input=True), ["a,b\tRAW", "\tRAW"]),
     ],
 )
-def test_texts_of_several_labels(style: Style, rows: list[str]) -> None:
+def test_multi_label_records(style: Style, rows: list[str]) -> None:
     inputs = [Input("x", 1, "RAW"), Input("y", 2, "RAW")]
-    found = [row for group in records(Several(), inputs, style) for row in group]  # type: ignore[arg-type]
+    found = [row for group in records(MultiLabel(), inputs, style) for row in group]  # type: ignore[arg-type]
     assert found == rows
 
 
-def test_texts_of_several_labels_as_json() -> None:
-    groups = records(Several(), [Input("x", 1, "x")], Style(as_json=True))  # type: ignore[arg-type]
+def test_multi_label_records_as_json() -> None:
+    groups = records(MultiLabel(), [Input("x", 1, "x")], Style(as_json=True))  # type: ignore[arg-type]
     (record,) = (json.loads(row) for group in groups for row in group)
     assert record["labels"] == ["a", "b"]
     assert record["probabilities"] == {"a": 0.6, "b": 0.4, "c": 0.8}
 
 
-def test_inputs_arrive_in_order_and_errors_after_those_before_them() -> None:
+def test_inputs_arrive_in_order_and_before_a_later_error() -> None:
     given = [Input(str(n), n, "") for n in range(5 * BATCH_TEXTS + 3)]
 
     def broken() -> object:
@@ -407,10 +399,7 @@ def test_inputs_arrive_in_order_and_errors_after_those_before_them() -> None:
     assert list(arriving([])) == []
 
 
-# --- what bad input gets -----------------------------------------------------------------------
-
-
-def test_lines_before_a_bad_one_are_answered(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+def test_lines_before_a_bad_one_are_labelled(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_bytes(TEXTS[0].encode() + b"\ncaf\xe9\n")
     ended = run_main("predict", tiny.run, file)
@@ -421,10 +410,10 @@ def test_lines_before_a_bad_one_are_answered(run_main: RunMain, tiny: Tiny, tmp_
         assert run_main("predict", tiny.run, file, *flags).out.startswith("good\n")
 
 
-def test_bytes_replaced_in_lines_that_are_a_table_are_counted(
+def test_replaced_bytes_are_counted_in_a_table_too(
     run_main: RunMain, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """The ending names plain lines; the header shows a table."""
+    """The ending suggests plain lines, the header shows a table."""
     file = tmp_path / "x.txt"
     file.write_bytes(b"text,label\n" + TEXTS[0].encode() + b" \xe9\xe9,new\n")
     ended = run_main("predict", tiny.run, file, "--errors", "replace")
@@ -432,7 +421,7 @@ def test_bytes_replaced_in_lines_that_are_a_table_are_counted(
     assert f"{file}: 2 sequences of bytes that are not utf-8 replaced" in ended.err
 
 
-def test_an_empty_file_gives_nothing(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+def test_an_empty_file_has_no_output(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     ended = run_main("predict", tiny.run, tmp_path / "x")
     assert (ended.code, ended.out, ended.err) == (0, "", "")

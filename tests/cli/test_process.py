@@ -1,4 +1,4 @@
-"""What a command sets in its process, and how signals end it."""
+"""The settings of a command's process, and its signal handlers."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ with interruptible() as interrupt:
         ("checked SIGTERM SIGINT", 130, FIRST + SECOND),
     ],
 )
-def test_a_signal_requests_or_ends(words: str, code: int, said: str) -> None:
+def test_a_signal_requests_an_interrupt_or_exits(words: str, code: int, said: str) -> None:
     command = [sys.executable, "-c", RAISE, *words.split()]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, said)
     assert done.stdout == ("" if code else "True\n")
 
 
-def test_signals_are_given_back_and_ignored_ones_stay_so() -> None:
+def test_handlers_are_restored_and_ignored_signals_stay_ignored() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     with interruptible() as interrupt:
         interrupt.checked = True
@@ -72,7 +72,7 @@ def test_signals_are_given_back_and_ignored_ones_stay_so() -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 
-def test_term_as_int() -> None:
+def test_term_raises_keyboard_interrupt() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), term_as_int():
         signal.raise_signal(signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_term_as_int() -> None:
 
 
 def training(folder: Path, source: str) -> subprocess.Popen[str]:
-    """`srucli train SOURCE -o run` as a process, with pipes."""
+    """Start `srucli train SOURCE -o run` with pipes."""
     words = ["train", source, "-o", "run", "--epochs", 1, *QUICK]
     return subprocess.Popen(
         [sys.executable, "-m", "srucli", *map(str, words)],
@@ -93,9 +93,7 @@ def training(folder: Path, source: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_training_that_ends_before_its_first_step_starts_again(
-    tiny: Tiny, tmp_path: Path
-) -> None:
+def test_a_training_stopped_before_its_first_step_starts_again(tiny: Tiny, tmp_path: Path) -> None:
     process = training(tmp_path, "-")
     until((tmp_path / "run" / "lock").exists)  # it waits for stdin
     process.send_signal(signal.SIGTERM)
@@ -109,7 +107,7 @@ def test_a_training_that_ends_before_its_first_step_starts_again(
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-def test_the_trainer_of_a_tokenizer_ends_with_its_command(tmp_path: Path) -> None:
+def test_the_tokenizers_child_process_ends_with_the_command(tmp_path: Path) -> None:
     write_tsv(tmp_path / "a.tsv", [(word[0], word) for word in unique_words()])
     process = training(tmp_path, "a.tsv")
     until(lambda: children(process.pid))

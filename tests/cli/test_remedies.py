@@ -1126,8 +1126,6 @@ def follow(run_main: RunMain, remedy: Remedy) -> None:
         assert right.code == 0, right.err
 
 
-# ---------------------------------------------------------------- nothing is left out
-
 # Flags, settings, packages and commands that a message may name.
 CONCRETE = re.compile(
     r"(?<![\w-])(?:--[a-z][a-z-]+|-o\b|(?:data|tokenizer|model|optim|train|files)\.[a-z_]+\w"

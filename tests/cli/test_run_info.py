@@ -1,4 +1,4 @@
-"""`srucli run`, `srucli info`, the help, and what importing the command line may cost."""
+"""`srucli run`, `info` and `optimizers`, the help texts, and what `srucli.cli` imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMANDS = ("tokenize", "encode", "decode", "train", "eval", "predict", "run", "
 
 @pytest.fixture
 def recipe(tiny: Tiny, tmp_path: Path) -> Path:
-    """Files by name and the quick network's settings."""
+    """A configuration of a small network, with its files."""
     settings: dict[str, dict[str, object]] = {
         "files": {"train": str(tiny.train), "test": str(tiny.test), "output": "out/run"},
         "model": {"hidden": 16, "layers": 1, "embedding_size": 16, "wide": False},
@@ -34,10 +34,7 @@ def recipe(tiny: Tiny, tmp_path: Path) -> Path:
     return path
 
 
-# --- run ---------------------------------------------------------------------------------------
-
-
-def test_run_trains_and_measures(run_cli: RunCli, recipe: Path) -> None:
+def test_run_trains_and_evaluates(run_cli: RunCli, recipe: Path) -> None:
     gate = ("--fail-under", "accuracy=1.01")
     done = run_cli("run", recipe.name, "train.seed=5", *gate, cwd=recipe.parent)
     assert done.returncode == 3, done.stderr
@@ -85,7 +82,7 @@ def test_run_without_a_test_file_and_with_a_tokenizer(
         (["c.yaml", "files.test=null", "--fail-under", "accuracy=1"], 2, "set files.test=FILE"),
     ],
 )
-def test_what_run_refuses_before_it_reads_data(
+def test_run_reports_mistakes_before_it_reads_data(
     run_main: RunMain,
     recipe: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -100,9 +97,6 @@ def test_what_run_refuses_before_it_reads_data(
     assert said in ended.err
     assert ended.err.count("\n") == 1
     assert not Path("out").exists()
-
-
-# --- info --------------------------------------------------------------------------------------
 
 
 def test_info_of_the_machine(run_cli: RunCli) -> None:
@@ -130,9 +124,7 @@ def test_info_of_a_run(run_main: RunMain, tiny: Tiny) -> None:
     assert [line.split("  ")[0] for line in table.out.splitlines()] == list(rows)
 
 
-def test_info_of_a_training_that_is_not_finished(
-    run_main: RunMain, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_info_of_an_unfinished_training(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     for state in run.glob("checkpoints/*/state.json"):
         state.write_text(state.read_text().replace('"finished": true', '"finished": false'))
@@ -194,7 +186,7 @@ def test_an_unknown_optimizer_is_refused(run_main: RunMain) -> None:
         ("folder", 66, "folder: not a run folder: it has no run.json"),
     ],
 )
-def test_info_of_what_is_neither(
+def test_info_of_something_else(
     run_main: RunMain,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -208,9 +200,6 @@ def test_info_of_what_is_neither(
     ended = run_main("info", what)
     assert (ended.code, ended.out) == (code, "")
     assert ended.err.startswith(f"srucli: {said}")
-
-
-# --- help --------------------------------------------------------------------------------------
 
 
 def test_the_help_names_every_command(run_cli: RunCli) -> None:
@@ -237,7 +226,7 @@ def test_no_arguments_and_an_unknown_command(run_cli: RunCli) -> None:
     assert "No such command 'trian'" in done.stderr
 
 
-def test_a_full_disk_under_the_help() -> None:
+def test_help_to_a_full_disk() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     for arguments in (["--help"], ["info", "settings"]):

@@ -1,4 +1,4 @@
-"""`srucli tokenize`, `encode` and `decode` as a person runs them."""
+"""`srucli tokenize`, `encode` and `decode` as users run them."""
 
 from __future__ import annotations
 
@@ -57,10 +57,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     )
 
 
-# ---------------------------------------------------------------- tokenize
-
-
-def test_spm_trains_spellings(run_cli: RunCli, tmp_path: Path) -> None:
+def test_flags_as_spm_train_spells_them(run_cli: RunCli, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(RAW)
     with gzip.open(tmp_path / "b,c.txt.gz", "wt") as file:
         file.write("zyx zyx zyx\n" * 20)
@@ -84,7 +81,7 @@ def test_spm_trains_spellings(run_cli: RunCli, tmp_path: Path) -> None:
     assert len(pieces) == 150
 
 
-def test_what_exists_is_overwritten_only_by_force(run_cli: RunCli, tmp_path: Path) -> None:
+def test_files_are_overwritten_only_with_force(run_cli: RunCli, tmp_path: Path) -> None:
     (tmp_path / "m.vocab").write_text("mine")
     arguments = ("tokenize", "-", "-o", tmp_path / "m", "--vocab-size", 100)
     done = run_cli(*arguments, input=RAW)
@@ -126,7 +123,7 @@ def test_mistakes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "bad.txt"]
 
 
-def test_a_labelled_file_gives_its_texts(run_cli: RunCli, tmp_path: Path) -> None:
+def test_format_reads_the_texts_of_a_labelled_file(run_cli: RunCli, tmp_path: Path) -> None:
     file = tmp_path / "train.tsv"
     file.write_text("".join(f"LABEL\t{line}\n" for line in LINES))
     asked = run_cli("tokenize", file, "-o", tmp_path / "a", "--vocab-size=100", "--format", "tsv")
@@ -154,7 +151,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_training_can_be_stopped(tmp_path: Path, how: signal.Signals) -> None:
+def test_training_can_be_interrupted(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "a.txt").write_text("\n".join(unique_words()))
     options = ("--vocab-size", 100, "--num-sub-iterations", 10)
     parent = start("tokenize", tmp_path / "a.txt", "-o", tmp_path / "m", *options)
@@ -169,7 +166,7 @@ def test_training_can_be_stopped(tmp_path: Path, how: signal.Signals) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_help_shows_every_setting_and_the_others_wait_for_none(run_cli: RunCli) -> None:
+def test_help_shows_every_setting_and_importing_does_not(run_cli: RunCli) -> None:
     shown = run_cli("tokenize", "--help").stdout
     for name, field in TokenizerConfig.model_fields.items():
         assert f"--{name.replace('_', '-')}" in shown
@@ -183,7 +180,9 @@ def test_help_shows_every_setting_and_the_others_wait_for_none(run_cli: RunCli) 
     assert done.stdout == b"set()\n"
 
 
-def test_folders_lists_and_hidden_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_comma_lists_and_hidden_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("d/b.txt", "d/a/z.txt", "d/.hidden", "d/.git/x", "c,c.txt", "e.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -200,7 +199,7 @@ def test_folders_lists_and_hidden_files(tmp_path: Path, monkeypatch: pytest.Monk
             _files(wrong)
 
 
-def test_switches_take_values_as_spm_train_has_them() -> None:
+def test_switches_take_values_as_in_spm_train() -> None:
     switches = {"byte-fallback"}
     for given, meant in {
         "--byte_fallback=true": "--byte-fallback",
@@ -229,10 +228,7 @@ def test_every_wrong_value_names_its_flag() -> None:
             options.parse({setting: value})
 
 
-# ---------------------------------------------------------------- encode and decode
-
-
-def test_there_and_back_line_by_line(run_cli: RunCli, model: Path) -> None:
+def test_decode_reverses_encode_line_by_line(run_cli: RunCli, model: Path) -> None:
     text = "bade ko\n\n\x85la te\r\n" + RAW
     for form in ("piece", "id"):
         cut = run_cli("encode", model, f"--output_format={form}", input=text)
@@ -251,7 +247,7 @@ def test_there_and_back_line_by_line(run_cli: RunCli, model: Path) -> None:
 def test_ids_of_unknown_characters_are_counted(
     run_main: RunMain, model: Path, tmp_path: Path, nbest: int
 ) -> None:
-    """An id does not say what it stands for; a piece does."""
+    """Ids do not show unknown characters, pieces do."""
     file = tmp_path / "x.txt"
     file.write_text("bade\n\u4e16 ko \u4e16\n\nbade \u754c\n", encoding="utf-8")
     ids = run_main("encode", model, file, "--output-format", "id", "--nbest", nbest)
@@ -263,7 +259,7 @@ def test_ids_of_unknown_characters_are_counted(
     assert "\u4e16" in pieces.out
 
 
-def test_controls_reverse_json_and_nbest(run_cli: RunCli, model: Path) -> None:
+def test_control_symbols_reverse_json_and_nbest(run_cli: RunCli, model: Path) -> None:
     text = "bade ko\n\n"
     done = run_cli("encode", model, "--bos", "--eos", "--reverse", "--json", input=text)
     first, second = map(json.loads, done.stdout.splitlines())
@@ -277,7 +273,7 @@ def test_controls_reverse_json_and_nbest(run_cli: RunCli, model: Path) -> None:
     assert empty == ""
 
 
-def test_draws_are_those_of_the_library(run_cli: RunCli, model: Path) -> None:
+def test_samples_equal_those_of_the_library(run_cli: RunCli, model: Path) -> None:
     dropout = ("--subword-dropout", 0.4, "--seed", 1)
     done = run_cli("encode", model, "--output-format=id", "--json", *dropout, "--bos", input=RAW)
     ids, offsets = Tokenizer.load(model).encode(LINES, 0.4, seed=1)
@@ -311,7 +307,7 @@ def test_mistakes_in_pipes(
     assert done.stdout.count("\n") == text.count("\n") - (code == 65) - (code == 2)
 
 
-def test_a_line_end_that_bytes_spell_stays_in_its_line(run_main: RunMain, tmp_path: Path) -> None:
+def test_a_decoded_line_end_does_not_split_the_line(run_main: RunMain, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(RAW)
     model, spelled = tmp_path / "b.model", tmp_path / "spelled.txt"
     words = ("-o", tmp_path / "b", "--vocab-size", 400, "--byte-fallback")
@@ -322,14 +318,14 @@ def test_a_line_end_that_bytes_spell_stays_in_its_line(run_main: RunMain, tmp_pa
     assert run_main("decode", model, spelled, "--json").out == '"A\\nB"\n'
 
 
-def test_a_file_that_is_no_model(run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model(run_cli: RunCli, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(RAW)
     done = run_cli("encode", "a.txt", input="x\n", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (65, "")
     assert done.stderr.startswith("srucli: a.txt: not a SentencePiece model; ")
 
 
-def test_a_line_comes_out_before_the_next_goes_in(model: Path) -> None:
+def test_each_line_is_flushed_before_the_next_is_read(model: Path) -> None:
     process = start("encode", model, "-")
     assert process.stdin is not None
     assert process.stdout is not None

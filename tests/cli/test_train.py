@@ -1,4 +1,4 @@
-"""`srucli train` as a person runs it: file formats, what is printed, what bad input gets."""
+"""`srucli train` as users run it: file formats, output, errors."""
 
 from __future__ import annotations
 
@@ -32,17 +32,14 @@ LAYOUT = re.compile(r"[^:]*: (tsv|csv|JSON|fasttext|pairs|plain text).*, utf-\d+
 
 
 def one_line(err: str) -> str:
-    """The command's message: one line and no traceback, after lines that say how files are read."""
+    """Return the error message: one line, after lines on the layout of files, no traceback."""
     *before, last = err.strip("\n").split("\n")
     assert all(map(LAYOUT.match, before)), err
     assert last.startswith("srucli: ")
     return last.removeprefix("srucli: ")
 
 
-# --- what a good training looks like -----------------------------------------------------------
-
-
-def test_what_is_printed(tiny: Tiny) -> None:
+def test_output(tiny: Tiny) -> None:
     assert tiny.done.stdout == "run\n"
     layout, *said = tiny.done.stderr.splitlines()
     columns = "text = column 2, label = column 1"
@@ -58,7 +55,7 @@ def test_what_is_printed(tiny: Tiny) -> None:
 
 
 def test_eval_of_train_in_a_shell(tiny: Tiny) -> None:
-    """The line of the README: the last line of `train` is what `eval` takes."""
+    """`eval` takes the last line that `train` prints, as in the README."""
     flags = " ".join(map(str, QUICK))
     script = f"""
         srucli() {{ "{sys.executable}" -m srucli "$@"; }}
@@ -133,9 +130,7 @@ def test_csv_with_a_dev_file_and_every_flag_by_name(
         *("schedulefree:AdamWScheduleFree", "pytorch_optimizer:AdaBelief"),
     ],
 )
-def test_optimizers_by_their_flag(
-    run_main: RunMain, tiny: Tiny, tmp_path: Path, optimizer: str
-) -> None:
+def test_the_optimizer_flag(run_main: RunMain, tiny: Tiny, tmp_path: Path, optimizer: str) -> None:
     if ":" in optimizer:
         pytest.importorskip(optimizer.partition(":")[0])
     ended = run_main(
@@ -148,7 +143,7 @@ def test_optimizers_by_their_flag(
     assert losses[-1] < losses[0]
 
 
-def test_odd_but_sound_input(run_main: RunMain, tmp_path: Path) -> None:
+def test_odd_but_valid_input(run_main: RunMain, tmp_path: Path) -> None:
     """A byte-order mark, CRLF, U+0085 and U+2028 inside a line, a very long line, odd labels."""
     rows = [("so, so", "a\x85b\u2028c"), ("good ", "fine"), ("so, so", "x" * 160_000)] * 3
     data = tmp_path / "odd.tsv"
@@ -162,7 +157,7 @@ def test_odd_but_sound_input(run_main: RunMain, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [("--encoding", "latin-1"), ("--errors", "replace")])
-def test_bytes_that_are_no_utf8_and_how_to_proceed(
+def test_bytes_that_are_not_utf8_and_the_remedy(
     run_main: RunMain, tmp_path: Path, flags: Sequence[str]
 ) -> None:
     data = tmp_path / "latin.tsv"
@@ -177,7 +172,7 @@ def test_bytes_that_are_no_utf8_and_how_to_proceed(
     assert ended.code == 0, ended.err
 
 
-def test_the_default_folder_is_free(
+def test_the_default_folder_is_a_free_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -214,8 +209,6 @@ def test_force_replaces_a_run_and_only_a_run(run_main: RunMain, tiny: Tiny, tmp_
     assert one_line(ended.err).endswith(said)
     assert (tmp_path / "folder" / "mine").exists()
 
-
-# --- what bad input gets -----------------------------------------------------------------------
 
 GOOD = b"a\tx\nb\ty\n"
 
@@ -324,7 +317,7 @@ def test_bad_arguments(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.yaml", "good.tsv"]
 
 
-def test_a_bad_file_in_a_process_of_its_own(run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_bad_file_in_a_subprocess(run_cli: RunCli, tmp_path: Path) -> None:
     write_tsv(tmp_path / "x.tsv", [("a", "x"), ("a", "y")])
     done = run_cli("train", "x.tsv", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (65, "")

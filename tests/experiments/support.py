@@ -1,4 +1,4 @@
-"""Plans and results of comparisons, made by hand."""
+"""Plans and results of comparisons, without training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def plan(grid: int = 3, seeds: int = 2, candidates: tuple[Candidate, ...] = ADAM
     return Plan(resolve(), candidates, "accuracy", grid, seeds, None)
 
 
-def figures_of(value: float) -> dict[str, float]:
+def metrics_of(value: float) -> dict[str, float]:
     return {"accuracy": value, "macro_f1": value, "log_loss": 1 - value}
 
 
@@ -29,21 +29,21 @@ def finish(
     reached: tuple[int, float] = (10, 2.0),
     **more: object,
 ) -> None:
-    """Write a trial's result; None: it diverged. reached: step and seconds of that accuracy."""
+    """Write a trial's result, None if it diverged. reached: step and seconds of the accuracy."""
     place = folder / trial.folder
     place.mkdir(parents=True)
-    dev = {} if accuracy is None else figures_of(accuracy)
+    dev = {} if accuracy is None else metrics_of(accuracy)
     step, seconds = reached
     record = {"step": step, "epoch": 1, "train_loss": 1.0, "seconds": seconds, "dev": dev, **more}
     history = [] if accuracy is None else [{**record, "step": 5, "dev": {"accuracy": 0.1}}, record]
     diverged = "training diverged" if accuracy is None else None
-    measured = dev if test is None else figures_of(test)
+    measured = dev if test is None else metrics_of(test)
     found = {"dev": dev, "test": measured, "history": history, "diverged": diverged}
     (place / "result.json").write_text(json.dumps(found))
 
 
 def with_data(tiny: Tiny, folder: Path) -> Folder:
-    """A comparison's folder with texts of its own, those of dev and test being the same ones."""
+    """Return the folder of a comparison, with the same texts in dev and test."""
     found = Folder(folder)
     (folder / "data").mkdir()
     rows = [line.split("\t") for line in tiny.train.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Comparisons: the table, what is run again, mistakes, and the page in a browser."""
+"""Comparisons: their summary, resuming, mistakes, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ from tests.experiments.support import ADAMS, finish, plan, with_data
 from tests.experiments.test_grid import searched
 from tests.support import NETWORK, RunCli, RunMain, Tiny, child_environment
 
-# --- the table ----------------------------------------------------------------------------------
 
-
-def test_steps_that_were_skipped_are_counted(tmp_path: Path) -> None:
+def test_skipped_steps_are_counted(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=2)
     for candidate, skipped in zip(ADAMS, (0, 3), strict=True):
         for seed in range(2):
@@ -52,7 +50,7 @@ def test_rates_near_the_best_are_counted_for_a_loss_too(tmp_path: Path) -> None:
     assert [row.stable for row in compare.summary(Folder(tmp_path), wanted).rows] == [2 / 3, 2 / 3]
 
 
-def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
+def test_the_summary_is_over_the_seeds_at_the_best_rate(tmp_path: Path) -> None:
     wanted = plan(grid=3, seeds=3)
     for candidate, level in zip(ADAMS, (0.8, 0.6), strict=True):
         low, middle, high = wanted.rates(candidate)
@@ -78,7 +76,7 @@ def test_the_summary_is_of_the_best_rates_seeds(tmp_path: Path) -> None:
     assert json.loads(json.dumps(compare.to_json(found)))["rows"][0]["name"] == "adam"
 
 
-def test_a_candidate_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: Path) -> None:
+def test_a_candidate_with_diverged_seeds_is_listed_below_the_others(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=3)
     for seed in range(3):
         finish(tmp_path, Trial("adam", 0.002, seed), 0.8)
@@ -93,7 +91,7 @@ def test_a_candidate_that_lost_a_seed_stands_below_those_that_did_not(tmp_path: 
     assert "sgd diverged with 2 of its seeds at its best rate, 3:" in said
 
 
-def test_a_best_rate_at_the_edge_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_best_rate_at_the_edge_is_reported(tmp_path: Path) -> None:
     for candidate in ADAMS:
         wanted = plan(grid=3, seeds=1)
         while missing := grid.search(Folder(tmp_path), wanted, candidate)[0]:
@@ -103,7 +101,7 @@ def test_a_best_rate_at_the_edge_is_said_to_be_one(tmp_path: Path) -> None:
     assert "adam may be better still at a higher rate than 0.632, the last tried." in said
 
 
-def test_where_everything_diverged_the_rates_are_named(tmp_path: Path) -> None:
+def test_the_error_names_the_rates_if_everything_diverged(tmp_path: Path) -> None:
     wanted = plan(grid=1, seeds=1)
     for candidate in ADAMS:
         finish(tmp_path, Trial(candidate.name, wanted.rates(candidate)[0], 0), None)
@@ -111,16 +109,16 @@ def test_where_everything_diverged_the_rates_are_named(tmp_path: Path) -> None:
         compare.summary(Folder(tmp_path), wanted)
 
 
-def test_a_candidates_own_threads_are_its_own() -> None:
+def test_a_candidate_may_set_its_threads() -> None:
     candidate = Candidate("train.threads=3", {"train.threads": 3})
     trial = Trial(candidate.name, 0.1, 0)
     assert plan(candidates=(candidate,)).config_of(trial, threads=1).train.threads == 3
 
 
-def test_what_a_kill_leaves_behind_is_no_hindrance(
+def test_a_comparison_resumes_after_a_kill_at_its_start(
     tiny: Tiny, run_main: RunMain, tmp_path: Path
 ) -> None:
-    """Before the data was written, and before a run's first file was."""
+    """The kills were before the data and before the first file of a run were written."""
     words = [
         *("compare", tiny.train, "-o", tmp_path / "out", "--over", "model.hidden=4,8", "--jobs", 1),
         *("--grid", 1, "--seeds", 1, "--steps", 2, "model.layers=1", "model.wide_buckets=64"),
@@ -137,8 +135,8 @@ def test_what_a_kill_leaves_behind_is_no_hindrance(
     assert ended.code == 0, ended.err
 
 
-def test_candidates_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> None:
-    """All of them, once, where they read alike; else by their names, on the page too."""
+def test_truncated_texts_are_reported_by_candidate(tmp_path: Path) -> None:
+    """Candidates are named if they differ, otherwise the line is printed once."""
     wanted = plan(grid=1, seeds=1)
     limits = Limits(50, 50, chosen=True)
     tallies = {"adam": Tally(90, cut=3, limits=limits), "sgd": Tally(90, cut=5, limits=limits)}
@@ -159,7 +157,7 @@ def test_candidates_that_do_not_read_texts_whole_are_named(tmp_path: Path) -> No
     assert [f"{line}." for line in said] == sentences[-3:]
 
 
-def test_a_candidate_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
+def test_a_candidate_whose_rates_all_diverged_is_listed(tmp_path: Path) -> None:
     searched(tmp_path, lambda rate: 0.5)
     wanted = plan(grid=3, seeds=1)
     while missing := grid.search(Folder(tmp_path), wanted, ADAMS[1])[0]:
@@ -170,10 +168,7 @@ def test_a_candidate_whose_every_rate_diverged_is_named(tmp_path: Path) -> None:
     assert found.diverged == ["sgd"]
 
 
-# --- what is asked ------------------------------------------------------------------------------
-
-
-def test_candidates_are_what_one_flag_lists() -> None:
+def test_one_flag_lists_the_candidates() -> None:
     assert find_candidates("adam,sgd", None, None) == list(ADAMS)
     assert find_candidates(None, "sru,bag", None)[1] == Candidate("bag", {"model.encoder": "bag"})
     assert find_candidates(None, None, "model.layers=1,2")[1] == Candidate(
@@ -181,7 +176,7 @@ def test_candidates_are_what_one_flag_lists() -> None:
     )
 
 
-def test_a_comparison_has_a_folder_of_its_own() -> None:
+def test_the_default_folder() -> None:
     names = [
         str(default_folder(train, find_candidates(*flags)))
         for train, flags in (
@@ -204,7 +199,7 @@ def test_a_comparison_has_a_folder_of_its_own() -> None:
         ((None, None, "model.layer=1,2"), "unknown setting 'model.layer' .did you mean"),
     ],
 )
-def test_what_cannot_be_candidates(flags: tuple[str | None, ...], said: str) -> None:
+def test_wrong_candidates(flags: tuple[str | None, ...], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         find_candidates(*flags)
 
@@ -222,16 +217,13 @@ def test_what_cannot_be_candidates(flags: tuple[str | None, ...], said: str) -> 
         (("--optimizer", "adam,sgd", "train.patience=2"), 2, "train.patience ends trainings at"),
     ],
 )
-def test_mistakes_are_seen_before_anything_is_trained(
+def test_mistakes_are_reported_before_anything_is_trained(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, words: tuple[str, ...], code: int, said: str
 ) -> None:
     ended = run_main("compare", tiny.train, *words, "-o", tmp_path / "out")
     assert (ended.code, ended.out) == (code, "")
     assert said in ended.err
     assert not (tmp_path / "out").exists()
-
-
-# --- real ones ----------------------------------------------------------------------------------
 
 
 def without_seconds(found: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +238,7 @@ def without_seconds(found: dict[str, Any]) -> dict[str, Any]:
 def compared(
     tiny: Tiny, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """A comparison's folder, and what the command said."""
+    """The folder of a comparison, and the JSON that the command printed."""
     folder = tmp_path_factory.mktemp("compared") / "out"
     done = run_cli(*command(tiny, folder))
     assert done.returncode == 0, done.stderr
@@ -258,7 +250,7 @@ CANDIDATES = ["optim.lr=0.02", "optim.lr=0.05", "optim.lr=1e+30"]
 
 
 def command(tiny: Tiny, folder: Path) -> list[object]:
-    """Two rates that learn and one that diverges."""
+    """Return a command that compares two rates that learn and one that diverges."""
     return [
         *("compare", tiny.train, "-o", folder, "--over", "optim.lr=0.02,0.05,1e30"),
         *("--test", tiny.test, "--seeds", 2, "--epochs", 2, "--json", "--grid", 2),
@@ -283,7 +275,7 @@ def test_a_comparison(compared: tuple[Path, dict[str, Any]]) -> None:
 
 
 def started(tiny: Tiny, folder: Path, *, finished: int) -> subprocess.Popen[str]:
-    """The comparison as a process, once so many trainings are finished."""
+    """Start a comparison, and return when this many trials are finished."""
     process = subprocess.Popen(
         [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
         env=child_environment(),
@@ -298,15 +290,15 @@ def started(tiny: Tiny, folder: Path, *, finished: int) -> subprocess.Popen[str]
 
 
 def results(folder: Path) -> dict[Path, int]:
-    """The trainings that are finished, and when each was."""
+    """Return the results of finished trials, with the time of each."""
     found = folder.glob("cells/*/*/*/result.json")
     return {path: path.stat().st_mtime_ns for path in found}
 
 
-def test_a_comparison_that_is_interrupted_or_killed_goes_on(
+def test_a_comparison_that_is_interrupted_or_killed_resumes(
     tiny: Tiny, run_main: RunMain, compared: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """And what is finished is not run again."""
+    """Finished trials are not run again."""
     folder = tmp_path / "out"
     process = started(tiny, folder, finished=1)
     process.send_signal(signal.SIGINT)
@@ -369,15 +361,17 @@ def test_another_comparison_is_not_mixed_in(
     ],
     ids=["an optimizer", "an optimizer, as asked", "an encoder", "an encoder, as asked"],
 )
-def test_optimizers_are_looked_at(candidate: Candidate, overrides: list[str], looked: int) -> None:
+def test_diagnostics_are_recorded_if_optimizers_differ(
+    candidate: Candidate, overrides: list[str], looked: int
+) -> None:
     wanted = Plan(resolve(overrides=overrides), (candidate,), "accuracy", 1, 1, None)
     assert wanted.config_of(Trial(candidate.name, 0.1, 0)).train.diagnose == looked
 
 
-def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
+def test_the_best_checkpoint_is_evaluated_if_it_is_the_one_in_use(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    """Of those with the best accuracy the first; log loss tells it from the last."""
+    """It is the first with the best accuracy, and differs from the last in log loss."""
     folder = with_data(tiny, tmp_path)
     words = [*NETWORK, "train.epochs=5", "train.threads=1", "optim.lr=0.03"]
     words.append("train.use_checkpoint=best")
@@ -391,14 +385,11 @@ def test_where_the_best_epoch_counts_it_is_the_one_that_is_measured(
         assert found["test"][name] == pytest.approx(value)
 
 
-# --- the page -----------------------------------------------------------------------------------
-
-
 def page_of(folder: Path) -> str:
     return (folder / "index.html").read_text(encoding="utf-8")
 
 
-def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]]) -> None:
+def test_the_page_is_self_contained(compared: tuple[Path, dict[str, Any]]) -> None:
     folder, found = compared
     page = page_of(folder)
     assert "<script" not in page
@@ -419,7 +410,7 @@ def test_the_page_holds_everything_itself(compared: tuple[Path, dict[str, Any]])
 
 
 def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """On a phone's width nothing but the table is wider than the page, and every picture loads."""
+    """At a phone's width, only the table is wider than the page, and every plot loads."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("Debian's chromium is not installed")
@@ -506,7 +497,7 @@ def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any]], tmp_path: 
         ),
     ],
 )
-def test_settings_that_do_nothing_in_any_candidate_are_named(
+def test_settings_without_effect_in_all_candidates_are_reported(
     overrides: list[str], candidates: dict[str, list[object]], said: list[str]
 ) -> None:
     ((key, values),) = candidates.items()
@@ -515,7 +506,7 @@ def test_settings_that_do_nothing_in_any_candidate_are_named(
     assert list(compare.without_effect(plan)) == said
 
 
-def test_a_setting_that_only_some_candidates_replace_works_in_the_others() -> None:
+def test_a_setting_that_only_some_candidates_replace_has_an_effect() -> None:
     candidates = [Candidate("deep", {"model.layers": 3}), Candidate("wide", {"model.hidden": 9})]
     plan = Plan(resolve(overrides=["model.layers=1"]), candidates, "accuracy", 1, 1, None)
     assert list(compare.without_effect(plan)) == []

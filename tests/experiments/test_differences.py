@@ -1,4 +1,4 @@
-"""When a difference of seeds is more than chance, against scipy's Welch test."""
+"""Whether groups of seeds differ, compared with scipy's Welch test."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ ONE, OTHER = [0.80, 0.83, 0.81], [0.78, 0.79, 0.74, 0.80]
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize(("one", "other"), [(ONE, OTHER), (OTHER, ONE), (ONE, [0.5, 0.51])])
-def test_the_interval_is_that_of_welchs_test(
-    one: list[float], other: list[float], level: float
-) -> None:
+def test_the_interval_equals_scipys(one: list[float], other: list[float], level: float) -> None:
     wanted = ttest_ind(one, other, equal_var=False).confidence_interval(level)
     assert interval(one, other, level) == pytest.approx((wanted.low, wanted.high))
 
 
-def test_intervals_hold_the_difference_as_often_as_they_say() -> None:
+def test_intervals_cover_the_difference_as_often_as_they_claim() -> None:
     draw = np.random.default_rng(0)
     held = 0
     for _ in range(1000):
@@ -30,7 +28,7 @@ def test_intervals_hold_the_difference_as_often_as_they_say() -> None:
     assert 0.93 <= held / 1000 <= 0.99
 
 
-def test_fewer_than_six_texts_are_no_difference_by_the_exact_test() -> None:
+def test_fewer_than_six_texts_are_not_significant_in_the_exact_test() -> None:
     assert binomtest(MIN_TEXTS, MIN_TEXTS).pvalue < 0.05
     assert binomtest(MIN_TEXTS - 1, MIN_TEXTS - 1).pvalue > 0.05
 
@@ -82,7 +80,7 @@ def test_fewer_than_six_texts_are_no_difference_by_the_exact_test() -> None:
         *("one text", "at 95%", "at 99%"),
     ],
 )
-def test_what_cannot_be_told(
+def test_reasons_for_doubt(
     one: list[float], other: list[float], more: dict[str, object], said: str | None
 ) -> None:
     assert doubt(one, other, **more) == said  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from tests.experiments.support import ADAMS, finish, plan
 
 
 def searched(folder: Path, accuracy: Callable[[float], float | None], **more: Any) -> list[float]:
-    """The rates tried for adam where the dev figure is this function of the rate."""
+    """Return the rates that are tried for adam if dev accuracy is this function of the rate."""
     wanted = plan(**more)
     while True:
         missing, results = grid.search(Folder(folder), wanted, wanted.candidates[0])
@@ -41,23 +41,23 @@ def test_the_grid_is_logarithmic_around_the_default() -> None:
         (1e9, [0.000632, 0.002, 0.00632, 0.02, 0.0632, 0.2, 0.632]),
     ],
 )
-def test_the_grid_is_widened_while_the_best_is_at_its_edge(
+def test_the_grid_is_extended_while_the_best_rate_is_at_its_edge(
     tmp_path: Path, best: float, wanted: list[float]
 ) -> None:
     rates = searched(tmp_path, lambda rate: 1 / (1 + abs(rate - best)))
     assert rates == pytest.approx(wanted, rel=2e-3)
 
 
-def test_rates_that_diverge_send_the_search_down(tmp_path: Path) -> None:
+def test_the_grid_is_extended_downwards_if_rates_diverge(tmp_path: Path) -> None:
     rates = searched(tmp_path, lambda rate: None if rate > 3e-4 else 0.5 + rate)
     assert rates == pytest.approx([6.32e-5, 0.0002, 0.000632, 0.002, 0.00632], rel=2e-3)
 
 
-def test_a_grid_of_one_is_not_widened(tmp_path: Path) -> None:
+def test_a_grid_of_one_rate_is_not_extended(tmp_path: Path) -> None:
     assert searched(tmp_path, lambda rate: rate, grid=1) == [0.002]
 
 
-def test_a_loss_is_better_when_it_is_smaller(tmp_path: Path) -> None:
+def test_a_smaller_loss_is_better(tmp_path: Path) -> None:
     wanted = Plan(resolve(), ADAMS, "log_loss", 3, 1, None)
     for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.2, 0.9, 0.3), strict=True):
         finish(tmp_path, Trial("adam", rate, 0), accuracy)
@@ -68,7 +68,7 @@ def test_a_loss_is_better_when_it_is_smaller(tmp_path: Path) -> None:
     assert best.trial.lr == 0.002
 
 
-def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
+def test_the_lowest_of_equally_good_rates_is_best(tmp_path: Path) -> None:
     wanted = plan(grid=3, seeds=1)
     for rate, accuracy in zip(wanted.rates(ADAMS[0]), (0.8, 0.9, 0.9), strict=True):
         finish(tmp_path, Trial("adam", rate, 0), accuracy)
@@ -77,7 +77,7 @@ def test_of_equal_rates_the_lowest_is_best(tmp_path: Path) -> None:
     assert best.trial.lr == 0.002
 
 
-def test_seeds_begin_with_the_one_that_is_set(tmp_path: Path) -> None:
+def test_seeds_start_at_train_seed(tmp_path: Path) -> None:
     wanted = Plan(resolve(overrides=["train.seed=5"]), ADAMS, "accuracy", 1, 2, None)
     finish(tmp_path, Trial("adam", 0.002, 5), 0.5)
     trials = grid.seed_trials(Folder(tmp_path), wanted, ADAMS[0])

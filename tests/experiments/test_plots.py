@@ -1,4 +1,4 @@
-"""Pictures: that they are drawn, that they hold what they must, that no label can break them."""
+"""Plots: their content, and labels that could break them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HISTORY: plots.History = [
 
 
 class Table:
-    """Probabilities that are written in the texts."""
+    """A predictor whose probabilities are written in the texts."""
 
     def __init__(self, labels: list[str], multi_label: bool = False) -> None:
         self.labels, self.multi_label, self.thresholds = labels, multi_label, None
@@ -59,7 +59,7 @@ def is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_every_picture_as_png_and_svg(tmp_path: Path) -> None:
+def test_every_plot_is_written_as_png_and_svg(tmp_path: Path) -> None:
     paths = plots.draw(evaluation(["cat", "dog", "eel"]), HISTORY, tmp_path)
     names = {"reliability", "learning", "confusion"}
     assert {path.name for path in paths} == {f"{n}.{end}" for n in names for end in ("png", "svg")}
@@ -69,8 +69,8 @@ def test_every_picture_as_png_and_svg(tmp_path: Path) -> None:
     assert {"train_loss", "dev accuracy"} <= set(texts_of(tmp_path / "learning.svg"))
 
 
-def test_labels_of_any_script_and_of_no_good_will(tmp_path: Path) -> None:
-    """Hangul stays Hangul in the SVG; `$` is no formula, an escape code no code, `<` no tag."""
+def test_labels_of_any_script_and_hostile_labels(tmp_path: Path) -> None:
+    """Labels stay text: no formula, escape sequence or tag is interpreted."""
     labels = ["긍정", "$\\frac{$", "\x1b[31mred", "<b>&", "한" * 80]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -79,7 +79,7 @@ def test_labels_of_any_script_and_of_no_good_will(tmp_path: Path) -> None:
     assert {"긍정", "$\\frac{$", "\\x1b[31mred", "<b>&", "한" * 27 + "…"} <= set(found)
 
 
-def test_cells_are_counts_coloured_by_the_share_of_their_row() -> None:
+def test_the_confusion_matrix_shows_counts_and_shares() -> None:
     result = evaluation(["cat", "dog"])
     axes = plots.confusion_figure(result).axes[0]
     counts = np.array(result.to_json()["confusion"]["counts"])
@@ -89,7 +89,7 @@ def test_cells_are_counts_coloured_by_the_share_of_their_row() -> None:
     np.testing.assert_allclose(shares, counts / counts.sum(axis=1, keepdims=True))
 
 
-def test_a_hundred_classes_have_a_label_each_and_more_show_the_worst() -> None:
+def test_the_confusion_matrix_shows_the_worst_of_many_classes() -> None:
     axes = plots.confusion_figure(evaluation([f"c{n}" for n in range(100)])).axes[0]
     assert len(axes.get_yticklabels()) == 100
     assert not axes.texts
@@ -102,7 +102,7 @@ def test_a_hundred_classes_have_a_label_each_and_more_show_the_worst() -> None:
     assert {f"c{n}" for n in wrong} <= {label.get_text() for label in axes.get_yticklabels()}
 
 
-def test_the_reliability_of_a_calibrated_model_is_the_diagonal() -> None:
+def test_a_calibrated_model_is_on_the_diagonal() -> None:
     figure = plots.reliability_figure(evaluation(["cat", "dog"], rows=20_000))
     sure, right = np.asarray(figure.axes[0].lines[1].get_xydata()).T
     assert len(sure) == 8  # of two classes the likelier has at least one half
@@ -111,7 +111,7 @@ def test_the_reliability_of_a_calibrated_model_is_the_diagonal() -> None:
     assert sum(bar.get_height() for bar in bars) == 20_000
 
 
-def test_the_reliability_of_few_texts_has_long_bars_and_says_what_chance_does() -> None:
+def test_reliability_of_few_texts_has_intervals_and_the_error_by_chance() -> None:
     result = evaluation(["cat", "dog"], rows=12)
     axes = plots.reliability_figure(result).axes[0]
     error, chance = result.figures["calibration_error"], result.calibration_by_chance
@@ -130,7 +130,7 @@ def test_the_reliability_of_few_texts_has_long_bars_and_says_what_chance_does() 
         np.testing.assert_allclose(bar, [[p, interval.low], [p, interval.high]], atol=1e-9)
 
 
-def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
+def test_multi_label_has_no_confusion_matrix(tmp_path: Path) -> None:
     paths = plots.draw(evaluation(["cat", "dog"], multi_label=True), HISTORY, tmp_path)
     assert {path.stem for path in paths} == {"reliability", "learning"}
 
@@ -141,7 +141,7 @@ def learning_axes(history: plots.History) -> list[Axes]:
     return figure.axes
 
 
-def test_a_learning_curve_draws_what_there_is() -> None:
+def test_the_learning_curve_draws_the_records_that_exist() -> None:
     losses, figures = learning_axes(HISTORY)
     drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in losses.lines}
     assert drawn == {"train_loss": [[10, 0.9], [20, 0.7]], "dev log_loss": [[10, 0.8]]}
@@ -152,13 +152,13 @@ def test_a_learning_curve_draws_what_there_is() -> None:
     assert plots.learning_figure([{"step": 1}]) is None
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_foreign_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "reliability.png").mkdir()
     with pytest.raises(OutputError, match="which srucli did not draw; name another folder"):
         plots.draw(evaluation(["cat", "dog"]), [], tmp_path)
 
 
-def test_pictures_are_repeatable(tmp_path: Path) -> None:
+def test_plots_are_reproducible(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         plots.draw(evaluation(["cat", "dog"]), [], tmp_path / folder)

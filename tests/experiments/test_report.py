@@ -1,4 +1,4 @@
-"""What is said of a comparison, and when it is not."""
+"""The table and the conclusions of a comparison."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.experiments.support import ADAMS, finish, plan
 
 
 class Seeds(NamedTuple):
-    """What the seeds of a candidate found: dev and test figures, and steps to the best of them."""
+    """Results of a candidate's seeds: the metric on dev and test, and the steps until then."""
 
     dev: list[float]
     test: list[float]
     steps: list[int]
 
 
-def same(*figures: float) -> Seeds:
-    """Seeds with these figures on dev and test, reached after 10 steps."""
-    return Seeds(list(figures), list(figures), [10] * len(figures))
+def same(*values: float) -> Seeds:
+    """Return seeds with these metrics on dev and test, after 10 steps."""
+    return Seeds(list(values), list(values), [10] * len(values))
 
 
-def told(folder: Path, metric: str, texts: int, candidates: dict[str, Seeds]) -> list[str]:
-    """Conclusions on candidates with one rate, so many dev examples and twice as many test ones."""
+def conclusions(folder: Path, metric: str, texts: int, candidates: dict[str, Seeds]) -> list[str]:
+    """Return the sentences on candidates with one rate; `texts` in dev, twice as many in test."""
     names = ("adam", "sgd", "lion")
     settings = tuple(Candidate(name, {"optim.name": name}) for name in candidates)
     assert set(candidates) <= set(names)
@@ -151,7 +151,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "On these texts it is better than adam (80.0 ± 0.0).",
         ],
     ),
-    "told from one of two": (
+    "better than one of two": (
         "accuracy",
         1000,
         {"adam": same(*HIGH), "sgd": same(*LOW), "lion": same(0.89, 0.90, 0.91)},
@@ -171,7 +171,7 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
             "On these texts adam is better than lion (61.0 ± 1.0).",
         ],
     ),
-    "hardly any text": (
+    "two dev texts": (
         "log_loss",
         2,
         {"adam": same(0.9, 0.9), "sgd": same(0.5, 0.5)},
@@ -229,13 +229,13 @@ SENTENCES: dict[str, tuple[str, int, dict[str, Seeds], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", SENTENCES)
-def test_what_is_said_of_a_comparison(case: str, tmp_path: Path) -> None:
+def test_conclusions(case: str, tmp_path: Path) -> None:
     metric, texts, candidates, wanted = SENTENCES[case]
-    said = told(tmp_path, metric, texts, candidates)
+    said = conclusions(tmp_path, metric, texts, candidates)
     assert said[: len(wanted)] == wanted
 
 
-def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) -> None:
+def test_the_number_of_seeds_that_reached_the_target(tmp_path: Path) -> None:
     wanted = Plan(resolve(), ADAMS, "accuracy", 1, 3, 0.8)
     for seed, accuracy in enumerate((0.7, 0.8, 0.9)):
         finish(tmp_path, Trial("adam", 0.002, seed), accuracy)
@@ -245,7 +245,7 @@ def test_a_target_that_some_seeds_reached_was_not_reached_never(tmp_path: Path) 
     assert second[4:6] == ["never"] * 2
 
 
-def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
+def test_a_metric_that_is_undefined_on_dev(tmp_path: Path) -> None:
     """As AUC on dev texts of one class."""
     wanted = Plan(resolve(), ADAMS, "auc", 1, 1, None)
     for candidate in ADAMS:
@@ -255,7 +255,7 @@ def test_a_figure_that_is_not_defined_is_no_divergence(tmp_path: Path) -> None:
         compare.summary(Folder(tmp_path), wanted)
 
 
-def test_a_figure_that_is_not_defined_on_test(tmp_path: Path) -> None:
+def test_a_metric_that_is_undefined_on_test(tmp_path: Path) -> None:
     for candidate in ADAMS:
         trial = Trial(candidate.name, plan(grid=1).rates(candidate)[0], 0)
         finish(tmp_path, trial, 0.5)
@@ -274,7 +274,7 @@ def test_a_figure_that_is_not_defined_on_test(tmp_path: Path) -> None:
         ("log_loss", 0.09, False),
     ],
 )
-def test_a_target_that_is_met_exactly_is_met(
+def test_a_target_that_is_met_exactly_counts(
     tmp_path: Path, metric: str, target: float, reached: bool
 ) -> None:
     wanted = Plan(resolve(), ADAMS[:1], metric, 1, 1, target)

@@ -1,4 +1,4 @@
-"""Trials in processes: how many at once, what each is given, failures and kills."""
+"""Trials in processes: how many at once, their jobs, failures and kills."""
 
 from __future__ import annotations
 
@@ -36,10 +36,8 @@ with Scheduler(Folder(Path(sys.argv[1])), plan, 1, print) as scheduler:
 
 
 @pytest.mark.parametrize("killed", ["the command", "the server"])
-def test_no_training_goes_on_whose_comparison_was_killed(
-    tiny: Tiny, tmp_path: Path, killed: str
-) -> None:
-    """It would go on for hours, and it ends with its lock."""
+def test_trials_end_if_their_comparison_is_killed(tiny: Tiny, tmp_path: Path, killed: str) -> None:
+    """The trial would train for hours; its lock is released when it ends."""
     folder = with_data(tiny, tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-c", LONG, tmp_path, *NETWORK],
@@ -58,10 +56,10 @@ def test_no_training_goes_on_whose_comparison_was_killed(
         os.kill(process.pid if killed == "the command" else server, signal.SIGKILL)
         fcntl.flock(lock, fcntl.LOCK_EX)
         _, said = process.communicate()
-    assert ("the process that starts trainings ended with -9" in said) == (killed == "the server")
+    assert ("the process that starts trials ended with -9" in said) == (killed == "the server")
 
 
-def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
+def test_a_failed_trial_is_reported_with_its_log(tmp_path: Path) -> None:
     """Whatever words are in its path."""
     wanted, folder = plan(), Folder(tmp_path / "training diverged")
     folder.path.mkdir()
@@ -72,19 +70,19 @@ def test_a_training_that_fails_says_why_and_where(tmp_path: Path) -> None:
         scheduler.run([Trial("adam", 0.1, 0)])
 
 
-def test_a_server_that_ends_is_named(tmp_path: Path) -> None:
+def test_the_end_of_the_server_is_reported(tmp_path: Path) -> None:
     with Scheduler(Folder(tmp_path), plan(), 1, lambda trial: None) as scheduler:
         scheduler.run([])
         assert scheduler.server is None  # nothing is started for nothing
         scheduler.start().process.kill()
-        with pytest.raises(SrucliError, match="the process that starts trainings ended with -9"):
+        with pytest.raises(SrucliError, match="the process that starts trials ended with -9"):
             scheduler.run([Trial("adam", 0.1, 0)])
 
 
 @pytest.mark.parametrize(
     ("cores", "jobs", "wanted"), [(4, 2, 2), (4, 3, 1), (8, 1, 8), (2, 8, 1), (7, 2, 3)]
 )
-def test_trainings_at_once_share_the_cores(
+def test_trials_share_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, wanted: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
@@ -95,8 +93,8 @@ def test_trainings_at_once_share_the_cores(
     assert scheduler.job(Trial("adam", 0.1, 0))["config"]["train"]["threads"] == 5
 
 
-def test_a_job_is_its_trial_to_the_bit(tmp_path: Path) -> None:
-    """Settings that nobody gave stay so, whatever is filled in for them later."""
+def test_a_job_keeps_every_setting_of_its_trial(tmp_path: Path) -> None:
+    """Settings that were not given stay unset."""
     settings = resolve(overrides=["model.dropout=0.1", "optim.options.betas=[0.8, 0.9]"])
     candidate = Candidate("adam", {"optim.name": "adam", "model.pooling": ["max", "last"]})
     wanted = Plan(settings, (candidate,), "accuracy", 1, 1, None)
@@ -123,7 +121,7 @@ def test_a_job_is_its_trial_to_the_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])
-def test_no_more_run_at_once_than_should(tmp_path: Path, jobs: int, most: int) -> None:
+def test_at_most_jobs_trials_run_at_once(tmp_path: Path, jobs: int, most: int) -> None:
     running, seen, sent = 0, [], []
 
     class Counted(Scheduler):

@@ -1,4 +1,4 @@
-"""The search: budgets are kept, the default recipe is a trial, the recipe found trains."""
+"""The search: limits of time and size, its trials, and the recipe that it writes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_recipe_is_found_in_time_and_trains(
     assert sum(part.stat().st_size for part in parts) <= 2.05e6
 
 
-def test_the_size_that_is_kept_to_is_the_size_of_a_run(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_size_of_a_trial_is_the_size_of_its_run(tiny: Tiny, tmp_path: Path) -> None:
     run = RunDir.open(tiny.run)
     config = run.config()
     examples = list(read_examples(str(tiny.train), config.data))
@@ -78,7 +78,7 @@ def test_the_size_that_is_kept_to_is_the_size_of_a_run(tiny: Tiny, tmp_path: Pat
 
 
 def searching(tiny: Tiny, folder: Path, *overrides: str) -> Search:
-    """A search over 480 texts, held out a tenth, that has not begun."""
+    """Return a new search over 480 texts, a tenth of them held out."""
     config = resolve(overrides=overrides)
     examples = list(read_examples(str(tiny.train), config.data))
     task = Task(config, str(tiny.train), None, examples, list(tiny.labels), 600.0, float("inf"))
@@ -94,7 +94,7 @@ def test_the_first_trial_is_the_default_recipe(tiny: Tiny, tmp_path: Path) -> No
 
 
 def test_trials_are_compared_at_the_same_share_of_their_epochs(tiny: Tiny, tmp_path: Path) -> None:
-    """The pruner's steps are twentieths of a trial: of 4 epochs the second is the tenth."""
+    """The pruner's steps are twentieths of a trial: epoch 2 of 4 is step 10."""
     for epochs in (4, 2):
         search = searching(tiny, tmp_path, *SMALL[1:], f"train.epochs={epochs}", *TINY)
         study = search._study()
@@ -106,7 +106,7 @@ def test_trials_are_compared_at_the_same_share_of_their_epochs(tiny: Tiny, tmp_p
         assert search.best.default == search.best.metrics
 
 
-def test_the_first_trial_is_finished_though_the_time_is_over(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_first_trial_is_finished_after_the_time_is_over(tiny: Tiny, tmp_path: Path) -> None:
     search = searching(tiny, tmp_path, *SMALL, *TINY)
     study, search.end = search._study(), 0.0
     search._run_trial(study)
@@ -116,7 +116,7 @@ def test_the_first_trial_is_finished_though_the_time_is_over(tiny: Tiny, tmp_pat
         search._run_trial(study)
 
 
-def test_a_loss_is_made_small(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_loss_is_minimized(tiny: Tiny, tmp_path: Path) -> None:
     search = searching(tiny, tmp_path, *SMALL, "train.metric=log_loss", *TINY)
     study = search._study()
     search._run_trial(study)
@@ -126,7 +126,7 @@ def test_a_loss_is_made_small(tiny: Tiny, tmp_path: Path) -> None:
     assert search.best.value == -loss
 
 
-def test_a_trial_that_diverges_is_no_end(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_trial_that_diverges_is_pruned(tiny: Tiny, tmp_path: Path) -> None:
     diverging = ("optim.name=sgd", "optim.lr=1e30", "optim.clip=0")
     search = searching(tiny, tmp_path, *SMALL, *diverging, *TINY)
     study = search._study()
@@ -146,13 +146,13 @@ def test_a_metric_that_is_not_defined_ends_the_search(tiny: Tiny, tmp_path: Path
 
 
 def remembered(search: Search, *trials: tuple[dict[str, Any], float, float]) -> Best:
-    """The best of trials with these settings, accuracies and log losses."""
+    """Return the best of finished trials: settings, accuracy and log loss of each."""
     for settings, accuracy, loss in trials:
         search._remember(settings, accuracy, {"accuracy": accuracy, "log_loss": loss}, 1_200_000)
     return search.best
 
 
-def test_the_best_has_the_best_metric_and_of_equals_the_least_loss(
+def test_the_best_trial_has_the_best_metric_and_then_the_lowest_loss(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     best = remembered(
@@ -165,7 +165,7 @@ def test_the_best_has_the_best_metric_and_of_equals_the_least_loss(
     assert best.default == {}
 
 
-def test_a_recipe_says_what_its_figures_do_not(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_recipe_says_that_its_metrics_are_optimistic(tiny: Tiny, tmp_path: Path) -> None:
     search = searching(tiny, tmp_path)
     better = search.base | {"optim.lr": 0.005}
     best = remembered(search, (search.base, 0.9, 0.5), (better, 0.95, 0.4))
@@ -226,7 +226,7 @@ def test_an_interrupt_keeps_the_best_so_far(tiny: Tiny, tmp_path: Path) -> None:
         (("optim.name=adamm",), 2, "unknown optimizer 'adamm'"),
     ],
 )
-def test_what_cannot_be_tuned(
+def test_mistakes(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, words: tuple[object, ...], code: int, said: str
 ) -> None:
     ended = run_main("tune", tiny.train, "-o", tmp_path / "recipe.yaml", *SMALL, *words)
@@ -237,7 +237,7 @@ def test_what_cannot_be_tuned(
 
 def test_a_megabyte_is_a_million_bytes(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
     def refusal(megabytes: float) -> float:
-        """What the smallest model is said to have where so much is allowed."""
+        """Return the smallest size that the error names if this much is allowed."""
         words = ("-o", tmp_path / "recipe.yaml", *LARGE, "--minutes", 0.1, "--max-mb", megabytes)
         ended = run_main("tune", tiny.train, *words)
         assert ended.code == 2
@@ -249,7 +249,7 @@ def test_a_megabyte_is_a_million_bytes(tiny: Tiny, tmp_path: Path, run_main: Run
     assert refusal(round(smallest - 0.1, 1)) == smallest
 
 
-def test_stdin_and_a_recipe_that_is_there_are_refused(
+def test_stdin_and_an_existing_recipe_are_refused(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
     assert (
@@ -262,7 +262,7 @@ def test_stdin_and_a_recipe_that_is_there_are_refused(
     assert "exists already" in ended.err
 
 
-def test_what_can_do_nothing_is_not_searched_over(tiny: Tiny, tmp_path: Path) -> None:
+def test_settings_without_effect_are_not_searched(tiny: Tiny, tmp_path: Path) -> None:
     searched = set(searching(tiny, tmp_path, "model.encoder=bag", "model.wide=false").base)
     assert SPACE.keys() - searched == {"model.hidden", "model.layers"}
     searched = set(searching(tiny, tmp_path, "train.steps=9", "model.characters=false").base)
@@ -277,7 +277,7 @@ def test_what_can_do_nothing_is_not_searched_over(tiny: Tiny, tmp_path: Path) ->
         ("best", "log_loss", [0.5, 0.2, 0.4], -0.2),
     ],
 )
-def test_a_trial_counts_by_the_weights_that_it_keeps(
+def test_a_trial_is_scored_with_the_weights_that_it_would_use(
     tiny: Tiny,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
