@@ -1,0 +1,26 @@
+"""The folder of a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from srucli.errors import UsageError
+from srucli.experiments.trials import Folder, facts_of
+from srucli.io.files import to_json
+from tests.experiments.support import plan
+
+
+def test_a_comparison_with_older_names_of_settings_is_refused(tmp_path: Path) -> None:
+    """As `train.keep`, now `train.use_checkpoint`: old trials are not mixed with new ones."""
+    path, facts = tmp_path / "out", facts_of(plan(), {})
+    old = {**facts, "settings": facts["settings"].replace("use_checkpoint:", "keep:")}
+    assert old != facts
+    with Folder.claim(path, old, (), force=False):
+        (path / "plan.json").write_bytes(to_json(old))
+    remedy = "holds a comparison with other settings; choose another -o, or add --force to replace"
+    with pytest.raises(UsageError, match=remedy), Folder.claim(path, facts, (), force=False):
+        pass
+    with Folder.claim(path, facts, (), force=True):
+        assert not (path / "plan.json").exists()
