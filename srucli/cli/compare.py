@@ -107,7 +107,7 @@ def command(
             jobs=jobs,
             force=force,
             reads=[config],
-            show=lambda held, found: write_page(held, plan, found, command_line),
+            show=lambda opened, result: write_page(opened, plan, result, command_line),
         )
     page = folder / PAGE
     if as_json:

@@ -1,4 +1,4 @@
-"""Flags that stand for settings, and what else several commands share.
+"""Flags that stand for settings, and other code that commands share.
 
 `--epochs` stands for the setting `train.epochs`. Its type, default and help come from
 `srucli/config/`, but only when a command line is parsed: `srucli --help` does not import pydantic.

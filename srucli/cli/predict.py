@@ -134,6 +134,6 @@ def _reject_label(wanted: str | None, labels: Sequence[str]) -> str:
     if same in known.labels:
         free = (f"reject{number or ''}" for number in range(len(labels) + 1))
         other = next(each for each in free if known.name(each) not in known.labels)
-        problem = f"the run has the label {shown(same)}, which could not be told from it"
+        problem = f"the run has the label {shown(same)}, which looks the same"
         raise UsageError(f"--reject {shown(name)}: {problem}; choose another, as --reject {other}")
     return name

@@ -79,6 +79,6 @@ def command(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tune_process(settings.train.threads)
     with process.interruptible() as stop:
-        found, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb, stop=stop)
-    write_atomic({output: found.encode()})
+        recipe, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb, stop=stop)
+    write_atomic({output: recipe.encode()})
     print(output)

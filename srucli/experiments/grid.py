@@ -20,7 +20,7 @@ MAX_EXTENSION = 4
 
 
 class ProgressBar:
-    """A progress bar over all trials; one line per trial where stderr is not a terminal."""
+    """A progress bar over all trials; one line per trial if stderr is not a terminal."""
 
     def __init__(self, total: int, finished: int) -> None:
         from tqdm import tqdm
@@ -54,7 +54,7 @@ def larger_is_better(metric: str) -> bool:
 def score(plan: Plan, result: Result) -> float:
     """Return the metric on dev, negated if smaller is better; minus infinity if training diverged.
 
-    Raises SrucliError where the metric is not defined.
+    Raises SrucliError if the metric is not defined.
     """
     if result.diverged:
         return -math.inf
@@ -78,9 +78,9 @@ def search(folder: Folder, plan: Plan, candidate: Candidate) -> tuple[list[Trial
     rates = plan.rates(candidate)
     while True:
         trials = [Trial(candidate.name, rate, plan.all_seeds[0]) for rate in sorted(rates)]
-        found = {trial: folder.result(trial) for trial in trials}
-        results = [result for result in found.values() if result is not None]
-        missing = [trial for trial, result in found.items() if result is None]
+        known = {trial: folder.result(trial) for trial in trials}
+        results = [result for result in known.values() if result is not None]
+        missing = [trial for trial, result in known.items() if result is None]
         wider = not missing and 1 < len(rates) < plan.grid + MAX_EXTENSION
         next_rate = beyond(plan, results) if wider else None
         if next_rate is None:
@@ -92,7 +92,7 @@ def beyond(plan: Plan, results: Sequence[Result]) -> float | None:
     """Return the rate to try next, if the best of the results, sorted by rate, is at an edge."""
     scores = [score(plan, result) for result in results]
     place = scores.index(max(scores))
-    if place == 0:  # also where all of them diverged
+    if place == 0:  # also if all of them diverged
         return grid_rate(results[0].trial.lr, -1)
     return grid_rate(results[-1].trial.lr, 1) if place == len(scores) - 1 else None
 

@@ -88,13 +88,13 @@ def page(folder: Folder, plan: Plan, comparison: Comparison, command: str) -> st
 
 
 def diagnostics_of(folder: Path, comparison: Comparison) -> dict[str, Diagnostics]:
-    """Return the diagnostics of each candidate's first seed, where they were recorded."""
-    found = {}
+    """Return the diagnostics of each candidate's first seed, if they were recorded."""
+    recorded = {}
     for row in comparison.rows:
         with suppress(InputMissingError):
             diagnostics = Diagnostics.read(folder / row.results[0].trial.folder / "run")
-            found[row.name] = replace(diagnostics, chosen=len(row.tried) > 1)
-    return found
+            recorded[row.name] = replace(diagnostics, chosen=len(row.tried) > 1)
+    return recorded
 
 
 def _setup(folder: Folder, plan: Plan, comparison: Comparison) -> list[str]:

@@ -1,4 +1,4 @@
-"""Run trials in processes, several at a time."""
+"""Run trials in processes, some of them at the same time."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from srucli.tokenizer.truncation import Tally
 
 # The factor between neighbouring learning rates of a grid.
 RATE_FACTOR = math.sqrt(10)
-# Steps between records of diagnostics where optimizers are compared.
+# Steps between records of diagnostics if optimizers are compared.
 DIAGNOSE_EVERY = 50
 # What a comparison's folder holds (see `claim.Layout`). A killed trial may leave LEFTOVERS.
 LEFTOVERS: Layout = {r"error\.txt": None, "run": {**run_dir.LAYOUT, **OWN}}
@@ -71,7 +71,7 @@ class Trial(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The trial's folder, below that of the comparison."""
+        """The trial's folder, relative to the comparison's folder."""
         name = re.sub(r"[^\w.=,-]+", "_", self.candidate)
         return Path("cells") / name / f"lr-{self.lr:g}" / f"seed-{self.seed}"
 
@@ -80,8 +80,8 @@ class Trial(NamedTuple):
 class Result:
     """What a trial measured: metrics on dev and test, and a record of each evaluation.
 
-    diverged: the message where training diverged; everything else is empty then. reading: what was
-    truncated of train, dev and test.
+    diverged: the message if training diverged; everything else is empty then. reading: how much of
+    train, dev and test was truncated.
     """
 
     trial: Trial
@@ -110,7 +110,7 @@ class Plan:
         return any(key.startswith("tokenizer.") for key in keys)
 
     def config_of(self, trial: Trial, threads: int = 0) -> Config:
-        """Return the settings of a trial, with diagnostics where optimizers differ.
+        """Return the settings of a trial, with diagnostics if optimizers are compared.
 
         Raises UsageError.
         """
@@ -231,12 +231,12 @@ class Folder:
     def result(self, trial: Trial) -> Result | None:
         """Return the result of a trial, if it is finished."""
         try:
-            found = read_json(self.place, f"{trial.folder}/result.json", _MAX_RESULT)
-            for tally in _StoredResult.model_validate(found).reading.values():
+            stored = read_json(self.place, f"{trial.folder}/result.json", _MAX_RESULT)
+            for tally in _StoredResult.model_validate(stored).reading.values():
                 Tally.from_json(tally)
         except (SrucliError, ValidationError, TypeError, LookupError):
             return None
-        return Result(trial, **found)
+        return Result(trial, **stored)
 
 
 def _replace(folder: OpenFolder, facts: Mapping[str, Any], force: bool) -> None:
