@@ -1,7 +1,7 @@
-"""What messages advise is followed, word by word: the error is gone then.
+"""Follow the advice of each message literally, and check that the error is gone.
 
-A row of REMEDIES is a message: how to get it, and how to follow it. The words to follow come out of
-the message itself. The last tests look through the source for advice that has no row.
+A row of REMEDIES has a command that causes a message, and how to follow its advice, with the words
+of the message. The last tests search the source for advice without a row.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from tests.support import ROOT, CommandResult, RunMain, Tiny, sentences, write_t
 
 Words = list[str]
 Match = re.Match[str]
-# The words of a training that takes a fraction of a second.
+# A training that takes a fraction of a second.
 TRAIN = (
     "train two.tsv -o run --tokenizer m.model --threads 1 --encoder bag --epochs 1 "
     "model.embedding_size=4 model.wide=false model.characters=false"
 )
 # The same with a tokenizer of its own.
-OWN_PIECES = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
+OWN_TOKENIZER = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
 # In a folder whose name has to be quoted.
 QUOTED = """-o 'my "run"'"""
-# Before a command that comes before: it is interrupted after its first epoch, or reads texts from
-# stdin; instead of one: somebody writes to the run, or it loses what it needs to go on.
+# In front of a command in `before`: it is interrupted after its first epoch, or reads texts from
+# stdin. Instead of a command: another process holds the run, or files that resuming needs are gone.
 STOPPED, STDIN, LOCKED, DAMAGED = "(stopped) ", "(stdin) ", "(locked)", "(damaged "
-# What says that a folder is a run's.
+# The marker of a run folder.
 MARKED = json.dumps({"format": 1, "kind": "run", "id": "0" * 32})
 COMPARE = "compare one.tsv --epochs 1"
 TUNE = "tune one.tsv"
-# With one label only, so that what trains many times ends as soon as it has read the texts.
+# The error for a file with one label, so that commands that train many times end early.
 ENDS = "a classifier needs two or more"
 
 
 def added(words: Words, match: Match) -> Words:
-    """The same command with what the message says to pass."""
+    """Return the command with the words that the message says to add."""
     return [*words, *(word for group in match.groups() for word in shlex.split(group))]
 
 
 def pasted(words: Words, match: Match) -> Words:
-    """The command that the message says."""
+    """Return the command that the message names."""
     program, *rest = shlex.split(match[1])
     assert program == "srucli"
     return rest
 
 
 def without(*flags: str) -> Callable[[Words, Match], Words]:
-    """The same command without flags and their values."""
+    """Return a function that removes flags and their values from the command."""
 
     def follow(words: Words, match: Match) -> Words:
         kept = list(words)
@@ -75,7 +75,7 @@ def without(*flags: str) -> Callable[[Words, Match], Words]:
 
 
 def changed(old: str, new: str) -> Callable[[Words, Match], Words]:
-    """The same command with a word in place of another; \\1 in it is what the message says."""
+    """Return a function that replaces a word; \\1 stands for the message's words."""
 
     def follow(words: Words, match: Match) -> Words:
         assert old in words
@@ -85,12 +85,12 @@ def changed(old: str, new: str) -> Callable[[Words, Match], Words]:
 
 
 def plus(more: str) -> Callable[[Words, Match], Words]:
-    """The same command with more words, of which the message says \\1."""
+    """Return a function that adds words; \\1 stands for the message's words."""
     return lambda words, match: [*words, *shlex.split(match.expand(more))]
 
 
 def file(name: str, content: str | bytes) -> Callable[[Words, Match], Words]:
-    """The same command, once a file is mended."""
+    """Return a function that writes a file and keeps the command."""
 
     def follow(words: Words, match: Match) -> Words:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +102,12 @@ def file(name: str, content: str | bytes) -> Callable[[Words, Match], Words]:
 
 @dataclass(frozen=True)
 class Remedy:
-    """How to get a message, and how to follow it.
+    """How to cause a message, and how to follow it.
 
-    command: what gives it; said: a pattern of it, whose groups are what to follow; follow: the next
-    command; advice: a piece of the message as the source has it, where it is not `said` without its
-    marks; files and before: what there is, and commands before it; ends: what the next command
-    ends with where it is not to succeed.
+    command: causes the message. said: a pattern of the message; its groups are the advice. follow:
+    makes the next command. advice: a part of the message in the source, if it differs from `said`
+    without its pattern characters. files: files to write first. before: commands to run first.
+    ends: a part of the next command's error, if that command is not expected to succeed.
     """
 
     command: str
@@ -120,7 +120,7 @@ class Remedy:
 
 
 def table(form: str) -> str:
-    """Labels and texts as lines of a form; the same ones as in two.tsv."""
+    """Return the examples of two.tsv as lines of another format."""
     rows = [(label, text) for label, text in sentences() if label != "none"][:60]
     return "".join(form.format(label, text.replace(" ,", "")) for label, text in rows)
 
@@ -984,7 +984,7 @@ REMEDIES = {
         advice="model.encoder={}",
     ),
     "a seed of no draw": Remedy(
-        f"{OWN_PIECES} tokenizer.seed=3",
+        f"{OWN_TOKENIZER} tokenizer.seed=3",
         r"tokenizer\.seed has no effect: it needs (tokenizer\.input_sentence_size) above 0",
         plus(r"\1=50 -o other"),
         advice="tokenizer.input_sentence_size above 0",
@@ -1002,19 +1002,19 @@ REMEDIES = {
         advice="dev examples: --dev FILE or train.dev_share=0.1",
     ),
     "a size beside all": Remedy(
-        f"{OWN_PIECES} tokenizer.model_type=char tokenizer.use_all_vocab=true",
+        f"{OWN_TOKENIZER} tokenizer.model_type=char tokenizer.use_all_vocab=true",
         r"tokenizer\.vocab_size has no effect: it needs no (tokenizer\.use_all_vocab)",
         plus(r"\1=false -o other"),
         advice="no tokenizer.use_all_vocab, which takes all of them",
     ),
     "no runs of spaces": Remedy(
-        f"{OWN_PIECES} tokenizer.allow_whitespace_only_pieces=true",
+        f"{OWN_TOKENIZER} tokenizer.allow_whitespace_only_pieces=true",
         r"has no effect: it needs runs of spaces: (tokenizer\.remove_extra_whitespaces=false)",
         plus(r"\1 -o other"),
         advice="runs of spaces: tokenizer.remove_extra_whitespaces=false",
     ),
     "rules beside rules": Remedy(
-        f"{OWN_PIECES} tokenizer.normalization_rule_tsv=r.tsv "
+        f"{OWN_TOKENIZER} tokenizer.normalization_rule_tsv=r.tsv "
         "tokenizer.normalization_rule_name=nfkc",
         r"it needs no (tokenizer\.normalization_rule_tsv), which takes its place",
         plus(r"\1= -o other"),
@@ -1058,7 +1058,7 @@ REMEDIES = {
 
 @pytest.fixture
 def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that commands run in, with a labelled file, one of a single label, and a model."""
+    """The working folder, with two labelled files, one of them with a single label, and a model."""
     folder = tmp_path / "it's here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -1072,7 +1072,7 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ended(run_main: RunMain, command: str) -> CommandResult:
-    """Run a command with what stands before it."""
+    """Run a command, with the condition in front of it."""
     how, words = re.fullmatch(r"(?:\((\w+)\) )?(.*)", command).groups()  # type: ignore[union-attr]
     with pytest.MonkeyPatch.context() as patch, open("two.tsv", "rb") as texts:
         real = Trainer._end_epoch
@@ -1089,7 +1089,7 @@ def ended(run_main: RunMain, command: str) -> CommandResult:
 
 
 def prepare(run_main: RunMain, command: str) -> None:
-    """Do what comes before."""
+    """Run a command, or cause the damage, that comes before."""
     if command.startswith(DAMAGED):
         name, _, run = command.removeprefix(DAMAGED).partition(") ")
         for path in Path(run).glob(f"checkpoints/*/{name}"):
@@ -1113,7 +1113,7 @@ def test_advice_helps(place: Path, run_main: RunMain, remedy: Remedy) -> None:
 
 
 def follow(run_main: RunMain, remedy: Remedy) -> None:
-    """Get the message, follow it, and see that it is gone."""
+    """Cause the message, follow its advice, and check that it does not appear again."""
     words = shlex.split(remedy.command.removeprefix(STOPPED))
     wrong = ended(run_main, remedy.command)
     match = re.search(remedy.said, wrong.err + wrong.out)
@@ -1131,11 +1131,11 @@ CONCRETE = re.compile(
     r"(?<![\w-])(?:--[a-z][a-z-]+|-o\b|(?:data|tokenizer|model|optim|train|files)\.[a-z_]+\w"
     r"|pip install|srucli [a-z]+)"
 )
-# Calls whose strings explain a flag, setting or optimizer, and are no messages.
+# Calls whose strings describe a flag, setting or optimizer, and are not messages.
 HELP = {"Option", "Argument", "Field", "Row", "Typer"}
 # Advice without a row, and why.
 UNFOLLOWED = {
-    "pip install": "a package cannot be installed in a test; see test_packages_that_are_named",
+    "pip install": "tests install no packages; see test_settings_and_packages_that_are_named",
     "input_sentence_size": "says so where memory ran out",
     "train again, with a lower optim.lr": "a training, for weights that are no numbers",
     "set optim.clip=1, or ": "followed on handmade results in test_compare",
@@ -1162,7 +1162,7 @@ UNFOLLOWED = {
     "--top {}: the run has": "a report",
     "give each text one label, or train": "said to Python alone: files are refused before",
     ", which srucli did not draw; name another folder": "test_plots",
-    # No advice: they say what there is or was done, or name a flag that has no other value.
+    # Not advice: they report facts, or name a flag that has no other value.
     "--nbest needs a unigram model": "the model has to be another one",
     "model has one way to cut": "the model has to be another one",
     "takes no {}, so srucli cannot use it": "the optimizer has to be another one",
@@ -1189,7 +1189,7 @@ UNFOLLOWED = {
 
 
 def strings(tree: ast.AST) -> Iterator[str]:
-    """The strings of a file but its docstrings and help, with {} for what is put into them."""
+    """Yield the strings of a file, without docstrings and help, with {} for inserted values."""
     passed = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -1221,7 +1221,7 @@ ADVICE = {
 
 
 def fragment(remedy: Remedy) -> str:
-    """The piece of a message that its row is for."""
+    """Return the part of a message that identifies it in the source."""
     return remedy.advice or re.sub(r"\\(.)|[()]", r"\1", remedy.said)
 
 
