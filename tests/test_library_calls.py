@@ -193,7 +193,7 @@ def test_calls_leave_the_process_as_it_was(
         (r"environ\.setdefault|os\.dup2|set_start_method", "cli/process experiments/trial_process"),
         (
             r"tune_process\(",
-            "cli/evaluate cli/predict cli/run cli/train cli/tune experiments/trial_process runtime",
+            "cli/options cli/run cli/train cli/tune experiments/trial_process runtime",
         ),
     ],
 )

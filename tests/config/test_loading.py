@@ -239,7 +239,7 @@ def test_every_setting_is_described_with_its_default() -> None:
     described = dict(describe_settings())
     assert list(described) == list(known_keys())
     assert described["files.train"].startswith("required")
-    assert described["model.layers"] == "2"
+    assert described["model.layers"] == "2  layers of the encoder"
     assert described["model.pooling"] == "[max, mean, last]"
     assert described["data.text"].startswith("null  column of the text")
     assert set(described) >= {f"data.{name}" for name in DataConfig.model_fields}
