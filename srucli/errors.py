@@ -1,7 +1,7 @@
-"""The errors that srucli raises on purpose, each with the exit code its command ends with.
+"""The errors that a user can act on, each with the exit code of the command.
 
-Everything a person can mend is a `SrucliError`: the command line prints its message on stderr,
-without a traceback, and exits with `exit_code`. Anything else that escapes is a bug.
+The command prints the message of a `SrucliError` on stderr, without a traceback, and exits with
+`exit_code`. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import ClassVar
 
 
 class SrucliError(Exception):
-    """Something the person can act on. The message is one or two lines and names the remedy."""
+    """An error that the user can act on. Its message has one or two lines and names the remedy."""
 
     exit_code: ClassVar[int] = 1
 
 
 class DivergedError(SrucliError):
-    """A training whose loss, gradients, weights or probabilities are no longer numbers."""
+    """Training has diverged: a loss, gradient, weight or probability is NaN or Inf."""
 
 
 class UsageError(SrucliError):
@@ -28,18 +28,18 @@ class UsageError(SrucliError):
 
 
 class GateError(SrucliError):
-    """A gate that was asked for, such as `--fail-under`, failed."""
+    """A requested gate, such as `--fail-under`, failed."""
 
     exit_code = 3
 
 
 class DataError(SrucliError):
-    """An input file holds something unusable."""
+    """An input file has unusable content."""
 
     exit_code = 65
 
     def __init__(self, source: str, line: int | None, problem: str, remedy: str) -> None:
-        """`source` is the file's name as typed; `line` is 1-based, None where no line applies."""
+        """source: the file's name as given. line: counted from 1, None if no line applies."""
         self.source, self.line, self.problem, self.remedy = source, line, problem, remedy
         where = source if line is None else f"{source}:{line}"
         super().__init__(f"{where}: {problem}; {remedy}")
@@ -55,19 +55,19 @@ class InputMissingError(SrucliError):
 
 
 class OutputError(SrucliError):
-    """An output cannot be written: it exists already, the disk is full, no permission."""
+    """An output cannot be written: it exists, the disk is full, or permission is denied."""
 
     exit_code = 73
 
 
 class InterruptedRun(SrucliError):
-    """The person or the machine asked for a stop; everything worth keeping is on disk."""
+    """The user or the machine interrupted the run; everything worth keeping is on disk."""
 
     exit_code = 75
 
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """' (did you mean 'x'?)', or where nothing is close, the whole short list."""
+    """Return " (did you mean 'x'?)", or if nothing is close, the list of words if it is short."""
     close = difflib.get_close_matches(word, words)
     close.sort(key=lambda known: sorted(known) != sorted(word))  # two letters swapped
     if not close and "." not in word:

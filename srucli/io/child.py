@@ -1,8 +1,8 @@
-"""The first file that a child process runs: it takes its parent's packages, and then one module.
+"""The first file that a child process runs: set `sys.path`, then run `main` of a module.
 
-`children.py` starts it as a file, with -P, and gives the parent's `sys.path` without the current
-folder. The package that holds this file is imported from where it is, be that the current folder:
-other modules there stay out of reach.
+`children.py` starts it with -P and passes the parent's `sys.path` without the current folder. The
+package of this file is imported from its own folder, even if that is in the current folder, where
+other modules are not found.
 """
 
 import json
@@ -13,8 +13,8 @@ from importlib.util import module_from_spec
 from pathlib import Path
 
 
-def take_package(folder: Path) -> None:
-    """Import a package from its folder, whatever of that name `sys.path` has."""
+def import_package(folder: Path) -> None:
+    """Import a package from its folder, whatever `sys.path` has of that name."""
     spec = PathFinder.find_spec(folder.name, [str(folder.parent)])
     assert spec is not None
     assert spec.loader is not None
@@ -24,8 +24,8 @@ def take_package(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    handed_on = json.loads(sys.argv[1])
-    sys.path[:] = [*handed_on, *(entry for entry in sys.path if entry not in handed_on)]
+    parent_path = json.loads(sys.argv[1])
+    sys.path[:] = [*parent_path, *(entry for entry in sys.path if entry not in parent_path)]
     package = Path(__file__).resolve().parents[1]
-    take_package(package)
+    import_package(package)
     import_module(sys.argv[2]).main()

@@ -1,8 +1,7 @@
-"""Python processes that srucli starts: what they import, and how they are ended.
+"""Start and stop Python child processes.
 
-They import what this process would, except from the current folder, where a stranger may have put a
-`yaml.py`: not by Python's own habit, and not by a `sys.path` that is handed on. What runs in one is
-`child.py`, then the module that it was started for.
+They import what this process would, but nothing from the current folder, where anybody may have put
+a `yaml.py`. A process runs `child.py`, and then the module that it was started for.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 class Child(NamedTuple):
-    """A process and its pipes; `stderr` is None where it writes to this process's own."""
+    """A process and its pipes. stderr: None if it shares this process's."""
 
     process: subprocess.Popen[bytes]
     stdin: IO[bytes]
@@ -30,35 +29,41 @@ class Child(NamedTuple):
 
 
 def isolate(environment: MutableMapping[str, str]) -> None:
-    """Let the Python processes that get this environment import nothing from the current folder.
+    """Let Python processes with this environment import nothing from the current folder.
 
-    Every empty or relative entry of PYTHONPATH means that folder or one of its own. The folder by
-    its full name stays: somebody wrote that on purpose.
+    Empty and relative entries of PYTHONPATH, which lead there, are removed. Its absolute path was
+    set on purpose and stays.
     """
     environment["PYTHONSAFEPATH"] = "1"
     entries = environment.pop("PYTHONPATH", "").split(os.pathsep)
-    if kept := [entry for entry in entries if os.path.isabs(entry)]:
-        environment["PYTHONPATH"] = os.pathsep.join(kept)
+    if absolute := list(filter(os.path.isabs, entries)):
+        environment["PYTHONPATH"] = os.pathsep.join(absolute)
 
 
-def handed_on() -> list[str]:
-    """What of this process's `sys.path` a child gets. It finds srucli without it."""
+def inherited_path() -> list[str]:
+    """Return the entries of `sys.path` for a child, without the current folder."""
     here = os.path.realpath(os.curdir)
     return [entry for entry in sys.path if os.path.isabs(entry) and os.path.realpath(entry) != here]
 
 
 @contextmanager
 def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
-    """A process that runs `main` of a module of this package, and ends with this block.
+    """Run `main` of a module of this package in a process that ends with this block.
 
-    It has a process group of its own, so that Ctrl-C reaches this process alone; the whole group
-    ends with the block.
+    It has its own process group, so that Ctrl-C reaches only this process. The whole group is
+    killed at the end of the block.
     """
     environment = dict(os.environ)
     isolate(environment)
     isolated = ["-I"] if sys.flags.isolated else ["-P"]
     process = subprocess.Popen(
-        [sys.executable, *isolated, str(PACKAGE / "child.py"), json.dumps(handed_on()), module],
+        [
+            sys.executable,
+            *isolated,
+            str(PACKAGE / "child.py"),
+            json.dumps(inherited_path()),
+            module,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if own_stderr else None,
@@ -71,10 +76,10 @@ def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
         yield Child(process, process.stdin, process.stdout, process.stderr)
     finally:
         if process.returncode is None:
-            with suppress(OSError):  # it has just ended
+            with suppress(OSError):  # it has ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        process.stdout.read()  # ends when the last of the group is gone
+        process.stdout.read()  # until the last process of the group has ended
         process.stdout.close()
-        with suppress(OSError):  # what it did not read
+        with suppress(OSError):  # unread input
             process.stdin.close()

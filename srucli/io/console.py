@@ -1,7 +1,4 @@
-"""What people read: lines on stderr, text that is safe on a terminal, and tables of text.
-
-Nothing here decides what to say. Data goes to stdout and is written by each command.
-"""
+"""Messages on stderr, text that is safe on a terminal, and tables of text."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ from contextlib import suppress
 
 
 def say(line: str) -> None:
-    """Write a line to stderr, above the progress bar where one is shown."""
+    """Write a line to stderr, above a progress bar if one is shown."""
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
-    with suppress(BrokenPipeError):  # nobody reads stderr any more; the work goes on
+    with suppress(BrokenPipeError):  # nobody reads stderr any more
         tqdm.write(line, file=sys.stderr)
 
 
 def escaped(text: str) -> str:
-    """Return `text` with control and invisible characters written as `\\x1b`."""
-    joiners = "\u200c\u200d"  # part of the spelling of Persian, Hindi and many emoji
+    """Return `text` with control and invisible characters escaped, as `\\x1b`."""
+    joiners = "\u200c\u200d"  # needed to write Persian, Hindi and many emoji
     return "".join(
         c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode() for c in text
     )
@@ -34,18 +31,18 @@ def for_terminal(line: str) -> str:
 
 def excerpt(text: str) -> str:
     """Quote the beginning of `text` for an error message: escaped, under 60 characters."""
-    kept = text[:54]
-    while len(repr(kept)) > 56:
-        kept = kept[:-1]
-    return repr(kept) if kept == text else f"{kept!r}..."
+    start = text[:54]
+    while len(repr(start)) > 56:
+        start = start[:-1]
+    return repr(start) if start == text else f"{start!r}..."
 
 
 def text_table(
     rows: Iterable[Sequence[str]], left: Collection[int] = frozenset({0})
 ) -> Iterator[str]:
-    """Yield one line a row, columns two spaces apart: `left` are aligned left, the others right.
+    """Yield a line for each row, with columns two spaces apart.
 
-    Widths are those of a terminal: East Asian characters take two columns.
+    left: the columns that are aligned left. East Asian characters have a width of two.
     """
     table = list(rows)
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
@@ -58,6 +55,6 @@ def text_table(
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal: wide characters take two, combining marks none."""
+    """Return the width on a terminal: two for wide characters, zero for combining marks."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)

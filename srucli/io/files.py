@@ -1,6 +1,6 @@
-"""Files that are written whole or not at all, and files of a folder that a stranger may have made.
+"""Atomic writes, and size-limited reads of files that anybody may have made.
 
-A place is a folder's path, or a folder that is held open already (see `folders.py`).
+A place is the path of a folder, or an open folder (see `folders.py`).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from srucli.io.folders import LinkError, OpenFolder
 
 COPY_AGAIN = "copy the run again"
 COPY_WITHOUT_LINKS = "copy the folder with `cp -rL`, and use the copy"
-# Lists and objects of a JSON document: in Python a million of them take seconds.
+# The limit of lists and objects in a JSON document: parsing a million takes seconds.
 MAX_NESTED = 2**18
 
 Place = Path | OpenFolder
 
 
 def path_of(place: Place) -> Path:
-    """What messages call it."""
+    """Return the path of a place, for messages."""
     return place.path if isinstance(place, OpenFolder) else place
 
 
 @contextmanager
 def opened(place: Place) -> Iterator[OpenFolder]:
-    """The folder, held for a block at least. Raises OSError."""
+    """Hold a folder open for a block. Raises OSError."""
     if isinstance(place, OpenFolder):
         yield place
     else:
@@ -40,12 +40,9 @@ def opened(place: Place) -> Iterator[OpenFolder]:
             yield folder
 
 
-# ---------------------------------------------------------------- writing
-
-
 @contextmanager
 def writing(place: Place, name: str) -> Iterator[OpenFolder]:
-    """The folder, held for a block that writes to it. Raises OutputError naming what it writes."""
+    """Hold a folder open for a block that writes `name`. Raises OutputError naming the file."""
     try:
         with opened(place) as folder:
             folder.check_in_place()
@@ -55,16 +52,16 @@ def writing(place: Place, name: str) -> Iterator[OpenFolder]:
 
 
 def write_atomic(contents: Mapping[Path, bytes]) -> None:
-    """Write files, each whole or not at all. Raises OutputError naming the one that fails."""
+    """Write files, those of each folder all or none. Raises OutputError naming the failed file."""
     for parent in {path.parent: None for path in contents}:
         own = {path.name: data for path, data in contents.items() if path.parent == parent}
         write_files(parent, own)
 
 
 def write_files(place: Place, contents: Mapping[str, bytes], within: str = "") -> None:
-    """Write all files of a folder whole, or none. Raises OutputError naming the one that fails.
+    """Write all files or none. Raises OutputError naming the one that fails.
 
-    `within` is the folder below, as a/b/c, that they are in; it is made if need be.
+    within: the path of a folder in `place`, as a/b/c, created if it does not exist.
     """
     try:
         with opened(place) as top:
@@ -77,15 +74,13 @@ def write_files(place: Place, contents: Mapping[str, bytes], within: str = "") -
 
 
 def append(place: Place, name: str, data: bytes) -> None:
-    """Add to the end of a file and sync it. Raises OutputError naming the file."""
+    """Append to a file and sync it. Raises OutputError naming the file."""
     with writing(place, name) as folder:
         folder.append(name, data)
 
 
 _REMEDIES = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
-    errno.EFBIG: "make room",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
     errno.ENOENT: "make its folder first",
     **dict.fromkeys(
         (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
@@ -95,21 +90,17 @@ _REMEDIES = {
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
-    """What is said where a file or folder cannot be written."""
+    """Return the error for a file or folder that cannot be written."""
     remedy = _REMEDIES.get(error.errno or 0, "choose a folder that can be written")
-    if isinstance(error, LinkError):
-        remedy = COPY_WITHOUT_LINKS
+    remedy = COPY_WITHOUT_LINKS if isinstance(error, LinkError) else remedy
     return OutputError(f"{path}: cannot be written ({error.strerror}); {remedy}")
 
 
-# ---------------------------------------------------------------- reading
-
-
 def read_within(place: Place, name: str, most: int) -> bytes:
-    """A file of a folder that anybody may have made, as a/b/c: at most `most` bytes of it.
+    """Return the content of a file in a folder, as a/b/c, of at most `most` bytes.
 
-    Raises InputMissingError where there is none, DataError where a part of the name is a link, for
-    what is no plain file, and for one that is too large.
+    Raises InputMissingError if it cannot be read, DataError if a part of the name is a link, or the
+    file is not regular or too large.
     """
     path = path_of(place) / name
     folders, _, last = name.rpartition("/")
@@ -128,27 +119,24 @@ def read_within(place: Place, name: str, most: int) -> bytes:
 
 
 def _read(descriptor: int, path: Path, most: int) -> bytes:
-    """Raises OSError, and DataError for what is no plain file or larger than `most`."""
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         raise DataError(str(path), None, "is no plain file", COPY_AGAIN)
-    data = b""
-    if found.st_size <= most:
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(most + 1)
-    if found.st_size > most or len(data) > most:
+    with open(descriptor, "rb", closefd=False) as file:
+        data = file.read(most + 1) if status.st_size <= most else b""
+    if status.st_size > most or len(data) > most:
         problem = f"larger than the {most:,} bytes that it can need"
         raise DataError(str(path), None, problem, COPY_AGAIN)
     return data
 
 
 def read_json(place: Place, name: str, most: int) -> Any:
-    """A JSON file of such a folder. Raises DataError and InputMissingError, as `read_within`."""
+    """Return the value of a JSON file. Raises what `read_within` raises, and DataError."""
     return parse_json(read_within(place, name, most), str(path_of(place) / name))
 
 
 def parse_json(data: bytes, source: str) -> Any:
-    """A JSON document that anybody may have written. Raises DataError naming `source`."""
+    """Return the value of an untrusted JSON document. Raises DataError naming `source`."""
     check_nested(data, source, MAX_NESTED)
     try:
         return json.loads(data)
@@ -157,13 +145,13 @@ def parse_json(data: bytes, source: str) -> Any:
 
 
 def check_nested(data: bytes, source: str, most: int) -> None:
-    """Refuse JSON of more lists and objects than that. Raises DataError naming `source`."""
+    """Raise DataError naming `source` for JSON with more than `most` lists and objects."""
     if data.count(b"[") + data.count(b"{") > most:
         raise DataError(source, None, f"more than {most:,} lists and objects", COPY_AGAIN)
 
 
 def to_json(data: Any) -> bytes:
-    """JSON for people and for `read_json`; all ASCII where a file's name in it is no Unicode."""
+    """Return indented JSON; all ASCII if a file name in it is not valid Unicode."""
     try:
         return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()
     except UnicodeEncodeError:

@@ -1,7 +1,6 @@
-"""One writer in a folder at a time.
+"""Allow one writing process per folder.
 
-The kernel holds the lock and lets go of it when the process ends, however that happens, so a lock
-that a dead process left is none. The file says who holds it, for messages only.
+The kernel releases a lock when its process ends in any way. The file names the holder for messages.
 """
 
 from __future__ import annotations
@@ -22,17 +21,16 @@ from srucli.io.folders import OpenFolder
 
 NAME = "lock"
 _HOLDER = re.compile(rb"process [0-9]+ on [^\n]*\n")
-# The longest that is read of what a lock says.
 _MAX_BYTES = 400
-# What file systems say that know no locks.
-_WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+# Errors of file systems without locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
 def locked(folder: OpenFolder) -> Iterator[None]:
-    """Hold the folder's lock for a block. Raises OutputError where somebody else holds it.
+    """Hold the folder's lock for a block. Raises OutputError if another process holds it.
 
-    Once it is gone from the folder nothing more is written there: another may hold a new one.
+    The folder refuses writes if the lock file is removed: another process may hold a new one.
     """
     try:
         descriptor = _acquire(folder)
@@ -50,7 +48,7 @@ def locked(folder: OpenFolder) -> Iterator[None]:
 
 
 def is_left(folder: OpenFolder) -> bool:
-    """Whether the folder's lock says what srucli writes into one."""
+    """Whether the folder has a lock file that srucli wrote."""
     try:
         return bool(_HOLDER.fullmatch(read_within(folder, NAME, _MAX_BYTES)))
     except SrucliError:
@@ -58,7 +56,7 @@ def is_left(folder: OpenFolder) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the folder's lock just now."""
+    """Whether a process holds the folder's lock now."""
     try:
         with OpenFolder.at(path) as folder:
             descriptor = folder.open_to_write(NAME, 0)
@@ -71,7 +69,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _acquire(folder: OpenFolder) -> int:
-    """Open and lock the file. A holder removes it at the end, so it may be another by then."""
+    """Open and lock the file. Try again if its holder removed it meanwhile."""
     while True:
         descriptor = folder.open_to_write(NAME, os.O_CREAT)
         if not _try(descriptor):
@@ -90,12 +88,12 @@ def _acquire(folder: OpenFolder) -> int:
 
 
 def _try(descriptor: int) -> bool:
-    """Lock an open file, if nobody else has; where a file system knows no locks, nobody has."""
+    """Lock an open file. Return False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _WITHOUT:
+        if error.errno not in _NO_LOCKS:
             raise
     return True

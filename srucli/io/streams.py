@@ -1,10 +1,7 @@
-"""Bytes of files, compressed files and standard input, each as soon as it has arrived.
+"""Bytes of files, compressed files and standard input (`-`), each as soon as it has arrived.
 
-- gzip, xz and zstandard are recognised by their first bytes, not by the file's name.
-- `-` is standard input.
-- Memory is bounded, whoever wrote the file: compressed data is decompressed by the kilobyte.
-
-Text is not known here: see `encodings.py` and `lines.py`.
+gzip, xz and zstandard are recognized by their first bytes. Memory is bounded for any file, since
+compressed data is decompressed by the kilobyte.
 """
 
 from __future__ import annotations
@@ -25,12 +22,12 @@ from srucli.errors import DataError, InputMissingError, SrucliError
 Source = str | os.PathLike[str]
 
 CHUNK = 1 << 16
-# Bytes decompressed at once: even of a decompression bomb they make only some MB.
+# Bytes decompressed at once: even those of a decompression bomb expand to only a few MB.
 _SMALL_CHUNK = 1 << 10
 _XZ_MEMORY = 1 << 28
 # Small files may grow beyond `max_ratio`.
 _FREE_BYTES = 1 << 20
-# Binary formats that people pass for text, by their first bytes.
+# Binary formats that users may pass instead of text, by their first bytes.
 _NO_TEXT = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
@@ -67,7 +64,7 @@ _COMPRESSIONS = (
 
 
 class _ChunkReader(io.RawIOBase):
-    """A readable file over an iterator of chunks; one read returns at most the rest of a chunk."""
+    """A file over an iterator of chunks; one read returns at most the rest of a chunk."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""
@@ -77,10 +74,9 @@ class _ChunkReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
-            try:
-                self._rest = next(self._chunks)
-            except StopIteration:
+            if (chunk := next(self._chunks, None)) is None:
                 return 0
+            self._rest = chunk
         size = min(len(buffer), len(self._rest))
         buffer[:size], self._rest = self._rest[:size], self._rest[size:]
         return size
@@ -97,13 +93,14 @@ def is_piped(source: Source) -> bool:
 
 
 def _unreadable(source: str, error: OSError) -> InputMissingError:
+    problem = f"cannot be read ({error.strerror}); check the disk or pipe"
     if isinstance(error, FileNotFoundError):
-        return InputMissingError(f"{source}: no such file; check the name and the folder")
-    if isinstance(error, IsADirectoryError):
-        return InputMissingError(f"{source}: is a folder; name a file in it")
-    if isinstance(error, PermissionError):
-        return InputMissingError(f"{source}: no permission to read it; see chmod +r")
-    return InputMissingError(f"{source}: cannot be read ({error.strerror}); check the disk or pipe")
+        problem = "no such file; check the name and the folder"
+    elif isinstance(error, IsADirectoryError):
+        problem = "is a folder; name a file in it"
+    elif isinstance(error, PermissionError):
+        problem = "no permission to read it; see chmod +r"
+    return InputMissingError(f"{source}: {problem}")
 
 
 def _chunks(stream: Any, source: str) -> Iterator[bytes]:
@@ -125,9 +122,12 @@ def _start(kind: _Compression, source: str) -> _Decompressor:
 
 
 def _inflate(chunks: Iterator[bytes], kind: _Compression, source: str) -> Iterator[bytes]:
-    """Decompress chunks; a file may hold several compressed members one after the other."""
+    """Decompress chunks; a file may be a concatenation of several compressed members."""
     member = _start(kind, source)
-    for chunk in _small_chunks(chunks):
+    small = (
+        chunk[i : i + _SMALL_CHUNK] for chunk in chunks for i in range(0, len(chunk), _SMALL_CHUNK)
+    )
+    for chunk in small:
         while chunk:
             if member.eof:
                 chunk = chunk.lstrip(b"\0")  # gzip and xz allow padding between members
@@ -145,14 +145,8 @@ def _inflate(chunks: Iterator[bytes], kind: _Compression, source: str) -> Iterat
         raise DataError(source, None, f"the {kind.name} data is cut short", "copy the file again")
 
 
-def _small_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        for start in range(0, len(chunk), _SMALL_CHUNK):
-            yield chunk[start : start + _SMALL_CHUNK]
-
-
 class _Counted:
-    """Chunks, and the number of bytes in those that were read so far."""
+    """Chunks, and the number of bytes read so far."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self.chunks, self.bytes = chunks, 0
@@ -164,7 +158,7 @@ class _Counted:
 
 
 def _within(ratio: float, plain: Iterable[bytes], packed: _Counted, source: str) -> Iterator[bytes]:
-    """Yield the plain chunks. Raises DataError once they exceed `ratio` times the compressed."""
+    """Yield the plain chunks. Raises DataError if they exceed `ratio` times the packed size."""
     size = 0
     for chunk in plain:
         size += len(chunk)
@@ -210,9 +204,9 @@ def _open(source: Source, name: str) -> AbstractContextManager[Any]:
 def open_input(source: Source, max_ratio: float | None = None) -> Iterator[io.BufferedReader]:
     """Open the decompressed bytes of a file, or of standard input for '-', for a block.
 
-    Raises InputMissingError where it cannot be opened or read, DataError (without a line) where
-    compressed data is broken or grows beyond `max_ratio` times its size, SrucliError where
-    zstandard is not installed.
+    Raises InputMissingError if it cannot be opened or read, DataError (without a line) if
+    compressed data is broken or grows beyond `max_ratio` times its size, SrucliError if zstandard
+    is not installed.
     """
     name = display_name(source)
     with _open(source, name) as stream:

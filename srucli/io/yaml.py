@@ -1,7 +1,6 @@
-"""YAML that anybody may have written: safe, bounded, and read back as it was written.
+"""Read untrusted YAML safely and within limits, and write YAML that reads back equal.
 
-Numbers are those of YAML 1.2 (`1e-3` is one). What the values mean is not known here: that is
-`srucli/config/`.
+Numbers are those of YAML 1.2, such as `1e-3`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import yaml
 
 from srucli.errors import InputMissingError, UsageError
 
-# Limits of a document: bytes, values with aliases written out, digits of a number.
+# Limits of a document: bytes, values with aliases expanded, digits of a number.
 MAX_YAML, MAX_NODES, MAX_DIGITS = 2**18, 10_000, 300
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
@@ -53,7 +52,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """A safe dumper that quotes what `_Loader` reads as a number, and escapes odd line ends."""
+    """A safe dumper that quotes what `_Loader` reads as a number, and escapes unprintable text."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -70,7 +69,7 @@ for _side in (_Loader, _Dumper):
     )
 
 
-# What PyYAML raises for wrong documents: for `!!timestamp x` an AttributeError.
+# What PyYAML raises for invalid documents: for `!!timestamp x` an AttributeError.
 _YAML_ERRORS = (
     *(yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError),
     OverflowError,
@@ -114,7 +113,7 @@ def parse_yaml(data: bytes, source: str) -> Any:
 
 
 def _size(node: yaml.Node, known: dict[int, float]) -> float:
-    """Count the values of a node with aliases written out; infinite where it contains itself."""
+    """Count the values of a node with aliases expanded; infinite if it contains itself."""
     if id(node) not in known:
         known[id(node)] = math.inf
         parts: list[Any] = [] if isinstance(node, yaml.ScalarNode) else list(node.value)
@@ -125,7 +124,7 @@ def _size(node: yaml.Node, known: dict[int, float]) -> float:
 
 
 def parse_value(text: str) -> Any:
-    """Return the value in a word, as `1e-3` or `[a, b]`. Raises ValueError for what is no YAML."""
+    """Return the value of a short text, as `1e-3` or `[a, b]`. Raises ValueError if invalid."""
     try:
         return yaml.load(text, _Loader)
     except _YAML_ERRORS as error:
@@ -133,10 +132,10 @@ def parse_value(text: str) -> Any:
 
 
 def to_yaml(tree: Any) -> str:
-    """Return a document that `parse_yaml` reads back to an equal tree, keys in their order."""
+    """Return a document, with keys in order, that `parse_yaml` reads back to an equal tree."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def to_word(value: Any) -> str:
-    """Return a short value in one line, as `[a, b]`."""
+    """Return a value in one line, as `[a, b]`."""
     return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]

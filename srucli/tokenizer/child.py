@@ -1,9 +1,8 @@
-"""The process in which SentencePiece trains, so that it can be ended at any instant.
+"""The process in which SentencePiece trains, which can be killed at any time.
 
-SentencePiece's trainer sees no Ctrl-C before it is done. `training.py` starts it by
-`children.child`, and it is nobody else's to call. It reads one line of JSON (the job), then the
-lines of text, then an empty line; it writes the model, or with exit code REFUSED the trainer's
-message. When standard input closes before that, the parent is gone, and so is this process.
+SentencePiece's trainer ignores Ctrl-C until it has finished. `training.py` starts this process. It
+reads one line of JSON (the job), then the lines of text, then an empty line. It writes the model,
+or, with the exit code REFUSED, the trainer's message. It exits if standard input closes first.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ def _train(options: dict[str, Any], lines: Iterable[bytes]) -> bytes:
     return model.getvalue()
 
 
-def _train_to_fit(options: dict[str, Any], lines: list[bytes]) -> bytes:
-    """Train again at the size that the text allows, until it does."""
-    tried = set()
+def _train_to_fit(options: dict[str, Any], lines: Iterable[bytes]) -> bytes:
+    """Train, and while the text does not allow the size, train again with the size that it does."""
+    lines, tried = list(lines), set()
     while True:
         tried.add(options["vocab_size"])
         try:
@@ -59,15 +58,12 @@ def _train_to_fit(options: dict[str, Any], lines: list[bytes]) -> bytes:
 
 
 def main() -> None:
-    """Do one job, and leave at once: the thread that waits for the parent never ends by itself."""
+    """Do one job, and exit at once: the thread that waits for the parent would never end."""
     job = json.loads(sys.stdin.buffer.readline())
     lines = _lines(sys.stdin.buffer)
     try:
-        fit = job["fit"]
-        answer = (
-            _train_to_fit(job["options"], list(lines)) if fit else _train(job["options"], lines)
-        )
-        code = 0
+        train = _train_to_fit if job["fit"] else _train
+        answer, code = train(job["options"], lines), 0
     except (RuntimeError, ValueError) as error:
         answer, code = str(error).encode(), REFUSED
     sys.stdout.buffer.write(answer)

@@ -1,7 +1,4 @@
-"""A SentencePiece model: texts to ids or pieces, and back. Training one is in `training.py`.
-
-It opens no text files and knows nothing of batches: ids leave as one flat row and its offsets.
-"""
+"""A SentencePiece model: encode texts as tokens (ids or strings, "pieces"), and decode them."""
 
 from __future__ import annotations
 
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 MAX_MODEL_BYTES = 256 * 2**20
 NAME_ANOTHER = "name a .model file that srucli tokenize or spm_train wrote"
 
-_MATCHED = (proto.NORMAL, proto.USER_DEFINED)
 _FIRST_BYTE = 0x110000  # beyond the last code point
 
 
@@ -34,10 +30,10 @@ def _arguments(form: type[str] | type[int], bos: bool, eos: bool, reverse: bool)
 
 
 class Tokenizer:
-    """A SentencePiece model. Made by `load`, `from_bytes` or `train_tokenizer`."""
+    """A SentencePiece model, from `load`, `from_bytes` or `train_tokenizer`."""
 
     def __init__(self, model: bytes) -> None:
-        """Raises RuntimeError, LookupError or ValueError for bytes that are no model."""
+        """Raises RuntimeError, LookupError or ValueError for bytes that are not a model."""
         self._model = proto.parse_model(model)
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(self._model.proto)
@@ -47,7 +43,7 @@ class Tokenizer:
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str, remedy: str = NAME_ANOTHER) -> Tokenizer:
-        """A tokenizer from a serialized model. Raises DataError naming `source`."""
+        """Return the tokenizer of a serialized model. Raises DataError naming `source`."""
         try:
             return cls(data)
         except proto.UnusableModelError as error:
@@ -72,41 +68,27 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces; ids are below it."""
+        """The number of tokens."""
         return len(self.pieces)
 
     @property
     def vocab(self) -> str:
-        """The text of SentencePiece's `.vocab` file: piece, tab, score on each line."""
+        """The content of SentencePiece's `.vocab` file: token, tab, score on each line."""
         rows = zip(self.pieces, self._model.scores, strict=True)
         return "".join(f"{piece}\t{score:g}\n" for piece, score in rows)
 
     def has_control(self, name: str) -> bool:
-        """Whether the model has the control piece `name`: "bos", "eos" or "pad"."""
+        """Whether the model has the control token `name`: "bos", "eos" or "pad"."""
         return int(getattr(self._processor, f"{name}_id")()) >= 0
 
     @cached_property
     def _sampler(self) -> Sampler:
-        from srucli.tokenizer.sampling import (  # Numba takes a second that few commands need
-            Piece,
-            Sampler,
-        )
+        from srucli.tokenizer.sampling import Sampler  # Numba takes a second to import
 
-        rows = zip(self.pieces, self._model.scores, self._model.types, strict=True)
-        known = {piece: index for index, piece in enumerate(self.pieces)}
-        names = [f"<0x{byte:02X}>" for byte in range(256)]
-        return Sampler(
-            [
-                Piece(text, score, kind in _MATCHED, kind == proto.USER_DEFINED)
-                for text, score, kind in rows
-            ],
-            unigram=self.model_type == "unigram",
-            unknown=self.unknown,
-            byte_ids=[known[name] for name in names] if self._model.has_bytes else [],
-        )
+        return Sampler(self._model)
 
     def _codes(self, index: int) -> list[int]:
-        """The characters of one piece, as `spelling` has them."""
+        """Return the characters of one token, for `spelling`."""
         piece, kind = self.pieces[index], self._model.types[index]
         if kind == proto.UNKNOWN:
             return [0]
@@ -116,23 +98,23 @@ class Tokenizer:
 
     @property
     def spelling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The characters of all pieces as one row of code points, and its offsets (vocab_size+1,).
+        """The code points of all tokens as one row, and its offsets (vocab_size+1,).
 
-        The unknown piece is spelt 0, the byte b of a byte piece 0x110000 + b; control pieces have
-        no characters.
+        The unknown token has the code 0, the byte token of b 0x110000 + b; control tokens have
+        none.
         """
         rows = list(map(self._codes, range(self.vocab_size)))
         codes = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
         return codes, np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
     def _alpha(self, subword_dropout: float) -> float | None:
-        """The sampler's alpha for one measure of randomness over both model types; None: do not.
+        """Return the sampler's alpha for a subword dropout p; None: do not sample.
 
-        For BPE p is the share of merges that are dropped. For unigram, alpha = 0.08
-        sqrt((1 - p) / p) sharpens the distribution over all segmentations. Measured growth of the
-        number of pieces at p = 0.05, 0.1, 0.2, 0.3: on TREC (4,000 pieces) BPE 1.16, 1.32, 1.62,
-        1.92 and unigram 1.14, 1.29, 1.51, 1.66; on Korean reviews (8,000 pieces) BPE 1.06, 1.11,
-        1.23, 1.36 and unigram 1.14, 1.22, 1.30, 1.36. Word and char models know one way only.
+        For BPE, p is the share of dropped merges. For unigram, alpha = 0.08 sqrt((1 - p) / p)
+        sharpens the distribution over all segmentations. Measured growth of the number of tokens at
+        p = 0.05, 0.1, 0.2, 0.3: on TREC (vocabulary of 4,000) BPE 1.16, 1.32, 1.62, 1.92 and
+        unigram 1.14, 1.29, 1.51, 1.66; on Korean reviews (8,000) BPE 1.06, 1.11, 1.23, 1.36 and
+        unigram 1.14, 1.22, 1.30, 1.36. Word and char models have one segmentation only.
         """
         if not 0.0 <= subword_dropout < 1.0:
             raise UsageError(f"subword dropout {subword_dropout} is not in [0, 1)")
@@ -143,28 +125,26 @@ class Tokenizer:
         return 0.08 * sqrt((1.0 - subword_dropout) / subword_dropout)
 
     def samples(self, subword_dropout: float) -> bool:
-        """Whether `encode` draws a text's tokens, so that they depend on its seed."""
+        """Whether `encode` samples tokens, so that they depend on its seed."""
         return self._alpha(subword_dropout) is not None
 
     def encode(
         self, texts: Sequence[str], subword_dropout: float = 0.0, seed: int = 0, first: int = 0
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Ids of B texts as one row: ids (N,), offsets (B+1,); an empty text has no ids.
+        """Return the ids of B texts as one row (N,), and its offsets (B+1,).
 
-        `subword_dropout` in [0, 1) is how freely texts are cut: 0 always gives the best pieces, and
-        any other value a draw that depends on `seed` and on the text's number, counted from
-        `first`: the same in every process. Raises UsageError.
+        subword_dropout in [0, 1): 0 gives the best segmentation. Other values give a random one
+        that depends only on `seed` and on the text's number, counted from `first`. Raises
+        UsageError.
         """
         alpha = self._alpha(subword_dropout)
         if alpha is not None:
-            ids, _, offsets = self._sampler.draw(
-                self._processor.Normalize(list(texts)), alpha, seed, first
-            )
+            normalized = self._processor.Normalize(list(texts))
+            ids, _, offsets = self._sampler.draw(normalized, alpha, seed, first)
             return ids, offsets
-        # One thread: most of the time goes into making the lists, which more of them do not share.
+        # One thread: most of the time is spent on creating lists, which threads do not share.
         rows = self._processor.Encode(list(texts), return_type=int, num_threads=1)
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         ids = np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(offsets[-1]))
         return ids, offsets
 
@@ -178,9 +158,9 @@ class Tokenizer:
         eos: bool = False,
         reverse: bool = False,
     ) -> Callable[[str], list[Any]]:
-        """A function from one text to its pieces (str) or ids (int), for a stream of texts.
+        """Return a function from a text to its tokens as strings or ids, for a stream of texts.
 
-        The n-th call draws what `encode` draws for the n-th text. Raises UsageError.
+        The n-th call samples what `encode` samples for the n-th text. Raises UsageError.
         """
         alpha = self._alpha(subword_dropout)
         if alpha is None:
@@ -222,10 +202,10 @@ class Tokenizer:
         eos: bool = False,
         reverse: bool = False,
     ) -> Callable[[str], list[list[Any]]]:
-        """A function from one text to its `count` best segmentations, best first; unigram only."""
+        """Return a function from a text to its `count` best segmentations (unigram only)."""
         arguments = _arguments(form, bos, eos, reverse)
         return lambda text: list(self._processor.NBestEncode(text, nbest_size=count, **arguments))
 
     def decode(self, row: list[int] | list[str]) -> str:
-        """The text of one row of ids or pieces. Ids must be below `vocab_size`."""
+        """Return the text of a list of ids or strings. Ids must be below `vocab_size`."""
         return str(self._processor.Decode(row))

@@ -1,9 +1,8 @@
-"""What a SentencePiece model says, read and checked before SentencePiece sees it.
+"""Parse and check a SentencePiece model before SentencePiece loads it.
 
-A model may come from anybody, and SentencePiece is C++: it trusts scores, ids and the trie of
-normalization rules more than a stranger deserves. What passes here has names and scores that can be
-used, one unknown piece, and rules whose lookups end. The format is `sentencepiece_model.proto`;
-nothing is encoded here.
+SentencePiece is C++ and trusts the scores, ids and normalization trie of a model, which may come
+from anybody. A model that passes has usable tokens and scores, one unknown token, and normalization
+rules whose lookups end. The format is `sentencepiece_model.proto`.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# The largest public vocabularies have 262,144 pieces of 7 bytes on average.
+# The largest public vocabularies have 262,144 tokens of 7 bytes on average.
 MAX_PIECES, MAX_PIECE_BYTES, MAX_TEXT_BYTES = 2**20, 2048, 2**24
-# Rules of normalization: of all of them, of what one replaces, and of what it puts there.
+# Bytes of the normalization rules: all rules, the text that one replaces, and its replacement.
 MAX_RULES_BYTES, MAX_RULE_BYTES, MAX_REPLACEMENT_BYTES = 2**22, 512, 512
-# Fields of a message that is no piece: settings, files and symbols of the training.
+# Fields of a message: training settings, files and symbols; and of a token.
 MAX_FIELDS, MAX_PIECE_FIELDS = 2**21, 8
 MAX_SCORE = 1e30
 
@@ -41,27 +40,27 @@ _CHARSMAP = _key(2, _BYTES)
 
 
 class UnusableModelError(ValueError):
-    """A model that is whole but would not work; the message says what is wrong with it."""
+    """The model is complete but would not work; the message says why."""
 
 
 class Model(NamedTuple):
-    """What is known of a model of V pieces."""
+    """The content of a model of V tokens."""
 
-    proto: bytes  # what SentencePiece has to load: without the texts by which it tests itself
+    proto: bytes  # for SentencePiece to load, without texts for self-tests
     type: str  # unigram, bpe, word or char
     pieces: list[str]
     scores: list[float]
     types: list[int]  # NORMAL, UNKNOWN, ...
-    unknown: int  # the id of the unknown piece
+    unknown: int  # the id of the unknown token
 
     @property
     def has_bytes(self) -> bool:
-        """Whether characters without a piece are cut into bytes."""
+        """Whether unknown characters become byte tokens."""
         return BYTE in self.types
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and where it ends. Raises ValueError, IndexError."""
+    """Return the number at a position, and its end. Raises ValueError, IndexError."""
     value = data[at]
     if value < 0x80:
         return value, at + 1
@@ -78,9 +77,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes, most: int) -> Iterator[tuple[int, int | bytes, int]]:
-    """The fields of a serialized message: key (number and wire type), value, where it ends.
+    """Yield the fields of a serialized message: key (number and wire type), value, end.
 
-    Raises ValueError, LookupError where it is none, or has more than `most` fields.
+    Raises ValueError or LookupError for an invalid message, or one of more than `most` fields.
     """
     at = count = 0
     while at < len(data):
@@ -98,14 +97,14 @@ def _fields(data: bytes, most: int) -> Iterator[tuple[int, int | bytes, int]]:
 
 
 def _message(data: bytes, most: int) -> dict[int, Any]:
-    """The fields by key; of a field that is there twice the last counts, as for SentencePiece."""
+    """Return the fields by key; of repeated fields the last, like SentencePiece."""
     return {key: value for key, value, _ in _fields(data, most)}
 
 
 def parse_model(data: bytes) -> Model:
-    """Read a serialized model.
+    """Parse a serialized model.
 
-    Raises UnusableModelError, and another ValueError or a LookupError where it is no model at all.
+    Raises UnusableModelError, and another ValueError or a LookupError for other data.
     """
     pieces: list[tuple[bytes, bytes, int]] = []
     parts: dict[int, bytes] = {}
@@ -144,9 +143,9 @@ def _require(holds: bool | np.bool_, otherwise: str) -> None:
 def _checked_pieces(
     pieces: list[tuple[bytes, bytes, int]],
 ) -> tuple[list[str], list[float], list[int]]:
-    """Names, scores and types of pieces, from their fields.
+    """Return names, scores and types of tokens from their fields.
 
-    Raises UnusableModelError, and another ValueError where there is none.
+    Raises UnusableModelError, and another ValueError if there are none.
     """
     texts, numbers, kinds = zip(*pieces, strict=True)
     types = list(kinds)
@@ -166,11 +165,11 @@ def _checked_pieces(
 
 
 def _check_rules(rules: bytes) -> None:
-    """Refuse rules of normalization that do not end, or lead outside of what they are.
+    """Refuse normalization rules that do not end, or point outside of their data.
 
-    They are the size of a trie in bytes, a trie from what is replaced to places among what is put
-    there, and that, each ended by NUL. The trie is a double array of Darts: of unit u, the
-    children stand at u ^ offset(u) ^ label, and its value at u ^ offset(u).
+    The rules are the size of a trie in bytes, the trie, which maps text to positions of its
+    replacement, and the replacements, each with a NUL at its end. The trie is a double array of
+    Darts: the children of unit u are at u ^ offset(u) ^ label, and its value at u ^ offset(u).
     Raises UnusableModelError, UnicodeError.
     """
     if not rules:
@@ -198,10 +197,10 @@ def _check_rules(rules: bytes) -> None:
 def _check_depth(
     root: NDArray[np.int64], below: NDArray[np.int64], above: NDArray[np.int64]
 ) -> None:
-    """Refuse a trie with circles in it, or of endless depth: a lookup would go round and round.
+    """Refuse a trie with cycles or of excessive depth, where a lookup would not end.
 
-    below (K,) is where the children of each of K units stand, above (K,) where those of its parent
-    do, root (1,) where those of the root do.
+    below (K,): the position of the children of each of K units. above (K,): that of the children of
+    its parent. root (1,): that of the children of the root.
     """
     order = np.argsort(above, kind="stable")
     above, below = above[order], below[order]

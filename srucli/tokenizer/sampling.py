@@ -1,12 +1,10 @@
-"""Random segmentations of text into a SentencePiece model's pieces, drawn from a seed alone.
+"""Random segmentations of text into a SentencePiece model's tokens, determined by a seed.
 
-SentencePiece can sample too, but its generator is salted anew in every process, so that no seed
-makes a second run draw what the first drew. The distributions here are its own: for unigram
-models forward filtering and backward sampling over the lattice of all segmentations, with scores
-times alpha (Kudo 2018, arXiv 1804.10959); for BPE, merges that are dropped with probability alpha
-(Provilkov et al. 2020, arXiv 1910.13267). Unlike SentencePiece's own sampling, that of unigram
-models leaves user-defined symbols whole. Nothing is trained or normalized here, and nothing runs in
-parallel.
+SentencePiece's own sampling cannot be repeated: each process seeds it anew. The distributions are
+the same: for unigram models, forward filtering and backward sampling over the lattice of all
+segmentations, with scores times alpha (Kudo 2018, arXiv 1804.10959); for BPE, merges dropped with
+probability alpha (Provilkov et al. 2020, arXiv 1910.13267). Unlike in SentencePiece, unigram
+sampling never splits user-defined symbols. Nothing runs in parallel.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.kernels.jit import njit
+from srucli.tokenizer.proto import NORMAL, USER_DEFINED, Model
 
 _ABSENT, _PREFIX = -2, -1
 _UNKNOWN_PENALTY = 10.0
@@ -27,23 +26,14 @@ _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _U27, _U30, _U31, _U11, _U0, _U1 = (np.uint64(value) for value in (27, 30, 31, 11, 0, 1))
 
 
-class Piece(NamedTuple):
-    """What a model says of one piece. `matches` tells whether text can contain it."""
-
-    text: str
-    score: float
-    matches: bool
-    user_defined: bool
-
-
 class Table(NamedTuple):
-    """A model for the kernels: an open hash table of all beginnings of all V pieces, and scores."""
+    """A model for the kernels: an open hash table of all prefixes of all V tokens, and scores."""
 
-    keys: NDArray[np.uint64]  # (S,) hash of a beginning, 0 where the slot is free
-    values: NDArray[np.int32]  # (S,) the id of the piece that it is, or _PREFIX
+    keys: NDArray[np.uint64]  # (S,) hash of a prefix, 0 in a free slot
+    values: NDArray[np.int32]  # (S,) the id of the token equal to the prefix, or _PREFIX
     scores: NDArray[np.float64]  # (V,)
     user_defined: NDArray[np.bool_]  # (V,)
-    bytes: NDArray[np.int32]  # (256,) ids of the byte pieces, or (0,) without byte fallback
+    bytes: NDArray[np.int32]  # (256,) ids of the byte tokens, or (0,) without byte fallback
     unknown: int
     unknown_score: float
 
@@ -58,7 +48,7 @@ def _mix(value: np.uint64) -> np.uint64:
 
 @njit(cache=True)
 def _extend(code_hash: np.uint64, code: np.uint32) -> np.uint64:
-    """The hash of a beginning with one more character; never 0, which marks a free slot."""
+    """Return the hash of a prefix with one more character; never 0, which marks a free slot."""
     return _mix(code_hash + _GOLDEN + np.uint64(code)) | _U1
 
 
@@ -74,7 +64,7 @@ def _find(keys, values, code_hash):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _fill(keys, values, codes, offsets, ids):  # type: ignore[no-untyped-def]
-    """Put all beginnings of the pieces into the table; a whole piece's value is its id."""
+    """Add all prefixes of the tokens to the table; a whole token's value is its id."""
     for piece in range(len(ids)):
         code_hash = _U0
         for at in range(offsets[piece], offsets[piece + 1]):
@@ -89,7 +79,7 @@ def _fill(keys, values, codes, offsets, ids):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _uniform(state):  # type: ignore[no-untyped-def]
-    """The next number in [0, 1) of the generator whose one word of state is `state[0]`."""
+    """Return the next number in [0, 1) of the generator with the state `state[0]`."""
     state[0] += _GOLDEN
     return np.float64(_mix(state[0]) >> _U11) * 2.0**-53
 
@@ -102,7 +92,7 @@ def _log_add(one: float, other: float) -> float:
 
 @njit(cache=True)
 def _symbols(codes, table, frozen, ends):  # type: ignore[no-untyped-def]
-    """Cut a text into characters and user-defined symbols. Returns their number."""
+    """Split a text into characters and user-defined symbols. Return their number."""
     i = count = 0
     while i < len(codes):
         end, code_hash, frozen[i] = i + 1, _U0, False
@@ -120,9 +110,9 @@ def _symbols(codes, table, frozen, ends):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _bounds(codes, table, frozen, ends, bounds):  # type: ignore[no-untyped-def]
-    """bounds[i] is where a piece that begins at code i must end at the latest.
+    """Set bounds[i] to the last possible end of a token that begins at code i.
 
-    It is minus the end at the beginning of a user-defined symbol, which is never cut, and 0 inside.
+    At the beginning of a user-defined symbol, which is never split, it is minus the end; inside, 0.
     """
     n = len(codes)
     count = _symbols(codes, table, frozen, ends)
@@ -138,7 +128,7 @@ def _bounds(codes, table, frozen, ends, bounds):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _weigh(codes, table, alpha, bounds, mass):  # type: ignore[no-untyped-def]
-    """mass[i] becomes the log of the summed weights of all segmentations of codes[i:]."""
+    """Set mass[i] to the log of the summed weights of all segmentations of codes[i:]."""
     n = len(codes)
     mass[n] = 0.0
     for i in range(n - 1, -1, -1):
@@ -160,7 +150,7 @@ def _weigh(codes, table, alpha, bounds, mass):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _choose(codes, table, alpha, bounds, mass, i, left):  # type: ignore[no-untyped-def]
-    """The end of the piece at code i, by `left` in [0, 1): the sum of weights to go past."""
+    """Return the end of a token at code i, chosen by `left` in [0, 1), the weight to go past."""
     end, code_hash = i + 1, _U0
     for j in range(i, bounds[i]):
         code_hash = _extend(code_hash, codes[j])
@@ -178,7 +168,7 @@ def _choose(codes, table, alpha, bounds, mass, i, left):  # type: ignore[no-unty
 
 @njit(cache=True)
 def _unigram(codes, table, alpha, state, mass, bounds, frozen, ends):  # type: ignore[no-untyped-def]
-    """Draw a segmentation of one text (n codes). Returns its size; `ends` gets the pieces' ends."""
+    """Sample a segmentation of one text. Return its size; `ends` gets the ends of tokens."""
     _bounds(codes, table, frozen, ends, bounds)
     _weigh(codes, table, alpha, bounds, mass)
     i = count = 0
@@ -194,7 +184,7 @@ def _unigram(codes, table, alpha, state, mass, bounds, frozen, ends):  # type: i
 
 @njit(cache=True)
 def _whole(codes, table, start, end):  # type: ignore[no-untyped-def]
-    """The id of the piece that codes[start:end] is, or a negative number."""
+    """Return the id of the token codes[start:end], or a negative number."""
     code_hash = _U0
     for at in range(start, end):
         code_hash = _extend(code_hash, codes[at])
@@ -203,7 +193,7 @@ def _whole(codes, table, start, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _push(heap, codes, table, frozen, left, right, end):  # type: ignore[no-untyped-def]
-    """Queue the merge of the symbols [left, right) and [right, end), where that is a piece."""
+    """Queue the merge of the symbols [left, right) and [right, end), if it is a token."""
     if not frozen[left] and not frozen[right]:
         piece = _whole(codes, table, left, end)
         if piece >= 0:
@@ -212,10 +202,10 @@ def _push(heap, codes, table, frozen, left, right, end):  # type: ignore[no-unty
 
 @njit(cache=True)
 def _bpe(codes, table, alpha, state, before, after, frozen, ends):  # type: ignore[no-untyped-def]
-    """Merge the symbols of one text (n codes), dropping merges. Returns their number, as above.
+    """Merge the symbols of one text (n codes), dropping merges. Return their number, as above.
 
-    A symbol goes by its first position: `after` (n+1,) is where it ends, `before` (n+1,) where the
-    one to its left begins, -1 for none; `after` is -1 where no symbol begins any more.
+    By the first position of a symbol, `after` (n+1,) has its end and `before` (n+1,) the start of
+    its left neighbour, -1 without one. `after` is -1 where no symbol begins any more.
     """
     n = len(codes)
     count = _symbols(codes, table, frozen, ends)
@@ -250,7 +240,7 @@ def _bpe(codes, table, alpha, state, before, after, frozen, ends):  # type: igno
 
 @njit(cache=True)
 def _spell(code, table, ids, at):  # type: ignore[no-untyped-def]
-    """Write the byte pieces of one character's UTF-8 at ids[at:]. Returns where they end."""
+    """Write the byte tokens of one character's UTF-8 at ids[at:]. Return their end."""
     if code < 0x80:
         ids[at] = table.bytes[code]
         return at + 1
@@ -264,9 +254,9 @@ def _spell(code, table, ids, at):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _draw(codes, offsets, table, unigram, alpha, seed, first):  # type: ignore[no-untyped-def]
-    """All texts: ids (N,), the code where each ends (N,), and the texts' offsets among ids (B+1,).
+    """Sample all texts. Return ids (N,), the code where each ends (N,), and offsets (B+1,) of ids.
 
-    Unknown characters in a row are one unknown piece, or byte pieces, as in SentencePiece.
+    Consecutive unknown characters become one unknown token, or byte tokens, as in SentencePiece.
     """
     longest = max(1, np.max(offsets[1:] - offsets[:-1]))
     mass = np.empty(longest + 1, np.float64)
@@ -304,50 +294,51 @@ def _draw(codes, offsets, table, unigram, alpha, seed, first):  # type: ignore[n
 
 
 def _codes(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     return np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32), offsets
 
 
 class Sampler:
-    """Draws segmentations into the pieces of one model."""
+    """Samples segmentations into the tokens of one unigram or BPE model."""
 
-    def __init__(
-        self, pieces: Sequence[Piece], *, unigram: bool, unknown: int, byte_ids: Sequence[int]
-    ) -> None:
-        """`byte_ids` has the ids of the pieces of the 256 bytes, or is empty."""
-        self._unigram = unigram
-        usable = [index for index, piece in enumerate(pieces) if piece.matches and piece.text]
-        codes, offsets = _codes([pieces[index].text for index in usable])
+    def __init__(self, model: Model) -> None:
+        self._unigram = model.type == "unigram"
+        types = np.array(model.types)
+        user_defined = types == USER_DEFINED
+        usable = np.flatnonzero((types == NORMAL) | user_defined)
+        codes, offsets = _codes([model.pieces[index] for index in usable])
         slots = 1 << max(4, (2 * len(codes)).bit_length())
         keys, values = np.zeros(slots, np.uint64), np.zeros(slots, np.int32)
-        _fill(keys, values, codes, offsets, np.array(usable, np.int32))
-        user_defined = np.array([piece.user_defined for piece in pieces], np.bool_)
-        trained = [pieces[index].score for index in usable if not user_defined[index]] or [0.0]
-        scores = np.array([piece.score for piece in pieces], np.float64)
+        _fill(keys, values, codes, offsets, usable.astype(np.int32))
+        scores = np.array(model.scores, np.float64)
+        trained = scores[types == NORMAL]
+        lowest = float(trained.min()) if trained.size else 0.0
+        byte_ids: list[int] = []
+        if model.has_bytes:
+            ids = {piece: index for index, piece in enumerate(model.pieces)}
+            byte_ids = [ids[f"<0x{byte:02X}>"] for byte in range(256)]
         self._table = Table(
             keys,
             values,
             scores,
             user_defined,
             np.array(byte_ids, np.int32),
-            unknown,
-            min(trained) - _UNKNOWN_PENALTY,
+            model.unknown,
+            lowest - _UNKNOWN_PENALTY,
         )
 
     def draw(
         self, texts: Sequence[str], alpha: float, seed: int, first: int = 0
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        """Segmentations of B normalized texts: ids (N,), ends (N,), offsets (B+1,).
+        """Sample segmentations of B normalized texts: ids (N,), ends (N,), offsets (B+1,).
 
-        `ends` counts characters over all the texts joined to one. The draw of a text depends on
-        `seed` and on its number, counted from `first`, and on nothing else.
+        `ends` counts characters over all texts joined. The sample of a text depends only on `seed`
+        and on the text's number, counted from `first`.
         """
         codes, offsets = _codes(texts)
         if not len(codes):
             empty = np.zeros(0, np.int64)
             return empty.astype(np.int32), empty, offsets
-        ids, ends, starts = _draw(
-            codes, offsets, self._table, self._unigram, alpha, seed % 2**63, first
-        )
+        table, unigram = self._table, self._unigram
+        ids, ends, starts = _draw(codes, offsets, table, unigram, alpha, seed % 2**63, first)
         return ids, ends + np.repeat(offsets[:-1], np.diff(starts)), starts

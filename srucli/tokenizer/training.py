@@ -1,4 +1,4 @@
-"""Training SentencePiece models on lines of text, in a process that can be ended."""
+"""Train SentencePiece models on lines of text, in a child process that can be killed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from math import sqrt
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from srucli.config import DEFAULT_VOCAB_SIZE, TokenizerConfig, given
 from srucli.errors import DataError, SrucliError, UsageError
@@ -22,77 +21,66 @@ from srucli.tokenizer import proto
 from srucli.tokenizer.child import REFUSED, TOO_FEW, TOO_MANY
 from srucli.tokenizer.model import Tokenizer
 
-# Takes a few words on what is going on; not always called from the same thread.
+# Takes a few words about the progress; not always called from the same thread.
 OnProgress = Callable[[str], None]
-# Takes a setting and its value, and returns how a user sets it.
+# Takes the name and value of a setting, and returns how the user sets it.
 Named = Callable[[str, object], str]
 
+_Line = tuple[int, str]
 _META = ("unk", "bos", "eos", "pad")
-_OURS = {"input_sentence_size", "shuffle_input_sentence", "seed"}
-_RESERVED = "\u2585"  # SentencePiece's own mark for the unknown; it skips lines that hold it
+_NOT_SENTENCEPIECE = {"input_sentence_size", "shuffle_input_sentence", "seed"}
+_RESERVED = "\u2585"  # SentencePiece marks unknown text with it, and skips lines that contain it
 _COVERED = re.compile(r"Done: ([\d.]+)% characters are covered")
 _LOG_LINE = re.compile(r"[IWEF]\d{4} [^\]]*\] (.*)")
 
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
-    """A new tokenizer and what is worth saying about its training."""
+    """A new tokenizer and facts about its training."""
 
     tokenizer: Tokenizer
     config: TokenizerConfig
     lines: int  # read
-    used: int  # of them, trained on
-    characters: int  # in those used
-    too_long: int  # lines left out for max_sentence_length
-    reserved: int  # lines left out because they hold U+2585
-    wanted: int  # pieces
+    used: int  # lines trained on
+    characters: int  # in the used lines
+    too_long: int  # lines left out because of max_sentence_length
+    reserved: int  # lines left out because they contain U+2585
+    wanted: int  # the requested vocabulary size
     seconds: float
-    covered: str | None = None  # percent of the characters that got a piece, as the trainer logs it
+    covered: str | None = None  # percent of the characters in the vocabulary, as logged
 
     @property
     def obtained(self) -> int:
-        """Pieces that the model has."""
+        """The vocabulary size of the model."""
         return self.tokenizer.vocab_size
 
     def describe(self) -> str:
-        """A summary of one line."""
-        left_out = [
-            f"{count:,} {why} left out"
-            for count, why in (
-                (self.too_long, f"lines of over {self.config.max_sentence_length} bytes"),
-                (self.reserved, "lines with the reserved character U+2585"),
-            )
-            if count
-        ]
-        drawn = f" ({self.used:,} used)" if self.used != self.lines else ""
-        threads = (
-            "1 thread" if self.config.num_threads == 1 else f"{self.config.num_threads} threads"
-        )
-        parts = [
-            f"{self.config.model_type}: {self.lines:,} lines{drawn}",
-            f"{self.characters:,} characters",
-            *left_out,
-            *([f"{self.covered}% of the characters known"] if self.covered else []),
-            f"{self.wanted:,} pieces wanted, {self.obtained:,} obtained",
-            f"{self.seconds:.1f} s, {threads}",
-        ]
-        return "; ".join(parts)
+        """Return a summary in one line."""
+        config = self.config
+        used = f" ({self.used:,} used)" if self.used != self.lines else ""
+        parts = [f"{config.model_type}: {self.lines:,} lines{used}"]
+        parts.append(f"{self.characters:,} characters")
+        if self.too_long:
+            limit = config.max_sentence_length
+            parts.append(f"{self.too_long:,} lines of over {limit} bytes left out")
+        if self.reserved:
+            parts.append(f"{self.reserved:,} lines with the reserved character U+2585 left out")
+        if self.covered:
+            parts.append(f"{self.covered}% of the characters known")
+        parts.append(f"{self.wanted:,} pieces wanted, {self.obtained:,} obtained")
+        threads = f"{config.num_threads} thread" + "s" * (config.num_threads != 1)
+        return "; ".join([*parts, f"{self.seconds:.1f} s, {threads}"])
 
 
-class _Line(NamedTuple):
-    order: int
-    text: str
-
-
-class _Sieve:
-    """Lines that SentencePiece trains on, counted; it skips the others all but silently."""
+class _Filter:
+    """Select and count the lines that SentencePiece trains on; it skips others almost silently."""
 
     def __init__(self, limit: int, progress: OnProgress | None) -> None:
         self.limit, self.progress = limit, progress
         self.lines = self.too_long = self.reserved = 0
 
-    def pass_through(self, texts: Iterable[str]) -> Iterator[_Line]:
-        """A text that has several lines (from JSON or CSV) is several lines here too."""
+    def select(self, texts: Iterable[str]) -> Iterator[_Line]:
+        """Yield lines with their numbers. A text from JSON or CSV may have several lines."""
         for line in itertools.chain.from_iterable(text.split("\n") for text in texts):
             self.lines += 1
             if self.progress and self.lines % 50_000 == 0:
@@ -102,11 +90,11 @@ class _Sieve:
             elif _RESERVED in line:
                 self.reserved += 1
             elif line:
-                yield _Line(self.lines, line)
+                yield self.lines, line
 
 
 def _draw(lines: Iterator[_Line], config: TokenizerConfig) -> Iterable[_Line]:
-    """`input_sentence_size` lines: the first, or by Vitter's algorithm R, in their first order."""
+    """Take `input_sentence_size` lines, in order: the first, or by Vitter's algorithm R."""
     size = config.input_sentence_size
     if not size or not config.shuffle_input_sentence:
         return itertools.islice(lines, size or None)
@@ -120,7 +108,7 @@ def _draw(lines: Iterator[_Line], config: TokenizerConfig) -> Iterable[_Line]:
 
 
 def _options(config: TokenizerConfig) -> dict[str, Any]:
-    options = config.model_dump(mode="json", exclude=_OURS)
+    options = config.model_dump(mode="json", exclude=_NOT_SENTENCEPIECE)
     options["vocab_size"] = config.vocab_size or DEFAULT_VOCAB_SIZE
     # Encoded text never holds a space, so a symbol with one would never be found.
     symbols = [symbol.replace(" ", "\u2581") for symbol in config.user_defined_symbols]
@@ -129,48 +117,39 @@ def _options(config: TokenizerConfig) -> dict[str, Any]:
 
 @dataclass
 class _Log:
-    """What the trainer logged: its last line, and what share of the characters got a piece."""
+    """The trainer's log: its last line, and the percentage of characters in the vocabulary."""
 
     last: str = "no word"
     covered: str | None = None
 
-
-def _follow(log: IO[bytes], kept: _Log, progress: OnProgress | None) -> None:
-    with log:
-        for raw in log:
-            line = raw.decode("utf-8", "replace").rstrip()
-            kept.last = line
-            if match := _COVERED.search(line):
-                kept.covered = match[1]
-            if progress and (match := _LOG_LINE.match(line)):
-                progress(match[1])
-
-
-def _wrote(pipe: IO[bytes], data: bytes) -> bool:
-    """False once the trainer has refused and closed its end; its answer then says why."""
-    try:
-        pipe.write(data)
-    except BrokenPipeError:
-        return False
-    return True
+    def follow(self, stream: IO[bytes], progress: OnProgress | None) -> None:
+        """Read the log to its end."""
+        with stream:
+            for raw in stream:
+                self.last = raw.decode("utf-8", "replace").rstrip()
+                if match := _COVERED.search(self.last):
+                    self.covered = match[1]
+                if progress and (match := _LOG_LINE.match(self.last)):
+                    progress(match[1])
 
 
 def _send(pipe: IO[bytes], job: dict[str, Any], lines: Iterable[_Line]) -> tuple[int, int]:
-    """Write the job and its lines. Returns the number of lines and of characters."""
+    """Write the job and its lines. Return the number of lines and of characters."""
     used = characters = 0
-    _wrote(pipe, json.dumps(job).encode() + b"\n")
-    for line in lines:
-        used, characters = used + 1, characters + len(line.text)
-        if not _wrote(pipe, line.text.encode() + b"\n"):
-            break
-    with suppress(BrokenPipeError):
+    try:
+        pipe.write(json.dumps(job).encode() + b"\n")
+        for _, line in lines:
+            used, characters = used + 1, characters + len(line)
+            pipe.write(line.encode() + b"\n")
         pipe.write(b"\n")
         pipe.flush()
+    except BrokenPipeError:  # the trainer has refused the job; its answer says why
+        used = max(used, 1)
     return used, characters
 
 
 def as_flag(name: str, value: object = None) -> str:
-    """How `srucli tokenize` takes one of its settings: `--vocab-size 66`."""
+    """Return how `srucli tokenize` takes a setting: `--vocab-size 66`."""
     flag = name.replace("_", "-")
     if value is None or isinstance(value, bool):
         return f"--no-{flag}" if value is False else f"--{flag}"
@@ -178,13 +157,13 @@ def as_flag(name: str, value: object = None) -> str:
 
 
 def as_setting(name: str, value: object = None) -> str:
-    """How every other command takes it: `tokenizer.vocab_size=66`."""
+    """Return how other commands take a setting: `tokenizer.vocab_size=66`."""
     shown = str(value).lower() if isinstance(value, bool) else value
     return f"tokenizer.{name}" if value is None else f"tokenizer.{name}={shown}"
 
 
 def _refusal(message: str, options: Mapping[str, Any], named: Named) -> UsageError:
-    """The trainer's message, in terms of settings where it is a known one."""
+    """Return the error for a message of the trainer, in terms of settings if it is known."""
     size = named("vocab_size", options["vocab_size"])
     if limit := TOO_MANY.search(message):
         return UsageError(
@@ -198,7 +177,7 @@ def _refusal(message: str, options: Mapping[str, Any], named: Named) -> UsageErr
             f"{named('character_coverage', None)}"
         )
     if "(vocab_size) >= (0)" in message:
-        least = named("vocab_size", _symbols(options) + 1)  # beside them, a piece of the text
+        least = named("vocab_size", _symbols(options) + 1)  # one token from the text
         return UsageError(f"{size} is too small for the symbols alone; pass {least} or more")
     if "insert_id(" in message:
         ids = [named(f"{piece}_id", None) for piece in _META]
@@ -210,10 +189,10 @@ def _refusal(message: str, options: Mapping[str, Any], named: Named) -> UsageErr
 
 
 def _symbols(options: Mapping[str, Any]) -> int:
-    """How many pieces there are before any comes from the text."""
-    given = len(options["user_defined_symbols"]) + len(options["control_symbols"])
+    """Return the number of tokens that do not come from the text."""
+    defined = len(options["user_defined_symbols"]) + len(options["control_symbols"])
     meta = [piece for piece in _META if options[f"{piece}_id"] >= 0]
-    return given + len(meta) + (256 if options["byte_fallback"] else 0)
+    return defined + len(meta) + (256 if options["byte_fallback"] else 0)
 
 
 def _ended(code: int, last: str, named: Named) -> SrucliError:
@@ -226,7 +205,7 @@ def _ended(code: int, last: str, named: Named) -> SrucliError:
 
 
 def _trained(model: bytes, config: TokenizerConfig, named: Named) -> Tokenizer:
-    """The tokenizer that a training made. Raises UsageError for what SentencePiece lets pass."""
+    """Load the trained model. Raises UsageError for settings that SentencePiece does not check."""
     try:
         return Tokenizer(model)
     except proto.UnusableModelError:
@@ -247,29 +226,28 @@ def train_tokenizer(
     progress: OnProgress | None = None,
     source: str = "the training text",
 ) -> TrainedTokenizer:
-    """Train a model on lines of text, in a process that ends with this call however it ends.
+    """Train a model on lines of text, in a process that ends with this call.
 
-    The pieces and scores are those that SentencePiece's trainer gives for the same lines and
-    options. With `lower_vocab` a vocabulary size that the text does not allow is moved to the
-    nearest one that it does. `named` says how a person sets what; `progress` is called with a few
-    words now and then, not always from this thread. Raises UsageError for settings that cannot be,
-    DataError naming `source` where no text is left, SrucliError where the process is killed, and
-    what iterating over `lines` raises.
+    The model has the pieces and scores that SentencePiece's trainer gives for the same lines and
+    options. lower_vocab: replace a vocabulary size that the text does not allow by the nearest
+    one that it does. named: how the user sets a setting. progress: called now and then, not always
+    from this thread. Raises UsageError for invalid settings, DataError naming `source` if no text
+    is left, SrucliError if the process is killed, and what iterating over `lines` raises.
     """
     start = time.monotonic()
-    sieve = _Sieve(config.max_sentence_length, progress)
+    filtered = _Filter(config.max_sentence_length, progress)
     options = _options(config)
     wanted = options["vocab_size"]
     log = _Log()
     with child("srucli.tokenizer.child", own_stderr=True) as (process, stdin, stdout, stderr):
         assert stderr is not None
-        follower = threading.Thread(target=_follow, args=(stderr, log, progress), daemon=True)
+        follower = threading.Thread(target=log.follow, args=(stderr, progress), daemon=True)
         follower.start()
-        chosen = _draw(sieve.pass_through(lines), config)
+        chosen = _draw(filtered.select(lines), config)
         used, characters = _send(stdin, {"options": options, "fit": lower_vocab}, chosen)
         if not used:
             remedy = f"raise {named('max_sentence_length', None)}"
-            remedy = remedy if sieve.too_long else "give it text"
+            remedy = remedy if filtered.too_long else "give it text"
             raise DataError(source, None, "no line to train on", remedy)
         answer = stdout.read()
         code = process.wait()
@@ -284,11 +262,11 @@ def train_tokenizer(
     return TrainedTokenizer(
         _trained(answer, config, named),
         config,
-        sieve.lines,
+        filtered.lines,
         used,
         characters,
-        sieve.too_long,
-        sieve.reserved,
+        filtered.too_long,
+        filtered.reserved,
         wanted,
         time.monotonic() - start,
         log.covered,
@@ -296,15 +274,15 @@ def train_tokenizer(
 
 
 def short_lines(texts: Iterable[str], longest: int = 1_000) -> Iterator[str]:
-    """Yield texts cut into lines of at most `longest` characters, at blanks where possible.
+    """Yield texts split into lines of at most `longest` characters, at spaces if possible.
 
-    SentencePiece drops longer lines, or needs time that grows with the square of their length.
+    SentencePiece drops long lines, or needs time quadratic in their length.
     """
     for text in texts:
         start = 0
         while len(text) - start > longest:
-            blank = text.rfind(" ", start + 1, start + longest)
-            stop = blank if blank > 0 else start + longest
+            space = text.rfind(" ", start + 1, start + longest)
+            stop = space if space > 0 else start + longest
             yield text[start:stop]
             start = stop
         yield text[start:]
@@ -322,10 +300,10 @@ def vocab_size(config: TokenizerConfig, texts: Iterable[str]) -> int:
 
 
 def make_tokenizer(config: TokenizerConfig, texts: Sequence[str], source: str) -> TrainedTokenizer:
-    """Train the tokenizer of a classifier on its training texts, and describe it on stderr.
+    """Train the tokenizer of a classifier on its training texts, and report it on stderr.
 
-    A vocabulary size that the texts do not allow becomes the nearest one that they do, unless
-    hard_vocab_limit=true was given. Raises what `train_tokenizer` raises.
+    A vocabulary size that the texts do not allow is replaced by the nearest one that they do,
+    unless hard_vocab_limit=true was given. Raises what `train_tokenizer` raises.
     """
     wanted = vocab_size(config, texts)
     hard = config.hard_vocab_limit and "hard_vocab_limit" in given(config)

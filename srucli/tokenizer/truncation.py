@@ -1,28 +1,26 @@
-"""How much of a text is read, and counts of the texts that were not read whole.
-
-Texts are cut in `data/batch.py`, by these limits. Files are read in `data/readers.py`.
-"""
+"""Length limits of texts, and counts of truncated texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from srucli.config import TrainConfig
 
-# Where train.max_tokens is not set: tokens of a text that are read at all, and numbers (float32)
-# that training keeps of the encoder for one text: half a GiB.
+# Limits if train.max_tokens is not set: tokens of a text, and the encoder's activations (float32)
+# that training keeps for one text: half a GiB.
 MAX_TEXT_TOKENS = 2**20
 MAX_ACTIVATIONS = 2**27
 
 
 class Limits(NamedTuple):
-    """Tokens of one text that are read: at all, and by the encoder.
+    """The maximum number of tokens of a text, and of those that the encoder reads.
 
-    chosen: train.max_tokens sets both; else memory does. ngrams: whether there are branches of
-    n-grams, which read all that is read.
+    chosen: train.max_tokens sets both. ngrams: whether there are n-gram branches, which read the
+    whole text.
     """
 
     text: int = MAX_TEXT_TOKENS
@@ -32,10 +30,10 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, settings: TrainConfig, activations: int, longest: int, ngrams: bool) -> Limits:
-        """The limits of a run. A text may always be as long as a batch.
+        """Return the limits of a run. A text may always be as long as a batch.
 
-        activations: numbers that training keeps of the encoder for each token. longest: tokens
-        beyond which the encoder takes too much time.
+        activations: how many training keeps per token. longest: the number of tokens above which
+        the encoder is too slow.
         """
         if settings.max_tokens is not None:
             return cls(settings.max_tokens, settings.max_tokens, chosen=True, ngrams=ngrams)
@@ -45,11 +43,11 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Tally:
-    """How many texts were read, and how many of them not whole.
+    """Counts of texts, and of those that are truncated or not fully known.
 
-    cut: at the limit of a text. encoded_in_part: whole, but not by the encoder.
-    unknown_characters: with some that the tokenizer does not know; unknown_tokens: what they became
-    in all of these texts. without_tokens: empty ones.
+    cut: truncated. encoded_in_part: whole, but only partly read by the encoder.
+    unknown_characters: with characters that the tokenizer does not know. unknown_tokens: tokens for
+    these characters, over all texts. without_tokens: empty texts.
     """
 
     texts: int = 0
@@ -62,33 +60,28 @@ class Tally:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Tally:
-        """What `to_json` made."""
+        """Return the tally that `to_json` returned the value for."""
         return cls(**{**value, "limits": Limits(**value["limits"])})
 
     def to_json(self) -> dict[str, Any]:
-        """The counts and the limits by their names."""
-        return {**self._counts(), "limits": self.limits._asdict()}
-
-    def _counts(self) -> dict[str, int]:
-        names = [each.name for each in fields(self) if each.name != "limits"]
-        return {name: getattr(self, name) for name in names}
+        """Return the counts and the limits by their names."""
+        return {**vars(self), "limits": self.limits._asdict()}
 
     def __add__(self, other: Tally) -> Tally:
-        """The counts of both, with the limits of the other."""
-        own = self._counts()
-        return Tally(
-            **{name: own[name] + n for name, n in other._counts().items()}, limits=other.limits
-        )
+        """Return the sum of the counts, with the other's limits."""
+        return self._combined(other, operator.add, other.limits)
 
     def __sub__(self, before: Tally) -> Tally:
-        """What was counted since."""
-        own = self._counts()
-        return Tally(
-            **{name: own[name] - n for name, n in before._counts().items()}, limits=self.limits
-        )
+        """Return what was counted since `before`."""
+        return self._combined(before, operator.sub, self.limits)
+
+    def _combined(self, other: Tally, combine: Callable[[int, int], int], limits: Limits) -> Tally:
+        names = [name for name in vars(self) if name != "limits"]
+        counts = {name: combine(getattr(self, name), getattr(other, name)) for name in names}
+        return Tally(**counts, limits=limits)
 
     def sentences(self) -> dict[str, str]:
-        """A sentence for each kind of text that was not read whole, where there are any."""
+        """Return a sentence for each kind of text that was not fully read."""
         text, encoder, chosen, ngrams = self.limits
         why = "train.max_tokens" if chosen else "the most that is read of a text"
         others = ", and n-gram branches all of them" if ngrams else ""
@@ -103,29 +96,29 @@ class Tally:
         return {
             kind: f"{count:,} of {self.texts:,} texts {words}"
             for kind, words in kinds.items()
-            if (count := self._counts()[kind])
+            if (count := getattr(self, kind))
         }
 
 
 class Notices:
-    """What is said of texts that are not read whole, while they come and at their end.
+    """Messages about texts that are not fully read, in a stream of texts and at its end.
 
-    Each kind is said when it first comes, since a stream may never end, and again at the end
-    where there were more by then.
+    Each kind is reported when it first occurs, and again at the end if the counts have grown.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.said: dict[str, str] = {}
+        self.reported: dict[str, str] = {}
 
     def first(self, tally: Tally) -> Iterator[str]:
-        """Sentences of the kinds that were not there before."""
-        new = {kind: words for kind, words in tally.sentences().items() if kind not in self.said}
-        self.said |= new
+        """Return the messages of new kinds."""
+        sentences = tally.sentences().items()
+        new = {kind: words for kind, words in sentences if kind not in self.reported}
+        self.reported |= new
         return (f"{self.source}: {words}" for words in new.values())
 
     def last(self, tally: Tally) -> Iterator[str]:
-        """Sentences that were not said as they are now."""
+        """Yield the messages that were not reported, or have changed since."""
         for kind, words in tally.sentences().items():
-            if words != self.said.get(kind):
+            if words != self.reported.get(kind):
                 yield f"{self.source}: {words}"

@@ -103,7 +103,7 @@ def test_a_childs_environment_has_no_current_folder() -> None:
     assert nothing == {"PYTHONSAFEPATH": "1"}
 
 
-def test_what_is_handed_on_is_no_current_folder(
+def test_a_child_does_not_get_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
@@ -113,7 +113,7 @@ def test_what_is_handed_on_is_no_current_folder(
     monkeypatch.setattr(
         sys, "path", ["", ".", "lib", str(here), str(tmp_path / "link"), str(elsewhere)]
     )
-    assert children.handed_on() == [str(elsewhere)]
+    assert children.inherited_path() == [str(elsewhere)]
 
 
 PARENT = """

@@ -13,19 +13,11 @@ from typing import Any
 import pytest
 
 from srucli.errors import DataError, OutputError
-from srucli.io import folders
 from srucli.io.files import append, read_within, write_atomic, write_files
 from srucli.io.folders import LinkError, OpenFolder
 from tests.support import tree
 
 SECRET = b"somebody else's\n"
-
-
-@pytest.fixture(params=["descriptors", "paths"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How names in a folder are reached, as systems have it."""
-    monkeypatch.setattr(folders, "BY_DESCRIPTOR", request.param == "descriptors")
-    return str(request.param)
 
 
 @pytest.fixture
@@ -62,7 +54,7 @@ WRITERS: dict[str, Callable[[OpenFolder, str], object]] = {
 @pytest.mark.parametrize("target", ["file", "folder", "absent"])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_no_name_is_opened_through_a_link(
-    own: Path, outside: Path, way: str, writer: str, target: str
+    own: Path, outside: Path, writer: str, target: str
 ) -> None:
     before = tree(outside)
     (own / "link").symlink_to(outside / target)
@@ -72,9 +64,7 @@ def test_no_name_is_opened_through_a_link(
 
 
 @pytest.mark.parametrize("writer", ["open_to_write", "append", "cut"])
-def test_a_file_with_other_names_is_not_changed(
-    own: Path, outside: Path, way: str, writer: str
-) -> None:
+def test_a_file_with_other_names_is_not_changed(own: Path, outside: Path, writer: str) -> None:
     os.link(outside / "file", own / "twin")
     with OpenFolder.at(own) as folder, pytest.raises(LinkError, match="hard links"):
         WRITERS[writer](folder, "twin")
@@ -83,7 +73,7 @@ def test_a_file_with_other_names_is_not_changed(
 
 @pytest.mark.parametrize("kind", ["link", "twin"])
 def test_an_atomic_write_takes_the_name_and_leaves_the_file(
-    own: Path, outside: Path, way: str, kind: str
+    own: Path, outside: Path, kind: str
 ) -> None:
     (own / "file").unlink()
     (Path.symlink_to if kind == "link" else Path.hardlink_to)(own / "file", outside / "file")
@@ -95,13 +85,13 @@ def test_an_atomic_write_takes_the_name_and_leaves_the_file(
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd"])
-def test_what_is_no_plain_name_is_none(own: Path, way: str, name: str) -> None:
+def test_what_is_no_plain_name_is_none(own: Path, name: str) -> None:
     with OpenFolder.at(own) as folder, pytest.raises(OSError, match="directory"):
         folder.open(name, os.O_RDONLY)
 
 
 @pytest.mark.parametrize("place", ["link", "file/x", "none"])
-def test_a_write_to_what_is_no_folder_says_what_to_do(own: Path, way: str, place: str) -> None:
+def test_a_write_to_what_is_no_folder_says_what_to_do(own: Path, place: str) -> None:
     (own / "link").symlink_to("link")
     with pytest.raises(OutputError, match=r"a: cannot be written \(.*\); "):
         write_atomic({own / place / "a": b"x"})
@@ -181,23 +171,6 @@ def test_a_part_that_is_swapped_for_a_link_is_not_read_through(
         read_within(own, "folder/file", 99)
 
 
-@pytest.mark.parametrize("way", ["paths"], indirect=True)
-def test_by_paths_a_swap_for_another_file_is_seen(
-    own: Path, outside: Path, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The folder above becomes a link after the file's own name was looked at."""
-    real = os.path.islink
-
-    def looked(path: Any) -> bool:
-        found = real(path)
-        replace_by_link(own, outside)
-        return found
-
-    monkeypatch.setattr(os.path, "islink", looked)
-    with pytest.raises(DataError, match="file: is a link, or in one"):
-        read_within(own, "file", 99)
-
-
 @pytest.mark.parametrize("write", ["append", "whole"])
 def test_a_file_that_is_swapped_for_a_link_is_not_written_through(
     own: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, write: str
@@ -267,10 +240,8 @@ GONE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("happening", GONE)
 def test_nothing_is_written_once_another_folder_is_in_its_place(
-    own: Path, outside: Path, way: str, happening: str
+    own: Path, outside: Path, happening: str
 ) -> None:
-    if (way, happening) == ("paths", "removed and made anew"):
-        pytest.skip("a number may come again where no descriptor keeps it; then the lock tells")
     with OpenFolder.at(own) as folder:
         write_files(folder, {"a": b"x"})
         GONE[happening](own)
@@ -283,7 +254,7 @@ def test_nothing_is_written_once_another_folder_is_in_its_place(
         assert tree(own.parent) == before
 
 
-def test_nothing_is_written_to_another_folder_than_was_meant(own: Path, way: str) -> None:
+def test_nothing_is_written_to_another_folder_than_was_meant(own: Path) -> None:
     """As a training of a comparison has it, which is told its folder by another process."""
     status = own.stat()
     with OpenFolder.at(own, (status.st_dev, status.st_ino + 1)) as folder:
