@@ -45,7 +45,7 @@ def main() -> None:
         step.watch = watch if looking else None
         start = perf_counter()
         for _ in range(3 * given.every):
-            step([batch], rate=1.0)
+            step([batch], lr_factor=1.0)
         return perf_counter() - start
 
     seconds(looking=True)

@@ -75,8 +75,8 @@ def step_run(case: StepCase, device: str) -> Run:
     batch = text_batch(case.texts, case.classes, device)
 
     def run() -> object:
-        step.begin()
-        step([batch], rate=0.5)
+        step.begin_epoch()
+        step([batch], lr_factor=0.5)
         return step.totals[0] / case.texts
 
     return run

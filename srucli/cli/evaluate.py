@@ -170,7 +170,7 @@ def _evaluate(
             stream = stack.enter_context(replacing(predictions))
             write = predictions_writer(stream, predictions, predictor, config.label_delimiter)
 
-        def observe(examples: Sequence[Example], probabilities: Any) -> None:
+        def on_chunk(examples: Sequence[Example], probabilities: Any) -> None:
             bar.update(len(examples))
             if write is not None:
                 write(examples, probabilities)
@@ -180,7 +180,7 @@ def _evaluate(
             predictor,
             reading.reported(say, data),
             source=display_name(file),
-            observe=observe,
+            on_chunk=on_chunk,
             merge=config.merge_labels,
         )
 

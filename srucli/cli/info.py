@@ -104,7 +104,7 @@ def _run(path: Path) -> Rows:
     yield "optimizer", config.optim.name
     from srucli.runs.choice import choose, unfinished
 
-    chosen = choose(run, config).which
+    chosen = choose(run, config.train.used_checkpoint, config.metric).which
     for which in ("best", "last"):
         if (path / which).is_file():
             used = " (used by eval and predict)" if which == chosen else ""
@@ -117,11 +117,11 @@ def _run(path: Path) -> Rows:
 def _progress(path: Path) -> str:
     """Return whether an unfinished training is running, or can be resumed."""
     from srucli.io.locks import is_locked
-    from srucli.training.resume import held
+    from srucli.training.resume import find_saved_training
 
     if is_locked(path):
         return "is running"
-    if held(path) is None:
+    if find_saved_training(path) is None:
         return "stopped, and cannot be resumed: it has not saved what that needs"
     return f"stopped; to resume: srucli train --resume {shlex.quote(str(path))}"
 

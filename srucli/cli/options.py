@@ -194,7 +194,7 @@ def load_predictor(run: Path, flags: Mapping[str, Any]) -> Predictor:
     settings = resolve(flags=flags).train
     tune_process(settings.threads)
     predictor = Predictor.load(run, settings.device)
-    for sentence in predictor.said:
+    for sentence in predictor.notes:
         say(sentence)
     return predictor
 

@@ -101,10 +101,10 @@ def _texts(
 
 def _warn_of_idle(config: Config, flags: Iterable[str]) -> None:
     """Name the flags that have no effect together with the others."""
-    from srucli.training.effects import Setup, idle
+    from srucli.training.effects import Setup, no_effect
 
     given = [key for key in flags if key.startswith("tokenizer.")]
-    for line in idle(Setup(config, dev=False), given):
+    for line in no_effect(Setup(config, dev=False), given):
         named = re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line)
         say(f"srucli: {named}")
 

@@ -136,9 +136,9 @@ def default_folder(source: str) -> Path:
     name = "stdin" if source == "-" else Path(source).name.split(".")[0] or "run"
     number, folder = 1, Path("runs") / name
     while folder.exists():
-        from srucli.training.resume import is_of
+        from srucli.training.resume import is_resumed_by
 
-        if is_of(folder, sys.argv):
+        if is_resumed_by(folder, sys.argv):
             break
         number += 1
         folder = Path("runs") / f"{name}-{number}"

@@ -30,7 +30,7 @@ from srucli.experiments.trials import Folder, Plan, Result, Trial, facts_of
 from srucli.io.console import say
 from srucli.runs.claim import Source
 from srucli.tokenizer.truncation import Notices, Tally
-from srucli.training.effects import Setup, asked_for, idle, works
+from srucli.training.effects import Setup, given_settings, has_effect, no_effect
 
 # Rates whose metric is within this share of the best count as stable.
 STABLE = 0.01
@@ -232,16 +232,16 @@ def _read(plan: Plan, sources: Mapping[str, str | None], train: str) -> dict[str
 
 def without_effect(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each setting that has no effect in any candidate."""
-    for key in asked_for(plan.config):
+    for key in given_settings(plan.config):
         if all(key in candidate.settings for candidate in plan.candidates):
             yield f"{key} has no effect: its values are compared"
     configs = [with_settings(plan.config, candidate.settings) for candidate in plan.candidates]
     setups = [Setup(config, dev=True, held_out=False) for config in configs]
-    for key in dict.fromkeys(key for config in configs for key in asked_for(config)):
+    for key in dict.fromkeys(key for config in configs for key in given_settings(config)):
         if key == "train.dev_share":
             yield f"{key} has no effect: --dev FILE or a tenth of TRAIN chooses the rates"
-        elif not any(works(setup, key) for setup in setups):
-            yield from idle(setups[0], [key])
+        elif not any(has_effect(setup, key) for setup in setups):
+            yield from no_effect(setups[0], [key])
 
 
 def truncated(comparison: Comparison) -> Iterator[str]:
@@ -276,7 +276,7 @@ def default_jobs(plan: Plan) -> int:
 
 def validate(plan: Plan) -> None:
     """Raise UsageError, before any data is read, for a comparison that makes no sense."""
-    from srucli.training.defaults import check as check_training
+    from srucli.training.defaults import check_settings
 
     for key in {key for candidate in plan.candidates for key in candidate.settings}:
         if key.startswith(SAME) or key == "train.seed":
@@ -295,4 +295,4 @@ def validate(plan: Plan) -> None:
             "rates by --over optim.lr=A,B"
         )
     for candidate in plan.candidates:
-        check_training(plan.config_of(Trial(candidate.name, plan.rates(candidate)[0], 0)))
+        check_settings(plan.config_of(Trial(candidate.name, plan.rates(candidate)[0], 0)))

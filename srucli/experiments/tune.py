@@ -34,8 +34,8 @@ from srucli.runs.claim import OWN, Layout, claimed, clear
 from srucli.runs.run_dir import read_records
 from srucli.tokenizer.training import make_tokenizer
 from srucli.tokenizer.truncation import Notices, Tally
-from srucli.training.defaults import check, complete
-from srucli.training.effects import Setup, asked_for, idle, works
+from srucli.training.defaults import check_settings, complete
+from srucli.training.effects import Setup, given_settings, has_effect, no_effect
 from srucli.training.interrupts import Interrupt
 from srucli.training.run import train
 
@@ -161,7 +161,7 @@ class Search:
         self.end = time.monotonic() + task.seconds
         base = task.complete({})
         setup = Setup(base, dev=True)
-        free = [key for key in SPACE if not is_given(task.config, key) and works(setup, key)]
+        free = [key for key in SPACE if not is_given(task.config, key) and has_effect(setup, key)]
         self.base = {key: attrgetter(key)(base) for key in free}
         texts = [example.text for example in task.examples]
         tokenizer = make_tokenizer(base.tokenizer, texts, task.train).tokenizer
@@ -194,7 +194,7 @@ class Search:
             raise optuna.TrialPruned
         used: Mapping[str, float] = {}
 
-        def observe(epoch: int, metrics: Mapping[str, float]) -> None:
+        def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             nonlocal used
             value = self._value(metrics)
             if not used or config.train.use_checkpoint == "last" or value > self._value(used):
@@ -211,7 +211,7 @@ class Search:
                 raise optuna.TrialPruned
 
         try:
-            self._train(config, observe)
+            self._train(config, on_epoch)
         except DivergedError:
             self.diverged += 1
             raise optuna.TrialPruned from None
@@ -221,7 +221,7 @@ class Search:
     def _value(self, metrics: Mapping[str, float]) -> float:
         return self.sign * metrics[self.task.metric]
 
-    def _train(self, config: Config, observe: Callable[[int, Mapping[str, float]], None]) -> None:
+    def _train(self, config: Config, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
         share = 0.0 if self.task.dev else dev_share(config)
         config = with_settings(config, {"train.dev_share": share})
         with redirect_stderr(io.StringIO()):
@@ -232,7 +232,7 @@ class Search:
                 self.scratch / "run",
                 tokenizer=self.tokenizer,
                 force=True,
-                observe=observe,
+                on_epoch=on_epoch,
                 stop=self.stop,
             )
         records = read_records(self.scratch / "run" / "metrics.jsonl")
@@ -342,10 +342,10 @@ def tune(
     minutes: how long to search. max_mb: the largest size of a model, in megabytes. stop: ends the
     search early if it is requested, with the best trial so far.
     """
-    check(config)
+    check_settings(config)
     stop = stop or Interrupt()
     stop.checked = True  # the search checks it, and then removes the folder of its trials
-    for line in idle(Setup(config, dev=True, held_out=not dev), asked_for(config)):
+    for line in no_effect(Setup(config, dev=True, held_out=not dev), given_settings(config)):
         say(line)
     examples, _ = read_texts(train_source, config.data)
     labels = find_labels(examples, train_source)

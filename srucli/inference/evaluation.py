@@ -122,12 +122,12 @@ def evaluate(
     examples: Iterable[Example],
     *,
     source: str = "-",
-    observe: OnChunk | None = None,
+    on_chunk: OnChunk | None = None,
     merge: bool = False,
 ) -> Evaluation:
     """Measure `predictor` on labelled `examples`, which are read once, a chunk at a time.
 
-    `source` is the file's name for people; `observe(examples, probabilities (b, C))` sees every
+    `source` is the file's name for people; `on_chunk(examples, probabilities (b, C))` sees every
     chunk; `merge` takes a label for the one of the model that it is like. Raises DataError for an
     example that does not fit the task, SrucliError where there are none or where a probability is
     not a number.
@@ -150,8 +150,8 @@ def evaluate(
         found.append(predictor.probabilities(texts))
         seconds += time.perf_counter() - start
         gold.extend(example.labels for example in chunk)
-        if observe is not None:
-            observe(chunk, found[-1])
+        if on_chunk is not None:
+            on_chunk(chunk, found[-1])
     tally = predictor.tally - before
     targets, names = metrics.encode(gold, predictor.labels, predictor.multi_label)
     classes = len(predictor.labels)

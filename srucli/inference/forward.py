@@ -1,7 +1,4 @@
-"""The forward pass without training: logits of a store's texts, and probabilities from them.
-
-Shared by the predictor and by validation in training.
-"""
+"""The forward pass for prediction, shared with validation: logits, and probabilities from them."""
 
 from __future__ import annotations
 
@@ -35,9 +32,9 @@ def branch_logits(model: Classifier, store: TokenStore, device: torch.device) ->
 
 
 def blended(logits: torch.Tensor, blend: torch.Tensor, multi_label: bool) -> NDArray[np.float32]:
-    """Logits (n, B, C) of the branches and their weights (n,) -> probabilities (B, C).
+    """Return probabilities (B, C) from logits (n, B, C) of the branches and their weights (n,).
 
-    They are a softmax over the classes, or for multi-label a sigmoid of each.
+    They are a softmax over the classes, or a sigmoid of each in a multi-label model.
     """
     mixed = torch.tensordot(blend, logits, dims=1)
     scores = mixed.sigmoid() if multi_label else mixed.softmax(dim=-1)

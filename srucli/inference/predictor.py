@@ -1,4 +1,4 @@
-"""A trained run, loaded: texts to probabilities."""
+"""A loaded run: texts to probabilities."""
 
 from __future__ import annotations
 
@@ -20,39 +20,35 @@ from srucli.tokenizer.truncation import Tally
 
 
 class Predictor:
-    """A run, loaded: what `eval` and `predict` use.
+    """A loaded run, as `eval` and `predict` use it.
 
-    `tally` counts the texts that it was given, and `said` holds sentences on the weights in use.
+    tally: counts of the texts so far. notes: sentences about the weights that are used.
     """
 
     def __init__(self, run: RunDir, device: torch.device) -> None:
-        self.config = run.config()
-        self.labels = run.labels()
-        self.multi_label = self.config.data.multi_label
+        self.config, self.labels, self.tokenizer = run.config(), run.labels(), run.tokenizer()
+        self.multi_label, self.device = self.config.data.multi_label, device
         columns = run.facts().columns
-        self.names = (
-            None if columns is None else ColumnNames(columns.get("text"), columns.get("label"))
-        )
-        self.tokenizer = run.tokenizer()
-        self.device = device
-        self.choice = choose(run, self.config)
-        self.said = [said for said in (self.choice.said, unfinished(run)) if said]
-        classes, pieces = len(self.labels), self.tokenizer.vocab_size
-        checkpoint = run.checkpoint(self.choice.name, shapes(self.config.model, pieces, classes))
+        self.names = columns and ColumnNames(columns.get("text"), columns.get("label"))
+        self.choice = choose(run, self.config.train.used_checkpoint, self.config.metric)
+        self.notes = [note for note in (self.choice.note, unfinished(run)) if note]
+        model, classes = self.config.model, len(self.labels)
+        expected = shapes(model, self.tokenizer.vocab_size, classes)
+        checkpoint = run.checkpoint(self.choice.name, expected)
         self.thresholds = checkpoint.thresholds(classes, str(run.path))
-        self.model = Classifier(self.config.model, self.tokenizer.spelling, classes)
+        self.model = Classifier(model, self.tokenizer.spelling, classes)
         self.model.load_state_dict(checkpoint.weights)
         self.model.to(device).eval().tabulate()
         self.tally = Tally(limits=self.model.limits(self.config.train))
 
     @classmethod
     def load(cls, run: Path, device: str = "auto") -> Predictor:
-        """Load a run's folder. Raises UsageError, InputMissingError, DataError."""
+        """Load a run folder. Raises UsageError, InputMissingError, DataError."""
         found = resolve_device(device)
         return cls(RunDir.open(run), found)
 
     def probabilities(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """B texts -> probabilities (B, C) float32; each row sums to 1 in a single-label model."""
+        """Return probabilities (B, C) of B texts; rows sum to 1 in a single-label model."""
         if not texts:
             return np.empty((0, len(self.labels)), np.float32)
         store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)

@@ -1,26 +1,25 @@
-"""The checkpoints of a run: whole or not there, each with a manifest of what it holds.
+"""The checkpoints of a run. Each is written completely or not at all, with a manifest.
 
     checkpoints/step-N/model.safetensors      the weights
-                       state.json             what predicting needs beside them
-                       training.safetensors   what going on with the training needs, if it is kept
+                       state.json             what prediction needs besides these
+                       training.safetensors   what resuming needs, if it could be saved
                        training.json
                        manifest.json          size and SHA-256 of each of the others
     best, last         the name of a checkpoint
 
-A checkpoint is written into a folder beside, synced, renamed; then `best` and `last` are, one by
-one. What the files mean is not known here. Runs of format version 1 have no manifests.
+A checkpoint is written into a temporary folder, synced and renamed; then `best` and `last` are
+replaced, one by one. This file does not interpret the files. Format version 1 has no manifests.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Literal
 
-from srucli.errors import DataError, SrucliError
+from srucli.errors import DataError
 from srucli.io.files import (
     COPY_AGAIN,
     Place,
@@ -41,7 +40,7 @@ FOLDER = "checkpoints"
 MODEL, STATE = "model.safetensors", "state.json"
 TRAINING_TENSORS, TRAINING = "training.safetensors", "training.json"
 MANIFEST = "manifest.json"
-# The largest that are read, whoever wrote them: room for hundreds of times what is usual.
+# Size limits of untrusted files: hundreds of times what is usual.
 MAX_BYTES = {
     MODEL: 4 * 2**30,
     STATE: 4 * 2**20,
@@ -50,42 +49,38 @@ MAX_BYTES = {
     MANIFEST: 2**16,
 }
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")
-_BESIDE = re.compile(rf"\.{_NAME.pattern}(\.[0-9]+-[0-9a-f]+)?{re.escape(TEMPORARY)}")
+_UNFINISHED = re.compile(rf"\.{_NAME.pattern}(\.[0-9]+-[0-9a-f]+)?{re.escape(TEMPORARY)}")
 _FILES: Layout = {re.escape(name): None for name in MAX_BYTES}
-LAYOUT: Layout = {_BESIDE.pattern: _FILES, _NAME.pattern: _FILES}
+LAYOUT: Layout = {_UNFINISHED.pattern: _FILES, _NAME.pattern: _FILES}
 
 
 class Checkpoints:
-    """Those of the run in a folder. `manifests` tells whether they must have manifests."""
+    """The checkpoints in a run folder. `manifests` tells whether they must have manifests."""
 
     def __init__(self, run: Place, *, manifests: bool = True) -> None:
         self.run, self.manifests = run, manifests
 
-    def _path(self, *parts: str) -> Path:
-        return path_of(self.run).joinpath(*parts)
-
     def save(self, step: int, files: Mapping[str, bytes], which: set[Which], keep: int) -> None:
-        """Write a checkpoint, point `which` at it, sweep. Raises OutputError."""
+        """Write a checkpoint, point `which` at it, and keep the `keep` newest. Raises OutputError.
+
+        Checkpoints that are pointed at stay too.
+        """
         name = f"step-{step}"
-        beside = f".{name}.{unique()}{TEMPORARY}"
-        manifest = {
-            file: {"bytes": len(data), "sha256": sha256(data).hexdigest()}
-            for file, data in files.items()
-        }
-        whole = {**files, MANIFEST: to_json({"files": manifest})}
+        temporary = f".{name}.{unique()}{TEMPORARY}"
+        manifest = {file: _entry(data) for file, data in files.items()}
         with writing(self.run, f"{FOLDER}/{name}") as run, run.child(FOLDER) as folder:
             try:
-                folder.make(beside)
-                with folder.child(beside) as new:
-                    for file, data in whole.items():
+                folder.make(temporary)
+                with folder.child(temporary) as new:
+                    for file, data in {**files, MANIFEST: to_json({"files": manifest})}.items():
                         new.create(file, data)
                     new.sync()
                 _remove(folder, name)
-                folder.rename(beside, name)
+                folder.rename(temporary, name)
                 folder.sync()
             except BaseException:
                 with suppress(OSError):
-                    _remove(folder, beside)
+                    _remove(folder, temporary)
                 raise
         self.point(name, which)
         self.sweep(keep)
@@ -96,20 +91,17 @@ class Checkpoints:
             write_files(self.run, {pointer: name.encode() + b"\n"})
 
     def sweep(self, keep: int) -> None:
-        """Remove all but the `keep` newest and those that are pointed at, and what kills left."""
+        """Remove old checkpoints, as `save` does, and what killed processes left."""
         kept = set(self.names()[:keep])
-        kept |= {self.pointed(which) for which in POINTERS if self._is_pointer(which)}
+        with opened(self.run) as run:
+            kept |= {self.pointed(which) for which in POINTERS if run.is_file(which)}
         with suppress(OSError), opened(self.run) as run, run.child(FOLDER) as folder:
             for name in folder.names():
-                if _BESIDE.fullmatch(name) or (_NAME.fullmatch(name) and name not in kept):
+                if _UNFINISHED.fullmatch(name) or (_NAME.fullmatch(name) and name not in kept):
                     _remove(folder, name)
 
-    def _is_pointer(self, which: Which) -> bool:
-        with opened(self.run) as run:
-            return run.is_file(which)
-
     def names(self) -> list[str]:
-        """Those that there are, the newest first; whether they are whole is not looked at."""
+        """Return the names of all checkpoints, damaged or not, the newest first."""
         found: list[str] = []
         with suppress(OSError), opened(self.run) as run, run.child(FOLDER) as folder:
             found = [name for name in folder.names() if folder.is_folder(name)]
@@ -118,52 +110,52 @@ class Checkpoints:
         return [f"step-{step}" for step in steps]
 
     def pointed(self, which: Which) -> str:
-        """The name that `best` or `last` holds. Raises InputMissingError, DataError."""
+        """Return the name that `best` or `last` holds. Raises InputMissingError, DataError."""
         name = read_within(self.run, which, 99).decode("utf-8", "replace").strip()
         if not _NAME.fullmatch(name):
-            problem = f"{name!r} names no checkpoint"
-            raise DataError(str(self._path(which)), None, problem, COPY_AGAIN)
+            raise self._damaged(which, f"{name!r} names no checkpoint")
         return name
 
     def read(self, name: str, file: str, most: int | None = None) -> bytes:
-        """A file of a checkpoint, as its manifest has it. Raises InputMissingError, DataError."""
+        """Read a file of a checkpoint and compare it with the manifest.
+
+        Raises InputMissingError, and DataError if it is damaged or larger than `most` bytes.
+        """
         place = f"{FOLDER}/{name}/{file}"
-        entry = self._entries(name).get(file) if self.manifests else None
         limit = min(MAX_BYTES[file], MAX_BYTES[file] if most is None else most)
-        said = entry.get("bytes") if isinstance(entry, dict) else None
-        data = read_within(self.run, place, min(limit, said) if type(said) is int else limit)
-        if self.manifests and entry != {"bytes": len(data), "sha256": sha256(data).hexdigest()}:
-            problem = "damaged: not what manifest.json says"
-            raise DataError(str(self._path(place)), None, problem, COPY_AGAIN)
+        if not self.manifests:
+            return read_within(self.run, place, limit)
+        entry = self._manifest(name).get(file)
+        size = entry.get("bytes") if isinstance(entry, dict) else None
+        data = read_within(self.run, place, min(limit, size) if type(size) is int else limit)
+        if entry != _entry(data):
+            raise self._damaged(place, "damaged: not what manifest.json says")
         return data
 
-    def _entries(self, name: str) -> dict[str, Any]:
+    def verify(self, name: str) -> None:
+        """Read all files in the manifest. Raises InputMissingError, DataError."""
+        for file in self._manifest(name):
+            self.read(name, file)
+
+    def _manifest(self, name: str) -> dict[str, Any]:
         place = f"{FOLDER}/{name}/{MANIFEST}"
         found = read_json(self.run, place, MAX_BYTES[MANIFEST])
         files = found.get("files") if isinstance(found, dict) else None
         if not isinstance(files, dict) or not files.keys() <= MAX_BYTES.keys():
-            problem = "no list of a checkpoint's files"
-            raise DataError(str(self._path(place)), None, problem, COPY_AGAIN)
+            raise self._damaged(place, "no list of a checkpoint's files")
         return files
 
-    def verify(self, name: str) -> None:
-        """Read all that the manifest lists. Raises InputMissingError, DataError."""
-        for file in self._entries(name):
-            self.read(name, file)
+    def _damaged(self, place: str, problem: str) -> DataError:
+        return DataError(str(path_of(self.run) / place), None, problem, COPY_AGAIN)
 
-    def whole(self) -> Iterator[tuple[str, SrucliError | None]]:
-        """The checkpoints, the newest first, each with what is wrong with it, if anything is."""
-        for name in self.names():
-            try:
-                self.verify(name)
-            except SrucliError as error:
-                yield name, error
-            else:
-                yield name, None
+
+def _entry(data: bytes) -> dict[str, Any]:
+    """Return the entry of a file in the manifest."""
+    return {"bytes": len(data), "sha256": sha256(data).hexdigest()}
 
 
 def _remove(folder: OpenFolder, name: str) -> None:
-    """Remove a checkpoint's files, and its folder if nothing else is in it. Raises OSError."""
+    """Remove a checkpoint's files, and its folder if it is empty then. Raises OSError."""
     if folder.is_folder(name):
         with folder.child(name) as checkpoint:
             clear(checkpoint, _FILES)

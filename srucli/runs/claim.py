@@ -1,7 +1,7 @@
-"""Whose a folder is: the marker that srucli writes first, and what it may remove by name.
+"""Which folders belong to srucli, and which of their files it may remove.
 
-A folder is ours if srucli's marker is in it. Of what it holds only files are ever removed that
-srucli writes, by their names, and never one that the command reads; whatever else there is stays.
+srucli writes a marker into its folders first. It removes only files that it writes, by name, and
+never one that the command reads; everything else stays.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args
 
@@ -27,29 +28,29 @@ _MAX_MARKER = 2**12
 _SHOWN = 5
 
 Kind = Literal["run", "comparison", "tuning"]
-# What srucli writes into a folder, in the order in which it is removed: patterns of the names of
-# files (None), and of folders with what they hold.
+# What srucli writes into a folder, in the order in which it is removed: patterns of file names
+# (None), and of folder names with what the folders contain.
 Layout = Mapping[str, Union["Layout", None]]
 OWN: Layout = {re.escape(locks.NAME): None, re.escape(MARKER): None}
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9]+(-[0-9a-f]+)?\.tmp")
-# A file that a command reads, as it was given: `-` is stdin, None is none.
+# A file that a command reads, as the user gave it: `-` is stdin, None is no file.
 Source = str | os.PathLike[str] | None
 
 
-# ---------------------------------------------------------------- what there is
+# ---------------------------------------------------------------- contents
 
 
 def matching(layout: Layout, name: str) -> str | None:
-    """The pattern of a layout that a name has, or that a temporary file beside a name has."""
+    """Return the pattern that matches a name, or the final name of a temporary file."""
     for pattern, inner in layout.items():
-        beside = _TEMPORARY.fullmatch(name) if inner is None else None
-        if re.fullmatch(pattern, beside[1] if beside else name):
+        temporary = _TEMPORARY.fullmatch(name) if inner is None else None
+        if re.fullmatch(pattern, temporary[1] if temporary else name):
             return pattern
     return None
 
 
 def contents(folder: OpenFolder, layout: Layout) -> Iterator[tuple[OpenFolder, str]]:
-    """Where in a folder is what srucli writes there: plain files, and folders after their own."""
+    """Yield the files and folders that srucli wrote; a folder comes after its contents."""
     names = {name: matching(layout, name) for name in folder.names()}
     for pattern, inner in layout.items():
         for name in (name for name, own in names.items() if own == pattern):
@@ -62,7 +63,7 @@ def contents(folder: OpenFolder, layout: Layout) -> Iterator[tuple[OpenFolder, s
 
 
 def files_of(path: Path, layout: Layout) -> list[Path]:
-    """The files in a folder that srucli writes there; none where there is no such folder."""
+    """Return the files in a folder that srucli wrote; none if there is no such folder."""
     with suppress(OSError), OpenFolder.at(path) as folder:
         found = contents(folder, layout)
         return [where.path / name for where, name in found if where.is_file(name)]
@@ -70,46 +71,46 @@ def files_of(path: Path, layout: Layout) -> list[Path]:
 
 
 def _marker(folder: OpenFolder) -> dict[str, Any] | None:
-    """What srucli's marker says of a folder; None where there is none that it wrote."""
+    """Return the content of srucli's marker; None if there is no valid one."""
     try:
         found = read_json(folder, MARKER, _MAX_MARKER)
     except SrucliError:
         return None
     if not isinstance(found, dict) or found.get("format") != MARKER_FORMAT:
         return None
-    whole = isinstance(found.get("id"), str) and re.fullmatch("[0-9a-f]{32}", found["id"])
-    return found if whole and found.get("kind") in get_args(Kind) else None
+    valid = isinstance(found.get("id"), str) and re.fullmatch("[0-9a-f]{32}", found["id"])
+    return found if valid and found.get("kind") in get_args(Kind) else None
 
 
 def kind_of(folder: OpenFolder) -> Kind | None:
-    """What srucli's marker says that a folder is; None where there is none that it wrote."""
+    """Return the kind of folder that the marker states; None if there is no valid marker."""
     found = _marker(folder)
     return found["kind"] if found else None
 
 
 def is_at_home(folder: OpenFolder) -> bool:
-    """Whether the marker was made for this folder, and is not copied from another one.
+    """Return whether the marker was made for this folder, and not copied from another one.
 
-    One that does not say is not asked: srucli wrote such at first.
+    The first markers did not record their folder; they count as made for it.
     """
     found = _marker(folder)
     return found is not None and found.get("inode") in (None, folder.identity[1])
 
 
 def is_free(folder: OpenFolder) -> bool:
-    """Whether there is nothing in a folder but what a kill leaves of making or ending a claim."""
+    """Return whether a folder is empty, but for what a kill leaves of making or ending a claim."""
     names = [name for name in folder.names() if not matching(OWN, name) or name == MARKER]
     lock = locks.NAME in folder.names()
     return not names and (not lock or locks.is_left(folder))
 
 
 def foreign(folder: OpenFolder, layout: Layout) -> list[str]:
-    """The names in a folder that srucli writes nothing under."""
+    """Return the names in a folder that srucli does not write."""
     return [name for name in folder.names() if matching({**OWN, **layout}, name) is None]
 
 
 def _misfits(folder: OpenFolder, layout: Layout, above: str = "") -> Iterator[tuple[str, bool]]:
-    """What has a name that srucli writes under but is of another kind, and whether it is a link."""
+    """Yield what has a name that srucli writes but another type, and whether it is a link."""
     for name in folder.names():
         pattern, mode = matching(layout, name), folder.stat(name).st_mode
         if pattern is None:
@@ -118,23 +119,16 @@ def _misfits(folder: OpenFolder, layout: Layout, above: str = "") -> Iterator[tu
         if stat.S_ISLNK(mode):
             yield f"{above}{name} (a link)", True
         elif inner is None and not stat.S_ISREG(mode):
-            yield f"{above}{name} (no plain file)", False
+            yield f"{above}{name} (not a regular file)", False
         elif inner is not None and not stat.S_ISDIR(mode):
-            yield f"{above}{name} (no folder)", False
+            yield f"{above}{name} (not a folder)", False
         elif inner is not None:
             with folder.child(name) as child:
                 yield from _misfits(child, inner, f"{above}{name}/")
 
 
-def _all_misfits(folder: OpenFolder, layout: Layout) -> Iterator[tuple[str, bool]]:
-    """The same, with what every claimed folder holds: a lock that says something else is none."""
-    yield from _misfits(folder, {**OWN, **layout})
-    if folder.is_file(locks.NAME) and folder.stat(locks.NAME).st_size and not locks.is_left(folder):
-        yield f"{locks.NAME} (not srucli's)", False
-
-
 def listing(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first names, and the number of the others."""
     shown = ", ".join(escaped(name) for name in names[:_SHOWN])
     more = len(names) - _SHOWN
     return f"{shown} and {more:,} more" if more > 0 else shown
@@ -144,7 +138,7 @@ def listing(names: Sequence[str]) -> str:
 
 
 def _read_by(sources: Iterable[Source]) -> dict[Identity, str]:
-    """The files that a command reads, by what tells them apart whatever they are called."""
+    """Return the files that a command reads by their identity, which no other name hides."""
     found = {}
     for source in sources:
         with suppress(OSError, ValueError):
@@ -167,63 +161,79 @@ def refuse_inputs(outputs: Iterable[Path], sources: Iterable[Source]) -> None:
                 )
 
 
-def _refuse_own_inputs(folder: OpenFolder, layout: Layout, sources: Iterable[Source]) -> None:
-    """The same for whatever may be replaced or removed in a folder."""
-    if not (read := _read_by(sources)):
-        return
-    for where, name in contents(folder, {**OWN, **layout}):
-        if (given := read.get(identity(where.stat(name)))) is not None:
-            raise OutputError(
-                f"{where.path / name}: may be replaced or removed, but this command reads it (as "
-                f"{given}); choose another -o, or give a copy that is elsewhere"
-            )
-
-
 # ---------------------------------------------------------------- claims
 
 
-def check_claimable(
-    folder: OpenFolder,
-    kind: Kind,
-    layout: Layout,
-    evidence: Callable[[OpenFolder], bool],
-    sources: Iterable[Source],
-) -> Kind | None:
-    """Refuse a folder that is another's; what its own marker says. Raises OutputError.
+@dataclass(frozen=True)
+class Claim:
+    """What a command wants to write into a folder.
 
-    evidence: whether a folder without a marker of its own is known to be such a folder all the
-    same. A marker may have been copied from elsewhere, into whatever folder.
+    evidence: whether a folder without a marker of its own is of this kind all the same. sources:
+    the files that the command reads.
     """
-    found = kind_of(folder)
-    if found not in (None, kind):
-        raise OutputError(f"{folder.path}: holds a {found} and not a {kind}; choose another -o")
-    marked = found is not None and is_at_home(folder)
-    unknown = found is None and _has_marker(folder)
-    if not (marked or is_free(folder)) and (unknown or not evidence(folder)):
-        others = foreign(folder, layout) or folder.names()
-        raise OutputError(
-            f"{folder.path}: exists already and holds no {kind} that srucli made, but "
-            f"{listing(others)}; choose another -o"
-        )
-    if misfits := list(_all_misfits(folder, layout)):
-        linked = any(is_link for _, is_link in misfits)
-        raise OutputError(
-            f"{folder.path}: in the way: {listing([name for name, _ in misfits])}; "
-            f"{COPY_WITHOUT_LINKS if linked else 'move it away, or choose another -o'}"
-        )
-    _refuse_own_inputs(folder, layout, sources)
-    return found if marked else None
 
+    kind: Kind
+    layout: Layout
+    evidence: Callable[[OpenFolder], bool] = lambda folder: False
+    sources: Sequence[Source] = ()
 
-def _has_marker(folder: OpenFolder) -> bool:
-    """Whether something has the marker's name, be it what it may."""
-    return MARKER in folder.names()
+    def check(self, folder: OpenFolder) -> bool:
+        """Refuse a folder that may not be used; return whether it has its own marker.
 
+        A marker may have been copied from another folder. Raises OutputError.
+        """
+        found = kind_of(folder)
+        if found not in (None, self.kind):
+            raise OutputError(
+                f"{folder.path}: contains a {found} and not a {self.kind}; choose another -o"
+            )
+        marked = found is not None and is_at_home(folder)
+        unknown = found is None and MARKER in folder.names()
+        if not (marked or is_free(folder)) and (unknown or not self.evidence(folder)):
+            others = foreign(folder, self.layout) or folder.names()
+            raise OutputError(
+                f"{folder.path}: exists already and contains no {self.kind} that srucli made, but "
+                f"{listing(others)}; choose another -o"
+            )
+        self._check_types(folder)
+        self._check_inputs(folder)
+        return marked
 
-def _mark(folder: OpenFolder, kind: Kind) -> None:
-    own = {"id": secrets.token_hex(16), "inode": folder.identity[1]}
-    marker = {"format": MARKER_FORMAT, "kind": kind, **own}
-    folder.write({MARKER: to_json(marker)})
+    def _check_types(self, folder: OpenFolder) -> None:
+        """Refuse links and other types in the place of srucli's files, and a lock of others."""
+        misfits = list(_misfits(folder, {**OWN, **self.layout}))
+        is_lock = folder.is_file(locks.NAME) and folder.stat(locks.NAME).st_size
+        if is_lock and not locks.is_left(folder):
+            misfits.append((f"{locks.NAME} (not srucli's)", False))
+        if misfits:
+            linked = any(is_link for _, is_link in misfits)
+            raise OutputError(
+                f"{folder.path}: in the way: {listing([name for name, _ in misfits])}; "
+                f"{COPY_WITHOUT_LINKS if linked else 'move it away, or choose another -o'}"
+            )
+
+    def _check_inputs(self, folder: OpenFolder) -> None:
+        """Refuse a folder if the command reads a file that it may replace or remove there."""
+        if not (read := _read_by(self.sources)):
+            return
+        for where, name in contents(folder, {**OWN, **self.layout}):
+            if (given := read.get(identity(where.stat(name)))) is not None:
+                raise OutputError(
+                    f"{where.path / name}: may be replaced or removed, but this command reads it "
+                    f"(as {given}); choose another -o, or give a copy that is elsewhere"
+                )
+
+    def make(self, folder: OpenFolder) -> bool:
+        """Check a folder and write the marker if it has none; return whether it was written."""
+        try:
+            if self.check(folder):
+                return False
+            own = {"id": secrets.token_hex(16), "inode": folder.identity[1]}
+            marker = {"format": MARKER_FORMAT, "kind": self.kind, **own}
+            folder.write({MARKER: to_json(marker)})
+            return True
+        except OSError as error:
+            raise unwritable(folder.path / MARKER, error) from error
 
 
 @contextmanager
@@ -235,13 +245,14 @@ def claimed(
     sources: Sequence[Source] = (),
     below: OpenFolder | None = None,
 ) -> Iterator[tuple[OpenFolder, bool]]:
-    """Hold a folder, made where there is none, with marker and lock, for a block that writes there.
+    """Hold a folder with marker and lock for a block that writes there; make it if need be.
 
-    Gives the folder, and whether there is nothing else in it. `below` is the folder that it is in,
-    where that is held: then no link leads there. Where the block ends in an error and
-    there still is nothing, nothing stays of what was made. Raises OutputError where the folder is
-    another's, and where somebody else writes there.
+    Yields the folder, and whether it is empty otherwise. The arguments are those of `Claim`, and
+    `below`, the folder that contains it, if that is held open: then no link is followed. If the
+    block raises and the folder is still empty, what was made is removed. Raises OutputError if the
+    folder belongs to others, or if another process writes there.
     """
+    claim = Claim(kind, layout, evidence, sources)
     with ExitStack() as stack:
         opening = below.child(path.name, make=True) if below else OpenFolder.at(path)
         if not below:
@@ -252,17 +263,17 @@ def claimed(
             raise OutputError(
                 f"{path}: cannot be opened ({error.strerror}); choose another -o"
             ) from error
-        marked = _claim(folder, kind, layout, evidence, sources)
+        marked = claim.make(folder)
         try:
             stack.enter_context(locks.locked(folder))
         except OutputError as error:
-            # Not where somebody else holds the lock, who may rely on the marker by now.
+            # The marker stays if another process holds the lock, because it may rely on it by now.
             if marked and isinstance(error.__cause__, OSError):
                 with suppress(OSError):
                     folder.remove(MARKER)
             raise
-        # Whoever held the lock before may have ended its claim in between.
-        _claim(folder, kind, layout, evidence, sources)
+        # The process that held the lock before may have ended its claim in between.
+        claim.make(folder)
         tidy(folder, layout)
         fresh = _is_bare(folder)
         try:
@@ -274,29 +285,13 @@ def claimed(
             raise
 
 
-def _claim(
-    folder: OpenFolder,
-    kind: Kind,
-    layout: Layout,
-    evidence: Callable[[OpenFolder], bool],
-    sources: Sequence[Source],
-) -> bool:
-    """Check a folder and mark it, where it is not; whether it was marked here."""
-    try:
-        if marked := check_claimable(folder, kind, layout, evidence, sources) is None:
-            _mark(folder, kind)
-        return marked
-    except OSError as error:
-        raise unwritable(folder.path / MARKER, error) from error
-
-
 def _is_bare(folder: OpenFolder) -> bool:
     return set(folder.names()) <= {MARKER, locks.NAME}
 
 
 @contextmanager
 def _made(path: Path) -> Iterator[None]:
-    """Make a folder and those above it; where the block fails, remove those of them that are empty.
+    """Make a folder and its parents; if the block raises, remove those that are empty.
 
     Raises OutputError.
     """
@@ -333,7 +328,7 @@ def clear(folder: OpenFolder, layout: Layout) -> None:
 
 
 def tidy(folder: OpenFolder, layout: Layout) -> None:
-    """Remove temporary files that kills left beside files of the layout. The lock must be held."""
+    """Remove temporary files that killed processes left. The caller must hold the lock."""
     for where, name in contents(folder, {**OWN, **layout}):
         if _TEMPORARY.fullmatch(name) and where.is_file(name):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""run.json: what a run was made of and by, and the version of its format."""
+"""run.json: the data, versions and machine of a training, and the version of the run's format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_FACTS = 2**20
 
 
 class DataFacts(BaseModel):
-    """The number of texts, and their hashes (see `data_hash` of `data/dataset.py`)."""
+    """The numbers of examples, and their hashes (see `data_hash` in `data/dataset.py`)."""
 
     texts: int
     dev_texts: int
@@ -31,8 +31,8 @@ class DataFacts(BaseModel):
 class Facts(BaseModel):
     """The content of run.json.
 
-    `sources` are the files that the texts came from (not in format version 1). `columns` are the
-    names of the text and label columns in the training file (not in older runs of version 2).
+    sources: the files of the examples (not in format version 1). columns: the names of the text and
+    label columns in the training file (not in older runs of version 2).
     """
 
     format_version: int
@@ -63,7 +63,7 @@ def machine() -> dict[str, Any]:
 
 
 def read_facts(place: Place) -> Facts:
-    """Read run.json. Raises DataError where it does not say what it should, or is newer."""
+    """Read run.json. Raises DataError if it is invalid, or of a newer format."""
     found, source = read_json(place, "run.json", MAX_FACTS), str(path_of(place) / "run.json")
     number = found.get("format_version") if isinstance(found, dict) else None
     if type(number) is int and number > FORMAT_VERSION:

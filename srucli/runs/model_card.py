@@ -1,4 +1,4 @@
-"""The README.md of a run's folder: what the model is, what it was made from, how to use it."""
+"""Write the README.md of a run folder: what the model is, how it was trained, how to use it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from srucli.runs.choice import Choice, choose
 from srucli.runs.facts import Facts
 from srucli.runs.run_dir import RunDir
 
-CHOSEN = """These texts also chose the epoch, how much each branch counts and any thresholds. On
-others the figures may be lower; `srucli eval` measures them."""
+CHOSEN = """These examples also chose the epoch, the weights of the branches and any thresholds, so
+metrics on new data may be lower; `srucli eval` measures them."""
 
 
-def _row(metric: str, value: float, texts: int) -> str:
-    low, high = wilson(value * texts, texts) if metric == "accuracy" else (math.nan, math.nan)
-    return (
-        f"| {metric} | {value:.4f} | {f'{low:.4f} to {high:.4f}' if math.isfinite(low) else ''} |"
-    )
+def _row(metric: str, value: float, examples: int) -> str:
+    interval = ""
+    if metric == "accuracy":
+        low, high = wilson(value * examples, examples)
+        interval = f"{low:.4f} to {high:.4f}" if math.isfinite(low) else ""
+    return f"| {metric} | {value:.4f} | {interval} |"
 
 
 def _network(model: ModelConfig) -> str:
-    """The encoder with its settings, its pooling, and the branches beside it."""
-    encoder = ENCODERS[model.encoder]
-    own = sorted(encoder.settings - {"model.pooling", "train.kernel"})
+    """Describe the encoder with its settings, its pooling, and the n-gram branches."""
+    used = ENCODERS[model.encoder].settings
     values = model.model_dump(mode="json")
-    settings = ", ".join(f"{key[6:]}={values[key[6:]]}" for key in own)
-    wide = f", with 1- to {model.wide_ngrams}-grams of pieces" if model.wide else ""
-    grams = f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
-    has_last = "model.pooling" in encoder.settings
-    pooled = [name for name in model.pooling if name != "last" or has_last]
+    own = sorted(key.partition(".")[2] for key in used - {"model.pooling", "train.kernel"})
+    settings = ", ".join(f"{name}={values[name]}" for name in own)
+    words = f", with 1- to {model.wide_ngrams}-grams of tokens" if model.wide else ""
+    characters = f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
+    pooled = [name for name in model.pooling if name != "last" or "model.pooling" in used]
     pooling = f", pooling by {' and '.join(pooled)}" if pooled else ""
-    return f"{model.encoder} ({settings}){pooling}{wide}{grams}"
+    return f"{model.encoder} ({settings}){pooling}{words}{characters}"
 
 
 def model_card(
@@ -49,19 +49,18 @@ def model_card(
     measured: Mapping[str, Any] | None,
     epochs: int,
 ) -> str:
-    """Markdown. `facts` are those of run.json, `used` is the checkpoint that predicts.
+    """Return the Markdown text.
 
-    `measured` is the line of metrics.jsonl about that checkpoint, if it was evaluated; `epochs` are
-    those that were trained, of the ones that were planned.
+    facts: the content of run.json. used: the checkpoint that is used. measured: its line in
+    metrics.jsonl, if it was evaluated. epochs: how many of the planned epochs were trained.
     """
     model, train = config.model, config.train
     sizes = facts.data
     shown = ", ".join(f"`{escaped(label)}`" for label in labels[:20])
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
-    found = measured or {"dev": {}}
-    figures = {metric: value for metric, value in found["dev"].items() if value is not None}
     of_epoch = f" of epoch {measured['epoch']}" if measured else ""
-    rows = [_row(metric, value, sizes.dev_texts) for metric, value in figures.items()]
+    dev = measured["dev"].items() if measured else ()
+    rows = [_row(metric, value, sizes.dev_texts) for metric, value in dev if value is not None]
     table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *rows])
     planned = "" if epochs == facts.epochs else f"{epochs} of "
     return f"""# {name}
@@ -71,14 +70,14 @@ A text classifier made by srucli {facts.srucli}.
 - Labels ({len(labels)}): {shown}{more}
 - A text gets {"any number of labels" if config.data.multi_label else "one label"}.
 - Model: {_network(model)}; {facts.parameters:,} parameters.
-- Trained on {sizes.texts:,} texts, {planned}{facts.epochs} epochs, {config.optim.name}, \
+- Trained on {sizes.texts:,} examples, {planned}{facts.epochs} epochs, {config.optim.name}, \
 seed {train.seed}; torch {facts.torch} on {facts.device}.
 - Weights used: the {used.which} checkpoint, {used.name}{of_epoch}.
-- SHA-256 of the training texts: `{sizes.sha256["train"]}`
+- SHA-256 of the training examples: `{sizes.sha256["train"]}`
 
-## Measured on {sizes.dev_texts:,} dev texts
+## Metrics on {sizes.dev_texts:,} dev examples
 
-{table if figures else "No dev texts were given: nothing was measured during training."}
+{table if rows else "There were no dev examples, so nothing was measured during training."}
 
 ## Use
 
@@ -88,11 +87,11 @@ seed {train.seed}; torch {facts.torch} on {facts.device}.
 
 
 def write_card(run: RunDir, config: Config, labels: Sequence[str], epochs: int) -> None:
-    """Write the README.md of a run that was trained for so many epochs. Raises OutputError."""
-    used = choose(run, config)
+    """Write the README.md after this number of epochs. Raises OutputError."""
+    used = choose(run, config.train.used_checkpoint, config.metric)
     step = run.step_of(used.name)
     records = run.records("metrics.jsonl")
-    whole = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
-    measured = next((each for each in whole if each.get("step") == step), None)
+    valid = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
+    measured = next((each for each in valid if each.get("step") == step), None)
     card = model_card(run.path.name, config, labels, run.facts(), used, measured, epochs)
     run.write("README.md", card.encode(errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""Safetensors files that anybody may have written: bounded, and compared with what is expected."""
+"""Untrusted safetensors files: read within limits, and compared with the expected tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from srucli.errors import DataError
 from srucli.io.console import escaped
 from srucli.io.files import COPY_AGAIN
 
-# Of a safetensors file, what is not numbers: for each tensor, and besides.
+# Limits of a safetensors file's header in bytes: for each tensor, for the rest, and in all.
 HEADER_OF_TENSOR, HEADER, MAX_HEADER = 4096, 2**16, 2**22
-# Tensors, as on the meta device, whose names, shapes and dtypes are expected.
+# Tensors with the expected names, shapes and dtypes; they may be on the meta device.
 Shapes = Mapping[str, Tensor]
 
 
-def most_bytes(shapes: Shapes) -> int:
-    """Return the size in bytes of the largest safetensors file that can hold such tensors."""
+def max_bytes(shapes: Shapes) -> int:
+    """Return an upper limit in bytes of a safetensors file with such tensors."""
     numbers = sum(tensor.numel() * tensor.element_size() for tensor in shapes.values())
     return HEADER + HEADER_OF_TENSOR * len(shapes) + numbers
 
@@ -32,16 +32,18 @@ def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        # What it says repeats names and types as they stand in the file.
+        # The message repeats names and types from the file.
         problem = f"damaged ({escaped(str(error)[:200])})"
         raise DataError(source, None, problem, COPY_AGAIN) from error
 
 
 def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> None:
-    """Refuse weights of other names, shapes or dtypes. Raises DataError naming `source`."""
+    """Check names, shapes and dtypes of weights. Raises DataError naming `source`."""
+    found, wanted = (
+        {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        for tensors in (weights, shapes)
+    )
     for name in [*shapes, *weights]:
-        found, wanted = weights.get(name), shapes.get(name)
-        same = found is not None and wanted is not None
-        if not same or (found.shape, found.dtype) != (wanted.shape, wanted.dtype):  # type: ignore[union-attr]
+        if found.get(name) != wanted.get(name):
             problem = f"the weights do not fit config.yaml (see {name[:99]!r})"
             raise DataError(source, None, problem, COPY_AGAIN)

@@ -1,15 +1,15 @@
-"""What a training needs to go on to the same weights, as JSON and safetensors: no pickle.
+"""The state of a training as JSON and safetensors, so that resuming gives the same weights.
 
-A tree of plain values and tensors becomes JSON in which a tensor is {"tensor": its name}, and the
-tensors. Trees hold what optimizers keep: numbers, text, None, lists, tuples, dicts with text or
-numbers as keys. When to save, and what a run's folder holds, is not known here.
+A tree of plain values and tensors becomes JSON, in which a tensor is {"tensor": its name}, and the
+named tensors. A tree holds what optimizers keep: numbers, strings, None, lists, tuples, and dicts
+with strings or numbers as keys. There is no pickle.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,19 +22,19 @@ from torch.optim import Optimizer
 from srucli.errors import SrucliError
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
 
-# What a group's learning rate is made of anew in every step, and where it is.
+# Entries of a parameter group that are set again in every step, or are its parameters.
 _APPLIED = {"params", "lr", "initial_lr"}
 
 
 class UnwritableError(SrucliError):
-    """A value that is no plain one."""
+    """A value that cannot be saved. The message names it and its path in the tree."""
 
 
 def to_files(tree: Any) -> dict[str, bytes]:
-    """The files of a checkpoint that hold a tree. Raises UnwritableError."""
+    """Return the content of a checkpoint's files for a tree. Raises UnwritableError."""
     tensors: dict[str, Tensor] = {}
     plain = _plain(tree, "", tensors)
-    # Copies, for a file holds no two tensors that share memory.
+    # Copies, because safetensors refuses tensors that share memory.
     whole = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     return {
         TRAINING: json.dumps(plain, allow_nan=True).encode() + b"\n",
@@ -43,7 +43,10 @@ def to_files(tree: Any) -> dict[str, bytes]:
 
 
 def from_files(text: bytes, tensors: Mapping[str, Tensor]) -> Any:
-    """The tree of `to_files`. Raises ValueError, TypeError, LookupError, RecursionError."""
+    """Return the tree that `to_files` saved.
+
+    Raises ValueError, TypeError, LookupError, RecursionError.
+    """
     return _tree(json.loads(text), tensors)
 
 
@@ -58,94 +61,89 @@ def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         rows = [_plain(part, f"{path}.{place}", tensors) for place, part in enumerate(value)]
         return rows if isinstance(value, list) else {"tuple": rows}
     if isinstance(value, Mapping):
-        pairs = [
-            [_key(key, path), _plain(part, f"{path}.{key}", tensors)] for key, part in value.items()
-        ]
+        pairs = []
+        for key, part in value.items():
+            if not isinstance(key, str | int | float):
+                raise UnwritableError(f"the key {key!r} at {path.lstrip('.')}")
+            pairs.append([key, _plain(part, f"{path}.{key}", tensors)])
         return {"dict": pairs}
-    raise UnwritableError(f"{path.lstrip('.')}: a {type(value).__name__} cannot be written")
-
-
-def _key(key: Any, path: str) -> str | int | float:
-    if isinstance(key, str | int | float):
-        return key
-    raise UnwritableError(f"{path.lstrip('.')}: the key {key!r} cannot be written")
+    raise UnwritableError(f"a {type(value).__name__} at {path.lstrip('.')}")
 
 
 def _tree(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(plain, list):
         return [_tree(part, tensors) for part in plain]
-    if isinstance(plain, dict):
-        ((kind, held),) = plain.items()
-        if kind == "tensor":
-            return tensors[held]
-        if kind == "tuple":
-            return tuple(_tree(held, tensors))
-        if kind == "dict":
-            return {key: _tree(part, tensors) for key, part in held}
-        raise ValueError(f"{kind!r} is no kind of value")
-    return plain
+    if not isinstance(plain, dict):
+        return plain
+    ((kind, content),) = plain.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_tree(content, tensors))
+    if kind == "dict":
+        return {key: _tree(part, tensors) for key, part in content}
+    raise ValueError(f"{kind!r} is no kind of value")
 
 
 # ---------------------------------------------------------------- optimizers
 
 
 class OptimizerState:
-    """What an optimizer has learned since it was made, parameters by name.
+    """The state of an optimizer with parameters by name, and what it changed in its groups.
 
-    Of its groups that is what differs from how it was made: what the settings say stays theirs.
+    Unchanged entries of a group are not saved, so that they stay as the settings say.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, *, own: bool = True) -> None:
-        """`own` tells whether it is of srucli's table, whose states can be broadcast to weights."""
-        self.optimizer, self.fits = optimizer, _broadcasts if own else _is_of_sizes
+        """`own` optimizers are those of srucli's table; their states broadcast to the weights."""
+        self.optimizer, self.fits = optimizer, _broadcasts if own else _permutes
         self.names: dict[Tensor, str] = {
             parameter: name for name, parameter in model.named_parameters()
         }
-        self.made = [dict(group) for group in optimizer.param_groups]
+        self.initial = [dict(group) for group in optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """For `to_files`. Raises UnwritableError."""
+        """Return a tree for `to_files`."""
         groups = [
             {
                 key: value
                 for key, value in group.items()
-                if key not in _APPLIED and not _same(value, made.get(key))
+                if key not in _APPLIED and not _same(value, initial.get(key))
             }
-            for group, made in zip(self.optimizer.param_groups, self.made, strict=True)
+            for group, initial in zip(self.optimizer.param_groups, self.initial, strict=True)
         ]
         state: dict[str, dict[Any, Any]] = {"weights": {}, "others": {}}
-        for key, kept in self.optimizer.state.items():
-            own = self.names.get(key) if isinstance(key, Tensor) else None
-            state["others" if own is None else "weights"][own or key] = kept
+        for key, value in self.optimizer.state.items():
+            name = self.names.get(key) if isinstance(key, Tensor) else None
+            state["others" if name is None else "weights"][name or key] = value
         return {"groups": groups, **state}
 
     def load_state_dict(self, tree: Any) -> None:
-        """Restore it. Raises ValueError, TypeError, LookupError, AttributeError.
+        """Restore the state. Raises ValueError, TypeError, LookupError, AttributeError.
 
-        So it does for state that is no parameter's, or does not fit its parameter.
+        These are also raised for a state of unknown parameters, or of another shape.
         """
         whole = self.optimizer.state_dict()
         self._check_shapes(tree["weights"])
-        for group, learned in zip(whole["param_groups"], tree["groups"], strict=True):
-            group.update({key: learned[key] for key in learned if key not in _APPLIED})
-        places = self._places(whole["param_groups"])
-        weights = {places[name]: kept for name, kept in tree["weights"].items()}
-        whole["state"] = weights | {str(key): kept for key, kept in tree["others"].items()}
+        for group, saved in zip(whole["param_groups"], tree["groups"], strict=True):
+            group.update({key: saved[key] for key in saved if key not in _APPLIED})
+        numbers = self._numbers(whole["param_groups"])
+        weights = {numbers[name]: state for name, state in tree["weights"].items()}
+        whole["state"] = weights | {str(key): state for key, state in tree["others"].items()}
         self.optimizer.load_state_dict(whole)
 
-    def _places(self, numbered: list[dict[str, Any]]) -> dict[str, int]:
-        """The number that a state_dict has for each parameter."""
-        groups = zip(self.optimizer.param_groups, numbered, strict=True)
+    def _numbers(self, numbered: list[dict[str, Any]]) -> dict[str, int]:
+        """Return the number of each parameter in a state_dict."""
         return {
-            self.names[parameter]: place
-            for group, numbers in groups
-            for parameter, place in zip(group["params"], numbers["params"], strict=True)
+            self.names[parameter]: number
+            for group, numbers in zip(self.optimizer.param_groups, numbered, strict=True)
+            for parameter, number in zip(group["params"], numbers["params"], strict=True)
         }
 
-    def _check_shapes(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+    def _check_shapes(self, states: Mapping[str, Mapping[str, Any]]) -> None:
         shapes = {name: parameter.shape for parameter, name in self.names.items()}
-        for name, kept in state.items():
-            for value in kept.values():
+        for name, state in states.items():
+            for value in state.values():
                 if isinstance(value, Tensor) and not self.fits(value.shape, shapes[name]):
                     raise ValueError(f"{name}: {tuple(value.shape)} for {tuple(shapes[name])}")
 
@@ -157,14 +155,13 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def _broadcasts(shape: torch.Size, wanted: torch.Size) -> bool:
-    if len(shape) > len(wanted):
-        return False
-    tail = wanted[len(wanted) - len(shape) :]
-    return all(size in (1, whole) for size, whole in zip(shape, tail, strict=True))
+    last = wanted[len(wanted) - len(shape) :]
+    sizes = zip(shape, last, strict=False)
+    return len(shape) == len(last) and all(size in (1, whole) for size, whole in sizes)
 
 
-def _is_of_sizes(shape: torch.Size, wanted: torch.Size) -> bool:
-    """Whether a weight's sizes, in any order, are all that there is: as much as is known."""
+def _permutes(shape: torch.Size, wanted: torch.Size) -> bool:
+    """Return whether all sizes are sizes of the weight, in any order: no more is known."""
     return all(size in (1, *wanted) for size in shape)
 
 
@@ -173,7 +170,7 @@ def _is_of_sizes(shape: torch.Size, wanted: torch.Size) -> bool:
 
 @contextmanager
 def keep_random_states(device: torch.device) -> Iterator[None]:
-    """Put the generators back after a block, in the state that they had before it."""
+    """Restore the random number generators after a block."""
     states = random_states(device)
     try:
         yield
@@ -182,7 +179,7 @@ def keep_random_states(device: torch.device) -> Iterator[None]:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The generators of Python, NumPy and torch, and of the GPU where there is one."""
+    """Return the states of the generators of Python, NumPy and torch, and of the device's GPU."""
     numpy: Any = np.random.get_state()
     states: dict[str, Any] = {
         "python": random.getstate(),
@@ -195,13 +192,9 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put them back. Raises ValueError, TypeError, LookupError, RuntimeError, OverflowError."""
-    setters: dict[str, Callable[[Any], None]] = {
-        "python": random.setstate,
-        "numpy": np.random.set_state,
-        "torch": torch.set_rng_state,
-    }
-    for name, setter in setters.items():
-        setter(states[name])
+    """Restore them. Raises ValueError, TypeError, LookupError, RuntimeError, OverflowError."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

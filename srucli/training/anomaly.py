@@ -1,4 +1,4 @@
-"""Which example a non-finite gradient comes from."""
+"""Find the example that causes a non-finite loss or gradient."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from srucli.errors import DataError
 from srucli.training.step import Step
 
 
-def anomaly(step: Step, loader: DataLoader) -> DataError | None:
-    """The error that names the example, after the loader's latest step; None if no single one is.
+def anomaly_error(step: Step, loader: DataLoader) -> DataError | None:
+    """Return an error that names the example of the latest step; None if no single one is to blame.
 
-    The weights must be those of before the step, which a skipped step leaves.
+    The weights must be those from before the step. A skipped step does not change them.
     """
-    found = culprit(step, loader.store, loader.latest_step())
+    found = _first_anomaly(step, loader.store, loader.latest_step())
     if found is None:
         return None
     example, problem = found
@@ -27,25 +27,26 @@ def anomaly(step: Step, loader: DataLoader) -> DataError | None:
     return DataError(loader.data.source, loader.data.lines[example], problem, remedy)
 
 
-def culprit(step: Step, store: TokenStore, examples: NDArray[np.int64]) -> tuple[int, str] | None:
-    """The first of the examples (numbers in the store) that alone does it, and what is not finite.
+def _first_anomaly(
+    step: Step, store: TokenStore, examples: NDArray[np.int64]
+) -> tuple[int, str] | None:
+    """Return the first example (number in the store) with an anomaly on its own, and the anomaly.
 
-    None where none does, or where all do: then it is the weights.
+    None if no example has one, or if all have: then the weights are the cause.
     """
-    device, random_state = step.device, torch.get_rng_state()
-    found = []
+    random_state, found = torch.get_rng_state(), []
     for example in examples.tolist():
         torch.set_rng_state(random_state)
-        problem = non_finite(step, store.batch(np.array([example])).to(device))
+        problem = _anomaly(step, store.batch(np.array([example])).to(step.device))
         if problem:
             found.append((example, problem))
     return found[0] if 0 < len(found) < max(len(examples), 2) else None
 
 
-def non_finite(step: Step, batch: Batch) -> str | None:
-    """What is not finite in the loss or the gradient of a batch, if anything; nothing is kept.
+def _anomaly(step: Step, batch: Batch) -> str | None:
+    """Return what is non-finite in the loss or gradient of a batch, and drop the gradient.
 
-    The model is in training mode, so dropout may decide it.
+    The model is in training mode, so the result can depend on dropout.
     """
     step.optimizer.zero_grad(set_to_none=True)
     try:

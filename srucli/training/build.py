@@ -1,4 +1,4 @@
-"""A trainer and its parts, from a configuration; new, or as a checkpoint left them."""
+"""Build a trainer and its parts from a configuration, and restore them from a checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build(
     device: torch.device,
     stop: Interrupt,
 ) -> Trainer:
-    """A trainer with new weights, for a complete configuration."""
+    """Return a trainer with newly initialized weights. The configuration must be complete."""
     train = config.train
     torch.manual_seed(train.seed)
     model = Classifier(config.model, tokenizer.spelling, len(data.labels)).to(device)
@@ -53,26 +53,26 @@ def build(
     return Trainer(train, step, schedule, loader, validation, log, checkpoints, stop)
 
 
-def restore(trainer: Trainer, name: str, config: Config, before: Config) -> None:
-    """Restore a checkpoint that is whole. Raises DataError where it does not fit.
+def restore(trainer: Trainer, name: str, config: Config, old_config: Config) -> None:
+    """Restore a valid checkpoint that was saved with `old_config`. Raises DataError.
 
-    `before` are its settings: of another optimizer there is nothing to restore. With other examples
-    or batches the epoch begins anew.
+    The state of another optimizer is not restored. With other examples or batches the epoch starts
+    again.
     """
-    # As JSON has them: options from a file are lists where defaults are tuples.
-    own, other = (each.optim.model_dump(mode="json") for each in (config, before))
-    same = all(own[key] == other[key] for key in ("name", "options"))
+    # As JSON, because options from a file are lists where the defaults are tuples.
+    new, old = (each.optim.model_dump(mode="json") for each in (config, old_config))
+    same = all(new[key] == old[key] for key in ("name", "options"))
     trainer.checkpoints.load(name, same_optimizer=same)
-    trainer.checkpoints.point(name, finished=trainer.is_over)
-    position, now = trainer.loader.position, trainer.schedule
-    was = Schedule.of(before.optim, before.train, now.examples)
-    if now.is_as_long_as(was) or not position.step or trainer.is_over:
+    trainer.checkpoints.repair_pointers(name, finished=trainer.is_over)
+    position, schedule = trainer.loader.position, trainer.schedule
+    old_schedule = Schedule.of(old_config.optim, old_config.train, schedule.examples)
+    if schedule.is_as_long_as(old_schedule) or not position.step or trainer.is_over:
         return
-    rates = [
-        schedule.factor(position.step, position.texts) * (optim.resolve(each.optim).lr or 0.0)
-        for schedule, each in ((was, before), (now, config))
-    ]
+    before, after = (
+        curve.factor(position.step, position.texts) * (optim.resolve(each.optim).lr or 0.0)
+        for curve, each in ((old_schedule, old_config), (schedule, config))
+    )
     say(
-        f"the schedule has another length: the learning rate was {rates[0]:.3g} at step "
-        f"{position.step:,}, and goes on from {rates[1]:.3g}"
+        f"the length of the schedule changed: the learning rate was {before:.3g} at step "
+        f"{position.step:,}, and continues from {after:.3g}"
     )

@@ -1,8 +1,7 @@
-"""When a training saves a checkpoint, and what of its parts a checkpoint holds.
+"""When a training saves a checkpoint, and how the states of its parts are put together.
 
-Each part has a `state_dict`. Together they are one tree, to whose keys each adds its own; the
-values below "progress" are shared out among them. How the tree is written is `training_state.py`,
-which files a checkpoint has `checkpoints.py`.
+The state dicts of all parts are merged into one tree; the values below "progress" are shared.
+`runs/training_state.py` converts the tree to files, and `runs/checkpoints.py` writes them.
 """
 
 from __future__ import annotations
@@ -33,22 +32,25 @@ from srucli.training.logs import Log
 from srucli.training.step import Step
 from srucli.training.validation import Validation
 
-# What a state raises, of whomever it is, that does not fit this training.
-_UNFIT = (
+# What our parts, torch and optimizers of other packages raise for a state that does not fit.
+_DOES_NOT_FIT = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError),
     AssertionError,
 )
 
 
 class Stateful(Protocol):
-    """A part of a training that goes on from where it was."""
+    """A part of a training whose state is saved in checkpoints."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Checkpointing:
-    """Saves and restores the parts of a training in the folder of its run."""
+    """Saves and restores the parts of a training in the folder of its run.
+
+    resumable: whether the state of the optimizer could be saved.
+    """
 
     def __init__(
         self,
@@ -60,29 +62,27 @@ class Checkpointing:
         log: Log,
     ) -> None:
         self.settings, self.run, self.step = settings, run, step
-        self.loader, self.validation = loader, validation
-        # The log comes last: it cuts its files.
+        self.loader, self.validation, self.log = loader, validation, log
+        # The log comes last because it cuts off lines of its files.
         self.parts: tuple[Stateful, ...] = (loader, step, validation, log)
-        self.log = log
-        # Whether what the optimizer keeps can be written.
         self.resumable = True
-        self._at = time.monotonic()
-        # Step and epoch of the checkpoint that there is.
-        self._kept: tuple[int, int] | None = None
-        # The file that was restored, until a step has shown that it fits.
+        self._saved_at = time.monotonic()
+        # Step and epoch of the newest checkpoint.
+        self._newest: tuple[int, int] | None = None
+        # The restored file, until a first step has succeeded with its state.
         self._unproven: str | None = None
 
     def is_due(self) -> bool:
-        """Whether it is time for a checkpoint within the epoch."""
+        """Return whether it is time for a checkpoint within the epoch."""
         steps, minutes = self.settings.save_steps, self.settings.save_minutes
         if steps and self.loader.position.step % steps == 0:
             return True
-        return bool(minutes) and time.monotonic() - self._at > 60 * minutes
+        return bool(minutes) and time.monotonic() - self._saved_at > 60 * minutes
 
     def save(self, which: set[Which], *, finished: bool) -> None:
-        """Save a checkpoint, unless nothing was done since the one before. Raises OutputError."""
+        """Save a checkpoint, unless there is one of this step already. Raises OutputError."""
         position = self.loader.position
-        if self._kept == (position.step, position.epoch):
+        if self._newest == (position.step, position.epoch):
             return
         state: dict[str, Any] = {"epoch": position.epoch, "finished": finished}
         if self.validation.thresholds is not None:
@@ -92,14 +92,15 @@ class Checkpointing:
             training = to_files(tree)
         except UnwritableError as error:
             if self.resumable:
-                say(f"this run cannot be resumed: of {self.step.settings.name}, {error}")
+                name = self.step.settings.name
+                say(f"this run cannot be resumed: the state of {name} contains {error}")
             self.resumable = False
         keep = self.settings.keep_checkpoints or (1 if finished else 2)
         self.run.save(position.step, self.step.weights(), state, which, training, keep)
-        self._at, self._kept = time.monotonic(), (position.step, position.epoch)
+        self._saved_at, self._newest = time.monotonic(), (position.step, position.epoch)
 
     def _tree(self) -> dict[str, Any]:
-        """All that resuming needs besides the weights that predict."""
+        """Return everything that resuming needs besides the weights for prediction."""
         tree: dict[str, Any] = {"progress": {}, "random": random_states(self.step.device)}
         for part in self.parts:
             state = part.state_dict()
@@ -108,9 +109,9 @@ class Checkpointing:
         return tree
 
     def load(self, name: str, *, same_optimizer: bool) -> None:
-        """Restore a checkpoint that is whole, all but the state of another optimizer.
+        """Restore a valid checkpoint; the optimizer's state only if it is the same optimizer.
 
-        Raises DataError where it does not fit.
+        Raises DataError if the checkpoint does not fit this training.
         """
         saved = self.run.checkpoint(name, self.step.model.state_dict())
         self.step.model.load_state_dict(saved.weights)
@@ -124,34 +125,34 @@ class Checkpointing:
             set_random_states(tree["random"], self.step.device)
             for part in self.parts:
                 part.load_state_dict(tree)
-            self._compare_anew()
+            self._reset_best_if_not_comparable()
             if not tree["watch"]:
                 self.begin_diagnostics()
-        except _UNFIT as error:
+        except _DOES_NOT_FIT as error:
             problem = f"does not fit this training ({error})"
             raise DataError(source, None, problem, COPY_AGAIN) from error
         position = self.loader.position
-        self._unproven, self._kept = source, (position.step, position.epoch)
+        self._unproven, self._newest = source, (position.step, position.epoch)
 
-    def _compare_anew(self) -> None:
-        """With another metric or other dev examples, the restored checkpoint is the best so far."""
-        before, now = self.validation.judged_by, self.validation.judge
+    def _reset_best_if_not_comparable(self) -> None:
+        """If the metric or the dev examples changed, make the restored checkpoint the best."""
+        before, now = self.validation.restored_basis, self.validation.basis
         if before == now:
             return
         step, values = self.loader.position.step, {}
         if before["dev"] == now["dev"]:
             values = dev_values(self.run.records("metrics.jsonl"), self.validation.metric)
-        self.validation.start_over(step, values.get(f"step-{step}"))
-        say("the metric or the dev texts are others now: the best so far is what is gone on from")
+        self.validation.reset_best(step, values.get(f"step-{step}"))
+        say("the metric or the dev examples changed: the resumed checkpoint is the best so far")
 
     def begin_diagnostics(self) -> None:
-        """Write what tells how to read the diagnostics, where there will be any."""
+        """If there will be diagnostics, write the record that is needed to interpret them."""
         if self.step.watch:
             optimizer = self.step.settings.model_dump(mode="json")
             self.log.add_diagnostics({"optimizer": optimizer, "counts": self.step.watch.counts})
 
-    def point(self, name: str, *, finished: bool) -> None:
-        """Let `last` and `best` name what they should; a kill may have come before that."""
+    def repair_pointers(self, name: str, *, finished: bool) -> None:
+        """Point `last` and `best` at their checkpoints; a kill may have prevented that."""
         checkpoints = self.run.checkpoints
         checkpoints.point(name, {"last"})
         best = f"step-{self.validation.best.best_step}"
@@ -162,10 +163,10 @@ class Checkpointing:
 
     @contextmanager
     def proving(self) -> Iterator[None]:
-        """A block with a step. Raises DataError where the first shows that the state is unfit."""
+        """Run a block with a step. Raises DataError if the first one fails on a restored state."""
         try:
             yield
-        except _UNFIT as error:
+        except _DOES_NOT_FIT as error:
             if self._unproven is None:
                 raise
             problem = f"does not fit this training ({type(error).__name__}: {error})"
@@ -173,15 +174,15 @@ class Checkpointing:
         self._unproven = None
 
     def remedy(self, setting: str) -> str:
-        """How a training that went wrong goes on with another setting, if it can: `; COMMAND`."""
+        """Return how to resume a diverged training with another setting, if it can be resumed."""
         if not (self.resumable and (self.run.path / "last").is_file()):
             return ""
         name = self.run.checkpoints.pointed("last")
         command = f"srucli train --resume {shlex.quote(str(self.run.path))} --force {setting}"
-        return f"; {command} goes on from {name}"
+        return f"; {command} resumes from {name}"
 
-    def further(self) -> str:
-        """How a training that was stopped goes on."""
+    def how_to_resume(self) -> str:
+        """Return the words that say how to resume an interrupted training."""
         if not self.resumable:
-            return "the weights can be used, but not trained further"
-        return f"to go on: srucli train --resume {shlex.quote(str(self.run.path))}"
+            return "the weights can be used, but the training cannot be resumed"
+        return f"to resume: srucli train --resume {shlex.quote(str(self.run.path))}"

@@ -1,14 +1,15 @@
-"""What a training decides before its first step: checks, and what depends on the data."""
+"""Checks before training, and the defaults that depend on the data."""
 
 from __future__ import annotations
 
 import math
+import os
 from importlib.util import find_spec
 
 import torch
 
 from srucli import optim
-from srucli.config import MAX_DROPOUT, Config
+from srucli.config import MAX_DROPOUT, Config, TrainConfig
 from srucli.data.formats import format_named
 from srucli.errors import UsageError
 from srucli.kernels import backends
@@ -17,8 +18,11 @@ from srucli.model.encoders import encoder_named
 from srucli.runtime import resolve_device
 
 
-def check(config: Config) -> torch.device:
-    """Refuse, before any data is read, what can be seen to be wrong. Returns the device."""
+def check_settings(config: Config) -> torch.device:
+    """Check everything that can be checked before the data is read; return the device.
+
+    Raises UsageError.
+    """
     encoder = encoder_named(config.model.encoder)
     optim.validate(config.optim)
     format_named(config.data.format)
@@ -28,41 +32,42 @@ def check(config: Config) -> torch.device:
         raise UsageError(f"train.precision={config.train.precision} needs a GPU; use float32")
     if "train.kernel" in encoder.settings:
         backends.choose(config.train.kernel, device.type)
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):  # set by torchrun
+        raise UsageError("srucli trains in one process; start it with --nproc-per-node 1, or alone")
     if config.train.tensorboard and not find_spec("tensorboard"):
         raise UsageError("train.tensorboard needs TensorBoard: pip install 'srucli[tensorboard]'")
     return device
 
 
-def epochs(config: Config, texts: int, classes: int) -> int:
-    """The configured number, or 400 / sqrt(texts of a class): many passes over few texts.
+def epochs(train: TrainConfig, examples: int, classes: int) -> int:
+    """Return the configured number of epochs, or 400 / sqrt(examples per class), from 3 to 30.
 
-    They make at least 32,000 texts in all, so that small sets get steps enough, and at most
-    400,000; from 3 to 30 epochs. The rule was fitted to cross-validation on small sets. Where the
-    steps are given, as many epochs as those may take.
+    All epochs together have at least 32,000 examples, so that small data sets get enough steps, and
+    at most 400,000. The rule was fitted to cross-validation on small sets. If `train.steps` is
+    given, return the number of epochs that these steps need.
     """
-    settings = config.train
-    if settings.steps is not None:
-        return math.ceil(settings.steps * settings.batch_size * settings.accumulate / texts)
-    if settings.epochs is not None:
-        return settings.epochs
-    wanted = min(max(400 / math.sqrt(texts / classes), 32_000 / texts), 400_000 / texts)
+    if train.steps is not None:
+        return math.ceil(train.steps * train.batch_size * train.accumulate / examples)
+    if train.epochs is not None:
+        return train.epochs
+    wanted = min(max(400 / math.sqrt(examples / classes), 32_000 / examples), 400_000 / examples)
     return min(max(round(wanted), 3), 30)
 
 
-def dropout(config: Config, texts: int) -> float:
-    """The configured share, or 0.5 for up to 10,000 texts and 50 / sqrt(texts) for more."""
-    if config.model.dropout is not None:
-        return config.model.dropout
-    return round(MAX_DROPOUT * min(math.sqrt(10_000 / texts), 1.0), 3)
+def complete(config: Config, examples: int, classes: int) -> Config:
+    """Return the configuration with all defaults that depend on the data or the optimizer set.
 
-
-def complete(config: Config, texts: int, classes: int) -> Config:
-    """The configuration with what depends on the data, and on the optimizer, filled in."""
-    model = config.model.model_copy(update={"dropout": dropout(config, texts)})
-    update = {
-        "epochs": epochs(config, texts, classes),
-        "use_checkpoint": config.train.used_checkpoint,
-    }
-    train = config.train.model_copy(update=update)
+    The default dropout is 0.5 for up to 10,000 examples and 50 / sqrt(examples) for more.
+    """
+    dropout = config.model.dropout
+    if dropout is None:
+        dropout = round(MAX_DROPOUT * min(math.sqrt(10_000 / examples), 1.0), 3)
+    train = config.train.model_copy(
+        update={
+            "epochs": epochs(config.train, examples, classes),
+            "use_checkpoint": config.train.used_checkpoint,
+        }
+    )
+    model = config.model.model_copy(update={"dropout": dropout})
     optimizer = optim.resolve(config.optim)
     return config.model_copy(update={"model": model, "train": train, "optim": optimizer})

@@ -1,8 +1,7 @@
-"""Which settings can do something beside the others, so that one that cannot is named.
+"""Which settings have an effect beside the others, so that the user is told of those without one.
 
-NEEDS is the table of it, and each encoder names the settings that it has. Any other setting always
-has an effect. Nothing is refused here: a setting without effect is harmless, but whoever gave it
-believes otherwise.
+NEEDS is the table of these conditions, and each encoder names the settings that it uses. All other
+settings always have an effect. A setting without effect is harmless, so nothing is refused here.
 """
 
 from __future__ import annotations
@@ -19,36 +18,30 @@ SECTIONS = ("data", "tokenizer", "model", "optim", "train")
 
 @dataclass(frozen=True)
 class Setup:
-    """What a training is given: its settings, and where its dev examples and tokenizer come from.
+    """The settings of a training, and where its dev examples and its tokenizer come from.
 
-    held_out: `dev_share` is looked at, so there is no file of dev examples. model_type: the kind
-    of the tokenizer, where that is known already. trains_tokenizer: none is given.
+    dev: there are dev examples. held_out: no dev file is given, so `dev_share` counts.
+    given_tokenizer: the model type of the given tokenizer; None if one is trained.
     """
 
     config: Config
     dev: bool
     held_out: bool = True
-    trains_tokenizer: bool = True
-    model_type: str | None = None
-
-    @property
-    def pieces(self) -> str:
-        """The kind of the tokenizer."""
-        return self.model_type or self.config.tokenizer.model_type
+    given_tokenizer: str | None = None
 
 
 class Need(NamedTuple):
-    """When a setting has an effect, and how that is said: "it needs ..."."""
+    """The condition under which a setting has an effect, and the words that follow "it needs"."""
 
     holds: Callable[[Setup], bool]
-    said: str
+    words: str
 
 
 def _or(names: Sequence[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
-def _kind(*names: str) -> Need:
+def _model_type(*names: str) -> Need:
     return Need(
         lambda setup: setup.config.tokenizer.model_type in names,
         f"tokenizer.model_type={_or(names)}",
@@ -62,19 +55,15 @@ def _special(name: str) -> Need:
     )
 
 
-def _decays(setup: Setup) -> bool:
-    return bool(optim.resolve(setup.config.optim).weight_decay)
-
-
 _MLP = Need(lambda setup: setup.config.model.head == "mlp", "model.head=mlp")
 _WIDE = Need(lambda setup: setup.config.model.wide, "model.wide=true")
 _CHARACTERS = Need(lambda setup: setup.config.model.characters, "model.characters=true")
-_DRAWN = Need(
+_SAMPLED_LINES = Need(
     lambda setup: setup.config.tokenizer.input_sentence_size > 0,
     "tokenizer.input_sentence_size above 0",
 )
 _DEV = Need(lambda setup: setup.dev, "dev examples: --dev FILE or train.dev_share=0.1")
-_UNIGRAM, _SUBWORDS = _kind("unigram"), _kind("unigram", "bpe")
+_UNIGRAM, _SUBWORDS = _model_type("unigram"), _model_type("unigram", "bpe")
 
 NEEDS: dict[str, Need] = {
     "data.label_delimiter": Need(
@@ -82,7 +71,7 @@ NEEDS: dict[str, Need] = {
     ),
     "tokenizer.vocab_size": Need(
         lambda setup: not setup.config.tokenizer.use_all_vocab,
-        "no tokenizer.use_all_vocab, which takes all of them",
+        "no tokenizer.use_all_vocab, which makes every word or character a token",
     ),
     "tokenizer.allow_whitespace_only_pieces": Need(
         lambda setup: (
@@ -93,11 +82,11 @@ NEEDS: dict[str, Need] = {
     ),
     "tokenizer.normalization_rule_name": Need(
         lambda setup: not setup.config.tokenizer.normalization_rule_tsv,
-        "no tokenizer.normalization_rule_tsv, which takes its place",
+        "no tokenizer.normalization_rule_tsv, which replaces it",
     ),
-    "tokenizer.shuffle_input_sentence": _DRAWN,
-    "tokenizer.seed": _DRAWN,
-    "tokenizer.required_chars": _kind("unigram", "bpe", "char"),
+    "tokenizer.shuffle_input_sentence": _SAMPLED_LINES,
+    "tokenizer.seed": _SAMPLED_LINES,
+    "tokenizer.required_chars": _model_type("unigram", "bpe", "char"),
     "tokenizer.split_digits": _SUBWORDS,
     "tokenizer.split_by_unicode_script": _SUBWORDS,
     "tokenizer.split_by_whitespace": _SUBWORDS,
@@ -114,7 +103,7 @@ NEEDS: dict[str, Need] = {
     "model.head_activation": _MLP,
     "model.pooling": Need(
         lambda setup: "last" not in setup.config.model.pooling,
-        "model.pooling without `last`, for which zeros stand",
+        "model.pooling without `last`, which would be all zeros",
     ),
     "model.wide_ngrams": _WIDE,
     "model.wide_buckets": _WIDE,
@@ -122,25 +111,31 @@ NEEDS: dict[str, Need] = {
     "model.character_ngrams": _CHARACTERS,
     "model.character_buckets": _CHARACTERS,
     "model.character_size": _CHARACTERS,
-    "optim.decay_embeddings": Need(_decays, "optim.weight_decay above 0"),
+    "optim.decay_embeddings": Need(
+        lambda setup: bool(optim.resolve(setup.config.optim).weight_decay),
+        "optim.weight_decay above 0",
+    ),
     "train.epochs": Need(
         lambda setup: setup.config.train.steps is None,
-        "no train.steps, which says how long training takes",
+        "no train.steps, which sets the length instead",
     ),
     "train.subword_dropout": Need(
-        lambda setup: setup.pieces in ("unigram", "bpe"), "a unigram or bpe tokenizer"
+        lambda setup: (
+            (setup.given_tokenizer or setup.config.tokenizer.model_type) in ("unigram", "bpe")
+        ),
+        "a unigram or bpe tokenizer",
     ),
     "train.dev_share": Need(lambda setup: setup.held_out, "no file of dev examples"),
     "train.metric": _DEV,
     "train.patience": _DEV,
     "train.use_checkpoint": Need(
-        lambda setup: setup.config.train.use_checkpoint != "best" or setup.dev, _DEV.said
+        lambda setup: setup.config.train.use_checkpoint != "best" or setup.dev, _DEV.words
     ),
 }
 
 
 def need_of(key: str) -> Need | None:
-    """Return when a dotted setting has an effect: its row, or the encoders that name it."""
+    """Return the condition of a dotted setting: its row, or the encoders that use it."""
     row = NEEDS.get(key)
     if key.startswith("tokenizer."):
         return row  # without importing torch
@@ -149,41 +144,36 @@ def need_of(key: str) -> Need | None:
     names = [name for name, encoder in ENCODERS.items() if key in encoder.settings]
     if not names:
         return row
-    said = f"model.encoder={_or(names)}"
+    words = f"model.encoder={_or(names)}"
     if row is None:
-        return Need(lambda setup: setup.config.model.encoder in names, said)
+        return Need(lambda setup: setup.config.model.encoder in names, words)
     return Need(
         lambda setup: row.holds(setup) or setup.config.model.encoder in names,
-        f"{row.said} or {said}",
+        f"{row.words} or {words}",
     )
 
 
-def works(setup: Setup, key: str) -> bool:
-    """Whether a dotted setting can have an effect."""
-    return not _idle(setup, key)
+def has_effect(setup: Setup, key: str) -> bool:
+    """Return whether a dotted setting can have an effect."""
+    return next(no_effect(setup, [key]), None) is None
 
 
-def idle(setup: Setup, asked: Collection[str]) -> Iterator[str]:
-    """A sentence for each of the settings `asked` for that can do nothing."""
-    for key in asked:
-        if why := _idle(setup, key):
-            yield f"{key} has no effect: {why}"
+def no_effect(setup: Setup, keys: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each of the dotted settings that has no effect."""
+    for key in keys:
+        if key.startswith("tokenizer.") and setup.given_tokenizer:
+            yield f"{key} has no effect: the tokenizer is given, not trained"
+        elif (need := need_of(key)) and not need.holds(setup):
+            yield f"{key} has no effect: it needs {need.words}"
 
 
-def _idle(setup: Setup, key: str) -> str | None:
-    if key.startswith("tokenizer.") and not setup.trains_tokenizer:
-        return "the tokenizer is given, not trained"
-    need = need_of(key)
-    return None if need is None or need.holds(setup) else f"it needs {need.said}"
-
-
-def beyond(train: TrainConfig, steps: int) -> Iterator[str]:
-    """A sentence for each number of steps that a training of so many `steps` never gets to."""
+def never_reached(train: TrainConfig, steps: int) -> Iterator[str]:
+    """Yield a sentence for each interval in steps that is longer than a training of `steps`."""
     for key, value in (("save_steps", train.save_steps), ("diagnose", train.diagnose)):
         if value > steps:
             yield f"train.{key}={value} is more than the {steps} steps of this training"
 
 
-def asked_for(config: Config) -> list[str]:
-    """The settings that somebody gave, in the tree's order."""
+def given_settings(config: Config) -> list[str]:
+    """Return the dotted settings that the user gave, in the order of the sections."""
     return [f"{name}.{key}" for name in SECTIONS for key in given(getattr(config, name))]

@@ -1,4 +1,4 @@
-"""The object through which a training is asked to stop. Signal handlers are not installed here."""
+"""How a caller asks a training to stop. Signal handlers are not installed here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Interrupt:
-    """A request to stop, made by a signal handler or another thread.
+    """A request to stop, set by a signal handler or another thread.
 
     requested: the training should save after the current step and raise InterruptedRun.
     checked: the training checks `requested` from now on. Before that it has nothing to save, and

@@ -1,6 +1,6 @@
-"""What a training writes down as it goes: metrics.jsonl, diagnostics.jsonl, TensorBoard, progress.
+"""The log of a training: metrics.jsonl, diagnostics.jsonl, TensorBoard and the progress bar.
 
-The files only grow. When a training resumes, whatever was added after its checkpoint is cut off.
+Lines are only appended. A training that resumes first cuts off the lines after its checkpoint.
 """
 
 from __future__ import annotations
@@ -19,43 +19,44 @@ from srucli.training.tensorboard import Board
 
 
 class Log:
-    """The log of one run. seconds: spent on training, by this process and those before it."""
+    """The log of one run."""
 
     def __init__(self, run: RunDir, *, tensorboard: bool) -> None:
         self.run, self.tensorboard = run, tensorboard
         self.board: Board | None = None
         self.bar: tqdm[Any] | None = None
-        self._before, self._started = 0.0, time.monotonic()
+        self._seconds_before, self._started = 0.0, time.monotonic()
 
     @property
     def seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
+        """The seconds spent on this training, including those before it was resumed."""
+        return self._seconds_before + time.monotonic() - self._started
 
     @contextmanager
-    def open(self, step: int, texts: int, total: int) -> Iterator[None]:
-        """Show progress for a block, from a step and a number of texts on, of `total` texts.
+    def open(self, step: int, examples: int, total: int) -> Iterator[None]:
+        """Show a progress bar during a block that starts at `examples` of `total` examples.
 
-        Raises OutputError where TensorBoard's file cannot be written.
+        Raises OutputError if TensorBoard's file cannot be written.
         """
         if self.tensorboard:
             self.board = Board(self.run.place, step)
-        how: dict[str, Any] = {"unit": "text", "unit_scale": True, "disable": None, "leave": False}
-        with tqdm(total=total, initial=texts, **how) as self.bar:
+        style: dict[str, Any] = {"unit_scale": True, "disable": None, "leave": False}
+        with tqdm(total=total, initial=examples, unit="example", **style) as self.bar:
             yield
 
-    def advance(self, texts: int) -> None:
-        """Count the texts of a step."""
+    def advance(self, examples: int) -> None:
+        """Move the progress bar by the examples of a step."""
         assert self.bar is not None
-        self.bar.update(texts)
+        self.bar.update(examples)
 
-    def show(self, loss: float, pieces: int) -> None:
-        """Show the loss, and how many tokens a second `pieces` tokens in all are."""
+    def show(self, loss: float, tokens: int) -> None:
+        """Show the loss, and the speed if `tokens` were trained on in all."""
         assert self.bar is not None
-        speed = pieces / max(self.seconds, 1e-9)
-        self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} pieces/s", refresh=False)
+        speed = tokens / max(self.seconds, 1e-9)
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tokens/s", refresh=False)
 
     def add_diagnostics(self, record: Mapping[str, Any]) -> None:
-        """Add a line to diagnostics.jsonl. Raises OutputError."""
+        """Append a line to diagnostics.jsonl. Raises OutputError."""
         self.run.add("diagnostics.jsonl", record)
 
     def add_epoch(
@@ -68,20 +69,20 @@ class Log:
         tallies: Mapping[str, Tally | None],
         skipped: int,
     ) -> None:
-        """Add an epoch to metrics.jsonl, and to TensorBoard's file. Raises OutputError.
+        """Append an epoch to metrics.jsonl and to TensorBoard's file. Raises OutputError.
 
-        metrics: on dev examples. tallies: of train and dev examples that were not read whole.
+        metrics: on the dev examples. tallies: counts of truncated train and dev examples.
         """
-        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        lost = {part: t.to_json() for part, t in tallies.items() if t and t.sentences()}
+        defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        truncated = {part: t.to_json() for part, t in tallies.items() if t and t.sentences()}
         record = {
             "step": step,
             "epoch": epoch,
             "train_loss": loss,
             "lr": lr,
             "seconds": round(self.seconds, 3),
-            "dev": known,
-            **({"reading": lost} if lost else {}),
+            "dev": defined,
+            **({"reading": truncated} if truncated else {}),
             **({"skipped": skipped} if skipped else {}),
         }
         self.run.add("metrics.jsonl", record)
@@ -90,13 +91,13 @@ class Log:
             self.board.add(scalars | {f"dev/{name}": x for name, x in metrics.items()}, step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The time that was spent, and the sizes of the files in bytes."""
+        """Return the seconds spent, and the sizes of the files in bytes."""
         sizes = {name: self.run.size(name) for name in LOGS}
         return {"progress": {"seconds": self.seconds}, "logs": sizes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Cut the files to their sizes. Raises LookupError, TypeError, ValueError, OutputError."""
         sizes = {name: int(state["logs"][name]) for name in LOGS}
-        self._before = float(state["progress"]["seconds"])
+        self._seconds_before = float(state["progress"]["seconds"])
         for name, size in sizes.items():
             self.run.cut(name, size)

@@ -1,28 +1,27 @@
-"""What training minimizes: the smoothed loss of each text, weighted by what is true of that text.
+"""The training losses: smoothed cross-entropy of each example, weighted by its label.
 
-Written out: torch's own cross-entropy, given weights and smoothing, weights the smoothed mass of
-every class and not the text, so that a common text's loss is least where a rare class is likely.
-All shapes are those of the inputs and nothing is read from a tensor, so a CUDA graph can hold it.
-Only torch and NumPy here.
+torch's own cross-entropy, with class weights and smoothing, weights the smoothed target of each
+class and not the example, so a common example's loss is lowest where a rare class is likely.
+All shapes are those of the inputs and no value is read from a tensor, so a CUDA graph can hold a
+loss.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from srucli.config import TrainConfig
+from srucli.config import TrainConfig
 
 
 class Objective(nn.Module):
-    """sum(w_i l_i) / sum(w_i) over texts i: l_i the text's own smoothed loss, w_i its weight.
+    """sum(w_i l_i) / sum(w_i) over examples i: l_i is the smoothed loss, w_i the weight.
 
-    The parts are apart, so that a mean can go over several batches.
+    Numerator and denominator are separate, so that the mean can span several batches.
     """
 
     multi_label: bool
@@ -34,20 +33,20 @@ class Objective(nn.Module):
         self.register_buffer("weights", weights)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """logits (B, C) -> (): the sum of w_i l_i."""
+        """Return the sum () of w_i l_i for logits (B, C)."""
         raise NotImplementedError
 
     def weight(self, targets: Tensor) -> Tensor:
-        """(): the sum of w_i, which is above 0."""
+        """Return the sum () of w_i, which is above 0."""
         raise NotImplementedError
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """logits (B, C) -> (): the weighted mean."""
+        """Return the weighted mean () for logits (B, C)."""
         return self.losses(logits, targets) / self.weight(targets)
 
 
 class CrossEntropy(Objective):
-    """One label a text; targets (B,) int64. weights (C,): of a text, by its label.
+    """For single-label examples: targets (B,) int64; weights (C,) of an example by its label.
 
     With smoothing s: l = -(1 - s) log p(label) - s mean over classes of log p(class).
     """
@@ -68,11 +67,11 @@ class CrossEntropy(Objective):
 
 
 class BinaryCrossEntropy(Objective):
-    """Several labels a text; targets (B, C) float32 of 0 and 1.
+    """For multi-label examples: targets (B, C) float32 of 0 and 1.
 
-    l sums over labels, each with a weight of its own: weights (2, C), where it is false and where
-    it is true. A text's weight is the mean of its labels'. With smoothing s a target y becomes
-    (1 - s) y + s / C: what is taken from a true label is spread over all.
+    l is a sum over labels, each with a weight: weights (2, C) if it is false and if it is true. The
+    weight of an example is the mean of the weights of its labels. With smoothing s a target y
+    becomes (1 - s) y + s / C: what is taken from a true label is spread over all labels.
     """
 
     multi_label = True
@@ -93,27 +92,27 @@ class BinaryCrossEntropy(Objective):
 
 
 def balanced(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
-    """Weights by class: of targets (B,) those of texts (C,); of (B, C) those of labels (2, C).
+    """Return balanced weights: (C,) for targets (B,), and (2, C) for multi-label targets (B, C).
 
-    As scikit-learn's: n / (k n_h) for each of k classes with n_h of the n texts, so that all weigh
-    the same together. With several labels a text each label is a task of two classes, false and
-    true, and the weights are the square roots of these: a label is true of few texts, and those
-    would be nearly all that is learnt from. Where only one of the two occurs, it weighs 1.
+    As in scikit-learn: n / (k n_h) for k classes with n_h of the n examples, so that all classes
+    have the same total weight. A multi-label task is one binary task per label, and the weights are
+    the square roots of these: without the root, the few positive examples would dominate. A label
+    that is never or always true has weight 1.
     """
-    texts = len(targets)
+    examples = len(targets)
     if targets.ndim == 1:
-        return texts / (classes * np.bincount(targets, minlength=classes).clip(min=1))
+        return examples / (classes * np.bincount(targets, minlength=classes).clip(min=1))
     true = targets.sum(axis=0, dtype=np.float64)
-    counts = np.stack([texts - true, true])
-    weights: NDArray[np.float64] = texts / ((counts > 0).sum(axis=0) * counts.clip(min=1))
+    counts = np.stack([examples - true, true])
+    weights: NDArray[np.float64] = examples / ((counts > 0).sum(axis=0) * counts.clip(min=1))
     return np.sqrt(weights)
 
 
 def loss_function(settings: TrainConfig, targets: NDArray[Any], classes: int) -> Objective:
-    """The objective for training examples with these targets (B,), or multi-label ones (B, K)."""
-    several = targets.ndim == 2
-    weights = np.ones((2, classes) if several else classes)
+    """Return the objective for training targets (B,), or (B, K) for multi-label examples."""
+    multi_label = targets.ndim == 2
+    weights = np.ones((2, classes) if multi_label else classes)
     if settings.class_weights == "balanced":
         weights = balanced(targets, classes)
-    made = BinaryCrossEntropy if several else CrossEntropy
-    return made(torch.tensor(weights, dtype=torch.float32), settings.label_smoothing)
+    kind = BinaryCrossEntropy if multi_label else CrossEntropy
+    return kind(torch.tensor(weights, dtype=torch.float32), settings.label_smoothing)

@@ -1,18 +1,18 @@
-"""From a configuration and labelled files to a run's folder, begun or gone on with."""
+"""Start or resume a training: from a configuration and labelled files to a run folder."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from srucli.config import Config, with_settings
-from srucli.data.dataset import Dataset, Split, read_split
+from srucli.data.dataset import Split, read_split
 from srucli.errors import InputMissingError, UsageError
 from srucli.io.console import escaped, say
 from srucli.io.folders import OpenFolder
@@ -28,36 +28,36 @@ from srucli.runtime import use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import make_tokenizer
 from srucli.training.build import build, restore
-from srucli.training.defaults import check, complete
-from srucli.training.effects import Setup, asked_for, beyond, idle
+from srucli.training.defaults import check_settings, complete
+from srucli.training.effects import Setup, given_settings, never_reached, no_effect
 from srucli.training.interrupts import Interrupt
-from srucli.training.resume import Former, check_same, former, held, recorded
-from srucli.training.trainer import Observer, Trainer
+from srucli.training.resume import (
+    SavedTraining,
+    check_same,
+    find_saved_training,
+    recorded_sources,
+    saved_training,
+)
+from srucli.training.trainer import OnEpoch, Trainer
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a training is asked for, before its data are read.
+    """What the caller asks for.
 
-    train, dev: the files of examples. tokenizer: the one that is given, if any. settings: those
-    that somebody gave. force: whether a training goes on with other settings or examples.
+    sources: the files of the train and dev examples. tokenizer: the given one; None to train one.
+    settings: the dotted settings that the user gave. force: resume even with other settings or
+    examples.
     """
 
     config: Config
     device: torch.device
-    train: str
-    dev: str | None
+    sources: Mapping[str, str | None]
     tokenizer: Tokenizer | None
     settings: Sequence[str]
-    trains_tokenizer: bool
+    stop: Interrupt
     force: bool = False
-    observe: Observer | None = None
-    stop: Interrupt = field(default_factory=Interrupt)
-
-    @property
-    def sources(self) -> dict[str, str | None]:
-        """The files of examples by part."""
-        return {"train": self.train, "dev": self.dev}
+    on_epoch: OnEpoch | None = None
 
 
 def train(
@@ -68,41 +68,37 @@ def train(
     *,
     tokenizer: Path | None = None,
     force: bool = False,
-    observe: Observer | None = None,
+    on_epoch: OnEpoch | None = None,
     stop: Interrupt | None = None,
     reads: Sequence[Source] = (),
     below: OpenFolder | None = None,
 ) -> Path:
-    """Train a classifier and return its folder. Raises every kind of SrucliError.
+    """Train a classifier and return its folder. Raises SrucliError of any kind.
 
-    Where the folder holds a training with the same settings and texts, it goes on until it comes to
-    its end, unless `force` begins anew. `observe` sees the number of each epoch, from 1, and its
-    metrics on dev; what it raises ends the training. `stop` asks it to end before.
-    `reads` are other files that the command reads, of which none is ever replaced; `below` is the
-    folder that the output is in, where it is held.
+    If the folder holds a training with the same settings and examples, it is resumed, unless
+    `force` starts a new one. `on_epoch` is called with the number of each epoch, from 1, and its
+    dev metrics; an exception in it ends the training. `stop` can request an early end. `reads` are
+    other files that the command reads and that must not be replaced. `below` is the folder that
+    contains the output, if it is held open.
     """
-    device = check(config)
-    _check_one_process()
+    device = check_settings(config)
     given = Tokenizer.load(tokenizer) if tokenizer else None
-    reads = (train_source, dev_source, tokenizer, *reads, *recorded(output))
-    _find(output, force, reads)
-    request = Request(
-        *(config, device, train_source, dev_source, given, asked_for(config)),
-        trains_tokenizer=given is None,
-        observe=observe,
-        stop=stop or Interrupt(),
-    )
+    reads = (train_source, dev_source, tokenizer, *reads, *recorded_sources(output))
+    _find_saved(output, force, reads)
+    sources, settings = {"train": train_source, "dev": dev_source}, given_settings(config)
+    stop = stop or Interrupt()
+    request = Request(config, device, sources, given, settings, stop, on_epoch=on_epoch)
     with RunDir.claim(output, reads, below) as run:
-        _train(run, _find(output, force, reads), request)
+        _train(run, _find_saved(output, force, reads), request)
     return output
 
 
-def _find(output: Path, force: bool, reads: Sequence[Source]) -> Former | None:
-    """The training to go on with, None to begin. Raises OutputError where neither may be."""
-    found = None if force else held(output)
-    if found is None:
+def _find_saved(output: Path, force: bool, reads: Sequence[Source]) -> SavedTraining | None:
+    """Return the training to resume, or None to start one. Raises OutputError if neither is ok."""
+    saved = None if force else find_saved_training(output)
+    if saved is None:
         RunDir.check_free(output, force=force, sources=reads)
-    return found
+    return saved
 
 
 def resume(
@@ -115,217 +111,205 @@ def resume(
     stop: Interrupt | None = None,
     reads: Sequence[Source] = (),
 ) -> Path:
-    """Go on with the training in a folder, with some `settings` of it replaced; return the folder.
+    """Resume the training in a folder, with some dotted `settings` replaced; return the folder.
 
-    Its texts are where they were, unless sources say otherwise. Under `force` other settings and
-    texts are taken. Raises every kind of SrucliError.
+    The examples are read from the recorded files, unless sources are given. `force` allows other
+    settings and examples. Raises SrucliError of any kind.
     """
     if not output.is_dir():
         raise InputMissingError(f"{output}: no such run; give the folder that `srucli train` made")
-    before = former(RunDir(output)).facts.sources  # nothing is touched in what is no run's folder
+    # Read first, because a folder that is no run must not be touched.
+    before = saved_training(RunDir(output)).facts.sources
     reads = (train_source, dev_source, *reads, *before.values())
     with RunDir.claim(output, reads) as run:
-        found = former(run)
-        config = _changed(found.config, settings)
-        device = check(config)
-        _check_one_process()
-        train_source, dev_source = _sources(found, output, train_source, dev_source)
-        given = found.tokenizer if found.checkpoint is None else None
-        request = Request(
-            *(config, device, train_source, dev_source, given, list(settings)),
-            trains_tokenizer=False,
-            force=force,
-            stop=stop or Interrupt(),
-        )
-        _train(run, found, request)
+        saved = saved_training(run)
+        config = _changed(saved.config, settings)
+        device = check_settings(config)
+        sources = _sources(saved, output, train_source, dev_source)
+        stop = stop or Interrupt()
+        request = Request(config, device, sources, saved.tokenizer, list(settings), stop, force)
+        _train(run, saved, request)
     return output
 
 
 def _changed(config: Config, settings: dict[str, object]) -> Config:
-    """A run's configuration with some settings replaced.
+    """Return a run's configuration with some settings replaced.
 
-    Another optimizer has its own defaults, and another patience its own checkpoint to use.
+    Settings that default to the optimizer's or depend on the patience are reset with these.
     """
-    fresh: dict[str, object] = {}
+    reset: dict[str, object] = {}
     if settings.get("optim.name", config.optim.name) != config.optim.name:
-        fresh = {"optim.options": {}, "optim.lr": None, "optim.weight_decay": None}
+        reset = {"optim.options": {}, "optim.lr": None, "optim.weight_decay": None}
     if settings.get("train.patience", config.train.patience) != config.train.patience:
-        fresh["train.use_checkpoint"] = None
-    settings = {**fresh, **settings}
+        reset["train.use_checkpoint"] = None
+    settings = {**reset, **settings}
     return with_settings(config, settings) if settings else config
 
 
 def _sources(
-    found: Former, run: Path, train_source: str | None, dev_source: str | None
-) -> tuple[str, str | None]:
-    """Where the texts are: as given, or where they were. Raises UsageError for what was piped."""
-    before = found.facts.sources
-    for given, part, flag in ((train_source, "train", ""), (dev_source, "dev", "--dev ")):
-        if given is None and before.get(part) == "-":
+    saved: SavedTraining, run: Path, train_source: str | None, dev_source: str | None
+) -> dict[str, str | None]:
+    """Return the given files, or the recorded ones. Raises UsageError for a recorded pipe."""
+    sources = {"train": train_source, "dev": dev_source}
+    for part, flag in (("train", ""), ("dev", "--dev ")):
+        if sources[part] is not None:
+            continue
+        sources[part] = saved.facts.sources.get(part)
+        if sources[part] == "-":
             raise UsageError(
-                f"{run}: its {part} texts were piped in; give them again: "
+                f"{run}: its {part} examples were piped in; give them again: "
                 f"srucli train --resume {shlex.quote(str(run))} {flag}FILE"
             )
-    train_source = train_source or before.get("train")
-    if train_source is None:
+    if sources["train"] is None:
         raise UsageError(f"{run}: does not say what it was trained on; name the file as TRAIN")
-    return train_source, dev_source or before.get("dev")
+    return sources
 
 
-def _check_one_process() -> None:
-    """Several processes would write to one folder, and none would know of the others' gradients."""
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
-        raise UsageError("srucli trains in one process; start it with --nproc-per-node 1, or alone")
-
-
-def _train(run: RunDir, found: Former | None, request: Request) -> None:
-    """All that happens while the folder is locked, in the threads that the settings say."""
+def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
+    """Train in a claimed folder, with the configured number of threads."""
     with use_threads(request.config.train.threads), keep_random_states(request.device):
         split = _read(request)
-        data = split.train
-        config = complete(request.config, len(data), len(data.labels))
-        kept = found if found and found.checkpoint else None
-        if kept:
-            hashes, sources = split.hashes, request.sources
-            check_same(run.path, kept, config, data.labels, hashes, sources, request.force)
-        _say_what_is_idle(request, split)
-        tokenizer = _tokenizer(request, kept, data)
-        if not kept:
+        config = complete(request.config, len(split.train), len(split.train.labels))
+        saved = found if found and found.checkpoint else None
+        if saved:
+            check_same(run.path, saved, config, split, request.sources, request.force)
+        _warn_of_no_effect(request, split)
+        tokenizer = _tokenizer(request, saved, split)
+        if not saved:
             run.clear()
         run.check_logs()
-        stop = request.stop
-        trainer = build(config, run, tokenizer, data, split.dev, request.device, stop)
-        if kept and kept.checkpoint:
-            restore(trainer, kept.checkpoint, config, kept.config)
+        trainer = build(
+            config, run, tokenizer, split.train, split.dev, request.device, request.stop
+        )
+        if saved and saved.checkpoint:
+            restore(trainer, saved.checkpoint, config, saved.config)
         facts = _facts(request, found, split, trainer)
-        run.begin(config, tokenizer, data.labels, facts)
-        _announce(trainer, config, kept)
-        if not kept:
+        run.begin(config, tokenizer, split.train.labels, facts)
+        _announce(trainer, config, saved)
+        if not saved:
             trainer.checkpoints.begin_diagnostics()
-        stop.checked = True
-        _loop(run, config, trainer, request.observe)
+        request.stop.checked = True
+        _loop(run, config, trainer, request.on_epoch)
 
 
-def _loop(run: RunDir, config: Config, trainer: Trainer, observe: Observer | None) -> None:
-    """Train, and keep the model card up to date; say which checkpoint is used in the end."""
+def _loop(run: RunDir, config: Config, trainer: Trainer, on_epoch: OnEpoch | None) -> None:
+    """Train, update the model card after each epoch, and say which checkpoint is used."""
     labels = trainer.loader.data.labels
 
     def after_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
         write_card(run, config, labels, epoch)
-        if observe:
-            observe(epoch, metrics)
+        if on_epoch:
+            on_epoch(epoch, metrics)
 
     if trainer.is_over:
-        longer = [f"a longer {name}" for name in trainer.spent]
-        say(f"{run.path}: is finished; {' and '.join(longer)} go{'es' * (len(longer) == 1)} on")
+        say(f"{run.path}: is finished; a larger {' and '.join(trainer.spent)} continues it")
         write_card(run, config, labels, trainer.loader.epoch_number)
     trainer.train(after_epoch)
-    if said := choose(run, config).said:
-        say(said)
-
-
-def _read(request: Request) -> Split:
-    """Read the examples, and say what there is."""
-    train, sources = request.config.train, (request.train, request.dev)
-    split = read_split(*sources, request.config.data, train.dev_share, train.seed)
-    _describe(split)
-    if not request.dev:
-        _say_what_is_held_out(split, train.dev_share)
-    return split
+    if note := choose(run, config.train.used_checkpoint, config.metric).note:
+        say(note)
 
 
 def _facts(
-    request: Request, found: Former | None, split: Split, trainer: Trainer
+    request: Request, found: SavedTraining | None, split: Split, trainer: Trainer
 ) -> dict[str, object]:
-    """What run.json says of a training, besides the machine."""
-    texts, dev_texts = len(split.train), len(split.dev or ())
+    """Return what run.json records about a training, besides the machine."""
     facts: dict[str, object] = {
         "parameters": trainer.step.parameters,
-        "data": {"texts": texts, "dev_texts": dev_texts, "sha256": split.hashes},
+        "data": {
+            "texts": len(split.train),
+            "dev_texts": len(split.dev or ()),
+            "sha256": split.hashes,
+        },
         "epochs": trainer.loader.epochs,
         "device": str(trainer.step.device),
-        "sources": {part: name and _place(name) for part, name in request.sources.items()},
+        # Absolute, because the training may be resumed from another folder; "-" is any pipe.
+        "sources": {
+            part: name and ("-" if is_piped(name) else os.path.abspath(name))
+            for part, name in request.sources.items()
+        },
         "columns": split.columns._asdict(),
     }
     if found is None:
         return facts
-    if trainer.is_over:  # nothing is trained: what is said of the training stays true
+    if trainer.is_over:  # nothing is trained, so the recorded facts stay true
         same = split.hashes == found.facts.data.sha256
         return found.facts.model_dump() | ({"sources": facts["sources"]} if same else {})
     return facts | {"command": found.facts.command}
 
 
-def _announce(trainer: Trainer, config: Config, kept: Former | None) -> None:
-    how = ", steps as CUDA graphs" if trainer.step.captured else ""
-    device = trainer.step.device
-    encoder = _encoder(config.model.encoder, config.train.kernel, device)
-    say(f"model: {trainer.step.parameters:,} parameters, {encoder}, {device}{how}")
-    for sentence in beyond(config.train, trainer.loader.planned_steps):
+def _announce(trainer: Trainer, config: Config, saved: SavedTraining | None) -> None:
+    """Describe the model, and the checkpoint that is resumed."""
+    device, encoder = trainer.step.device, config.model.encoder
+    if "train.kernel" in ENCODERS[encoder].settings:
+        encoder += f" ({backends.choose(config.train.kernel, device.type)} kernel)"
+    graphs = ", steps as CUDA graphs" if trainer.step.captured else ""
+    say(f"model: {trainer.step.parameters:,} parameters, {encoder}, {device}{graphs}")
+    for sentence in never_reached(config.train, trainer.loader.planned_steps):
         say(sentence)
-    for problem in kept.damaged if kept else ():
-        say(f"passed over: {problem}")
-    if kept and not trainer.is_over:
+    if not saved:
+        return
+    for problem in saved.damaged:
+        say(f"skipped a damaged checkpoint: {problem}")
+    if not trainer.is_over:
         done = trainer.loader.position
-        say(f"going on from step {done.step:,}, after {done.epoch} whole epochs")
+        say(f"resuming from step {done.step:,}, after {done.epoch} complete epochs")
 
 
-def _place(source: str) -> str:
-    """Where a source is, from wherever the training may be gone on with; `-` for any pipe."""
-    return "-" if is_piped(source) else os.path.abspath(source)
-
-
-def _tokenizer(request: Request, kept: Former | None, data: Dataset) -> Tokenizer:
-    """The one that the run has, or was given, or one trained on the texts."""
+def _tokenizer(request: Request, saved: SavedTraining | None, split: Split) -> Tokenizer:
+    """Return the tokenizer of the run, the given one, or one trained on the examples."""
     given = request.tokenizer
-    if kept:
-        if given and given.model_bytes != kept.tokenizer.model_bytes:
+    if saved:
+        if given and given.model_bytes != saved.tokenizer.model_bytes:
             raise UsageError("--tokenizer: the run was trained with another one; leave it out")
-        return kept.tokenizer
-    if given:
-        return given
-    return make_tokenizer(request.config.tokenizer, data.texts, data.source).tokenizer
+        return saved.tokenizer
+    data = split.train
+    return given or make_tokenizer(request.config.tokenizer, data.texts, data.source).tokenizer
 
 
-def _encoder(name: str, kernel: str, device: torch.device) -> str:
-    """The encoder, and what runs it where there is a choice."""
-    if "train.kernel" not in ENCODERS[name].settings:
-        return name
-    return f"{name} ({backends.choose(kernel, device.type)} kernel)"
-
-
-def _say_what_is_idle(request: Request, split: Split) -> None:
-    """Name the given settings that can have no effect."""
-    kind = request.tokenizer.model_type if request.tokenizer else None
-    has_dev, held_out = split.dev is not None, not request.dev
-    setup = Setup(request.config, has_dev, held_out, request.trains_tokenizer, kind)
-    for sentence in idle(setup, request.settings):
+def _warn_of_no_effect(request: Request, split: Split) -> None:
+    """Name the given settings that have no effect."""
+    setup = Setup(
+        request.config,
+        dev=split.dev is not None,
+        held_out=not request.sources["dev"],
+        given_tokenizer=request.tokenizer.model_type if request.tokenizer else None,
+    )
+    for sentence in no_effect(setup, request.settings):
         say(sentence)
 
 
-def _say_what_is_held_out(split: Split, share: float) -> None:
-    """Where fewer texts are set aside than were asked for."""
-    held = len(split.dev or ())
-    texts_in_all = len(split.train) + held
-    wanted = round(texts_in_all * share)
-    why = "no label loses its last text" if wanted else "that is less than half a text"
-    if share and not held:
-        say(
-            f"train.dev_share={share:g} sets none of {texts_in_all:,} texts aside: {why}; give a "
-            "larger share, more texts or --dev FILE"
-        )
-    elif held < wanted:
-        say(f"train.dev_share={share:g} sets {held:,} texts aside, not {wanted:,}: {why}")
-
-
-def _describe(split: Split) -> None:
+def _read(request: Request) -> Split:
+    """Read the examples and describe them."""
+    train, sources = request.config.train, request.sources
+    assert sources["train"] is not None
+    config = request.config.data
+    split = read_split(sources["train"], sources["dev"], config, train.dev_share, train.seed)
     data, counts = split.train, split.train.label_counts()
     common = np.argsort(-counts, kind="stable")[:6].tolist()
     shown = ", ".join(f"{escaped(data.labels[n])} {counts[n]:,}" for n in common if counts[n])
     more = ", ..." if len(data.labels) > 6 else ""
-    held = "" if split.dev is None else f", {len(split.dev):,} dev texts"
-    say(f"data: {len(data):,} texts{held}, {len(data.labels)} labels ({shown}{more})")
+    dev = "" if split.dev is None else f", {len(split.dev):,} dev examples"
+    say(f"data: {len(data):,} examples{dev}, {len(data.labels)} labels ({shown}{more})")
     if data.multi_label and split.dev is None:
         say(
-            "no dev texts: labels are given from 0.5; a dev file or train.dev_share=0.1 lets their "
-            "thresholds be chosen"
+            "no dev examples: every label has the threshold 0.5; a dev file or train.dev_share=0.1 "
+            "lets the thresholds be fitted"
         )
+    if not sources["dev"]:
+        _warn_of_small_share(split, train.dev_share)
+    return split
+
+
+def _warn_of_small_share(split: Split, share: float) -> None:
+    """Say so if fewer examples are held out than `dev_share` asks for."""
+    held = len(split.dev or ())
+    total = len(split.train) + held
+    wanted = round(total * share)
+    why = "every label keeps an example" if wanted else "that is less than half an example"
+    if share and not held:
+        say(
+            f"train.dev_share={share:g} holds out none of {total:,} examples: {why}; give a "
+            "larger share, more examples or --dev FILE"
+        )
+    elif held < wanted:
+        say(f"train.dev_share={share:g} holds out {held:,} examples, not {wanted:,}: {why}")

@@ -1,4 +1,4 @@
-"""The learning rate over one training, as a share of its peak: how far along a step is.
+"""How far along a training a step is, and its learning rate as a fraction of the peak.
 
 The curves are those of `optim/schedules.py`.
 """
@@ -12,10 +12,9 @@ from srucli.config import OptimConfig, TrainConfig
 
 
 class Schedule(NamedTuple):
-    """A curve over the steps of a training, or over its examples, since batches vary in size.
+    """A curve over the steps of a training, or over its examples, because batch sizes vary.
 
-    steps: how many there are, where the settings say so. epochs, examples: how many epochs of how
-    many examples.
+    steps: the number of steps, if `train.steps` is set. examples: the examples of one epoch.
     """
 
     name: str
@@ -26,15 +25,15 @@ class Schedule(NamedTuple):
 
     @classmethod
     def of(cls, optimizer: OptimConfig, train: TrainConfig, examples: int) -> Schedule:
-        """The schedule of complete settings for so many examples an epoch."""
-        assert train.epochs is not None  # `complete` saw to it
+        """Return the schedule for complete settings and the number of examples of an epoch."""
+        assert train.epochs is not None  # set by `complete`
         return cls(optimizer.schedule, optimizer.warmup, train.steps, train.epochs, examples)
 
     def factor(self, step: int, examples: int) -> float:
-        """The rate of a step, from 0, as a share of the peak.
+        """Return the learning rate of a step (from 0) as a fraction of the peak.
 
-        examples: those of all steps so far, of this one too, so that the last step is at the
-        schedule's end. The only step of a training is at the peak.
+        examples: the number in all steps so far, including this one, so that the last step is at
+        the end of the schedule. A training of a single step takes it at the peak.
         """
         done, planned = examples, self.epochs * self.examples
         if self.steps is not None:
@@ -44,5 +43,5 @@ class Schedule(NamedTuple):
         return optim.lr_factor(self.name, done, planned, self.warmup)
 
     def is_as_long_as(self, other: Schedule) -> bool:
-        """Whether the settings give both the same number of epochs and of steps."""
+        """Return whether both have the same number of epochs and of steps."""
         return (self.steps, self.epochs) == (other.steps, other.epochs)

@@ -1,19 +1,20 @@
-"""One training step: forward, losses, backward, clipping, the optimizer's update.
+"""One training step: forward, losses, backward, clipping, update.
 
-On a GPU a step is replayed from a CUDA graph where nothing in it waits for the GPU. No data, no
-files and no progress here; the losses are defined in `objectives.py`.
+On a GPU a step is replayed from a CUDA graph, if nothing in it waits for the GPU. Data, files and
+progress are not handled here; the losses are defined in `objectives.py`.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from srucli import optim
+from srucli.config import OptimConfig, TrainConfig
 from srucli.data.batch import Batch
 from srucli.diagnostics.watch import Watch
 from srucli.kernels import backends
@@ -24,16 +25,13 @@ from srucli.runs.training_state import OptimizerState
 from srucli.training.cuda_graphs import CaptureError, Graphs
 from srucli.training.objectives import Objective
 
-if TYPE_CHECKING:
-    from srucli.config import OptimConfig, TrainConfig
-
 
 class StepStats(NamedTuple):
-    """What an epoch's steps came to so far.
+    """Totals over the steps of an epoch so far.
 
-    loss_sum: the weighted sum of the losses of all examples; weight_sum: of their weights, which
-    are 1 without class weights; skipped: the steps with a non-finite gradient; skipped_in_a_row:
-    how many of those the latest steps were, also across epochs.
+    loss_sum: the weighted sum of the losses of all examples. weight_sum: the sum of their weights,
+    which are 1 without class weights. skipped: steps with a non-finite gradient. skipped_in_a_row:
+    the latest consecutive ones of these, also across epochs.
     """
 
     loss_sum: float
@@ -41,24 +39,25 @@ class StepStats(NamedTuple):
     skipped: int
     skipped_in_a_row: int
 
+    @classmethod
+    def of(cls, totals: Tensor) -> StepStats:
+        """Read the values (4,); waits for a GPU."""
+        loss_sum, weight_sum, *counts = totals.tolist()
+        return cls(loss_sum, weight_sum, *map(int, counts))
+
     @property
     def loss(self) -> float:
-        """The weighted mean over examples; 0 where there were none."""
+        """The weighted mean over the examples; 0 if there were none."""
         return self.loss_sum / self.weight_sum if self.weight_sum else 0.0
 
 
-def _stats(totals: Tensor) -> StepStats:
-    loss_sum, weight_sum, *counts = totals.tolist()
-    return StepStats(loss_sum, weight_sum, *map(int, counts))
-
-
 class Step:
-    """What a batch, or several whose gradients are accumulated, does to a model and its optimizer.
+    """A training step of a model and its optimizer, on one batch or on several accumulated ones.
 
-    A step whose gradient is not finite changes nothing: on a GPU, where nobody waits to see that,
-    it is a step with a gradient of zero. `totals` (4,) float64 are the fields of `StepStats` on the
-    device, since `begin`. `captured` tells whether steps are replayed as CUDA graphs. `watch` looks
-    at the steps, where it is set.
+    A step with a non-finite gradient changes nothing. On a GPU, where reading the gradient's norm
+    would mean waiting, it is a step with a gradient of zero. totals (4,) float64 on the device: the
+    fields of `StepStats` since `begin_epoch`. captured: steps are replayed as CUDA graphs. watch:
+    records diagnostics, if it is set.
     """
 
     def __init__(
@@ -76,11 +75,11 @@ class Step:
         self.totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         self._readout = Readout()
         self.watch: Watch | None = None
-        self.graphs = Graphs(self._captured) if self.captured else None
+        self.graphs = Graphs(lambda batch: self._run([batch])) if self.captured else None
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
@@ -94,35 +93,38 @@ class Step:
         return float(self.optimizer.param_groups[0]["initial_lr"])
 
     def has_finite_weights(self) -> bool:
-        """Whether no weight is NaN or Inf; waits for a GPU."""
+        """Return whether no weight is NaN or Inf; waits for a GPU."""
         return all(bool(weight.isfinite().all()) for weight in self.model.parameters())
 
     def set_mode(self, *, training: bool) -> None:
-        """Put the weights in place that are trained, or those that predict.
+        """Put the weights for training or for prediction into the model.
 
-        They differ where the optimizer averages the weights that it trains.
+        They differ if the optimizer averages weights.
         """
         self.model.train(training)
         optim.set_mode(self.optimizer, training=training)
         self._training = training
 
-    def begin(self) -> None:
-        """An epoch begins."""
+    def begin_epoch(self) -> None:
+        """Reset the totals of the epoch."""
         self.totals[:3] = 0
 
     @property
     def stats(self) -> StepStats:
-        """What `totals` say; waits for a GPU."""
-        return _stats(self.totals)
+        """The current totals; waits for a GPU."""
+        return StepStats.of(self.totals)
 
     def latest_stats(self) -> StepStats | None:
-        """The same without waiting: on a GPU what an earlier call asked for, once, or None."""
+        """Return totals without waiting: on a GPU those of an earlier call, each once, or None."""
         totals = self._readout.latest(self.totals)
-        return None if totals is None else _stats(totals)
+        return None if totals is None else StepStats.of(totals)
 
-    def __call__(self, batches: Sequence[Batch], rate: float) -> None:
-        """One step on batches with targets, as if they were one, at `rate` times the peak rate."""
-        optim.set_lr(self.optimizer, rate)
+    def __call__(self, batches: Sequence[Batch], lr_factor: float) -> None:
+        """Take a step on batches with targets, as if they were one, at a fraction of the peak rate.
+
+        Warns if steps cannot be captured as CUDA graphs.
+        """
+        optim.set_lr(self.optimizer, lr_factor)
         look = self.watch is not None and self.watch.next()
         whole = all(batch.part is None for batch in batches)
         if self.graphs is not None and whole and not look:
@@ -132,17 +134,15 @@ class Step:
                 return
             except CaptureError as error:
                 warnings.warn(
-                    f"steps are launched kernel by kernel: no CUDA graph holds them ({error})",
+                    f"kernels are launched one by one: a CUDA graph cannot hold a step ({error})",
                     stacklevel=2,
                 )
                 self.graphs, self.captured = None, False
                 self.optimizer.zero_grad(set_to_none=True)
-        self._whole(batches, look)
+        self._run(batches, look)
 
-    def _captured(self, batch: Batch) -> None:
-        self._whole([batch], look=False)
-
-    def _whole(self, batches: Sequence[Batch], look: bool) -> None:
+    def _run(self, batches: Sequence[Batch], look: bool = False) -> None:
+        """Take a step; with `look`, record diagnostics of it."""
         weights = [self.weight(batch) for batch in batches]
         total = torch.stack(weights).sum()
         for batch, weight in zip(batches, weights, strict=True):
@@ -150,12 +150,12 @@ class Step:
         self._update(look)
 
     def weight(self, batch: Batch) -> Tensor:
-        """What the batch's examples weigh together ()."""
+        """Return the total weight () of the batch's examples."""
         assert batch.targets is not None
         return self.objective.weight(batch.targets)
 
     def _backward(self, batch: Batch, weight: Tensor, total: Tensor) -> None:
-        """Add the gradients of one batch to a mean over texts that weigh `total` () together."""
+        """Add the batch's part of the gradient of a mean over examples of `total` () weight."""
         losses = self.losses(batch)
         scaled: Tensor = self.scaler.scale(losses.sum() / total)
         torch.autograd.backward(scaled)
@@ -165,66 +165,63 @@ class Step:
         self.totals[1] += finite * weight
 
     def losses(self, batch: Batch) -> Tensor:
-        """Of each branch (n,), summed. Texts at the batch's end without a target do not count."""
+        """Return the summed loss of each branch (n,). Fillers at the batch's end do not count."""
         assert batch.targets is not None
-        texts, precision = len(batch.targets), self.precision
-        kind = torch.bfloat16 if precision == "bf16" else torch.float16
-        with torch.autocast(self.device.type, kind, enabled=precision != "float32"):
+        examples, precision = len(batch.targets), self.precision
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+        with torch.autocast(self.device.type, dtype, enabled=precision != "float32"):
             branches = self.model.branches(
                 batch.tokens, batch.offsets, batch.characters, batch.part
             )
-        losses = [self.objective.losses(logits[:texts], batch.targets) for logits in branches]
+        losses = [self.objective.losses(logits[:examples], batch.targets) for logits in branches]
         return torch.stack(losses)
 
     def _update(self, look: bool) -> None:
-        """Clip, step, forget the gradients. Where `look`, the watch looks at it."""
-        clip = self.clip
+        """Clip the gradient, update the weights, drop the gradient."""
+        clip, watch = self.clip, self.watch
         self.scaler.unscale_(self.optimizer)
-        if self.watch and look:
-            self.watch.before()
+        if watch and look:
+            watch.before()
         parameters = self.model.parameters()
         norm = nn.utils.clip_grad_norm_(parameters, clip) if clip else self.gradient_norm()
         finite = norm.isfinite()
         self.totals[2] += ~finite
         self.totals[3] = (self.totals[3] + 1) * ~finite
-        if self.watch and clip:
-            self.watch.clipped += norm > clip
-        if self.device.type == "cpu" and not finite:
-            look = False
-        else:
-            self._forget_unless(finite)
+        if watch and clip:
+            watch.clipped += norm > clip
+        if self.device.type == "cuda":
+            self._zero_unless(finite)
+        if self.device.type == "cuda" or finite:
             self.scaler.step(self.optimizer)
-        if self.watch and look:
-            self.watch.after()
+            if watch and look:
+                watch.after()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
     def gradient_norm(self) -> Tensor:
-        """The norm of all gradients ()."""
+        """Return the norm () of all gradients together."""
         gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
         return nn.utils.get_total_norm(gradients)
 
-    def _forget_unless(self, finite: Tensor) -> None:
-        """Gradients of zero on a GPU, where they are not `finite` ()."""
-        if self.device.type == "cpu":
-            return
+    def _zero_unless(self, finite: Tensor) -> None:
+        """Set all gradients to zero if they are not `finite` (), without waiting for a GPU."""
         for weight in self.model.parameters():
             if weight.grad is not None:
                 weight.grad.copy_(torch.where(finite, weight.grad, 0.0))
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that predict; between epochs they are those in the model."""
+        """Return the weights for prediction."""
         trained = self._trained_weights()
         if not trained:
             return self.model.state_dict()
         optim.set_mode(self.optimizer, training=False)
         weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         optim.set_mode(self.optimizer, training=True)
-        self._set_weights(trained)  # since going back and forth is not exact
+        self._set_weights(trained)  # because switching there and back is not exact
         return weights
 
     def _trained_weights(self) -> dict[str, Tensor]:
-        """Copies of the parameters, where they are not the weights that predict."""
+        """Return copies of the parameters, if they are not the weights for prediction."""
         if not self._training or not optim.has_averages(self.optimizer):
             return {}
         return {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
@@ -235,7 +232,7 @@ class Step:
             weight.copy_(weights[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, besides `weights`."""
+        """Return everything that the next step depends on, besides `weights`."""
         return {
             "figures": self.totals,
             "optimizer": self._state.state_dict(),
@@ -245,7 +242,7 @@ class Step:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore it, but leave the optimizer new where its state is None.
+        """Restore the state; the optimizer stays new if its state is None.
 
         Raises LookupError, TypeError, ValueError, AttributeError, RuntimeError, DataError.
         """
@@ -261,7 +258,7 @@ class Step:
 
 
 def can_be_captured(train: TrainConfig, optimizer: OptimConfig, model: Classifier) -> bool:
-    """Not where something waits for the GPU: some encoders and optimizers, fp16, no Triton."""
+    """Return whether no part of a step waits for the GPU, so that a CUDA graph can hold it."""
     return (
         not model.encoder.waits
         and all(backends.can_be_captured(kernel) for kernel in (train.kernel, "auto"))
@@ -273,14 +270,14 @@ def can_be_captured(train: TrainConfig, optimizer: OptimConfig, model: Classifie
 
 
 class Readout:
-    """Reads numbers that a GPU works out, without waiting for them."""
+    """Reads values that a GPU computes, without waiting for it."""
 
     def __init__(self) -> None:
         self.copy: Tensor | None = None
         self.copied: Any = None
 
     def latest(self, values: Tensor) -> Tensor | None:
-        """`values` themselves on a CPU; else what an earlier call was given, once, or None."""
+        """Return `values` on a CPU; on a GPU those of an earlier call, once, or None."""
         if values.device.type == "cpu":
             return values
         found = None

@@ -1,6 +1,6 @@
-"""TensorBoard's event files of a run, written as all that a run holds.
+"""Write TensorBoard's event files of a run.
 
-TensorBoard's own writer opens its files by their paths, and so through links.
+TensorBoard's own writer opens its files by path and would follow links.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import Any
 from srucli.io.files import Place, writing
 
 FOLDER = "tensorboard"
-_VERSION = "brain.Event:2"
 
 
 class Board:
-    """One event file, of a training that goes on after some steps. Raises OutputError."""
+    """An event file for the steps after `step`. Its methods raise OutputError."""
 
     def __init__(self, run: Place, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -27,15 +26,15 @@ class Board:
         self.run = run
         now = time.time()
         self.name = f"events.out.tfevents.{now:.6f}.{platform.node()}.{getpid()}"
-        # What another process recorded of later steps counts no more.
+        # A new session replaces later steps that an interrupted process recorded.
         start = SessionLog(status=SessionLog.START)
         self._write(
-            Event(wall_time=now, file_version=_VERSION),
+            Event(wall_time=now, file_version="brain.Event:2"),
             Event(wall_time=now, step=step + 1, session_log=start),
         )
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Write what was measured after a step."""
+        """Write the metrics after a step."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -49,8 +48,5 @@ class Board:
         records = RecordWriter(data)
         for event in events:
             records.write(event.SerializeToString())
-        with (
-            writing(self.run, FOLDER) as run,
-            run.child(FOLDER, make=True) as folder,
-        ):
+        with writing(self.run, FOLDER) as run, run.child(FOLDER, make=True) as folder:
             folder.append(self.name, data.getvalue())

@@ -1,6 +1,6 @@
 """The training loop: steps, epochs, and what ends them.
 
-Each part that it drives has a file of its own; `run.py` makes them from a configuration and files.
+Each part that it drives has a file of its own; `build.py` makes them from a configuration.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from srucli.data.loader import DataLoader
 from srucli.errors import DivergedError, InterruptedRun
 from srucli.io.console import say
 from srucli.runs.checkpoints import Which
-from srucli.training.anomaly import anomaly
+from srucli.training.anomaly import anomaly_error
 from srucli.training.checkpointing import Checkpointing
 from srucli.training.interrupts import Interrupt
 from srucli.training.logs import Log
@@ -21,15 +21,15 @@ from srucli.training.schedule import Schedule
 from srucli.training.step import Step
 from srucli.training.validation import Validation
 
-# Called after each epoch with its number, from 1, and its metrics on dev examples.
-Observer = Callable[[int, Mapping[str, float]], None]
-# Steps in a row without a finite gradient that end a training; a search for the scale of fp16 takes
-# up to 16.
+# Called after each epoch with its number, from 1, and its metrics on the dev examples.
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+# Consecutive skipped steps that end a training. The search for the loss scale of fp16 skips up to
+# 16.
 MAX_SKIPPED = 20
 
 
 class Trainer:
-    """The loop over the steps of each epoch, its validation, its checkpoint."""
+    """The loop over epochs and their steps, with validation and checkpoints."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class Trainer:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to train: epochs, steps or patience are used up."""
+        """Whether the epochs, the steps or the patience are used up."""
         return bool(self.spent)
 
     @property
     def spent(self) -> list[str]:
-        """The settings that ended the training, if it has ended."""
+        """The settings that ended the training; empty if it has not ended."""
         return [name for name in (self.validation.spent, self.loader.spent) if name]
 
-    def train(self, observe: Observer | None = None) -> None:
-        """Train what is left. Raises InterruptedRun, with all saved, where a stop was asked for.
+    def train(self, on_epoch: OnEpoch | None = None) -> None:
+        """Train until the end. Raises InterruptedRun, after saving, if a stop was requested.
 
-        Raises DivergedError where the gradients, or the weights, do not stay finite.
+        Raises DivergedError if gradients or weights become non-finite.
         """
         if self.is_over:
             return
@@ -70,18 +70,18 @@ class Trainer:
             for steps in self.loader.epochs_left():
                 self._train_epoch(steps)
                 metrics = self._end_epoch()
-                if observe:
-                    observe(self.loader.epoch_number, metrics)
+                if on_epoch:
+                    on_epoch(self.loader.epoch_number, metrics)
                 if self.is_over:
                     break
                 self._stop_if_requested()
-        if verdict := self.validation.verdict():
-            say(verdict)
+        if message := self.validation.early_stop_message():
+            say(message)
 
     def _train_epoch(self, steps: Iterable[list[Batch]]) -> None:
-        """Train what is left of an epoch, or until the last step of the training."""
+        """Train the rest of an epoch, or until the last step of the training."""
         if not self.loader.position.batches:
-            self.step.begin()
+            self.step.begin_epoch()
         self.step.set_mode(training=True)
         for batches in steps:
             self._step(batches)
@@ -100,22 +100,22 @@ class Trainer:
             self.log.add_diagnostics(record)
         self.log.advance(sum(batch.texts for batch in batches))
         if self.settings.detect_anomaly and self.step.stats.skipped_in_a_row:
-            sign = "a gradient is not finite, though no single text makes it so,"
-            raise anomaly(self.step, self.loader) or self._diverged(sign)
+            problem = "a gradient is not finite, but no single example causes it,"
+            raise anomaly_error(self.step, self.loader) or self._diverged(problem)
         if position.step % 20 == 0 and (stats := self.step.latest_stats()):
             if stats.skipped_in_a_row >= MAX_SKIPPED:
-                row = stats.skipped_in_a_row
-                raise self._diverged(f"{row} steps in a row had no finite gradient")
+                count = stats.skipped_in_a_row
+                raise self._diverged(f"{count} steps in a row had non-finite gradients")
             self.log.show(stats.loss, position.pieces)
 
     def _end_epoch(self) -> dict[str, float]:
-        """Measure the dev examples, write the log, save a checkpoint; return the metrics."""
+        """Evaluate on the dev examples, log, save a checkpoint; return the metrics."""
         stats, steps = self.step.stats, self.loader.steps_of_epoch
-        searching = self.step.scaler.is_enabled()  # for the scale of fp16, by steps that fail
+        searching = self.step.scaler.is_enabled()  # fp16 skips steps to find its loss scale
         if 2 * stats.skipped > steps and not searching:
-            raise self._diverged(f"{stats.skipped} of {steps} steps had no finite gradient")
+            raise self._diverged(f"{stats.skipped} of {steps} steps had non-finite gradients")
         if stats.skipped:
-            say(f"{stats.skipped} of {steps} steps were skipped: they had no finite gradient")
+            say(f"{stats.skipped} of {steps} steps were skipped because of non-finite gradients")
         self.step.set_mode(training=False)
         self._check_weights()
         self.loader.end_epoch()
@@ -147,19 +147,20 @@ class Trainer:
         self._save({"last"})
         position, path = self.loader.position, self.checkpoints.run.path
         where = f"step {position.step:,}, in epoch {position.epoch + 1} of {self.loader.epochs}"
-        further = self.checkpoints.further()
-        raise InterruptedRun(f"{path}: stopped at {where}, and saved; {further}")
+        raise InterruptedRun(
+            f"{path}: stopped at {where}, and saved; {self.checkpoints.how_to_resume()}"
+        )
 
     def _check_weights(self) -> None:
         if not self.step.has_finite_weights():
-            raise self._diverged("a weight is not a number")
+            raise self._diverged("a weight is NaN or Inf")
 
-    def _diverged(self, sign: str) -> DivergedError:
-        """The error that says what to change, and how to go on from before it went wrong."""
+    def _diverged(self, problem: str) -> DivergedError:
+        """Return the error that says what to change and how to resume."""
         rate, clip = self.step.peak_lr, self.step.clip
         limit = f"optim.clip (now {clip:g})" if clip else "set optim.clip=1"
-        kept = self.checkpoints.remedy(f"optim.lr={rate / 10:.3g}")
+        resume = self.checkpoints.remedy(f"optim.lr={rate / 10:.3g}")
         return DivergedError(
-            f"{sign} at step {self.loader.position.step}: training diverged; "
-            f"lower optim.lr (now {rate:g}) or {limit}{kept}"
+            f"{problem} at step {self.loader.position.step}: training diverged; "
+            f"lower optim.lr (now {rate:g}) or {limit}{resume}"
         )

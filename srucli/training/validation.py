@@ -1,7 +1,7 @@
-"""What follows each epoch: measuring the dev examples, and which epoch is the best so far.
+"""Evaluation on the dev examples after each epoch, the best epoch so far, and early stopping.
 
-The weights of the branches and the labels' thresholds are fitted to the dev examples first, so the
-metrics are those of the examples that chose them. Metrics are defined in `metrics.py`.
+The weights of the branches and the thresholds of the labels are fitted to the dev examples first,
+so the metrics are measured on the same examples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from srucli.training.objectives import Objective
 class Best(BaseModel):
     """The best epoch so far. The names are those in training.json.
 
-    best: its metric, negated where less is better. best_step: its step. stale: epochs since.
+    best: its metric, negated if smaller is better. best_step: its last step. stale: the number of
+    epochs since then.
     """
 
     model_config = ConfigDict(strict=True)
@@ -42,10 +43,11 @@ class Best(BaseModel):
 
 
 class Validation:
-    """Measures a model on dev examples; without any (`data` is None) every epoch is the best.
+    """Evaluates a model on dev examples. Without any (`data` is None), every epoch is the best.
 
-    metric: the one that decides. patience: epochs without improvement that end a training, 0 for
-    none. thresholds (C,): the probabilities from which labels are given; None for single labels.
+    metric: decides which epoch is best. patience: the number of epochs without improvement that
+    ends a training; 0 turns early stopping off. thresholds (C,): a label is predicted from this
+    probability on; None for single-label models.
     """
 
     def __init__(
@@ -60,28 +62,28 @@ class Validation:
     ) -> None:
         self.metric, self.patience, self.model, self.data = metric, patience, model, data
         self.multi_label, self.weights = objective.multi_label, objective.weights
+        self.classes = self.weights.shape[-1]
         self.store = None
         if data is not None:
             self.store = TokenStore.encode(tokenizer, data.texts, limits=limits)
-        classes = self.weights.shape[-1]
-        self.thresholds = [0.5] * classes if self.multi_label else None
+        self.thresholds = [0.5] * self.classes if self.multi_label else None
         self.best = Best()
-        # What the restored best epoch was judged by.
-        self.judged_by = self.judge
+        # The basis of the restored `best`.
+        self.restored_basis = self.basis
 
     @property
     def tally(self) -> Tally | None:
-        """How many dev examples are not read whole."""
+        """The counts of truncated dev examples."""
         return None if self.store is None else self.store.tally
 
     def announce(self) -> None:
-        """Say what of the dev examples is not read, and whether they define the metric."""
+        """Warn if the metric is undefined on the dev examples, and if examples are truncated."""
         if self.data is None or self.store is None:
             return
         if not self.is_defined:
             say(
-                f"{self.metric} is undefined on these dev texts: no epoch is the best, nothing "
-                "stops training early, and the last weights are used"
+                f"{self.metric} is undefined on these dev examples: there is no best epoch and no "
+                "early stopping, and the last weights are used"
             )
         for line in Notices(self.data.source).last(self.store.tally):
             say(line)
@@ -89,27 +91,27 @@ class Validation:
     @property
     def is_defined(self) -> bool:
         """Whether the metric is defined on the dev examples, whatever a model predicts."""
-        targets, classes = self._targets(), self.weights.shape[-1]
-        clueless = np.full((len(targets), classes), 1 / classes)
-        return not math.isnan(metric_named(self.metric)(Outcome(clueless, targets)))
+        targets = self._targets()
+        uniform = np.full((len(targets), self.classes), 1 / self.classes)
+        return not math.isnan(metric_named(self.metric)(Outcome(uniform, targets)))
 
     def _targets(self) -> Any:
-        """(B,) int64, or (B, K) bool for multi-label examples."""
+        """Return the targets: (B,) int64, or (B, K) bool for multi-label examples."""
         assert self.data is not None
         return self.data.targets.astype(bool) if self.multi_label else self.data.targets
 
     def fit_and_evaluate(self) -> dict[str, float]:
         """Fit the branches' weights and the thresholds to the dev examples; return their metrics.
 
-        The metric that decides comes first. Empty without dev examples.
+        The metric that decides comes first. Without dev examples the result is empty.
         """
         if self.store is None:
             return {}
         logits = branch_logits(self.model, self.store, self.weights.device)
         thresholds, targets = None, self._targets()
-        known = targets[:, : self.weights.shape[-1]] if self.multi_label else targets
-        sides = self.weights.cpu().numpy() if self.multi_label else None
-        blend = fit_weights(logits.double().cpu().numpy(), known, self.multi_label, sides)
+        known = targets[:, : self.classes] if self.multi_label else targets
+        weights = self.weights.cpu().numpy() if self.multi_label else None
+        blend = fit_weights(logits.double().cpu().numpy(), known, self.multi_label, weights)
         self.model.blend.copy_(torch.tensor(blend))
         probabilities = blended(logits, self.model.blend, self.multi_label)
         if self.multi_label:
@@ -120,23 +122,23 @@ class Validation:
         return {name: metric_named(name, self.multi_label)(outcome) for name in names}
 
     def improved(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Whether an epoch that ended with this step is the best so far; remember it if so.
+        """Return whether the epoch that ended with this step is the best so far, and record it.
 
-        It always is without dev examples, and never where the metric is undefined on them.
+        Without dev examples it always is; if the metric is undefined on them, it never is.
         """
-        gain = self._gain(metrics[self.metric]) if metrics else None
-        if gain is not None and math.isnan(gain):
-            return False
-        if gain is not None and gain <= self.best.best:
-            self.best.stale += 1
-            return False
+        if metrics:
+            score = self._score(metrics[self.metric])
+            if math.isnan(score):
+                return False
+            if score <= self.best.best:
+                self.best.stale += 1
+                return False
+            self.best.best, self.best.stale = score, 0
         self.best.best_step = step
-        if gain is not None:
-            self.best.best, self.best.stale = gain, 0
         return True
 
-    def _gain(self, value: float) -> float:
-        """A value of the metric, negated where less is better."""
+    def _score(self, value: float) -> float:
+        """Return a value of the metric, negated if smaller is better."""
         return value if metric_named(self.metric).larger_is_better else -value
 
     @property
@@ -146,41 +148,42 @@ class Validation:
 
     @property
     def spent(self) -> str | None:
-        """The setting that ended the training."""
+        """The setting that ended the training, if early stopping did."""
         return "train.patience" if self.is_out_of_patience else None
 
-    def verdict(self) -> str | None:
-        """Return a sentence where early stopping ended the training."""
+    def early_stop_message(self) -> str | None:
+        """Return a sentence if early stopping ended the training."""
         if not self.is_out_of_patience:
             return None
         best, stale = abs(self.best.best), self.best.stale
         return f"no better {self.metric} than {best:.4f} for {stale} epochs: stopping early"
 
     @cached_property
-    def judge(self) -> dict[str, str]:
-        """What must be the same for the metrics of two epochs to be compared."""
+    def basis(self) -> dict[str, str]:
+        """The metric and a hash of the dev examples. Results are comparable if it is the same."""
         if self.data is None:
             return {"metric": "", "dev": ""}
         return {"metric": self.metric, "dev": sha256(self.data.identity.encode()).hexdigest()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch, what it was judged by, and the thresholds."""
+        """Return the best epoch, its basis, and the thresholds."""
         progress = self.best.model_dump()
-        return {"progress": progress, "judge": self.judge, "thresholds": self.thresholds}
+        return {"progress": progress, "judge": self.basis, "thresholds": self.thresholds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore it. Raises LookupError, TypeError, ValueError."""
+        """Restore the state. Raises LookupError, TypeError, ValueError."""
         self.best = Best.model_validate(state["progress"])
         if self.thresholds is not None:
             self.thresholds = [float(value) for value in state["thresholds"]]
-        self.judged_by = dict(state.get("judge", self.judge))
-        if self.data is not None and self.judged_by != self.judge:
-            former = self.data.former_digest(self.data.targets.tobytes())
-            if self.judged_by["dev"] == former:
-                self.judged_by["dev"] = self.judge["dev"]
+        self.restored_basis = dict(state.get("judge", self.basis))
+        if self.data is not None and self.restored_basis != self.basis:
+            # Older checkpoints have another hash of the same examples.
+            old_hash = self.data.former_digest(self.data.targets.tobytes())
+            if self.restored_basis["dev"] == old_hash:
+                self.restored_basis["dev"] = self.basis["dev"]
 
-    def start_over(self, step: int, value: float | None) -> None:
-        """Compare with a resumed step alone; `value` is the metric there, if it was measured."""
+    def reset_best(self, step: int, value: float | None) -> None:
+        """Make `step` the best so far; `value` is the metric there, if it is known."""
         self.best = Best(best_step=step)
         if value is not None:
-            self.best.best = self._gain(value)
+            self.best.best = self._score(value)

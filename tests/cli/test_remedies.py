@@ -755,14 +755,14 @@ REMEDIES = {
     # ------------------------------------------------ folders
     "a folder of somebody": Remedy(
         TRAIN,
-        r"holds no run that srucli made, but mine; choose another (-o)",
+        r"contains no run that srucli made, but mine; choose another (-o)",
         plus(r"\1 other"),
         advice="that srucli made, but {}; choose another -o",
         files={"run/mine": ""},
     ),
     "a folder of somebody, in run": Remedy(
         "run c.yaml",
-        r"holds no run that srucli made, but mine; choose another (-o)",
+        r"contains no run that srucli made, but mine; choose another (-o)",
         plus(r"\1 other"),
         advice="that srucli made, but {}; choose another -o",
         files={"run/mine": "", "c.yaml": SETTINGS.replace("two.tsv", "two.tsv, output: run")},
@@ -776,7 +776,7 @@ REMEDIES = {
     ),
     "a folder in the way": Remedy(
         TRAIN,
-        r"in the way: README.md \(no plain file\); move it away, or choose another (-o)",
+        r"in the way: README.md \(not a regular file\); move it away, or choose another (-o)",
         plus(r"\1 other"),
         advice="move it away, or choose another -o",
         files={"run/srucli.json": MARKED, "run/README.md/x": ""},
@@ -790,9 +790,9 @@ REMEDIES = {
     ),
     "a folder in a file": Remedy(
         TRAIN.replace("-o run", "-o two.tsv/run"),
-        r"two.tsv: is no folder; choose another (-o)",
+        r"two.tsv: is not a folder; choose another (-o)",
         plus(r"\1 other"),
-        advice=": is no folder; choose another -o",
+        advice=": is not a folder; choose another -o",
     ),
     "a folder with too long a name": Remedy(
         TRAIN.replace("-o run", f"-o {'long' * 99}"),
@@ -834,17 +834,17 @@ REMEDIES = {
     ),
     "an interrupted run": Remedy(
         TRAIN.replace("-o run", QUOTED),
-        r"to go on with these: (srucli train --resume .*); or train in another folder",
+        r"to resume with these: (srucli train --resume .*); or train in another folder",
         pasted,
-        advice="; to go on with these: {}; or train in another folder",
+        advice="; to resume with these: {}; or train in another folder",
         before=(f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=3 train.batch_size=7",),
     ),
     "other texts": Remedy(
         TRAIN.replace("two.tsv", "'2 more.tsv' --dev two.tsv optim.options.betas=[0.8,0.9]")
         + " train.epochs=2",
-        r"to go on with these: (srucli train --resume .*); or train in another folder",
+        r"to resume with these: (srucli train --resume .*); or train in another folder",
         pasted,
-        advice="; to go on with these: {}; or train in another folder",
+        advice="; to resume with these: {}; or train in another folder",
         files={"2 more.tsv": "good\ta b\nbad\tb c\n" * 9},
         before=(TRAIN,),
     ),
@@ -884,23 +884,23 @@ REMEDIES = {
     ),
     "no checkpoint": Remedy(
         """train --resume 'my "run"' --threads 1""",
-        r"no checkpoint to go on from: .* to train anew: (srucli .*)",
+        r"no checkpoint to resume from: .* to start again: (srucli .*)",
         lambda words, match: [*pasted(words, match), *TRAIN.split()[4:]],
         advice="to train anew: ",
         before=(TRAIN.replace("-o run", QUOTED), f'{DAMAGED}model.safetensors) my "run"'),
     ),
     "a run that only predicts": Remedy(
         "train --resume run",
-        r"no checkpoint to go on from: .*; train in another folder, with (-o); it still predicts",
+        r"no checkpoint to resume from: .*; train in another folder, with (-o); it can still",
         lambda words, match: shlex.split(TRAIN.replace("-o run", f"{match[1]} other")),
-        advice="train in another folder, with -o; it still predicts",
+        advice="train in another folder, with -o; it can still predict",
         before=(TRAIN, f"{DAMAGED}training.json) run"),
     ),
     "a run of the first format": Remedy(
         "train --resume v1",
-        r"kept nothing to go on from; train in another folder, with (-o); it still predicts",
+        r"cannot be resumed; train in another folder, with (-o); it can still predict",
         lambda words, match: shlex.split(TRAIN),
-        advice="train in another folder, with -o; it still predicts",
+        advice="train in another folder, with -o; it can still predict",
     ),
     "another tokenizer": Remedy(
         f"{TRAIN} --tokenizer v1/tokenizer.model",
@@ -911,9 +911,9 @@ REMEDIES = {
     ),
     "a training that is interrupted": Remedy(
         f"{STOPPED}{TRAIN.replace('-o run', QUOTED)} train.epochs=2",
-        r"and saved; to go on: (srucli train --resume .*)",
+        r"and saved; to resume: (srucli train --resume .*)",
         pasted,
-        advice="to go on: srucli train --resume ",
+        advice="to resume: srucli train --resume ",
     ),
     "a rate that is too high": Remedy(
         f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=0 optim.lr=1e38",
@@ -939,13 +939,13 @@ REMEDIES = {
     ),
     "a share of no text": Remedy(
         f"{TRAIN} train.dev_share=0.001",
-        r"sets none of 60 texts aside: .* give a larger share, more texts or (--dev) FILE",
+        r"holds out none of 60 examples: .* give a larger share, more examples or (--dev) FILE",
         plus(r"\1 two.tsv -o other"),
         advice="; give a larger share, more texts or --dev FILE",
     ),
     "a finished run": Remedy(
         TRAIN,
-        r"run: is finished; a longer (--epochs) goes on",
+        r"run: is finished; a larger (--epochs) continues it",
         plus(r"\1 2"),
         advice="a longer ",
         before=(TRAIN,),
@@ -954,7 +954,7 @@ REMEDIES = {
         """train --resume 'my "run"'""",
         r"were piped in; give them again: (srucli train --resume .*) FILE",
         lambda words, match: [*pasted(words, match), "two.tsv"],
-        advice=" texts were piped in; give them again: srucli train --resume ",
+        advice=" examples were piped in; give them again: srucli train --resume ",
         before=(f"{STDIN}{TRAIN.replace('two.tsv', '-').replace('-o run', QUOTED)}",),
     ),
     "a target in percent": Remedy(
@@ -968,7 +968,7 @@ REMEDIES = {
         r"are the same texts, .*; leave out (--dev), and a tenth of TRAIN",
         without("--dev"),
         advice="--dev and --test are the same texts",
-        ends="holds no comparison that srucli made",
+        ends="contains no comparison that srucli made",
     ),
     # ------------------------------------------------ settings without effect
     "n-grams without a branch": Remedy(
@@ -1005,7 +1005,7 @@ REMEDIES = {
         f"{OWN_TOKENIZER} tokenizer.model_type=char tokenizer.use_all_vocab=true",
         r"tokenizer\.vocab_size has no effect: it needs no (tokenizer\.use_all_vocab)",
         plus(r"\1=false -o other"),
-        advice="no tokenizer.use_all_vocab, which takes all of them",
+        advice="no tokenizer.use_all_vocab, which makes every word or character a token",
     ),
     "no runs of spaces": Remedy(
         f"{OWN_TOKENIZER} tokenizer.allow_whitespace_only_pieces=true",
@@ -1016,16 +1016,16 @@ REMEDIES = {
     "rules beside rules": Remedy(
         f"{OWN_TOKENIZER} tokenizer.normalization_rule_tsv=r.tsv "
         "tokenizer.normalization_rule_name=nfkc",
-        r"it needs no (tokenizer\.normalization_rule_tsv), which takes its place",
+        r"it needs no (tokenizer\.normalization_rule_tsv), which replaces it",
         plus(r"\1= -o other"),
-        advice="no tokenizer.normalization_rule_tsv, which takes its place",
+        advice="no tokenizer.normalization_rule_tsv, which replaces it",
         files={"r.tsv": "41\t61\n"},
     ),
     "the last state of a bag": Remedy(
         f"{TRAIN} model.pooling=[last]",
         r"model\.pooling has no effect: it needs .*`last`.* or model\.encoder=(sru), lstm or gru",
         lambda words, match: [*changed("bag", match[1])(words, match), "-o", "other"],
-        advice="model.pooling without `last`, for which zeros stand",
+        advice="model.pooling without `last`, which would be all zeros",
     ),
     "no decay": Remedy(
         f"{TRAIN} optim.decay_embeddings=true",
@@ -1035,9 +1035,9 @@ REMEDIES = {
     ),
     "epochs beside steps": Remedy(
         f"{TRAIN} train.steps=2",
-        r"train\.epochs has no effect: it needs no (train\.steps), which says how long",
+        r"train\.epochs has no effect: it needs no (train\.steps), which sets the length",
         plus(r"\1=null -o other"),
-        advice="no train.steps, which says how long training takes",
+        advice="no train.steps, which sets the length instead",
     ),
     "a character that no text has": Remedy(
         "tokenize t.txt -o new --vocab-size 30 --model-type char --required-chars ☃",
@@ -1047,9 +1047,9 @@ REMEDIES = {
     ),
     "no run to go on with": Remedy(
         "train --resume two --threads 1",
-        r"holds no run to go on with; `(srucli train) FILE` makes one",
+        r"contains no run to resume; `(srucli train) FILE` makes one",
         changed("two", "run"),
-        advice="holds no run to go on with; `srucli train FILE` makes one",
+        advice="contains no run to resume; `srucli train FILE` makes one",
         files={"two/mine": ""},
         before=(TRAIN,),
     ),
@@ -1174,7 +1174,7 @@ UNFOLLOWED = {
     "has no effect: --dev FILE or a tenth of TRAIN chooses the rates": "a report",
     "holds a comparison with other": "test_force_replaces_what_a_comparison_wrote",
     "--probability has no effect": "a report",
-    "train.dev_share={} sets {} texts aside, not {}": "a report",
+    "train.dev_share={} holds out {} examples, not {}": "a report",
     "srucli tokenize: {}": "a report",
     "not as srucli writes it": "a damaged file",
     "is not as srucli writes it": "a damaged file",

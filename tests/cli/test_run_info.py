@@ -61,7 +61,7 @@ def test_run_without_a_test_file_and_with_a_tokenizer(
     assert Path("out/run/tokenizer.model").read_bytes() == model.read_bytes()
     ended = run_main("run", recipe, *changes)
     assert (ended.code, ended.out) == (0, "out/run\n")
-    assert "out/run: is finished; a longer --epochs goes on" in ended.err
+    assert "out/run: is finished; a larger --epochs continues it" in ended.err
     ended = run_main("run", recipe, *changes, "train.seed=9")
     assert ended.code == 2
     assert "train.seed: 0 -> 9" in ended.err

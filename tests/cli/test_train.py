@@ -45,7 +45,7 @@ def test_output(tiny: Tiny) -> None:
     columns = "text = column 2, label = column 1"
     assert layout == f"train.tsv: tsv, delimiter tab, no header, {columns}, no quotes, utf-8"
     lines = said[[line.startswith("data: ") for line in said].index(True) :]
-    assert lines[0].startswith("data: 432 texts, 48 dev texts, 3 labels (")
+    assert lines[0].startswith("data: 432 examples, 48 dev examples, 3 labels (")
     assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
     assert lines[2].startswith("model: ")
     assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
@@ -193,10 +193,10 @@ def test_force_replaces_a_run_and_only_a_run(run_main: RunMain, tiny: Tiny, tmp_
     assert run_main(*arguments, *tokenizer).code == 0
     ended = run_main(*arguments, *tokenizer)
     assert (ended.code, ended.out) == (0, f"{run}\n")
-    assert ended.err.splitlines()[-1] == f"{run}: is finished; a longer --epochs goes on"
+    assert ended.err.splitlines()[-1] == f"{run}: is finished; a larger --epochs continues it"
     ended = run_main(*arguments, *tokenizer, "--lr", 1)
     assert (ended.code, ended.out) == (2, "")
-    said = "is finished, so that nothing is trained with other settings or texts (optim.lr: "
+    said = "is finished, so different settings or examples would have no effect (optim.lr: "
     assert f"{run}: {said}0.002 -> 1.0); train in another folder" in ended.err
     (run / "mine").write_text("")
     assert run_main(*arguments, *tokenizer, "--force").code == 0
@@ -205,7 +205,9 @@ def test_force_replaces_a_run_and_only_a_run(run_main: RunMain, tiny: Tiny, tmp_
     (tmp_path / "folder" / "mine").write_text("")
     ended = run_main("train", tiny.train, "-o", tmp_path / "folder", "--force", *QUICK)
     assert ended.code == 73
-    said = "folder: exists already and holds no run that srucli made, but mine; choose another -o"
+    said = (
+        "folder: exists already and contains no run that srucli made, but mine; choose another -o"
+    )
     assert one_line(ended.err).endswith(said)
     assert (tmp_path / "folder" / "mine").exists()
 
@@ -285,8 +287,8 @@ def test_a_bad_dev_file(run_main: RunMain, tmp_path: Path) -> None:
         (["good.tsv", "-c", "bad.yaml"], 2, "bad.yaml: unknown setting 'model.layer' (did you"),
         (["good.tsv", "--tokenizer", "none.model"], 66, "none.model: cannot be read (No such"),
         (["good.tsv", "--tokenizer", "good.tsv"], 65, "good.tsv: not a SentencePiece model; "),
-        (["good.tsv", "-o", "good.tsv"], 73, "good.tsv: is no folder; choose another -o"),
-        (["good.tsv", "-o", "good.tsv/run"], 73, "is no folder; choose another -o"),
+        (["good.tsv", "-o", "good.tsv"], 73, "good.tsv: is not a folder; choose another -o"),
+        (["good.tsv", "-o", "good.tsv/run"], 73, "is not a folder; choose another -o"),
         (["good.tsv", "model.layer=3"], 2, "unknown setting 'model.layer' (did you mean "),
         (["good.tsv", "model.layers"], 2, "'model.layers' is not an override; write KEY=VALUE"),
         (["good.tsv", "--optimizer", "adamm"], 2, "unknown optimizer 'adamm' (did you mean "),

@@ -347,7 +347,7 @@ def test_another_comparison_is_not_mixed_in(
     (tmp_path / "mine").write_text("")
     ended = run_main(*command(tiny, tmp_path))
     assert ended.code == 73
-    assert "holds no comparison" in ended.err
+    assert "contains no comparison" in ended.err
     assert (tmp_path / "mine").exists()
 
 

@@ -209,7 +209,7 @@ def test_many_classes_list_the_worst_confusions_only() -> None:
 def test_texts_go_through_in_chunks_that_the_observer_sees() -> None:
     scorer, seen = LinearScorer(["cat", "dog"]), []
     rows = (Example("cat", ("cat",), n) for n in range(CHUNK + 5))
-    result = evaluate(scorer, rows, observe=lambda chunk, p: seen.append((len(chunk), p.shape)))
+    result = evaluate(scorer, rows, on_chunk=lambda chunk, p: seen.append((len(chunk), p.shape)))
     assert seen == [(CHUNK, (CHUNK, 2)), (5, (5, 2))]
     assert scorer.calls == [1, CHUNK, 5]
     assert result.texts == CHUNK + 5
@@ -319,7 +319,7 @@ def predictions(tmp_path: Path, name: str, scorer: LinearScorer, rows: Iterable[
     path = tmp_path / name
     with command.replacing(path) as stream:
         write = command.predictions_writer(stream, path, scorer, ",")
-        evaluate(scorer, rows, observe=write)
+        evaluate(scorer, rows, on_chunk=write)
         assert not path.exists()
     return path.read_text(encoding="utf-8")
 

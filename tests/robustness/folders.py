@@ -309,7 +309,7 @@ def _train(random: Random, bases: Bases, place: Path, given: Path | None) -> Non
     options: dict[str, Any] = {"tokenizer": tokenizer, "reads": reads, "stop": _stop(random)}
     config = bases.config
     if random.random() < 0.15:
-        options |= {"observe": lambda epoch, figures: _replace(place), "stop": None}
+        options |= {"on_epoch": lambda epoch, figures: _replace(place), "stop": None}
         settings = config.train.model_copy(update={"epochs": 2})
         config = config.model_copy(update={"train": settings})
     train(config, str(texts), dev, place, force=random.random() < 0.7, **options)

@@ -47,7 +47,7 @@ from srucli.runs.run_dir import RunDir
 from srucli.runtime import tune_process
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import train_tokenizer
-from srucli.training.resume import former
+from srucli.training.resume import saved_training
 from srucli.training.run import train
 from tests.robustness.folders import Bases, try_folder
 from tests.robustness.mutate import (
@@ -153,7 +153,7 @@ def use_run(run: Path, random: Random) -> None:
     """Do with a run folder what commands do. Raises SrucliError."""
     others: list[Callable[[], object]] = [
         lambda: info(RunDir.open(run)),
-        lambda: former(RunDir(run)),
+        lambda: saved_training(RunDir(run)),
         lambda: diagnose(Diagnostics.read(run)),
     ]
     with suppress(SrucliError):

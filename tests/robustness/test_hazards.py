@@ -23,6 +23,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from srucli.config import resolve
 from srucli.data.readers import read_examples
@@ -33,7 +34,6 @@ from srucli.io.lines import MAX_LINE, Lines
 from srucli.model.encoders import Encoder
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
 from srucli.runs.run_dir import RunDir
-from srucli.runs.training_state import UnwritableError
 from srucli.training.run import resume, train
 from tests.support import (
     QUICK,
@@ -92,7 +92,7 @@ def test_a_disk_that_fills_and_is_made_larger(tiny: Tiny, tmp_path: Path) -> Non
     full = next(line for line in said if "No space left" in line)
     assert full.startswith("srucli: disk/run/checkpoints/step-")
     assert full.endswith("cannot be written (No space left on device); make room")
-    assert any(line.startswith("going on from step ") for line in said)
+    assert any(line.startswith("resuming from step ") for line in said)
     assert any("disk/run" in line and "Read-only file system" in line for line in said)
 
 
@@ -225,7 +225,7 @@ def test_steps_without_a_finite_gradient_are_skipped_and_counted(
     lose({0, 3, 9, 59})
     run = run_training(tiny, tmp_path / "run")
     said = capsys.readouterr().err
-    assert "3 of 30 steps were skipped: they had no finite gradient" in said
+    assert "3 of 30 steps were skipped because of non-finite gradients" in said
     counts = [each.get("skipped") for each in RunDir(run).records("metrics.jsonl")]
     assert counts == [3, 1]
     assert "1 of 30 steps were skipped" in said
@@ -240,8 +240,8 @@ def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
     """And the command that is said goes on from there."""
     lose(range(33, 99))
     said = (
-        r"27 steps in a row had no finite gradient at step 60: training diverged; lower .*; "
-        r"(srucli train --resume .*run --force optim\.lr=0\.0002) goes on from step-30"
+        r"27 steps in a row had non-finite gradients at step 60: training diverged; lower .*; "
+        r"(srucli train --resume .*run --force optim\.lr=0\.0002) resumes from step-30"
     )
     with pytest.raises(SrucliError, match=said) as caught:
         run_training(tiny, tmp_path / "run", f"optim.clip={clip}")
@@ -252,25 +252,31 @@ def test_many_in_a_row_end_it_with_the_last_good_checkpoint(
     assert command
     ended = run_main(*shlex.split(command[1])[1:])
     assert ended.code == 0, ended.err
-    assert "going on from step 30, after 1 whole epochs" in ended.err
+    assert "resuming from step 30, after 1 complete epochs" in ended.err
 
 
-def test_a_run_that_cannot_go_on_is_not_advised_to(
-    tiny: Tiny, tmp_path: Path, lose: Lose, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_cannot_be_resumed_is_not_advised_to(
+    tiny: Tiny, tmp_path: Path, lose: Lose, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def to_files(tree: Any) -> Any:
-        raise UnwritableError("a state of another package")
+    """The optimizer has a state that cannot be saved, as some of other packages have."""
 
-    monkeypatch.setattr("srucli.training.checkpointing.to_files", to_files)
+    def add_state(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        optimizer.state["own"] = {"rule": add_state}  # type: ignore[index]
+
     lose(range(33, 99))
-    with pytest.raises(SrucliError, match=r"training diverged; lower optim\.lr") as caught:
+    with (
+        register_optimizer_step_post_hook(add_state),
+        pytest.raises(SrucliError, match=r"training diverged; lower optim\.lr") as caught,
+    ):
         run_training(tiny, tmp_path / "run")
     assert "--resume" not in str(caught.value)
+    said = "this run cannot be resumed: the state of adam contains a function at optimizer.others."
+    assert said in capsys.readouterr().err
 
 
 def test_a_skipped_step_changes_nothing(tiny: Tiny, tmp_path: Path, lose: Lose) -> None:
     lose(range(99))
-    with pytest.raises(SrucliError, match=r"in a row had no finite gradient"):
+    with pytest.raises(SrucliError, match=r"in a row had non-finite gradients"):
         run_training(tiny, tmp_path / "run", "optim.name=adamw")
 
 
@@ -297,7 +303,9 @@ def test_an_anomaly_is_traced_to_its_line(tmp_path: Path, size: int) -> None:
 
 def test_an_anomaly_of_the_weights_is_no_texts(tiny: Tiny, tmp_path: Path) -> None:
     overrides = ("optim.name=sgd", "optim.lr=1e30", "train.detect_anomaly=true")
-    with pytest.raises(SrucliError, match=r"no single text makes it so, at step \d+: training div"):
+    with pytest.raises(
+        SrucliError, match=r"no single example causes it, at step \d+: training div"
+    ):
         run_training(tiny, tmp_path / "run", *overrides)
 
 

@@ -395,7 +395,7 @@ def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
     ended = run_main("train", "--resume", copy, "--epochs", 6)
     assert ended.code == 73
     said = (
-        "copy: in the way: README.md (no plain file), lock (a link), metrics.jsonl (a link); "
+        "copy: in the way: README.md (not a regular file), lock (a link), metrics.jsonl (a link); "
         "copy the folder with `cp -rL`, and use the copy"
     )
     assert said in ended.err
@@ -403,7 +403,10 @@ def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
     whole = copy.with_name("whole")
     assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
     ended = run_main("train", "--resume", whole, "--epochs", 6)
-    assert "in the way: README.md (no plain file); move it away, or choose another -o" in ended.err
+    assert (
+        "in the way: README.md (not a regular file); move it away, or choose another -o"
+        in ended.err
+    )
     (whole / "README.md").rmdir()
     assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
 

@@ -1,4 +1,4 @@
-"""Which weights are used: one rule, and eval, predict, info and the card all go by it."""
+"""Which checkpoint is used: eval, predict, info and the model card follow the same rule."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from srucli.config import resolve
+from srucli.config import Config, resolve
 from srucli.errors import DataError
 from srucli.runs.checkpoints import Which
-from srucli.runs.choice import choose
+from srucli.runs.choice import Choice, choose
 from srucli.runs.run_dir import RunDir
 from tests.support import QUICK, RunMain, Tiny, write_tsv
 
@@ -20,13 +20,17 @@ USED = " (used by eval and predict)"
 
 
 def run_with(folder: Path, last: str, best: str | None) -> RunDir:
-    """A run's pointers, and the folders of the checkpoints that they name."""
+    """Make a run with these pointers and empty folders of their checkpoints."""
     for name in filter(None, (last, best)):
         (folder / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
     for pointer, pointed in {"last": last, "best": best}.items():
         if pointed:
             (folder / pointer).write_text(f"{pointed}\n")
     return RunDir(folder)
+
+
+def chosen(run: RunDir, config: Config) -> Choice:
+    return choose(run, config.train.used_checkpoint, config.metric)
 
 
 @pytest.mark.parametrize(
@@ -50,36 +54,40 @@ def run_with(folder: Path, last: str, best: str | None) -> RunDir:
             ["use_checkpoint=best"], "step-6", "best", "best .*, step-6, not step-9", id="best"
         ),
         pytest.param(
-            ["use_checkpoint=best"], None, "last", "last .*, step-9: none is the best", id="none"
+            ["use_checkpoint=best"],
+            None,
+            "last",
+            "there is no best checkpoint yet; .*, step-9",
+            id="none",
         ),
     ],
 )
-def test_the_rule(
+def test_which_checkpoint_is_chosen(
     tmp_path: Path, settings: list[str], best: str | None, which: Which, said: str | None
 ) -> None:
     run = run_with(tmp_path, "step-9", best)
     config = resolve(overrides=[f"train.{setting}" for setting in settings])
-    found = choose(run, config)
+    found = chosen(run, config)
     wanted = best if which == "best" else "step-9"
     assert (found.which, found.name) == (which, wanted)
     if said is None:
-        assert found.said is None
+        assert found.note is None
     else:
-        assert found.said is not None
-        assert re.search(said, found.said), found.said
+        assert found.note is not None
+        assert re.search(said, found.note), found.note
 
 
-def test_a_best_that_is_no_checkpoint_matters_only_where_it_is_used(tmp_path: Path) -> None:
+def test_a_damaged_best_pointer_matters_only_if_it_is_used(tmp_path: Path) -> None:
     run = run_with(tmp_path, "step-9", "step-6")
     shutil.rmtree(run.path / "checkpoints" / "step-6")
-    assert choose(run, resolve()).said is None
+    assert chosen(run, resolve()).note is None
     (run.path / "best").write_text("../../elsewhere")
-    assert choose(run, resolve()).said is None
+    assert chosen(run, resolve()).note is None
     with pytest.raises(DataError, match="names no checkpoint"):
-        choose(run, resolve(overrides=["train.use_checkpoint=best"]))
+        chosen(run, resolve(overrides=["train.use_checkpoint=best"]))
 
 
-def test_where_the_last_is_as_good_as_the_best_nothing_is_said(tmp_path: Path) -> None:
+def test_there_is_no_note_if_the_last_is_as_good_as_the_best(tmp_path: Path) -> None:
     run = run_with(tmp_path, "step-9", "step-6")
     for last, said in ((0.5, False), (0.4, True), (None, True)):
         rows = [
@@ -87,19 +95,19 @@ def test_where_the_last_is_as_good_as_the_best_nothing_is_said(tmp_path: Path) -
             for step, value in ((6, 0.5), (9, last))
         ]
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        assert (choose(run, resolve()).said is not None) == said
+        assert (chosen(run, resolve()).note is not None) == said
     given = resolve(overrides=["train.metric=log_loss"])
-    assert choose(run, given).said is not None
+    assert chosen(run, given).note is not None
 
 
-# --- everybody goes by it ----------------------------------------------------------------------
+# --- all commands follow it --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def early(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose training stopped early: 3 epochs, the first of which is the best.
 
-    Nothing is learnt in it, so that figures are equal: the first one's accuracy is made better.
+    The learning rate is tiny, so the metrics are equal; the first accuracy is then raised.
     """
     from srucli.training.run import train
 
@@ -122,16 +130,14 @@ def accuracy_of(run: Path, epoch: int) -> float:
 
 
 def facts_of(run_main: RunMain, run: Path, file: Path) -> tuple[dict[str, str], list[str], str]:
-    """What info says, what eval and predict say on stderr, and the model card."""
+    """Return what info prints, what eval and predict say on stderr, and the model card."""
     info = json.loads(run_main("info", run, "--json").out)
     ended = [
         run_main("eval", run, file, "--json", "--threads", 1),
         run_main("predict", run, file, "--threads", 1),
     ]
     assert [each.code for each in ended] == [0, 0]
-    said = [
-        line for each in ended for line in each.err.splitlines() if "checkpoint is used" in line
-    ]
+    said = [line for each in ended for line in each.err.splitlines() if "used, " in line]
     return info, said, (run / "README.md").read_text()
 
 
@@ -147,10 +153,9 @@ def test_after_early_stopping_all_use_the_best(
     assert "the best checkpoint, step-8 of epoch 1" in card
 
 
-def test_the_last_on_purpose_and_the_way_back(
+def test_choosing_the_last_checkpoint_and_the_advice_in_the_note(
     run_main: RunMain, early: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """What the sentence advises is done."""
     run = shutil.copytree(early, tmp_path / "run")
     file = write_tsv(tmp_path / "x.tsv", [("good", "a lovely film"), ("bad", "an awful film")])
     ended = run_main("train", "--resume", run, "train.use_checkpoint=last")
@@ -171,7 +176,7 @@ def test_the_last_on_purpose_and_the_way_back(
     assert facts_of(run_main, run, file)[0]["best"] == f"step 8, epoch 1{USED}"
 
 
-def test_where_the_best_is_missing_all_use_the_last(
+def test_without_a_best_checkpoint_all_use_the_last(
     run_main: RunMain, early: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(early, tmp_path / "run")
@@ -180,18 +185,18 @@ def test_where_the_best_is_missing_all_use_the_last(
     info, said, _ = facts_of(run_main, run, file)
     assert "best" not in info
     assert info["last"] == f"step 24, epoch 3{USED}"
-    assert said == [f"{run}: the last checkpoint is used, step-24: none is the best yet"] * 2
+    assert said == [f"{run}: there is no best checkpoint yet; the last one is used, step-24"] * 2
 
 
 def test_without_dev_examples_no_checkpoint_is_better(tmp_path: Path) -> None:
     run = run_with(tmp_path, "step-9", "step-6")
     (tmp_path / "metrics.jsonl").write_text('{"step": 6, "dev": {}}\n')
-    assert choose(run, resolve()).said is None
+    assert chosen(run, resolve()).note is None
 
 
-def test_dev_texts_that_came_with_a_resume_make_one_better(tmp_path: Path) -> None:
+def test_dev_examples_given_on_resume_can_make_a_checkpoint_better(tmp_path: Path) -> None:
     run = run_with(tmp_path, "step-9", "step-6")
     rows = [{"step": 3, "dev": {}}]
     rows += [{"step": step, "dev": {"accuracy": value}} for step, value in ((6, 0.9), (9, 0.5))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "not the best, step-6 (accuracy 0.9000)" in (choose(run, resolve()).said or "")
+    assert "not the best, step-6 (accuracy 0.9000)" in (chosen(run, resolve()).note or "")

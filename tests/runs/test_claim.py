@@ -1,4 +1,4 @@
-"""Whose a folder is: what is refused, what is removed, and what a command reads stays as it is."""
+"""Which folders are refused, what is removed from them, and that inputs are never replaced."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_a_folder_that_srucli_did_not_make_is_left_alone(
     ended = run_main(command, tiny.train, "-o", folder, *COMMANDS[command], *flags)
     assert (ended.code, ended.out) == (73, ""), ended.err
     kind = {"train": "run", "compare": "comparison"}[command]
-    assert f"folder: exists already and holds no {kind} that srucli made, but " in ended.err
+    assert f"folder: exists already and contains no {kind} that srucli made, but " in ended.err
     assert sorted(FOREIGN[what])[0].partition("/")[0] in ended.err
     assert ended.err.rstrip().endswith("; choose another -o")
     assert tree(tmp_path) == before
 
 
-def test_a_refusal_lists_what_is_in_the_way() -> None:
+def test_a_refusal_lists_the_first_names() -> None:
     assert listing(["a"]) == "a"
     assert listing(["a", "b", "c", "d", "e"]) == "a, b, c, d, e"
     assert listing([*"abcdefg"]) == "a, b, c, d, e and 2 more"
@@ -100,7 +100,7 @@ def test_the_remedy_of_a_refusal_works(tiny: Tiny, tmp_path: Path, run_main: Run
 
 
 @pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
-def test_one_kind_is_not_taken_for_another(
+def test_a_folder_of_another_kind_is_refused(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, force: bool
 ) -> None:
     flags = ("--force",) if force else ()
@@ -112,11 +112,11 @@ def test_one_kind_is_not_taken_for_another(
         ended = run_main(*arguments)
         wanted = {"compare": "comparison", "train": "run"}[command]
         assert ended.code == 73
-        assert f"{kind}: holds a {kind} and not a {wanted}; choose another -o" in ended.err
+        assert f"{kind}: contains a {kind} and not a {wanted}; choose another -o" in ended.err
         assert tree(tmp_path / kind) == before
 
 
-def test_resuming_what_is_no_run_changes_nothing(
+def test_resuming_a_folder_that_is_no_run_changes_nothing(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
     for what, files in FOREIGN.items():
@@ -131,12 +131,10 @@ def test_resuming_what_is_no_run_changes_nothing(
     assert tree(tmp_path) == before
 
 
-# --- folders of srucli's ------------------------------------------------------------------------
+# --- folders of srucli --------------------------------------------------------------------------
 
 
-def test_a_marker_is_the_first_thing_that_a_training_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_marker_is_written_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     real = os.open
 
@@ -167,7 +165,7 @@ LEFT: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("left", LEFT)
-def test_what_a_kill_leaves_of_a_claim_is_no_hindrance(
+def test_files_left_by_a_kill_during_a_claim_are_ignored(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, left: str
 ) -> None:
     (tmp_path / "run").mkdir()
@@ -177,10 +175,10 @@ def test_what_a_kill_leaves_of_a_claim_is_no_hindrance(
     assert not [name for name in os.listdir(tmp_path / "run") if name.endswith(("tmp", "lock"))]
 
 
-def test_a_run_without_a_marker_is_one_where_run_json_says_so(
+def test_a_folder_without_a_marker_is_a_run_if_run_json_is_valid(
     copy: Path, tiny: Tiny, run_main: RunMain
 ) -> None:
-    """As srucli wrote them before there were markers."""
+    """The first versions of srucli wrote no markers."""
     (copy / MARKER).unlink()
     assert train(run_main, tiny, copy).code == 2  # other settings
     assert train(run_main, tiny, copy, "--force").code == 0
@@ -190,9 +188,7 @@ def test_a_run_without_a_marker_is_one_where_run_json_says_so(
     assert RunDir.open(old).facts().format_version == 2
 
 
-def test_a_runs_marker_that_is_not_srucli_s_makes_it_foreign(
-    copy: Path, tiny: Tiny, run_main: RunMain
-) -> None:
+def test_a_run_with_an_invalid_marker_is_refused(copy: Path, tiny: Tiny, run_main: RunMain) -> None:
     (copy / MARKER).write_text("mine")
     before = tree(copy)
     assert train(run_main, tiny, copy, "--force").code == 73
@@ -202,7 +198,7 @@ def test_a_runs_marker_that_is_not_srucli_s_makes_it_foreign(
 @pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name", ["README.md", "labels.json", "data/train.jsonl", "index.html"])
-def test_a_marker_that_was_copied_makes_no_folder_srucli_s(
+def test_a_copied_marker_does_not_count(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, command: str, name: str, force: bool
 ) -> None:
     kind = {"train": "run", "compare": "comparison"}[command]
@@ -215,11 +211,11 @@ def test_a_marker_that_was_copied_makes_no_folder_srucli_s(
     flags = ("--force",) if force else ()
     ended = run_main(command, tiny.train, "-o", tmp_path / "folder", *COMMANDS[command], *flags)
     assert (ended.code, ended.out) == (73, ""), ended.err
-    assert f"folder: exists already and holds no {kind} that srucli made, but " in ended.err
+    assert f"folder: exists already and contains no {kind} that srucli made, but " in ended.err
     assert tree(tmp_path) == before
 
 
-def test_a_run_that_was_copied_or_moved_is_one(copy: Path, tiny: Tiny, run_main: RunMain) -> None:
+def test_a_copied_or_moved_run_is_a_run(copy: Path, tiny: Tiny, run_main: RunMain) -> None:
     inode = json.loads((copy / MARKER).read_text())["inode"]
     assert inode == tiny.run.stat().st_ino != copy.stat().st_ino
     assert train(run_main, tiny, copy, "--force").code == 0
@@ -230,9 +226,7 @@ def test_a_run_that_was_copied_or_moved_is_one(copy: Path, tiny: Tiny, run_main:
 
 
 @pytest.mark.parametrize("stage", ["finished", "begun"])
-def test_foreign_files_in_a_run_outlive_force(
-    copy: Path, tiny: Tiny, run_main: RunMain, stage: str
-) -> None:
+def test_force_keeps_files_of_users(copy: Path, tiny: Tiny, run_main: RunMain, stage: str) -> None:
     if stage == "begun":
         with OpenFolder.at(copy) as folder:
             claim.clear(folder, {key: LAYOUT[key] for key in ("last", "best", "checkpoints")})
@@ -245,7 +239,7 @@ def test_foreign_files_in_a_run_outlive_force(
     assert RunDir.open(copy).state("last")["finished"]
 
 
-def test_a_begun_run_with_foreign_files_is_not_begun_anew_without_force(
+def test_a_begun_run_with_files_of_users_needs_force(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
     with RunDir.claim(tmp_path / "run"):
@@ -258,7 +252,7 @@ def test_a_begun_run_with_foreign_files_is_not_begun_anew_without_force(
     assert (tmp_path / "run" / "mine").read_text() == "x"
 
 
-def test_only_names_of_the_layout_are_found(copy: Path) -> None:
+def test_only_names_in_the_layout_are_found(copy: Path) -> None:
     strange = [
         *("run_json", "labelsXjson", "metrics.jsonl~", "LAST", "checkpoints/step-01"),
         *("checkpoints/step-1x", "checkpoints/.step-1", "tensorboard/events", ".mine.1.tmp"),
@@ -315,9 +309,7 @@ def test_a_command_never_replaces_what_it_reads(
     assert tree(copy) == before
 
 
-def test_an_input_among_foreign_files_of_a_run_is_used(
-    copy: Path, tiny: Tiny, run_main: RunMain
-) -> None:
+def test_an_input_in_the_run_folder_may_be_read(copy: Path, tiny: Tiny, run_main: RunMain) -> None:
     shutil.copy(tiny.train, copy / "train.tsv")
     ended = run_main("train", copy / "train.tsv", "-o", copy, *FLAGS, "--force")
     assert ended.code == 0, ended.err
@@ -341,7 +333,7 @@ def test_the_output_may_not_be_the_tokenizer(tiny: Tiny, tmp_path: Path, run_mai
     command = ("train", tiny.train, "--tokenizer", tokenizer, "-o", tokenizer, *FLAGS, "--force")
     ended = run_main(*command)
     assert ended.code == 73
-    assert "tokenizer.model: is no folder; choose another -o" in ended.err
+    assert "tokenizer.model: is not a folder; choose another -o" in ended.err
 
 
 # --- another training in its place --------------------------------------------------------------
@@ -352,7 +344,7 @@ def second_training(tiny: Tiny, run_main: RunMain, output: Path) -> None:
 
 
 def lock_again(tiny: Tiny, run_main: RunMain, output: Path) -> None:
-    """Another training that has just begun."""
+    """Write the lock of another training that has just begun."""
     with OpenFolder.at(output) as folder:
         folder.create("lock", b"process 1 on x\n")
 
@@ -376,10 +368,10 @@ HAPPENINGS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("happening", HAPPENINGS)
-def test_a_training_whose_folder_is_made_anew_ends_and_touches_nothing(
+def test_a_training_whose_folder_is_replaced_ends_and_changes_nothing(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, on_step: OnStep, happening: str
 ) -> None:
-    """Amidst its second epoch the folder goes, and another training makes it anew."""
+    """Within its second epoch the folder vanishes, and another training makes a new one."""
     run = tmp_path / "run"
     happen, said = HAPPENINGS[happening]
     seen: dict[str, object] = {}
@@ -401,7 +393,7 @@ def test_a_training_whose_folder_is_made_anew_ends_and_touches_nothing(
     assert train(run_main, tiny, tmp_path / "own", "--epochs", 3).code == 0
 
 
-def test_a_claim_on_a_folder_that_is_made_anew_ends_without_a_trace(tmp_path: Path) -> None:
+def test_a_claim_whose_folder_is_replaced_changes_nothing(tmp_path: Path) -> None:
     before: dict[str, bytes | str] = {}
 
     def claim_and_lose() -> None:
@@ -426,7 +418,7 @@ def test_a_claim_on_a_folder_that_is_made_anew_ends_without_a_trace(tmp_path: Pa
 def test_a_lock_that_was_replaced_while_it_was_opened_is_not_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever held it removed it at its end, and another has made a new one by then."""
+    """Its holder removed it when it ended, and another process made a new one."""
     real, seen = locks._try, list[int]()
 
     def lock(descriptor: int) -> bool:
@@ -444,12 +436,12 @@ def test_a_lock_that_was_replaced_while_it_was_opened_is_not_held(
     assert not (tmp_path / "lock").exists()
 
 
-def test_to_look_for_a_lock_makes_none(tmp_path: Path) -> None:
+def test_checking_for_a_lock_creates_none(tmp_path: Path) -> None:
     assert not locks.is_locked(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_lock_of_another_is_not_removed(tmp_path: Path) -> None:
+def test_the_lock_of_another_process_is_not_removed(tmp_path: Path) -> None:
     with OpenFolder.at(tmp_path) as folder, locks.locked(folder):
         os.unlink(tmp_path / "lock")
         (tmp_path / "lock").write_text("process 1 on x\n")
@@ -468,14 +460,14 @@ def test_a_lock_of_another_is_not_removed(tmp_path: Path) -> None:
         ("process 12 on " + "x" * 500 + "\n", False),
     ],
 )
-def test_what_a_lock_of_srucli_s_says(tmp_path: Path, said: str, left: bool) -> None:
+def test_which_lock_files_are_from_srucli(tmp_path: Path, said: str, left: bool) -> None:
     (tmp_path / "lock").write_text(said)
     with OpenFolder.at(tmp_path) as folder:
         assert locks.is_left(folder) is left
         assert is_free(folder) is left
 
 
-def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
+def test_a_lock_names_its_process(tmp_path: Path) -> None:
     with OpenFolder.at(tmp_path) as folder, locks.locked(folder):
         assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
         with (
@@ -501,10 +493,10 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 FILES = {"model.safetensors": b"weights", "state.json": b"{}"}
 
 
-def test_a_checkpoint_is_synced_before_it_gets_its_name(
+def test_a_checkpoint_is_synced_before_it_is_renamed(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its files, then its folder, then the rename, then the folder of all; and so the pointer."""
+    """First its files, then its folder, then the rename and its parent; then the pointer."""
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -533,8 +525,10 @@ def test_a_checkpoint_is_synced_before_it_gets_its_name(
     ]
 
 
-def test_what_last_names_is_kept_beside_newer_checkpoints(checkpoints: Checkpoints) -> None:
-    """A newer one that is damaged was passed over, and so is older than the one just written."""
+def test_the_last_checkpoint_is_kept_even_if_others_have_more_steps(
+    checkpoints: Checkpoints,
+) -> None:
+    """A damaged one with more steps was skipped when the training resumed."""
     checkpoints.save(14, FILES, {"last", "best"}, 1)
     checkpoints.save(10, FILES, {"last"}, 1)
     assert checkpoints.names() == ["step-14", "step-10"]
@@ -546,7 +540,7 @@ def test_what_last_names_is_kept_beside_newer_checkpoints(checkpoints: Checkpoin
     ("keep", "names"),
     [(1, ["step-40"]), (2, ["step-40", "step-9"]), (3, ["step-40", "step-9", "step-3"])],
 )
-def test_as_many_are_kept_as_were_asked_for(
+def test_the_newest_checkpoints_are_kept(
     checkpoints: Checkpoints, keep: int, names: list[str]
 ) -> None:
     for step in (1, 2, 3, 9, 40):
@@ -554,13 +548,13 @@ def test_as_many_are_kept_as_were_asked_for(
     assert checkpoints.names() == names  # by their numbers, not as words
 
 
-def test_what_best_names_is_kept_besides(checkpoints: Checkpoints) -> None:
+def test_the_best_checkpoint_is_kept_too(checkpoints: Checkpoints) -> None:
     for step in (1, 2, 3):
         checkpoints.save(step, FILES, {"last", "best"} if step == 1 else {"last"}, 1)
     assert checkpoints.names() == ["step-3", "step-1"]
 
 
-def test_a_sweep_takes_what_kills_left_and_nothing_else(
+def test_a_sweep_removes_unfinished_checkpoints_and_nothing_else(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     folder = tmp_path / "checkpoints"
@@ -571,7 +565,7 @@ def test_a_sweep_takes_what_kills_left_and_nothing_else(
     assert sorted(os.listdir(folder)) == [".mine.tmp", "good", "step-01", "step-9"]
 
 
-def test_another_file_in_a_checkpoints_place_is_said(
+def test_a_file_in_the_place_of_a_checkpoint_is_reported(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     (tmp_path / "checkpoints" / "step-3").mkdir()
@@ -583,7 +577,7 @@ def test_another_file_in_a_checkpoints_place_is_said(
     checkpoints.save(3, FILES, {"last"}, 1)
 
 
-def test_a_checkpoint_that_is_written_again_is_the_new_one(checkpoints: Checkpoints) -> None:
+def test_a_checkpoint_that_is_written_again_replaces_the_old_one(checkpoints: Checkpoints) -> None:
     checkpoints.save(3, FILES, {"last"}, 1)
     checkpoints.save(3, {"model.safetensors": b"other"}, {"last"}, 1)
     assert checkpoints.read("step-3", "model.safetensors") == b"other"
@@ -602,7 +596,7 @@ def test_a_checkpoint_that_is_written_again_is_the_new_one(checkpoints: Checkpoi
         (None, "damaged"),
     ],
 )
-def test_a_file_is_what_its_manifest_says(
+def test_a_file_must_match_its_manifest(
     checkpoints: Checkpoints, tmp_path: Path, entry: dict[str, Any] | None, said: str
 ) -> None:
     checkpoints.save(1, FILES, {"last"}, 1)
@@ -621,7 +615,7 @@ def test_a_file_is_what_its_manifest_says(
 
 
 @pytest.mark.parametrize(("most", "fits"), [(7, True), (6, False), (8, True), (0, False)])
-def test_a_file_may_be_as_large_as_the_limit(
+def test_a_file_larger_than_the_limit_is_refused(
     checkpoints: Checkpoints, most: int, fits: bool
 ) -> None:
     checkpoints.save(1, FILES, {"last"}, 1)
@@ -632,10 +626,10 @@ def test_a_file_may_be_as_large_as_the_limit(
             checkpoints.read("step-1", "model.safetensors", most)
 
 
-def test_pointers_are_switched_one_by_one_and_best_first(
+def test_pointers_are_written_one_by_one_best_first(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    """A kill in between leaves `last` behind, from which the training goes on."""
+    """After a kill in between, training resumes from the old `last`."""
     checkpoints.save(1, FILES, {"last", "best"}, 1)
     (tmp_path / "last").unlink()
     (tmp_path / "last").mkdir()
@@ -645,7 +639,7 @@ def test_pointers_are_switched_one_by_one_and_best_first(
     assert (tmp_path / "best").read_text() == "step-2\n"
 
 
-def test_temporary_files_of_a_run_are_tidied_and_others_stay(tmp_path: Path) -> None:
+def test_temporary_files_of_srucli_are_removed_and_others_stay(tmp_path: Path) -> None:
     with RunDir.claim(tmp_path / "run"):
         pass
     own = [".run.json.1.tmp", ".last.77-0123abcd.tmp", f".{MARKER}.1-a.tmp", ".metrics.jsonl.5.tmp"]
@@ -656,7 +650,7 @@ def test_temporary_files_of_a_run_are_tidied_and_others_stay(tmp_path: Path) -> 
         assert sorted(os.listdir(tmp_path / "run")) == sorted([*others, MARKER, "lock"])
 
 
-def test_where_the_lock_cannot_be_had_no_marker_stays(tmp_path: Path) -> None:
+def test_no_marker_stays_if_the_lock_cannot_be_taken(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     (tmp_path / "lock").write_text("process 1 on there\n")
@@ -667,8 +661,8 @@ def test_where_the_lock_cannot_be_had_no_marker_stays(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("wrote", [False, True])
-def test_a_marker_stays_where_something_was_written(tmp_path: Path, wrote: bool) -> None:
+@pytest.mark.parametrize("wrote", [False, True], ids=["empty", "written"])
+def test_a_marker_stays_if_something_was_written(tmp_path: Path, wrote: bool) -> None:
     with suppress(KeyboardInterrupt), claimed(tmp_path / "run", "run", LAYOUT) as (folder, _):
         if wrote:
             folder.write({"metrics.jsonl": b""})

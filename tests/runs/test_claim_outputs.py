@@ -1,4 +1,4 @@
-"""Comparisons, tuning and single output files: what is others' stays, and so does what is read."""
+"""Comparisons, tuning and single output files never replace inputs or files of users."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def plan(*overrides: str) -> Plan:
 
 
 def prepare(path: Path, *overrides: str, force: bool = False, reads: Any = ()) -> None:
-    """What `srucli compare` does before it trains."""
+    """Prepare a folder as `srucli compare` does before it trains."""
     wanted = plan(*overrides)
     with Folder.claim(path, facts_of(wanted, PARTS), reads, force) as folder:
         folder.prepare(wanted, PARTS, "train.tsv")
@@ -82,7 +82,7 @@ def outside(tmp_path: Path) -> Path:
 # --- a comparison's folder ----------------------------------------------------------------------
 
 
-def test_a_comparison_is_marked_first(tmp_path: Path) -> None:
+def test_the_marker_of_a_comparison_is_written_first(tmp_path: Path) -> None:
     with Folder.claim(tmp_path / "out", {}, (), force=False):
         assert sorted(os.listdir(tmp_path / "out")) == ["lock", MARKER]
         assert json.loads((tmp_path / "out" / MARKER).read_text())["kind"] == "comparison"
@@ -95,7 +95,7 @@ def test_a_comparison_is_marked_first(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == ["data", "plan.json", MARKER]
 
 
-def test_force_replaces_what_a_comparison_wrote_and_nothing_else(copy: Path) -> None:
+def test_force_keeps_files_of_users_in_a_comparison(copy: Path) -> None:
     own = [
         "notes.txt",
         "data/mine.csv",
@@ -115,9 +115,9 @@ def test_force_replaces_what_a_comparison_wrote_and_nothing_else(copy: Path) -> 
     assert not (copy / "index.html").exists()
 
 
-def test_a_comparison_without_a_marker_goes_on_where_its_plan_is_the_same(copy: Path) -> None:
+def test_a_comparison_without_a_marker_resumes_if_its_plan_is_the_same(copy: Path) -> None:
     (copy / MARKER).unlink()
-    with pytest.raises(OutputError, match="exists already and holds no comparison that srucli"):
+    with pytest.raises(OutputError, match="exists already and contains no comparison that srucli"):
         prepare(copy, "model.layers=3", force=True)
     prepare(copy)
     assert (copy / MARKER).exists()
@@ -125,8 +125,8 @@ def test_a_comparison_without_a_marker_goes_on_where_its_plan_is_the_same(copy: 
 
 
 @pytest.mark.parametrize("said", ["", "{", "[]", "3", '{"settings": 3}'])
-def test_a_plan_that_is_damaged_is_another(copy: Path, said: str) -> None:
-    prepare(copy)  # and marks it: what tells a copy from a stranger's folder is its plan
+def test_a_damaged_plan_counts_as_another_comparison(copy: Path, said: str) -> None:
+    prepare(copy)  # and marks it: a copy is known by its plan
     (copy / "plan.json").write_text(said)
     with pytest.raises(UsageError, match="holds a comparison with other settings and data"):
         prepare(copy)
@@ -139,7 +139,7 @@ def test_a_plan_that_is_damaged_is_another(copy: Path, said: str) -> None:
     ["lock", "plan.json", "index.html", "data", "cells", "data/train.jsonl", "data/dev.jsonl"],
 )
 @pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
-def test_no_comparison_writes_through_a_link(
+def test_a_comparison_never_writes_through_a_link(
     copy: Path, outside: Path, name: str, kind: str, force: bool
 ) -> None:
     is_folder = name in ("data", "cells")
@@ -170,7 +170,9 @@ def test_a_comparison_never_replaces_what_it_reads(copy: Path, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("flag", ["TRAIN", "--dev", "--test", "-c"])
-def test_so_on_the_command_line(copy: Path, tiny: Tiny, run_main: RunMain, flag: str) -> None:
+def test_compare_never_replaces_what_it_reads(
+    copy: Path, tiny: Tiny, run_main: RunMain, flag: str
+) -> None:
     own = copy / ("plan.json" if flag == "-c" else "data/train.jsonl")
     prepare(copy)  # and marks it
     own.write_text("{}" if flag == "-c" else (copy / "data/train.jsonl").read_text() * 9)
@@ -188,7 +190,7 @@ def test_so_on_the_command_line(copy: Path, tiny: Tiny, run_main: RunMain, flag:
 # --- results ------------------------------------------------------------------------------------
 
 
-def test_a_result_is_read_as_it_was_written(copy: Path) -> None:
+def test_a_result_is_read_back(copy: Path) -> None:
     found = Folder(copy).result(Trial("adam", 0.002, 0))
     assert found is not None
     assert (found.dev, found.test, found.diverged) == (RESULT["dev"], RESULT["test"], None)
@@ -200,15 +202,17 @@ DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no object": lambda found: [found],
     "one key less": lambda found: {key: found[key] for key in found if key != "test"},
     "one key more": lambda found: found | {"more": 1},
-    "a word for a figure": lambda found: found | {"test": {"accuracy": "high"}},
+    "a word for a metric": lambda found: found | {"test": {"accuracy": "high"}},
     "no history": lambda found: found | {"history": {}},
     "a record without its step": lambda found: found | {"history": [{"seconds": 1.0, "dev": {}}]},
-    "a step that is none": lambda found: found | {"history": [found["history"][0] | {"step": "3"}]},
+    "a step that is no number": lambda found: (
+        found | {"history": [found["history"][0] | {"step": "3"}]}
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_result_that_is_damaged_is_none(copy: Path, damage: str) -> None:
+def test_a_damaged_result_is_ignored(copy: Path, damage: str) -> None:
     path = copy / Trial("adam", 0.002, 0).folder / "result.json"
     path.write_text(json.dumps(DAMAGED[damage](RESULT)))
     assert Folder(copy).result(Trial("adam", 0.002, 0)) is None
@@ -225,8 +229,10 @@ def test_a_result_is_not_read_through_a_link(copy: Path, part: str) -> None:
 # --- trials -------------------------------------------------------------------------------------
 
 
-def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outside: Path) -> None:
-    """Each in a folder of which another part is a link; the tokenizer is none, so all fail soon."""
+def test_a_trial_never_writes_through_a_link_or_into_another_folder(
+    copy: Path, outside: Path
+) -> None:
+    """In each trial another part of the path is a link. The tokenizer is invalid, so all fail."""
     (copy / "data" / "tokenizer.model").write_text("none")
     places = {
         "candidate": "cells/candidate",
@@ -252,7 +258,7 @@ def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outsi
         Folder.claim(copy, facts_of(plan(), PARTS), (), False) as folder,
         Scheduler(folder, wanted, 1, lambda trial: None) as scheduler,
     ):
-        set_links()  # once it has begun: before, it would be refused as a whole
+        set_links()  # after the claim, which would refuse them
         for candidate in places:
             with pytest.raises(SrucliError, match=f"cells/{candidate}/lr-0.1/seed-0: "):
                 scheduler.run([Trial(candidate, 0.1, 0)])
@@ -269,7 +275,7 @@ def test_no_trial_writes_through_a_link_or_into_another_folder(copy: Path, outsi
 # --- tuning -------------------------------------------------------------------------------------
 
 
-def test_tuning_leaves_nothing_of_its_own(
+def test_tuning_removes_its_temporary_folder(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from srucli.experiments import tune
@@ -344,7 +350,7 @@ OVER_INPUTS: dict[str, Callable[[Path, Tiny], tuple[object, ...]]] = {
 
 
 @pytest.mark.parametrize("what", OVER_INPUTS)
-def test_no_output_takes_the_place_of_an_input(
+def test_an_output_never_replaces_an_input(
     own: Path, tiny: Tiny, run_main: RunMain, what: str
 ) -> None:
     before, run = tree(own), tree(tiny.run)
@@ -380,9 +386,7 @@ def test_predictions_that_fail_leave_nothing_beside(
 # --- pictures -----------------------------------------------------------------------------------
 
 
-def test_pictures_take_the_place_of_srucli_s_own_alone(
-    tiny: Tiny, tmp_path: Path, run_main: RunMain
-) -> None:
+def test_plots_replace_only_plots_of_srucli(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "holiday.png").write_bytes(b"mine")
@@ -408,7 +412,7 @@ def test_pictures_take_the_place_of_srucli_s_own_alone(
     assert tree(folder) == before
 
 
-def test_explanations_draw_beside_other_pictures_only(
+def test_diagnose_replaces_only_plots_of_srucli(
     tmp_path: Path, tiny: Tiny, run_main: RunMain
 ) -> None:
     run, folder = tmp_path / "run", tmp_path / "pictures"
@@ -427,7 +431,7 @@ def test_explanations_draw_beside_other_pictures_only(
     assert (folder / "mine.svg").read_bytes() == b"mine"
 
 
-def test_a_claim_of_one_s_own_kind_goes_on(tmp_path: Path) -> None:
+def test_a_folder_of_the_same_kind_can_be_claimed_again(tmp_path: Path) -> None:
     for _ in range(2):
         with claimed(tmp_path / "x", "tuning", {}):
             pass
@@ -435,8 +439,8 @@ def test_a_claim_of_one_s_own_kind_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["eval", "tokenize"])
-def test_no_output_takes_the_place_of_stdin(own: Path, tiny: Tiny, command: str) -> None:
-    """Where a shell opened a file for it."""
+def test_an_output_never_replaces_stdin(own: Path, tiny: Tiny, command: str) -> None:
+    """The shell opened the file for reading."""
     words = {
         "eval": ("eval", tiny.run, "-", "--predictions", own / "x.model"),
         "tokenize": ("tokenize", "-", "-o", own / "x", "--force"),

@@ -1,4 +1,4 @@
-"""Runs that earlier versions wrote: read for ever, to the same probabilities."""
+"""Runs of earlier versions are still read, with the same probabilities."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_commands_read_an_old_run(run_main: RunMain, tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize(("name", "keep_checkpoints"), [("v1", None), ("v2", 1)])
-def test_settings_that_had_another_name(name: str, keep_checkpoints: int | None) -> None:
-    """`train.keep` and `train.checkpoints`, as runs were first written."""
+def test_former_names_of_settings_are_read(name: str, keep_checkpoints: int | None) -> None:
+    """`train.keep` and `train.checkpoints` in the first runs."""
     train = RunDir.open(RUNS / name).config().train
     assert train.use_checkpoint == "best"
     assert train.keep_checkpoints == keep_checkpoints

@@ -1,4 +1,4 @@
-"""What a run's card says of its figures."""
+"""The model card: the network, the epochs, and metrics with their intervals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def card_of(tiny: Tiny, *overrides: str, epochs: int = 9) -> str:
         pytest.param("bag", "bag (wide_buckets=16384, wide_ngrams=3)", id="bag"),
     ],
 )
-def test_a_card_says_of_a_network_what_it_has(tiny: Tiny, encoder: str, said: str) -> None:
+def test_the_card_describes_the_network(tiny: Tiny, encoder: str, said: str) -> None:
     (line,) = [
         line for line in card_of(tiny, f"model.encoder={encoder}").splitlines() if said in line
     ]
@@ -41,12 +41,12 @@ def test_a_card_says_of_a_network_what_it_has(tiny: Tiny, encoder: str, said: st
     assert line.startswith(f"- Model: {said}, pooling by max and mean{last}, with 1- to 3-grams")
 
 
-def test_a_card_says_how_many_epochs_were_trained(tiny: Tiny) -> None:
-    assert "texts, 9 epochs, adam" in card_of(tiny)
-    assert "texts, 4 of 9 epochs, adam" in card_of(tiny, epochs=4)
+def test_the_card_says_how_many_epochs_were_trained(tiny: Tiny) -> None:
+    assert "examples, 9 epochs, adam" in card_of(tiny)
+    assert "examples, 4 of 9 epochs, adam" in card_of(tiny, epochs=4)
 
 
-def test_intervals_go_by_the_number_of_dev_texts(tiny: Tiny) -> None:
+def test_intervals_depend_on_the_number_of_dev_examples(tiny: Tiny) -> None:
     facts = RunDir(tiny.run).facts()
     facts = facts.model_copy(update={"data": facts.data.model_copy(update={"dev_texts": 10})})
     assert facts.data.texts > 40
@@ -56,10 +56,10 @@ def test_intervals_go_by_the_number_of_dev_texts(tiny: Tiny) -> None:
     assert f"| accuracy | 0.8000 | {interval.low:.4f} to {interval.high:.4f} |" in card
 
 
-def test_the_figures_of_a_card_have_intervals_and_say_what_chose(tiny: Tiny) -> None:
+def test_the_metrics_have_intervals_and_a_caveat(tiny: Tiny) -> None:
     card = (tiny.run / "README.md").read_text(encoding="utf-8")
     (*_, last) = map(json.loads, (tiny.run / "metrics.jsonl").read_text().splitlines())
-    assert "## Measured on 48 dev texts\n\nThese texts also chose the epoch" in card
+    assert "## Metrics on 48 dev examples\n\nThese examples also chose the epoch" in card
     accuracy = last["dev"]["accuracy"]
     interval = binomtest(round(48 * accuracy), 48).proportion_ci(method="wilson")
     assert f"| accuracy | {accuracy:.4f} | {interval.low:.4f} to {interval.high:.4f} |" in card

@@ -1,4 +1,4 @@
-"""A run's folder: written whole or not at all, and what is said of one that is damaged."""
+"""Run folders are written completely or not at all; damaged ones are reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
 # --- writing -----------------------------------------------------------------------------------
 
 
-def test_an_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_an_atomic_write_replaces_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     write_atomic({file: b"old"})
     write_atomic({file: b"new"})
@@ -50,7 +50,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert names(tmp_path) == ["a.json"]
 
 
-def test_an_interrupted_write_leaves_nothing_beside(
+def test_an_interrupted_write_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(descriptor: int) -> None:
@@ -62,7 +62,7 @@ def test_an_interrupted_write_leaves_nothing_beside(
     assert names(tmp_path) == []
 
 
-def test_writing_where_there_is_no_folder(tmp_path: Path) -> None:
+def test_writing_to_a_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in ("none", "file"):
         with pytest.raises(OutputError, match="cannot be written"):
@@ -72,7 +72,7 @@ def test_writing_where_there_is_no_folder(tmp_path: Path) -> None:
 # --- the folder --------------------------------------------------------------------------------
 
 
-def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_files_of_users_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     RunDir.check_free(run)
     run.mkdir()
@@ -85,16 +85,16 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert names(run) == ["mine", "run.json"]
 
 
-def test_a_run_is_replaced_under_force_alone(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_is_replaced_only_with_force(tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     with pytest.raises(OutputError, match="run: exists already; choose another -o, or add --force"):
         RunDir.check_free(run)
     RunDir.check_free(run, force=True)
-    (run / "srucli.json").unlink()  # as runs had none once
+    (run / "srucli.json").unlink()  # the first versions wrote none
     RunDir.check_free(run, force=True)
 
 
-def test_force_removes_what_a_run_holds_and_nothing_else(tiny: Tiny, tmp_path: Path) -> None:
+def test_clear_removes_the_files_of_a_run_and_nothing_else(tiny: Tiny, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "mine").write_text("")
@@ -106,7 +106,7 @@ def test_force_removes_what_a_run_holds_and_nothing_else(tiny: Tiny, tmp_path: P
     (run / "checkpoints" / "good").mkdir()
     (run / "tensorboard").mkdir()
     (run / "tensorboard" / "events.out.tfevents.1.host.2").write_text("")
-    alias = tmp_path / "alias"  # how the folder itself is reached is its user's affair
+    alias = tmp_path / "alias"  # the path of the folder itself may contain links
     alias.symlink_to(run)
     with RunDir.claim(alias) as claimed:
         claimed.clear()
@@ -117,14 +117,14 @@ def test_force_removes_what_a_run_holds_and_nothing_else(tiny: Tiny, tmp_path: P
 
 
 @pytest.mark.parametrize("path", ["file", "file/run", "file/a/run", "broken"])
-def test_a_place_that_cannot_hold_a_folder(tmp_path: Path, path: str) -> None:
+def test_a_path_that_cannot_be_a_folder(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "broken").symlink_to(tmp_path / "none")
-    with pytest.raises(OutputError, match="is no folder; choose another -o"):
+    with pytest.raises(OutputError, match="is not a folder; choose another -o"):
         RunDir.check_free(tmp_path / path)
 
 
-def test_a_place_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(OutputError, match="no permission to write there"):
         RunDir.check_free(tmp_path / "a" / "b")
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_made() -> None:
         pass
 
 
-def test_a_failure_before_any_weights_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_failure_before_the_first_checkpoint_leaves_no_folder(tmp_path: Path) -> None:
     def fail() -> None:
         with RunDir.claim(tmp_path / "a" / "b" / "run") as run:
             run.clear()
@@ -157,7 +157,7 @@ def test_a_failure_before_any_weights_leaves_no_folder(tmp_path: Path) -> None:
     assert names(tmp_path / "a" / "b" / "run") == []
 
 
-def test_a_failure_after_some_weights_keeps_them(tmp_path: Path) -> None:
+def test_a_failure_after_a_checkpoint_keeps_it(tmp_path: Path) -> None:
     def fail() -> None:
         with RunDir.claim(tmp_path / "run") as run:
             run.clear()
@@ -179,7 +179,7 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path)
 
 
-def test_pointers_move_and_what_nobody_points_at_goes(run: RunDir) -> None:
+def test_checkpoints_without_a_pointer_are_removed(run: RunDir) -> None:
     kept = run.path / "checkpoints"
     run.save(1, WEIGHTS, {"epoch": 1}, {"last", "best"})
     assert names(kept) == ["step-1"]
@@ -195,7 +195,7 @@ def test_pointers_move_and_what_nobody_points_at_goes(run: RunDir) -> None:
     assert (run.path / "last").read_bytes() == b"step-4\n"
 
 
-def test_a_failed_checkpoint_keeps_the_one_before(
+def test_a_failed_save_keeps_the_previous_checkpoint(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.save(1, WEIGHTS, {"epoch": 1}, {"last"})
@@ -223,7 +223,7 @@ def test_a_damaged_pointer(run: RunDir, pointer: bytes) -> None:
 
 @pytest.mark.parametrize("manifests", [True, False])
 def test_damaged_checkpoints(run: RunDir, manifests: bool) -> None:
-    """Runs of the first format have no manifests: what is in their files must do."""
+    """Runs of format version 1 have no manifests, so their files are checked by themselves."""
     run.save(1, WEIGHTS, {}, {"last"})
     reader = RunDir(run.path, manifests=manifests)
     folder = run.path / "checkpoints" / "step-1"
@@ -274,7 +274,7 @@ def test_damaged_manifests(run: RunDir, manifest: bytes, said: str) -> None:
         run.checkpoint("last")
 
 
-def test_thresholds_are_one_number_for_each_class() -> None:
+def test_thresholds_are_one_number_per_class() -> None:
     assert Checkpoint({}, {}).thresholds(2, "run") is None
     found = Checkpoint({}, {"thresholds": [0.25, 1]}).thresholds(2, "run")
     assert found is not None
@@ -284,7 +284,7 @@ def test_thresholds_are_one_number_for_each_class() -> None:
             Checkpoint({}, {"thresholds": damaged}).thresholds(2, "run")
 
 
-def test_metrics_are_one_json_line_each(run: RunDir) -> None:
+def test_records_are_one_json_line_each(run: RunDir) -> None:
     run.add("metrics.jsonl", {"epoch": 1, "dev": {"accuracy": None}})
     run.add("metrics.jsonl", {"epoch": 2, "name": "긍정"})
     lines = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -298,7 +298,7 @@ def test_metrics_are_one_json_line_each(run: RunDir) -> None:
 # --- a trained run -----------------------------------------------------------------------------
 
 
-def test_what_a_trained_run_holds(tiny: Tiny) -> None:
+def test_the_files_of_a_trained_run(tiny: Tiny) -> None:
     assert names(tiny.run) == [
         "README.md",
         "best",
@@ -342,7 +342,7 @@ VERSIONS = {
 
 
 @pytest.mark.parametrize(("version", "said"), VERSIONS.items())
-def test_another_format_is_refused(copy: Path, version: object, said: str) -> None:
+def test_other_format_versions_are_refused(copy: Path, version: object, said: str) -> None:
     facts = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(facts | {"format_version": version}))
     with pytest.raises(DataError, match=rf"run\.json: {said}$"):
@@ -364,7 +364,7 @@ def test_damaged_json(copy: Path, name: str, whole: str, damaged: bytes) -> None
         RunDir.open(copy).labels()
 
 
-def test_folders_that_are_no_runs(copy: Path, tmp_path: Path) -> None:
+def test_folders_that_are_not_complete_runs(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="no such run folder"):
         RunDir.open(tmp_path / "none")
     with pytest.raises(InputMissingError, match=r"not a run folder: it has no run\.json"):
@@ -374,7 +374,7 @@ def test_folders_that_are_no_runs(copy: Path, tmp_path: Path) -> None:
         RunDir.open(copy)
 
 
-def test_parts_of_different_runs_do_not_fit(copy: Path) -> None:
+def test_files_of_different_runs_do_not_fit(copy: Path) -> None:
     (copy / "labels.json").write_text('["a", "b", "c", "d"]')
     with pytest.raises(DataError, match=r"weights do not fit config\.yaml .*; copy the run again"):
         Predictor.load(copy)
@@ -406,17 +406,19 @@ def test_records_of_a_run_that_was_killed(tmp_path: Path) -> None:
     assert read_records(tmp_path / "absent") == []
 
 
-def test_damaged_lines_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_lines_are_reported_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"a": 1}\n{"a": 2\n[3]\n{"a": 4}\n{"cut')
     assert [read_records(file) for _ in range(2)] == [[{"a": 1}, {"a": 4}]] * 2
-    assert capsys.readouterr().err == f"{file}: 2 damaged lines passed over\n"
+    assert capsys.readouterr().err == f"{file}: skipped 2 damaged lines\n"
 
 
-def test_a_file_that_is_larger_than_its_manifest_says_is_not_read(run: RunDir) -> None:
+def test_a_file_that_is_larger_than_in_its_manifest_is_not_read(run: RunDir) -> None:
     run.save(1, WEIGHTS, {}, {"last"})
     path = run.path / "checkpoints" / "step-1" / "model.safetensors"
-    os.truncate(path, 2**32)  # takes no room on a disk, and 4 GiB in memory
+    os.truncate(path, 2**32)  # sparse: takes no space on the disk
     with pytest.raises(
         DataError, match=r"model\.safetensors: larger than the 96 bytes that it can need; copy"
     ):
@@ -424,8 +426,8 @@ def test_a_file_that_is_larger_than_its_manifest_says_is_not_read(run: RunDir) -
 
 
 @pytest.mark.parametrize("state", ["{}", '{"step": "9"}', '{"step": null}'])
-def test_a_checkpoint_that_does_not_say_its_step_is_damaged(tmp_path: Path, state: str) -> None:
-    old = Path(__file__).parents[1] / "formats" / "v1"  # of before there were manifests
+def test_a_checkpoint_without_a_step_is_damaged(tmp_path: Path, state: str) -> None:
+    old = Path(__file__).parents[1] / "formats" / "v1"  # from before there were manifests
     run = RunDir.open(Path(shutil.copytree(old, tmp_path / "run")))
     name = run.checkpoints.pointed("last")
     assert run.step_of(name) == int(name.removeprefix("step-"))

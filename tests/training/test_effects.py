@@ -14,7 +14,14 @@ from srucli.config import Config, TokenizerConfig, dump, known_keys, read, resol
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS
 from srucli.tokenizer.training import train_tokenizer
-from srucli.training.effects import NEEDS, Setup, asked_for, beyond, idle, works
+from srucli.training.effects import (
+    NEEDS,
+    Setup,
+    given_settings,
+    has_effect,
+    never_reached,
+    no_effect,
+)
 from tests.support import QUICK, RunMain, Tiny, write_tsv
 
 # What does something in every combination. A new setting goes here, into NEEDS or to encoders.
@@ -126,44 +133,52 @@ def test_every_setting_is_in_the_table_or_always_works() -> None:
 @pytest.mark.parametrize("key", CASES)
 def test_a_setting_that_does_nothing_is_named(key: str) -> None:
     value, without, beside = CASES[key]
-    (said,) = idle(setup(key, value, without), [key])
+    (said,) = no_effect(setup(key, value, without), [key])
     assert said.startswith(f"{key} has no effect: it needs ")
-    assert list(idle(setup(key, value, beside), [key])) == []
-    assert list(idle(setup(key, value, without), [])) == []
+    assert list(no_effect(setup(key, value, beside), [key])) == []
+    assert list(no_effect(setup(key, value, without), [])) == []
 
 
 @pytest.mark.parametrize("key", [key for key in known_keys() if key.startswith("tokenizer.")])
 def test_of_a_tokenizer_that_is_given_nothing_is_set(key: str) -> None:
-    given = Setup(Config(), dev=False, trains_tokenizer=False)
-    assert list(idle(given, [key])) == [f"{key} has no effect: the tokenizer is given, not trained"]
+    given = Setup(Config(), dev=False, given_tokenizer="bpe")
+    assert list(no_effect(given, [key])) == [
+        f"{key} has no effect: the tokenizer is given, not trained"
+    ]
 
 
 def test_the_kind_of_a_tokenizer_that_is_given_counts() -> None:
-    kinds = {kind: Setup(Config(), dev=False, model_type=kind) for kind in ("bpe", "char", None)}
-    assert [works(each, "train.subword_dropout") for each in kinds.values()] == [True, False, True]
+    kinds = {
+        kind: Setup(Config(), dev=False, given_tokenizer=kind) for kind in ("bpe", "char", None)
+    }
+    assert [has_effect(each, "train.subword_dropout") for each in kinds.values()] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_steps_that_a_training_never_gets_to() -> None:
     config = resolve(overrides=["train.save_steps=40", "train.diagnose=30"])
-    assert list(beyond(config.train, 40)) == []
-    assert list(beyond(config.train, 39)) == [
+    assert list(never_reached(config.train, 40)) == []
+    assert list(never_reached(config.train, 39)) == [
         "train.save_steps=40 is more than the 39 steps of this training"
     ]
-    assert len(list(beyond(config.train, 29))) == 2
+    assert len(list(never_reached(config.train, 29))) == 2
 
 
 # --- what was asked for ------------------------------------------------------------------------
 
 
-def test_only_what_somebody_gave_was_asked_for() -> None:
-    assert asked_for(Config()) == []
+def test_only_what_somebody_gave_was_given_settings() -> None:
+    assert given_settings(Config()) == []
     given = resolve(overrides=["train.patience=0", "model.layers=3"], flags={"optim.lr": 0.1})
-    assert asked_for(given) == ["model.layers", "optim.lr", "train.patience"]
+    assert given_settings(given) == ["model.layers", "optim.lr", "train.patience"]
 
 
 def test_of_a_file_that_srucli_wrote_what_is_no_default_was() -> None:
     written = dump(resolve(overrides=["model.wide=false", "optim.options.eps=1e-6"]))
-    assert asked_for(read(written.encode(), "x")) == ["model.wide", "optim.options"]
+    assert given_settings(read(written.encode(), "x")) == ["model.wide", "optim.options"]
 
 
 # --- what the table says is true ---------------------------------------------------------------
@@ -249,8 +264,8 @@ def test_train_says_what_dev_examples_are_missing_for(run_main: RunMain, tmp_pat
     assert ended.code == 0
     said = [line for line in ended.err.splitlines() if "train." in line]
     assert said[0] == (
-        "train.dev_share=0.1 sets none of 4 texts aside: that is less than half a text; give a "
-        "larger share, more texts or --dev FILE"
+        "train.dev_share=0.1 holds out none of 4 examples: that is less than half an example; give "
+        "a larger share, more examples or --dev FILE"
     )
     assert [line.split()[0] for line in said[1:]] == [
         *("train.metric", "train.patience", "train.use_checkpoint")

@@ -1,4 +1,4 @@
-"""Going on: to the same weights to the bit, from wherever it stopped, and when it is refused."""
+"""Resuming gives bit-equal weights from wherever the training stopped; when it is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from srucli.runs.run_dir import RunDir, is_begun
 from srucli.runs.tensors import tensors_of
 from srucli.runs.training_state import OptimizerState, from_files, random_states, set_random_states
 from srucli.training.interrupts import Interrupt
-from srucli.training.resume import differences, may_change
+from srucli.training.resume import may_change, refused_changes
 from srucli.training.run import resume, train
 from srucli.training.validation import Best
 from tests import support
@@ -48,17 +48,17 @@ from tests.support import (
 
 
 def run_training(tiny: Tiny, output: Path, *overrides: str, **how: Any) -> Path:
-    """With a checkpoint every seven steps."""
+    """Train with a checkpoint every seven steps."""
     return support.run_training(tiny, output, "train.save_steps=7", *overrides, **how)
 
 
 class Killed(BaseException):
-    """Ends a training without any of its handlers having a say."""
+    """Ends a training like a kill: no handler catches it."""
 
 
 @pytest.fixture
 def kill_after(on_step: OnStep) -> Any:
-    """After n steps, training dies; None: it lives."""
+    """Kill the training after n steps; None: do not kill it."""
 
     def arrange(steps: int | None) -> None:
         def kill(number: int) -> None:
@@ -71,13 +71,13 @@ def kill_after(on_step: OnStep) -> Any:
 
 
 def killed(tiny: Tiny, output: Path, *overrides: str) -> None:
-    """A training that `kill_after` ends. Its claim on the folder ends as that of a dead process."""
+    """Run a training that `kill_after` kills."""
     with pytest.raises(Killed):
         run_training(tiny, output, *overrides)
 
 
-def whole_and_killed(tiny: Tiny, folder: Path, kill_after: Any, batches: int) -> Path:
-    """A training that came to its end, which is returned, and `run`, killed amidst an epoch."""
+def complete_and_killed(tiny: Tiny, folder: Path, kill_after: Any, batches: int) -> Path:
+    """Return the folder of a complete training; `run` is one killed within an epoch."""
     kill_after(None)
     whole = run_training(tiny, folder / "whole")
     kill_after(batches)
@@ -86,8 +86,8 @@ def whole_and_killed(tiny: Tiny, folder: Path, kill_after: Any, batches: int) ->
     return whole
 
 
-def same_runs(one: Path, other: Path) -> None:
-    """The same weights, figures and records, whatever time they took."""
+def assert_same_runs(one: Path, other: Path) -> None:
+    """Compare weights, states and records; only the seconds may differ."""
     for which in ("last", "best"):
         a, b = (RunDir.open(run).checkpoint(which) for run in (one, other))
         assert a.state == b.state
@@ -99,7 +99,7 @@ def same_runs(one: Path, other: Path) -> None:
 
 
 def files_of(run: RunDir, name: str) -> dict[str, bytes]:
-    """What a checkpoint holds beside its manifest."""
+    """Return the files of a checkpoint without its manifest."""
     files = ("model.safetensors", "state.json", "training.json", "training.safetensors")
     return {file: run.checkpoints.read(name, file) for file in files}
 
@@ -115,7 +115,7 @@ def records(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_goes_on_to_the_bit(
+def test_resuming_is_bit_equal_for_every_optimizer(
     tiny: Tiny, tmp_path: Path, kill_after: Any, name: str
 ) -> None:
     kill_after(None)
@@ -129,11 +129,11 @@ def test_every_optimizer_goes_on_to_the_bit(
         "epoch": 0,
         "finished": False,
     }
-    same_runs(whole, run_training(tiny, tmp_path / "run", f"optim.name={name}"))
+    assert_same_runs(whole, run_training(tiny, tmp_path / "run", f"optim.name={name}"))
 
 
 @pytest.mark.parametrize("name", ["schedulefree:AdamWScheduleFree", "schedulefree:SGDScheduleFree"])
-def test_so_do_optimizers_that_evaluate_averages(
+def test_resuming_is_bit_equal_for_optimizers_that_average_weights(
     tiny: Tiny, tmp_path: Path, kill_after: Any, name: str
 ) -> None:
     pytest.importorskip("schedulefree")
@@ -145,7 +145,7 @@ def test_so_do_optimizers_that_evaluate_averages(
     kill_after(15)
     killed(tiny, tmp_path / "run", *settings)
     kill_after(None)
-    same_runs(whole, run_training(tiny, tmp_path / "run", *settings))
+    assert_same_runs(whole, run_training(tiny, tmp_path / "run", *settings))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_so_do_optimizers_that_evaluate_averages(
         ("train.keep_checkpoints=3", "train.use_checkpoint=best"),
     ],
 )
-def test_so_does_every_kind_of_training(
+def test_resuming_is_bit_equal_for_every_kind_of_training(
     tiny: Tiny, tmp_path: Path, kill_after: Any, settings: tuple[str, ...]
 ) -> None:
     kill_after(None)
@@ -177,10 +177,10 @@ def test_so_does_every_kind_of_training(
     kill_after(None)
     if not RunDir.open(tmp_path / "run").state("last")["finished"]:
         run_training(tiny, tmp_path / "run", *settings)
-    same_runs(whole, tmp_path / "run")
+    assert_same_runs(whole, tmp_path / "run")
 
 
-def test_several_labels_keep_their_thresholds(tmp_path: Path, kill_after: Any) -> None:
+def test_multi_label_thresholds_are_kept_within_an_epoch(tmp_path: Path, kill_after: Any) -> None:
     pairs = zip(sentences(), sentences(1), strict=True)
     rows = [(",".join(sorted({a, b} - {"none"})), f"{x} and {y}") for (a, x), (b, y) in pairs]
     data = str(write_tsv(tmp_path / "x.tsv", rows[:300]))
@@ -195,10 +195,10 @@ def test_several_labels_keep_their_thresholds(tmp_path: Path, kill_after: Any) -
     assert [state["step"] for state in kept] == [21, 28]
     assert kept[1]["thresholds"] == kept[0]["thresholds"] != [0.5] * len(kept[0]["thresholds"])
     kill_after(None)
-    same_runs(whole, train(config, data, None, tmp_path / "run"))
+    assert_same_runs(whole, train(config, data, None, tmp_path / "run"))
 
 
-def test_every_generator_goes_on_where_it_was() -> None:
+def test_random_states_are_restored() -> None:
     def draw() -> list[float]:
         return [random.random(), float(np.random.random()), float(torch.rand(()))]
 
@@ -212,7 +212,7 @@ def test_every_generator_goes_on_where_it_was() -> None:
         set_random_states(kept, torch.device("cpu"))
 
 
-def test_before_the_first_checkpoint_it_starts_again(
+def test_before_the_first_checkpoint_training_starts_again(
     tiny: Tiny, tmp_path: Path, kill_after: Any
 ) -> None:
     kill_after(None)
@@ -221,44 +221,44 @@ def test_before_the_first_checkpoint_it_starts_again(
         (tmp_path / "run" / "checkpoints" / ".step-7.tmp").mkdir(parents=True)
     (tmp_path / "run" / "lock").write_text("process 1 on a machine that is gone\n")
     (tmp_path / "run" / ".run.json.1.tmp").write_text("{")
-    same_runs(whole, run_training(tiny, tmp_path / "run"))
+    assert_same_runs(whole, run_training(tiny, tmp_path / "run"))
     for name in ("best", "last", "README.md", "metrics.jsonl"):
         (tmp_path / "run" / name).unlink()
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    same_runs(whole, resume(tmp_path / "run", {}))
+    assert_same_runs(whole, resume(tmp_path / "run", {}))
 
 
-def test_a_damaged_checkpoint_is_named_and_passed_over(
+def test_a_damaged_checkpoint_is_named_and_skipped(
     tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = whole_and_killed(tiny, tmp_path, kill_after, 17)
+    whole = complete_and_killed(tiny, tmp_path, kill_after, 17)
     newest = tmp_path / "run" / "checkpoints" / "step-14" / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"x")
     capsys.readouterr()
-    same_runs(whole, resume(tmp_path / "run", {}))
+    assert_same_runs(whole, resume(tmp_path / "run", {}))
     said = capsys.readouterr().err
-    assert f"passed over: {newest}: damaged: not what manifest.json says" in said
-    assert "going on from step 7, after 0 whole epochs" in said
+    assert f"skipped a damaged checkpoint: {newest}: damaged: not what manifest.json says" in said
+    assert "resuming from step 7, after 0 complete epochs" in said
     shutil.copytree(tmp_path / "whole", tmp_path / "none")
     for folder in (tmp_path / "none" / "checkpoints").iterdir():
         (folder / "training.json").unlink()
     with pytest.raises(
-        DataError, match=r"no checkpoint to go on from: .*; it still predicts"
+        DataError, match=r"no checkpoint to resume from: .*; it can still predict"
     ) as no:
         resume(tmp_path / "none", {"train.epochs": 3})
-    assert no.value.remedy == "train in another folder, with -o; it still predicts"
+    assert no.value.remedy == "train in another folder, with -o; it can still predict"
     assert Predictor.load(tmp_path / "none").labels == Predictor.load(tmp_path / "whole").labels
 
 
 # --- what is allowed and what is not -----------------------------------------------------------
 
 
-def test_a_finished_run_goes_on_with_more_epochs_only(
+def test_a_finished_run_continues_with_more_epochs_only(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_training(tiny, tmp_path / "run")
     assert resume(run, {}) == run
-    assert "run: is finished; a longer --epochs goes on" in capsys.readouterr().err
+    assert "run: is finished; a larger --epochs continues it" in capsys.readouterr().err
     resume(run, {"train.epochs": 4})
     assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2, 3, 4]
     assert RunDir.open(run).facts().epochs == 4
@@ -269,12 +269,14 @@ def test_a_finished_run_goes_on_with_more_epochs_only(
     assert run_training(tiny, run, "train.epochs=4") == run
 
 
-def test_other_settings_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+def test_changed_settings_are_shown_and_refused(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
     kill_after(20)
     killed(tiny, tmp_path / "run")
     kill_after(None)
     wanted = (
-        r"optim\.lr: 0\.002 -> 0\.01\); to go on with these: srucli train --resume .*run --force "
+        r"optim\.lr: 0\.002 -> 0\.01\); to resume with these: srucli train --resume .*run --force "
         r"optim\.lr=0\.01; or train in another folder"
     )
     with pytest.raises(UsageError, match=wanted):
@@ -283,22 +285,26 @@ def test_other_settings_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_a
         resume(tmp_path / "run", {"optim.lr": 0.01})
     resume(tmp_path / "run", {"optim.lr": 0.01}, force=True)
     assert RunDir.open(tmp_path / "run").config().optim.lr == 0.01
-    with pytest.raises(UsageError, match=r"run: holds another network \(model\.hidden: 8 -> 9\)"):
+    with pytest.raises(
+        UsageError, match=r"run: was trained with a different network \(model\.hidden: 8 -> 9\)"
+    ):
         resume(tmp_path / "run", {"model.hidden": 9}, force=True)
     assert RunDir.open(tmp_path / "run").config().model.hidden == 8
 
 
-def test_other_texts_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+def test_changed_examples_are_shown_and_refused(
+    tiny: Tiny, tmp_path: Path, kill_after: Any
+) -> None:
     kill_after(20)
     killed(tiny, tmp_path / "run")
     kill_after(None)
     fewer = str(write_tsv(tmp_path / "fewer.tsv", sentences()[:300]))
-    with pytest.raises(UsageError, match=r"train texts: SHA-256 \w{8} -> \w{8}"):
+    with pytest.raises(UsageError, match=r"train examples: SHA-256 \w{8} -> \w{8}"):
         resume(tmp_path / "run", {}, fewer)
     run = resume(tmp_path / "run", {}, fewer, force=True)
     assert RunDir.open(run).facts().data.texts == 300
     other = str(write_tsv(tmp_path / "other.tsv", [("a", "x"), ("b", "y")] * 9))
-    with pytest.raises(UsageError, match="was trained with other labels"):
+    with pytest.raises(UsageError, match="was trained with different labels"):
         resume(run, {"train.epochs": 9}, other, force=True)
     own = write_tsv(tmp_path / "own.tsv", sentences())
     made = train(quick("train.epochs=1"), str(own), None, tmp_path / "own")
@@ -306,7 +312,7 @@ def test_other_texts_are_shown_and_refused(tiny: Tiny, tmp_path: Path, kill_afte
         train(quick(), str(own), None, made, tokenizer=tiny.run / "tokenizer.model")
 
 
-# With what a training may go on unasked: any value of these, and a larger one of those.
+# Settings that may change on resume without --force: to any value, and to a larger one.
 MAY_CHANGE = {
     *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
     *("train.use_checkpoint", "train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
@@ -316,7 +322,7 @@ MAY_GROW = {"train.epochs", "train.steps"}
 
 
 @pytest.mark.parametrize("key", [key for key in known_keys() if not key.startswith("files.")])
-def test_each_setting_that_may_change_and_each_that_may_not(key: str) -> None:
+def test_which_settings_may_change_on_resume(key: str) -> None:
     reading = key.startswith("data.") and key != "data.multi_label"
     always = reading or key in MAY_CHANGE
     assert may_change(key, 2, 3) == (always or key in MAY_GROW)
@@ -324,22 +330,31 @@ def test_each_setting_that_may_change_and_each_that_may_not(key: str) -> None:
     assert may_change(key, None, 3) == always
 
 
-def test_only_what_may_not_change_is_shown() -> None:
-    free = quick(
-        "train.threads=3", "train.save_minutes=1", "train.keep_checkpoints=9", "data.text=2"
-    )
-    assert differences(quick(), free) == []
-    assert differences(quick(), quick("train.epochs=3")) == []
-    assert differences(quick(), quick("train.epochs=1")) == ["train.epochs: 2 -> 1"]
-    assert differences(quick(), quick("train.seed=1")) == ["train.seed: 0 -> 1"]
-    assert differences(quick(), quick("data.multi_label=true")) == [
-        "data.multi_label: False -> True"
-    ]
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        pytest.param(
+            ("train.threads=3", "train.save_minutes=1", "train.keep_checkpoints=9", "data.text=2"),
+            {},
+            id="any value",
+        ),
+        pytest.param(("train.epochs=3",), {}, id="more epochs"),
+        pytest.param(("train.epochs=1",), {"train.epochs": (2, 1)}, id="fewer epochs"),
+        pytest.param(("train.seed=1",), {"train.seed": (0, 1)}, id="seed"),
+        pytest.param(
+            ("data.multi_label=true",), {"data.multi_label": (False, True)}, id="multi-label"
+        ),
+    ],
+)
+def test_only_settings_that_may_not_change_are_refused(
+    settings: tuple[str, ...], refused: dict[str, Any]
+) -> None:
+    assert refused_changes(quick(), quick(*settings)) == refused
 
 
 RESCALED = re.compile(
-    r"the schedule has another length: the learning rate was (\S+) at step (\d+), and goes on "
-    r"from (\S+)"
+    r"the length of the schedule changed: the learning rate was (\S+) at step (\d+), and "
+    r"continues from (\S+)"
 )
 
 
@@ -358,7 +373,7 @@ RESCALED = re.compile(
         ),
     ],
 )
-def test_a_rate_that_rises_again_is_said(
+def test_a_learning_rate_that_jumps_is_reported(
     tiny: Tiny,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -380,21 +395,22 @@ def test_a_rate_that_rises_again_is_said(
     assert not any(map(RESCALED.fullmatch, capsys.readouterr().err.splitlines()))
 
 
-def test_what_lets_a_finished_training_go_on_does(
+def test_the_advice_to_continue_a_finished_training_works(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The advice is followed: patience first, where that is what ended it, then epochs."""
     still = ("optim.name=sgd", "optim.lr=1e-30", "train.patience=1", "train.epochs=2")
     run = run_training(tiny, tmp_path / "run", *still)
     resume(run, {})
-    said = "is finished; a longer train.patience and a longer --epochs go on"
+    said = "is finished; a larger train.patience and --epochs continues it"
     assert said in capsys.readouterr().err
     resume(run, {"train.patience": 5, "train.epochs": 3})
     assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2, 3]
     assert RunDir.open(run).config().train.use_checkpoint == "best"
 
 
-def test_patience_that_is_set_on_the_way_keeps_the_best(tiny: Tiny, tmp_path: Path) -> None:
+def test_patience_that_is_set_on_resume_selects_the_best_checkpoint(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     run = run_training(tiny, tmp_path / "run")
     assert RunDir.open(run).config().train.use_checkpoint == "last"
     resume(run, {"train.patience": 1})
@@ -403,8 +419,8 @@ def test_patience_that_is_set_on_the_way_keeps_the_best(tiny: Tiny, tmp_path: Pa
     assert RunDir.open(run).config().train.use_checkpoint == "last"
 
 
-def test_a_run_of_the_first_format_cannot_go_on() -> None:
-    with pytest.raises(DataError, match="format version 1 kept nothing to go on from; train in"):
+def test_a_run_of_format_version_1_cannot_be_resumed() -> None:
+    with pytest.raises(DataError, match="runs of format version 1 cannot be resumed; train in"):
         resume(Path(__file__).parents[1] / "formats" / "v1", {})
 
 
@@ -429,7 +445,7 @@ def test_state_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, kill_aft
 # --- interrupts and locks ------------------------------------------------------------------------
 
 
-def test_an_interrupt_saves_amidst_an_epoch(tiny: Tiny, tmp_path: Path, on_step: OnStep) -> None:
+def test_an_interrupt_saves_within_an_epoch(tiny: Tiny, tmp_path: Path, on_step: OnStep) -> None:
     whole = run_training(tiny, tmp_path / "whole", "train.save_steps=0")
     stop = Interrupt()
 
@@ -438,14 +454,14 @@ def test_an_interrupt_saves_amidst_an_epoch(tiny: Tiny, tmp_path: Path, on_step:
         stop.requested = step == 40
 
     on_step(interrupt)
-    said = r"run: stopped at step 40, in epoch 2 of 2, and saved; to go on: srucli train --resume"
+    said = r"run: stopped at step 40, in epoch 2 of 2, and saved; to resume: srucli train --resume"
     with pytest.raises(InterruptedRun, match=said):
         run_training(tiny, tmp_path / "run", "train.save_steps=0", stop=stop)
     assert RunDir.open(tmp_path / "run").state("last")["step"] == 40
-    same_runs(whole, run_training(tiny, tmp_path / "run", "train.save_steps=0"))
+    assert_same_runs(whole, run_training(tiny, tmp_path / "run", "train.save_steps=0"))
 
 
-def test_two_trainings_into_one_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
+def test_two_trainings_cannot_share_a_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
     kill_after(20)
     killed(tiny, tmp_path / "run")
     kill_after(None)
@@ -462,7 +478,9 @@ def test_two_trainings_into_one_folder(tiny: Tiny, tmp_path: Path, kill_after: A
     assert not (tmp_path / "run" / "lock").exists()
 
 
-def test_ranks_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_are_refused(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="srucli trains in one process"):
         run_training(tiny, tmp_path / "run")
@@ -505,34 +523,34 @@ def test_the_same_command_without_a_folder_finds_its_run(
     assert run_main(*command, "train.seed=1").out == "runs/train-3\n"
     ended = run_main(*command)
     assert ended.out == "runs/train\n"
-    assert "going on from step 10" in ended.err
+    assert "resuming from step 10" in ended.err
     assert run_main(*command).out == "runs/train-4\n"
 
 
 @pytest.mark.parametrize("command", ["eval", "predict"])
-def test_weights_of_a_training_that_has_not_ended_are_said(
+def test_eval_and_predict_say_if_the_training_is_not_finished(
     tiny: Tiny, tmp_path: Path, kill_after: Any, run_main: RunMain, command: str
 ) -> None:
     kill_after(20)
     killed(tiny, tmp_path / "run")
     last = (tmp_path / "run" / "last").read_text().strip().removeprefix("step-")
-    said = "its training has not ended: step "
+    said = "its training is not finished: step "
     assert f"{said}{last} is the last\n" in run_main(command, tmp_path / "run", tiny.test).err
     assert said not in run_main(command, tiny.run, tiny.test).err
 
 
-def test_what_was_piped_must_be_piped_again(
+def test_piped_examples_must_be_given_again(
     tiny: Tiny, tmp_path: Path, kill_after: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_training(tiny, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(facts | {"sources": {"train": "-", "dev": None}}))
-    with pytest.raises(SrucliError, match=r"its train texts were piped in; give them again"):
+    with pytest.raises(SrucliError, match=r"its train examples were piped in; give them again"):
         resume(run, {})
 
 
-def test_a_pipe_with_a_name_is_piped_too(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
-    """As `<(...)` of a shell: it has nothing more when it is read again."""
+def test_a_named_pipe_is_a_pipe_too(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
+    """Such as `<(...)` of a shell, which is empty when it is read again."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     writer = threading.Thread(target=lambda: fifo.write_bytes(tiny.train.read_bytes()))
@@ -560,27 +578,27 @@ def test_state_that_lacks_something_is_refused(tiny: Tiny, tmp_path: Path, kill_
             run_training(tiny, tmp_path / "run")
 
 
-def test_predicting_needs_nothing_of_the_training(tiny: Tiny, tmp_path: Path) -> None:
+def test_prediction_needs_no_training_state(tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     wanted = Predictor.load(run, "cpu").probabilities(["a lovely film"])
     for file in run.glob("checkpoints/*/training.*"):
         file.unlink()
     assert (Predictor.load(run, "cpu").probabilities(["a lovely film"]) == wanted).all()
-    with pytest.raises(DataError, match="no checkpoint to go on from"):
+    with pytest.raises(DataError, match="no checkpoint to resume from"):
         resume(run, {})
 
 
-def test_a_checkpoint_that_is_pointed_at_is_never_replaced(
+def test_a_checkpoint_of_the_same_step_is_not_written_again(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
-    """A stop before the first step after an epoch, or after going on, has nothing to save."""
+    """An interrupt right after an epoch, or right after resuming, has nothing to save."""
     stop = Interrupt()
 
     def asked(number: int, figures: Any) -> None:
         stop.requested = True
 
     with pytest.raises(InterruptedRun, match="stopped at step 30, in epoch 2 of 2"):
-        run_training(tiny, tmp_path / "run", observe=asked, stop=stop)
+        run_training(tiny, tmp_path / "run", on_epoch=asked, stop=stop)
     folder = tmp_path / "run" / "checkpoints" / "step-30"
     before = folder.stat().st_ino
     with pytest.raises(InterruptedRun, match="stopped at step 30, in epoch 2 of 2"):
@@ -592,13 +610,13 @@ def test_a_checkpoint_that_is_pointed_at_is_never_replaced(
     assert "stopped" not in run_main("info", tmp_path / "run").out
 
 
-# --- kills between two writes, and folders of one's own ---------------------------------------
+# --- kills between two writes, and folders of users -------------------------------------------
 
 
 def test_a_kill_between_a_checkpoint_and_its_pointers(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever pointer was not switched, at whichever checkpoint."""
+    """At each checkpoint, before each of its pointers is written."""
     settings = ("train.epochs=3", "optim.lr=1e-2", "train.save_steps=0")
     whole = run_training(tiny, tmp_path / "whole", *settings)
     real = Checkpoints.point
@@ -621,20 +639,20 @@ def test_a_kill_between_a_checkpoint_and_its_pointers(
         monkeypatch.setattr(Checkpoints, "point", point)
         killed(tiny, run, *settings)
         monkeypatch.setattr(Checkpoints, "point", real)
-        same_runs(whole, run_training(tiny, run, *settings))
+        assert_same_runs(whole, run_training(tiny, run, *settings))
         assert {path.name for path in (run / "checkpoints").iterdir()} == {
             (run / which).read_text().strip() for which in ("best", "last")
         }
 
 
-def test_a_kill_while_a_former_run_is_removed(
+def test_a_kill_while_an_earlier_run_is_removed(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    former = run_training(tiny, tmp_path / "former")
-    count = len(list(former.iterdir()))
+    earlier = run_training(tiny, tmp_path / "earlier")
+    count = len(list(earlier.iterdir()))
     real = os.unlink
     for files in range(count - 2):
-        run, calls = Path(shutil.copytree(former, tmp_path / f"run-{files}")), itertools.count()
+        run, calls = Path(shutil.copytree(earlier, tmp_path / f"run-{files}")), itertools.count()
 
         def unlink(
             path: Any, *, dir_fd: int | None = None, calls: Any = calls, files: int = files
@@ -650,7 +668,7 @@ def test_a_kill_while_a_former_run_is_removed(
         run_training(tiny, run, "train.seed=1", "train.epochs=1", force=True)
 
 
-def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
+def test_files_of_users_are_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run")
     (tmp_path / "begun").mkdir()
     for name in ("run.json", "config.yaml", "labels.json", "tokenizer.model"):
@@ -658,7 +676,7 @@ def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "begun" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
         run_training(tiny, tmp_path / "begun")
-    with pytest.raises(DataError, match="no checkpoint to go on from: there is none"):
+    with pytest.raises(DataError, match="no checkpoint to resume from: there is none"):
         resume(tmp_path / "begun", {})
     assert (tmp_path / "begun" / "notes.txt").exists()
     (tmp_path / "begun" / "notes.txt").unlink()
@@ -683,7 +701,7 @@ def test_what_is_no_runs_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     assert (run / "tokenizer.model").exists()
 
 
-def test_what_says_that_there_is_a_run_is_written_last(
+def test_run_json_is_written_last(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, written = RunDir.write, []
@@ -698,7 +716,7 @@ def test_what_says_that_there_is_a_run_is_written_last(
     assert written[3] == "run.json"
 
 
-def test_a_folder_with_a_checkpoint_is_not_one_that_was_only_begun(
+def test_a_run_with_a_checkpoint_is_not_only_begun(
     tiny: Tiny, tmp_path: Path, kill_after: Any
 ) -> None:
     kill_after(10)
@@ -710,14 +728,14 @@ def test_a_folder_with_a_checkpoint_is_not_one_that_was_only_begun(
     assert is_begun(tmp_path / "run")
 
 
-def test_a_whole_checkpoint_is_used_though_nothing_points_at_it(
+def test_a_valid_checkpoint_is_resumed_even_without_pointers(
     tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = whole_and_killed(tiny, tmp_path, kill_after, 10)
+    whole = complete_and_killed(tiny, tmp_path, kill_after, 10)
     (tmp_path / "run" / "last").unlink()
     capsys.readouterr()
-    same_runs(whole, run_training(tiny, tmp_path / "run"))
-    assert "going on from step 7" in capsys.readouterr().err
+    assert_same_runs(whole, run_training(tiny, tmp_path / "run"))
+    assert "resuming from step 7" in capsys.readouterr().err
 
 
 # --- what --force may change -------------------------------------------------------------------
@@ -727,7 +745,7 @@ def steps_of(run: Path) -> list[int]:
     return [record["step"] for record in records(run / "metrics.jsonl")]
 
 
-def test_other_batches_begin_the_epoch_anew(
+def test_other_batches_restart_the_epoch(
     tiny: Tiny, tmp_path: Path, kill_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kill_after(20)
@@ -742,7 +760,7 @@ def test_other_batches_begin_the_epoch_anew(
     assert steps_of(tmp_path / "run") == [14 + 15, 14 + 30]
 
 
-def test_fewer_texts_train_at_the_rate_of_their_place(
+def test_with_fewer_examples_the_schedule_continues_from_the_finished_epochs(
     tiny: Tiny, tmp_path: Path, kill_after: Any
 ) -> None:
     kill_after(40)
@@ -755,7 +773,7 @@ def test_fewer_texts_train_at_the_rate_of_their_place(
     assert rates[2] > 1e-5
 
 
-def test_another_optimizer_begins_without_state(
+def test_another_optimizer_starts_without_state(
     tiny: Tiny, tmp_path: Path, kill_after: Any
 ) -> None:
     kill_after(20)
@@ -779,7 +797,7 @@ def test_another_optimizer_begins_without_state(
     ],
     ids=["another rate", "another optimizer", "other options"],
 )
-def test_state_is_taken_over_by_the_same_rule_only(
+def test_optimizer_state_is_restored_for_the_same_optimizer_only(
     tiny: Tiny,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -793,7 +811,7 @@ def test_state_is_taken_over_by_the_same_rule_only(
     assert bool(loaded) == kept
 
 
-def test_what_an_optimizer_was_made_with_is_not_its_state() -> None:
+def test_settings_of_an_optimizer_are_not_part_of_its_state() -> None:
     model = torch.nn.Linear(2, 2)
 
     def made(weight_decay: float) -> OptimizerState:
@@ -806,34 +824,34 @@ def test_what_an_optimizer_was_made_with_is_not_its_state() -> None:
     assert decay == {"matrices": 0.3, "vectors": 0}
 
 
-def test_more_steps_go_on_where_the_last_one_was(tiny: Tiny, tmp_path: Path) -> None:
+def test_more_steps_continue_after_the_last_one(tiny: Tiny, tmp_path: Path) -> None:
     even = ("optim.schedule=constant", "optim.warmup=0")
     whole = run_training(tiny, tmp_path / "whole", "train.steps=25", *even)
     run = run_training(tiny, tmp_path / "run", "train.steps=10", *even)
     resume(run, {"train.steps": 25})
     assert steps_of(run) == [10, 25]
     a, b = (RunDir.open(each).checkpoint("last").weights for each in (whole, run))
-    # The evaluation at step 10 fitted how much each branch counts, which training does not use.
+    # The evaluation at step 10 fitted the weights of the branches, which training does not use.
     assert all(torch.equal(a[name], b[name]) for name in a)
     with pytest.raises(UsageError, match=r"train\.steps: 25 -> 20"):
         resume(run, {"train.steps": 20})
 
 
-def test_a_limit_that_is_taken_away_makes_a_training_longer(tiny: Tiny, tmp_path: Path) -> None:
+def test_removing_the_limit_of_steps_makes_a_training_longer(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run", "train.steps=5")
     assert steps_of(run) == [5]
     resume(run, {"train.steps": None}, force=True)
     assert steps_of(run)[-1] == 30
 
 
-def test_several_labels_are_not_taken_for_one(tmp_path: Path) -> None:
+def test_a_single_label_run_cannot_become_multi_label(tmp_path: Path) -> None:
     data = str(write_tsv(tmp_path / "x.tsv", [("a", "x"), ("b", "y")] * 9))
     run = train(quick("train.epochs=1"), data, None, tmp_path / "run")
     with pytest.raises(UsageError, match=r"data\.multi_label: False -> True"):
         resume(run, {"data.multi_label": True, "train.epochs": 2})
 
 
-def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path) -> None:
+def test_training_goes_on_if_the_reader_of_stderr_exits(tiny: Tiny, tmp_path: Path) -> None:
     flags = " ".join(map(str, QUICK))
     command = f"'{sys.executable}' -m srucli train {tiny.train} -o run --epochs 3 {flags}"
     done = subprocess.run(
@@ -847,18 +865,18 @@ def test_a_reader_of_stderr_that_leaves_ends_nothing(tiny: Tiny, tmp_path: Path)
     assert RunDir.open(tmp_path / "run").state("last")["finished"] is True
 
 
-# ---------------------------------------------------------------- what is the best
+# --- the best checkpoint -----------------------------------------------------------------------
 
 
 def progress(run: Path) -> Best:
-    """The best epoch so far, as the newest checkpoint has it."""
+    """Return the best epoch so far from the newest checkpoint."""
     checkpoints = RunDir(run).checkpoints
     text = checkpoints.read(checkpoints.pointed("last"), TRAINING)
     tensors = checkpoints.read(checkpoints.pointed("last"), TRAINING_TENSORS)
     return Best.model_validate(from_files(text, tensors_of(tensors, "x"))["progress"])
 
 
-def test_another_metric_is_not_compared_with_the_one_before(
+def test_values_of_different_metrics_are_not_compared(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ("train.patience=2", "optim.lr=1e-9")
@@ -870,10 +888,10 @@ def test_another_metric_is_not_compared_with_the_one_before(
     first, last = records(run / "metrics.jsonl")
     after = progress(run)
     assert -after.best == pytest.approx(min(first["dev"]["log_loss"], last["dev"]["log_loss"]))
-    assert "the metric or the dev texts are others now" in capsys.readouterr().err
+    assert "the metric or the dev examples changed" in capsys.readouterr().err
 
 
-def test_records_without_figures_are_no_hindrance(tiny: Tiny, tmp_path: Path) -> None:
+def test_records_without_metrics_are_ignored(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run", "train.epochs=1")
     step = records(run / "metrics.jsonl")[0]["step"]
     size = (run / "metrics.jsonl").stat().st_size  # what is beyond is cut off
@@ -883,7 +901,7 @@ def test_records_without_figures_are_no_hindrance(tiny: Tiny, tmp_path: Path) ->
     assert records(run / "metrics.jsonl")[-1]["epoch"] == 2
 
 
-def test_patience_begins_anew_with_another_metric(tiny: Tiny, tmp_path: Path) -> None:
+def test_patience_restarts_with_another_metric(tiny: Tiny, tmp_path: Path) -> None:
     still = ("optim.name=sgd", "optim.lr=1e-30", "train.patience=3", "train.epochs=3")
     run = run_training(tiny, tmp_path / "run", *still)
     assert progress(run).stale == 2
@@ -891,11 +909,11 @@ def test_patience_begins_anew_with_another_metric(tiny: Tiny, tmp_path: Path) ->
     assert progress(run).stale <= 1
 
 
-def test_figures_of_other_dev_texts_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
+def test_metrics_of_different_dev_examples_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run", "train.patience=1", "train.epochs=1")
     hard = write_tsv(tmp_path / "hard.tsv", [("good", "bad"), ("bad", "good"), ("none", "good")])
     longer: dict[str, Any] = {"train.epochs": 2, "train.patience": 1}
-    with pytest.raises(UsageError, match=r"dev texts: SHA-256 \w{8} -> \w{8}"):
+    with pytest.raises(UsageError, match=r"dev examples: SHA-256 \w{8} -> \w{8}"):
         resume(run, longer, None, str(hard))
     resume(run, longer, None, str(hard), force=True)
     _, last = records(run / "metrics.jsonl")
@@ -910,25 +928,25 @@ def test_figures_of_other_dev_texts_are_not_compared(tiny: Tiny, tmp_path: Path)
         ({"optim.lr": 0.5}, False, "optim.lr: 0.002 -> 0.5"),
         ({"train.diagnose": 5}, False, "train.diagnose: 0 -> 5"),
         ({"train.epochs": 1}, False, "train.epochs: 2 -> 1"),
-        ({}, True, "dev texts: SHA-256"),
+        ({}, True, "dev examples: SHA-256"),
     ],
-    ids=["rate", "diagnose", "fewer epochs", "other dev texts"],
+    ids=["rate", "diagnose", "fewer epochs", "other dev examples"],
 )
-def test_a_finished_training_takes_nothing_else(
+def test_a_finished_training_refuses_changes(
     tiny: Tiny, tmp_path: Path, settings: dict[str, Any], others: bool, said: str, force: bool
 ) -> None:
-    """Nothing would be trained with it, and config.yaml would not be true any more."""
+    """They would have no effect, and config.yaml would be wrong."""
     run = run_training(tiny, tmp_path / "run")
     before = tree(run)
     few = write_tsv(tmp_path / "few.tsv", [("good", "x"), ("bad", "y")])
-    with pytest.raises(UsageError, match=f"is finished, so that nothing is trained with .*{said}"):
+    with pytest.raises(
+        UsageError, match=f"is finished, so different settings or examples .*{said}"
+    ):
         resume(run, settings, None, str(few) if others else None, force=force)
     assert tree(run) == before
 
 
-def test_a_finished_training_with_more_epochs_takes_other_settings(
-    tiny: Tiny, tmp_path: Path
-) -> None:
+def test_a_finished_training_with_more_epochs_allows_changes(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run", "train.epochs=1")
     resume(run, {"optim.lr": 0.5, "train.epochs": 2}, force=True)
     assert [record["epoch"] for record in records(run / "metrics.jsonl")] == [1, 2]

@@ -262,7 +262,7 @@ def test_steps_that_are_skipped_are_counted_and_change_nothing() -> None:
     assert math.isfinite(step.stats.loss)
     (steps,) = {int(state["step"]) for state in step.optimizer.state.values()}
     assert steps == 4
-    step.begin()
+    step.begin_epoch()
     assert step.stats == (0, 0, 0, 0)
     assert step.stats.loss == 0
 
@@ -272,7 +272,7 @@ def test_what_was_skipped_in_a_row_goes_on_into_the_next_epoch() -> None:
     step.objective = Spoiled(step.objective, {0, 1})  # type: ignore[assignment]
     for batch in batches(settings())[:2]:
         step([batch], 1.0)
-        step.begin()
+        step.begin_epoch()
     assert step.stats == (0, 0, 0, 2)
 
 
@@ -334,7 +334,9 @@ def test_what_cannot_be_captured_is_launched_and_said() -> None:
     plain, refused = make_step(config), make_step(config)
     refused.graphs = Refusing()
     first, second, *_ = batches(config)
-    with pytest.warns(UserWarning, match=r"no CUDA graph holds them \(operation not permitted"):
+    with pytest.warns(
+        UserWarning, match=r"a CUDA graph cannot hold a step \(operation not permitted"
+    ):
         refused([first], 1.0)
     refused([second], 1.0)
     plain([first], 1.0)
@@ -471,7 +473,7 @@ def test_dropout_is_drawn_anew_in_each_replay() -> None:
     step, losses = make_step(config, "cuda"), []
     batch = batches(config, "cuda")[0]
     for _ in range(6):
-        step.begin()
+        step.begin_epoch()
         step([batch], 0.0)
         losses.append(step.stats.loss_sum)
     assert len(set(losses[2:])) > 1
@@ -494,7 +496,7 @@ def test_training_goes_on_after_a_failed_capture() -> None:
         for _ in range(4):
             step([batch], 1.0)
     (said,) = (str(each.message) for each in warned)
-    assert said.startswith("steps are launched kernel by kernel: ")
+    assert said.startswith("kernels are launched one by one: ")
     assert step.stats.loss_sum > 0
     waits.remove()
     again = make_step(config, "cuda")

@@ -310,7 +310,7 @@ def test_a_metric_that_is_undefined_is_said_before_training(
     made.validation.data.targets[:] = 0
     made.train()
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("micro_average_precision is undefined on these dev texts: ")
+    assert said[0].startswith("micro_average_precision is undefined on these dev examples: ")
     assert not any(line.rpartition("  ")[0].endswith("*") for line in said)
     assert [row["dev"]["micro_average_precision"] for row in records(made)] == [None] * 3
     assert not (made.checkpoints.run.path / "best").exists()
@@ -437,14 +437,14 @@ def test_skips_that_are_spread_out_end_nothing(
     spoil(made, lambda step: step % 3 == 1)
     made.train()
     assert made.loader.position.step == 60
-    assert "2 of 6 steps were skipped: they had no finite gradient" in capsys.readouterr().err
+    assert "2 of 6 steps were skipped because of non-finite gradients" in capsys.readouterr().err
     assert math.isfinite(records(made)[-1]["train_loss"])
 
 
 def test_as_many_in_a_row_end_the_training(make: Make) -> None:
     made = make("train.batch_size=1", dev=False)
     spoil(made, lambda step: step >= 20)
-    with pytest.raises(SrucliError, match=f"{MAX_SKIPPED} steps in a row had no finite gradient"):
+    with pytest.raises(SrucliError, match=f"{MAX_SKIPPED} steps in a row had non-finite gradients"):
         made.train()
     assert made.loader.position.step == 40
 
@@ -452,7 +452,7 @@ def test_as_many_in_a_row_end_the_training(make: Make) -> None:
 def test_more_than_half_of_an_epochs_steps_end_it(make: Make) -> None:
     made = make(dev=False)
     spoil(made, lambda step: step in (0, 1, 3, 4))
-    with pytest.raises(SrucliError, match="4 of 6 steps had no finite gradient at step 6"):
+    with pytest.raises(SrucliError, match="4 of 6 steps had non-finite gradients at step 6"):
         made.train()
     half = make(dev=False, name="half")
     spoil(half, lambda step: step in (0, 2, 4))

@@ -90,17 +90,19 @@ def test_what_was_best_is_restored(make_one: MakeOne) -> None:
     second.load_state_dict(first.state_dict())
     assert (second.best, second.thresholds) == (first.best, first.thresholds)
     assert second.is_out_of_patience
-    assert second.verdict() == "no better macro_f1 than 0.7000 for 2 epochs: stopping early"
-    assert second.judged_by == first.judge
-    second.start_over(3, 0.7)
+    assert (
+        second.early_stop_message() == "no better macro_f1 than 0.7000 for 2 epochs: stopping early"
+    )
+    assert second.restored_basis == first.basis
+    second.reset_best(3, 0.7)
     assert second.best.model_dump() == {"best": 0.7, "best_step": 3, "stale": 0}
-    assert second.verdict() is None
+    assert second.early_stop_message() is None
 
 
 def test_metrics_are_comparable_by_the_same_metric_and_examples(make_one: MakeOne) -> None:
-    judge = make_one().judge
-    assert make_one("train.metric=log_loss").judge["metric"] != judge["metric"]
-    other = make_one(seed=2).judge
+    judge = make_one().basis
+    assert make_one("train.metric=log_loss").basis["metric"] != judge["metric"]
+    other = make_one(seed=2).basis
     assert (other["metric"], other["dev"] == judge["dev"]) == ("accuracy", False)
 
 
@@ -128,6 +130,6 @@ def test_older_checkpoints_name_the_dev_examples_otherwise(make_one: MakeOne) ->
     texts, targets = "\n".join(second.data.texts).encode(), second.data.targets.tobytes()
     former = {"metric": "accuracy", "dev": sha256(texts + targets).hexdigest()}
     second.load_state_dict(first.state_dict() | {"judge": former})
-    assert second.judged_by == second.judge
+    assert second.restored_basis == second.basis
     second.load_state_dict(first.state_dict() | {"judge": {"metric": "auc", "dev": "0"}})
-    assert second.judged_by == {"metric": "auc", "dev": "0"}
+    assert second.restored_basis == {"metric": "auc", "dev": "0"}
