@@ -575,7 +575,7 @@ REMEDIES = {
         TRAIN.replace("two.tsv", "x.tsv"),
         r"cells look quoted, and (--quotes) takes the quotes off",
         files={"x.tsv": table("{}\t{}\n") + 'good\t"so ""it"" is"\n'},
-        ends="nothing is trained with other settings or texts",
+        ends="different settings or examples would have no effect",
     ),
     "a mark of UTF-16": Remedy(
         TRAIN.replace("two.tsv", "x.tsv --encoding latin-1"),
@@ -678,7 +678,7 @@ REMEDIES = {
         advice=": no such run folder; `srucli train FILE` makes one",
         before=(f"{TRAIN} --diagnose 1",),
     ),
-    "a run to go on with": Remedy(
+    "an interrupted run": Remedy(
         """info 'my "run"'""",
         r"stopped; to resume: (srucli train --resume .*)",
         pasted,
@@ -769,9 +769,9 @@ REMEDIES = {
     ),
     "a folder of a comparison": Remedy(
         TRAIN,
-        r"holds a comparison and not a run; choose another (-o)",
+        r"contains a comparison and not a run; choose another (-o)",
         plus(r"\1 other"),
-        advice=": holds a {} and not a {}; choose another -o",
+        advice=": contains a {} and not a {}; choose another -o",
         files={"run/srucli.json": MARKED.replace("run", "comparison")},
     ),
     "a folder in the way": Remedy(
@@ -850,9 +850,9 @@ REMEDIES = {
     ),
     "other settings of a finished run": Remedy(
         f"{TRAIN} optim.lr=0.05",
-        r"train in another folder, with -o, or anew in this one, with (--force) and without",
+        r"or start again in this one, with (--force) and without",
         plus(r"\1"),
-        advice="; train in another folder, with -o, or anew in this one, with --force",
+        advice="; train in another folder, with -o, or start again in this one, with --force",
         before=(TRAIN,),
     ),
     "a folder that is there already": Remedy(
@@ -871,13 +871,13 @@ REMEDIES = {
     ),
     "another network": Remedy(
         "train --resume run model.embedding_size=8 --force",
-        r"whose weights do not fit this one; train in (another folder)",
+        r"whose weights do not fit; train in (another folder)",
         lambda words, match: shlex.split(f"{TRAIN} model.embedding_size=8 -o other"),
         before=(TRAIN,),
     ),
     "other labels": Remedy(
         "train other.tsv --resume run --force",
-        r"was trained with other labels; train in (another folder)",
+        r"was trained with different labels; train in (another folder)",
         lambda words, match: shlex.split(TRAIN.replace("two.tsv -o run", "other.tsv -o new")),
         files={"other.tsv": "a\ta b\nb\tb c\n" * 9},
         before=(TRAIN,),
@@ -886,7 +886,7 @@ REMEDIES = {
         """train --resume 'my "run"' --threads 1""",
         r"no checkpoint to resume from: .* to start again: (srucli .*)",
         lambda words, match: [*pasted(words, match), *TRAIN.split()[4:]],
-        advice="to train anew: ",
+        advice="to start again: ",
         before=(TRAIN.replace("-o run", QUOTED), f'{DAMAGED}model.safetensors) my "run"'),
     ),
     "a run that only predicts": Remedy(
@@ -932,22 +932,22 @@ REMEDIES = {
         plus(r"\1=1"),
         advice="optim.clip (now ",
     ),
-    "thresholds without dev texts": Remedy(
+    "thresholds without dev examples": Remedy(
         f"{TRAIN} --multi-label",
-        r"a dev file or (train\.dev_share=0\.1) lets their thresholds be chosen",
+        r"a dev file or (train\.dev_share=0\.1) lets the thresholds be fitted",
         plus(r"\1 -o other"),
     ),
-    "a share of no text": Remedy(
+    "a share of no example": Remedy(
         f"{TRAIN} train.dev_share=0.001",
         r"holds out none of 60 examples: .* give a larger share, more examples or (--dev) FILE",
         plus(r"\1 two.tsv -o other"),
-        advice="; give a larger share, more texts or --dev FILE",
+        advice="; give a larger share, more examples or --dev FILE",
     ),
     "a finished run": Remedy(
         TRAIN,
         r"run: is finished; a larger (--epochs) continues it",
         plus(r"\1 2"),
-        advice="a longer ",
+        advice="a larger ",
         before=(TRAIN,),
     ),
     "texts that came from stdin": Remedy(
@@ -1045,7 +1045,7 @@ REMEDIES = {
         lambda words, match: without(match[1])(words, match),
         advice=": a char model has no piece for a character that its text lacks; take it out",
     ),
-    "no run to go on with": Remedy(
+    "no run to resume": Remedy(
         "train --resume two --threads 1",
         r"contains no run to resume; `(srucli train) FILE` makes one",
         changed("two", "run"),
