@@ -28,8 +28,9 @@ class Predictor:
     def __init__(self, run: RunDir, device: torch.device) -> None:
         self.config, self.labels, self.tokenizer = run.config(), run.labels(), run.tokenizer()
         self.multi_label, self.device = self.config.data.multi_label, device
-        columns = run.facts().columns
-        self.names = columns and ColumnNames(columns.get("text"), columns.get("label"))
+        self.names: ColumnNames | None = None
+        if (columns := run.facts().columns) is not None:
+            self.names = ColumnNames(columns.get("text"), columns.get("label"))
         self.choice = choose(run, self.config.train.used_checkpoint, self.config.metric)
         self.notes = [note for note in (self.choice.note, unfinished(run)) if note]
         model, classes = self.config.model, len(self.labels)

@@ -678,7 +678,7 @@ REMEDIES = {
         advice=": no such run folder; `srucli train FILE` makes one",
         before=(f"{TRAIN} --diagnose 1",),
     ),
-    "an interrupted run": Remedy(
+    "an unfinished run": Remedy(
         """info 'my "run"'""",
         r"stopped; to resume: (srucli train --resume .*)",
         pasted,
@@ -1045,7 +1045,7 @@ REMEDIES = {
         lambda words, match: without(match[1])(words, match),
         advice=": a char model has no piece for a character that its text lacks; take it out",
     ),
-    "no run to resume": Remedy(
+    "no run in the folder": Remedy(
         "train --resume two --threads 1",
         r"contains no run to resume; `(srucli train) FILE` makes one",
         changed("two", "run"),
