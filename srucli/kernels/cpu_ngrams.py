@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from srucli.kernels.hashing import BITS, HASH, MIX
 from srucli.kernels.jit import array, launch_threads, njit, prange
+from srucli.kernels.operator import operator
 
 launch_threads()
 
@@ -58,7 +60,14 @@ def _backward(grad, grams, offsets, grad_table):  # type: ignore[no-untyped-def]
                             grad_table[bucket, d] += grad[text, d]
 
 
-@torch.library.custom_op("srucli::ngram_sums", mutates_args=(), device_types="cpu")
+def _ngram_sums_fake(
+    table: Tensor, symbols: Tensor, offsets: Tensor, longest: int
+) -> tuple[Tensor, Tensor]:
+    sums = table.new_empty(offsets.shape[0] - 1, table.shape[1])
+    return sums, symbols.new_empty(symbols.shape[0], longest, dtype=torch.int32)
+
+
+@operator("ngram_sums", _ngram_sums_fake, device="cpu")
 def ngram_sums(
     table: Tensor, symbols: Tensor, offsets: Tensor, longest: int
 ) -> tuple[Tensor, Tensor]:
@@ -69,22 +78,15 @@ def ngram_sums(
     return sums, grams
 
 
-@ngram_sums.register_fake
-def _(table: Tensor, symbols: Tensor, offsets: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    sums = table.new_empty(offsets.shape[0] - 1, table.shape[1])
-    return sums, symbols.new_empty(symbols.shape[0], longest, dtype=torch.int32)
+def _ngram_sums_backward_fake(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
+    return grad.new_empty(buckets, grad.shape[1])
 
 
-@torch.library.custom_op("srucli::ngram_sums_backward", mutates_args=(), device_types="cpu")
+@operator("ngram_sums_backward", _ngram_sums_backward_fake, device="cpu")
 def _ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
     grad_table = torch.zeros(buckets, grad.shape[1])
     _backward(array(grad), array(grams), array(offsets), grad_table.numpy())
     return grad_table
-
-
-@_ngram_sums_backward.register_fake
-def _(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
-    return grad.new_empty(buckets, grad.shape[1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -93,8 +95,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(output[1], offsets)
 
 
+@once_differentiable
 def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     return _ngram_sums_backward(grad, *ctx.saved_tensors, ctx.buckets), None, None, None
 
 
-ngram_sums.register_autograd(_gradient, setup_context=_save)
+torch.library.register_autograd("srucli::ngram_sums", _gradient, setup_context=_save)

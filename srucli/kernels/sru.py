@@ -22,9 +22,11 @@ from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from srucli.kernels import gemm
 from srucli.kernels.backends import backend_for
+from srucli.kernels.operator import operator
 from srucli.kernels.reference import Recurrence
 
 # The fields of Recurrence in the syntax of torch's schemas.
@@ -39,10 +41,22 @@ def _highway(u: Tensor, x: Tensor, index: Tensor | None) -> Tensor | None:
     return x if index is None else x.index_select(0, index)
 
 
-@torch.library.custom_op(
-    "srucli::sru",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor weight, Tensor? product, Tensor? index, {_GIVEN}, "
+def _sru_fake(
+    x: Tensor, weight: Tensor, product: Tensor | None, index: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *fields, save, _, _ = rest
+    given = Recurrence(*fields)
+    rows, width = (x if index is None else index).shape[0], given.v.shape[1]
+    planes = weight.shape[0] // width
+    h, c = x.new_empty(rows, width), x.new_empty(rows if save else 0, width)
+    u = x.new_empty((rows, planes, width) if save else (0,))
+    return h, torch.empty_like(given.initial), c, u
+
+
+@operator(
+    "sru",
+    _sru_fake,
+    f"(Tensor x, Tensor weight, Tensor? product, Tensor? index, {_GIVEN}, "
     "bool save, bool private, str kernel) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _sru(
@@ -61,23 +75,20 @@ def _sru(
     return h.to(u.dtype), last, c.to(u.dtype), u if save else u.new_empty(0)
 
 
-@_sru.register_fake
-def _(
-    x: Tensor, weight: Tensor, product: Tensor | None, index: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    *fields, save, _, _ = rest
+def _sru_backward_fake(
+    grad_h: Tensor, grad_last: Tensor, c: Tensor, u: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, weight, _, *fields, wants_x, _ = rest
     given = Recurrence(*fields)
-    rows, width = (x if index is None else index).shape[0], given.v.shape[1]
-    planes = weight.shape[0] // width
-    h, c = x.new_empty(rows, width), x.new_empty(rows if save else 0, width)
-    u = x.new_empty((rows, planes, width) if save else (0,))
-    return h, torch.empty_like(given.initial), c, u
+    grad_x = x.new_empty(x.shape if wants_x else (0,))
+    grads = map(torch.empty_like, (weight, given.v, given.bias, given.initial))
+    return grad_x, *grads
 
 
-@torch.library.custom_op(
-    "srucli::sru_backward",
-    mutates_args={"u"},
-    schema="(Tensor grad_h, Tensor grad_last, Tensor c, Tensor(a!) u, Tensor x, Tensor weight, "
+@operator(
+    "sru_backward",
+    _sru_backward_fake,
+    "(Tensor grad_h, Tensor grad_last, Tensor c, Tensor(a!) u, Tensor x, Tensor weight, "
     f"Tensor? index, {_GIVEN}, bool wants_x, str kernel) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
@@ -104,17 +115,6 @@ def _sru_backward(
     return grad_x, grad_weight, *grads
 
 
-@_sru_backward.register_fake
-def _(
-    grad_h: Tensor, grad_last: Tensor, c: Tensor, u: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x, weight, _, *fields, wants_x, _ = rest
-    given = Recurrence(*fields)
-    grad_x = x.new_empty(x.shape if wants_x else (0,))
-    grads = map(torch.empty_like, (weight, given.v, given.bias, given.initial))
-    return grad_x, *grads
-
-
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, _, index, *fields, _, ctx.private, ctx.kernel = inputs
     ctx.settings = fields[_TENSORS:]
@@ -122,6 +122,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
+@once_differentiable
 def _gradient(
     ctx: Any, grad_h: Tensor | None, grad_last: Tensor | None, *_: None
 ) -> tuple[Any, ...]:
@@ -141,7 +142,7 @@ def _gradient(
     return grad_x if wants_x else None, grad_weight, None, None, *grads, *others
 
 
-_sru.register_autograd(_gradient, setup_context=_save)
+torch.library.register_autograd("srucli::sru", _gradient, setup_context=_save)
 
 
 def sru_layer(

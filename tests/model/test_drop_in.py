@@ -294,8 +294,15 @@ def test_wrong_arguments_are_refused(
         SRU(*sizes, **arguments)
 
 
-def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, srucli; assert 'torch' not in sys.modules; srucli.SRU(2, 3); srucli.nothing"
+def test_the_package_imports_torch_late_and_dynamo_never() -> None:
+    """torch._dynamo takes as long to import as torch."""
+    code = """import sys, srucli
+assert "torch" not in sys.modules
+layer = srucli.SRU(2, 3)
+import torch
+layer(torch.zeros(4, 1, 2))
+assert "torch._dynamo" not in sys.modules
+srucli.nothing"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1].startswith("AttributeError: module 'srucli' has no")
 
