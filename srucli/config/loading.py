@@ -1,7 +1,7 @@
-"""From a YAML file, flags and overrides to a `Config`, and back to YAML.
+"""Build a `Config` from a YAML file, flags and overrides, and write one as YAML.
 
-A configuration is resolved from the defaults, then a YAML file, then flags, then dotted overrides
-(`model.layers=4`), each checked as it is applied. The settings themselves are in `sections.py`.
+A configuration starts from the defaults; a YAML file, flags and dotted overrides (`model.layers=4`)
+are applied in this order, each checked on its own. The settings are defined in `sections.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pydantic.fields import FieldInfo
 
 from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
-from srucli.io.yaml import load_yaml, parse_value, parse_yaml, to_word, to_yaml
+from srucli.io.yaml import load_yaml, parse_value, to_word, to_yaml
 
 
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the tree, such as `model.layers`."""
+    """Yield every dotted key of the tree, such as `model.layers`."""
     for name, field in section.model_fields.items():
         kind = FilesConfig if name == "files" else field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -32,13 +32,22 @@ def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in update.items():
         old = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = _merge(old, value)
+        merged[key] = value
     return merged
 
 
+def _branch(key: str, value: Any) -> dict[str, Any]:
+    """Return the tree with one dotted setting."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    branch: dict[str, Any] = value
+    return branch
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of settings by dotted keys; the optimizer's options are one of them."""
+    """Return a tree of settings by dotted key; the optimizer's options are one setting."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, Mapping) and key != "options"
@@ -47,7 +56,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Turn `["model.layers=4"]` into a tree. Values are YAML. Raises UsageError."""
+    """Return the tree of overrides such as "model.layers=4"; values are YAML. Raises UsageError."""
     tree: dict[str, Any] = {}
     keys = list(known_keys())
     for override in overrides:
@@ -57,12 +66,10 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if key not in keys and not key.startswith("optim.options."):
             raise UsageError(f"unknown setting '{key}'{did_you_mean(key, keys)}")
         try:
-            branch: Any = parse_value(raw) if raw else ""
+            value = parse_value(raw) if raw else ""
         except ValueError as error:
             raise UsageError(f"{key}: {error}") from error
-        for part in reversed(key.split(".")):
-            branch = {part: branch}
-        tree = _merge(tree, branch)
+        tree = _merge(tree, _branch(key, value))
     return tree
 
 
@@ -73,11 +80,12 @@ _COMPLAINTS = {
 
 
 def _explain(first: Mapping[str, Any], source: str) -> str:
+    """Return the message for an error of pydantic."""
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         if key in known_keys():
             section, _, name = key.partition(".")
-            return f"{source}: '{key}' is no key of a file; write {section}: {{{name}: VALUE}}"
+            return f"{source}: '{key}' is no YAML key; write {section}: {{{name}: VALUE}}"
         words = list(known_keys()) if "." in key else [*Config.model_fields, *known_keys()]
         return f"{source}: unknown setting '{key}'{did_you_mean(key, words)}"
     if first["type"] == "missing":
@@ -91,18 +99,10 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def build(tree: Mapping[str, Any], source: str) -> Config:
-    """Check a tree of settings against the defaults. Raises UsageError naming `source`."""
-    found = _check(tree, source)
-    if isinstance(found, ValidationError):
-        raise UsageError(_explain(found.errors()[0], source))
-    return found
+def build(tree: Mapping[str, Any], source: str, *, partial: bool = False) -> Config:
+    """Return the configuration of a tree of settings. Raises UsageError naming `source`.
 
-
-def _check(tree: Mapping[str, Any], source: str) -> Config | ValidationError:
-    """A configuration, or what is wrong where settings are missing that may yet come.
-
-    Raises UsageError for whatever is wrong besides.
+    In a `partial` tree required settings may be missing; then the result lacks `files`.
     """
     if not isinstance(tree, Mapping):
         raise UsageError(f"{source}: expected settings such as 'model:', found {_short(tree)}")
@@ -110,16 +110,18 @@ def _check(tree: Mapping[str, Any], source: str) -> Config | ValidationError:
     try:
         return Config.model_validate(filled)
     except ValidationError as error:
-        wrong = [each for each in error.errors() if each["type"] != "missing"]
-        if not wrong:
-            return error
-        raise UsageError(_explain(wrong[0], source)) from None
+        # A missing setting is reported only if nothing else is wrong.
+        errors = sorted(error.errors(), key=lambda each: each["type"] == "missing")
+        if partial and errors[0]["type"] == "missing":
+            return Config()
+        raise UsageError(_explain(errors[0], source)) from None
 
 
 def given(section: Section) -> list[str]:
-    """The names of a section's settings that somebody gave.
+    """Return the names of a section's settings that the user gave.
 
-    One that sets everything comes from a file that srucli wrote: of it, what is no default.
+    If all are set, they come from a file that srucli wrote; then those that differ from the default
+    count.
     """
     fields = type(section).model_fields
     found = [name for name in fields if name in section.model_fields_set]
@@ -129,7 +131,7 @@ def given(section: Section) -> list[str]:
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """A configuration with some dotted settings replaced. Raises UsageError."""
+    """Return a configuration with some dotted settings replaced. Raises UsageError."""
     tree: dict[str, Any] = config.model_dump(exclude_unset=True)
     for key, value in settings.items():
         *path, name = key.split(".")
@@ -140,76 +142,67 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     return build(tree, ", ".join(f"{key}={value}" for key, value in settings.items()))
 
 
-def read(data: bytes, source: str) -> Config:
-    """A configuration from a YAML document. Raises UsageError naming `source`."""
-    return build(parse_yaml(data, source), source)
-
-
 def resolve(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Defaults, then the YAML `file`, then `flags` (dotted key to value), then `overrides`.
+    """Apply the YAML `file`, `flags` (dotted key to value) and `overrides` to the defaults.
 
-    A flag whose value is None was not given. Each layer is checked on its own, so that an error
+    A flag with the value None was not given. Each layer is checked on its own, so that an error
     names where the wrong value came from. Raises UsageError, InputMissingError.
     """
     tree: dict[str, Any] = {}
     if file is not None:
         loaded = load_yaml(file)
         tree = {} if loaded is None else loaded
-        _check(tree, str(file))
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    for key, value in given.items():
-        section, _, name = key.partition(".")
-        tree = _merge(tree, {section: {name: value}})
-    _check(tree, "flags")
-    tree = _merge(tree, parse_overrides(overrides))
-    return build(tree, "overrides")
+        build(tree, str(file), partial=True)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            tree = _merge(tree, _branch(key, value))
+    build(tree, "flags", partial=True)
+    return build(_merge(tree, parse_overrides(overrides)), "overrides")
 
 
 def overridden(overrides: Sequence[str], flags: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each flag whose value an override replaces by another one."""
-    chosen = parse_overrides(overrides)
+    """Yield a sentence for each flag whose value an override replaces by another one."""
+    replaced = flat(parse_overrides(overrides))
     for key, value in flags.items():
-        section, _, name = key.partition(".")
-        other = chosen.get(section, {}).get(name, value)
-        if value is not None and other != value:
-            yield f"{key} is {other}, as {key}= says, and not {value}, as its flag does"
+        new = replaced.get(key, value)
+        if value is not None and new != value:
+            yield f"{key}={new} overrides the value {value} of its flag"
 
 
 def dump(config: Config) -> str:
-    """The whole resolved configuration as YAML that `resolve` reads back to an equal one."""
+    """Return a whole configuration as YAML, from which `resolve` returns an equal one."""
     return to_yaml(config.model_dump(mode="json"))
 
 
 def _field(key: str) -> tuple[type[Section], FieldInfo]:
-    """The section of a dotted key, and its field."""
+    """Return the section and the field of a dotted key."""
     section, _, name = key.partition(".")
     kind = FilesConfig if section == "files" else type(Config.model_fields[section].default)
     return kind, kind.model_fields[name]
 
 
+def _rule(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
 def may_change_on_resume(key: str) -> bool | str:
-    """Whether a training may be resumed with another value of a setting: always, "if larger"."""
-    kind, field = _field(key)
-    rule: bool | str = _noted(field).get("may_change_on_resume", kind.may_change_on_resume)
+    """Return whether a training may be resumed with another value: a bool, or "if larger"."""
+    section, field = _field(key)
+    rule: bool | str = _rule(field).get("may_change_on_resume", section.may_change_on_resume)
     return rule
 
 
 def lengths() -> list[str]:
-    """The dotted keys of the settings that end a training."""
-    return [key for key in known_keys() if _noted(_field(key)[1]).get("ends_training")]
-
-
-def _noted(field: FieldInfo) -> dict[str, Any]:
-    extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {}
+    """Return the dotted keys of the settings that can end a training."""
+    return [key for key in known_keys() if _rule(_field(key)[1]).get("ends_training")]
 
 
 def describe_settings() -> Iterator[tuple[str, str]]:
-    """Every dotted key with its default and meaning."""
+    """Yield every dotted key with its default and help text."""
     for key in known_keys():
         _, field = _field(key)
         value = list(field.default) if isinstance(field.default, tuple) else field.default

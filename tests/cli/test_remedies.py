@@ -822,7 +822,7 @@ REMEDIES = {
         f"{TRAIN} -c dotted.yaml",
         r"write (model: \{layers: )VALUE(\})",
         lambda words, match: [*words[:-1], "right.yaml"],
-        advice="' is no key of a file; write ",
+        advice="' is no YAML key; write ",
         files={"dotted.yaml": "model.layers: 2\n", "right.yaml": "model: {layers: 2}\n"},
     ),
     "no run to predict": Remedy(

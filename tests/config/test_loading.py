@@ -1,4 +1,4 @@
-"""The configuration tree: layers and their order, what is refused and how, round trips."""
+"""The configuration: the order of its layers, error messages, and round trips."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_exponents_are_numbers(tmp_path: Path, number: str) -> None:
     assert resolve(file).optim.lr == pytest.approx(1e-3)
 
 
-def test_what_only_looks_like_an_exponent_stays_text() -> None:
+def test_a_word_that_resembles_an_exponent_stays_text() -> None:
     assert parse_overrides(["data.text=e3"]) == {"data": {"text": "e3"}}
     assert parse_overrides(["data.text='1e3'"]) == {"data": {"text": "1e3"}}
 
 
-def test_the_same_override_twice_takes_the_last() -> None:
+def test_the_last_of_two_equal_overrides_counts() -> None:
     assert resolve(overrides=["model.layers=3", "model.layers=4"]).model.layers == 4
 
 
@@ -78,7 +78,7 @@ def test_options_of_an_optimizer_come_from_every_layer(tmp_path: Path) -> None:
     [
         ("model:\n  layer: 3\n", "unknown setting 'model.layer' (did you mean 'model.layers'?)"),
         ("modle:\n  layers: 3\n", "unknown setting 'modle' (did you mean 'model'?)"),
-        ("model.layers: 3\n", r"'model.layers' is no key of a file; write model: {layers: VALUE}"),
+        ("model.layers: 3\n", r"'model.layers' is no YAML key; write model: {layers: VALUE}"),
         ("layers: 3\n", "unknown setting 'layers' (did you mean 'model.layers'?)"),
         ("model:\n  layers: x\n", "model.layers = 'x': must be a valid integer"),
         ("model: 3\n", "model = 3: must be a section of settings"),
@@ -97,7 +97,7 @@ def test_options_of_an_optimizer_come_from_every_layer(tmp_path: Path) -> None:
         ("[" * 3000, "not valid YAML"),
     ],
 )
-def test_what_a_yaml_file_gets_wrong(tmp_path: Path, content: str | bytes, said: str) -> None:
+def test_errors_in_a_yaml_file(tmp_path: Path, content: str | bytes, said: str) -> None:
     file = written(tmp_path, content)
     with pytest.raises(UsageError) as caught:
         resolve(file)
@@ -105,7 +105,7 @@ def test_what_a_yaml_file_gets_wrong(tmp_path: Path, content: str | bytes, said:
     assert len(str(caught.value)) < len(str(file)) + 200
 
 
-def test_what_a_file_leaves_open_an_override_may_add(tmp_path: Path) -> None:
+def test_an_override_may_set_what_a_file_leaves_out(tmp_path: Path) -> None:
     file = written(tmp_path, "files: {train: x}\n")
     with pytest.raises(UsageError, match=r"^files\.output is not set; add it, as files\.output="):
         resolve(file)
@@ -160,13 +160,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("train.dev_share=1", "overrides: train.dev_share = 1: must be less than 1"),
     ],
 )
-def test_what_an_override_gets_wrong(override: str, said: str) -> None:
+def test_errors_in_an_override(override: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(overrides=[override])
     assert str(caught.value).startswith(said)
 
 
-def test_a_wrong_flag_is_said_to_be_a_flag() -> None:
+def test_an_error_in_a_flag_names_the_flags() -> None:
     with pytest.raises(UsageError, match=r"^flags: data\.errors = 'lose': must be 'strict', "):
         resolve(flags={"data.errors": "lose"})
 
@@ -224,7 +224,7 @@ def test_a_resolved_configuration_reads_back_equal(
     assert resolve(file) == config
 
 
-def test_the_dump_holds_every_setting() -> None:
+def test_a_dump_contains_every_setting() -> None:
     tree = yaml.safe_load(dump(Config()))
     keys = {f"{section}.{name}" for section, part in tree.items() for name in part or ()}
     assert keys == {key for key in known_keys() if not key.startswith("files.")}
@@ -235,7 +235,7 @@ def test_a_configuration_is_frozen() -> None:
         Config().model.layers = 3  # type: ignore[misc]
 
 
-def test_every_setting_is_described_with_its_default() -> None:
+def test_settings_are_described_with_their_defaults() -> None:
     described = dict(describe_settings())
     assert list(described) == list(known_keys())
     assert described["files.train"].startswith("required")
@@ -257,13 +257,11 @@ def test_every_recipe_loads(recipe: Path) -> None:
     encoder_named(config.model.encoder)
 
 
-def test_a_flag_that_an_override_replaces_is_named() -> None:
+def test_a_flag_that_an_override_replaces_is_reported() -> None:
     flags = {"optim.lr": 0.2, "model.layers": 2, "model.hidden": None, "data.text": 1}
     given = ["optim.lr=0.1", "model.layers=2", "model.hidden=8", "optim.options.eps=1"]
-    assert list(overridden(given, flags)) == [
-        "optim.lr is 0.1, as optim.lr= says, and not 0.2, as its flag does"
-    ]
+    assert list(overridden(given, flags)) == ["optim.lr=0.1 overrides the value 0.2 of its flag"]
 
 
-def test_settings_that_end_a_training_say_so() -> None:
+def test_which_settings_can_end_a_training() -> None:
     assert lengths() == ["train.epochs", "train.steps", "train.patience"]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from srucli.config import Config, TokenizerConfig, dump, known_keys, read, resolve
+from srucli.config import Config, TokenizerConfig, build, dump, known_keys, resolve
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS
 from srucli.tokenizer.training import train_tokenizer
@@ -178,7 +179,7 @@ def test_only_what_somebody_gave_was_given_settings() -> None:
 
 def test_of_a_file_that_srucli_wrote_what_is_no_default_was() -> None:
     written = dump(resolve(overrides=["model.wide=false", "optim.options.eps=1e-6"]))
-    assert given_settings(read(written.encode(), "x")) == ["model.wide", "optim.options"]
+    assert given_settings(build(yaml.safe_load(written), "x")) == ["model.wide", "optim.options"]
 
 
 # --- what the table says is true ---------------------------------------------------------------
