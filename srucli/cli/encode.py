@@ -85,22 +85,20 @@ def _read(source: str, flags: Mapping[str, Any]) -> Lines:
 
 def _warn_of_losses(lines: Lines, source: str) -> None:
     """Say how many bytes were replaced or ignored."""
+    from srucli.io.encodings import replacement_notes
     from srucli.io.streams import display_name
 
-    for line in lines.replacement_notes():
+    for line in replacement_notes(lines.counts, lines.encoding, lines.errors):
         say(f"{display_name(source)}: {line}")
 
 
 def _encoder(tokenizer: Tokenizer, form: Form, nbest: int, **how: Any) -> Callable[[str], Any]:
     """Return a function from a line to its tokens, or to `nbest` lists. Raises UsageError."""
-    if nbest <= 1:
-        return tokenizer.line_encoder(form.kind, **how)
-    if how.pop("subword_dropout") > 0.0:
+    if nbest > 1 and how["subword_dropout"] > 0.0:
         raise UsageError("--nbest and --subword-dropout exclude each other; pass one of them")
-    if tokenizer.model_type != "unigram":
+    if nbest > 1 and tokenizer.model_type != "unigram":
         raise UsageError(f"--nbest needs a unigram model; this one is {tokenizer.model_type}")
-    how.pop("seed")
-    return tokenizer.nbest_encoder(form.kind, nbest, **how)
+    return tokenizer.line_encoder(form.kind, nbest=nbest, **how)
 
 
 def _plain(row: list[Any]) -> str:
@@ -153,7 +151,7 @@ def encode(
 
     tokenizer = Tokenizer.load(model)
     for name, asked in (("bos", bos), ("eos", eos)):
-        if asked and not tokenizer.has_control(name):
+        if asked and tokenizer.control_id(name) < 0:
             raise UsageError(f"--{name}: {model} was trained without it (--{name}-id -1)")
     if subword_dropout and tokenizer.model_type not in ("unigram", "bpe"):
         raise UsageError(f"--subword-dropout: a {tokenizer.model_type} model has one way to cut")

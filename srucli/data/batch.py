@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Ints = NDArray[np.int64]
 # Texts are sorted by length within pools of so many batches: enough for similar lengths, few enough
 # that which texts share a batch stays random.
 POOL_BATCHES = 50
@@ -56,8 +57,8 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def order(
-    lengths: NDArray[np.int64], batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None
-) -> list[NDArray[np.int64]]:
+    lengths: Ints, batch_size: int, batch_tokens: int, seed: tuple[int, ...] | None
+) -> list[Ints]:
     """Return the numbers of the texts in each batch, given their lengths (B,) in tokens.
 
     A batch has at most `batch_size` texts, and `batch_tokens` tokens or one text. With a seed,
@@ -68,7 +69,7 @@ def order(
         return list(_cut(np.argsort(lengths, kind="stable"), lengths, batch_size, batch_tokens))
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(len(lengths))
-    batches: list[NDArray[np.int64]] = []
+    batches: list[Ints] = []
     pool = batch_size * POOL_BATCHES
     for start in range(0, len(shuffled), pool):
         texts = shuffled[start : start + pool]
@@ -77,9 +78,7 @@ def order(
     return [batches[number] for number in generator.permutation(len(batches))]
 
 
-def _cut(
-    texts: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, batch_tokens: int
-) -> Iterator[NDArray[np.int64]]:
+def _cut(texts: Ints, lengths: Ints, batch_size: int, batch_tokens: int) -> Iterator[Ints]:
     ends = np.cumsum(lengths[texts])
     start = 0
     while start < len(texts):
@@ -90,9 +89,7 @@ def _cut(
         start = stop
 
 
-def uploaded(
-    batches: Iterable[Batch], device: torch.device, characters: NDArray[np.int64]
-) -> Iterator[Batch]:
+def uploaded(batches: Iterable[Batch], device: torch.device, characters: Ints) -> Iterator[Batch]:
     """Yield the batches on the device, with their characters counted; on a CPU, unchanged.
 
     characters (vocab_size,): the number of characters of each token. Batches are copied in groups
@@ -113,9 +110,7 @@ def uploaded(
         yield from upload(group, device, characters)
 
 
-def upload(
-    batches: Sequence[Batch], device: torch.device, characters: NDArray[np.int64]
-) -> Iterator[Batch]:
+def upload(batches: Sequence[Batch], device: torch.device, characters: Ints) -> Iterator[Batch]:
     """Yield a group of batches with targets, as parts of three tensors on the device."""
     parts = [(batch.tokens, batch.offsets, batch.targets) for batch in batches]
     columns = [_split_on(device, column) for column in zip(*parts, strict=True)]
@@ -125,7 +120,6 @@ def upload(
 
 
 def _split_on(device: torch.device, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Join tensors, copy them to the device, and split them again."""
     joined = torch.cat(tuple(rows))
     if device.type == "cuda":
         joined = joined.pin_memory()

@@ -134,11 +134,6 @@ class Cells:
             len(self.filled) > BELOW and len(set(map(_shape, self.filled))) == 1
         )
 
-    @property
-    def binary(self) -> bool:
-        """Whether all are 0 or 1."""
-        return len(self.filled) > BELOW and {*self.filled} <= {"0", "1"}
-
     def known(self, task: ReadTask) -> bool:
         """Whether at least half of them consist of known labels."""
         parts = [label_parts(task, cell) for cell in self.filled]

@@ -76,15 +76,11 @@ class Dataset:
         """Return the number of examples with each of the C labels (C,)."""
         classes = len(self.labels)
         if self.multi_label:
-            counts: NDArray[Any] = np.count_nonzero(self.targets[:, :classes], axis=0)
-            return counts
+            return np.asarray(np.count_nonzero(self.targets[:, :classes], axis=0))
         return np.bincount(self.targets, minlength=classes)[:classes]
 
     def split(self, share: float, seed: int) -> tuple[Dataset, Dataset | None]:
-        """Hold out a random share of the examples. Return the rest and these, None without any.
-
-        No label loses its last example.
-        """
+        """Hold out a random share. Return the rest and these, None without any; see `held_out`."""
         labels = [[label] for label in self.targets.tolist()]
         if self.multi_label:
             labels = [np.flatnonzero(row).tolist() for row in self.targets]
@@ -118,10 +114,7 @@ class Split(NamedTuple):
 def read_split(
     train: Source, dev: Source | None, config: DataConfig, share: float, seed: int
 ) -> Split:
-    """Read both files; without a dev file, hold out a share of the training examples.
-
-    Raises DataError and InputMissingError.
-    """
+    """Read both files, or split the first. Raises what `read_texts` raises."""
     examples, columns = read_texts(train, config)
     source = display_name(train)
     labels, multi_label = find_labels(examples, source), config.multi_label
@@ -149,7 +142,6 @@ def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], Colum
 
 
 def _report_joined(labels: set[str], source: Source, joiner: str) -> None:
-    """Report labels that seem to be several joined ones."""
     joined = sorted(
         name
         for name in labels
@@ -164,10 +156,7 @@ def _report_joined(labels: set[str], source: Source, joiner: str) -> None:
 def read_held_out(
     source: Source, config: DataConfig, labels: Iterable[str], names: ColumnNames | None = None
 ) -> list[Example]:
-    """Return the labelled texts of a validation or test file, where `labels` are known.
-
-    names: the columns of the training file.
-    """
+    """Read a validation or test file, whose labels are known. names: see `Split.columns`."""
     known = Known(labels, merge=config.merge_labels)
     reading = read_examples(source, config, known.labels, names=names)
     examples = list(reading.reported(say, given(config)))
@@ -192,7 +181,6 @@ def _named(
     config: DataConfig,
     known: Known | None = None,
 ) -> list[Example]:
-    """Return examples with the labels that `name` returns for those written."""
     joiner = config.label_delimiter if config.multi_label else None
     for note in notes(spellings, name, known, joiner):
         say(f"{escaped(display_name(source))}: {note}")
@@ -222,10 +210,7 @@ def hold_out(
 
 
 def held_out(labels: Sequence[Sequence[Any]], share: float, seed: int) -> NDArray[np.bool_]:
-    """Return which of B examples with these labels are held out (B,), a random share.
-
-    No label loses its last example.
-    """
+    """Return which of B examples are held out at random (B,). No label loses its last example."""
     count = round(len(labels) * share)
     left = Counter(label for own in labels for label in own)
     chosen = np.zeros(len(labels), bool)

@@ -1,22 +1,23 @@
-"""The first rows of a table: is there a header, and where may the text and the label be?
+"""The first rows of a table: the header, likely columns, and which other format they may be in.
 
 A column is given by the settings, named by the header, or guessed from its cells.
 """
 
 from __future__ import annotations
 
+import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 
 from srucli.data.cells import BELOW, Cells, column_cells, is_number, label_parts
-from srucli.data.format_hints import row_error
 from srucli.data.labels import is_missing
 from srucli.data.layout import ColumnNames, ReadTask
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.data.tables import TableRow
-from srucli.errors import UsageError
+from srucli.errors import DataError, UsageError
 from srucli.io.console import excerpt
 
 # With fewer rows, that all are alike may be chance.
@@ -24,6 +25,7 @@ FEW = 10
 # Values of a column that names the split of each example.
 SPLITS = frozenset(["train", "training", "dev", "val", "valid", "validation", "test", "eval"])
 MAX_COLUMNS = 100_000
+_CSV_LIKE = re.compile(r'(?:"[^"]*"|[^\s,;|"]+)([,;|])|.*([,;|])[^\s,;|]+$')
 
 Pair = tuple[int, int]  # the text and label columns, counted from 0
 Places = tuple[int | None, int | None]  # the same, None if unknown
@@ -176,11 +178,10 @@ class FirstRows:
         if what == "label":
             return self.known in (None, at)
         return at != self.known and (
-            not self._is_odd(at) or all(map(self._is_odd, range(self.width)))
+            not self._cannot_be_texts(at) or all(map(self._cannot_be_texts, range(self.width)))
         )
 
-    def _is_odd(self, at: int) -> bool:
-        """Whether a column cannot be texts."""
+    def _cannot_be_texts(self, at: int) -> bool:
         cells = self.cells(at)
         return cells.numbers or (len(self.rows) > BELOW and any(cells.unlike_texts))
 
@@ -224,13 +225,11 @@ class FirstRows:
         return *cells.unlike_texts, self.is_other(at), -cells.mean_length
 
     def _unlike_labels(self, at: int) -> tuple[bool, ...]:
-        """Return reasons why a column is not the label, the strongest first."""
         cells = self.cells(at)
         same = cells.distinct < 2
         return not cells.filled, cells.rarely_repeat, cells.measurements, self.is_other(at), same
 
     def _may_be_languages(self, at: int) -> bool:
-        """Whether a column of languages may be the label."""
         varied = self.width < 3 or self.cells(at).distinct > 1
         return varied and self.known in (None, at)
 
@@ -258,9 +257,8 @@ class FirstRows:
             return [(0, 1)] if self.known == 1 and self.width == 2 else [(1, 0)]
         if pairs := self.pairs(text, label):
             return pairs
-        raise UsageError(
-            f"text and label are both column {(text or 0) + 1}; see --text and --label"
-        )
+        number = (text or 0) + 1
+        raise UsageError(f"text and label are both column {number}; see --text and --label")
 
     @cached_property
     def known(self) -> int | None:
@@ -270,3 +268,59 @@ class FirstRows:
     def cells(self, at: int) -> Cells:
         """Return the cells of a column; no cells if it does not exist."""
         return self.columns[at] if at < len(self.columns) else Cells(())
+
+
+def row_error(
+    rows: Sequence[TableRow], task: ReadTask, row: TableRow, problem: str, remedy: str
+) -> DataError:
+    """Return an error for a row; if it has one column, name the format that `rows` may be in."""
+    hint = _other_format(task, row.raw, rows) if rows and len(row.cells) == 1 else None
+    if hint:
+        problem, remedy = f"{problem}; it seems to be {hint[0]}", f"pass {hint[1]}"
+    return task.error(row.line, problem, remedy)
+
+
+def _other_format(task: ReadTask, line: str, rows: Sequence[TableRow]) -> tuple[str, str] | None:
+    """Return a description of the format, and the flags that read it."""
+    if line.lstrip().startswith("__label__"):
+        return "fastText lines", "--format fasttext"
+    if line.startswith(("{", "[")):
+        return "JSON lines", "--format jsonl"
+    if "\t" in line:
+        return "separated by tabs", "--format tsv"
+    match = _CSV_LIKE.match(line)
+    mark = match[1] or match[2] if match else None
+    if mark and (task.format, mark) != ("csv", task.config.delimiter or ","):
+        name = {",": "commas", ";": "semicolons", "|": "bars"}[mark]
+        flags = "--format csv" if mark == "," else f"--format csv --delimiter '{mark}'"
+        return f"separated by {name}", flags
+    words = Cells(row.raw.split(maxsplit=1)[0] for row in rows)
+    words_repeat = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
+    one_column = all(len(row.cells) == 1 for row in rows)
+    pairs = " " in line and task.format == "tsv" and one_column and words_repeat
+    mark = _other_delimiter(rows)
+    if mark and not (pairs and _is_in_label(mark, words.all)):
+        return f"separated by {mark!r}", f"--format csv --delimiter {shlex.quote(mark)}"
+    return ("a label, a blank and a text", "--format pairs") if pairs else None
+
+
+def _is_in_label(mark: str, words: Sequence[str]) -> bool:
+    """Whether the first words are labels of two levels, like LOC:city."""
+    wholes: dict[str, set[str]] = {}
+    for whole, _, part in (word.partition(mark) for word in words):
+        wholes.setdefault(part, set()).add(whole)
+    return 2 * sum(len(found) == 1 for found in wholes.values()) > len(wholes)
+
+
+def _other_delimiter(rows: Sequence[TableRow]) -> str | None:
+    """Return a mark that each row has once, with values that repeat like labels on one side."""
+    marks = set(rows[0].raw) - set(" ,;|\t'\"._")
+    for mark in sorted(each for each in marks if unicodedata.category(each)[0] in "PS"):
+        if len(rows) <= BELOW or any(row.raw.count(mark) != 1 for row in rows):
+            continue
+        sides = map(Cells, zip(*(row.raw.split(mark) for row in rows), strict=True))
+        short, long = sorted(sides, key=lambda side: side.distinct)
+        filled = len(short.filled) == len(long.filled) == len(rows)
+        if filled and 1 < short.distinct < long.distinct and 2 * short.distinct <= len(rows):
+            return mark
+    return None

@@ -14,7 +14,7 @@ from dataclasses import replace
 from srucli.data.cells import BELOW, MANY, Cells, are_lists, column_cells, label_parts
 from srucli.data.first_rows import FEW, FirstRows, Pair, are_names
 from srucli.data.layout import Columns, ReadTask
-from srucli.data.tables import TableRow
+from srucli.data.tables import Dialect, TableRow
 from srucli.errors import DataError
 from srucli.io.console import excerpt
 
@@ -27,7 +27,7 @@ REPEATED = 5
 
 
 def choose(
-    task: ReadTask, rows: Sequence[TableRow], delimiter: str, *, quoted: bool, whole: bool = True
+    task: ReadTask, rows: Sequence[TableRow], dialect: Dialect, *, whole: bool = True
 ) -> tuple[Columns, DataError | None]:
     """Return the columns of a table by its first rows, and an error if they make no sense.
 
@@ -35,10 +35,10 @@ def choose(
     """
     table = FirstRows(task, rows, whole)
     # Without names and quotes a line is the label, a delimiter, and the text as it stands.
-    open_ended = table.by_place and not quoted
+    open_ended = table.by_place and not dialect.quotes
     if not task.labelled:
         open_ended = open_ended and table.width > 1 and table.known in (None, 0) and not table.even
-    rest = Cells(delimiter.join(row.cells[1:]) for row in table.rows)
+    rest = Cells(dialect.delimiter.join(row.cells[1:]) for row in table.rows)
 
     def fault(pair: Pair) -> str:
         text, label = map(table.cells, pair)
@@ -47,8 +47,10 @@ def choose(
     likely = table.likely(open_ended)
     text, label = chosen = next((pair for pair in likely if not fault(pair)), likely[0])
     width = 2 if open_ended else table.width
-    if not quoted and not table.header and not table.by_place:
+    if not dialect.quotes and not table.header and not table.by_place:
         width = max(text + 1, label + 1, min(len(row.cells) for row in table.rows))
+    labels, multi_label = table.cells(label), task.config.multi_label
+    lists = task.labelled and are_lists(labels.filled, multi_label=multi_label)
     columns = Columns(
         text=text,
         label=label if task.labelled else None,
@@ -57,8 +59,8 @@ def choose(
         names=tuple(table.names),
         row_names=table.row_names,
         spare=table.spare,
-        lists=task.labelled and _has_lists(table, label),
-        hint=_delimiter_hint(table, label) if task.labelled else "",
+        lists=lists,
+        hint="" if lists or not task.labelled else _delimiter_hint(table, label),
     )
     if not task.labelled:
         return columns, None
@@ -66,9 +68,9 @@ def choose(
         return columns, task.error(table.rows[0].line, *refusal)
     if not _may_be_header(table, *chosen):
         return columns, None
-    if None not in table.given or table.cells(label).known(task):
+    if None not in table.given or labels.known(task):
         with_header = replace(task, config=task.config.model_copy(update={"header": True}))
-        return choose(with_header, rows, delimiter, quoted=quoted, whole=whole)
+        return choose(with_header, rows, dialect, whole=whole)
     name = excerpt(table.rows[0].cells[label])
     problem = f"the first row looks like a header: its label {name} is on no other row"
     remedy = "pass --header, or --no-header if it is no name"
@@ -79,16 +81,14 @@ def _refusal(
     table: FirstRows, chosen: Pair, fault: Callable[[Pair], str], open_ended: bool
 ) -> tuple[str, str] | None:
     """Return what is wrong with the chosen columns, and the flags that help."""
-    text, label = chosen
-    text_is_last = open_ended or text == table.width - 1  # it may contain the delimiter
-    if (table.width == 1 or not text_is_last) and (missing := table.missing_columns):
+    (text, label), width = chosen, table.width
+    text_is_last = open_ended or text == width - 1  # it may contain the delimiter
+    if (width == 1 or not text_is_last) and (missing := table.missing_columns):
         return missing, "add the others, or take the line out"
     if reason := fault(chosen):
         return f"the labels in column {label + 1} are {reason}", _other_flags(table, chosen, fault)
     if open_ended and table.even and not table.cells(label).known(table.task):
-        problem = (
-            f"all of the first rows have {table.width} columns, and nothing says what they are"
-        )
+        problem = f"all of the first rows have {width} columns, and nothing says what they are"
         return problem, _other_flags(table, chosen, fault)
     if binary := _binary_columns(table, label):
         names = excerpt(", ".join(table.names[at] for at in binary))
@@ -144,7 +144,8 @@ def _binary_columns(table: FirstRows, label: int) -> list[int]:
     certain = not table.header or table.given[1] is not None or table.named[1] is not None
     if certain or table.cells(label).known(table.task):
         return []
-    binary = [at for at, cells in enumerate(table.columns) if cells.binary]
+    columns = enumerate(cells.filled for cells in table.columns)
+    binary = [at for at, cells in columns if len(cells) > BELOW and {*cells} <= {"0", "1"}]
     return binary if label in binary and len(binary) > 1 else []
 
 
@@ -176,15 +177,10 @@ def _is_rival(table: FirstRows, at: int, pair: Pair) -> bool:
     return 2 * cells.distinct < filled and table.is_other(at) <= table.is_other(label)
 
 
-def _has_lists(table: FirstRows, label: int) -> bool:
-    """Whether label cells are lists."""
-    return are_lists(table.cells(label).filled, multi_label=table.task.config.multi_label)
-
-
 def _delimiter_hint(table: FirstRows, label: int) -> str:
     """Return advice if another delimiter seems to join the labels in a cell."""
     mark, cells = table.task.config.label_delimiter, table.cells(label)
-    if not table.task.config.multi_label or _has_lists(table, label) or cells.known(table.task):
+    if not table.task.config.multi_label or cells.known(table.task):
         return ""
     for other in ";|,":
         count = sum(other in cell for cell in cells.filled)

@@ -13,7 +13,7 @@ from srucli.data.labels import UnquotedLabel
 from srucli.data.layout import ColumnNames, ReadTask
 from srucli.data.names import find_names
 from srucli.data.records import InputFile, ReadResult, Record, peek, split_list, without_blanks
-from srucli.data.tables import TableRow
+from srucli.data.tables import DOUBLED, Dialect, TableRow
 from srucli.errors import DataError
 from srucli.io.console import excerpt
 from srucli.io.encodings import count_replacements, counting
@@ -33,7 +33,7 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
         rows.append(TableRow(line, raw, [_as_cell(value.get(key)) for key in keys]))
     config = task.config.model_copy(update={**numbers, "header": True})
     as_table = replace(task, config=config, inherited=frozenset())
-    columns, refusal = choose(as_table, rows, "\t", quoted=True, whole=whole)
+    columns, refusal = choose(as_table, rows, Dialect("\t", DOUBLED), whole=whole)
     names = ColumnNames(keys[columns.text], None if columns.label is None else keys[columns.label])
     used = [(what, key) for what, key in names._asdict().items() if key is not None]
     what = ", ".join(f"{each} = key {excerpt(key)}" for each, key in used)

@@ -121,8 +121,6 @@ def _plain_form(character: str) -> str:
 
 
 def _without_joiners(label: str) -> str:
-    if not any(joiner in label for joiner in _JOINERS):
-        return label
     return "".join(
         c for i, c in enumerate(label) if c not in _JOINERS or (i > 0 and _shapes(label[i - 1]))
     )
@@ -215,7 +213,7 @@ def _by_key(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[s
 
 
 def _groups(names: Mapping[str, Occurrences], key: Callable[[str], str]) -> list[list[str]]:
-    """Return different names with the same key, the most common first."""
+    """Return names with the same key, the most common first."""
     groups = [group for group in _by_key(names, key).values() if len(group) > 1]
     return [sorted(group, key=lambda name: -names[name].texts) for group in groups]
 
@@ -312,7 +310,6 @@ def notes(
 
 
 def _few(messages: Iterable[str]) -> Iterator[str]:
-    """Yield the first messages, and the number of the others."""
     every = list(messages)
     yield from every[:MAX_NOTES]
     if len(every) > MAX_NOTES:

@@ -106,12 +106,6 @@ class Layout:
     hint: str = ""
     names: ColumnNames = NO_NAMES
 
-    @property
-    def ends_at_lf_alone(self) -> bool:
-        """Whether a carriage return within a record is suspicious: not in JSON or quoted cells."""
-        quoted = self.dialect is not None and self.dialect.quotes
-        return not quoted and not self.format.startswith("JSON")
-
     def __str__(self) -> str:
         words = [self.format]
         if self.dialect:

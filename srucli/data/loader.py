@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from srucli.config import TrainConfig
-from srucli.data.batch import Batch, order, uploaded
+from srucli.data.batch import Batch, Ints, order, uploaded
 from srucli.data.dataset import Dataset
 from srucli.data.store import TokenStore
 from srucli.io.console import say
 from srucli.tokenizer.model import Tokenizer
-from srucli.tokenizer.truncation import Limits, Notices, Tally
+from srucli.tokenizer.truncation import Limits, Notices
 
 # The settings that determine which examples are in which batch of an epoch, and their tokens.
 FINGERPRINTED = (
@@ -69,13 +68,8 @@ class DataLoader:
         self.settings, self.epochs, self.device = settings, settings.epochs, device
         self.data, self.tokenizer, self.limits = data, tokenizer, limits
         self.position = Position()
-        self._order: list[NDArray[np.int64]] = []
+        self._order: list[Ints] = []
         self._tokenized: tuple[int, TokenStore] | None = None
-
-    @property
-    def tally(self) -> Tally:
-        """Counts of truncated texts in the current epoch."""
-        return self.store.tally
 
     @property
     def planned_texts(self) -> int:
@@ -175,7 +169,7 @@ class DataLoader:
             done.taken += examples
             yield group
 
-    def latest_step(self) -> NDArray[np.int64]:
+    def latest_step(self) -> Ints:
         """Return the examples of the latest step, by their numbers in `store` (B,)."""
         batches, size = self.position.batches, self.settings.accumulate
         return np.concatenate(self._order[(batches - 1) // size * size : batches])

@@ -118,9 +118,13 @@ def find_names(cells: Sequence[str]) -> tuple[int | None, int | None]:
     Names of parts of texts, and of languages, count if there is no other name.
     """
     names = [fold(cell) for cell in cells]
-    label = _first(names, (_LABELS, _LANGUAGES), _NO_LABEL)
+    label = _first(_find(names, known, _NO_LABEL) for known in (_LABELS, _LANGUAGES))
     texts = ["" if at == label or _is_of_label(name) else name for at, name in enumerate(names)]
     return _text(texts), label
+
+
+def _first(places: Iterable[int | None]) -> int | None:
+    return next((place for place in places if place is not None), None)
 
 
 def _is_of_label(name: str) -> bool:
@@ -135,17 +139,11 @@ def _text(names: Sequence[str]) -> int | None:
         name.rpartition(" ")[2] if all(word in _TEXTS for word in name.split()) else ""
         for name in names
     ]
-    for form, known in ((names, _TEXTS), (whole, _TEXTS), (names, _PARTS)):
-        if (place := _place(form, known)) is not None:
-            return place
-    return _first(names, (_TEXTS, _PARTS), _NO_TEXT)
-
-
-def _first(
-    names: Sequence[str], ranks: Iterable[Sequence[str]], others: frozenset[str]
-) -> int | None:
-    places = (_find(names, known, others) for known in ranks)
-    return next((place for place in places if place is not None), None)
+    forms = (names, _TEXTS), (whole, _TEXTS), (names, _PARTS)
+    place = _first(_place(form, known) for form, known in forms)
+    if place is None:
+        place = _first(_find(names, known, _NO_TEXT) for known in (_TEXTS, _PARTS))
+    return place
 
 
 def _find(names: Sequence[str], known: Sequence[str], others: frozenset[str]) -> int | None:
@@ -156,10 +154,8 @@ def _find(names: Sequence[str], known: Sequence[str], others: frozenset[str]) ->
     words = [name.split() or [""] for name in names]
     last = [each[-1] for each in words]
     first = ["" if each[-1] in others else each[0].rstrip("0123456789") for each in words]
-    places = (_place(form, known) for form in (names, last, first))
-    return next((place for place in places if place is not None), None)
+    return _first(_place(form, known) for form in (names, last, first))
 
 
 def _place(names: Sequence[str], known: Sequence[str]) -> int | None:
-    """Return the place of the first known word that is among the names."""
     return next((names.index(word) for word in known if word in names), None)

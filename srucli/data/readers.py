@@ -2,12 +2,9 @@
 
 Nothing is shuffled, tokenized or kept here. All formats have these rules in common:
 
-- `srucli/io/lines.py` decompresses and decodes files.
-- The format is chosen in `formats.py`.
 - Delimiter, quotes, header and columns of tables, and the keys of JSON, are those configured, or
   are guessed from the first rows. The result is the `layout` of a `Reading`.
-- Labels are returned as written, without spaces around them; `labels.py` decides which of them are
-  the same. A text is returned unchanged.
+- Labels are returned as written, without spaces around them. Texts are returned unchanged.
 - Blank lines, and rows without a filled cell, are skipped and counted. Only if each line is a text
   is a blank line an empty text.
 """
@@ -59,11 +56,6 @@ class Reading(Iterator[T], Generic[T]):
     def __next__(self) -> T:
         return next(self.records)
 
-    @property
-    def blank(self) -> int:
-        """The number of blank lines skipped so far."""
-        return self.task.counts["blank"]
-
     def reported(self, say: Callable[[str], None], given: Iterable[str] = ()) -> Iterator[T]:
         """Yield the records; `say` gets the layout before them, and what is missing after them.
 
@@ -92,8 +84,8 @@ class Reading(Iterator[T], Generic[T]):
 
     def dropped(self) -> Iterator[str]:
         """Yield messages about what was skipped or replaced so far."""
-        if self.blank:
-            yield f"{_count(self.blank, 'blank line')} passed over"
+        if blank := self.task.counts["blank"]:
+            yield f"{_count(blank, 'blank line')} passed over"
         if repeated := self.task.counts["header"]:
             yield f"{_count(repeated, 'row')} passed over that the header has as well"
         yield from self._stray_returns()
@@ -102,8 +94,10 @@ class Reading(Iterator[T], Generic[T]):
 
     def _stray_returns(self) -> Iterator[str]:
         """Yield a message about carriage returns within lines, which may be meant as line ends."""
-        count = self.task.counts["CR"]
-        if count and self.layout is not None and self.layout.ends_at_lf_alone:
+        count, layout = self.task.counts["CR"], self.layout
+        if not count or layout is None or layout.format.startswith("JSON"):
+            return
+        if layout.dialect is None or not layout.dialect.quotes:
             returns = _count(count, "carriage return")
             yield f"{returns} inside of lines; they end none of them, since the file has line feeds"
 
@@ -113,48 +107,35 @@ def _count(number: int, what: str) -> str:
 
 
 def _open(source: Source, task: ReadTask, count: int = SAMPLE) -> Reading[Record]:
-    """Return the records of a file in its configured or detected format."""
     task = replace(task, counts=Counter())
     file = InputFile(source, task.config, task)
     task = replace(task, format=format_of(file, task))
     return Reading(task, *FORMATS[task.format].read(task, file, count))
 
 
-def _task(
+def _tasks(
     source: Source,
     config: DataConfig,
     known: Iterable[str],
     requested: DataConfig | None,
     names: ColumnNames | None,
-) -> ReadTask:
-    """Return how to read a file like the training file; see `read_examples`."""
-    other = requested is not None and requested.encoding != config.encoding
-    return ReadTask(
-        display_name(source),
-        "",
-        config,
-        labelled=True,
-        known_labels=frozenset(map(clean, known)),
-        inherited=frozenset({"encoding"} if other else ()),
-        names=names or NO_NAMES,
-    )
+) -> tuple[ReadTask, ReadTask]:
+    """Return how to read a file like the training file; and, if it may differ, how to read it then.
 
-
-def _if_it_fits(
-    task: ReadTask, requested: DataConfig | None, names: ColumnNames | None
-) -> ReadTask:
-    """Return the task with the training file's settings applied only if they fit.
-
-    The training file's header proves none here, unless its column names are unknown.
+    In the second, the training file's settings apply only if they fit, and its header proves none
+    here unless its column names are unknown. For the arguments see `read_examples`.
     """
+    labels = frozenset(map(clean, known))
+    task = ReadTask(display_name(source), "", config, True, labels, names=names or NO_NAMES)
     if requested is None:
-        return task
-    config = task.config
+        return task, task
+    if requested.encoding != config.encoding:
+        task = replace(task, inherited=frozenset({"encoding"}))
     if names is not None:
         config = config.model_copy(update={"header": requested.header})
     settings = ("text", "label", "delimiter", "quotes")
     inherited = {key for key in settings if getattr(requested, key) is None}
-    return replace(task, config=config, inherited=task.inherited | inherited)
+    return task, replace(task, config=config, inherited=task.inherited | inherited)
 
 
 _SPACES, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
@@ -201,12 +182,11 @@ def read_examples(
     impossible columns; DataError for an improbable layout, for a record that cannot be read or
     lacks its text or (single-label) its label, and for a file without records.
     """
-    task = _task(source, config, known, requested, names)
+    task, other = _tasks(source, config, known, requested, names)
     reading = _as_requested(source, task, requested)
     if reading is None:
-        if requested is not None and not _if_labelled(source, task):
-            task = _if_it_fits(task, requested, names)
-        reading = _open(source, task)
+        differs = requested is not None and not _if_labelled(source, task)
+        reading = _open(source, other if differs else task)
     task, records = reading.task, reading
 
     def examples() -> Iterator[Example]:
@@ -242,14 +222,14 @@ def read_inputs(
     names: see `read_examples`. Raises the same errors, but none for an empty file or text. A stream
     is read no further than the record that is returned next.
     """
-    task, is_file = _task(source, config, known, requested, names), os.path.isfile(source)
+    task, other = _tasks(source, config, known, requested, names)
     if labelled := _as_requested(source, task, requested) or _labelled(source, task):
         return _inputs(labelled)
-    count = SAMPLE if is_file else 1
-    task = replace(_if_it_fits(task, requested, names), labelled=False)
+    count = SAMPLE if os.path.isfile(source) else 1
+    other = replace(other, labelled=False)
     if plain is not None:
-        return _plain(source, plain, task, count)
-    return _inputs(_open(source, task, count))
+        return _plain(source, plain, other, count)
+    return _inputs(_open(source, other, count))
 
 
 def _inputs(reading: Reading[Record]) -> Reading[Input]:
@@ -304,10 +284,7 @@ def _header(reading: Reading[Record]) -> tuple[str, ...]:
 
 
 def _if_labelled(source: Source, task: ReadTask) -> Reading[Record] | None:
-    """Return the records if at least half of the first ones have known labels.
-
-    None also for a file that can be read only once, or not at all.
-    """
+    """Return the records of a file if at least half of the first ones have known labels."""
     if not task.known_labels or not os.path.isfile(source):
         return None
     try:

@@ -1,8 +1,6 @@
-"""Records, and the file that a reader takes: what the readers of all formats share.
+"""What the readers of all formats share: records, and the file that a reader takes.
 
-A reader looks at the beginning of a file, decides on its layout, and yields the records as they
-arrive. The readers are in `table_reader.py`, `json_reader.py` and `line_readers.py`, the table of
-them in `formats.py`.
+A reader looks at the beginning of a file, decides on its layout, and yields records as they arrive.
 """
 
 from __future__ import annotations
@@ -45,8 +43,7 @@ class Peeked(NamedTuple, Generic[T]):
 def peek(items: Iterator[T], count: int) -> Peeked[T]:
     """Look at the first `count` items, or fewer if they have more than MAX_PEEK characters.
 
-    An item is a line number, text, and what was made of it. An error among the items is raised when
-    iteration over all reaches it.
+    Items are (line, text, ...). An error is raised when iteration over all reaches it.
     """
     first: list[T] = []
     failure: SrucliError | None = None
@@ -74,10 +71,7 @@ ReadResult = tuple[Layout | None, Iterator[Record]]
 
 
 class InputFile:
-    """A file that is read once: its numbered `lines`, or `source` for a reader that opens it.
-
-    `lines` open the file when the first line is requested.
-    """
+    """A file that is read once: numbered `lines`, which open it when needed, or its `source`."""
 
     def __init__(self, source: Source, config: DataConfig, task: ReadTask) -> None:
         """`config` has the encoding; `task` counts what is skipped or replaced."""

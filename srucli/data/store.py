@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srucli.data.batch import Batch
+from srucli.data.batch import Batch, Ints
 from srucli.tokenizer.truncation import Limits, Tally
 
 if TYPE_CHECKING:
     from srucli.tokenizer.model import Tokenizer
 
-Targets = NDArray[np.int64] | NDArray[np.float32]
+Targets = Ints | NDArray[np.float32]
 
 
 class TokenStore:
@@ -29,7 +29,7 @@ class TokenStore:
     def __init__(
         self,
         ids: NDArray[np.int32],
-        offsets: NDArray[np.int64],
+        offsets: Ints,
         targets: Targets | None = None,
         tally: Tally | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class TokenStore:
             offsets = _offsets(np.minimum(lengths, limits.text))
         return cls(ids, offsets, targets, tally)
 
-    def batch(self, texts: NDArray[np.int64]) -> Batch:
+    def batch(self, texts: Ints) -> Batch:
         """Return the batch of these texts, given by their numbers, in this order."""
         starts, lengths = self.offsets[texts], self.lengths[texts]
         offsets = _offsets(lengths)
@@ -76,7 +76,7 @@ class TokenStore:
         tokens = torch.from_numpy(self.ids[rows].astype(np.int64))
         return Batch(tokens, torch.from_numpy(offsets), targets, part=self._part(lengths))
 
-    def _part(self, lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor] | None:
+    def _part(self, lengths: Ints) -> tuple[Tensor, Tensor] | None:
         """Select the beginning and the end of texts that are too long for the encoder."""
         limit = self.tally.limits.encoder
         if lengths.max(initial=0) <= limit:
@@ -88,6 +88,6 @@ class TokenStore:
         return torch.from_numpy(selected), torch.from_numpy(offsets)
 
 
-def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def _offsets(lengths: Ints) -> Ints:
     """Return where each of B texts begins and the last one ends (B+1,)."""
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from srucli.data import tables
-from srucli.data.format_hints import row_error
+from srucli.data.first_rows import row_error
 from srucli.data.guess import choose
 from srucli.data.layout import Columns, Layout, ReadTask
 from srucli.data.names import find_names
@@ -49,9 +49,7 @@ def read_table(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     first, rows, whole = peek(rows, count)
     if not first:
         return None, _records(task, rows, Columns(0, None, 1, False), dialect)
-    columns, refusal = choose(
-        task, first, dialect.delimiter, quoted=bool(dialect.quotes), whole=whole
-    )
+    columns, refusal = choose(task, first, dialect, whole=whole)
     quoted = tables.has_quoted_cells(sample, dialect) and task.config.quotes is None
     hint = "cells look quoted, and --quotes takes the quotes off" if quoted else columns.hint
     layout = file.layout(
@@ -139,10 +137,7 @@ def _cell(task: ReadTask, row: TableRow, column: int, what: str, sample: Sequenc
 
 
 def _fit(task: ReadTask, row: TableRow, columns: Columns, dialect: Dialect) -> TableRow:
-    """Remove empty cells at the end, and join extra cells to a text in the last column.
-
-    Raises DataError for extra cells elsewhere.
-    """
+    """Remove empty cells at the end, and join extra cells to a last text. Raises DataError."""
     cells, width = row.cells, columns.width
     if len(cells) <= width:
         return row
@@ -166,6 +161,5 @@ def _fit(task: ReadTask, row: TableRow, columns: Columns, dialect: Dialect) -> T
 
 
 def _if_lines(task: ReadTask) -> str:
-    """Return advice for a CSV file that may be plain texts."""
     plain = task.format == "csv" and not task.labelled
     return ", or pass --format tsv if each line is a text" if plain else ""

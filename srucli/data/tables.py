@@ -102,12 +102,10 @@ def _long_cells() -> Iterator[None]:
 
 
 def _doubled(text: str, dialect: Dialect) -> str:
-    """Return text of the same length, with quotes within cells doubled."""
     return text.replace(ESCAPED, DOUBLED) if dialect.quotes == ESCAPED else text
 
 
 def _quote_error(raw: str, start: int, dialect: Dialect, reason: str, source: str) -> DataError:
-    """Return the error for the line where the first unreadable cell begins."""
     sep, read = re.escape(dialect.delimiter), _doubled(raw, dialect)
     spaces = " *" if dialect.spaced else ""
     cell = re.compile(rf'{spaces}(?:"[^"]*(?:""[^"]*)*"|[^"{sep}\r\n][^{sep}\r\n]*|){sep}')
@@ -152,10 +150,7 @@ class Sample:
         return rows, sound
 
     def regularity(self, dialect: Dialect) -> float:
-        """Return the share of rows with the most common number of cells.
-
-        It is 0 if that number is one, or if the first row has one cell.
-        """
+        """Return the share of rows of the most common width; 0 if that, or the first, is one."""
         rows, sound = self.rows(dialect)
         widths = Counter(len(row.cells) for row in rows)
         width, count = max(widths.items(), key=lambda item: item[1], default=(1, 0))

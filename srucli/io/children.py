@@ -31,8 +31,7 @@ class Child(NamedTuple):
 def isolate(environment: MutableMapping[str, str]) -> None:
     """Let Python processes with this environment import nothing from the current folder.
 
-    Empty and relative entries of PYTHONPATH, which lead there, are removed. Its absolute path was
-    set on purpose and stays.
+    Empty and relative entries of PYTHONPATH, which lead there, are removed.
     """
     environment["PYTHONSAFEPATH"] = "1"
     entries = environment.pop("PYTHONPATH", "").split(os.pathsep)
@@ -55,15 +54,9 @@ def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
     """
     environment = dict(os.environ)
     isolate(environment)
-    isolated = ["-I"] if sys.flags.isolated else ["-P"]
+    command = [sys.executable, "-I" if sys.flags.isolated else "-P", str(PACKAGE / "child.py")]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            *isolated,
-            str(PACKAGE / "child.py"),
-            json.dumps(inherited_path()),
-            module,
-        ],
+        [*command, json.dumps(inherited_path()), module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if own_stderr else None,

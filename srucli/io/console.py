@@ -40,10 +40,7 @@ def excerpt(text: str) -> str:
 def text_table(
     rows: Iterable[Sequence[str]], left: Collection[int] = frozenset({0})
 ) -> Iterator[str]:
-    """Yield a line for each row, with columns two spaces apart.
-
-    left: the columns that are aligned left. East Asian characters have a width of two.
-    """
+    """Yield a line for each row, columns two spaces apart. left: the left-aligned columns."""
     table = list(rows)
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
     for row in table:

@@ -58,10 +58,7 @@ def is_narrow(encoding: str) -> bool:
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether bytes, which may end within a character, are UTF-8 text without NUL.
-
-    A NUL shows UTF-16 or UTF-32.
-    """
+    """Whether bytes, which may end within a character, are UTF-8. A NUL shows UTF-16 or UTF-32."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:
@@ -73,8 +70,6 @@ _replaced = [0]
 
 
 def _counting(how: str) -> Callable[[UnicodeError], tuple[str | bytes, int]]:
-    """Return one of Python's error handlers that also counts its calls."""
-
     def handle(error: UnicodeError) -> tuple[str | bytes, int]:
         _replaced[0] += 1
         return codecs.lookup_error(how)(error)
@@ -92,10 +87,7 @@ def counting(errors: str) -> str:
 
 
 def count_replacements(counts: Counter[str], convert: Callable[..., T], *arguments: Any) -> T:
-    """Call a decoder or encoder that has a counting error handler.
-
-    `counts["bytes"]` counts what it replaced or left out.
-    """
+    """Call a codec that has a counting error handler; `counts["bytes"]` counts replacements."""
     before = _replaced[0]
     converted = convert(*arguments)
     if _replaced[0] > before:

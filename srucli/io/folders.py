@@ -163,11 +163,8 @@ class OpenFolder:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[int]:
-        """Yield a descriptor to write to; after the block, its file is synced and gets the name.
-
-        If the block fails, the file is removed.
-        """
-        beside = _beside(name)
+        """Yield a descriptor to write to; after a successful block, sync and rename its file."""
+        beside = beside_name(name)
         with _closed(self.open(beside, _NEW)) as descriptor:
             try:
                 yield descriptor
@@ -193,7 +190,7 @@ class OpenFolder:
 
         If one cannot be written, none is renamed, and the error's `filename` is its name.
         """
-        beside = {name: _beside(name) for name in contents}
+        beside = {name: beside_name(name) for name in contents}
         made: list[str] = []
         name = ""
         try:
@@ -246,20 +243,15 @@ def _checked(name: str) -> str:
 
 @contextmanager
 def _closed(descriptor: int) -> Iterator[int]:
-    """Close a descriptor after a block."""
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _beside(name: str) -> str:
-    return f".{name}.{unique()}{TEMPORARY}"
-
-
-def unique() -> str:
-    """Return a part for temporary names that no other process or call returns."""
-    return f"{os.getpid()}-{secrets.token_hex(4)}"
+def beside_name(name: str) -> str:
+    """Return a temporary name for a file beside `name`, different for each process and call."""
+    return f".{name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}"
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -1,7 +1,4 @@
-"""JSON objects one after the other: a line each, in one array, or each over several lines.
-
-They are read as they come, so that no more than one is in memory. What keys mean is not known here.
-"""
+"""Read JSON objects one at a time: one per line, in an array, or over several lines."""
 
 from __future__ import annotations
 
@@ -13,10 +10,9 @@ from typing import Any, NamedTuple
 
 from srucli.errors import DataError
 from srucli.io.console import excerpt
-from srucli.io.lines import MAX_LINE
+from srucli.io.lines import MAX_LINE, NumberedLines
 
 Object = dict[str, Any]
-Numbered = Iterator[tuple[int, str]]
 _REMEDY = 'write one whole object on each line, as {"text": "...", "label": "..."}'
 _MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]')
 _BLANKS = re.compile(r"\s*")
@@ -31,11 +27,8 @@ class Item(NamedTuple):
     value: Object
 
 
-def read_objects(lines: Numbered, source: str) -> tuple[str, Iterator[Item]]:
-    """How the objects are written, and the objects, after the first line that is not blank.
-
-    Raises DataError, as the iterator does where one cannot be read.
-    """
+def read_objects(lines: NumberedLines, source: str) -> tuple[str, Iterator[Item]]:
+    """Return how the objects are written, and an iterator over them. Both raise DataError."""
     first = next(((line, raw) for line, raw in lines if raw.strip()), None)
     if first is None:
         return "JSON lines", iter(())
@@ -50,9 +43,9 @@ def read_objects(lines: Numbered, source: str) -> tuple[str, Iterator[Item]]:
 
 
 def _depth(text: str, depth: int = 0) -> tuple[int, int]:
-    """How many brackets are open after a line, and where the last of `depth` is closed, else -1.
+    """Return how many brackets are open after a line, and where the last was closed, else -1.
 
-    A string that its line does not close is an error that `_load` will name: nothing is open then.
+    A string that its line does not close is an error for `_load`: no bracket counts as open then.
     """
     for mark in _MARK.finditer(text):
         if mark[0] == '"':
@@ -64,11 +57,11 @@ def _depth(text: str, depth: int = 0) -> tuple[int, int]:
 
 
 def _whole(
-    start: str, line: int, lines: Numbered, source: str, *, alone: bool
+    start: str, line: int, lines: NumberedLines, source: str, *, alone: bool
 ) -> tuple[str, int, str]:
-    """The object that a line begins, with what it needs of the next ones; what is left of which.
+    """Return the object that begins in a line, the line where it ends, and the rest of that line.
 
-    alone: an object begins where one is at the margin, so that a cut one is noticed at the next.
+    alone: each object begins at the start of a line, so that an incomplete one is noticed.
     """
     parts, size, last = [start], len(start), line
     depth, end = _depth(start)
@@ -86,7 +79,7 @@ def _whole(
     return " ".join(part.strip() for part in parts), last, rest
 
 
-def _objects(lines: Numbered, source: str) -> Iterator[Item]:
+def _objects(lines: NumberedLines, source: str) -> Iterator[Item]:
     for line, raw in lines:
         last, rest = line, raw.strip()
         while rest:
@@ -96,11 +89,11 @@ def _objects(lines: Numbered, source: str) -> Iterator[Item]:
             rest = rest.strip()
 
 
-# What may come next in an array, after what came last.
+# The marks that may follow a mark in an array.
 _NEXT = {"": "[", "[": "{]", "{": ",]", ",": "{", "]": ""}
 
 
-def _array(lines: Numbered, source: str) -> Iterator[Item]:
+def _array(lines: NumberedLines, source: str) -> Iterator[Item]:
     number, before = 0, ""
     for line, raw in lines:
         last, rest, at = line, raw, 0
@@ -141,7 +134,6 @@ def _cut(text: str, line: int, source: str) -> DataError:
 
 
 def _load(text: str, line: int, source: str, which: str = "") -> Object:
-    """One object. Raises DataError."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

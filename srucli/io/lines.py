@@ -58,10 +58,6 @@ class Lines(NumberedLines):
     def __next__(self) -> tuple[int, str]:
         return next(self._lines)
 
-    def replacement_notes(self) -> Iterator[str]:
-        """Yield a message about bytes that were replaced or left out so far."""
-        return encodings.replacement_notes(self.counts, self.encoding, self.errors)
-
     def _read(self, source: Source, errors: str, max_ratio: float | None) -> NumberedLines:
         name, number = display_name(source), 0
         try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import itertools
 import lzma
+import math
 import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from srucli.errors import DataError, InputMissingError, SrucliError
 
@@ -34,17 +35,14 @@ _NO_TEXT = {
     b"PAR1\x15": "a Parquet file",
     b"BZh91AY&SY": "bzip2 data",
 }
+_PROBLEMS: dict[type[OSError], str] = {
+    FileNotFoundError: "no such file; check the name and the folder",
+    IsADirectoryError: "is a folder; name a file in it",
+    PermissionError: "no permission to read it; see chmod +r",
+}
 
 
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-def _zstandard() -> _Decompressor:
+def _zstandard() -> Any:
     import zstandard
 
     return zstandard.ZstdDecompressor().decompressobj()
@@ -53,7 +51,7 @@ def _zstandard() -> _Decompressor:
 class _Compression(NamedTuple):
     magic: bytes
     name: str
-    start: Callable[[], _Decompressor]
+    start: Callable[[], Any]
 
 
 _COMPRESSIONS = (
@@ -93,14 +91,8 @@ def is_piped(source: Source) -> bool:
 
 
 def _unreadable(source: str, error: OSError) -> InputMissingError:
-    problem = f"cannot be read ({error.strerror}); check the disk or pipe"
-    if isinstance(error, FileNotFoundError):
-        problem = "no such file; check the name and the folder"
-    elif isinstance(error, IsADirectoryError):
-        problem = "is a folder; name a file in it"
-    elif isinstance(error, PermissionError):
-        problem = "no permission to read it; see chmod +r"
-    return InputMissingError(f"{source}: {problem}")
+    other = f"cannot be read ({error.strerror}); check the disk or pipe"
+    return InputMissingError(f"{source}: {_PROBLEMS.get(type(error), other)}")
 
 
 def _chunks(stream: Any, source: str) -> Iterator[bytes]:
@@ -112,7 +104,7 @@ def _chunks(stream: Any, source: str) -> Iterator[bytes]:
         raise _unreadable(source, error) from error
 
 
-def _start(kind: _Compression, source: str) -> _Decompressor:
+def _start(kind: _Compression, source: str) -> Any:
     try:
         return kind.start()
     except ImportError:
@@ -121,51 +113,34 @@ def _start(kind: _Compression, source: str) -> _Decompressor:
         ) from None
 
 
-def _inflate(chunks: Iterator[bytes], kind: _Compression, source: str) -> Iterator[bytes]:
-    """Decompress chunks; a file may be a concatenation of several compressed members."""
-    member = _start(kind, source)
-    small = (
-        chunk[i : i + _SMALL_CHUNK] for chunk in chunks for i in range(0, len(chunk), _SMALL_CHUNK)
-    )
-    for chunk in small:
-        while chunk:
-            if member.eof:
-                chunk = chunk.lstrip(b"\0")  # gzip and xz allow padding between members
-                if not chunk:
-                    break
-                member = _start(kind, source)
-            try:
-                plain = member.decompress(chunk)
-            except Exception as error:  # each library raises a class of its own
-                problem = f"broken {kind.name} data ({error})"
-                raise DataError(source, None, problem, "copy the file again") from error
-            yield plain
-            chunk = member.unused_data if member.eof else b""
+def _inflate(
+    chunks: Iterable[bytes], kind: _Compression, source: str, ratio: float
+) -> Iterator[bytes]:
+    """Decompress chunks. Raises DataError for invalid data, or growth beyond `ratio`."""
+    member, packed, size = _start(kind, source), 0, 0
+    for chunk in chunks:
+        packed += len(chunk)
+        for at in range(0, len(chunk), _SMALL_CHUNK):
+            part = chunk[at : at + _SMALL_CHUNK]
+            while part:
+                if member.eof:
+                    part = part.lstrip(b"\0")  # gzip and xz allow padding between members
+                    if not part:
+                        break
+                    member = _start(kind, source)
+                try:
+                    plain = member.decompress(part)
+                except Exception as error:  # each library raises a class of its own
+                    problem = f"broken {kind.name} data ({error})"
+                    raise DataError(source, None, problem, "copy the file again") from error
+                size += len(plain)
+                if size > max(ratio * packed, _FREE_BYTES):
+                    problem = f"grows beyond {ratio:g} times its size"
+                    raise DataError(source, None, problem, "raise --max-ratio if you trust it")
+                yield plain
+                part = member.unused_data if member.eof else b""
     if not member.eof:
         raise DataError(source, None, f"the {kind.name} data is cut short", "copy the file again")
-
-
-class _Counted:
-    """Chunks, and the number of bytes read so far."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self.chunks, self.bytes = chunks, 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self.chunks:
-            self.bytes += len(chunk)
-            yield chunk
-
-
-def _within(ratio: float, plain: Iterable[bytes], packed: _Counted, source: str) -> Iterator[bytes]:
-    """Yield the plain chunks. Raises DataError if they exceed `ratio` times the packed size."""
-    size = 0
-    for chunk in plain:
-        size += len(chunk)
-        if size > max(ratio * packed.bytes, _FREE_BYTES):
-            problem = f"grows beyond {ratio:g} times its size"
-            raise DataError(source, None, problem, "raise --max-ratio if you trust it")
-        yield chunk
 
 
 def _plain_chunks(stream: Any, source: str, ratio: float | None) -> Iterator[bytes]:
@@ -183,9 +158,7 @@ def _plain_chunks(stream: Any, source: str, ratio: float | None) -> Iterator[byt
             remedy = "unpack it, or save it as CSV or JSON, in the program that made it"
             raise DataError(source, None, f"{what}, which is not read", remedy)
         return whole
-    packed = _Counted(whole)
-    plain = _inflate(iter(packed), kind, source)
-    return plain if ratio is None else _within(ratio, plain, packed, source)
+    return _inflate(whole, kind, source, math.inf if ratio is None else ratio)
 
 
 def _open(source: Source, name: str) -> AbstractContextManager[Any]:

@@ -31,7 +31,7 @@ from srucli.io.files import (
     write_files,
     writing,
 )
-from srucli.io.folders import TEMPORARY, OpenFolder, unique
+from srucli.io.folders import TEMPORARY, OpenFolder, beside_name
 from srucli.runs.claim import Layout, clear
 
 Which = Literal["best", "last"]
@@ -66,7 +66,7 @@ class Checkpoints:
         Checkpoints that are pointed at stay too.
         """
         name = f"step-{step}"
-        temporary = f".{name}.{unique()}{TEMPORARY}"
+        temporary = beside_name(name)
         manifest = {file: _entry(data) for file, data in files.items()}
         with writing(self.run, f"{FOLDER}/{name}") as run, run.child(FOLDER) as folder:
             try:

@@ -25,10 +25,6 @@ NAME_ANOTHER = "name a .model file that srucli tokenize or spm_train wrote"
 _FIRST_BYTE = 0x110000  # beyond the last code point
 
 
-def _arguments(form: type[str] | type[int], bos: bool, eos: bool, reverse: bool) -> dict[str, Any]:
-    return {"return_type": form, "add_bos": bos, "add_eos": eos, "reverse": reverse}
-
-
 class Tokenizer:
     """A SentencePiece model, from `load`, `from_bytes` or `train_tokenizer`."""
 
@@ -77,9 +73,9 @@ class Tokenizer:
         rows = zip(self.pieces, self._model.scores, strict=True)
         return "".join(f"{piece}\t{score:g}\n" for piece, score in rows)
 
-    def has_control(self, name: str) -> bool:
-        """Whether the model has the control token `name`: "bos", "eos" or "pad"."""
-        return int(getattr(self._processor, f"{name}_id")()) >= 0
+    def control_id(self, name: str) -> int:
+        """Return the id of the control token "bos", "eos" or "pad"; -1 if the model has none."""
+        return int(getattr(self._processor, f"{name}_id")())
 
     @cached_property
     def _sampler(self) -> Sampler:
@@ -88,7 +84,6 @@ class Tokenizer:
         return Sampler(self._model)
 
     def _codes(self, index: int) -> list[int]:
-        """Return the characters of one token, for `spelling`."""
         piece, kind = self.pieces[index], self._model.types[index]
         if kind == proto.UNKNOWN:
             return [0]
@@ -100,8 +95,7 @@ class Tokenizer:
     def spelling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The code points of all tokens as one row, and its offsets (vocab_size+1,).
 
-        The unknown token has the code 0, the byte token of b 0x110000 + b; control tokens have
-        none.
+        The unknown token is 0, the byte token of b 0x110000 + b; control tokens have no codes.
         """
         rows = list(map(self._codes, range(self.vocab_size)))
         codes = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
@@ -133,9 +127,8 @@ class Tokenizer:
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the ids of B texts as one row (N,), and its offsets (B+1,).
 
-        subword_dropout in [0, 1): 0 gives the best segmentation. Other values give a random one
-        that depends only on `seed` and on the text's number, counted from `first`. Raises
-        UsageError.
+        subword_dropout in [0, 1): 0 gives the best segmentation, other values a random one that
+        depends only on `seed` and the text's number, counted from `first`. Raises UsageError.
         """
         alpha = self._alpha(subword_dropout)
         if alpha is not None:
@@ -152,6 +145,7 @@ class Tokenizer:
         self,
         form: type[str] | type[int],
         *,
+        nbest: int = 1,
         subword_dropout: float = 0.0,
         seed: int = 0,
         bos: bool = False,
@@ -160,14 +154,21 @@ class Tokenizer:
     ) -> Callable[[str], list[Any]]:
         """Return a function from a text to its tokens as strings or ids, for a stream of texts.
 
-        The n-th call samples what `encode` samples for the n-th text. Raises UsageError.
+        The n-th call samples what `encode` samples for the n-th text. nbest: if above 1, the
+        function returns that many best segmentations (unigram without dropout). Raises UsageError.
         """
         alpha = self._alpha(subword_dropout)
         if alpha is None:
-            arguments = _arguments(form, bos, eos, reverse)
+            arguments: dict[str, Any] = {"return_type": form, "add_bos": bos, "add_eos": eos}
+            arguments["reverse"] = reverse
+            if nbest > 1:
+                best = self._processor.NBestEncode
+                return lambda text: list(best(text, nbest_size=nbest, **arguments))
             return lambda text: list(self._processor.Encode(text, **arguments))
-        begin = [self._control("bos", form)] if bos else []
-        end = [self._control("eos", form)] if eos else []
+        controls = [self.control_id("bos")] * bos, [self.control_id("eos")] * eos
+        begin, end = (
+            [self.pieces[index] if form is str else index for index in row] for row in controls
+        )
         number = itertools.count()
 
         def draw(text: str) -> list[Any]:
@@ -175,10 +176,6 @@ class Tokenizer:
             return [*begin, *(reversed(row) if reverse else row), *end]
 
         return draw
-
-    def _control(self, name: str, form: type[str] | type[int]) -> str | int:
-        index = int(getattr(self._processor, f"{name}_id")())
-        return self.pieces[index] if form is str else index
 
     def _drawn(
         self, text: str, form: type[str] | type[int], alpha: float, seed: int, number: int
@@ -192,19 +189,6 @@ class Tokenizer:
             normalized[start:end] if index == unknown else self.pieces[index]
             for index, start, end in zip(ids.tolist(), starts, ends.tolist(), strict=False)
         ]
-
-    def nbest_encoder(
-        self,
-        form: type[str] | type[int],
-        count: int,
-        *,
-        bos: bool = False,
-        eos: bool = False,
-        reverse: bool = False,
-    ) -> Callable[[str], list[list[Any]]]:
-        """Return a function from a text to its `count` best segmentations (unigram only)."""
-        arguments = _arguments(form, bos, eos, reverse)
-        return lambda text: list(self._processor.NBestEncode(text, nbest_size=count, **arguments))
 
     def decode(self, row: list[int] | list[str]) -> str:
         """Return the text of a list of ids or strings. Ids must be below `vocab_size`."""

@@ -39,6 +39,11 @@ _MODEL_TYPE, _UNK_SURFACE = _key(3, _VARINT), _key(44, _BYTES)
 _CHARSMAP = _key(2, _BYTES)
 
 
+# The fields of each token: text, score, type.
+_Tokens = list[tuple[bytes, bytes, int]]
+Ints = NDArray[np.int64]
+
+
 class UnusableModelError(ValueError):
     """The model is complete but would not work; the message says why."""
 
@@ -52,11 +57,6 @@ class Model(NamedTuple):
     scores: list[float]
     types: list[int]  # NORMAL, UNKNOWN, ...
     unknown: int  # the id of the unknown token
-
-    @property
-    def has_bytes(self) -> bool:
-        """Whether unknown characters become byte tokens."""
-        return BYTE in self.types
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -77,10 +77,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes, most: int) -> Iterator[tuple[int, int | bytes, int]]:
-    """Yield the fields of a serialized message: key (number and wire type), value, end.
-
-    Raises ValueError or LookupError for an invalid message, or one of more than `most` fields.
-    """
+    """Yield key (number and wire type), value and end of fields. Raises ValueError, LookupError."""
     at = count = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -102,11 +99,8 @@ def _message(data: bytes, most: int) -> dict[int, Any]:
 
 
 def parse_model(data: bytes) -> Model:
-    """Parse a serialized model.
-
-    Raises UnusableModelError, and another ValueError or a LookupError for other data.
-    """
-    pieces: list[tuple[bytes, bytes, int]] = []
+    """Parse a model. Raises UnusableModelError; ValueError or LookupError for other data."""
+    pieces: _Tokens = []
     parts: dict[int, bytes] = {}
     needed: list[bytes] = []
     start = 0
@@ -140,13 +134,8 @@ def _require(holds: bool | np.bool_, otherwise: str) -> None:
         raise UnusableModelError(otherwise)
 
 
-def _checked_pieces(
-    pieces: list[tuple[bytes, bytes, int]],
-) -> tuple[list[str], list[float], list[int]]:
-    """Return names, scores and types of tokens from their fields.
-
-    Raises UnusableModelError, and another ValueError if there are none.
-    """
+def _checked_pieces(pieces: _Tokens) -> tuple[list[str], list[float], list[int]]:
+    """Return names, scores and types of tokens from their fields. Raises ValueError."""
     texts, numbers, kinds = zip(*pieces, strict=True)
     types = list(kinds)
     joined = b"\0".join(texts)
@@ -194,9 +183,7 @@ def _check_rules(rules: bytes) -> None:
     _check_depth(below[:1], below, inner ^ (units[inner] & 0xFF))
 
 
-def _check_depth(
-    root: NDArray[np.int64], below: NDArray[np.int64], above: NDArray[np.int64]
-) -> None:
+def _check_depth(root: Ints, below: Ints, above: Ints) -> None:
     """Refuse a trie with cycles or of excessive depth, where a lookup would not end.
 
     below (K,): the position of the children of each of K units. above (K,): that of the children of

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.kernels.jit import njit
-from srucli.tokenizer.proto import NORMAL, USER_DEFINED, Model
+from srucli.tokenizer.proto import BYTE, NORMAL, USER_DEFINED, Model
 
+Ints = NDArray[np.int64]
 _ABSENT, _PREFIX = -2, -1
 _UNKNOWN_PENALTY = 10.0
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -293,7 +294,7 @@ def _draw(codes, offsets, table, unigram, alpha, seed, first):  # type: ignore[n
     return ids[:at].copy(), stops[:at].copy(), starts
 
 
-def _codes(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def _codes(texts: Sequence[str]) -> tuple[NDArray[np.uint32], Ints]:
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     return np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32), offsets
 
@@ -304,32 +305,23 @@ class Sampler:
     def __init__(self, model: Model) -> None:
         self._unigram = model.type == "unigram"
         types = np.array(model.types)
-        user_defined = types == USER_DEFINED
-        usable = np.flatnonzero((types == NORMAL) | user_defined)
+        defined = types == USER_DEFINED
+        usable = np.flatnonzero((types == NORMAL) | defined)
         codes, offsets = _codes([model.pieces[index] for index in usable])
         slots = 1 << max(4, (2 * len(codes)).bit_length())
         keys, values = np.zeros(slots, np.uint64), np.zeros(slots, np.int32)
         _fill(keys, values, codes, offsets, usable.astype(np.int32))
         scores = np.array(model.scores, np.float64)
         trained = scores[types == NORMAL]
-        lowest = float(trained.min()) if trained.size else 0.0
-        byte_ids: list[int] = []
-        if model.has_bytes:
-            ids = {piece: index for index, piece in enumerate(model.pieces)}
-            byte_ids = [ids[f"<0x{byte:02X}>"] for byte in range(256)]
-        self._table = Table(
-            keys,
-            values,
-            scores,
-            user_defined,
-            np.array(byte_ids, np.int32),
-            model.unknown,
-            lowest - _UNKNOWN_PENALTY,
-        )
+        unknown_score = (float(trained.min()) if trained.size else 0.0) - _UNKNOWN_PENALTY
+        ids = {piece: index for index, piece in enumerate(model.pieces)}
+        names = [f"<0x{byte:02X}>" for byte in range(256)] if BYTE in model.types else []
+        bytes_ = np.array([ids[name] for name in names], np.int32)
+        self._table = Table(keys, values, scores, defined, bytes_, model.unknown, unknown_score)
 
     def draw(
         self, texts: Sequence[str], alpha: float, seed: int, first: int = 0
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int32], Ints, Ints]:
         """Sample segmentations of B normalized texts: ids (N,), ends (N,), offsets (B+1,).
 
         `ends` counts characters over all texts joined. The sample of a text depends only on `seed`

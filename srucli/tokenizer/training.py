@@ -49,11 +49,6 @@ class TrainedTokenizer:
     seconds: float
     covered: str | None = None  # percent of the characters in the vocabulary, as logged
 
-    @property
-    def obtained(self) -> int:
-        """The vocabulary size of the model."""
-        return self.tokenizer.vocab_size
-
     def describe(self) -> str:
         """Return a summary in one line."""
         config = self.config
@@ -67,7 +62,7 @@ class TrainedTokenizer:
             parts.append(f"{self.reserved:,} lines with the reserved character U+2585 left out")
         if self.covered:
             parts.append(f"{self.covered}% of the characters known")
-        parts.append(f"{self.wanted:,} pieces wanted, {self.obtained:,} obtained")
+        parts.append(f"{self.wanted:,} pieces wanted, {self.tokenizer.vocab_size:,} obtained")
         threads = f"{config.num_threads} thread" + "s" * (config.num_threads != 1)
         return "; ".join([*parts, f"{self.seconds:.1f} s, {threads}"])
 
@@ -177,31 +172,17 @@ def _refusal(message: str, options: Mapping[str, Any], named: Named) -> UsageErr
             f"{named('character_coverage', None)}"
         )
     if "(vocab_size) >= (0)" in message:
-        least = named("vocab_size", _symbols(options) + 1)  # one token from the text
+        meta = sum(options[f"{piece}_id"] >= 0 for piece in _META)
+        symbols = len(options["user_defined_symbols"]) + len(options["control_symbols"]) + meta
+        symbols += 256 if options["byte_fallback"] else 0
+        least = named("vocab_size", symbols + 1)  # one token from the text
         return UsageError(f"{size} is too small for the symbols alone; pass {least} or more")
     if "insert_id(" in message:
-        ids = [named(f"{piece}_id", None) for piece in _META]
-        return UsageError(
-            f"{', '.join(ids[:-1])} and {ids[-1]} must differ (or be -1) and lie below {size}"
-        )
+        *ids, last = [named(f"{piece}_id", None) for piece in _META]
+        ids_and_last = f"{', '.join(ids)} and {last}"
+        return UsageError(f"{ids_and_last} must differ (or be -1) and lie below {size}")
     reason = re.sub(r"^[A-Z_]+: (src/\S+ )?", "", message).strip()
     return UsageError(f"SentencePiece refuses these settings: {reason}")
-
-
-def _symbols(options: Mapping[str, Any]) -> int:
-    """Return the number of tokens that do not come from the text."""
-    defined = len(options["user_defined_symbols"]) + len(options["control_symbols"])
-    meta = [piece for piece in _META if options[f"{piece}_id"] >= 0]
-    return defined + len(meta) + (256 if options["byte_fallback"] else 0)
-
-
-def _ended(code: int, last: str, named: Named) -> SrucliError:
-    if code == -9:
-        return SrucliError(
-            "the training process was killed, most likely for want of memory; train on fewer lines "
-            f"with {named('input_sentence_size', 100_000)}"
-        )
-    return SrucliError(f"the training process ended with {code}: {last}")
 
 
 def _trained(model: bytes, config: TokenizerConfig, named: Named) -> Tokenizer:
@@ -257,8 +238,13 @@ def train_tokenizer(
         if "all_chars_count" in message:
             raise DataError(source, None, "nothing but blank lines", "give it text")
         raise _refusal(message, options, named)
+    if code == -9:
+        raise SrucliError(
+            "the training process was killed, most likely for want of memory; train on fewer lines "
+            f"with {named('input_sentence_size', 100_000)}"
+        )
     if code:
-        raise _ended(code, log.last, named)
+        raise SrucliError(f"the training process ended with {code}: {log.last}")
     return TrainedTokenizer(
         _trained(answer, config, named),
         config,

@@ -45,9 +45,8 @@ class Limits(NamedTuple):
 class Tally:
     """Counts of texts, and of those that are truncated or not fully known.
 
-    cut: truncated. encoded_in_part: whole, but only partly read by the encoder.
-    unknown_characters: with characters that the tokenizer does not know. unknown_tokens: tokens for
-    these characters, over all texts. without_tokens: empty texts.
+    cut: truncated. encoded_in_part: only partly read by the encoder. unknown_characters: with
+    characters that the tokenizer does not know, as unknown_tokens tokens. without_tokens: empty.
     """
 
     texts: int = 0

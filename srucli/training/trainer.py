@@ -126,7 +126,7 @@ class Trainer:
             loss=stats.loss,
             lr=self.step.lr,
             metrics=metrics,
-            tallies={"train": self.loader.tally, "dev": self.validation.tally},
+            tallies={"train": self.loader.store.tally, "dev": self.validation.tally},
             skipped=0 if searching else stats.skipped,
         )
         best = self.validation.improved(metrics, self.loader.position.step)

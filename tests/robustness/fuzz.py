@@ -191,7 +191,7 @@ def use_tokenizer(path: Path) -> None:
             for text in TEXTS:
                 tokenizer.decode(encoded(text))
     if tokenizer.model_type == "unigram":
-        tokenizer.nbest_encoder(str, 3)(TEXTS[1])
+        tokenizer.line_encoder(str, nbest=3)(TEXTS[1])
 
 
 def try_run(seeds: Seeds, random: Random, folder: Path) -> None:
