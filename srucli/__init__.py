@@ -1,7 +1,7 @@
-"""What `import srucli` offers: `SRU`, loaded at its first use, since torch loads slowly.
+"""The public Python API: `srucli.SRU`, imported at its first use because torch loads slowly.
 
-Nothing is imported here: under `python -m srucli` the current folder is first in `sys.path` until
-`__main__.py` has taken it out.
+Nothing is imported here: under `python -m srucli` the current folder comes first in `sys.path`
+until `__main__.py` removes it.
 """
 
 TYPE_CHECKING = False

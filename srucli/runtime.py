@@ -1,6 +1,6 @@
 """The device and the CPU threads.
 
-Library calls use `use_threads`, which is undone when they return. `tune_process` is permanent: for
+Library calls use `use_threads`, which is undone when they return. `tune_process` is permanent, for
 commands, their child processes, and programs that ask for it.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,15 +27,11 @@ def resolve_device(name: str) -> torch.device:
     """Return the device named auto, cpu, cuda or cuda:N. Raises UsageError if it is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise UsageError(f"--device {name}: torch sees {found} GPUs; use --device cpu")
-    if device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"(cpu|cuda)(:\d{1,2})?", name):
         raise UsageError(f"--device {name}: write auto, cpu, cuda or cuda:N")
+    device, found = torch.device(name), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise UsageError(f"--device {name}: torch sees {found} GPUs; use --device cpu")
     return device
 
 
@@ -45,7 +42,7 @@ def cores() -> int:
 
 @contextmanager
 def use_threads(threads: int) -> Iterator[None]:
-    """Compute with this many CPU threads in a block, in torch and Numba; 0 means one per core.
+    """Use this many CPU threads in torch and Numba during a block; 0 means one per core.
 
     Other Python threads, running or started later, keep their thread counts.
     """
@@ -59,7 +56,7 @@ def use_threads(threads: int) -> Iterator[None]:
 
 
 def tune_process(threads: int = 0) -> None:
-    """Set this process up for speed: thread counts, flushed denormals, freed memory kept."""
+    """Set up this process for speed: set thread counts, flush denormals, keep freed memory."""
     _set_numba_threads(threads or cores())
     torch.set_num_threads(threads or cores())
     torch.set_flush_denormal(True)
@@ -69,8 +66,8 @@ def tune_process(threads: int = 0) -> None:
 def _set_own_torch_threads(threads: int) -> None:
     """Set torch's thread count for the calling thread only.
 
-    torch also makes it the default of threads that start later. A short-lived thread sets the
-    default back: the count that this sets for itself is lost with it.
+    torch also makes it the default of threads that start later. A short-lived thread restores the
+    default: it sets the count for itself, and ends.
     """
     if threads == torch.get_num_threads():
         return
@@ -93,10 +90,10 @@ def _set_numba_threads(threads: int) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc, if present, keep freed memory.
+    """Let glibc, if it is used, keep freed memory.
 
-    Otherwise it returns a tensor's pages to the kernel, and the next step waits for the kernel to
-    zero new ones: 2.5 times as long as writing to them takes.
+    Otherwise it returns the pages of a freed tensor to the kernel, and the next step waits while
+    the kernel zeroes new ones, which takes 2.5 times as long as writing to them.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -88,7 +88,7 @@ def command(
 
         for path in draw(result, read_records(run / "metrics.jsonl"), plots):
             print(path, file=sys.stderr)
-    check_gates(gates, result.figures)
+    check_gates(gates, result.metrics)
 
 
 def parse_gates(wanted: Sequence[str] | None) -> Gates:

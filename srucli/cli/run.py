@@ -84,4 +84,4 @@ def command(
     print(result.to_text())
     print(folder)
     sys.stdout.flush()
-    check_gates(gates, result.figures)
+    check_gates(gates, result.metrics)

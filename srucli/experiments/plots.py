@@ -110,7 +110,7 @@ def reliability_figure(result: Evaluation) -> Figure:
     top.plot(sure[used], right[used], "o-", color=ACCENT, label="model, with 95% intervals")
     ends = [metrics.wilson(*each) for each in zip((right * count)[used], count[used], strict=True)]
     top.vlines(sure[used], *zip(*ends, strict=True), color=ACCENT, linewidth=0.8)
-    error, chance = result.figures["calibration_error"], result.calibration_by_chance
+    error, chance = result.metrics["calibration_error"], result.calibration_by_chance
     top.set(
         xlim=(0, 1),
         ylim=(0, 1),

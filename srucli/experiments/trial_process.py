@@ -122,7 +122,7 @@ def _measure(
     tested = evaluate(predictor, read_examples(sources["test"], config.data))
     with writing(place, "run"), place.child("run") as trained:
         clear(trained, UNNEEDED)
-    test = {name: value for name, value in tested.figures.items() if math.isfinite(value)}
+    test = {name: value for name, value in tested.metrics.items() if math.isfinite(value)}
     reading = {**history[-1].get("reading", {}), "test": tested.tally.to_json()}
     result = {"dev": used, "test": test, "history": history, "diverged": None}
     return {**result, "reading": reading}

@@ -1,7 +1,7 @@
-"""Evaluate a predictor on labelled texts: metrics, intervals, classes, confusions.
+"""Evaluate a predictor on labelled examples: metrics, intervals, classes, confusions.
 
-The metrics are defined in `srucli/metrics/`. Not here: reading files (`data/readers.py`), the model
-(`predictor.py`), pictures (`experiments/plots.py`).
+The metrics are defined in `srucli/metrics/`. Files are read in `data/readers.py`, plots are drawn
+in `experiments/plots.py`.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ OnChunk = Callable[[Sequence["Example"], Array], None]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model was measured to do on one file.
+    """The results of a model on one file.
 
-    names: the K classes, those of the model and then the unknown ones; unknown: texts by label
-    that the model does not know; unscored: texts that log loss leaves out for that; intervals:
-    95%, NaN where there is none to give; seconds: spent by the model, tokenizing included; tally:
-    of texts that were not read whole; notes: sentences on how the file was read.
+    names: the K classes, first those of the model, then unknown ones. unknown: the number of
+    examples by unknown label. intervals: 95%, NaN if there is none. seconds: spent by the model,
+    including tokenization. tally: counts of truncated texts. notes: sentences on how the file was
+    read.
     """
 
     source: str
     outcome: Outcome
     names: list[str]
     unknown: dict[str, int]
-    figures: dict[str, float]
+    metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     per_class: list[ClassMetrics]
     seconds: float
@@ -71,11 +71,12 @@ class Evaluation:
     notes: list[str]
 
     @property
-    def texts(self) -> int:
+    def examples(self) -> int:
         return len(self.outcome.targets)
 
     @property
     def unscored(self) -> int:
+        """The number of examples that log loss excludes, because their label is unknown."""
         return 0 if self.outcome.multi_label else sum(self.unknown.values())
 
     @cached_property
@@ -84,22 +85,22 @@ class Evaluation:
         return metrics.calibration_by_chance(self.outcome)
 
     @property
-    def texts_per_second(self) -> float:
-        return self.texts / max(self.seconds, 1e-9)
+    def examples_per_second(self) -> float:
+        return self.examples / max(self.seconds, 1e-9)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values; undefined figures are None."""
+        """Return everything as JSON values; undefined values are None."""
         found: dict[str, Any] = {
             "file": self.source,
-            "texts": self.texts,
+            "texts": self.examples,
             "multi_label": self.outcome.multi_label,
-            "metrics": self.figures,
+            "metrics": self.metrics,
             "intervals": self.intervals,
             "calibration_error_by_chance": self.calibration_by_chance,
             "unknown_labels": self.unknown,
             "texts_without_log_loss": self.unscored,
             "seconds": self.seconds,
-            "texts_per_second": self.texts_per_second,
+            "texts_per_second": self.examples_per_second,
             "reading": self.tally.to_json(),
             "per_class": [
                 {"label": name, **asdict(row)}
@@ -113,7 +114,7 @@ class Evaluation:
         return plain
 
     def to_text(self) -> str:
-        """The same as tables for people, labels escaped, without a line end."""
+        """Return tables for people, with escaped labels and without a final line end."""
         return "\n".join(_report(self))
 
 
@@ -125,12 +126,12 @@ def evaluate(
     on_chunk: OnChunk | None = None,
     merge: bool = False,
 ) -> Evaluation:
-    """Measure `predictor` on labelled `examples`, which are read once, a chunk at a time.
+    """Evaluate `predictor` on labelled `examples`, which are read once, in chunks.
 
-    `source` is the file's name for people; `on_chunk(examples, probabilities (b, C))` sees every
-    chunk; `merge` takes a label for the one of the model that it is like. Raises DataError for an
-    example that does not fit the task, SrucliError where there are none or where a probability is
-    not a number.
+    `source` is the file's name in messages. `on_chunk(examples, probabilities (b, C))` is called
+    for every chunk. `merge` replaces a label by a similar one of the model. Raises DataError for an
+    example that does not fit the task, and SrucliError if there are no examples or if a probability
+    is NaN or Inf.
     """
     known, spellings = Known(predictor.labels, merge=merge), Spellings()
     gold: list[tuple[str, ...]] = []
@@ -144,7 +145,7 @@ def evaluate(
             _check_single(chunk, source)
         texts = [example.text for example in chunk]
         if not found:
-            predictor.probabilities(texts[:1])  # what compiles on first use is not throughput
+            predictor.probabilities(texts[:1])  # compiles kernels, which is not throughput
             before = predictor.tally
         start = time.perf_counter()
         found.append(predictor.probabilities(texts))
@@ -164,7 +165,7 @@ def evaluate(
         outcome=outcome,
         names=names,
         unknown={name: row.support for name, row in rows},
-        figures=metrics.measure(outcome),
+        metrics=metrics.measure(outcome),
         intervals=metrics.confidence_intervals(outcome),
         per_class=per_class,
         seconds=seconds,
@@ -183,14 +184,12 @@ def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def _check_single(chunk: Sequence[Example], source: str) -> None:
+    """Check that every example has one label. Raises DataError."""
     for example in chunk:
         if len(example.labels) != 1:
-            raise DataError(
-                source,
-                example.line,
-                f"{len(example.labels)} labels, but the model gives each text exactly one",
-                "give each text one label, or train with --multi-label",
-            )
+            problem = f"{len(example.labels)} labels, but the model gives each text exactly one"
+            remedy = "give each text one label, or train with --multi-label"
+            raise DataError(source, example.line, problem, remedy)
 
 
 def _without_nan(value: Any) -> Any:
@@ -202,11 +201,17 @@ def _without_nan(value: Any) -> Any:
 
 
 def _report(result: Evaluation) -> Iterator[str]:
-    name = escaped(result.source)
-    yield f"{name}: {result.texts:,} texts, {result.texts_per_second:,.0f} texts/s"
+    source = escaped(result.source)
+    yield f"{source}: {result.examples:,} examples, {result.examples_per_second:,.0f} examples/s"
     yield ""
-    yield from text_table([("metric", "value", "95% interval"), *_figure_rows(result)])
-    yield from _notes(result)
+    rows = [
+        [name, _number(value), _span(result.intervals.get(name, (math.nan, math.nan)), 4)]
+        for name, value in result.metrics.items()
+    ]
+    yield from text_table([("metric", "value", "95% interval"), *rows])
+    notes = [*result.tally.sentences().values(), *_unknown_labels(result), *_caveats(result)]
+    if notes:
+        yield from ("", *notes)
     yield ""
     rows = [
         [
@@ -221,27 +226,12 @@ def _report(result: Evaluation) -> Iterator[str]:
     heads = ("class", "precision", "recall", "F1", "support", "95% of precision", "95% of recall")
     yield from text_table([heads, *rows])
     if not result.outcome.multi_label:
-        yield ""
-        yield from _confusion_lines(result)
-
-
-def _figure_rows(result: Evaluation) -> Iterator[list[str]]:
-    for name, value in result.figures.items():
-        yield [name, _number(value), _span(result.intervals.get(name, (math.nan, math.nan)), 4)]
+        yield from ("", *_confusion_lines(result))
 
 
 def _span(interval: tuple[float, float], digits: int) -> str:
     low, high = interval
     return f"{low:.{digits}f} to {high:.{digits}f}" if math.isfinite(low) else ""
-
-
-def _notes(result: Evaluation) -> Iterator[str]:
-    """What of the figures needs a word, after an empty line."""
-    read = result.tally.sentences().values()
-    notes = [*read, *_unknown_labels(result), *_doubts(result)]
-    if notes:
-        yield ""
-        yield from notes
 
 
 def _unknown_labels(result: Evaluation) -> Iterator[str]:
@@ -250,24 +240,26 @@ def _unknown_labels(result: Evaluation) -> Iterator[str]:
     named = ", ".join(f"{escaped(name)} ({count})" for name, count in result.unknown.items())
     yield f"labels that the model does not know, counted as errors: {named}"
     if result.unscored:
-        yield f"log_loss leaves out their texts: {result.unscored:,} of {result.texts:,}"
+        yield f"log_loss excludes these examples: {result.unscored:,} of {result.examples:,}"
 
 
-def _doubts(result: Evaluation) -> Iterator[str]:
-    """Which figures these texts do not carry, and why."""
-    undefined = [name for name, value in result.figures.items() if not math.isfinite(value)]
+def _caveats(result: Evaluation) -> Iterator[str]:
+    """Say which metrics these examples cannot support, and why."""
+    undefined = [name for name, value in result.metrics.items() if not math.isfinite(value)]
     if undefined:
-        yield f"not defined on these texts, by the labels that they have: {', '.join(undefined)}"
-    bare = [name for name, (low, _) in result.intervals.items() if not math.isfinite(low)]
+        yield f"undefined for the labels of these examples: {', '.join(undefined)}"
+    intervals = result.intervals.items()
+    bare = [name for name, (low, _) in intervals if not math.isfinite(low)]
     if bare := [name for name in bare if name not in undefined]:
-        why = "the same in every resample of these texts, which says nothing of others"
-        if result.texts < metrics.MIN_RESAMPLED:
-            why = f"{result.texts} texts are too few to resample"
-        yield f"no interval of {', '.join(bare)}: {why}"
-    if result.figures["calibration_error"] <= result.calibration_by_chance:
+        why = "the value is the same in every resample of these examples"
+        if result.examples < metrics.MIN_RESAMPLED:
+            why = f"{result.examples} examples are too few to resample"
+        yield f"no interval for {', '.join(bare)}: {why}"
+    if result.metrics["calibration_error"] <= result.calibration_by_chance:
         yield (
-            f"calibration_error: up to {result.calibration_by_chance:.4f} comes by chance on "
-            f"{result.texts:,} texts, so whether the model is miscalibrated cannot be told"
+            f"calibration_error: a perfectly calibrated model reaches up to "
+            f"{result.calibration_by_chance:.4f} by chance on {result.examples:,} examples, so "
+            "this value shows no miscalibration"
         )
 
 
@@ -280,7 +272,7 @@ def _confusion_lines(result: Evaluation) -> Iterator[str]:
         return
     wrong = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts).tolist() if i != j})
     rows = [[labels[i], labels[j], f"{n:,}"] for (i, j), n in wrong.most_common(CONFUSIONS)]
-    yield from text_table([("most confused: true", "predicted", "texts"), *rows], left=(0, 1))
+    yield from text_table([("most confused: true", "predicted", "examples"), *rows], left=(0, 1))
 
 
 def _number(value: float) -> str:

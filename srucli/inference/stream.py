@@ -1,4 +1,4 @@
-"""A stream of texts to output records, one for one, each as soon as it can be given."""
+"""Predict labels of a stream of texts: one output record per input, as early as possible."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from srucli.inference.forward import BATCH_TEXTS
 from srucli.inference.predictor import Predictor
 from srucli.metrics import decide
 
-# Inputs that the reading thread may be ahead of the answers.
+# How many inputs the reading thread may be ahead of the predictions.
 READ_AHEAD = 4 * BATCH_TEXTS
 
 
 @dataclass(frozen=True)
 class Style:
-    """How an output record looks.
+    """The format of an output record.
 
-    `top` labels are given, each with its probability; None gives the label alone. A text whose
-    likeliest label is below `threshold` gets the label `reject`. `with_input` appends the input's
+    top: print this many labels, each with its probability; None prints only the label. threshold:
+    below this probability of the best label, print `reject` instead. with_input: append the input
     record.
     """
 
@@ -40,9 +40,9 @@ class Style:
 
 
 def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
-    """Yield groups of inputs as they arrive: up to BATCH_TEXTS, fewer where the source pauses.
+    """Yield groups of inputs as they arrive: up to BATCH_TEXTS, or fewer if the source pauses.
 
-    A thread reads, so that what has arrived is answered while the next line is awaited. Its
+    A thread reads, so that the inputs so far can be processed while the next line is awaited. Its
     exceptions are raised here, after the inputs before them.
     """
     waiting: queue.Queue[Input | Exception | None] = queue.Queue(READ_AHEAD)
@@ -52,30 +52,29 @@ def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
             for item in inputs:
                 waiting.put(item)
             waiting.put(None)
-        except Exception as error:  # it is raised again where the queue is read
+        except Exception as error:  # raised again where the queue is read
             waiting.put(error)
 
     threading.Thread(target=read, daemon=True).start()
-    while True:
-        group: list[Input] = []
-        end = waiting.get()
-        while isinstance(end, Input):
-            group.append(end)
-            if len(group) == BATCH_TEXTS or waiting.empty():
+    item = waiting.get()
+    while isinstance(item, Input):
+        group = [item]
+        while len(group) < BATCH_TEXTS and not waiting.empty():
+            item = waiting.get()
+            if not isinstance(item, Input):
                 break
-            end = waiting.get()
-        if group:
-            yield group
-        if isinstance(end, Exception):
-            raise end
-        if end is None:
-            return
+            group.append(item)
+        yield group
+        if isinstance(item, Input):
+            item = waiting.get()
+    if item is not None:
+        raise item
 
 
 def records(predictor: Predictor, inputs: Iterable[Input], style: Style) -> Iterator[list[str]]:
-    """Yield groups of output records: one line for each input, in order, as soon as possible.
+    """Yield groups of output records: one line per input, in order, as early as possible.
 
-    Line ends within the input's record are written as \\n and \\r.
+    Line ends within the input record are written as \\n and \\r.
     """
     render, done = _renderer(predictor, style), 0
     for group in arriving(inputs):
@@ -90,7 +89,7 @@ _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
 
 
 def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, Any], str]:
-    """Return a function of number (from 1), input, probabilities (C,) and decision to a record."""
+    """Return a function from number (from 1), input, probabilities (C,) and decision to a line."""
     labels = np.array(predictor.labels, dtype=object)
 
     def names(row: NDArray[np.float32], decision: Any) -> list[str]:

@@ -1132,7 +1132,7 @@ CONCRETE = re.compile(
     r"|pip install|srucli [a-z]+)"
 )
 # Calls whose strings describe a flag, setting or optimizer, and are not messages.
-HELP = {"Option", "Argument", "Field", "Row", "Typer"}
+HELP = {"Option", "Argument", "Field", "setting", "Row", "Typer"}
 # Advice without a row, and why.
 UNFOLLOWED = {
     "pip install": "tests install no packages; see test_settings_and_packages_that_are_named",

@@ -114,7 +114,7 @@ def test_a_calibrated_model_is_on_the_diagonal() -> None:
 def test_reliability_of_few_texts_has_intervals_and_the_error_by_chance() -> None:
     result = evaluation(["cat", "dog"], rows=12)
     axes = plots.reliability_figure(result).axes[0]
-    error, chance = result.figures["calibration_error"], result.calibration_by_chance
+    error, chance = result.metrics["calibration_error"], result.calibration_by_chance
     assert axes.get_title() == (
         f"Reliability: calibration error {error:.3f},\nby chance up to {chance:.3f}"
     )

@@ -1,4 +1,4 @@
-"""Evaluations of a small real scorer, and `srucli eval` up to where a trained run is needed."""
+"""Evaluations of a small scorer, and the parts of `srucli eval` that need no trained run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.support import RunCli
 
 
 class LinearScorer:
-    """Hashed words times a matrix: what `predict.Predictor` offers, without a network.
+    """A linear model with the interface of `Predictor`.
 
-    A word that is a label's name votes for that label; every other word votes at random.
+    A word that is the name of a label votes for it; every other word votes at random.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ def test_a_file_of_two_classes() -> None:
 
 def test_the_table_for_people() -> None:
     lines = evaluate(LinearScorer(["cat", "dog"]), ANIMALS, source="pets.tsv").to_text().split("\n")
-    assert lines[0].startswith("pets.tsv: 4 texts, ")
+    assert lines[0].startswith("pets.tsv: 4 examples, ")
     assert lines[2].split() == ["metric", "value", "95%", "interval"]
     assert lines[3].split()[:2] == ["accuracy", "0.7500"]
     assert lines[3].split()[2:] == ["0.3006", "to", "0.9544"]
@@ -103,11 +103,11 @@ def test_unknown_labels_are_counted_and_named() -> None:
     result = evaluate(LinearScorer(["cat", "dog"]), rows)
     assert result.to_json()["unknown_labels"] == {"axolotl\x1b[2J": 2}
     assert result.to_json()["texts_without_log_loss"] == 2
-    assert result.figures["accuracy"] == 0.5
+    assert result.metrics["accuracy"] == 0.5
     text = result.to_text()
     assert "\x1b" not in text
     assert "not know, counted as errors: axolotl\\x1b[2J (2)" in text
-    assert "log_loss leaves out their texts: 2 of 6" in text
+    assert "log_loss excludes these examples: 2 of 6" in text
 
 
 def test_one_class_and_an_empty_class() -> None:
@@ -130,37 +130,37 @@ ALL_RIGHT = [*examples(*[("cat", "a cat"), ("dog", "my dog")] * 20)]
     [
         (
             ALL_RIGHT,
-            "no interval of macro_f1, weighted_f1: the same in every resample of these texts, "
-            "which says nothing of others",
+            "no interval for macro_f1, weighted_f1: the value is the same in every resample of "
+            "these examples",
         ),
         (
             ALL_RIGHT[:9],
-            "no interval of macro_f1, weighted_f1, log_loss: 9 texts are too few to resample",
+            "no interval for macro_f1, weighted_f1, log_loss: 9 examples are too few to resample",
         ),
         (
             ALL_RIGHT[:1],
-            "not defined on these texts, by the labels that they have: auc, average_precision",
+            "undefined for the labels of these examples: auc, average_precision",
         ),
         (
             ALL_RIGHT[:9],
-            "calibration_error: up to 0.0930 comes by chance on 9 texts, so whether the model is "
-            "miscalibrated cannot be told",
+            "calibration_error: a perfectly calibrated model reaches up to 0.0930 by chance on 9 "
+            "examples, so this value shows no miscalibration",
         ),
     ],
-    ids=["all right", "few texts", "one class", "calibration of few texts"],
+    ids=["all right", "few examples", "one class", "calibration of few examples"],
 )
-def test_what_the_texts_do_not_carry_is_said(rows: list[Example], said: str) -> None:
+def test_metrics_that_the_examples_cannot_support_are_named(rows: list[Example], said: str) -> None:
     assert said in evaluate(LinearScorer(["cat", "dog"]), rows).to_text().split("\n")
 
 
-def test_a_figure_that_is_not_defined_is_not_said_to_lack_an_interval() -> None:
+def test_an_undefined_metric_is_not_listed_as_without_an_interval() -> None:
     text = evaluate(LinearScorer(["cat", "dog"]), examples(*[("eel", "a cat")] * 20)).to_text()
-    assert "by the labels that they have: log_loss, auc, average_precision\n" in text
-    assert "no interval of macro_f1, weighted_f1: " in text
+    assert "of these examples: log_loss, auc, average_precision\n" in text
+    assert "no interval for macro_f1, weighted_f1: " in text
 
 
-def test_where_figures_are_carried_nothing_is_said() -> None:
-    """Texts enough, of both classes, and a model that is far too unsure."""
+def test_there_are_no_caveats_with_enough_examples() -> None:
+    """Examples of both classes, and a model that is clearly miscalibrated."""
     rows = examples(*[("cat", "a cat"), ("dog", "my dog"), ("dog", "a cat")] * 40)
 
     class Unsure(LinearScorer):
@@ -169,10 +169,10 @@ def test_where_figures_are_carried_nothing_is_said() -> None:
             return np.where(scores == scores.max(axis=1, keepdims=True), 0.99, 0.01)
 
     result = evaluate(Unsure(["cat", "dog"]), rows)
-    assert result.figures["calibration_error"] > 0.3 > result.calibration_by_chance
+    assert result.metrics["calibration_error"] > 0.3 > result.calibration_by_chance
     assert result.to_json()["calibration_error_by_chance"] == result.calibration_by_chance
     text = result.to_text()
-    assert not [word for word in ("not defined", "no interval", "by chance") if word in text]
+    assert not [word for word in ("undefined", "no interval", "by chance") if word in text]
 
 
 def test_multi_label() -> None:
@@ -184,48 +184,48 @@ def test_multi_label() -> None:
     assert found["metrics"]["micro_f1"] == pytest.approx(2 * 3 / (3 + 4))
     assert found["unknown_labels"] == {"eel": 1}
     assert "confusion" not in found
-    assert "log_loss leaves out" not in result.to_text()
+    assert "log_loss excludes" not in result.to_text()
 
 
 def test_thresholds_decide() -> None:
     rows = examples(("cat", "a cat"))
     half = evaluate(LinearScorer(["cat", "dog"], True), rows)
     strict = evaluate(LinearScorer(["cat", "dog"], True, np.array([0.99, 0.99])), rows)
-    assert (half.figures["accuracy"], strict.figures["accuracy"]) == (1, 0)
+    assert (half.metrics["accuracy"], strict.metrics["accuracy"]) == (1, 0)
 
 
-def test_many_classes_list_the_worst_confusions_only() -> None:
+def test_with_many_classes_only_the_worst_confusions_are_listed() -> None:
     labels = [f"class{n:02}" for n in range(30)]
     rows = [(name, name) for name in labels] + [("class03", "class07")] * 5
     rows += [("class01", "class02")] * 2
     text = evaluate(LinearScorer(labels), examples(*rows)).to_text()
     assert text.split("\n")[-3:] == [
-        "most confused: true  predicted  texts",
-        "class03              class07        5",
-        "class01              class02        2",
+        "most confused: true  predicted  examples",
+        "class03              class07           5",
+        "class01              class02           2",
     ]
 
 
-def test_texts_go_through_in_chunks_that_the_observer_sees() -> None:
+def test_examples_are_evaluated_in_chunks() -> None:
     scorer, seen = LinearScorer(["cat", "dog"]), []
     rows = (Example("cat", ("cat",), n) for n in range(CHUNK + 5))
     result = evaluate(scorer, rows, on_chunk=lambda chunk, p: seen.append((len(chunk), p.shape)))
     assert seen == [(CHUNK, (CHUNK, 2)), (5, (5, 2))]
     assert scorer.calls == [1, CHUNK, 5]
-    assert result.texts == CHUNK + 5
+    assert result.examples == CHUNK + 5
 
 
-def test_no_texts() -> None:
+def test_no_examples() -> None:
     with pytest.raises(SrucliError, match="no examples to evaluate on"):
         evaluate(LinearScorer(["cat", "dog"]), [])
 
 
-def test_several_labels_for_a_model_of_one() -> None:
+def test_several_labels_in_a_single_label_model() -> None:
     with pytest.raises(DataError, match=r"pets\.tsv:1: 2 labels, but the model gives each text"):
         evaluate(LinearScorer(["cat", "dog"]), examples(("cat dog", "both")), source="pets.tsv")
 
 
-def test_a_model_whose_weights_are_no_numbers() -> None:
+def test_a_model_with_nan_probabilities() -> None:
     class Broken(LinearScorer):
         def probabilities(self, texts: Sequence[str], /) -> Array:
             return np.full((len(texts), 2), np.nan, np.float32)
@@ -235,13 +235,13 @@ def test_a_model_whose_weights_are_no_numbers() -> None:
 
 
 def test_a_real_file(shared_data: Path) -> None:
-    """Questions, scored by a bag of words that knows the class names only."""
+    """Questions, scored by a model that knows only the names of the classes."""
     rows = read_examples(shared_data / "trec" / "test.tsv.gz", DataConfig())
     labels = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
     result = evaluate(LinearScorer(labels), rows)
-    assert result.texts == 500
+    assert result.examples == 500
     assert sum(row.support for row in result.per_class) == 500
-    assert 0 < result.figures["accuracy"] < 0.5
+    assert 0 < result.metrics["accuracy"] < 0.5
 
 
 @pytest.mark.parametrize(
@@ -276,20 +276,20 @@ def test_gates() -> None:
 
 
 @pytest.mark.parametrize("bounds", [(0.9, 0.1), (0.1, 0.9)], ids=["hard first", "easy first"])
-def test_every_gate_of_a_metric_has_to_hold(bounds: tuple[float, float]) -> None:
+def test_all_gates_of_a_metric_must_hold(bounds: tuple[float, float]) -> None:
     gates = command.parse_gates([f"accuracy={bound}" for bound in bounds])
     with pytest.raises(GateError, match=r"accuracy 0\.5000 is not at least 0\.9"):
         command.check_gates(gates, {"accuracy": 0.5})
 
 
 @pytest.mark.parametrize("gate", ["accuracy", "accuracy=", "accuracy=high", "accuracy=nan"])
-def test_gates_that_are_no_numbers(gate: str) -> None:
+def test_invalid_gates(gate: str) -> None:
     with pytest.raises(UsageError, match="write METRIC=NUMBER"):
         command.parse_gates([gate])
 
 
 def test_mistakes_are_reported_before_anything_is_read(run_cli: RunCli, tmp_path: Path) -> None:
-    """The run and the file do not even exist: names of metrics come first."""
+    """Names of metrics are checked before the run and the file, which do not exist here."""
     typo = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv", "--fail-under", "acuracy=0.9")
     assert (typo.returncode, typo.stdout) == (2, "")
     assert typo.stderr == "srucli: unknown metric 'acuracy' (did you mean 'accuracy'?)\n"
@@ -345,7 +345,7 @@ def test_predictions_as_json_lines(tmp_path: Path) -> None:
     assert "긍정" in text
 
 
-def test_predictions_of_several_labels(tmp_path: Path) -> None:
+def test_multi_label_predictions(tmp_path: Path) -> None:
     scorer = LinearScorer(["cat", "dog"], multi_label=True)
     rows = examples(("cat dog", "cat and dog"), ("", "nothing"))
     lines = predictions(tmp_path, "p.tsv", scorer, rows).split("\n")
@@ -357,7 +357,7 @@ def test_predictions_of_several_labels(tmp_path: Path) -> None:
     assert json.loads(second)["probability"] == []
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "p.tsv"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), command.replacing(path) as stream:  # noqa: PT012

@@ -198,9 +198,9 @@ def test_dev_labels_that_training_lacks_are_errors_of_several_labels_too(
     found = evaluate(Predictor.load(run, "cpu"), read_examples(str(dev), config.data))
     measured = history(run)[-1]["dev"]
     assert measured.keys() == {"macro_f1", "accuracy", "log_loss"}
-    assert found.figures["accuracy"] <= 0.25
+    assert found.metrics["accuracy"] <= 0.25
     for name, value in measured.items():
-        assert value == pytest.approx(found.figures[name], abs=1e-6)
+        assert value == pytest.approx(found.metrics[name], abs=1e-6)
 
 
 def test_texts_of_one_letter_and_texts_that_are_long(tmp_path: Path) -> None:
