@@ -75,8 +75,7 @@ def command(
     predictor = options.load_predictor(run, context.obj)
     check_metrics(gates, predictor.multi_label)
     result = _evaluate(predictor, file, options.of_data(context.obj), predictions)
-    for note in result.notes:
-        say(note)
+    say(*result.notes)
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
     else:

@@ -194,8 +194,7 @@ def load_predictor(run: Path, flags: Mapping[str, Any]) -> Predictor:
     settings = resolve(flags=flags).train
     tune_process(settings.threads)
     predictor = Predictor.load(run, settings.device)
-    for sentence in predictor.notes:
-        say(sentence)
+    say(*predictor.notes)
     return predictor
 
 
@@ -206,8 +205,7 @@ def resolved(
     from srucli.config import overridden, resolve
 
     settings = resolve(file, overrides or (), flags)
-    for line in overridden(overrides or (), flags):
-        say(line)
+    say(*overridden(overrides or (), flags))
     return settings
 
 

@@ -118,11 +118,9 @@ def command(
         for group in records(predictor, inputs.reported(say, data), style):
             sys.stdout.write("".join(f"{show(line)}\n" for line in group))
             sys.stdout.flush()
-            for notice in notices.first(predictor.tally):
-                say(notice)
+            say(*notices.first(predictor.tally))
     finally:
-        for notice in notices.last(predictor.tally):
-            say(notice)
+        say(*notices.last(predictor.tally))
 
 
 def _reject_label(wanted: str | None, labels: Sequence[str]) -> str:

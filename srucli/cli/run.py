@@ -79,8 +79,7 @@ def command(
     reading = read_examples(files.test, data, predictor.labels, names=predictor.names)
     examples = reading.reported(say, given(data))
     result = evaluate(predictor, examples, source=files.test, merge=data.merge_labels)
-    for note in result.notes:
-        say(note)
+    say(*result.notes)
     print(result.to_text())
     print(folder)
     sys.stdout.flush()

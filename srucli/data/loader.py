@@ -135,8 +135,7 @@ class DataLoader:
         for epoch, store in enumerate(self._stores(), first):
             self.store = store
             if epoch == first:
-                for line in Notices(self.data.source).last(store.tally):
-                    say(line)
+                say(*Notices(self.data.source).last(store.tally))
             yield self._steps()
 
     def _stores(self) -> Iterator[TokenStore]:

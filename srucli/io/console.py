@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 
-def say(line: str) -> None:
-    """Write a line to stderr, above a progress bar if one is shown."""
+def say(*lines: str) -> None:
+    """Write lines to stderr, above a progress bar if one is shown."""
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
     with suppress(BrokenPipeError):  # nobody reads stderr any more
-        tqdm.write(line, file=sys.stderr)
+        for line in lines:
+            tqdm.write(line, file=sys.stderr)
 
 
 def escaped(text: str) -> str:

@@ -244,8 +244,7 @@ def _announce(trainer: Trainer, config: Config, saved: SavedTraining | None) -> 
         encoder += f" ({backends.choose(config.train.kernel, device.type)} kernel)"
     graphs = ", steps as CUDA graphs" if trainer.step.captured else ""
     say(f"model: {trainer.step.parameters:,} parameters, {encoder}, {device}{graphs}")
-    for sentence in never_reached(config.train, trainer.loader.planned_steps):
-        say(sentence)
+    say(*never_reached(config.train, trainer.loader.planned_steps))
     if not saved:
         return
     for problem in saved.damaged:
@@ -274,8 +273,7 @@ def _warn_of_no_effect(request: Request, split: Split) -> None:
         held_out=not request.sources["dev"],
         given_tokenizer=request.tokenizer.model_type if request.tokenizer else None,
     )
-    for sentence in no_effect(setup, request.settings):
-        say(sentence)
+    say(*no_effect(setup, request.settings))
 
 
 def _read(request: Request) -> Split:

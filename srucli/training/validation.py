@@ -85,8 +85,7 @@ class Validation:
                 f"{self.metric} is undefined on these dev examples: there is no best epoch and no "
                 "early stopping, and the last weights are used"
             )
-        for line in Notices(self.data.source).last(self.store.tally):
-            say(line)
+        say(*Notices(self.data.source).last(self.store.tally))
 
     @property
     def is_defined(self) -> bool:
