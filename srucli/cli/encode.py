@@ -10,14 +10,15 @@ import operator
 import os
 import select
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srucli.cli import options
-from srucli.errors import DataError, OutputError, UsageError
+from srucli.errors import DataError, UsageError
 from srucli.io.console import say
 
 if TYPE_CHECKING:
@@ -31,11 +32,6 @@ class Form(StrEnum):
     PIECE = "piece"
     ID = "id"
 
-    @property
-    def kind(self) -> type[str] | type[int]:
-        """The Python type of a token."""
-        return str if self is Form.PIECE else int
-
 
 class Command(options.Command):
     """The flags of both commands that stand for settings."""
@@ -48,61 +44,33 @@ Source = Annotated[str, typer.Argument(metavar="[FILE|-]", help="Text; - is stdi
 AsJson = Annotated[bool, typer.Option("--json", help="Read or write a JSON value per line.")]
 
 
-def _must_wait(source: str) -> Callable[[], bool]:
-    """Return a function that returns whether reading the next line may have to wait."""
-    if source != "-":
-        may_wait = os.path.exists(source) and not os.path.isfile(source)
-        return lambda: may_wait
-    stdin = sys.stdin.fileno()
-    return lambda: not select.select([stdin], [], [], 0)[0]
-
-
 def _write_lines(lines: Iterable[str], source: str) -> None:
-    """Write lines, also those before an error. Raises OutputError."""
-    must_wait, out = _must_wait(source), sys.stdout.buffer
+    """Write lines, also those before an error; flush before reading may have to wait."""
+    out, may_wait = sys.stdout.buffer, source == "-" or not os.path.isfile(source)
     try:
-        try:
-            for line in lines:
-                out.write(line.encode() + b"\n")
-                if must_wait():
-                    out.flush()
-        finally:
-            out.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from None
+        for line in lines:
+            out.write(line.encode() + b"\n")
+            if may_wait and not (source == "-" and select.select([sys.stdin], [], [], 0)[0]):
+                out.flush()
+    finally:
+        out.flush()
 
 
-def _read(source: str, flags: Mapping[str, Any]) -> Lines:
-    """Return the lines of a file, in the encoding that the flags say."""
+@contextmanager
+def _opened(source: str, flags: Mapping[str, Any]) -> Iterator[Lines]:
+    """Read lines as the flags say; after the block, say how many bytes were replaced or ignored."""
     from srucli.config import resolve
-    from srucli.io.lines import Lines
-
-    data = resolve(flags=flags).data
-    return Lines(source, data.encoding, data.errors)
-
-
-def _warn_of_losses(lines: Lines, source: str) -> None:
-    """Say how many bytes were replaced or ignored."""
     from srucli.io.encodings import replacement_notes
+    from srucli.io.lines import Lines
     from srucli.io.streams import display_name
 
-    for line in replacement_notes(lines.counts, lines.encoding, lines.errors):
-        say(f"{display_name(source)}: {line}")
-
-
-def _encoder(tokenizer: Tokenizer, form: Form, nbest: int, **how: Any) -> Callable[[str], Any]:
-    """Return a function from a line to its tokens, or to `nbest` lists. Raises UsageError."""
-    if nbest > 1 and how["subword_dropout"] > 0.0:
-        raise UsageError("--nbest and --subword-dropout exclude each other; pass one of them")
-    if nbest > 1 and tokenizer.model_type != "unigram":
-        raise UsageError(f"--nbest needs a unigram model; this one is {tokenizer.model_type}")
-    return tokenizer.line_encoder(form.kind, nbest=nbest, **how)
-
-
-def _plain(row: list[Any]) -> str:
-    return " ".join(map(str, row))
+    data = resolve(flags=flags).data
+    lines = Lines(source, data.encoding, data.errors)
+    try:
+        yield lines
+    finally:
+        notes = replacement_notes(lines.counts, lines.encoding, lines.errors)
+        say(*(f"{display_name(source)}: {note}" for note in notes))
 
 
 def encode(
@@ -157,8 +125,19 @@ def encode(
         raise UsageError(f"--subword-dropout: a {tokenizer.model_type} model has one way to cut")
     if seed is not None and not subword_dropout:
         say("--seed has no effect: it needs --subword-dropout")
-    how = {"subword_dropout": subword_dropout, "seed": seed or 0}
-    encoder = _encoder(tokenizer, output_format, nbest, bos=bos, eos=eos, reverse=reverse, **how)
+    if nbest > 1 and subword_dropout:
+        raise UsageError("--nbest and --subword-dropout exclude each other; pass one of them")
+    if nbest > 1 and tokenizer.model_type != "unigram":
+        raise UsageError(f"--nbest needs a unigram model; this one is {tokenizer.model_type}")
+    encoder = tokenizer.line_encoder(
+        str if output_format is Form.PIECE else int,
+        nbest=nbest,
+        bos=bos,
+        eos=eos,
+        reverse=reverse,
+        subword_dropout=subword_dropout,
+        seed=seed or 0,
+    )
     tally, notices = Tally(), Notices(display_name(source))
 
     def line_of(text: str) -> str:
@@ -167,27 +146,16 @@ def encode(
         if output_format is Form.ID:  # unlike ids, pieces show unknown characters
             unknown = (rows[0] if nbest > 1 else rows).count(tokenizer.unknown)
             tally += Tally(1, unknown_characters=bool(unknown), unknown_tokens=unknown)
-            for notice in notices.first(tally):
-                say(notice)
+            say(*notices.first(tally))
         if as_json:
             return json.dumps(rows, ensure_ascii=False)
-        return "\t".join(map(_plain, rows)) if nbest > 1 else _plain(rows)
+        return "\t".join(" ".join(map(str, row)) for row in (rows if nbest > 1 else [rows]))
 
-    lines = _read(source, context.obj)
-    try:
-        _write_lines((line_of(text) for _, text in lines), source)
-    finally:
-        for notice in notices.last(tally):
-            say(notice)
-        _warn_of_losses(lines, source)
-
-
-def _row(text: str, as_json: bool) -> list[Any]:
-    """Return the words of a line, or the items of its JSON array. Raises ValueError."""
-    row = json.loads(text) if as_json else [word for word in text.split(" ") if word]
-    if not isinstance(row, list):
-        raise ValueError("not an array")
-    return row
+    with _opened(source, context.obj) as lines:
+        try:
+            _write_lines((line_of(text) for _, text in lines), source)
+        finally:
+            say(*notices.last(tally))
 
 
 def _ids(row: list[Any], limit: int) -> list[int]:
@@ -222,7 +190,9 @@ def _decoded(
     remedy = f"give {form.value}s of this model" + (" in JSON arrays" if as_json else "")
     for number, text in lines:
         try:
-            row = _row(text, as_json)
+            row = json.loads(text) if as_json else [word for word in text.split(" ") if word]
+            if not isinstance(row, list):
+                raise ValueError("not an array")
             row = _ids(row, tokenizer.vocab_size) if form is Form.ID else _pieces(row)
         except (ValueError, RecursionError) as error:
             raise DataError(display_name(source), number, str(error), remedy) from None
@@ -247,8 +217,5 @@ def decode(
     from srucli.tokenizer.model import Tokenizer
 
     tokenizer = Tokenizer.load(model)
-    lines = _read(source, context.obj)
-    try:
+    with _opened(source, context.obj) as lines:
         _write_lines(_decoded(tokenizer, lines, source, input_format, as_json), source)
-    finally:
-        _warn_of_losses(lines, source)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +18,6 @@ from srucli.runs.claim import refuse_inputs
 
 if TYPE_CHECKING:
     from srucli.config import Config, DataConfig
-    from srucli.tokenizer.training import OnProgress
 
 UNDERSCORES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
@@ -105,8 +100,7 @@ def _warn_of_idle(config: Config, flags: Iterable[str]) -> None:
 
     given = [key for key in flags if key.startswith("tokenizer.")]
     for line in no_effect(Setup(config, dev=False), given):
-        named = re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line)
-        say(f"srucli: {named}")
+        say("srucli: " + re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line))
 
 
 def _warn_of_labels(files: Sequence[str]) -> None:
@@ -136,28 +130,6 @@ def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
         if path.exists() and not force:
             raise OutputError(f"{path}: exists already; choose another prefix or pass --force")
     return model, vocab
-
-
-@contextmanager
-def _status() -> Iterator[OnProgress | None]:
-    """Show the current step in one line, on a terminal, until the block ends."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    shown = 0.0
-
-    def show(words: str) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > 0.1:
-            shown = time.monotonic()
-            width = shutil.get_terminal_size().columns
-            sys.stderr.write(f"\r\x1b[K{words[: width - 1]}")
-            sys.stderr.flush()
-
-    try:
-        yield show
-    finally:
-        sys.stderr.write("\r\x1b[K")
 
 
 def command(
@@ -209,13 +181,15 @@ def command(
     if not labelled:
         _warn_of_labels(files)
 
+    from tqdm import tqdm
+
     from srucli.tokenizer.training import train_tokenizer
 
-    with _status() as progress:
+    with tqdm(bar_format="{desc}", disable=None, leave=False) as bar:
         trained = train_tokenizer(
             _texts(files, config.data, labelled, data),
             config.tokenizer,
-            progress=progress,
+            progress=None if bar.disable else bar.set_description_str,
             source=", ".join("<stdin>" if file == "-" else file for file in files),
         )
     _outputs(model_prefix, force)
