@@ -17,15 +17,7 @@ from srucli.config import with_settings
 from srucli.data.dataset import data_hash, find_labels, hold_out, read_held_out, read_texts
 from srucli.data.readers import Example
 from srucli.errors import SrucliError, UsageError
-from srucli.experiments.grid import (
-    MAX_EXTENSION,
-    larger_is_better,
-    measured,
-    run_missing,
-    score,
-    search,
-    seed_trials,
-)
+from srucli.experiments import grid
 from srucli.experiments.trials import Folder, Plan, Result, Trial, facts_of
 from srucli.io.console import say
 from srucli.runs.claim import Source
@@ -84,13 +76,13 @@ class Comparison:
 
 def summary(folder: Folder, plan: Plan) -> Comparison:
     """Return the results of finished trials. Raises SrucliError if all diverged."""
-    tried = {each.name: search(folder, plan, each)[1] for each in plan.candidates}
+    tried = {each.name: grid.search(folder, plan, each)[1] for each in plan.candidates}
     seeds: dict[str, list[Result]] = {}
     for candidate in plan.candidates:
-        results = (folder.result(trial) for trial in seed_trials(folder, plan, candidate))
+        results = (folder.result(trial) for trial in grid.seed_trials(folder, plan, candidate))
         seeds[candidate.name] = [each for each in results if each and not each.diverged]
     means = {
-        name: fmean(score(plan, result) for result in results)
+        name: fmean(grid.score(plan, result) for result in results)
         for name, results in seeds.items()
         if results
     }
@@ -103,7 +95,7 @@ def summary(folder: Folder, plan: Plan) -> Comparison:
     target = plan.target
     if target is None:
         best = max(means.values())
-        target = TARGET * best if larger_is_better(plan.metric) else -best / TARGET
+        target = TARGET * best if grid.larger_is_better(plan.metric) else -best / TARGET
     rows = [_row(plan, tried[name], seeds[name], target) for name in means]
     rows.sort(key=lambda row: (row.lost > 0, -means[row.name]))
     diverged = [name for name in seeds if name not in means]
@@ -118,7 +110,7 @@ def _remedy(plan: Plan) -> str:
         return f"{clip}compare lower rates"
     if "lr" in plan.config.optim.model_fields_set:
         return f"{clip}set a lower optim.lr"
-    return f"{clip}pass --grid {plan.grid + 2 * MAX_EXTENSION}, which tries lower rates"
+    return f"{clip}pass --grid {plan.grid + 2 * grid.MAX_EXTENSION}, which tries lower rates"
 
 
 def _row(
@@ -129,19 +121,19 @@ def _row(
     to_target = None
     if len(reached) == plan.seeds:
         to_target = fmean(steps for steps, _ in reached), fmean(time for _, time in reached)
-    scores = [score(plan, result) for result in tried]
+    scores = [grid.score(plan, result) for result in tried]
     edge = max(scores) - abs(max(scores)) * STABLE
     last = [result.history[-1] for result in seeds]
     return CandidateResult(
         name=seeds[0].trial.candidate,
         lr=seeds[0].trial.lr,
-        dev=spread(measured(plan, result, "dev") for result in seeds),
-        test=spread(measured(plan, result, "test") for result in seeds),
+        dev=spread(grid.measured(plan, result, "dev") for result in seeds),
+        test=spread(grid.measured(plan, result, "test") for result in seeds),
         reached=reached,
         to_target=to_target,
         lost=plan.seeds - len(seeds),
-        steps=last[0]["step"],
-        seconds=fmean(record["seconds"] for record in last),
+        steps=last[0].step,
+        seconds=fmean(record.seconds for record in last),
         tried={result.trial.lr: result.dev.get(plan.metric) for result in tried},
         stable=sum(each >= edge for each in scores) / len(scores),
         results=seeds,
@@ -151,11 +143,11 @@ def _row(
 def _time_to(target: float, result: Result, metric: str) -> tuple[float, float] | None:
     """Return steps and seconds until an evaluation reached the target."""
     for record in result.history:
-        value = record["dev"].get(metric)
+        value = record.dev.get(metric)
         if value is None:
             continue
-        if value >= target if larger_is_better(metric) else value <= target:
-            return record["step"], record["seconds"]
+        if value >= target if grid.larger_is_better(metric) else value <= target:
+            return record.step, record.seconds
     return None
 
 
@@ -193,19 +185,17 @@ def compare(
     Raises every kind of SrucliError.
     """
     validate(plan)
-    for line in without_effect(plan):
-        say(line)
+    say(*without_effect(plan))
     train = sources["train"]
     assert train is not None
     parts = _read(plan, sources, train)
     say("data: " + ", ".join(f"{len(texts):,} {part} texts" for part, texts in parts.items()))
     with Folder.claim(path, facts_of(plan, parts), [*sources.values(), *reads], force) as folder:
         folder.prepare(plan, parts, train)
-        run_missing(folder, plan, jobs or default_jobs(plan))
+        grid.run_missing(folder, plan, jobs or default_jobs(plan))
         comparison = summary(folder, plan)
         show(folder, comparison)
-    for line in (*truncated(comparison), *skipped(comparison)):
-        say(line)
+    say(*truncated(comparison), *skipped(comparison))
     return comparison
 
 
@@ -258,9 +248,8 @@ def truncated(comparison: Comparison) -> Iterator[str]:
 def skipped(comparison: Comparison) -> Iterator[str]:
     """Yield how many steps each candidate skipped, if any."""
     for row in comparison.rows:
-        histories = [result.history for result in row.results]
-        count = sum(record.get("skipped", 0) for history in histories for record in history)
-        steps = sum(history[-1]["step"] for history in histories)
+        count = sum(record.skipped for result in row.results for record in result.history)
+        steps = sum(result.history[-1].step for result in row.results)
         if count:
             why = "because of non-finite gradients"
             yield f"{row.name}: {count:,} of {steps:,} steps were skipped {why}"
@@ -281,7 +270,7 @@ def validate(plan: Plan) -> None:
     for key in {key for candidate in plan.candidates for key in candidate.settings}:
         if key.startswith(SAME) or key == "train.seed":
             raise UsageError(f"{key} cannot be compared: it must be the same for all candidates")
-    if plan.target is not None and larger_is_better(plan.metric) and plan.target > 1:
+    if plan.target is not None and grid.larger_is_better(plan.metric) and plan.target > 1:
         raise UsageError(
             f"--target {plan.target:g}: {plan.metric} is a share, at most 1; pass --target "
             f"{min(plan.target / 100, 1):g}"

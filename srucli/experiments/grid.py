@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tqdm import tqdm
+
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.experiments.scheduler import Scheduler
 from srucli.experiments.trials import Candidate, Folder, Plan, Result, Trial, grid_rate
@@ -23,8 +25,6 @@ class ProgressBar:
     """A progress bar over all trials; one line per trial if stderr is not a terminal."""
 
     def __init__(self, total: int, finished: int) -> None:
-        from tqdm import tqdm
-
         self.total, self.finished = total, finished
         if finished:
             say(f"{finished:,} of at least {total:,} trials are finished already")
@@ -108,24 +108,18 @@ def run_missing(folder: Folder, plan: Plan, jobs: int) -> None:
     planned = sum(len(plan.rates(candidate)) + plan.seeds - 1 for candidate in plan.candidates)
     known = len(list(folder.path.glob("cells/*/*/*/result.json")))
     progress = ProgressBar(planned, min(known, planned))
+    first = {candidate.name: set(plan.rates(candidate)) for candidate in plan.candidates}
     try:
-        with Scheduler(folder, plan, jobs, progress.done) as scheduler:
-            _run_missing(folder, plan, scheduler, progress)
+        with progress.bar, Scheduler(folder, plan, jobs, progress.done) as scheduler:
+            while missing := [t for each in plan.candidates for t in search(folder, plan, each)[0]]:
+                progress.more(sum(trial.lr not in first[trial.candidate] for trial in missing))
+                scheduler.run(missing)
+            wanted = [t for each in plan.candidates for t in seed_trials(folder, plan, each)]
+            scheduler.run([trial for trial in wanted if folder.result(trial) is None])
     except KeyboardInterrupt:
         raise InterruptedRun(
             f"{folder.path}: stopped; finished trials are kept, the same command resumes"
         ) from None
-    finally:
-        progress.bar.close()
-
-
-def _run_missing(folder: Folder, plan: Plan, scheduler: Scheduler, progress: ProgressBar) -> None:
-    first = {candidate.name: set(plan.rates(candidate)) for candidate in plan.candidates}
-    while missing := [t for each in plan.candidates for t in search(folder, plan, each)[0]]:
-        progress.more(sum(trial.lr not in first[trial.candidate] for trial in missing))
-        scheduler.run(missing)
-    wanted = [t for each in plan.candidates for t in seed_trials(folder, plan, each)]
-    scheduler.run([trial for trial in wanted if folder.result(trial) is None])
 
 
 def seed_trials(folder: Folder, plan: Plan, candidate: Candidate) -> list[Trial]:

@@ -178,8 +178,8 @@ def loss_figure(comparison: Comparison, against: str) -> Figure:
     figure, axes = _axes(f"Training loss against {against}")
     for number, row in enumerate(comparison.rows):
         epochs = list(zip(*(result.history for result in row.results), strict=False))
-        places = [fmean(record[against] for record in epoch) for epoch in epochs]
-        losses = [fmean(record["train_loss"] for record in epoch) for epoch in epochs]
+        places = [fmean(getattr(record, against) for record in epoch) for epoch in epochs]
+        losses = [fmean(record.train_loss for record in epoch) for epoch in epochs]
         axes.plot(places, losses, color=_colour(number), marker="o", markersize=3, label=row.name)
     return _finished(figure, xlabel=against, ylabel="mean of an epoch")
 

@@ -90,29 +90,28 @@ def _differences(
 ) -> Iterator[str]:
     """Yield which others the row is better than on dev or test, and for which that is open."""
     metric, share = comparison.metric, larger_is_better(comparison.metric)
+
+    def values(row: CandidateResult) -> list[float]:
+        return [getattr(result, part)[metric] for result in row.results]
+
     reasons: dict[str | None, list[str]] = {}
     for other in others:
         reason = doubt(
-            _values(metric, part, row),
-            _values(metric, part, other),
+            values(row),
+            values(other),
             level=1 - ALPHA / len(others),
             scale=100 if share else 1,
             unit=" points" if share else "",
             texts=comparison.texts[part],
             share=share,
         )
-        value = shown(metric, *(other.dev if part == "dev" else other.test))
-        reasons.setdefault(reason, []).append(f"{other.name} ({value})")
+        mean = shown(metric, *getattr(other, part))
+        reasons.setdefault(reason, []).append(f"{other.name} ({mean})")
     for reason, names in sorted(reasons.items(), key=lambda each: each[0] is not None):
         if reason is None:
             yield f"On these texts {name} is better than {', '.join(names)}."
         else:
             yield f"Whether {name} is better than {' or '.join(names)} cannot be told: {reason}."
-
-
-def _values(metric: str, part: str, row: CandidateResult) -> list[float]:
-    """Return the metric of each seed."""
-    return [(each.dev if part == "dev" else each.test)[metric] for each in row.results]
 
 
 def _edges(comparison: Comparison) -> Iterator[str]:

@@ -15,7 +15,7 @@ from srucli.io.files import opened
 from srucli.runtime import cores
 
 
-class Scheduler:
+class Scheduler(ExitStack):
     """Run trials in processes, at most `jobs` at once; all of them end with the `with` block.
 
     `done` is called with each finished trial.
@@ -24,18 +24,12 @@ class Scheduler:
     def __init__(
         self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Trial], None]
     ) -> None:
+        super().__init__()
         self.folder, self.plan, self.jobs, self.done = folder, plan, jobs, done
         self.threads = max(cores() // jobs, 1)
         with opened(folder.place) as held:
             self.identity = held.identity
-        self.open = ExitStack()
         self.server: Child | None = None
-
-    def __enter__(self) -> Scheduler:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.open.close()
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Run trials. Raises SrucliError if one fails."""
@@ -61,8 +55,8 @@ class Scheduler:
     def start(self) -> Child:
         """Return the process that forks trials; start it at the first call."""
         if self.server is None:
-            started = child("srucli.experiments.trial_server", own_stderr=False)
-            self.server = self.open.enter_context(started)
+            started = child("srucli.experiments.trial_process", own_stderr=False)
+            self.server = self.enter_context(started)
         return self.server
 
     def _send(self, number: int, trial: Trial) -> None:

@@ -1,7 +1,8 @@
-"""One trial, in a process of its own: train, evaluate, write the result.
+"""The processes of trials: a server that forks them, and what each of them does.
 
-The process is forked from `trial_server.py`. It may change its threads, file descriptors and start
-method, as nothing else runs in it.
+The server imports torch but runs nothing, so it has no threads that a fork would lose, and trials
+start at once. Only `scheduler.py` starts it. These processes may change their threads, file
+descriptors and start method, as nothing else runs in them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import json
 import math
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +25,42 @@ from srucli.config import Config, DataConfig, build
 from srucli.data.readers import read_examples
 from srucli.errors import DivergedError, SrucliError
 from srucli.experiments.trials import LEFTOVERS, Folder, Trial
+from srucli.inference.evaluation import evaluate
+from srucli.inference.predictor import Predictor
 from srucli.io.files import unwritable, write_files, writing
 from srucli.io.folders import Identity, OpenFolder
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
+from srucli.runs.run_dir import RunDir, read_records
+from srucli.runtime import tune_process
+from srucli.training.run import train
 
 # Files of a trial's run that are removed after it is evaluated.
 UNNEEDED: Layout = {key: run_dir.LAYOUT[key] for key in ("checkpoints", r"tokenizer\.model")}
+
+
+def main() -> None:
+    """Start a process for each job, and print its number and exit code when it ends.
+
+    Jobs are lines of JSON on stdin. When it closes, the whole process group ends.
+    """
+    # Locks of tqdm and Numba then have no names in the system, which a kill would leave behind.
+    multiprocessing.set_start_method("fork", force=True)
+    running: dict[Any, tuple[int, multiprocessing.Process]] = {}
+    with open(0, "rb", buffering=0) as jobs:
+        while True:
+            for ready in wait([0, *running]):
+                if ready:
+                    number, process = running.pop(ready)
+                    process.join()
+                    print(json.dumps([number, process.exitcode]), flush=True)
+                elif line := jobs.readline():
+                    number, job = json.loads(line)
+                    process = multiprocessing.Process(target=run_trial, kwargs=job)
+                    process.start()
+                    running[process.sentinel] = number, process
+                else:
+                    os.killpg(0, signal.SIGKILL)
 
 
 def run_trial(
@@ -36,16 +69,12 @@ def run_trial(
     config: Mapping[str, Any],
     trial: Sequence[Any],
     tokenizer: str | None,
-) -> int:
-    """Train and evaluate one trial, write its result, and return the exit code.
+) -> None:
+    """Train and evaluate one trial, and write its result, or exit with 1 if that fails.
 
     identity: the device and inode of the comparison's folder, to notice if it was replaced.
     """
-    from srucli.runtime import tune_process
-
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    # Locks of tqdm and Numba then have no names in the system, which a kill would leave behind.
-    multiprocessing.set_start_method("fork", force=True)
     with _trial_folder(Path(path), (identity[0], identity[1]), Trial(*trial)) as place:
         try:
             settings = build(config, str(place.path))
@@ -59,9 +88,8 @@ def run_trial(
             result = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
         except SrucliError as error:
             write_files(place, {"error.txt": str(error).encode(errors="backslashreplace")})
-            return 1
+            sys.exit(1)
         write_files(place, {"result.json": json.dumps(result).encode()})
-    return 0
 
 
 @contextmanager
@@ -76,18 +104,17 @@ def _trial_folder(path: Path, identity: Identity, trial: Trial) -> Iterator[Open
             top.check_in_place()
             place = stack.enter_context(top.below(str(trial.folder), make=True))
             clear(place, LEFTOVERS)
-            _redirect_output(place, "log.txt")
+            _redirect_output(place.open_to_write("log.txt", os.O_CREAT | os.O_APPEND))
         except OSError as error:
             raise unwritable(path / trial.folder, error) from error
         yield place
 
 
-def _redirect_output(place: OpenFolder, name: str) -> None:
-    """Close stdin, and redirect stdout and stderr to a file. Raises OSError.
+def _redirect_output(log: int) -> None:
+    """Close stdin, and redirect stdout and stderr to an open file. Raises OSError.
 
     The old stdout stays open: its reader notices by its end that this process has ended.
     """
-    log = place.open_to_write(name, os.O_CREAT | os.O_APPEND)
     os.ftruncate(log, 0)
     os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -106,11 +133,6 @@ def _measure(
     folder: Folder, config: Config, place: OpenFolder, tokenizer: Path | None
 ) -> dict[str, Any]:
     """Train and evaluate, and return the content of result.json. Raises SrucliError."""
-    from srucli.inference.evaluation import evaluate
-    from srucli.inference.predictor import Predictor
-    from srucli.runs.run_dir import RunDir, read_records
-    from srucli.training.run import train
-
     run = place.path / "run"
     sources = {part: str(file) for part, file in folder.data.items()}
     how: dict[str, Any] = {"tokenizer": tokenizer, "force": True, "below": place}

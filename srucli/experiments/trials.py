@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from srucli import optim
 from srucli.config import Config, dump, with_settings
@@ -76,20 +77,32 @@ class Trial(NamedTuple):
         return Path("cells") / name / f"lr-{self.lr:g}" / f"seed-{self.seed}"
 
 
-@dataclass(frozen=True)
+class Record(BaseModel):
+    """The part of a record of metrics.jsonl that a comparison uses."""
+
+    model_config = ConfigDict(strict=True)
+
+    step: int
+    seconds: float
+    train_loss: float
+    dev: dict[str, float | None]
+    skipped: int = 0
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Result:
-    """What a trial measured: metrics on dev and test, and a record of each evaluation.
+    """What a trial measured, as in result.json: metrics, and a record of each evaluation.
 
     diverged: the message if training diverged; everything else is empty then. reading: how much of
     train, dev and test was truncated.
     """
 
     trial: Trial
-    dev: Mapping[str, float]
-    test: Mapping[str, float]
-    history: Sequence[Mapping[str, Any]]
+    dev: dict[str, float | None]
+    test: dict[str, float]
+    history: list[Record]
     diverged: str | None
-    reading: Mapping[str, Any] = field(default_factory=dict)
+    reading: dict[str, dict[str, int | dict[str, bool | int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,29 +151,6 @@ class Plan:
 def grid_rate(rate: float, distance: int) -> float:
     """Return the rate that is `distance` places higher in the grid, rounded to three digits."""
     return float(f"{rate * RATE_FACTOR**distance:.3g}")
-
-
-class _Record(BaseModel):
-    """The part of a record of metrics.jsonl that a comparison uses."""
-
-    model_config = ConfigDict(strict=True)
-
-    step: int
-    seconds: float
-    dev: dict[str, float | None]
-    skipped: int = 0
-
-
-class _StoredResult(BaseModel):
-    """The content of result.json; without metrics if the trial diverged."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    dev: dict[str, float | None]
-    test: dict[str, float]
-    history: list[_Record]
-    diverged: str | None
-    reading: dict[str, dict[str, int | dict[str, bool | int]]] = {}
 
 
 def facts_of(plan: Plan, parts: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
@@ -232,11 +222,12 @@ class Folder:
         """Return the result of a trial, if it is finished."""
         try:
             stored = read_json(self.place, f"{trial.folder}/result.json", _MAX_RESULT)
-            for tally in _StoredResult.model_validate(stored).reading.values():
+            result = Result(trial, **stored)
+            for tally in result.reading.values():
                 Tally.from_json(tally)
         except (SrucliError, ValidationError, TypeError, LookupError):
             return None
-        return Result(trial, **stored)
+        return result
 
 
 def _replace(folder: OpenFolder, facts: Mapping[str, Any], force: bool) -> None:

@@ -247,8 +247,7 @@ class Search:
         self.warned = True
         names = {"train": self.task.train, "dev": self.task.dev or f"{self.task.train}, held out"}
         for part, tally in record.get("reading", {}).items():
-            for line in Notices(names[part]).last(Tally.from_json(tally)):
-                say(line)
+            say(*Notices(names[part]).last(Tally.from_json(tally)))
 
     def _remember(
         self, settings: dict[str, Any], value: float, metrics: Mapping[str, float], size: int
@@ -345,8 +344,7 @@ def tune(
     check_settings(config)
     stop = stop or Interrupt()
     stop.checked = True  # the search checks it, and then removes the folder of its trials
-    for line in no_effect(Setup(config, dev=True, held_out=not dev), given_settings(config)):
-        say(line)
+    say(*no_effect(Setup(config, dev=True, held_out=not dev), given_settings(config)))
     examples, _ = read_texts(train_source, config.data)
     labels = find_labels(examples, train_source)
     if not dev:

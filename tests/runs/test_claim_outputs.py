@@ -36,7 +36,7 @@ PARTS = {
 RESULT = {
     "dev": {"accuracy": 0.5},
     "test": {"accuracy": 0.25},
-    "history": [{"step": 3, "seconds": 1.5, "dev": {"accuracy": 0.5}, "epoch": 1}],
+    "history": [{"step": 3, "seconds": 1.5, "train_loss": 1.0, "dev": {"accuracy": 0.5}}],
     "diverged": None,
 }
 
@@ -194,7 +194,7 @@ def test_a_result_is_read_back(copy: Path) -> None:
     found = Folder(copy).result(Trial("adam", 0.002, 0))
     assert found is not None
     assert (found.dev, found.test, found.diverged) == (RESULT["dev"], RESULT["test"], None)
-    assert found.history == RESULT["history"]
+    assert [record.model_dump(exclude_unset=True) for record in found.history] == RESULT["history"]
     assert Folder(copy).result(Trial("adam", 0.002, 1)) is None
 
 
