@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
@@ -22,6 +26,7 @@ from tests.support import (
     RunMain,
     Tiny,
     child_environment,
+    piped_stdin,
     restored_process,
     sentences,
     write_tsv,
@@ -100,35 +105,57 @@ def run_cli() -> RunCli:
 
 @pytest.fixture(scope="session")
 def tiny(run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """Return a run that `srucli train` made in a child process. Tests do not change its files."""
-    folder, rows = tmp_path_factory.mktemp("tiny"), sentences()
-    train = write_tsv(folder / "train.tsv", rows[:480])
-    test = write_tsv(folder / "test.tsv", rows[480:])
-    done = run_cli(
-        "train", "train.tsv", "-o", "run", "--epochs", 5, "--lr", 0.01, *QUICK, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    return Tiny(folder, folder / "run", train, test, done)
+    """Return a run that `srucli train` made in a child process. Tests do not change its files.
+
+    pytest-xdist's workers share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    folder.mkdir(exist_ok=True)
+    rows, finished = sentences(), folder / "finished.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            write_tsv(folder / "train.tsv", rows[:480])
+            write_tsv(folder / "test.tsv", rows[480:])
+            words = ("train", "train.tsv", "-o", "run", "--epochs", 5, "--lr", 0.01, *QUICK)
+            done = run_cli(*words, cwd=folder)
+            assert done.returncode == 0, done.stderr
+            finished.write_text(json.dumps([done.stdout, done.stderr]))
+    result = CommandResult(0, *json.loads(finished.read_text()))
+    return Tiny(folder, folder / "run", folder / "train.tsv", folder / "test.tsv", result)
 
 
-@pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunMain:
+@pytest.fixture(scope="session")
+def run_main() -> RunMain:
     """Return a function that runs `srucli` in this process, which saves the import of torch.
 
-    An exception other than a SrucliError escapes and fails the test.
+    With `input`, stdin is a pipe. An exception other than a SrucliError escapes and fails the test.
     """
     from srucli.cli import main
 
-    def run(*arguments: object) -> CommandResult:
-        monkeypatch.setattr(sys, "argv", ["srucli", *map(str, arguments)])
-        capsys.readouterr()
-        with patch.dict(os.environ), restored_process(), pytest.raises(SystemExit) as ended:
+    def run(*arguments: object, input: str | bytes | None = None) -> CommandResult:
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+        with (
+            patch.object(sys, "argv", ["srucli", *map(str, arguments)]),
+            patch.dict(os.environ),
+            piped_stdin(input),
+            redirect_stdout(out),
+            redirect_stderr(err),
+            restored_process(),
+            pytest.raises(SystemExit) as ended,
+        ):
             main()
         code = ended.value.code
         assert isinstance(code, int)
-        return CommandResult(code, *capsys.readouterr())
+        return CommandResult(code, *map(written, (out, err)))
 
     return run
+
+
+def written(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 @pytest.fixture

@@ -6,12 +6,15 @@ import itertools
 import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from srucli.config import Config
@@ -104,6 +107,18 @@ def write_tsv(path: Path, rows: Iterable[tuple[str, str]]) -> Path:
 
 
 @dataclass(frozen=True)
+class CommandResult:
+    """The exit code and the output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+RunMain = Callable[..., CommandResult]
+
+
+@dataclass(frozen=True)
 class Tiny:
     """A small trained run, its data, and the result of the command that trained it."""
 
@@ -111,7 +126,7 @@ class Tiny:
     run: Path
     train: Path
     test: Path
-    done: subprocess.CompletedProcess[str]
+    result: CommandResult
     labels: tuple[str, ...] = tuple(sorted(LABELS))
     texts: int = 480
 
@@ -136,16 +151,24 @@ def run_training(
     )
 
 
-@dataclass(frozen=True)
-class CommandResult:
-    """The exit code and the output of a command."""
+@contextmanager
+def piped_stdin(data: str | bytes | None) -> Iterator[None]:
+    """Let sys.stdin be a pipe with this data; None leaves it unchanged."""
+    if data is None:
+        yield
+        return
+    content = data.encode() if isinstance(data, str) else data
+    reader, writer = os.pipe()
 
-    code: int
-    out: str
-    err: str
+    def write() -> None:
+        with suppress(BrokenPipeError), open(writer, "wb") as pipe:
+            pipe.write(content)
 
-
-RunMain = Callable[..., CommandResult]
+    thread = Thread(target=write)
+    thread.start()
+    with open(reader) as stdin, patch.object(sys, "stdin", stdin):
+        yield
+    thread.join()
 
 
 @contextmanager

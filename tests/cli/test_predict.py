@@ -21,7 +21,7 @@ from srucli.data.readers import Input
 from srucli.inference.forward import BATCH_TEXTS
 from srucli.inference.predictor import Predictor
 from srucli.inference.stream import Style, arriving, records
-from tests.support import RunCli, RunMain, Tiny, child_environment
+from tests.support import RunMain, Tiny, child_environment
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
 LABELS = ["good", "bad", "none"]
@@ -38,18 +38,19 @@ def lines(tmp_path: Path) -> Path:
 
 
 def test_a_copied_run_prints_one_line_per_input_line(
-    run_cli: RunCli, tiny: Tiny, tmp_path: Path
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Empty lines, CRLF, a byte-order mark, U+0085, a long line and no line end at the end."""
     shutil.copytree(tiny.run, tmp_path / "elsewhere" / "copy")
     rows = ["\ufeff" + TEXTS[0], "", TEXTS[1] + "\r", "\x85 \u2028", " ", "x " * 80_000, TEXTS[2]]
-    done = run_cli("predict", "copy", input="\n".join(rows), cwd=tmp_path / "elsewhere")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(SAID.format("<stdin>"))
-    assert done.stderr.splitlines()[-1] == (
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ended = run_main("predict", "copy", input="\n".join(rows))
+    assert ended.code == 0, ended.err
+    assert ended.err.startswith(SAID.format("<stdin>"))
+    assert ended.err.splitlines()[-1] == (
         "<stdin>: 2 of 7 texts have no tokens: they are empty, or become so when normalized"
     )
-    found = done.stdout.split("\n")
+    found = ended.out.split("\n")
     assert found.pop() == ""
     assert (found[0], found[2], found[6]) == ("good", "bad", "none")
     assert len(found) == len(rows)

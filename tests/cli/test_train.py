@@ -40,8 +40,8 @@ def one_line(err: str) -> str:
 
 
 def test_output(tiny: Tiny) -> None:
-    assert tiny.done.stdout == "run\n"
-    layout, *said = tiny.done.stderr.splitlines()
+    assert tiny.result.out == "run\n"
+    layout, *said = tiny.result.err.splitlines()
     columns = "text = column 2, label = column 1"
     assert layout == f"train.tsv: tsv, delimiter tab, no header, {columns}, no quotes, utf-8"
     lines = said[[line.startswith("data: ") for line in said].index(True) :]
@@ -51,7 +51,7 @@ def test_output(tiny: Tiny) -> None:
     assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
     assert [line.split("  ")[0] for line in lines[3:]] == [f"epoch {n}/5" for n in range(1, 6)]
     assert "dev  accuracy 0." in lines[3]
-    assert "\r" not in tiny.done.stderr
+    assert "\r" not in tiny.result.err
 
 
 def test_eval_of_train_in_a_shell(tiny: Tiny) -> None:
@@ -76,19 +76,21 @@ def test_eval_of_train_in_a_shell(tiny: Tiny) -> None:
     assert done.stderr.splitlines()[-1].startswith("srucli: --fail-under: accuracy ")
 
 
-def test_compressed_json_lines_from_a_pipe(run_cli: RunCli, tmp_path: Path) -> None:
+def test_compressed_json_lines_from_a_pipe(
+    run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     lines = "".join(
         json.dumps({"sentence": text, "kind": label}, ensure_ascii=False) + "\n"
         for label, text in ROWS
     )
     columns = ("--text", "sentence", "--label", "kind")
-    done = run_cli(
+    ended = run_main(
         *("train", "-", "--format", "jsonl", *columns, "--optimizer", "adagrad"),
         *("--epochs", 1, *QUICK),
         input=gzip.compress(lines.encode()),
-        cwd=tmp_path,
     )
-    assert (done.returncode, done.stdout) == (0, "runs/stdin\n"), done.stderr
+    assert (ended.code, ended.out) == (0, "runs/stdin\n"), ended.err
     run = RunDir.open(tmp_path / "runs" / "stdin")
     assert run.labels() == ["bad", "good", "none"]
     assert run.config().optim.name == "adagrad"

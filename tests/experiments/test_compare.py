@@ -26,7 +26,7 @@ from srucli.io.folders import OpenFolder
 from srucli.tokenizer.truncation import Limits, Tally
 from tests.experiments.support import ADAMS, finish, plan, with_data
 from tests.experiments.test_grid import searched
-from tests.support import NETWORK, RunCli, RunMain, Tiny, child_environment
+from tests.support import NETWORK, RunMain, Tiny, child_environment
 
 
 def test_skipped_steps_are_counted(tmp_path: Path) -> None:
@@ -236,14 +236,14 @@ def without_seconds(found: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compared(
-    tiny: Tiny, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
+    tiny: Tiny, run_main: RunMain, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a comparison, and the JSON that the command printed."""
     folder = tmp_path_factory.mktemp("compared") / "out"
-    done = run_cli(*command(tiny, folder))
-    assert done.returncode == 0, done.stderr
-    assert "--grid has no effect: the rates are compared" in done.stderr
-    return folder, json.loads(done.stdout)
+    ended = run_main(*command(tiny, folder))
+    assert ended.code == 0, ended.err
+    assert "--grid has no effect: the rates are compared" in ended.err
+    return folder, json.loads(ended.out)
 
 
 CANDIDATES = ["optim.lr=0.02", "optim.lr=0.05", "optim.lr=1e+30"]

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from srucli.runs.run_dir import RunDir
-from tests.support import QUICK, CommandResult, RunCli, RunMain, Tiny
+from tests.support import QUICK, CommandResult, RunMain, Tiny
 
 # Labels of the run, and texts that it gives them.
 ROWS = [
@@ -128,14 +128,11 @@ PIPED = {
 
 
 @pytest.mark.parametrize("case", PIPED)
-def test_a_header_that_comes_through_a_pipe(
-    run_cli: RunCli, trained: Run, tmp_path: Path, case: str
-) -> None:
+def test_a_header_that_comes_through_a_pipe(run_main: RunMain, trained: Run, case: str) -> None:
     """It names the run's column of texts, and others that hold no labels."""
     piped, wanted = PIPED[case]
-    done = run_cli("predict", trained({}, SAID), "-", "--json", input=piped)
-    found = [json.loads(line)["label"] for line in done.stdout.splitlines()]
-    assert len(found) == len(wanted), done.stderr
+    found = labels_of(run_main("predict", trained({}, SAID), "-", "--json", input=piped))
+    assert len(found) == len(wanted)
     assert found[-1] == wanted[-1]
 
 

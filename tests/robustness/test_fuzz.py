@@ -39,7 +39,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_input_of_a_short_run_is_a_finding() -> None:
-    inputs = 600
+    inputs = 200
     done = python("-m", "tests.robustness.fuzz", "--inputs", str(inputs))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
