@@ -31,7 +31,7 @@ from srucli.io.files import unwritable, write_files, writing
 from srucli.io.folders import Identity, OpenFolder
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
-from srucli.runs.run_dir import RunDir, read_records
+from srucli.runs.run_dir import read_records
 from srucli.runtime import tune_process
 from srucli.training.run import train
 
@@ -139,12 +139,12 @@ def _measure(
     train(config, sources["train"], sources["dev"], run, **how)
     history = read_records(run / "metrics.jsonl")
     predictor = Predictor.load(run, config.train.device)
-    step = RunDir.open(run).step_of(predictor.choice.name)
-    (used,) = [record["dev"] for record in history if record["step"] == step]
+    used = predictor.choice.name
+    (dev,) = [record["dev"] for record in history if f"step-{record['step']}" == used]
     tested = evaluate(predictor, read_examples(sources["test"], config.data))
     with writing(place, "run"), place.child("run") as trained:
         clear(trained, UNNEEDED)
     test = {name: value for name, value in tested.metrics.items() if math.isfinite(value)}
     reading = {**history[-1].get("reading", {}), "test": tested.tally.to_json()}
-    result = {"dev": used, "test": test, "history": history, "diverged": None}
+    result = {"dev": dev, "test": test, "history": history, "diverged": None}
     return {**result, "reading": reading}

@@ -35,7 +35,7 @@ from srucli.io.files import (
 )
 from srucli.io.folders import OpenFolder
 from srucli.runs import run_dir
-from srucli.runs.claim import OWN, Layout, Source, claimed, clear, kind_of
+from srucli.runs.claim import OWN, Claim, Layout, Source, claimed, clear, kind_of
 from srucli.tokenizer.training import make_tokenizer
 from srucli.tokenizer.truncation import Tally
 
@@ -192,7 +192,7 @@ class Folder:
             stored, marked = _stored_facts(folder), kind_of(folder) == "comparison"
             return stored == facts or (marked and stored.keys() == facts.keys())
 
-        with claimed(path, "comparison", LAYOUT, is_comparison, sources) as (folder, _):
+        with claimed(path, Claim("comparison", LAYOUT, is_comparison, sources)) as (folder, _):
             if "plan.json" in folder.names() and _stored_facts(folder) != facts:
                 _replace(folder, facts, force)
             yield cls(folder)

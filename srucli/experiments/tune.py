@@ -30,7 +30,7 @@ from srucli.io.folders import OpenFolder
 from srucli.io.yaml import to_yaml
 from srucli.model.classifier import Classifier
 from srucli.runs import run_dir
-from srucli.runs.claim import OWN, Layout, claimed, clear
+from srucli.runs.claim import OWN, Claim, Layout, claimed, clear
 from srucli.runs.run_dir import read_records
 from srucli.tokenizer.training import make_tokenizer
 from srucli.tokenizer.truncation import Notices, Tally
@@ -362,7 +362,7 @@ def _scratch() -> Iterator[Path]:
     """Make a folder for trials, and remove it after the block. Raises OutputError."""
     path = Path(tempfile.mkdtemp(prefix="srucli-tune-"))
     try:
-        with claimed(path, "tuning", LAYOUT):
+        with claimed(path, Claim("tuning", LAYOUT)):
             yield path
     finally:
         with suppress(OSError):

@@ -238,21 +238,15 @@ class Claim:
 
 @contextmanager
 def claimed(
-    path: Path,
-    kind: Kind,
-    layout: Layout,
-    evidence: Callable[[OpenFolder], bool] = lambda folder: False,
-    sources: Sequence[Source] = (),
-    below: OpenFolder | None = None,
+    path: Path, claim: Claim, below: OpenFolder | None = None
 ) -> Iterator[tuple[OpenFolder, bool]]:
     """Hold a folder with marker and lock for a block that writes there; make it if need be.
 
-    Yields the folder, and whether it is empty otherwise. The arguments are those of `Claim`, and
-    `below`, the folder that contains it, if that is held open: then no link is followed. If the
-    block raises and the folder is still empty, what was made is removed. Raises OutputError if the
-    folder belongs to others, or if another process writes there.
+    Yields the folder, and whether it is empty otherwise. `below` is the folder that contains it, if
+    that is held open: then no link is followed. If the block raises and the folder is still empty,
+    what was made is removed. Raises OutputError if the folder belongs to others, or if another
+    process writes there.
     """
-    claim = Claim(kind, layout, evidence, sources)
     with ExitStack() as stack:
         opening = below.child(path.name, make=True) if below else OpenFolder.at(path)
         if not below:
@@ -274,7 +268,7 @@ def claimed(
             raise
         # The process that held the lock before may have ended its claim in between.
         claim.make(folder)
-        tidy(folder, layout)
+        tidy(folder, claim.layout)
         fresh = _is_bare(folder)
         try:
             yield folder, fresh

@@ -89,9 +89,8 @@ seed {train.seed}; torch {facts.torch} on {facts.device}.
 def write_card(run: RunDir, config: Config, labels: Sequence[str], epochs: int) -> None:
     """Write the README.md after this number of epochs. Raises OutputError."""
     used = choose(run, config.train.used_checkpoint, config.metric)
-    step = run.step_of(used.name)
     records = run.records("metrics.jsonl")
     valid = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
-    measured = next((each for each in valid if each.get("step") == step), None)
+    measured = next((each for each in valid if f"step-{each.get('step')}" == used.name), None)
     card = model_card(run.path.name, config, labels, run.facts(), used, measured, epochs)
     run.write("README.md", card.encode(errors="backslashreplace"))

@@ -177,7 +177,7 @@ class RunDir:
         removed. `sources` are files that must not be replaced. `below` is the folder that contains
         it, if that is held open. Raises OutputError.
         """
-        with claimed(path, "run", LAYOUT, is_run, sources, below) as (folder, fresh):
+        with claimed(path, Claim("run", LAYOUT, is_run, sources), below) as (folder, fresh):
             try:
                 yield cls(folder)
             except BaseException:
@@ -323,13 +323,6 @@ class RunDir:
         if not isinstance(found, dict):
             raise DataError(place, None, "no JSON object", COPY_AGAIN)
         return found
-
-    def step_of(self, name: str) -> int:
-        """Return the number of steps after which a checkpoint was saved."""
-        step = self.state(name).get("step")
-        if not isinstance(step, int):
-            raise DataError(self._place(name, STATE), None, "no number of steps", COPY_AGAIN)
-        return step
 
     def checkpoint(self, name: Which | str, shapes: Shapes | None = None) -> Checkpoint:
         """Return `best`, `last` or a checkpoint by name; its weights must fit `shapes`."""

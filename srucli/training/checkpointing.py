@@ -126,8 +126,6 @@ class Checkpointing:
             for part in self.parts:
                 part.load_state_dict(tree)
             self._reset_best_if_not_comparable()
-            if not tree["watch"]:
-                self.begin_diagnostics()
         except _DOES_NOT_FIT as error:
             problem = f"does not fit this training ({error})"
             raise DataError(source, None, problem, COPY_AGAIN) from error
@@ -146,8 +144,8 @@ class Checkpointing:
         say("the metric or the dev examples changed: the resumed checkpoint is the best so far")
 
     def begin_diagnostics(self) -> None:
-        """If there will be diagnostics, write the record that is needed to interpret them."""
-        if self.step.watch:
+        """Begin diagnostics.jsonl with the record that is needed to interpret the others."""
+        if self.step.watch and not self.run.size("diagnostics.jsonl"):
             optimizer = self.step.settings.model_dump(mode="json")
             self.log.add_diagnostics({"optimizer": optimizer, "counts": self.step.watch.counts})
 

@@ -1,21 +1,62 @@
 """The log of a training: metrics.jsonl, diagnostics.jsonl, TensorBoard and the progress bar.
 
 Lines are only appended. A training that resumes first cuts off the lines after its checkpoint.
+TensorBoard's own writer opens its files by path and would follow links, so it is not used.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 from tqdm import tqdm
 
+from srucli.io.files import Place, writing
 from srucli.runs.run_dir import LOGS, RunDir
 from srucli.tokenizer.truncation import Tally
-from srucli.training.tensorboard import Board
+
+TENSORBOARD = "tensorboard"
+
+
+class Board:
+    """An event file of TensorBoard for the steps after `step`. Its methods raise OutputError."""
+
+    def __init__(self, run: Place, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        self.run = run
+        now = time.time()
+        self.name = f"events.out.tfevents.{now:.6f}.{platform.node()}.{os.getpid()}"
+        # A new session replaces later steps that an interrupted process recorded.
+        start = SessionLog(status=SessionLog.START)
+        self._write(
+            Event(wall_time=now, file_version="brain.Event:2"),
+            Event(wall_time=now, step=step + 1, session_log=start),
+        )
+
+    def add(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write the metrics after a step."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _write(self, *events: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        data = BytesIO()
+        records = RecordWriter(data)
+        for event in events:
+            records.write(event.SerializeToString())
+        with writing(self.run, TENSORBOARD) as run, run.child(TENSORBOARD, make=True) as folder:
+            folder.append(self.name, data.getvalue())
 
 
 class Log:

@@ -54,7 +54,6 @@ class CrossEntropy(Objective):
     multi_label = False
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """As `Objective.losses`."""
         logs = logits.log_softmax(dim=1)
         right = logs.gather(1, targets.unsqueeze(1)).squeeze(1)
         if self.smoothing:
@@ -62,7 +61,6 @@ class CrossEntropy(Objective):
         return -(self.weights.index_select(0, targets) * right).sum()
 
     def weight(self, targets: Tensor) -> Tensor:
-        """As `Objective.weight`."""
         return self.weights.index_select(0, targets).sum()
 
 
@@ -77,13 +75,11 @@ class BinaryCrossEntropy(Objective):
     multi_label = True
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """As `Objective.losses`."""
         smooth = targets * (1 - self.smoothing) + self.smoothing / logits.shape[1]
         each = nn.functional.softplus(logits) - logits * smooth
         return (self._weights(targets) * each).sum()
 
     def weight(self, targets: Tensor) -> Tensor:
-        """As `Objective.weight`."""
         return self._weights(targets).mean(dim=1).sum()
 
     def _weights(self, targets: Tensor) -> Tensor:

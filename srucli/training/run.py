@@ -186,8 +186,7 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
         facts = _facts(request, found, split, trainer)
         run.begin(config, tokenizer, split.train.labels, facts)
         _announce(trainer, config, saved)
-        if not saved:
-            trainer.checkpoints.begin_diagnostics()
+        trainer.checkpoints.begin_diagnostics()
         request.stop.checked = True
         _loop(run, config, trainer, request.on_epoch)
 

@@ -141,18 +141,13 @@ class Validation:
         return value if metric_named(self.metric).larger_is_better else -value
 
     @property
-    def is_out_of_patience(self) -> bool:
-        """Whether early stopping ends the training."""
-        return bool(self.patience) and self.best.stale >= self.patience
-
-    @property
     def spent(self) -> str | None:
         """The setting that ended the training, if early stopping did."""
-        return "train.patience" if self.is_out_of_patience else None
+        return "train.patience" if self.best.stale >= self.patience > 0 else None
 
     def early_stop_message(self) -> str | None:
         """Return a sentence if early stopping ended the training."""
-        if not self.is_out_of_patience:
+        if not self.spent:
             return None
         best, stale = abs(self.best.best), self.best.stale
         return f"no better {self.metric} than {best:.4f} for {stale} epochs: stopping early"

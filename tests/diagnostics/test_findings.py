@@ -24,7 +24,7 @@ from srucli.diagnostics import findings
 from srucli.diagnostics.findings import Finding
 from srucli.diagnostics.records import Diagnostics, slope
 from srucli.diagnostics.watch import is_recorded
-from srucli.runs.claim import claimed
+from srucli.runs.claim import Claim, claimed
 from tests.robustness.mutate import mutate_tree
 from tests.support import RunMain, Tiny
 
@@ -648,7 +648,7 @@ def test_runs_that_cannot_be_diagnosed(run_main: RunMain, tiny: Tiny, tmp_path: 
     ended = run_main("diagnose", tiny.run)
     assert ended.code == 66
     assert "train it again with --diagnose 20" in ended.err
-    with claimed(tmp_path / "c", "comparison", {}):
+    with claimed(tmp_path / "c", Claim("comparison", {})):
         ended = run_main("diagnose", tmp_path / "c")
     assert ended.code == 2
     assert f"{tmp_path / 'c'}: is a comparison; its page explains its trainings" in ended.err

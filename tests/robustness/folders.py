@@ -29,7 +29,7 @@ from srucli.data.readers import Example
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.experiments import trials, tune
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial, facts_of
-from srucli.runs.claim import MARKER, claimed, clear
+from srucli.runs.claim import MARKER, Claim, claimed, clear
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
 from srucli.training.interrupts import Interrupt
@@ -105,7 +105,7 @@ class Bases:
             (path / "config.yaml").write_text(json.dumps(values))
         self._started(folder / "started", run)
         self._compared(folder / "compared", run)
-        with claimed(folder / "tuned", "tuning", tune.LAYOUT):
+        with claimed(folder / "tuned", Claim("tuning", tune.LAYOUT)):
             shutil.copytree(run, folder / "tuned" / "run")
             shutil.copy(self.tokenizer, folder / "tuned")
         (folder / "empty").mkdir()
@@ -347,7 +347,7 @@ _OTHER = build({"optim": {"name": "sgd"}}, "other").optim
 
 
 def _tune(random: Random, bases: Bases, place: Path, given: Path | None) -> None:
-    with claimed(place, "tuning", tune.LAYOUT, sources=[given]) as (folder, _):
+    with claimed(place, Claim("tuning", tune.LAYOUT, sources=[given])) as (folder, _):
         stop = Interrupt()
         stop.requested = True
         options: dict[str, Any] = {"tokenizer": bases.tokenizer, "force": True, "below": folder}

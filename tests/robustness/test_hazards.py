@@ -294,7 +294,7 @@ def test_anomaly_is_traced_to_its_line(tmp_path: Path, size: int) -> None:
     saved.weights["embedding.weight"][ids[-1]] = torch.nan
     state = {key: value for key, value in saved.state.items() if key != "step"}
     training = {file: run.checkpoints.read(name, file) for file in (TRAINING, TRAINING_TENSORS)}
-    run.save(run.step_of(name), saved.weights, state, {"last"}, training)
+    run.save(saved.state["step"], saved.weights, state, {"last"}, training)
     message = r"x\.tsv:124: its loss is nan at step \d+; look at the text"
     with pytest.raises(DataError, match=message):
         resume(run.path, {"train.epochs": 2})

@@ -19,7 +19,7 @@ from srucli.io import locks
 from srucli.io.folders import OpenFolder
 from srucli.runs import claim
 from srucli.runs.checkpoints import Checkpoints
-from srucli.runs.claim import MARKER, claimed, contents, is_free, listing
+from srucli.runs.claim import MARKER, Claim, claimed, contents, is_free, listing
 from srucli.runs.run_dir import LAYOUT, RunDir
 from tests.support import QUICK, OnStep, RunMain, Tiny, tree, write_tsv
 
@@ -105,7 +105,7 @@ def test_a_folder_of_another_kind_is_refused(
 ) -> None:
     flags = ("--force",) if force else ()
     for kind, command in (("run", "compare"), ("comparison", "train"), ("tuning", "train")):
-        with claimed(tmp_path / kind, kind, {}):  # type: ignore[arg-type]
+        with claimed(tmp_path / kind, Claim(kind, {})):  # type: ignore[arg-type]
             pass
         before = tree(tmp_path / kind)
         arguments = (command, tiny.train, "-o", tmp_path / kind, *COMMANDS[command], *flags)
@@ -202,7 +202,7 @@ def test_a_copied_marker_does_not_count(
     tiny: Tiny, tmp_path: Path, run_main: RunMain, command: str, name: str, force: bool
 ) -> None:
     kind = {"train": "run", "compare": "comparison"}[command]
-    with claim.claimed(tmp_path / "own", kind, {}) as (own, _):  # type: ignore[arg-type]
+    with claimed(tmp_path / "own", Claim(kind, {})) as (own, _):  # type: ignore[arg-type]
         own.create("some", b"")
     (tmp_path / "folder" / name).parent.mkdir(parents=True)
     (tmp_path / "folder" / name).write_text("mine")
@@ -656,14 +656,17 @@ def test_no_marker_stays_if_the_lock_cannot_be_taken(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("process 1 on there\n")
     os.link(tmp_path / "lock", own / "lock")
     before = tree(tmp_path)
-    with pytest.raises(OutputError, match="hard links"), claimed(own, "run", LAYOUT):
+    with pytest.raises(OutputError, match="hard links"), claimed(own, Claim("run", LAYOUT)):
         pass
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("wrote", [False, True], ids=["empty", "written"])
 def test_a_marker_stays_if_something_was_written(tmp_path: Path, wrote: bool) -> None:
-    with suppress(KeyboardInterrupt), claimed(tmp_path / "run", "run", LAYOUT) as (folder, _):
+    with (
+        suppress(KeyboardInterrupt),
+        claimed(tmp_path / "run", Claim("run", LAYOUT)) as (folder, _),
+    ):
         if wrote:
             folder.write({"metrics.jsonl": b""})
         raise KeyboardInterrupt

@@ -21,7 +21,7 @@ from srucli.errors import OutputError, SrucliError, UsageError
 from srucli.experiments.plots import DRAWN_BY
 from srucli.experiments.scheduler import Scheduler
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial, facts_of
-from srucli.runs.claim import MARKER, claimed
+from srucli.runs.claim import MARKER, Claim, claimed
 from tests.support import QUICK, RunMain, Tiny, child_environment, tree
 
 CANDIDATES = tuple(Candidate(name, {"optim.name": name}) for name in ("adam", "sgd"))
@@ -433,7 +433,7 @@ def test_diagnose_replaces_only_plots_of_srucli(
 
 def test_a_folder_of_the_same_kind_can_be_claimed_again(tmp_path: Path) -> None:
     for _ in range(2):
-        with claimed(tmp_path / "x", "tuning", {}):
+        with claimed(tmp_path / "x", Claim("tuning", {})):
             pass
     assert os.listdir(tmp_path / "x") == [MARKER]
 

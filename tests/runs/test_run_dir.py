@@ -423,14 +423,3 @@ def test_a_file_that_is_larger_than_in_its_manifest_is_not_read(run: RunDir) -> 
         DataError, match=r"model\.safetensors: larger than the 96 bytes that it can need; copy"
     ):
         run.checkpoint("last")
-
-
-@pytest.mark.parametrize("state", ["{}", '{"step": "9"}', '{"step": null}'])
-def test_a_checkpoint_without_a_step_is_damaged(tmp_path: Path, state: str) -> None:
-    old = Path(__file__).parents[1] / "formats" / "v1"  # from before there were manifests
-    run = RunDir.open(Path(shutil.copytree(old, tmp_path / "run")))
-    name = run.checkpoints.pointed("last")
-    assert run.step_of(name) == int(name.removeprefix("step-"))
-    (run.path / "checkpoints" / name / "state.json").write_text(state)
-    with pytest.raises(DataError, match=r"state\.json: no number of steps; copy the run again"):
-        run.step_of(name)

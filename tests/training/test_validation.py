@@ -57,7 +57,7 @@ def test_without_dev_examples_every_epoch_is_the_best(make_one: MakeOne) -> None
     assert made.fit_and_evaluate() == {}
     assert [made.improved({}, step) for step in (3, 6)] == [True, True]
     assert made.best.best_step == 6
-    assert not made.is_out_of_patience
+    assert made.spent is None
 
 
 # metric, its values, which of them are the best so far, epochs since the best at the end
@@ -89,7 +89,7 @@ def test_what_was_best_is_restored(make_one: MakeOne) -> None:
     first.thresholds = [0.25, 0.5, 0.75]
     second.load_state_dict(first.state_dict())
     assert (second.best, second.thresholds) == (first.best, first.thresholds)
-    assert second.is_out_of_patience
+    assert second.spent == "train.patience"
     assert (
         second.early_stop_message() == "no better macro_f1 than 0.7000 for 2 epochs: stopping early"
     )
