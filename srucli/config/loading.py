@@ -120,8 +120,7 @@ def build(tree: Mapping[str, Any], source: str, *, partial: bool = False) -> Con
 def given(section: Section) -> list[str]:
     """Return the names of a section's settings that the user gave.
 
-    If all are set, they come from a file that srucli wrote; then those that differ from the default
-    count.
+    If all are set, srucli wrote the file, and only those that differ from the default count.
     """
     fields = type(section).model_fields
     found = [name for name in fields if name in section.model_fields_set]
@@ -143,9 +142,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def resolve(
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
-    flags: Mapping[str, Any] | None = None,
+    file: Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Config:
     """Apply the YAML `file`, `flags` (dotted key to value) and `overrides` to the defaults.
 

@@ -49,18 +49,14 @@ class DataConfig(Section):
 
     may_change_on_resume: ClassVar[bool] = True
 
-    format: str = setting(
-        "auto", "tsv, csv, fasttext, jsonl, pairs or lines; auto: by file ending and first line"
-    )
+    format: str = setting("auto", "tsv, csv, fasttext, jsonl, pairs, lines or auto (detected)")
     text: str | int | None = setting(
         None, "column of the text: name, or 1-based number; default 2nd, or 'text'"
     )
     label: str | int | None = setting(
         None, "column of the label: name, or 1-based number; default 1st, or 'label'"
     )
-    header: bool | None = setting(
-        None, "the first row names the columns; default: as the columns are given"
-    )
+    header: bool | None = setting(None, "the first row is a header; default: as columns are given")
     delimiter: str | None = setting(
         None, "column delimiter; default: comma in csv, tab in tsv", min_length=1, max_length=1
     )
@@ -70,12 +66,8 @@ class DataConfig(Section):
         "strict", "how to handle bytes that are invalid in the encoding"
     )
     multi_label: bool = setting(False, "a text may have any number of labels", MAY_NOT_CHANGE)
-    label_delimiter: str = setting(
-        ",", "separator of the labels of a multi-label text", min_length=1
-    )
-    merge_labels: bool = setting(
-        False, "merge labels that look the same or alike, such as Pos and pos"
-    )
+    label_delimiter: str = setting(",", "separator of labels in a multi-label text", min_length=1)
+    merge_labels: bool = setting(False, "merge labels that look alike, such as Pos and pos")
     max_ratio: float | None = setting(
         None, "refuse compressed files that expand to more than this multiple of their size", ge=1.0
     )
@@ -99,7 +91,7 @@ class TokenizerConfig(Section):
         setting("nmt_nfkc", "normalization of text; _cf folds case")
     )
     normalization_rule_tsv: str = setting(
-        "", "file of custom normalization rules, instead of a named one"
+        "", "file of custom normalization rules; replaces the name"
     )
     byte_fallback: bool = setting(False, "split unknown characters into UTF-8 bytes")
     user_defined_symbols: tuple[str, ...] = setting(
@@ -113,22 +105,14 @@ class TokenizerConfig(Section):
     split_by_unicode_script: bool = setting(True, "tokens do not mix scripts")
     split_by_whitespace: bool = setting(True, "tokens do not cross spaces")
     split_by_number: bool = setting(True, "tokens do not mix numbers and other characters")
-    treat_whitespace_as_suffix: bool = setting(
-        False, "put spaces at the end of tokens instead of their beginning"
-    )
+    treat_whitespace_as_suffix: bool = setting(False, "mark spaces at the end of tokens")
     allow_whitespace_only_pieces: bool = setting(False, "runs of spaces may become tokens")
     add_dummy_prefix: bool = setting(True, "add a space before every text")
     remove_extra_whitespaces: bool = setting(True, "remove leading, trailing and repeated spaces")
-    max_sentencepiece_length: int = setting(
-        16, "maximum length of a token in characters", ge=1, le=512
-    )
-    max_sentence_length: int = setting(
-        4192, "skip lines that are longer, in bytes", ge=10, le=2**30
-    )
+    max_sentencepiece_length: int = setting(16, "maximum characters of a token", ge=1, le=512)
+    max_sentence_length: int = setting(4192, "skip longer lines, in bytes", ge=10, le=2**30)
     input_sentence_size: NonNegativeInt = setting(0, "number of sampled lines; 0: all lines")
-    shuffle_input_sentence: bool = setting(
-        True, "sample these lines at random; else take the first ones"
-    )
+    shuffle_input_sentence: bool = setting(True, "sample these lines at random, not from the start")
     seed: Seed = setting(0, "seed of this sample")
     seed_sentencepiece_size: Positive = setting(1_000_000, "unigram: initial number of tokens")
     shrinking_factor: float = setting(
@@ -140,9 +124,7 @@ class TokenizerConfig(Section):
         True, "fail if the text does not allow vocab_size tokens; in `train` only if given"
     )
     use_all_vocab: bool = setting(False, "word, char: make every word or character a token")
-    train_extremely_large_corpus: bool = setting(
-        False, "unigram: 64-bit indices, for more than 2 GB of text"
-    )
+    train_extremely_large_corpus: bool = setting(False, "unigram: for more than 2 GB of text")
     unk_id: NonNegativeInt = setting(0, "id of the unknown token")
     bos_id: OptionalId = setting(1, "id of the begin-of-text token; -1: none")
     eos_id: OptionalId = setting(2, "id of the end-of-text token; -1: none")
@@ -185,9 +167,7 @@ class ModelConfig(Section):
     characters: bool = setting(True, "add logits of hashed n-grams of characters")
     character_ngrams: Ngram = setting(5, "maximum n of the character branch")
     character_buckets: Rows = setting(32_768, "rows of its hash table")
-    character_size: Width | None = setting(
-        None, "width of these rows; default: by the number of labels"
-    )
+    character_size: Width | None = setting(None, "row width; default: by the number of labels")
 
     @property
     def dropout_rate(self) -> float:
@@ -236,7 +216,7 @@ class TrainConfig(Section):
         "balanced: the same total weight for each label; multi-label: square roots of the weights",
     )
     dev_share: Fraction = setting(
-        0.0, "fraction of the training examples held out if there is no --dev file"
+        0.0, "fraction of the training examples held out without --dev FILE"
     )
     metric: str = setting("auto", "decides which epoch is best")
     patience: NonNegativeInt = setting(
@@ -247,11 +227,9 @@ class TrainConfig(Section):
     use_checkpoint: Literal["last", "best"] | None = setting(
         None, "used by eval and predict; default: best with patience, else last", MAY_CHANGE
     )
-    save_steps: NonNegativeInt = setting(
-        0, "steps between checkpoints within an epoch; 0: off", MAY_CHANGE
-    )
+    save_steps: NonNegativeInt = setting(0, "steps between extra checkpoints; 0: none", MAY_CHANGE)
     save_minutes: NonNegativeFloat = setting(
-        5.0, "minutes between checkpoints within an epoch; 0: off", MAY_CHANGE
+        5.0, "minutes between extra checkpoints; 0: none", MAY_CHANGE
     )
     keep_checkpoints: Positive | None = setting(
         None, "newest checkpoints to keep; default: 2, and 1 when training is finished", MAY_CHANGE

@@ -1,7 +1,6 @@
 """Evaluate a predictor on labelled examples: metrics, intervals, classes, confusions.
 
-The metrics are defined in `srucli/metrics/`. Files are read in `data/readers.py`, plots are drawn
-in `experiments/plots.py`.
+The metrics are defined in `srucli/metrics/`; plots are drawn in `experiments/plots.py`.
 """
 
 from __future__ import annotations
@@ -130,8 +129,7 @@ def evaluate(
 
     `source` is the file's name in messages. `on_chunk(examples, probabilities (b, C))` is called
     for every chunk. `merge` replaces a label by a similar one of the model. Raises DataError for an
-    example that does not fit the task, and SrucliError if there are no examples or if a probability
-    is NaN or Inf.
+    example that does not fit the task, SrucliError for no examples and for NaN or Inf.
     """
     known, spellings = Known(predictor.labels, merge=merge), Spellings()
     gold: list[tuple[str, ...]] = []

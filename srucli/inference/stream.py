@@ -94,11 +94,9 @@ def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, 
 
     def names(row: NDArray[np.float32], decision: Any) -> list[str]:
         if predictor.multi_label:
-            found: list[str] = labels[decision].tolist()
-            return found
-        if style.threshold is not None and row[decision] < style.threshold:
-            return [style.reject]
-        return [str(labels[decision])]
+            return [str(label) for label in labels[decision]]
+        rejected = style.threshold is not None and row[decision] < style.threshold
+        return [style.reject if rejected else str(labels[decision])]
 
     def ranked(row: NDArray[np.float32]) -> list[tuple[str, float]]:
         best = np.argsort(-row, kind="stable")[: style.top or 1]

@@ -37,9 +37,6 @@ _TEMPORARY = re.compile(r"\.(.+)\.[0-9]+(-[0-9a-f]+)?\.tmp")
 Source = str | os.PathLike[str] | None
 
 
-# ---------------------------------------------------------------- contents
-
-
 def matching(layout: Layout, name: str) -> str | None:
     """Return the pattern that matches a name, or the final name of a temporary file."""
     for pattern, inner in layout.items():
@@ -134,9 +131,6 @@ def listing(names: Sequence[str]) -> str:
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
-# ---------------------------------------------------------------- what a command reads
-
-
 def _read_by(sources: Iterable[Source]) -> dict[Identity, str]:
     """Return the files that a command reads by their identity, which no other name hides."""
     found = {}
@@ -159,9 +153,6 @@ def refuse_inputs(outputs: Iterable[Path], sources: Iterable[Source]) -> None:
                     f"{output}: would be overwritten, but this command reads it (as {given}); "
                     "choose another name"
                 )
-
-
-# ---------------------------------------------------------------- claims
 
 
 @dataclass(frozen=True)
@@ -307,9 +298,6 @@ def _made(path: Path) -> Iterator[None]:
                 if identity_of(part) == own:
                     os.rmdir(part)
         raise
-
-
-# ---------------------------------------------------------------- removal
 
 
 def clear(folder: OpenFolder, layout: Layout) -> None:

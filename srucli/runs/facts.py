@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 
 from srucli.errors import DataError
 from srucli.io.files import COPY_AGAIN, Place, path_of, read_json
@@ -35,7 +35,7 @@ class Facts(BaseModel):
     label columns in the training file (not in older runs of version 2).
     """
 
-    format_version: int
+    format_version: PositiveInt
     parameters: int
     data: DataFacts
     epochs: int
@@ -64,14 +64,12 @@ def machine() -> dict[str, Any]:
 
 def read_facts(place: Place) -> Facts:
     """Read run.json. Raises DataError if it is invalid, or of a newer format."""
-    found, source = read_json(place, "run.json", MAX_FACTS), str(path_of(place) / "run.json")
-    number = found.get("format_version") if isinstance(found, dict) else None
+    read, source = read_json(place, "run.json", MAX_FACTS), str(path_of(place) / "run.json")
+    found = read if isinstance(read, dict) else {}
+    number = found.get("format_version")
     if type(number) is int and number > FORMAT_VERSION:
         problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
         raise DataError(source, None, problem, "upgrade srucli")
-    if type(number) is not int or number < 1:
-        problem = "format_version is not as srucli writes it"
-        raise DataError(source, None, problem, COPY_AGAIN)
     try:
         return Facts.model_validate(found, strict=True)
     except ValidationError as error:

@@ -140,7 +140,10 @@ class Checkpoint:
 
 
 class RunDir:
-    """A run folder, made by `claim` or found by `open`; by its path or held open."""
+    """A run folder, made by `claim` or found by `open`; by its path or held open.
+
+    Methods that write raise OutputError; those that read raise InputMissingError and DataError.
+    """
 
     def __init__(self, place: Place, *, manifests: bool = True) -> None:
         self.place, self.path = place, path_of(place)
@@ -150,9 +153,8 @@ class RunDir:
     def check_free(path: Path, *, force: bool = False, sources: Sequence[Source] = ()) -> None:
         """Refuse, before anything slow, a folder that is not writable or not empty.
 
-        Under `force` it may contain a run. What a training left that was killed before its first
-        checkpoint does not count. `sources` are files that must not be replaced. Raises
-        OutputError.
+        Under `force` it may contain a run. A run without a checkpoint counts as empty. `sources`
+        are files that must not be replaced. Raises OutputError.
         """
         existing = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
         if not existing.is_dir():
@@ -198,34 +200,28 @@ class RunDir:
             raise InputMissingError(f"{path}: the training has saved no weights yet")
         return cls(path, manifests=found.format_version > 1)
 
-    # ------------------------------------------------------------ writing
-
     def clear(self) -> None:
-        """Remove an earlier training, to start a new one. Raises OutputError."""
+        """Remove an earlier training, to start a new one."""
         with writing(self.place, "") as folder:
             clear(folder, LAYOUT)
             with folder.child(CHECKPOINTS, make=True):
                 pass
 
     def begin(
-        self,
-        config: Config,
-        tokenizer: Tokenizer,
-        labels: list[str],
-        facts: Mapping[str, Any],
+        self, config: Config, tokenizer: Tokenizer, labels: list[str], facts: Mapping[str, Any]
     ) -> None:
-        """Write what is known before the first step, run.json last. Raises OutputError."""
+        """Write what is known before the first step, run.json last."""
         self.write("config.yaml", configuration.dump(config).encode())
         self.write("tokenizer.model", tokenizer.model_bytes)
         self.write("labels.json", to_json(labels))
         self.write("run.json", to_json({"format_version": FORMAT_VERSION, **machine(), **facts}))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file completely or not at all. Raises OutputError."""
+        """Write a file completely or not at all."""
         write_files(self.place, {name: data})
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
-        """Append a line to a file such as metrics.jsonl. Raises OutputError."""
+        """Append a line to a file such as metrics.jsonl."""
         append(self.place, name, json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
     def size(self, name: str) -> int:
@@ -237,14 +233,14 @@ class RunDir:
             return 0
 
     def check_logs(self) -> None:
-        """Check, before a training, that its logs can be appended to. Raises OutputError."""
+        """Check, before a training, that its logs can be appended to."""
         for name in LOGS:
             with writing(self.place, name) as folder:
                 if name in folder.names():
                     os.close(folder.open_to_write(name, 0))
 
     def cut(self, name: str, size: int) -> None:
-        """Truncate a file to `size` bytes, if it is larger. Raises OutputError."""
+        """Truncate a file to `size` bytes, if it is larger."""
         if self.size(name) > size:
             with writing(self.place, name) as folder:
                 folder.cut(name, size)
@@ -258,7 +254,7 @@ class RunDir:
         training: Mapping[str, bytes] | None = None,
         keep: int = 1,
     ) -> None:
-        """Write a checkpoint, point `which` at it, and keep the `keep` newest. Raises OutputError.
+        """Write a checkpoint, point `which` at it, and keep the `keep` newest.
 
         `training` are the files for resuming, if there are any.
         """
@@ -269,9 +265,6 @@ class RunDir:
             **(training or {}),
         }
         self.checkpoints.save(step, files, which, keep)
-
-    # ------------------------------------------------------------ reading; all raise DataError and
-    # InputMissingError
 
     def facts(self) -> Facts:
         """Return the content of run.json."""

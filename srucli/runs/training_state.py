@@ -85,9 +85,6 @@ def _tree(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise ValueError(f"{kind!r} is no kind of value")
 
 
-# ---------------------------------------------------------------- optimizers
-
-
 class OptimizerState:
     """The state of an optimizer with parameters by name, and what it changed in its groups.
 
@@ -97,9 +94,7 @@ class OptimizerState:
     def __init__(self, model: nn.Module, optimizer: Optimizer, *, own: bool = True) -> None:
         """`own` optimizers are those of srucli's table; their states broadcast to the weights."""
         self.optimizer, self.fits = optimizer, _broadcasts if own else _permutes
-        self.names: dict[Tensor, str] = {
-            parameter: name for name, parameter in model.named_parameters()
-        }
+        self.names: dict[Tensor, str] = {w: name for name, w in model.named_parameters()}
         self.initial = [dict(group) for group in optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,9 +158,6 @@ def _broadcasts(shape: torch.Size, wanted: torch.Size) -> bool:
 def _permutes(shape: torch.Size, wanted: torch.Size) -> bool:
     """Return whether all sizes are sizes of the weight, in any order: no more is known."""
     return all(size in (1, *wanted) for size in shape)
-
-
-# ---------------------------------------------------------------- randomness
 
 
 @contextmanager

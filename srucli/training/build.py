@@ -56,8 +56,7 @@ def build(
 def restore(trainer: Trainer, name: str, config: Config, old_config: Config) -> None:
     """Restore a valid checkpoint that was saved with `old_config`. Raises DataError.
 
-    The state of another optimizer is not restored. With other examples or batches the epoch starts
-    again.
+    The state of another optimizer is not restored. Other examples or batches restart the epoch.
     """
     # As JSON, because options from a file are lists where the defaults are tuples.
     new, old = (each.optim.model_dump(mode="json") for each in (config, old_config))
@@ -66,7 +65,8 @@ def restore(trainer: Trainer, name: str, config: Config, old_config: Config) -> 
     trainer.checkpoints.repair_pointers(name, finished=trainer.is_over)
     position, schedule = trainer.loader.position, trainer.schedule
     old_schedule = Schedule.of(old_config.optim, old_config.train, schedule.examples)
-    if schedule.is_as_long_as(old_schedule) or not position.step or trainer.is_over:
+    same = (schedule.steps, schedule.epochs) == (old_schedule.steps, old_schedule.epochs)
+    if same or not position.step or trainer.is_over:
         return
     before, after = (
         curve.factor(position.step, position.texts) * (optim.resolve(each.optim).lr or 0.0)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from srucli.config import TrainConfig
 from srucli.data.loader import DataLoader
@@ -39,13 +39,6 @@ _DOES_NOT_FIT = (
 )
 
 
-class Stateful(Protocol):
-    """A part of a training whose state is saved in checkpoints."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
 class Checkpointing:
     """Saves and restores the parts of a training in the folder of its run.
 
@@ -64,7 +57,8 @@ class Checkpointing:
         self.settings, self.run, self.step = settings, run, step
         self.loader, self.validation, self.log = loader, validation, log
         # The log comes last because it cuts off lines of its files.
-        self.parts: tuple[Stateful, ...] = (loader, step, validation, log)
+        self.parts: tuple[DataLoader | Step | Validation | Log, ...]
+        self.parts = loader, step, validation, log
         self.resumable = True
         self._saved_at = time.monotonic()
         # Step and epoch of the newest checkpoint.

@@ -3,8 +3,7 @@
 A step of a small model is a few hundred kernels of some microseconds each, and launching them one
 by one takes longer than running them. A graph launches them all at once, but always on the same
 tensors. So a batch is copied into tensors whose size is rounded up. After its texts come FILLERS
-texts of leftover tokens, and the step must ignore the outputs for these. Nothing here waits for the
-GPU.
+texts of leftover tokens, whose outputs the step must ignore. Nothing here waits for the GPU.
 """
 
 from __future__ import annotations
@@ -82,8 +81,7 @@ class Graphs:
     """Runs `step` on batches: directly for the first batch of a shape, then as a graph.
 
     `step` reads a batch of `Inputs` and changes tensors in place; it must not wait for the GPU nor
-    keep tensors that it made. The graphs share one memory pool, because none of them needs what
-    another one left there.
+    keep tensors that it made. The graphs share one memory pool, as none keeps anything in it.
     """
 
     def __init__(self, step: Callable[[Batch], None]) -> None:
@@ -122,8 +120,7 @@ def capture(
 ) -> torch.cuda.CUDAGraph:
     """Return a CUDA graph of what `run` launches. It must have run before on `stream`.
 
-    `pool` is a `torch.cuda.graph_pool_handle`. Raises CaptureError, after which kernels can be
-    launched as before.
+    `pool` is a `torch.cuda.graph_pool_handle`. Raises CaptureError; kernels can be launched then.
     """
     graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from srucli import optim
 from srucli.config import Config, TrainConfig, given
-
-SECTIONS = ("data", "tokenizer", "model", "optim", "train")
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,10 @@ def _or(names: Sequence[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
-def _model_type(*names: str) -> Need:
-    return Need(
-        lambda setup: setup.config.tokenizer.model_type in names,
-        f"tokenizer.model_type={_or(names)}",
-    )
+def _is(key: str, *values: object) -> Need:
+    value_of = attrgetter(key)
+    words = _or([str(value).lower() for value in values])
+    return Need(lambda setup: value_of(setup.config) in values, f"{key}={words}")
 
 
 def _special(name: str) -> Need:
@@ -55,20 +53,18 @@ def _special(name: str) -> Need:
     )
 
 
-_MLP = Need(lambda setup: setup.config.model.head == "mlp", "model.head=mlp")
-_WIDE = Need(lambda setup: setup.config.model.wide, "model.wide=true")
-_CHARACTERS = Need(lambda setup: setup.config.model.characters, "model.characters=true")
+_MLP, _WIDE = _is("model.head", "mlp"), _is("model.wide", True)
+_CHARACTERS = _is("model.characters", True)
 _SAMPLED_LINES = Need(
     lambda setup: setup.config.tokenizer.input_sentence_size > 0,
     "tokenizer.input_sentence_size above 0",
 )
 _DEV = Need(lambda setup: setup.dev, "dev examples: --dev FILE or train.dev_share=0.1")
-_UNIGRAM, _SUBWORDS = _model_type("unigram"), _model_type("unigram", "bpe")
+_UNIGRAM = _is("tokenizer.model_type", "unigram")
+_SUBWORDS = _is("tokenizer.model_type", "unigram", "bpe")
 
 NEEDS: dict[str, Need] = {
-    "data.label_delimiter": Need(
-        lambda setup: setup.config.data.multi_label, "data.multi_label=true"
-    ),
+    "data.label_delimiter": _is("data.multi_label", True),
     "tokenizer.vocab_size": Need(
         lambda setup: not setup.config.tokenizer.use_all_vocab,
         "no tokenizer.use_all_vocab, which makes every word or character a token",
@@ -86,7 +82,7 @@ NEEDS: dict[str, Need] = {
     ),
     "tokenizer.shuffle_input_sentence": _SAMPLED_LINES,
     "tokenizer.seed": _SAMPLED_LINES,
-    "tokenizer.required_chars": _model_type("unigram", "bpe", "char"),
+    "tokenizer.required_chars": _is("tokenizer.model_type", "unigram", "bpe", "char"),
     "tokenizer.split_digits": _SUBWORDS,
     "tokenizer.split_by_unicode_script": _SUBWORDS,
     "tokenizer.split_by_whitespace": _SUBWORDS,
@@ -144,12 +140,11 @@ def need_of(key: str) -> Need | None:
     names = [name for name, encoder in ENCODERS.items() if key in encoder.settings]
     if not names:
         return row
-    words = f"model.encoder={_or(names)}"
+    encoder = _is("model.encoder", *names)
     if row is None:
-        return Need(lambda setup: setup.config.model.encoder in names, words)
+        return encoder
     return Need(
-        lambda setup: row.holds(setup) or setup.config.model.encoder in names,
-        f"{row.words} or {words}",
+        lambda setup: row.holds(setup) or encoder.holds(setup), f"{row.words} or {encoder.words}"
     )
 
 
@@ -176,4 +171,5 @@ def never_reached(train: TrainConfig, steps: int) -> Iterator[str]:
 
 def given_settings(config: Config) -> list[str]:
     """Return the dotted settings that the user gave, in the order of the sections."""
-    return [f"{name}.{key}" for name in SECTIONS for key in given(getattr(config, name))]
+    sections = {name: section for name, section in config if name != "files"}
+    return [f"{name}.{key}" for name, section in sections.items() for key in given(section)]

@@ -65,7 +65,7 @@ class Log:
     def __init__(self, run: RunDir, *, tensorboard: bool) -> None:
         self.run, self.tensorboard = run, tensorboard
         self.board: Board | None = None
-        self.bar: tqdm[Any] | None = None
+        self.bar: tqdm[Any] = tqdm(disable=True)
         self._seconds_before, self._started = 0.0, time.monotonic()
 
     @property
@@ -87,12 +87,10 @@ class Log:
 
     def advance(self, examples: int) -> None:
         """Move the progress bar by the examples of a step."""
-        assert self.bar is not None
         self.bar.update(examples)
 
     def show(self, loss: float, tokens: int) -> None:
         """Show the loss, and the speed if `tokens` were trained on in all."""
-        assert self.bar is not None
         speed = tokens / max(self.seconds, 1e-9)
         self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tokens/s", refresh=False)
 

@@ -2,8 +2,7 @@
 
 torch's own cross-entropy, with class weights and smoothing, weights the smoothed target of each
 class and not the example, so a common example's loss is lowest where a rare class is likely.
-All shapes are those of the inputs and no value is read from a tensor, so a CUDA graph can hold a
-loss.
+A CUDA graph can hold a loss: no shape depends on a value, and no value is read from a tensor.
 """
 
 from __future__ import annotations

@@ -46,8 +46,7 @@ class Request:
     """What the caller asks for.
 
     sources: the files of the train and dev examples. tokenizer: the given one; None to train one.
-    settings: the dotted settings that the user gave. force: resume even with other settings or
-    examples.
+    settings: the dotted settings that the user gave. force: allow other settings and examples.
     """
 
     config: Config

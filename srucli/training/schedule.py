@@ -41,7 +41,3 @@ class Schedule(NamedTuple):
         elif not step and done >= planned:
             return 1.0
         return optim.lr_factor(self.name, done, planned, self.warmup)
-
-    def is_as_long_as(self, other: Schedule) -> bool:
-        """Return whether both have the same number of epochs and of steps."""
-        return (self.steps, self.epochs) == (other.steps, other.epochs)

@@ -31,8 +31,7 @@ from srucli.training.objectives import Objective
 class Best(BaseModel):
     """The best epoch so far. The names are those in training.json.
 
-    best: its metric, negated if smaller is better. best_step: its last step. stale: the number of
-    epochs since then.
+    best: its metric, negated if smaller is better. best_step: its last step. stale: epochs since.
     """
 
     model_config = ConfigDict(strict=True)

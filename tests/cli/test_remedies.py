@@ -975,7 +975,7 @@ REMEDIES = {
         f"{TRAIN.replace('bag', 'cnn')} model.wide_ngrams=2",
         r"model\.wide_ngrams has no effect: it needs (model\.wide=true) or",
         plus(r"\1 -o other"),
-        advice="model.wide=true",
+        advice="model.wide",
     ),
     "n-grams without a bag": Remedy(
         f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.wide_ngrams=2",
