@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from functools import reduce
@@ -111,8 +112,6 @@ def command(
         )
     page = folder / PAGE
     if as_json:
-        import json
-
         print(json.dumps(to_json(comparison) | {"page": str(page)}))
     else:
         print(*text_table([HEADER, *table_rows(comparison)]), page, sep="\n")

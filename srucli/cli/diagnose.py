@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +26,6 @@ def command(
     steps too large? Is the learning rate too low or too high? Does a part of the model hardly
     change? Faults begin with an exclamation mark.
     """
-    import json
-    from dataclasses import asdict
-
     from srucli.diagnostics.findings import diagnose
     from srucli.diagnostics.records import Diagnostics
 

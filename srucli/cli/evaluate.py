@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Metrics, and the value that each has to reach. A metric may occur twice.
 Gates = Sequence[tuple[str, float]]
 COLUMNS = ("record", "line", "gold", "predicted", "probability", "text")
+ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class Command(options.Command):
@@ -233,17 +234,10 @@ def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, delimiter:
             elif not predictor.multi_label:
                 columns = [column[0] for column in columns]
             row = (next(numbers), example.line, *columns, example.text)
-            stream.write(_json_row(row) if as_json else _tsv_row(row))
+            if as_json:
+                line = json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False)
+            else:
+                line = "\t".join(str(cell).translate(ONE_LINE) for cell in row)
+            stream.write(line + "\n")
 
     return write
-
-
-def _json_row(row: Sequence[Any]) -> str:
-    return json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n"
-
-
-_ONE_LINE = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-def _tsv_row(row: Sequence[Any]) -> str:
-    return "\t".join(str(cell).translate(_ONE_LINE) for cell in row) + "\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +42,6 @@ def command(
         topics = ", ".join(TOPICS)
         raise UsageError(f"'{what}' is no run, no tokenizer and none of: {topics}")
     if as_json:
-        import json
-
         print(json.dumps(dict(rows), ensure_ascii=False))
         return
     show = for_terminal if sys.stdout.isatty() else str
@@ -49,9 +50,7 @@ def command(
 
 
 def _machine() -> Rows:
-    import shutil
     from importlib.metadata import version
-    from importlib.util import find_spec
 
     import torch
 

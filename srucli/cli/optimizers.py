@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -35,8 +36,6 @@ def command(
 
 
 def _print_json(data: Any) -> None:
-    import json
-
     print(json.dumps(data, ensure_ascii=False))
 
 

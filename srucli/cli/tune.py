@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -49,8 +50,6 @@ def command(
     Ctrl-C ends the search early and keeps the best recipe so far. The last line on stdout is the
     recipe's file, for `srucli train TRAIN -c FILE`.
     """
-    from importlib.util import find_spec
-
     settings = options.resolved(config, overrides, context.obj)
     if not find_spec("optuna"):
         raise UsageError("srucli tune needs optuna: pip install 'srucli[tune]'")

@@ -20,8 +20,11 @@ from srucli.errors import SrucliError, UsageError
 from srucli.experiments import grid
 from srucli.experiments.trials import Folder, Plan, Result, Trial, facts_of
 from srucli.io.console import say
+from srucli.metrics import METRICS
 from srucli.runs.claim import Source
+from srucli.runtime import cores, resolve_device
 from srucli.tokenizer.truncation import Notices, Tally
+from srucli.training.defaults import check_settings
 from srucli.training.effects import Setup, given_settings, has_effect, no_effect
 
 # Rates whose metric is within this share of the best count as stable.
@@ -95,7 +98,7 @@ def summary(folder: Folder, plan: Plan) -> Comparison:
     target = plan.target
     if target is None:
         best = max(means.values())
-        target = TARGET * best if grid.larger_is_better(plan.metric) else -best / TARGET
+        target = TARGET * best if METRICS[plan.metric].larger_is_better else -best / TARGET
     rows = [_row(plan, tried[name], seeds[name], target) for name in means]
     rows.sort(key=lambda row: (row.lost > 0, -means[row.name]))
     diverged = [name for name in seeds if name not in means]
@@ -146,7 +149,7 @@ def _time_to(target: float, result: Result, metric: str) -> tuple[float, float] 
         value = record.dev.get(metric)
         if value is None:
             continue
-        if value >= target if grid.larger_is_better(metric) else value <= target:
+        if value >= target if METRICS[metric].larger_is_better else value <= target:
             return record.step, record.seconds
     return None
 
@@ -257,20 +260,16 @@ def skipped(comparison: Comparison) -> Iterator[str]:
 
 def default_jobs(plan: Plan) -> int:
     """Return the number of trials at once: the number of cores, or one on a GPU."""
-    from srucli.runtime import cores, resolve_device
-
     on_cpu = resolve_device(plan.config.train.device).type == "cpu"
     return cores() if on_cpu else 1
 
 
 def validate(plan: Plan) -> None:
     """Raise UsageError, before any data is read, for a comparison that makes no sense."""
-    from srucli.training.defaults import check_settings
-
     for key in {key for candidate in plan.candidates for key in candidate.settings}:
         if key.startswith(SAME) or key == "train.seed":
             raise UsageError(f"{key} cannot be compared: it must be the same for all candidates")
-    if plan.target is not None and grid.larger_is_better(plan.metric) and plan.target > 1:
+    if plan.target is not None and METRICS[plan.metric].larger_is_better and plan.target > 1:
         raise UsageError(
             f"--target {plan.target:g}: {plan.metric} is a share, at most 1; pass --target "
             f"{min(plan.target / 100, 1):g}"

@@ -46,11 +46,6 @@ class ProgressBar:
             say(f"{what}: {self.finished:,} of at least {self.total:,} trials")
 
 
-def larger_is_better(metric: str) -> bool:
-    """Return whether larger values of a metric are better."""
-    return METRICS[metric].larger_is_better
-
-
 def score(plan: Plan, result: Result) -> float:
     """Return the metric on dev, negated if smaller is better; minus infinity if training diverged.
 
@@ -59,7 +54,7 @@ def score(plan: Plan, result: Result) -> float:
     if result.diverged:
         return -math.inf
     value = measured(plan, result, "dev")
-    return value if larger_is_better(plan.metric) else -value
+    return value if METRICS[plan.metric].larger_is_better else -value
 
 
 def measured(plan: Plan, result: Result, part: str) -> float:

@@ -30,6 +30,7 @@ from srucli.io.files import write_files
 from srucli.runs.run_dir import RunDir
 
 PAGE = "index.html"
+SIZE = 7, 4.2  # of a plot, in inches
 STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; color: #22303c; margin: 0 auto; max-width: 56rem;
   padding: 1rem; }
@@ -54,12 +55,6 @@ EFFECTIVE_CAPTION = (
 
 def write_page(folder: Folder, plan: Plan, comparison: Comparison, command: str) -> None:
     """Write the page into the comparison's folder. command: the command that made it."""
-    text = page(folder, plan, comparison, command)
-    write_files(folder.place, {PAGE: text.encode(errors="backslashreplace")})
-
-
-def page(folder: Folder, plan: Plan, comparison: Comparison, command: str) -> str:
-    """Return the HTML of the page."""
     diagnostics = diagnostics_of(folder.path, comparison)
     title = html.escape(f"{', '.join(each.name for each in plan.candidates)} compared")
     parts = [
@@ -79,12 +74,13 @@ def page(folder: Folder, plan: Plan, comparison: Comparison, command: str) -> st
         parts.append(_list((f"{finding.text}.", finding.fault) for finding in diagnose(each)))
     parts += ["<h2>Command</h2>", f"<pre>{html.escape(command)}</pre>"]
     body = "\n".join(parts)
-    return (
+    page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
+    write_files(folder.place, {PAGE: page.encode(errors="backslashreplace")})
 
 
 def diagnostics_of(folder: Path, comparison: Comparison) -> dict[str, Diagnostics]:
@@ -164,6 +160,9 @@ def _images(comparison: Comparison, diagnostics: Mapping[str, Diagnostics]) -> l
 
 
 def _image(figure: Figure, caption: str) -> str:
+    (axes,) = figure.axes
+    axes.grid(color=GRID)
+    axes.legend(frameon=False, fontsize="small")
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     data = base64.b64encode(out.getvalue()).decode()
@@ -175,18 +174,22 @@ def _image(figure: Figure, caption: str) -> str:
 
 def loss_figure(comparison: Comparison, against: str) -> Figure:
     """Draw the mean training loss over the seeds against `step` or `seconds`."""
-    figure, axes = _axes(f"Training loss against {against}")
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot(title=f"Training loss against {against}")
+    axes.set(xlabel=against, ylabel="mean of an epoch")
     for number, row in enumerate(comparison.rows):
         epochs = list(zip(*(result.history for result in row.results), strict=False))
         places = [fmean(getattr(record, against) for record in epoch) for epoch in epochs]
         losses = [fmean(record.train_loss for record in epoch) for epoch in epochs]
         axes.plot(places, losses, color=_colour(number), marker="o", markersize=3, label=row.name)
-    return _finished(figure, xlabel=against, ylabel="mean of an epoch")
+    return figure
 
 
 def rate_figure(comparison: Comparison) -> Figure:
     """Draw the metric on dev of every learning rate; crosses below mark divergence."""
-    figure, axes = _axes("Metric on dev against learning rate")
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot(title="Metric on dev against learning rate")
+    axes.set(xlabel="peak learning rate", ylabel=comparison.metric)
     known = [value for row in comparison.rows for value in row.tried.values() if value is not None]
     floor = min(known) - 0.03 * (max(known) - min(known) or 1.0)
     for number, row in enumerate(comparison.rows):
@@ -196,7 +199,7 @@ def rate_figure(comparison: Comparison) -> Figure:
         axes.plot(*np.array(good).T, color=colour, marker="o", markersize=3, label=row.name)
         axes.plot(bad, [floor] * len(bad), color=colour, marker="x", linestyle="none")
     logarithmic(axes, "x")
-    return _finished(figure, xlabel="peak learning rate", ylabel=comparison.metric)
+    return figure
 
 
 def effective_figure(diagnostics: Mapping[str, Diagnostics]) -> Figure | None:
@@ -204,12 +207,14 @@ def effective_figure(diagnostics: Mapping[str, Diagnostics]) -> Figure | None:
     curves = {candidate: _effective(each) for candidate, each in diagnostics.items()}
     if not any(steps for steps, _ in curves.values()):
         return None
-    figure, axes = _axes("How far a unit of gradient moves a weight")
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot(title="How far a unit of gradient moves a weight")
+    axes.set(xlabel="step", ylabel="lr / (sqrt(v) + eps)")
     for number, (candidate, (steps, sizes)) in enumerate(curves.items()):
         if steps:
             axes.plot(steps, sizes, color=_colour(number), label=candidate)
     logarithmic(axes, "x", "y")
-    return _finished(figure, xlabel="step", ylabel="lr / (sqrt(v) + eps)")
+    return figure
 
 
 def _effective(diagnostics: Diagnostics) -> tuple[list[int], list[float]]:
@@ -222,21 +227,6 @@ def _effective(diagnostics: Diagnostics) -> tuple[list[int], list[float]]:
             steps.append(record["step"])
             means.append(float(np.exp(np.mean(np.log(medians)))))
     return steps, means
-
-
-def _axes(title: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.grid(color=GRID)
-    return figure, axes
-
-
-def _finished(figure: Figure, **labels: str) -> Figure:
-    (axes,) = figure.axes
-    axes.set(**labels)
-    axes.legend(frameon=False, fontsize="small")
-    return figure
 
 
 def _colour(number: int) -> Any:

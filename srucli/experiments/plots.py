@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 INK, ACCENT, PALE, GRID = "#22303c", "#c2410c", "#9fb8cc", "#e5e9ed"
 History = Sequence[Mapping[str, Any]]
-Curves = dict[str, tuple[list[float], list[float]]]
 
 # Names of the plots, and the mark in the first bytes of each file that srucli drew.
 OF_EVALUATION, OF_DIAGNOSTICS = ("reliability", "learning", "confusion"), ("optimizer",)
@@ -47,23 +46,10 @@ LABEL_LENGTH = 28
 
 # Fonts for scripts that matplotlib's own font lacks, used if they are installed.
 FONTS = (
-    "Noto Sans CJK KR",
-    "Noto Sans CJK JP",
-    "Noto Sans KR",
-    "NanumGothic",
-    "Nanum Gothic",
-    "Malgun Gothic",
-    "Apple SD Gothic Neo",
-    "AppleGothic",
-    "UnDotum",
-    "Baekmuk Gulim",
-    "WenQuanYi Zen Hei",
-    "Droid Sans Fallback",
-    "Arial Unicode MS",
-    "Noto Sans Thai",
-    "Noto Sans Arabic",
-    "Noto Sans Devanagari",
-    "FreeSans",
+    *("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic", "Nanum Gothic"),
+    *("Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic", "UnDotum", "Baekmuk Gulim"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "Arial Unicode MS"),
+    *("Noto Sans Thai", "Noto Sans Arabic", "Noto Sans Devanagari", "FreeSans"),
 )
 
 
@@ -133,24 +119,24 @@ def learning_figure(history: History) -> Figure | None:
     history: the records of metrics.jsonl, {"step": n, "train_loss": x, "dev": {"accuracy": y}}, of
     which any part may be missing. Values on dev that are not in METRICS are drawn as losses.
     """
-    losses: Curves = {"train_loss": _series(history, "train_loss")}
-    others: Curves = {}
-    for name in dict.fromkeys(name for record in history for name in _dev(record)):
-        metric = metrics.METRICS.get(name)
-        panel = others if metric is not None and metric.larger_is_better else losses
-        panel[f"dev {name}"] = _series(history, name, dev=True)
-    panels = {"loss": losses, "metric on dev": others}
-    drawn = {
-        title: curves for title, curves in panels.items() if any(x for x, _ in curves.values())
-    }
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {"loss": {}, "metric on dev": {}}
+    for record in history:
+        dev = record["dev"] if isinstance(record.get("dev"), Mapping) else {}
+        values = {f"dev {name}": value for name, value in dev.items()}
+        for name, value in {"train_loss": record.get("train_loss"), **values}.items():
+            metric = metrics.METRICS.get(name.removeprefix("dev "))
+            title = "metric on dev" if metric is not None and metric.larger_is_better else "loss"
+            if isinstance(record.get("step"), int | float) and isinstance(value, int | float):
+                panels[title].setdefault(name, []).append((record["step"], value))
+    drawn = {title: curves for title, curves in panels.items() if curves}
     if not drawn:
         return None
     figure = Figure(figsize=(7, 1 + 3 * len(drawn)), layout="constrained")
     rows = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curves) in zip(rows, drawn.items(), strict=True):
-        for name, (steps, values) in curves.items():
-            mark = "o" if len(steps) < 40 else ""
-            axes.plot(steps, values, marker=mark, markersize=3, label=escaped(name))
+        for name, points in curves.items():
+            mark = "o" if len(points) < 40 else ""
+            axes.plot(*zip(*points, strict=True), marker=mark, markersize=3, label=escaped(name))
         axes.grid(color=GRID)
         axes.legend(frameon=False)
         axes.set_ylabel(title)
@@ -308,19 +294,3 @@ def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
 def _short(label: str) -> str:
     label = escaped(label)
     return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
-
-
-def _dev(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    dev = record.get("dev")
-    return dev if isinstance(dev, Mapping) else {}
-
-
-def _series(history: History, name: str, *, dev: bool = False) -> tuple[list[float], list[float]]:
-    """Return steps and values of the records that have both as numbers."""
-    steps, values = [], []
-    for record in history:
-        step, value = record.get("step"), (_dev(record) if dev else record).get(name)
-        if isinstance(step, int | float) and isinstance(value, int | float):
-            steps.append(step)
-            values.append(value)
-    return steps, values

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from srucli.experiments.compare import CandidateResult, Comparison, skipped, truncated
 from srucli.experiments.differences import doubt
-from srucli.experiments.grid import larger_is_better
+from srucli.metrics import METRICS
 
 HEADER = (
     *("", "rate", "dev", "test", "steps to target", "seconds to target", "steps", "seconds"),
@@ -22,7 +22,7 @@ ALPHA = 0.05
 
 def shown(metric: str, mean: float, deviation: float | None = None) -> str:
     """Return mean and standard deviation, as 87.1 ± 0.5: in percent, but not for a loss."""
-    scale, digits = (100, 1) if larger_is_better(metric) else (1, 3)
+    scale, digits = (100, 1) if METRICS[metric].larger_is_better else (1, 3)
     spread = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
     return f"{scale * mean:.{digits}f}{spread}"
 
@@ -73,7 +73,7 @@ def _ranking(comparison: Comparison) -> Iterator[str]:
         )
     below = [row for row in others if row.lost <= best.lost and row not in level]
     yield from _differences(comparison, "dev", best, below, best.name if level else "it")
-    sign = 1 if larger_is_better(metric) else -1
+    sign = 1 if METRICS[metric].larger_is_better else -1
     tested = max(comparison.rows, key=lambda row: sign * row.test[0])
     if tested is not best:
         leads = f"{tested.name} leads with {shown(metric, *tested.test)}"
@@ -89,7 +89,7 @@ def _differences(
     name: str,
 ) -> Iterator[str]:
     """Yield which others the row is better than on dev or test, and for which that is open."""
-    metric, share = comparison.metric, larger_is_better(comparison.metric)
+    metric, share = comparison.metric, METRICS[comparison.metric].larger_is_better
 
     def values(row: CandidateResult) -> list[float]:
         return [getattr(result, part)[metric] for result in row.results]

@@ -23,11 +23,11 @@ from srucli.config import Config, with_settings
 from srucli.data.dataset import find_labels, hold_out, read_texts
 from srucli.data.readers import Example
 from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
-from srucli.experiments.grid import larger_is_better
 from srucli.io.console import say
 from srucli.io.files import write_atomic
 from srucli.io.folders import OpenFolder
 from srucli.io.yaml import to_yaml
+from srucli.metrics import METRICS
 from srucli.model.classifier import Classifier
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Claim, Layout, claimed, clear
@@ -155,7 +155,7 @@ class Search:
 
     def __init__(self, task: Task, scratch: Path, stop: Interrupt) -> None:
         self.task, self.scratch, self.stop, self.best = task, scratch, stop, Best()
-        self.sign = 1.0 if larger_is_better(task.metric) else -1.0
+        self.sign = 1.0 if METRICS[task.metric].larger_is_better else -1.0
         self.diverged = self.too_large = 0
         self.warned = False
         self.end = time.monotonic() + task.seconds
