@@ -59,7 +59,7 @@ TOKENIZER = {"model_type": "bpe", "normalization_rule_name": "identity", "vocab_
 RESULT: dict[str, Any] = {
     "dev": {"accuracy": 0.5},
     "test": {"accuracy": 0.5},
-    "history": [{"step": 1, "seconds": 1.0, "dev": {"accuracy": 0.5}}],
+    "history": [{"step": 1, "seconds": 1.0, "train_loss": 1.0, "dev": {"accuracy": 0.5}}],
     "diverged": None,
 }
 Tree = dict[str, bytes | str]

@@ -204,7 +204,12 @@ DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "one key more": lambda found: found | {"more": 1},
     "a word for a metric": lambda found: found | {"test": {"accuracy": "high"}},
     "no history": lambda found: found | {"history": {}},
-    "a record without its step": lambda found: found | {"history": [{"seconds": 1.0, "dev": {}}]},
+    "a record without its step": lambda found: (
+        found | {"history": [{"seconds": 1.0, "train_loss": 1.0, "dev": {}}]}
+    ),
+    "a record without its loss": lambda found: (
+        found | {"history": [{"step": 3, "seconds": 1.0, "dev": {}}]}
+    ),
     "a step that is no number": lambda found: (
         found | {"history": [found["history"][0] | {"step": "3"}]}
     ),
