@@ -316,7 +316,7 @@ def zstandard_bomb(size: int) -> bytes:
     return bytes(zstandard.ZstdCompressor().compress(b"x" * size))
 
 
-@pytest.mark.parametrize(("kind", "size"), [("gz", 2**26), ("xz", 2**26), ("zst", 2**28)])
+@pytest.mark.parametrize(("kind", "size"), [("gz", 2**27), ("xz", 2**27), ("zst", 2**28)])
 def test_compression_bombs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, size: int
 ) -> None:
