@@ -150,7 +150,7 @@ def _report_joined(labels: set[str], source: Source, joiner: str) -> None:
     if joined:
         many = f"{len(joined):,} of {len(labels):,} labels are others joined by '{joiner}'"
         shown = f"such as {excerpt(joined[0])}"
-        say(f"{escaped(display_name(source))}: {many}, {shown}; --multi-label takes them apart")
+        say(f"{escaped(display_name(source))}: {many}, {shown}; --multi-label splits them")
 
 
 def read_held_out(

@@ -73,7 +73,7 @@ def choose(
         return choose(with_header, rows, dialect, whole=whole)
     name = excerpt(table.rows[0].cells[label])
     problem = f"the first row looks like a header: its label {name} is on no other row"
-    remedy = "pass --header, or --no-header if it is no name"
+    remedy = "pass --header, or --no-header if it is not a name"
     return columns, task.error(table.rows[0].line, problem, remedy)
 
 
@@ -84,7 +84,7 @@ def _refusal(
     (text, label), width = chosen, table.width
     text_is_last = open_ended or text == width - 1  # it may contain the delimiter
     if (width == 1 or not text_is_last) and (missing := table.missing_columns):
-        return missing, "add the others, or take the line out"
+        return missing, "add the others, or remove the line"
     if reason := fault(chosen):
         return f"the labels in column {label + 1} are {reason}", _other_flags(table, chosen, fault)
     if open_ended and table.even and not table.cells(label).known(table.task):
@@ -133,7 +133,7 @@ def _fault(table: FirstRows, text: Cells, label: Cells) -> str:
     if longer and rows >= BELOW and (text.numbers or label.distinct >= text.distinct):
         reasons.append("longer than the texts")
     elif rows >= FEW and text.distinct * REPEATED <= rows and label.distinct > text.distinct:
-        reasons.append("more various than the texts")
+        reasons.append("more diverse than the texts")
     if table.known is not None:
         reasons.append(elsewhere)
     return " and ".join(reasons)
@@ -186,7 +186,7 @@ def _delimiter_hint(table: FirstRows, label: int) -> str:
         count = sum(other in cell for cell in cells.filled)
         if 2 * count >= len(cells.filled) > BELOW and not any(mark in c for c in cells.filled):
             flag = f"--label-delimiter {shlex.quote(other)}"
-            return f"labels look joined by {other!r}, and {flag} takes them apart"
+            return f"labels look joined by {other!r}, and {flag} splits them"
     return ""
 
 

@@ -107,13 +107,13 @@ def _remedy(text: Any) -> str:
 def _string(task: ReadTask, line: int, value: str) -> str:
     """Check for NUL and unpaired surrogates, which JSON can escape. Raises DataError."""
     if "\0" in value:
-        raise task.error(line, f"a NUL character in {excerpt(value)}", "take it out")
+        raise task.error(line, f"a NUL character in {excerpt(value)}", "remove it")
     try:
         errors = counting(task.config.errors)
         return count_replacements(task.counts, value.encode, "utf-8", errors).decode("utf-8")
     except UnicodeEncodeError:
         problem = f"half of a surrogate pair in {excerpt(value)}"
-        raise task.error(line, problem, "mend the text or pass --errors replace") from None
+        raise task.error(line, problem, "correct the text or pass --errors replace") from None
 
 
 def _label(task: ReadTask, line: int, value: Any) -> str | list[str] | None:
@@ -129,7 +129,7 @@ def _scalar(task: ReadTask, line: int, value: Any) -> str:
         return _string(task, line, value)
     if isinstance(value, float) and not math.isfinite(value):
         problem = f"the label is {json.dumps(value)}, as of a missing value"
-        raise task.error(line, problem, "add a label or take the line out")
+        raise task.error(line, problem, "add a label or remove the line")
     if isinstance(value, (bool, int, float)):
         return UnquotedLabel(json.dumps(value))
     problem = f"the label is {excerpt(json.dumps(value, ensure_ascii=False))}"

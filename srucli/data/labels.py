@@ -293,8 +293,8 @@ def notes(
     yield from _few(_read_as(spellings, name))
     yield from _few(_resembling(new, known))
     yield from _few(
-        f"the label {shown(label)} ({found}) reads like a missing value; if it is one, take these "
-        "texts out"
+        f"the label {shown(label)} ({found}) looks like a missing value; if it is one, "
+        "remove these texts"
         for label, found in new.items()
         if is_missing(label)
     )
@@ -338,5 +338,5 @@ def _resembling(names: Mapping[str, Occurrences], known: Known | None) -> Iterat
         if like := known.like(label):
             yield (
                 f"the label {shown(label, like)} ({found}) is not known, but {shown(like, label)} "
-                f"is; {MERGE_FLAG} takes them for one"
+                f"is; {MERGE_FLAG} treats them as one"
             )

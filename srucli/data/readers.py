@@ -85,9 +85,9 @@ class Reading(Iterator[T], Generic[T]):
     def dropped(self) -> Iterator[str]:
         """Yield messages about what was skipped or replaced so far."""
         if blank := self.task.counts["blank"]:
-            yield f"{_count(blank, 'blank line')} passed over"
+            yield f"{_count(blank, 'blank line')} skipped"
         if repeated := self.task.counts["header"]:
-            yield f"{_count(repeated, 'row')} passed over that the header has as well"
+            yield f"{_count(repeated, 'row')} skipped: the header again"
         yield from self._stray_returns()
         encoding = self.layout.encoding if self.layout else self.task.config.encoding
         yield from replacement_notes(self.task.counts, encoding, self.task.config.errors)
@@ -99,7 +99,7 @@ class Reading(Iterator[T], Generic[T]):
             return
         if layout.dialect is None or not layout.dialect.quotes:
             returns = _count(count, "carriage return")
-            yield f"{returns} inside of lines; they end none of them, since the file has line feeds"
+            yield f"{returns} within lines; they do not end lines, since the file has line feeds"
 
 
 def _count(number: int, what: str) -> str:
@@ -154,13 +154,13 @@ def _labels(task: ReadTask, record: Record) -> tuple[str, ...]:
     )
     if not all(map(clean, labels)):
         problem = f"an empty label among those of {excerpt(record.raw)}"
-        raise task.error(record.line, problem, "name it or take it out")
+        raise task.error(record.line, problem, "name it or remove it")
     if bad := next((label for label in labels if _BREAK.search(label)), None):
         problem = f"a tab or line end in the label {excerpt(bad)}"
-        raise task.error(record.line, problem, "take it out of the label")
+        raise task.error(record.line, problem, "remove it from the label")
     if not labels and not multi_label:
         problem = f"no label for the text {excerpt(record.text)}"
-        raise task.error(record.line, problem, "add a label or take the line out")
+        raise task.error(record.line, problem, "add a label or remove the line")
     if len(set(labels)) > 1 and not multi_label:
         problem = f"{len(labels)} labels: {excerpt(', '.join(labels))}"
         raise task.error(record.line, problem, "keep one, or train with --multi-label")
@@ -195,12 +195,12 @@ def read_examples(
             labels = _labels(task, record)
             if is_blank(record.text):
                 problem = f"no text for the label {excerpt(', '.join(labels))}"
-                raise task.error(record.line, problem, "add a text or take the line out")
+                raise task.error(record.line, problem, "add a text or remove the line")
             empty = False
             yield Example(record.text, labels, record.line)
         if empty:
             problem = "is empty: no labelled text in it"
-            raise task.error(None, problem, "check what should have made it")
+            raise task.error(None, problem, "check the program that should have written it")
 
     return Reading(task, reading.layout, examples())
 

@@ -51,7 +51,7 @@ def read_table(task: ReadTask, file: InputFile, count: int) -> ReadResult:
         return None, _records(task, rows, Columns(0, None, 1, False), dialect)
     columns, refusal = choose(task, first, dialect, whole=whole)
     quoted = tables.has_quoted_cells(sample, dialect) and task.config.quotes is None
-    hint = "cells look quoted, and --quotes takes the quotes off" if quoted else columns.hint
+    hint = "cells look quoted, and --quotes removes the quotes" if quoted else columns.hint
     layout = file.layout(
         task.format, dialect=dialect, what=columns, hint=hint, names=columns.used_names
     )
@@ -130,9 +130,9 @@ def _cell(task: ReadTask, row: TableRow, column: int, what: str, sample: Sequenc
         return row.cells[column]
     count = "1 column" if len(row.cells) == 1 else f"{len(row.cells)} columns"
     problem = f"{count} only, no {what} in column {column + 1}: {excerpt(row.raw)}"
-    remedy = f"add the {what}, or take the line out"
+    remedy = f"add the {what}, or remove the line"
     if len(row.cells) > 1 or not task.labelled:  # one column cannot hold both
-        remedy = f"add the {what}, take the line out, or choose its column with --{what}"
+        remedy = f"add the {what}, remove the line, or choose its column with --{what}"
     raise row_error(sample, task, row, problem, remedy + _if_lines(task))
 
 
@@ -151,7 +151,7 @@ def _fit(task: ReadTask, row: TableRow, columns: Columns, dialect: Dialect) -> T
         return row._replace(cells=[*cells[: width - 1], dialect.delimiter.join(cells[width - 1 :])])
     problem = f"{len(cells)} columns, but the first row has {width}: {excerpt(row.raw)}"
     mark = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "blank"}
-    remedy = f"take the {mark.get(dialect.delimiter, dialect.delimiter)} out"
+    remedy = f"remove the {mark.get(dialect.delimiter, dialect.delimiter)}"
     if dialect.quotes:
         remedy = 'put "..." around texts that hold the delimiter'
         quoted = '"' in row.raw

@@ -168,7 +168,7 @@ def nul_remedy(line: str) -> str:
     """Return advice for a line with NULs, which show UTF-16 or UTF-32 and its byte order."""
     wide = "utf-32" if "\0\0\0" in line else "utf-16"
     order = "be" if line.startswith("\0") else "le"
-    return f"take it out, or pass --encoding {wide}-{order} if that is what this is"
+    return f"remove it, or pass --encoding {wide}-{order} if that is what this is"
 
 
 def _remedy(raw: bytes = b"") -> str:

@@ -121,7 +121,7 @@ def read_within(place: Place, name: str, most: int) -> bytes:
 def _read(descriptor: int, path: Path, most: int) -> bytes:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(str(path), None, "is no plain file", COPY_AGAIN)
+        raise DataError(str(path), None, "is not a regular file", COPY_AGAIN)
     with open(descriptor, "rb", closefd=False) as file:
         data = file.read(most + 1) if status.st_size <= most else b""
     if status.st_size > most or len(data) > most:

@@ -138,7 +138,7 @@ class OpenFolder:
         if self.identity == self.expected == identity_of(self.absolute):
             happened = "has lost its lock, so that another may write there"
         raise OutputError(
-            f"{self.path}: {happened}; nothing more is written there: begin again in a folder of "
+            f"{self.path}: {happened}; nothing more is written there: start again in a folder of "
             "its own, with -o"
         )
 
@@ -148,7 +148,7 @@ class OpenFolder:
         status = os.fstat(descriptor)
         problem: OSError | None = None
         if not stat.S_ISREG(status.st_mode):
-            problem = OSError(errno.EISDIR, "it is no plain file", name)
+            problem = OSError(errno.EISDIR, "it is not a regular file", name)
         elif status.st_nlink > 1:
             problem = LinkError(errno.EMLINK, "it has other names too, by hard links", name)
         if problem:

@@ -121,9 +121,9 @@ def _array(lines: NumberedLines, source: str) -> Iterator[Item]:
 def _misplaced(text: str, line: int, number: int, before: str, source: str) -> DataError:
     shown = excerpt(text[:60])
     if "{" in _NEXT[before]:
-        problem, remedy = f"object {number + 1} of the array is no JSON object: {shown}", _REMEDY
+        problem, remedy = f"object {number + 1} of the array is not a JSON object: {shown}", _REMEDY
     elif before == "]":
-        problem, remedy = f"something after the end of the array: {shown}", "take it out"
+        problem, remedy = f"something after the end of the array: {shown}", "remove it"
     else:
         problem, remedy = f"no comma after object {number} of the array: {shown}", "put one there"
     return DataError(source, line, problem, remedy)
@@ -140,7 +140,7 @@ def _load(text: str, line: int, source: str, which: str = "") -> Object:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             raise _cut(text, line, source) from None
         near = excerpt(text[max(0, error.pos - 20) : error.pos + 20])
-        problem = f"{which}no JSON from character {error.pos + 1} on ({error.msg}): {near}"
+        problem = f"{which}invalid JSON from character {error.pos + 1} on ({error.msg}): {near}"
         raise DataError(source, line, problem, _REMEDY) from None
     except (ValueError, RecursionError) as error:
         problem = f"{which}JSON that cannot be read ({excerpt(str(error))})"

@@ -155,5 +155,5 @@ def _until(end: Any, parts: Iterator[Any]) -> Iterator[Any]:
 def _refuse_long(line: bytes | str, name: str) -> None:
     if len(line) > MAX_LINE:
         problem = f"a line of over {MAX_LINE >> 20} MB"
-        remedy = "cut it, as a JSON array between its objects, or look whether this is text"
+        remedy = "cut it, as a JSON array between its objects, or check whether this is text"
         raise DataError(name, None, problem, remedy)

@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 continue
             if key_node.value in seen:
-                problem, mark = f"the key '{key_node.value}' stands twice", key_node.start_mark
+                problem, mark = f"the key '{key_node.value}' appears twice", key_node.start_mark
                 raise yaml.constructor.ConstructorError(None, None, problem, mark)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)

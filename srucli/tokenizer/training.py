@@ -194,7 +194,7 @@ def _trained(model: bytes, config: TokenizerConfig, named: Named) -> Tokenizer:
             raise
         setting = named("required_chars", config.required_chars)
         raise UsageError(
-            f"{setting}: a char model has no piece for a character that its text lacks; take it out"
+            f"{setting}: a char model has no piece for a character that its text lacks; remove it"
         ) from None
 
 
@@ -240,8 +240,8 @@ def train_tokenizer(
         raise _refusal(message, options, named)
     if code == -9:
         raise SrucliError(
-            "the training process was killed, most likely for want of memory; train on fewer lines "
-            f"with {named('input_sentence_size', 100_000)}"
+            "the training process was killed, probably because memory ran out; train on fewer "
+            f"lines with {named('input_sentence_size', 100_000)}"
         )
     if code:
         raise SrucliError(f"the training process ended with {code}: {log.last}")

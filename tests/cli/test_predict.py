@@ -179,7 +179,7 @@ def test_with_input_prints_the_record(run_main: RunMain, tiny: Tiny, tmp_path: P
     assert first == f'good\t7,"{TEXTS[0]}, ""so"""'
     assert second == f"bad\t8,{TEXTS[1]}"
     assert empty.endswith("\t9,")
-    assert f"{file}: 1 blank line passed over" in ended.err.splitlines()
+    assert f"{file}: 1 blank line skipped" in ended.err.splitlines()
     assert run_main("predict", tiny.run, file, "--with-input").out == ended.out
 
 

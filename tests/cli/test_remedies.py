@@ -269,7 +269,7 @@ REMEDIES = {
         f"NUL characters of {name}": Remedy(
             TRAIN.replace("two.tsv", "x.tsv"),
             rf"a NUL character after .* or pass (--encoding {name})",
-            advice="take it out, or pass --encoding {}-{} if that is what this is",
+            advice="remove it, or pass --encoding {}-{} if that is what this is",
             files={"x.tsv": ("good\ta b\nbad\tb c\n" * 9).encode(name)},
         )
         for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
@@ -290,7 +290,7 @@ REMEDIES = {
     "half of a surrogate pair": Remedy(
         TRAIN.replace("two.tsv", "x.jsonl"),
         r"half of a surrogate pair .* or pass (--errors replace)",
-        advice="mend the text or pass --errors replace",
+        advice="correct the text or pass --errors replace",
         files={"x.jsonl": '{"label": "a", "text": "x\\ud800"}\n{"label": "b", "text": "y"}\n' * 9},
     ),
     "no delimiter": Remedy(
@@ -374,7 +374,7 @@ REMEDIES = {
         changed("model.encoder=bags", r"model.encoder=\1"),
         advice="model.encoder: unknown encoder ",
     ),
-    "a device that is no name": Remedy(
+    "an invalid device": Remedy(
         f"{TRAIN} --device gpu",
         r"write auto, (cpu), cuda or cuda:N",
         changed("gpu", r"\1"),
@@ -523,21 +523,21 @@ REMEDIES = {
     ),
     "another delimiter of labels": Remedy(
         TRAIN.replace("two.tsv", "x.csv --multi-label"),
-        r"labels look joined by ';', and (--label-delimiter ';') takes them apart",
+        r"labels look joined by ';', and (--label-delimiter ';') splits them",
         plus(r"\1 -o other"),
         advice="--label-delimiter {}",
         files={"x.csv": "text,label\n" + "a b c,good;new\nb c d,bad;new\n" * 9},
     ),
     "a header": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
-        r"looks like a header: .*; pass (--header), or --no-header if it is no name",
-        advice="pass --header, or --no-header if it is no name",
+        r"looks like a header: .*; pass (--header), or --no-header if it is not a name",
+        advice="pass --header, or --no-header if it is not a name",
         files={"x.tsv": "kind\twords\n" + table("{}\t{}\n")},
     ),
     "no header": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
-        r"looks like a header: .*; pass --header, or (--no-header) if it is no name",
-        advice="pass --header, or --no-header if it is no name",
+        r"looks like a header: .*; pass --header, or (--no-header) if it is not a name",
+        advice="pass --header, or --no-header if it is not a name",
         files={"x.tsv": "kind\twords\n" + table("{}\t{}\n")},
     ),
     "the same column twice": Remedy(
@@ -573,7 +573,7 @@ REMEDIES = {
     ),
     "cells that look quoted": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
-        r"cells look quoted, and (--quotes) takes the quotes off",
+        r"cells look quoted, and (--quotes) removes the quotes",
         files={"x.tsv": table("{}\t{}\n") + 'good\t"so ""it"" is"\n'},
         ends="different settings or examples would have no effect",
     ),
@@ -864,9 +864,9 @@ REMEDIES = {
     ),
     "labels that are several": Remedy(
         TRAIN.replace("two.tsv", "x.tsv"),
-        r"1 of 3 labels are others joined by ',', .*; (--multi-label) takes them apart",
+        r"1 of 3 labels are others joined by ',', .*; (--multi-label) splits them",
         plus(r"\1 -o other"),
-        advice="; --multi-label takes them apart",
+        advice="; --multi-label splits them",
         files={"x.tsv": table("{}\t{}\n") + "good,bad\tso and so\n" * 9},
     ),
     "another network": Remedy(
@@ -1041,9 +1041,9 @@ REMEDIES = {
     ),
     "a character that no text has": Remedy(
         "tokenize t.txt -o new --vocab-size 30 --model-type char --required-chars ☃",
-        r"(--required-chars) ☃: a char model has no piece for .*; take it out",
+        r"(--required-chars) ☃: a char model has no piece for .*; remove it",
         lambda words, match: without(match[1])(words, match),
-        advice=": a char model has no piece for a character that its text lacks; take it out",
+        advice=": a char model has no piece for a character that its text lacks; remove it",
     ),
     "no run in the folder": Remedy(
         "train --resume two --threads 1",
@@ -1182,7 +1182,7 @@ UNFOLLOWED = {
     "cannot be made ({}); choose another -o": "where a folder cannot be made; the same advice",
     "cannot be opened ({}); choose another -o": "a folder that goes meanwhile; the same advice",
     "no permission to write there; choose another -o": "root may; the same advice",
-    "nothing more is written there: begin again": "another training takes the folder: test_claim",
+    "nothing more is written there: start again": "another training takes the folder: test_claim",
     "start it with --nproc-per-node 1": "a flag of torchrun",
     "predict --json tells them apart": "a flag of another command, later",
 }

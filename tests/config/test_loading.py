@@ -119,8 +119,8 @@ def test_an_override_may_set_what_a_file_leaves_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("model:\n  layers: 3\n  layers: 4\n", "3: not valid YAML: the key 'layers' stands twice"),
-        ("model: {}\nmodel: {}\n", "2: not valid YAML: the key 'model' stands twice"),
+        ("model:\n  layers: 3\n  layers: 4\n", "3: not valid YAML: the key 'layers' appears twice"),
+        ("model: {}\nmodel: {}\n", "2: not valid YAML: the key 'model' appears twice"),
         ("model:\n\tlayers: 3\n", "2: not valid YAML"),
         ("a: 1\n---\nb: 2\n", "2: not valid YAML"),
         ("? [a]\n: 1\n", "1: not valid YAML"),

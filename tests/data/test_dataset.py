@@ -1,4 +1,4 @@
-"""Labels, hashes and held-out shares of the examples of a file."""
+"""Labels, hash and validation split of the examples of a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import write_tsv
 
 
 def examples(*labels: str) -> list[Example]:
-    """One text for each word, whose labels are its parts between commas."""
+    """Return a text for each word, whose labels are joined by commas."""
     return [
         Example(f"text {line}", tuple(filter(None, words.split(","))), line)
         for line, words in enumerate(labels, 1)
@@ -48,14 +48,14 @@ def test_hold_out_sets_a_share_aside() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_hold_out_takes_no_labels_last_text(seed: int) -> None:
+def test_hold_out_leaves_each_label_an_example(seed: int) -> None:
     given = examples(*["a"] * 9, "b", "c", "c", "a,d", "")
     rest, held = hold_out(given, 0.6, seed)
     assert {"a", "b", "c", "d"} == {label for example in rest for label in example.labels}
     assert len(held) == 8
 
 
-def test_the_hash_sees_labels_texts_and_order() -> None:
+def test_the_hash_depends_on_labels_texts_and_order() -> None:
     given = examples("a", "b")
     hashes = {data_hash(x) for x in (given, given[::-1], given[:1], examples("a", "c"))}
     assert len(hashes) == 4
@@ -82,8 +82,8 @@ def test_labels_become_numbers() -> None:
     assert several.label_counts().tolist() == [2, 1, 0]
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
-def test_a_dataset_is_split_as_its_examples_are(several: bool) -> None:
+@pytest.mark.parametrize("several", [False, True], ids=["single-label", "multi-label"])
+def test_dataset_and_examples_are_split_alike(several: bool) -> None:
     words = WORDS if several else [word for word in WORDS if len(word) == 1]
     data = dataset(*words, several=several)
     rest, held = data.split(0.3, seed=4)
@@ -97,12 +97,12 @@ def test_a_dataset_is_split_as_its_examples_are(several: bool) -> None:
     assert (rest.source, held.source) == ("x.tsv", "x.tsv, held out")
 
 
-def test_where_nothing_is_held_out_all_is_left() -> None:
+def test_without_a_split_all_examples_are_left() -> None:
     data = dataset("a", "b", several=False)
     assert data.split(0.5, seed=0) == (data, None)
 
 
-def test_parts_and_files_have_names_of_their_own() -> None:
+def test_identities_of_parts_and_files_differ() -> None:
     words = [word for word in WORDS if len(word) == 1]
     data = dataset(*words, several=False)
     draws = [data.split(share, seed) for share, seed in ((0.3, 0), (0.3, 1), (0.2, 0))]
@@ -112,7 +112,7 @@ def test_parts_and_files_have_names_of_their_own() -> None:
     assert dataset(*words, several=False).identity == data.identity
 
 
-def test_two_files_or_a_share_of_one(tmp_path: Path) -> None:
+def test_a_dev_file_or_a_split_of_one_file(tmp_path: Path) -> None:
     rows = [("a", "one"), ("b", "two"), ("a", "three"), ("b", "four")]
     train, dev = (str(write_tsv(tmp_path / name, rows[:n])) for name, n in (("t", 4), ("d", 2)))
     whole = read_split(train, dev, DataConfig(format="tsv"), 0.5, 0)

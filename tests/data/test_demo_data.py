@@ -49,7 +49,7 @@ def numbered(word: str, numbers: Iterable[int]) -> dict[str, str]:
     return {f"Message {names[i]}": f"{word} {names[i]}" for i in numbers}
 
 
-def test_catalogues_of_both_kinds_are_read_with_contexts_and_plurals(tmp_path: Path) -> None:
+def test_both_kinds_of_catalogues_are_read_with_contexts_and_plurals(tmp_path: Path) -> None:
     write_catalogue(
         tmp_path,
         "xx",
@@ -64,7 +64,7 @@ def test_catalogues_of_both_kinds_are_read_with_contexts_and_plurals(tmp_path: P
     }
 
 
-def test_what_is_no_text_or_was_not_translated_is_left_out(tmp_path: Path) -> None:
+def test_non_texts_and_untranslated_messages_are_left_out(tmp_path: Path) -> None:
     write_catalogue(
         tmp_path,
         "xx",
@@ -106,7 +106,7 @@ def test_locales_without_a_common_message_stay_apart(tmp_path: Path) -> None:
     assert labels == {"aa": "aa", "bb": "bb"}
 
 
-def test_merging_looks_at_train_messages_only(tmp_path: Path) -> None:
+def test_merging_uses_training_messages_only(tmp_path: Path) -> None:
     messages = numbered("kissa", range(400))
     write_catalogue(tmp_path, "aa", messages)
     for locale, differs_in_train in (("bb", False), ("cc", True)):
@@ -125,7 +125,7 @@ def django() -> list[demo.Translation]:
     return demo.read_translations(demo.installed_django())
 
 
-def test_no_message_and_no_row_crosses_the_parts_of_django(django: list[demo.Translation]) -> None:
+def test_no_message_is_in_two_splits_of_django(django: list[demo.Translation]) -> None:
     rows, labels = demo.split_by_source(django)
     rows = demo.without_repetitions(rows)
     assert not any(set(rows[a]) & set(rows[b]) for a, b in itertools.combinations(demo.PARTS, 2))
@@ -142,9 +142,7 @@ def test_no_message_and_no_row_crosses_the_parts_of_django(django: list[demo.Tra
     assert all(len(parts) == 1 for parts in parts_of.values())
 
 
-def test_the_script_writes_the_same_set_again(
-    django: list[demo.Translation], tmp_path: Path
-) -> None:
+def test_the_script_is_deterministic(django: list[demo.Translation], tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "data" / "django_locales.py")]
     done = subprocess.run([*script, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout == ""
@@ -166,7 +164,7 @@ def test_keep_all_has_every_locale_and_splits_by_text(django: list[demo.Translat
     assert not any(a & b for a, b in itertools.combinations(texts, 2))
 
 
-def test_without_django_the_script_says_what_to_install(tmp_path: Path) -> None:
+def test_without_django_the_script_names_the_package(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-I", ROOT / "data" / "django_locales.py", tmp_path / "out"],
         capture_output=True,

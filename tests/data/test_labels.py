@@ -136,7 +136,7 @@ def read(path: Path, content: str, **settings: object) -> list[tuple[str, ...]]:
 Capture = pytest.CaptureFixture[str]
 
 
-def test_what_nobody_sees_is_one_label_and_said(tmp_path: Path, capsys: Capture) -> None:
+def test_invisible_differences_are_merged_and_reported(tmp_path: Path, capsys: Capture) -> None:
     content = f"{NFC}\ta\n{NFD}\tb\n{NFD}\tc\ntea\td\ntea{ZWSP}\te\n tea \tf\nbare{NBSP}\tg\n"
     got = read(tmp_path / "x.tsv", content)
     assert got == [(NFC,), (NFC,), (NFC,), ("tea",), ("tea",), ("tea",), ("bare",)]
@@ -149,9 +149,7 @@ def test_what_nobody_sees_is_one_label_and_said(tmp_path: Path, capsys: Capture)
     ]
 
 
-def test_labels_as_everybody_writes_them_are_read_without_a_word(
-    tmp_path: Path, capsys: Capture
-) -> None:
+def test_common_labels_cause_no_message(tmp_path: Path, capsys: Capture) -> None:
     got = read(tmp_path / "x.tsv", "very good\ta\n very good \tb\n긍정\tc\nNew York, NY\td\n")
     assert got == [("very good",), ("very good",), ("긍정",), ("New York, NY",)]
     assert notes(capsys) == ""
@@ -180,7 +178,7 @@ def test_labels_that_look_the_same_are_refused(tmp_path: Path, content: str, sai
     assert said in str(refused.value)
 
 
-def test_a_flag_merges_them_and_says_so(tmp_path: Path, capsys: Capture) -> None:
+def test_a_flag_merges_labels_and_reports_it(tmp_path: Path, capsys: Capture) -> None:
     content = "1.0\ta\n1\tb\n1\tc\nNo\td\nno\te\nno\tf\n"
     got = read(tmp_path / "x.tsv", content, merge_labels=True)
     assert got == [("1",)] * 3 + [("no",)] * 3
@@ -192,12 +190,12 @@ def test_a_flag_merges_them_and_says_so(tmp_path: Path, capsys: Capture) -> None
     ]
 
 
-def test_merging_goes_by_labels_as_they_are_cleaned(tmp_path: Path, capsys: Capture) -> None:
+def test_cleaned_labels_are_merged(tmp_path: Path, capsys: Capture) -> None:
     got = read(tmp_path / "x.tsv", f"No\ta\nNo\tb\nno{ZWSP}\tc\n", merge_labels=True)
     assert got == [("No",)] * 3
 
 
-def test_labels_that_are_alike_stay_apart_and_are_named(tmp_path: Path, capsys: Capture) -> None:
+def test_labels_that_are_alike_are_kept_and_reported(tmp_path: Path, capsys: Capture) -> None:
     got = read(tmp_path / "x.tsv", "US\ta\nus\tb\nus\tc\ntrue\td\nTrue\te\n1\tf\n")
     assert got == [("US",), ("us",), ("us",), ("true",), ("True",), ("1",)]
     assert notes(capsys).splitlines() == [
@@ -209,7 +207,7 @@ def test_labels_that_are_alike_stay_apart_and_are_named(tmp_path: Path, capsys: 
     ]
 
 
-def test_json_values_and_strings_that_print_alike_are_one(tmp_path: Path, capsys: Capture) -> None:
+def test_json_values_and_equal_strings_are_one_label(tmp_path: Path, capsys: Capture) -> None:
     labels = ["1", '"1"', "1", "true", '"true"', '"x"']
     content = "".join(f'{{"text": "t", "label": {label}}}\n' for label in labels)
     assert read(tmp_path / "x.jsonl", content) == [
@@ -224,7 +222,7 @@ def test_json_values_and_strings_that_print_alike_are_one(tmp_path: Path, capsys
 
 
 JSON_MISSING = {
-    "NaN": ("NaN", "the label is NaN, as of a missing value; add a label or take the line out"),
+    "NaN": ("NaN", "the label is NaN, as of a missing value; add a label or remove the line"),
     "Infinity": ("-Infinity", "the label is -Infinity, as of a missing value"),
     "too large for a number": ("1e999", "the label is Infinity"),
     "NaN in a list": ('["a", NaN]', "the label is NaN"),
@@ -250,17 +248,17 @@ def test_missing_json_labels_are_refused(tmp_path: Path, label: str, said: str) 
         *("?", "NaT", "#REF!", "\\N", "n.a.", "#NV", "<null>", "(blank)", "#N/A N/A"),
     ],
 )
-def test_labels_that_read_like_missing_values_are_named(
+def test_labels_that_look_like_missing_values_are_reported(
     tmp_path: Path, capsys: Capture, label: str
 ) -> None:
     assert len(read(tmp_path / "x.csv", f"a,one\n{label},two\n{label},three\n")) == 3
     assert notes(capsys) == (
-        f"{tmp_path}/x.csv: the label {label!r} (2 texts, first in line 2) reads like a missing "
-        "value; if it is one, take these texts out\n"
+        f"{tmp_path}/x.csv: the label {label!r} (2 texts, first in line 2) looks like a missing "
+        "value; if it is one, remove these texts\n"
     )
 
 
-def test_many_sentences_become_a_number(tmp_path: Path, capsys: Capture) -> None:
+def test_many_messages_become_a_number(tmp_path: Path, capsys: Capture) -> None:
     content = "".join(f"l{number}{ZWSP}\ttext {number}\n" for number in range(10)) * 2
     read(tmp_path / "x.tsv", content)
     lines = notes(capsys).splitlines()
@@ -268,17 +266,17 @@ def test_many_sentences_become_a_number(tmp_path: Path, capsys: Capture) -> None
     assert lines[-1].endswith("... and 4 more labels like these")
 
 
-def test_several_labels_in_a_cell(tmp_path: Path, capsys: Capture) -> None:
+def test_multiple_labels_in_a_cell(tmp_path: Path, capsys: Capture) -> None:
     content = f"a, b{ZWSP}\tone\nb,a,b\ttwo\nNA\tthree\n"
     got = read(tmp_path / "x.tsv", content, multi_label=True)
     assert got == [("a", "b"), ("b", "a"), ("NA",)]
     read_as, missing, repeated = notes(capsys).splitlines()
     assert "labels read as 'b': 'b\\u200b' (1 text, first in line 1) and 'b' (2 texts" in read_as
-    assert "'NA' (1 text, first in line 3) reads like a missing value" in missing
+    assert "'NA' (1 text, first in line 3) looks like a missing value" in missing
     assert repeated.endswith("1 texts name a label twice, which counts once")
 
 
-def test_the_delimiter_inside_of_a_label_is_named(tmp_path: Path, capsys: Capture) -> None:
+def test_a_delimiter_within_a_label_is_reported(tmp_path: Path, capsys: Capture) -> None:
     content = '{"text": "t", "label": ["a,b", "c"]}\n'
     assert read(tmp_path / "x.jsonl", content, multi_label=True) == [("a,b", "c")]
     assert "the label 'a,b' holds ',', which joins labels" in notes(capsys)
@@ -305,13 +303,13 @@ def test_known_labels_decide(label: str, name: str) -> None:
     assert Known(["pos", "neg", NFC], merge=False).name(label) == name
 
 
-def test_merging_takes_what_is_like_a_known_label_for_it() -> None:
+def test_a_label_is_merged_with_the_known_one_that_it_resembles() -> None:
     known = Known(["pos", "US", "us", "1"], merge=True)
     wanted = {"Pos": "pos", f"po{ZWSP}s": "pos", "1.0": "1", "U.S.": "U.S.", "Us": "Us"}
     assert {label: known.name(label) for label in wanted} == wanted  # Us may be either
 
 
-def test_runs_of_old_know_labels_as_they_were_written() -> None:
+def test_old_runs_know_labels_as_written() -> None:
     known = Known([NFD, NFC, f"pos{ZWSP}", "neg\u2003x"], merge=False)
     for label in known.labels:
         assert known.name(label) == label
@@ -319,7 +317,7 @@ def test_runs_of_old_know_labels_as_they_were_written() -> None:
     assert known.name(f" {NFC}") == NFC
 
 
-def test_held_out_labels_that_look_like_known_ones_are_named(
+def test_held_out_labels_that_look_like_known_ones_are_reported(
     tmp_path: Path, capsys: Capture
 ) -> None:
     dev = tmp_path / "dev.tsv"
@@ -329,15 +327,15 @@ def test_held_out_labels_that_look_like_known_ones_are_named(
     assert notes(capsys).splitlines() == [
         f"{dev}: labels read as 'café': 'cafe\\u0301' (1 text, first in line 1)",
         f"{dev}: the label 'Pos' (2 texts, first in line 2) is not known, but 'pos' is; "
-        "--merge-labels takes them for one",
-        f"{dev}: the label 'nan' (1 text, first in line 4) reads like a missing value; if it is "
-        "one, take these texts out",
+        "--merge-labels treats them as one",
+        f"{dev}: the label 'nan' (1 text, first in line 4) looks like a missing value; if it is "
+        "one, remove these texts",
         f"{dev}: 4 of 5 texts have labels that the training texts lack, which count as errors: "
         "Pos (2), nan (1), new (1)",
     ]
 
 
-def test_known_labels_in_another_column_are_not_overlooked(tmp_path: Path) -> None:
+def test_known_labels_in_another_column_are_found(tmp_path: Path) -> None:
     dev = tmp_path / "dev.tsv"
     dev.write_text("good\tpos\nbad\tneg\nfine\tpos\n")
     examples = read_held_out(dev, DataConfig(), ["pos", "neg"])
@@ -350,7 +348,7 @@ def test_known_labels_in_another_column_are_not_overlooked(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "tune"])
-def test_commands_that_train_refuse_and_merge(
+def test_training_commands_refuse_and_merge(
     run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -367,9 +365,7 @@ def test_commands_that_train_refuse_and_merge(
     assert "only the label '1' in 2 texts" in merged.err
 
 
-def test_a_run_is_trained_and_measured_by_either_spelling(
-    run_main: RunMain, tmp_path: Path
-) -> None:
+def test_either_spelling_trains_and_evaluates_a_run(run_main: RunMain, tmp_path: Path) -> None:
     """Half of the training labels are NFD, all of the test's; a flag takes `None` for `none`."""
     rows = [(NFC if label == "good" else label, text) for label, text in sentences()]
     train = write_tsv(
@@ -390,7 +386,7 @@ def test_a_run_is_trained_and_measured_by_either_spelling(
     assert json.loads(apart.out)["unknown_labels"] == {"None": count}
     assert "labels read as 'café': 'cafe\\u0301' (" in apart.err
     assert f"the label 'None' ({count} texts, first in line " in apart.err
-    assert "is not known, but 'none' is; --merge-labels takes them for one" in apart.err
+    assert "is not known, but 'none' is; --merge-labels treats them as one" in apart.err
     written = tmp_path / "said.jsonl"
     merged = run_main("eval", run, test, "--json", "--merge-labels", "--predictions", written)
     assert json.loads(merged.out)["unknown_labels"] == {}
@@ -399,7 +395,7 @@ def test_a_run_is_trained_and_measured_by_either_spelling(
     assert gold == [label for label, _ in rows[:60]]
 
 
-def test_a_run_of_old_with_such_labels_measures_as_before(
+def test_an_old_run_with_such_labels_evaluates_as_before(
     run_main: RunMain, tiny: Tiny, tmp_path: Path
 ) -> None:
     plain = json.loads(run_main("eval", tiny.run, tiny.test, "--json").out)
@@ -422,7 +418,7 @@ REJECT = {
 
 
 @pytest.mark.parametrize(("flags", "labels", "said"), REJECT.values(), ids=REJECT)
-def test_a_reject_label_is_none_of_the_run(
+def test_a_reject_label_is_not_a_label_of_the_run(
     run_main: RunMain,
     tiny: Tiny,
     tmp_path: Path,
@@ -445,11 +441,11 @@ def test_a_reject_label_stays_on_its_line(run_main: RunMain, tiny: Tiny) -> None
     assert "has no tab" in done.err
 
 
-def test_labels_that_are_several_are_named(tmp_path: Path, capsys: Capture) -> None:
+def test_joined_labels_are_reported(tmp_path: Path, capsys: Capture) -> None:
     data = tmp_path / "x.tsv"
     data.write_text("joy\ta\nlove\tb\njoy, love\tc\njoy,anger\td\n")
     read_texts(data, DataConfig())
-    said = "1 of 4 labels are others joined by ',', such as 'joy, love'; --multi-label takes them"
+    said = "1 of 4 labels are others joined by ',', such as 'joy, love'; --multi-label splits them"
     assert said in notes(capsys)
     read_texts(data, DataConfig(multi_label=True))
-    assert "takes them apart" not in notes(capsys)
+    assert "splits them" not in notes(capsys)

@@ -540,7 +540,7 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
         [("pos", '"so ""good"" it is"'), *PLAIN],
         {},
         f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8; "
-        "cells look quoted, and --quotes takes the quotes off",
+        "cells look quoted, and --quotes removes the quotes",
     ),
     "quotes that are asked for": (
         "x.tsv",
@@ -574,7 +574,7 @@ LAYOUTS: dict[str, tuple[str, str | bytes, Rows, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", LAYOUTS)
-def test_layouts_are_found_and_said(tmp_path: Path, case: str) -> None:
+def test_layouts_are_detected_and_reported(tmp_path: Path, case: str) -> None:
     name, content, rows, settings, said = LAYOUTS[case]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -586,7 +586,7 @@ def test_layouts_are_found_and_said(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", LAYOUTS)
-def test_inputs_of_a_labelled_file_are_its_examples(tmp_path: Path, case: str) -> None:
+def test_inputs_and_examples_of_a_labelled_file_agree(tmp_path: Path, case: str) -> None:
     """One input for one example, with the same text and line, where the labels are known."""
     name, content, rows, settings, _ = LAYOUTS[case]
     path = tmp_path / name
@@ -607,7 +607,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("case", LINES)
-def test_a_record_has_the_line_that_it_begins_on(tmp_path: Path, case: str) -> None:
+def test_a_record_has_the_line_where_it_begins(tmp_path: Path, case: str) -> None:
     content, wanted = LINES[case]
     path = tmp_path / ("x.json" if "JSON" in case else "x.csv")
     path.write_text(content)
@@ -625,7 +625,7 @@ def test_lists_of_labels_in_cells(tmp_path: Path) -> None:
     assert labels == [(), ("a",)]
 
 
-def test_few_labels_of_many_texts_are_not_all_different(tmp_path: Path) -> None:
+def test_few_labels_among_many_texts_may_all_differ(tmp_path: Path) -> None:
     """Three numbered labels, each once, among twenty texts that may have none."""
     path = tmp_path / "x.jsonl"
     rows = [{"text": f"text {n}", "labels": [f"c{n}"] * (n < 3)} for n in range(20)]
@@ -673,7 +673,7 @@ def test_lists(cell: str, items: list[str] | None) -> None:
         ("cat(x)", None),
     ],
 )
-def test_lists_of_several_labels(cell: str, items: list[str] | None) -> None:
+def test_lists_in_multi_label_cells(cell: str, items: list[str] | None) -> None:
     assert list_items(cell, multi_label=True) == items
 
 
@@ -703,7 +703,7 @@ def test_lists_of_other_programs(tmp_path: Path, case: str, name: str) -> None:
 
 @pytest.mark.parametrize("several", [True, False], ids=["several labels", "one"])
 @pytest.mark.parametrize("cell", ["c", "['c']"])
-def test_a_later_cell_that_is_no_list_is_a_label(tmp_path: Path, several: bool, cell: str) -> None:
+def test_a_later_cell_without_a_list_is_a_label(tmp_path: Path, several: bool, cell: str) -> None:
     path = tmp_path / "x.tsv"
     path.write_text("".join(f"['{'ab'[n % 2]}']\ttext {n}\n" for n in range(600)) + f"{cell}\tx\n")
     *_, last = read_examples(path, DataConfig(multi_label=several))
@@ -823,7 +823,7 @@ def with_columns(header: str, size: int = 40) -> str:
 
 
 @pytest.mark.parametrize("case", COLUMNS)
-def test_labels_are_in_no_column_of_something_else(tmp_path: Path, case: str) -> None:
+def test_columns_of_other_data_are_not_taken_as_labels(tmp_path: Path, case: str) -> None:
     header, label = COLUMNS[case]
     path = tmp_path / "x.csv"
     path.write_text(with_columns(header))
@@ -842,9 +842,7 @@ RIVALS: dict[str, tuple[str, list[str]]] = {
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
 @pytest.mark.parametrize("case", RIVALS)
-def test_columns_that_may_both_hold_labels_are_refused(
-    tmp_path: Path, case: str, name: str
-) -> None:
+def test_two_likely_label_columns_are_refused(tmp_path: Path, case: str, name: str) -> None:
     """The flags of each help, and so do known labels."""
     header, rivals = RIVALS[case]
     names, path = header.split(","), tmp_path / name
@@ -870,7 +868,7 @@ def test_columns_that_may_both_hold_labels_are_refused(
             assert [e.labels[0] for e in known] == labels
 
 
-def test_columns_without_names_that_may_both_hold_labels_are_refused(tmp_path: Path) -> None:
+def test_two_likely_label_columns_without_names_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("".join(f"{a},{b},{'xyz'[n % 3]}\n" for n, (a, b) in enumerate(MANY)))
     said = "column 1, column 3; pass --label 1 --text 2 for column 1, or --label 3 --text 2 for col"
@@ -879,7 +877,7 @@ def test_columns_without_names_that_may_both_hold_labels_are_refused(tmp_path: P
 
 
 @pytest.mark.parametrize("header", ["y,group,text\n", "group,text,y\n", ""])
-def test_a_column_of_one_label_at_first_may_have_others(tmp_path: Path, header: str) -> None:
+def test_a_column_of_one_label_may_have_others_later(tmp_path: Path, header: str) -> None:
     """As where rows are sorted by it; not where these are all of them."""
     path = tmp_path / "x.csv"
     order = (header.strip() or "y,group,text").split(",")
@@ -951,7 +949,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "".join(
             f"{name}\tKorean\n{name}\tJapanese\n" for name in ("Kim", "Sato", "Lee", "Ito", "Ha")
         ),
-        "the labels in column 1 are more various than the texts",
+        "the labels in column 1 are more diverse than the texts",
         "pass --label 2 --text 1, or --label 1 --text 2 if they are right",
     ),
     "ids": (
@@ -976,7 +974,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "x.tsv",
         lines([("kind", "words"), *MANY], "{label}\t{text}"),
         "the first row looks like a header: its label 'kind' is on no other row",
-        "pass --header, or --no-header if it is no name",
+        "pass --header, or --no-header if it is not a name",
     ),
     "four columns that nothing names": (
         "x.tsv",
@@ -1002,7 +1000,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "x.csv",
         written([("review", "price"), *((MANY[n % 9][1], f"{n}.99") for n in range(60))]),
         "the labels in column 2 are nearly all different (60 among 60) "
-        "and more various than the texts",
+        "and more diverse than the texts",
         "name others (--label, --text), or --label 2 --text 1 if they are right",
     ),
     "prices of few texts without a header": (
@@ -1032,7 +1030,7 @@ def flags_of(advice: str) -> DataConfig:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_absurd_layouts_are_refused_and_the_advice_helps(tmp_path: Path, case: str) -> None:
+def test_improbable_layouts_are_refused_and_the_advice_helps(tmp_path: Path, case: str) -> None:
     name, content, problem, remedy = REFUSED[case]
     path, heard = tmp_path / name, list[str]()
     path.write_text(content)
@@ -1069,7 +1067,7 @@ LACKING = {
 
 
 @pytest.mark.parametrize("case", LACKING)
-def test_a_first_row_that_lacks_columns_is_refused_and_the_advice_helps(
+def test_a_first_row_without_all_columns_is_refused_and_the_advice_helps(
     tmp_path: Path, case: str
 ) -> None:
     """It is no row of R's, where the first column, without a name, numbers or names the rows."""
@@ -1081,14 +1079,14 @@ def test_a_first_row_that_lacks_columns_is_refused_and_the_advice_helps(
     with pytest.raises(DataError) as caught:
         list(read_examples(path, DataConfig()))
     assert caught.value.problem == f"all rows have {wanted} columns, but the first one has {has}"
-    assert caught.value.remedy == "add the others, or take the line out"
+    assert caught.value.remedy == "add the others, or remove the line"
     path.write_text(better + below)
     assert [(e.labels[0], e.text) for e in read_examples(path, DataConfig())] == MANY
 
 
 @pytest.mark.parametrize("size", [20, 50, 120, 400])
 @pytest.mark.parametrize("classes", [2, 8, 77, 113])
-def test_no_labels_of_many_classes_are_refused(tmp_path: Path, size: int, classes: int) -> None:
+def test_labels_of_many_classes_are_accepted(tmp_path: Path, size: int, classes: int) -> None:
     """Even where few texts are of so many classes that nearly all differ."""
     draw = random.Random(size + classes)
     names = ["".join(draw.choices("abcdefghij_", k=8)) for _ in range(classes)]
@@ -1099,7 +1097,7 @@ def test_no_labels_of_many_classes_are_refused(tmp_path: Path, size: int, classe
     assert len(list(read_examples(path, DataConfig()))) == size
 
 
-def test_known_labels_are_believed(tmp_path: Path) -> None:
+def test_known_labels_are_accepted(tmp_path: Path) -> None:
     """All different, numbered, longer than the texts, once, and above others: they are known."""
     path = tmp_path / "x.tsv"
     names = [f"label number {n} of all" for n in range(30)]
@@ -1144,14 +1142,14 @@ TEXTS_ALONE: dict[str, tuple[str, str, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", TEXTS_ALONE)
-def test_texts_alone(tmp_path: Path, case: str) -> None:
+def test_texts_without_labels(tmp_path: Path, case: str) -> None:
     name, content, texts = TEXTS_ALONE[case]
     path = tmp_path / name
     path.write_text(content)
     assert [i.text for i in read_inputs(path, DataConfig(), known=["pos", "neg"])] == texts
 
 
-def test_columns_that_a_file_lacks_are_guessed_if_they_may_be(tmp_path: Path) -> None:
+def test_inherited_columns_that_a_file_lacks_are_guessed(tmp_path: Path) -> None:
     """A run's columns are those of its training file; this one may have others."""
     path = tmp_path / "x.csv"
     path.write_text("id,text\n1,one\n")
@@ -1181,7 +1179,7 @@ def test_columns_that_a_file_lacks_are_guessed_if_they_may_be(tmp_path: Path) ->
         *("JSON without a text", "marks in a text", "blank line first"),
     ],
 )
-def test_a_first_line_that_is_no_text_says_the_format(
+def test_a_first_line_that_is_not_a_text_shows_the_format(
     tmp_path: Path, content: str, texts: list[str]
 ) -> None:
     """Also without known labels, and of a pipe; without any known ones a line is a line."""
@@ -1226,7 +1224,7 @@ def test_a_streams_first_line_shows_a_table(tmp_path: Path, content: str, texts:
     writer.join()
 
 
-def test_columns_of_another_file_are_refused_in_a_stream(tmp_path: Path) -> None:
+def test_missing_columns_are_refused_in_a_stream(tmp_path: Path) -> None:
     """A file is read anew where known labels are elsewhere; a stream cannot be."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -1281,7 +1279,7 @@ OTHER_FILES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", OTHER_FILES)
-def test_settings_of_another_file_give_way_to_known_labels(tmp_path: Path, case: str) -> None:
+def test_known_labels_override_inherited_settings(tmp_path: Path, case: str) -> None:
     """What a run was trained with fits its own file: of this one, labels say what is right."""
     settings, name, content = OTHER_FILES[case]
     path, config, known = tmp_path / name, DataConfig.model_validate(settings), {"pos", "neg"}
@@ -1296,7 +1294,7 @@ def test_settings_of_another_file_give_way_to_known_labels(tmp_path: Path, case:
         assert [i.text for i in inputs] == [text for _, text in PLAIN]
 
 
-def test_settings_that_fit_are_kept(tmp_path: Path) -> None:
+def test_inherited_settings_that_fit_are_kept(tmp_path: Path) -> None:
     path, known = tmp_path / "x.csv", {"pos", "neg"}
     rows = [("text", "title", "label"), *((b, f"about {n}", a) for n, a, b in numbered(PLAIN))]
     path.write_text(written(rows))
@@ -1319,7 +1317,7 @@ ALONE: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", ALONE)
-def test_settings_of_another_file_give_way_to_texts_alone(tmp_path: Path, case: str) -> None:
+def test_inherited_settings_do_not_apply_to_plain_texts(tmp_path: Path, case: str) -> None:
     settings, name, content = ALONE[case]
     path = tmp_path / name
     path.write_text(content)
@@ -1328,7 +1326,7 @@ def test_settings_of_another_file_give_way_to_texts_alone(tmp_path: Path, case: 
     assert [i.text for i in found] == ["a", "b", "c", "d"]
 
 
-def test_lines_of_an_unknown_file_are_texts_unless_it_has_the_labels(tmp_path: Path) -> None:
+def test_lines_are_texts_unless_the_file_has_known_labels(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("pos\tone\nneg\ttwo\nother\tthree\n")
 
@@ -1340,7 +1338,7 @@ def test_lines_of_an_unknown_file_are_texts_unless_it_has_the_labels(tmp_path: P
     assert texts("pos", "bad") == path.read_text().splitlines()
 
 
-def test_commas_in_a_text_file_are_refused_as_train_refuses_them(tmp_path: Path) -> None:
+def test_commas_in_a_text_file_cause_the_error_of_train(tmp_path: Path) -> None:
     """Otherwise `predict` would read the labels as parts of the texts."""
     path, known = tmp_path / "x.txt", {"pos", "neg"}
     path.write_text(written(PLAIN))
@@ -1379,42 +1377,44 @@ def test_three_columns_of_texts_to_label(tmp_path: Path) -> None:
         ("x.ft", "\n__label__a b\n\n", 2),
     ],
 )
-def test_blank_lines_are_no_records_and_are_counted(
+def test_blank_lines_are_skipped_and_counted(
     tmp_path: Path, name: str, content: str, blank: int
 ) -> None:
     path, heard = tmp_path / name, list[str]()
     path.write_text(content)
     examples = list(read_examples(path, DataConfig()).reported(heard.append))
-    said = f"{path}: {blank} blank line{'s' * (blank > 1)} passed over"
+    said = f"{path}: {blank} blank line{'s' * (blank > 1)} skipped"
     assert heard[1:] == [said] * bool(blank)
     assert len(list(read_inputs(path, DataConfig()))) == len(examples)
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with marks"])
-def test_a_header_that_comes_again_is_passed_over_and_counted(tmp_path: Path, mark: str) -> None:
+def test_a_repeated_header_is_skipped_and_counted(tmp_path: Path, mark: str) -> None:
     """As in files that were joined: no text has the label 'label'."""
     path, heard = tmp_path / "x.csv", list[str]()
     path.write_text((mark + "label,text\n" + lines(PLAIN, "{label},{text}")) * 3)
     examples = list(read_examples(path, DataConfig()).reported(heard.append))
     assert [(e.labels[0], e.text) for e in examples] == [*PLAIN, *PLAIN, *PLAIN]
-    assert heard[1:] == [f"{path}: 2 rows passed over that the header has as well"]
+    assert heard[1:] == [f"{path}: 2 rows skipped: the header again"]
     assert len(list(read_inputs(path, DataConfig(), known={"pos", "neg"}))) == len(PLAIN) * 3
 
 
 @pytest.mark.parametrize(
     ("cells", "hint"),
     [
-        (["a;b", "b;c", "c", "a;c"], "labels look joined by ';', and --label-delimiter ';' takes"),
+        (["a;b", "b;c", "c", "a;c"], "labels look joined by ';', and --label-delimiter ';' splits"),
         (
             ["a|b", "b|c", "c|a", "b|c"],
-            "labels look joined by '|', and --label-delimiter '|' takes",
+            "labels look joined by '|', and --label-delimiter '|' splits",
         ),
         (["a,b", "b;c", "c;a", "b;c"], ""),
         (["a;b", "b", "c", "d"], ""),
     ],
     ids=["semicolons", "bars", "a comma, too", "seldom"],
 )
-def test_other_marks_between_labels_are_named(tmp_path: Path, cells: list[str], hint: str) -> None:
+def test_another_delimiter_of_labels_is_reported(
+    tmp_path: Path, cells: list[str], hint: str
+) -> None:
     path = tmp_path / "x.tsv"
     path.write_text("".join(f"{cell}\tsome text {cell}\n" for cell in cells))
     layout = str(read_examples(path, DataConfig(multi_label=True)).layout)
@@ -1435,7 +1435,7 @@ def test_blank_lines_of_plain_text_are_empty_texts(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- lines and JSON
 
 
-def test_cr_ends_lines_only_where_there_is_no_lf(tmp_path: Path) -> None:
+def test_cr_ends_lines_only_without_lf(tmp_path: Path) -> None:
     path = tmp_path / "x"
     cases: dict[str, list[str]] = {
         "a\rb\rc": ["a", "b", "c"],
@@ -1462,7 +1462,7 @@ def test_cr_ends_lines_only_where_there_is_no_lf(tmp_path: Path) -> None:
     ],
     ids=["tsv", "header and all rows in one line", "fastText", "quoted cell", "JSON"],
 )
-def test_carriage_returns_inside_of_lines_are_said(
+def test_carriage_returns_within_lines_are_reported(
     tmp_path: Path, name: str, content: str, count: int
 ) -> None:
     """They may have been meant as ends, so that two records became one."""
@@ -1470,8 +1470,8 @@ def test_carriage_returns_inside_of_lines_are_said(
     path.write_bytes(content.encode())
     with suppress(DataError):  # of the second, nothing but the header is left
         list(read_examples(path, DataConfig()).reported(heard.append))
-    said = f"{path}: {count} carriage return{'s' * (count > 1)} inside of lines; they end none of "
-    assert heard[1:] == [f"{said}them, since the file has line feeds"] * bool(count)
+    said = f"{path}: {count} carriage return{'s' * (count > 1)} within lines; they do not end "
+    assert heard[1:] == [f"{said}lines, since the file has line feeds"] * bool(count)
     plain, heard = DataConfig(), []
     path = tmp_path / "x.txt"
     path.write_bytes(b"a\rb\nc\n")
@@ -1479,7 +1479,7 @@ def test_carriage_returns_inside_of_lines_are_said(
     assert len(heard) == 2
 
 
-def test_a_mark_says_the_encoding(tmp_path: Path) -> None:
+def test_a_byte_order_mark_sets_the_encoding(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for encoding in ("utf-16", "utf-32", "utf-8-sig"):
         path.write_bytes("\ufeff한글\n둘\n".encode(encoding.removesuffix("-sig")))
@@ -1490,18 +1490,18 @@ def test_a_mark_says_the_encoding(tmp_path: Path) -> None:
 
 JSON_ERRORS = {
     "no comma": ('[{"text": "a", "label": "b"} {}]', 1, "no comma after object 1 of the array"),
-    "two commas": ('[{"text": "a", "label": "b"},\n,{}]', 2, "object 2 of the array is no JSON"),
+    "two commas": ('[{"text": "a", "label": "b"},\n,{}]', 2, "object 2 of the array is not a JSON"),
     "no end": ('[{"text": "a", "label": "b"},\n', None, "the JSON array is cut short after 1 obj"),
     "an object cut": ('[{"text": "a",\n"label": "b"\n', 1, "the JSON is cut short after"),
     "more after the end": ('[{"text": "a", "label": "b"}]\nx', 2, "something after the end"),
-    "a wrong object": ('[{"text": "a", "label": "b"},\n{"text" "b"}]', 2, "object 2: no JSON from"),
+    "a wrong object": ('[{"text": "a", "label": "b"},\n{"text" "b"}]', 2, "object 2: invalid JSON"),
     "the next object too soon": ('{\n"text": "a",\n{\n"text"', 1, "the JSON is cut short after"),
     "a string over lines": ('{\n"text": "a\nb"}', 1, "the JSON is cut short after"),
 }
 
 
 @pytest.mark.parametrize("case", JSON_ERRORS)
-def test_json_that_is_wrong(tmp_path: Path, case: str) -> None:
+def test_invalid_json(tmp_path: Path, case: str) -> None:
     content, line, problem = JSON_ERRORS[case]
     path = tmp_path / "x.json"
     path.write_text(content)
@@ -1516,7 +1516,7 @@ def test_arrays_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path.write_text('[\n{"text": "a", "label": "b"},\n{"text": "c",\n "label": "d"}, x')
     stream = read_examples(path, DataConfig())
     assert [next(stream).line, next(stream).line] == [2, 3]
-    with pytest.raises(DataError, match=r"x\.json:4: object 3 of the array is no JSON object"):
+    with pytest.raises(DataError, match=r"x\.json:4: object 3 of the array is not a JSON object"):
         next(stream)
     monkeypatch.setattr("srucli.io.json_objects.MAX_LINE", 2**20)
     path.write_text('[{"text": [\n' + ('"' + "x" * 2**16 + '",\n') * 17)
@@ -1561,7 +1561,7 @@ def test_small_samples_of_real_files_are_not_refused(shared_data: Path, tmp_path
     [(["pos", "x"], True), (["pos", "x", "y"], False), (["x"], False), ([], False)],
     ids=["half", "a third", "none", "no cells"],
 )
-def test_labels_of_half_the_cells_are_known(cells: list[str], known: bool) -> None:
+def test_a_column_with_half_known_labels_is_known(cells: list[str], known: bool) -> None:
     task = ReadTask("x.tsv", "tsv", DataConfig(), labelled=True, known_labels=frozenset({"pos"}))
     assert Cells(cells).known(task) == known
 
@@ -1569,13 +1569,13 @@ def test_labels_of_half_the_cells_are_known(cells: list[str], known: bool) -> No
 @pytest.mark.parametrize(
     ("name", "settings", "content", "remedy"),
     [
-        ("x.csv", {"quotes": False}, "text,label\na,x\nb,y\nc, d,x\ne,y\n", "take the comma out"),
-        ("x.tsv", {}, "text\tlabel\na\tx\nb\ty\nc\td\tx\ne\ty\n", "take the tab out"),
+        ("x.csv", {"quotes": False}, "text,label\na,x\nb,y\nc, d,x\ne,y\n", "remove the comma"),
+        ("x.tsv", {}, "text\tlabel\na\tx\nb\ty\nc\td\tx\ne\ty\n", "remove the tab"),
         (
             "x.csv",
             {"quotes": False, "delimiter": ";"},
             "text;label\na;x\nb;y\nc;d;x\ne;y\n",
-            "take the semicolon out",
+            "remove the semicolon",
         ),
         (
             "x.jsonl",
@@ -1584,11 +1584,11 @@ def test_labels_of_half_the_cells_are_known(cells: list[str], known: bool) -> No
             "join its items with blanks into one string",
         ),
         ("x.jsonl", {}, '{"text": 1, "label": "x"}\n', "put it in quotes"),
-        ("x.csv", {}, "one of two\nthree\n", "add the text, or take the line out"),
+        ("x.csv", {}, "one of two\nthree\n", "add the text, or remove the line"),
     ],
     ids=["commas", "tabs", "semicolons", "tokens", "a number", "one column"],
 )
-def test_remedies_name_what_there_is(
+def test_remedies_name_existing_columns(
     tmp_path: Path, name: str, settings: dict[str, Any], content: str, remedy: str
 ) -> None:
     path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Steps, epochs and positions of the data loader, on texts that are not ASCII."""
+"""Steps, epochs and positions of the data loader, on non-ASCII texts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make(tokenizer: Tokenizer, *overrides: str, rows: list[Example] | None = Non
 
 
 def taken(loader: DataLoader) -> list[list[Step]]:
-    """The tokens of each batch of each step of each epoch that is left."""
+    """Return the tokens of each batch of each step of each remaining epoch."""
     epochs = []
     for steps in loader.epochs_left():
         epochs.append([[batch.tokens.tolist() for batch in step] for step in steps])
@@ -69,7 +69,7 @@ def texts(store: TokenStore) -> list[list[int]]:
 # --- epochs ------------------------------------------------------------------------------------
 
 
-def test_an_epoch_has_the_order_of_its_seed_and_number(tokenizer: Tokenizer) -> None:
+def test_seed_and_number_determine_the_order_of_an_epoch(tokenizer: Tokenizer) -> None:
     settings = ("train.seed=5", "train.subword_dropout=0", "train.batch_tokens=70")
     loader = make(tokenizer, *settings)
     found = taken(loader)
@@ -90,7 +90,7 @@ def test_each_epoch_has_every_example_once(tokenizer: Tokenizer) -> None:
     assert loader.position.pieces == 3 * len(loader.store.ids)
 
 
-def test_tokens_are_sampled_anew_for_each_epoch(tokenizer: Tokenizer) -> None:
+def test_each_epoch_samples_new_tokens(tokenizer: Tokenizer) -> None:
     loader = make(tokenizer, "train.subword_dropout=0.3", "train.seed=2")
     ids = [loader.tokenize(epoch).ids.tolist() for epoch in (0, 1, 0)]
     assert ids[0] != ids[1]
@@ -108,7 +108,7 @@ def test_tokens_are_sampled_anew_for_each_epoch(tokenizer: Tokenizer) -> None:
         pytest.param("train.subword_dropout=0", 1, id="not sampled"),
     ],
 )
-def test_tokens_that_stay_the_same_are_made_once(
+def test_tokens_without_sampling_are_computed_once(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, settings: str, times: int
 ) -> None:
     seeds: list[int] = []
@@ -135,7 +135,7 @@ def test_only_unigram_and_bpe_models_sample(tokenizer: Tokenizer, kind: str) -> 
     assert not tokenizer.samples(0)
 
 
-def test_what_a_store_holds(tokenizer: Tokenizer) -> None:
+def test_the_store_has_truncated_tokens_and_targets(tokenizer: Tokenizer) -> None:
     loader = make(tokenizer, "train.max_tokens=4", "train.subword_dropout=0")
     store = loader.tokenize(0)
     assert store.lengths.max() == 4
@@ -145,7 +145,7 @@ def test_what_a_store_holds(tokenizer: Tokenizer) -> None:
     assert store.ids[: store.offsets[1]].tolist() == ids[: offsets[1]][:4].tolist()
 
 
-def test_what_is_not_read_whole_is_said_once(
+def test_truncated_texts_are_reported_once(
     tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken(make(tokenizer, "train.max_tokens=4", "train.subword_dropout=0"))
@@ -155,7 +155,7 @@ def test_what_is_not_read_whole_is_said_once(
 
 
 def test_a_gpu_gets_the_same_steps(tokenizer: Tokenizer) -> None:
-    """Its tokens are made a step ahead, by a thread; `meta` stands for it."""
+    """A thread tokenizes the next epoch; the `meta` device stands for a GPU."""
     plain = make(tokenizer, "train.accumulate=2")
     ahead = make(tokenizer, "train.accumulate=2")
     ahead.device = torch.device("meta")
@@ -171,7 +171,7 @@ def test_a_gpu_gets_the_same_steps(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
-def test_a_restored_position_goes_on_to_the_same_batches(tokenizer: Tokenizer, steps: int) -> None:
+def test_a_restored_position_has_the_same_batches_left(tokenizer: Tokenizer, steps: int) -> None:
     whole = [step for steps in taken(make(tokenizer, "train.accumulate=2")) for step in steps]
     first = make(tokenizer, "train.accumulate=2")
     done: list[list[Batch]] = []
@@ -201,7 +201,7 @@ def test_steps_end_an_epoch_early(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("done", [2, 12], ids=["a whole step", "the short last one"])
-def test_the_latest_step_is_known_by_its_examples(tokenizer: Tokenizer, done: int) -> None:
+def test_the_latest_step_returns_its_examples(tokenizer: Tokenizer, done: int) -> None:
     loader = make(tokenizer, "train.batch_size=2", "train.accumulate=2", "train.epochs=1")
     for steps in loader.epochs_left():
         list(islice(steps, done))
@@ -221,8 +221,8 @@ OTHERS = {
 }
 
 
-def test_what_a_position_holds_for(tokenizer: Tokenizer) -> None:
-    """Each of the six settings in turn, and the texts; not what leaves the batches alone."""
+def test_what_the_fingerprint_depends_on(tokenizer: Tokenizer) -> None:
+    """It depends on each of six settings and on the texts, and on nothing else."""
     known = make(tokenizer).fingerprint
     assert len({make(tokenizer, override).fingerprint for override in OTHERS} | {known}) == 7
     for override in (
@@ -236,7 +236,7 @@ def test_what_a_position_holds_for(tokenizer: Tokenizer) -> None:
     assert make(tokenizer, rows=[first._replace(text="ß"), *rest]).fingerprint != known
 
 
-def test_with_other_batches_the_epoch_begins_anew(
+def test_with_other_batches_the_epoch_starts_again(
     tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = make(tokenizer)
@@ -253,7 +253,7 @@ def test_with_other_batches_the_epoch_begins_anew(
     assert said in capsys.readouterr().err.splitlines()
 
 
-def test_older_checkpoints_name_the_examples_otherwise(tokenizer: Tokenizer) -> None:
+def test_the_hash_of_older_checkpoints_is_accepted(tokenizer: Tokenizer) -> None:
     first = make(tokenizer)
     list(islice(next(first.epochs_left()), 3))
     texts = "\n".join(first.data.texts).encode()
@@ -265,7 +265,7 @@ def test_older_checkpoints_name_the_examples_otherwise(tokenizer: Tokenizer) -> 
 
 
 @pytest.mark.parametrize("bad", [-1, "x", 1.5, None], ids=str)
-def test_a_position_that_cannot_be_is_refused(tokenizer: Tokenizer, bad: Any) -> None:
+def test_an_invalid_position_is_refused(tokenizer: Tokenizer, bad: Any) -> None:
     state = make(tokenizer).state_dict()
     state["progress"]["batches"] = bad
     with pytest.raises(ValueError, match="batches"):

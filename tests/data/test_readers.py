@@ -161,7 +161,7 @@ def test_round_trip(folder: Path, kind: str, multi: bool, draw: st.DataObject) -
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-7"]),
     crlf=st.booleans(),
 )
-def test_lines_come_back_in_every_encoding(
+def test_lines_round_trip_in_every_encoding(
     folder: Path, lines: list[str], encoding: str, crlf: bool
 ) -> None:
     whole = "".join(line + ("\r\n" if crlf else line_end(line)) for line in lines)
@@ -208,19 +208,19 @@ def test_encoding_of_plain_inputs(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("packed", PACK)
-def test_format_by_ending(tmp_path: Path, name: str, content: str, packed: str) -> None:
+def test_format_by_suffix(tmp_path: Path, name: str, content: str, packed: str) -> None:
     packed_content = PACK[packed](content.encode())
     got = examples(tmp_path / (name + packed), packed_content)
     assert got == [Example("good, film\tyes", ("pos",), 1)]
 
 
-def test_compression_is_seen_by_content_not_name(tmp_path: Path) -> None:
+def test_compression_is_detected_by_content(tmp_path: Path) -> None:
     assert len(examples(tmp_path / "x.tsv", gzip.compress(b"a\tb\n"))) == 1
     assert len(examples(tmp_path / "y.tsv.gz", b"a\tb\n")) == 1
 
 
 @pytest.mark.parametrize("kind", [".gz", ".xz", ".zst"])
-def test_members_one_after_the_other(tmp_path: Path, kind: str) -> None:
+def test_concatenated_compressed_members(tmp_path: Path, kind: str) -> None:
     content = PACK[kind](b"a\tone\nb\t") + PACK[kind](b"two\n")
     got = examples(tmp_path / f"x.tsv{kind}", content + b"\0" * 8 * (kind != ".zst"))
     assert [e.text for e in got] == ["one", "two"]
@@ -307,7 +307,7 @@ def test_multi_label_delimiter(tmp_path: Path) -> None:
     assert [e.labels for e in got] == [("a, b", "c", "c"), ()]
 
 
-def test_surrogates_go_by_errors(tmp_path: Path) -> None:
+def test_surrogates_follow_the_errors_setting(tmp_path: Path) -> None:
     content = b'{"label": "a", "text": "x\\ud800y"}\n'
     assert examples(tmp_path / "x.jsonl", content, errors="ignore")[0].text == "xy"
     assert examples(tmp_path / "x.jsonl", content, errors="replace")[0].text == "x?y"
@@ -322,7 +322,7 @@ def test_a_line_of_160_000_characters(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- inputs of predict
 
 
-def test_inputs_need_no_labels_and_keep_the_record(tmp_path: Path) -> None:
+def test_inputs_need_no_labels_and_keep_the_raw_record(tmp_path: Path) -> None:
     csv_content = b'id,text\n1,"a ""b""\nc"\n\n2,\n'
     expected = [Input('a "b"\nc', 2, '1,"a ""b""\nc"'), Input("", 5, "2,")]
     assert inputs(tmp_path / "x.csv", csv_content, text="text", label="label") == expected
@@ -336,7 +336,7 @@ def test_inputs_need_no_labels_and_keep_the_record(tmp_path: Path) -> None:
     assert [i.text for i in inputs(tmp_path / "p", b"ham\ta b\n\n", format="pairs")] == ["a b"]
 
 
-def test_no_inputs_are_no_error(tmp_path: Path) -> None:
+def test_an_empty_file_has_no_inputs(tmp_path: Path) -> None:
     assert inputs(tmp_path / "x.csv", b"") == []
     assert list(read_inputs(tmp_path / "x.csv", DataConfig(), plain=DataConfig())) == []
 
@@ -456,7 +456,7 @@ ERRORS: dict[str, tuple[str, bytes, dict[str, Any], int | None, str, str]] = {
         "an empty label among",
         "name",
     ),
-    "line end in label": ("x.csv", b'"a\nb",c\n', {}, 1, r"the label 'a\nb'", "take it out"),
+    "line end in label": ("x.csv", b'"a\nb",c\n', {}, 1, r"the label 'a\nb'", "remove it"),
     "not UTF-8": (
         "x.tsv",
         GOOD + b"b\ttr\xe8s\n",
@@ -523,14 +523,14 @@ ERRORS: dict[str, tuple[str, bytes, dict[str, Any], int | None, str, str]] = {
         "--encoding",
     ),
     "UTF-16 unmarked": ("x.tsv", b"a\0\t\0b\0\n\0", {"encoding": "utf-16"}, 1, "BOM", "utf-16-le"),
-    "NUL": ("x.tsv", GOOD + b"a\tb\0c\n", {}, 2, r"a NUL character after 'a\tb'", "take it out"),
+    "NUL": ("x.tsv", GOOD + b"a\tb\0c\n", {}, 2, r"a NUL character after 'a\tb'", "remove it"),
     "JSON NUL": (
         "x.json",
         b'{"text":"a\\u0000","label":1}',
         {},
         1,
         r"NUL character in 'a\x00'",
-        "take",
+        "remove",
     ),
     "JSON cut": (
         "x.jsonl",
@@ -551,13 +551,20 @@ ERRORS: dict[str, tuple[str, bytes, dict[str, Any], int | None, str, str]] = {
         )
     },
     "JSON cut later": ("x.jsonl", b'{"text": "ab",\n', {}, 1, "cut short", "whole object"),
-    "JSON wrong": ("x.jsonl", b"{'text': 1}\n", {}, 1, "no JSON from character 2", "whole object"),
+    "JSON wrong": (
+        "x.jsonl",
+        b"{'text': 1}\n",
+        {},
+        1,
+        "invalid JSON from character 2",
+        "whole object",
+    ),
     "JSON list": (
         "x.json",
         b'["a", "b"]',
         {},
         1,
-        "object 1 of the array is no JSON obj",
+        "object 1 of the array is not a JSON obj",
         "each line",
     ),
     "JSON string": ("x.json", b'"a"\n', {}, 1, "not a JSON object", "each line"),
@@ -673,7 +680,7 @@ def test_a_broken_record_among_inputs(tmp_path: Path, content: bytes, line: int)
         next(stream)
 
 
-def test_broken_gzip_gives_its_whole_lines_first(tmp_path: Path) -> None:
+def test_broken_gzip_yields_its_complete_lines_first(tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
     path.write_bytes(gzip.compress(b"one\ntwo\nthree", mtime=0)[:-3])
     stream = Lines(path)
@@ -695,12 +702,12 @@ def test_broken_gzip_gives_its_whole_lines_first(tmp_path: Path) -> None:
         {"delimiter": '"'},
     ],
 )
-def test_settings_that_cannot_be(tmp_path: Path, config: dict[str, object]) -> None:
+def test_invalid_settings(tmp_path: Path, config: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         examples(tmp_path / "x.csv", b"label,text\na,b\n", **config)
 
 
-def test_missing_folder_and_forbidden(tmp_path: Path) -> None:
+def test_missing_files_folders_and_permissions(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "none", "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(InputMissingError, match=f"^{re.escape(str(path))}: {why}"):
             list(Lines(path))
@@ -732,7 +739,7 @@ def test_excerpts_are_short_and_printable(text: str) -> None:
     assert shown.isprintable()
 
 
-def test_excerpts_escape_terminals_and_spare_hangul() -> None:
+def test_excerpts_escape_control_characters_only() -> None:
     assert excerpt("\x1b[31m한글\u202e\x9b") == r"'\x1b[31m한글\u202e\x9b'"
     assert excerpt("가" * 200) == f"'{'가' * 54}'..."
 
@@ -773,7 +780,7 @@ def texts_of(source: str, kind: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_line_is_there_as_soon_as_its_end_is(kind: str, packed: bool) -> None:
+def test_a_line_is_yielded_as_soon_as_it_ends(kind: str, packed: bool) -> None:
     read_end, write_end = os.pipe()
     compressor = zlib.compressobj(wbits=31)
     thread, got = in_thread(texts_of(f"/dev/fd/{read_end}", kind))
@@ -821,7 +828,7 @@ def test_stdin_is_tsv_and_nothing_heavy_is_imported() -> None:
     assert lines[2] == "[]"
 
 
-def test_stdin_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputMissingError, match="<stdin>: is closed"):
         list(Lines("-"))
@@ -856,7 +863,7 @@ def test_traps(shared_data: Path) -> None:
         assert {e.labels for e in spam} == {("ham",), ("spam",)}
 
 
-def test_every_set_has_the_rows_its_readme_says(shared_data: Path) -> None:
+def test_every_data_set_has_the_rows_of_its_readme(shared_data: Path) -> None:
     table = re.findall(
         r"^\| (\w+) \| ([^|]*\d[^|]*) \| (\d+) \|", (shared_data / "README.md").read_text(), re.M
     )
@@ -895,7 +902,7 @@ def said(path: Path, content: bytes, **settings: object) -> list[str]:
         pytest.param("x", b"a b\n", {"quotes": False, "format": "pairs"}, id="pairs"),
     ],
 )
-def test_settings_that_mean_nothing_in_a_format_are_named(
+def test_settings_without_effect_are_reported(
     tmp_path: Path, name: str, content: bytes, settings: dict[str, object]
 ) -> None:
     (line,) = said(tmp_path / name, content, **settings)
@@ -905,12 +912,12 @@ def test_settings_that_mean_nothing_in_a_format_are_named(
 
 
 @pytest.mark.parametrize("key", ["header", "delimiter", "quotes", "text", "label_delimiter"])
-def test_of_a_table_every_setting_means_something(tmp_path: Path, key: str) -> None:
+def test_every_setting_has_an_effect_on_tables(tmp_path: Path, key: str) -> None:
     value = {"delimiter": ",", "text": "text", "label_delimiter": ";"}.get(key, True)
     assert said(tmp_path / "x.csv", b"label,text\na,b\n", **{key: value}) == []
 
 
-def test_all_settings_of_a_run_were_not_asked_for(tmp_path: Path) -> None:
+def test_settings_of_a_run_are_not_reported(tmp_path: Path) -> None:
     whole = DataConfig().model_dump()
     assert said(tmp_path / "x.jsonl", b'{"label": "a", "text": "b"}\n', **whole) == []
 
@@ -930,7 +937,7 @@ def test_all_settings_of_a_run_were_not_asked_for(tmp_path: Path) -> None:
         pytest.param("a\tx\ufffd\n".encode(), {}, "", id="none"),
     ],
 )
-def test_bytes_that_are_replaced_or_left_out_are_counted(
+def test_replaced_and_ignored_bytes_are_counted(
     tmp_path: Path, content: bytes, settings: dict[str, object], loss: str
 ) -> None:
     for errors, how in {"replace": "replaced", "ignore": "left out"}.items():
@@ -938,7 +945,7 @@ def test_bytes_that_are_replaced_or_left_out_are_counted(
         assert lines == ([f"{loss} {how}"] if loss else [])
 
 
-def test_lines_are_texts_whatever_the_file_is_called(tmp_path: Path) -> None:
+def test_format_lines_ignores_the_suffix(tmp_path: Path) -> None:
     content = b"\nlabel,text\na\tb\n{\n\n"
     found = inputs(tmp_path / "x.csv", content, format="lines")
     assert [(i.text, i.line) for i in found] == [
@@ -959,11 +966,11 @@ def test_every_format_is_in_the_help_and_in_the_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["X.CSV", "x.Csv.GZ"])
-def test_an_ending_may_be_written_in_capitals(name: str) -> None:
+def test_a_suffix_may_be_upper_case(name: str) -> None:
     assert format_by_ending(name) == format_by_ending("x.csv") == "csv"
 
 
-def test_halves_of_surrogate_pairs_that_are_replaced_are_counted(tmp_path: Path) -> None:
+def test_replaced_surrogates_are_counted(tmp_path: Path) -> None:
     content = b'{"label": "a", "text": "x\\ud800y\\ud800"}\n'
     assert said(tmp_path / "x.jsonl", content, errors="replace") == [
         "2 sequences of bytes that are not utf-8 replaced"

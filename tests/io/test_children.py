@@ -57,9 +57,7 @@ def hostile(folder: Path, names: set[str]) -> Path:
 
 
 @pytest.mark.parametrize("way", ["console script", "python -m"])
-def test_no_command_runs_what_lies_in_the_current_folder(
-    way: str, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_no_command_imports_from_the_current_folder(way: str, tiny: Tiny, tmp_path: Path) -> None:
     names = set(sys.stdlib_module_names) | set(PACKAGES)
     command = [sys.executable, "-m", "srucli"]
     if way == "python -m":
@@ -156,7 +154,7 @@ WHERE = """import json, sys, srucli
 print(json.dumps([srucli.__file__, *sys.path]), flush=True)"""
 
 
-def test_a_package_in_the_current_folder_is_found_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_only_the_package_is_imported_from_the_current_folder(tmp_path: Path) -> None:
     """As in a checkout that is not installed, be there another srucli that is."""
     own, first, *path = told(tmp_path, WHERE)
     assert own == str(tmp_path / "srucli" / "__init__.py")
@@ -165,14 +163,14 @@ def test_a_package_in_the_current_folder_is_found_and_nothing_beside_it(tmp_path
     assert all(map(os.path.isabs, path))
 
 
-def test_a_folder_that_pythonpath_names_in_full_stays(tmp_path: Path) -> None:
+def test_absolute_entries_of_pythonpath_stay(tmp_path: Path) -> None:
     """Whoever wrote it meant it, be it the current one; what is relative is dropped."""
     own, *path = told(tmp_path, WHERE, PYTHONPATH=f":lib:{tmp_path}")
     assert own == str(tmp_path / "srucli" / "__init__.py")
     assert str(tmp_path) in path
 
 
-def test_what_a_child_has_started_ends_with_the_block(tmp_path: Path) -> None:
+def test_grandchildren_end_with_the_block(tmp_path: Path) -> None:
     """Before the block is left, so that nothing is written afterwards."""
     code = """import fcntl, os, time
 fcntl.flock(os.open("lock", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Folders held open: no link is followed, nothing is left, a swap meanwhile is seen."""
+"""Open folders: links are not followed, nothing is left behind, replacements are noticed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = b"somebody else's\n"
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """What nobody may touch: a file, and a folder with one."""
+    """A file, and a folder with a file, that must not be touched."""
     place = tmp_path / "outside"
     (place / "folder").mkdir(parents=True)
     (place / "file").write_bytes(SECRET)
@@ -64,7 +64,7 @@ def test_no_name_is_opened_through_a_link(
 
 
 @pytest.mark.parametrize("writer", ["open_to_write", "append", "cut"])
-def test_a_file_with_other_names_is_not_changed(own: Path, outside: Path, writer: str) -> None:
+def test_a_file_with_hard_links_is_not_changed(own: Path, outside: Path, writer: str) -> None:
     os.link(outside / "file", own / "twin")
     with OpenFolder.at(own) as folder, pytest.raises(LinkError, match="hard links"):
         WRITERS[writer](folder, "twin")
@@ -72,7 +72,7 @@ def test_a_file_with_other_names_is_not_changed(own: Path, outside: Path, writer
 
 
 @pytest.mark.parametrize("kind", ["link", "twin"])
-def test_an_atomic_write_takes_the_name_and_leaves_the_file(
+def test_an_atomic_write_replaces_the_name_and_not_the_file(
     own: Path, outside: Path, kind: str
 ) -> None:
     (own / "file").unlink()
@@ -85,26 +85,26 @@ def test_an_atomic_write_takes_the_name_and_leaves_the_file(
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd"])
-def test_what_is_no_plain_name_is_none(own: Path, name: str) -> None:
+def test_paths_are_refused_as_names(own: Path, name: str) -> None:
     with OpenFolder.at(own) as folder, pytest.raises(OSError, match="directory"):
         folder.open(name, os.O_RDONLY)
 
 
 @pytest.mark.parametrize("place", ["link", "file/x", "none"])
-def test_a_write_to_what_is_no_folder_says_what_to_do(own: Path, place: str) -> None:
+def test_a_write_below_a_file_or_link_names_a_remedy(own: Path, place: str) -> None:
     (own / "link").symlink_to("link")
     with pytest.raises(OutputError, match=r"a: cannot be written \(.*\); "):
         write_atomic({own / place / "a": b"x"})
 
 
-def test_where_the_folder_is_missing_the_remedy_works(own: Path) -> None:
+def test_the_remedy_for_a_missing_folder_works(own: Path) -> None:
     with pytest.raises(OutputError, match=r"No such file or directory\); make its folder first"):
         write_atomic({own / "new" / "a": b"x"})
     (own / "new").mkdir()
     write_atomic({own / "new" / "a": b"x"})
 
 
-def test_a_failing_write_removes_its_own_temporary_files_alone(
+def test_a_failing_write_removes_only_its_own_temporary_files(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = own / f".a.{os.getpid()}.tmp"
@@ -119,7 +119,7 @@ def test_a_failing_write_removes_its_own_temporary_files_alone(
     assert sorted(os.listdir(own)) == [others.name, "file", "folder"]
 
 
-def test_of_several_files_all_are_written_before_any_is_renamed(
+def test_all_files_are_written_before_any_is_renamed(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = os.fsync, []
@@ -136,13 +136,13 @@ def test_of_several_files_all_are_written_before_any_is_renamed(
     assert (own / "file").read_bytes() == b"mine\n"
 
 
-# --- what is swapped meanwhile ------------------------------------------------------------------
+# --- replaced meanwhile ------------------------------------------------------------------
 
 
 def swap_before(
     monkeypatch: pytest.MonkeyPatch, name: str, swap: Callable[[], object], nth: int = 1
 ) -> None:
-    """Have something done just before a name is opened for the n-th time."""
+    """Call `swap` just before a name is opened for the n-th time."""
     real, left = os.open, [nth]
 
     def opening(path: Any, *arguments: Any, **named: Any) -> int:
@@ -161,7 +161,7 @@ def replace_by_link(path: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["folder", "file"])
-def test_a_part_that_is_swapped_for_a_link_is_not_read_through(
+def test_a_component_replaced_by_a_link_is_not_read(
     own: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     path = own / "folder" / "file" if part == "file" else own / "folder"
@@ -172,7 +172,7 @@ def test_a_part_that_is_swapped_for_a_link_is_not_read_through(
 
 
 @pytest.mark.parametrize("write", ["append", "whole"])
-def test_a_file_that_is_swapped_for_a_link_is_not_written_through(
+def test_a_file_replaced_by_a_link_is_not_written(
     own: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     before = tree(outside)
@@ -188,8 +188,8 @@ def test_a_file_that_is_swapped_for_a_link_is_not_written_through(
     assert tree(outside) == before
 
 
-def test_a_read_races_with_swaps(own: Path, outside: Path) -> None:
-    """For a third of a second another thread swaps file and link: outside is never read."""
+def test_reads_while_files_are_replaced_by_links(own: Path, outside: Path) -> None:
+    """Another thread replaces a file by a link and back; the link is never followed."""
     link, file, place = own / "a link", own / "a file", own / "folder" / "file"
     link.symlink_to(outside / "file")
     stop = threading.Event()
@@ -216,7 +216,7 @@ def test_a_read_races_with_swaps(own: Path, outside: Path) -> None:
     assert seen <= {b"mine\n", b""}
 
 
-# --- which folder it is -------------------------------------------------------------------------
+# --- identity of the folder ----------------------------------------------------------------------
 
 
 def remove_and_make(own: Path) -> None:
@@ -239,9 +239,7 @@ GONE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("happening", GONE)
-def test_nothing_is_written_once_another_folder_is_in_its_place(
-    own: Path, outside: Path, happening: str
-) -> None:
+def test_nothing_is_written_to_a_replaced_folder(own: Path, outside: Path, happening: str) -> None:
     with OpenFolder.at(own) as folder:
         write_files(folder, {"a": b"x"})
         GONE[happening](own)
@@ -254,8 +252,8 @@ def test_nothing_is_written_once_another_folder_is_in_its_place(
         assert tree(own.parent) == before
 
 
-def test_nothing_is_written_to_another_folder_than_was_meant(own: Path) -> None:
-    """As a training of a comparison has it, which is told its folder by another process."""
+def test_nothing_is_written_to_an_unexpected_folder(own: Path) -> None:
+    """Like a trial of a comparison, which gets its folder from another process."""
     status = own.stat()
     with OpenFolder.at(own, (status.st_dev, status.st_ino + 1)) as folder:
         assert not folder.is_in_place()

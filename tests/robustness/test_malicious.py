@@ -174,7 +174,7 @@ def test_a_network_of_terabytes(copy: Path, encoder: str) -> None:
         load(copy)
 
 
-# ---------------------------------------------------------------- what is no plain file
+# ---------------------------------------------------------------- what is not a regular file
 
 
 NAMES = ("run.json", "config.yaml", "labels.json", "tokenizer.model", "last")
@@ -207,7 +207,9 @@ def test_pipes_and_folders_are_not_waited_for(copy: Path, name: str) -> None:
     for make in (os.mkfifo, os.mkdir):
         path.unlink()
         make(path)
-        with refused(r"(is no plain file; copy the run|has no run\.json|no weights)", SrucliError):
+        with refused(
+            r"(is not a regular file; copy the run|has no run\.json|no weights)", SrucliError
+        ):
             load(copy)
         shutil.rmtree(path) if path.is_dir() else None
         path.touch()
@@ -217,8 +219,8 @@ def test_pipes_and_folders_are_not_waited_for(copy: Path, name: str) -> None:
 def test_records_are_read_as_carefully(copy: Path, tmp_path: Path, name: str) -> None:
     (copy / "diagnostics.jsonl").write_text('{"optimizer": {}}\n{}\n')
     for make, said in (
-        (os.mkfifo, "is no plain file; copy"),
-        (os.mkdir, "is no plain file; copy"),
+        (os.mkfifo, "is not a regular file; copy"),
+        (os.mkdir, "is not a regular file; copy"),
         (lambda path: path.symlink_to("/etc/passwd"), "is a link, or in one; copy"),
         (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40), "larger than"),
         (lambda path: path.write_bytes(b"[{}," * 2**21), "more than .* lists and objects; copy"),
@@ -323,7 +325,7 @@ def test_commands_refuse_what_harms(copy: Path, run_main: RunMain) -> None:
     for command in ("info", "predict"):
         ended = run_main(command, copy)
         assert (ended.code, ended.out) == (65, "")
-        assert ended.err.endswith("labels.json: is no plain file; copy the run again\n")
+        assert ended.err.endswith("labels.json: is not a regular file; copy the run again\n")
 
 
 # ---------------------------------------------------------------- links that are written through

@@ -387,7 +387,7 @@ def test_a_training_whose_folder_is_replaced_ends_and_changes_nothing(
     ended = train(run_main, tiny, run, "--epochs", 3)
     assert ended.code == 73
     assert f"run: {said}" in ended.err
-    assert "begin again in a folder of its own, with -o" in ended.err
+    assert "start again in a folder of its own, with -o" in ended.err
     assert seen
     assert tree(run) == seen
     assert train(run_main, tiny, tmp_path / "own", "--epochs", 3).code == 0

@@ -80,7 +80,7 @@ def trained_by_sentencepiece(file: Path, **options: Any) -> list[tuple[str, floa
     ("corpus", "vocab_size", "threads"),
     [("botchan", 2000, 1), ("botchan", 2000, 16), ("wagahaiwa_nekodearu", 8000, 1)],
 )
-def test_pieces_and_scores_are_sentencepieces_own(
+def test_tokens_and_scores_equal_sentencepieces(
     shared_data: Path, tmp_path: Path, corpus: str, vocab_size: int, threads: int, model_type: str
 ) -> None:
     source = shared_data / "corpora" / f"{corpus}.txt.gz"
@@ -96,7 +96,7 @@ def test_pieces_and_scores_are_sentencepieces_own(
 
 
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
-def test_korean_pieces_are_sentencepieces_own(
+def test_korean_tokens_equal_sentencepieces(
     shared_data: Path, tmp_path: Path, model_type: str
 ) -> None:
     source = shared_data / "nsmc_rebuilt" / "test.tsv.gz"
@@ -108,7 +108,7 @@ def test_korean_pieces_are_sentencepieces_own(
     assert pieces_and_scores(ours.model_bytes) == trained_by_sentencepiece(plain, **options)
 
 
-def test_vocab_is_the_file_that_spm_train_writes(tmp_path: Path) -> None:
+def test_vocab_equals_the_file_of_spm_train(tmp_path: Path) -> None:
     plain = tmp_path / "plain.txt"
     plain.write_text("\n".join(LINES), encoding="utf-8")
     for model_type in ("unigram", "bpe"):
@@ -126,21 +126,21 @@ def test_vocab_is_the_file_that_spm_train_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["unigram", "bpe", "word"])
-def test_a_vocabulary_that_is_too_large_names_flag_and_limit(model_type: str) -> None:
+def test_the_error_for_a_large_vocabulary_names_flag_and_limit(model_type: str) -> None:
     with pytest.raises(UsageError, match=r"--vocab-size 50000 is more .* pass --v") as caught:
         trained(model_type=model_type, vocab_size=50_000)
     limit = int(str(caught.value).split("pass --vocab-size ")[1].split(" ")[0])
     assert trained(model_type=model_type, vocab_size=limit).vocab_size == limit
 
 
-def test_a_vocabulary_that_is_too_small_names_flag_and_limit() -> None:
+def test_the_error_for_a_small_vocabulary_names_flag_and_limit() -> None:
     with pytest.raises(UsageError, match=r"--vocab-size 5 is too small .* pass --v") as caught:
         trained(vocab_size=5)
     limit = int(str(caught.value).split("pass --vocab-size ")[1].split(" ")[0])
     assert trained(vocab_size=limit).vocab_size == limit
 
 
-def test_lower_vocab_moves_the_size_to_what_the_text_allows() -> None:
+def test_lower_vocab_adapts_the_size_to_the_text() -> None:
     for wanted in (5, 50_000):
         report = trained_with_report(lower_vocab=True, vocab_size=wanted)
         assert report.wanted == wanted
@@ -151,7 +151,7 @@ def test_lower_vocab_moves_the_size_to_what_the_text_allows() -> None:
         )
 
 
-def test_no_hard_vocab_limit_reports_what_was_obtained() -> None:
+def test_without_a_hard_limit_the_size_is_reported() -> None:
     report = trained_with_report(vocab_size=50_000, hard_vocab_limit=False)
     assert report.wanted == 50_000
     assert report.tokenizer.vocab_size < 5_000
@@ -169,7 +169,7 @@ def test_lines_left_out_are_counted() -> None:
     assert "lines of over 110 bytes left out" in report.describe()
 
 
-def test_the_drawn_lines_depend_on_the_seed_alone() -> None:
+def test_the_sampled_lines_depend_only_on_the_seed() -> None:
     def draw(**options: Any) -> str:
         report = trained_with_report(input_sentence_size=150, vocab_size=100, **options)
         assert report.used == 150
@@ -185,7 +185,7 @@ def test_a_text_of_several_lines_is_several_lines() -> None:
     assert trained(["\n".join(LINES)]).vocab == trained().vocab
 
 
-def test_symbols_may_hold_commas_spaces_and_quotes() -> None:
+def test_symbols_may_contain_commas_spaces_and_quotes() -> None:
     symbols = ("a,b", "New York", 'q"z', "<url>")
     for model_type in ("unigram", "bpe"):
         tokenizer = trained(model_type=model_type, user_defined_symbols=symbols)
@@ -215,7 +215,7 @@ def test_settings_that_sentencepiece_refuses(options: dict[str, Any], words: str
         trained(**options)
 
 
-def test_a_refusal_ends_the_reading() -> None:
+def test_a_refusal_stops_reading() -> None:
     def endless() -> object:
         while True:
             yield "text"
@@ -237,7 +237,7 @@ def test_an_error_in_the_lines_ends_the_child() -> None:
             assert b"srucli.tokenizer.child" not in Path(f"/proc/{child}/cmdline").read_bytes()
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     words: list[str] = []
     train_tokenizer(LINES, TokenizerConfig(vocab_size=200), progress=words.append)
     assert any("EM" in word for word in words)
@@ -246,7 +246,7 @@ def test_progress_is_told() -> None:
 # ---------------------------------------------------------------- encoding
 
 
-def test_encode_gives_sentencepieces_ids_with_offsets(any_tokenizer: Tokenizer) -> None:
+def test_encode_returns_sentencepieces_ids_with_offsets(any_tokenizer: Tokenizer) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_proto=any_tokenizer.model_bytes)
     texts = ["", *LINES[:50], "  ", "日本 bade", ""]
     ids, offsets = any_tokenizer.encode(texts)
@@ -257,7 +257,7 @@ def test_encode_gives_sentencepieces_ids_with_offsets(any_tokenizer: Tokenizer) 
 
 
 @pytest.mark.parametrize("byte_fallback", [False, True])
-def test_pieces_are_spelt_with_the_characters_of_the_text(byte_fallback: bool) -> None:
+def test_tokens_have_the_characters_of_the_text(byte_fallback: bool) -> None:
     size = 400 if byte_fallback else 120
     tokenizer = trained(vocab_size=size, byte_fallback=byte_fallback)
     codes, starts = tokenizer.spelling
@@ -291,7 +291,7 @@ def test_model_type_is_known(any_tokenizer: Tokenizer, tmp_path: Path) -> None:
         assert np.array_equal(any_tokenizer.encode(LINES, 0.5)[0], any_tokenizer.encode(LINES)[0])
 
 
-def test_draws_depend_on_seed_and_number_alone(sampling_tokenizer: Tokenizer) -> None:
+def test_samples_depend_only_on_seed_and_number(sampling_tokenizer: Tokenizer) -> None:
     one = sampling_tokenizer.encode(LINES, 0.2, seed=3)
     again = sampling_tokenizer.encode(LINES, 0.2, seed=3)
     assert np.array_equal(one[0], again[0])
@@ -306,7 +306,7 @@ def test_draws_depend_on_seed_and_number_alone(sampling_tokenizer: Tokenizer) ->
 
 
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
-def test_unknown_characters_of_two_texts_are_not_taken_together(model_type: str) -> None:
+def test_unknown_characters_of_two_texts_are_not_merged(model_type: str) -> None:
     tokenizer = trained(model_type=model_type, add_dummy_prefix=False)
     texts = ["bade日", "本bade", "日本"]
     ids, offsets = tokenizer.encode(texts, 1e-9)
@@ -314,7 +314,7 @@ def test_unknown_characters_of_two_texts_are_not_taken_together(model_type: str)
     assert [ids[a:b].tolist().count(unknown[0]) for a, b in pairwise(offsets)] == [1, 1, 1]
 
 
-def test_draws_are_the_same_in_another_process(
+def test_samples_are_the_same_in_another_process(
     sampling_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / "m.model").write_bytes(sampling_tokenizer.model_bytes)
@@ -333,13 +333,13 @@ def test_draws_are_the_same_in_another_process(
     assert done.stdout.strip() == str(here)
 
 
-def test_every_draw_spells_the_text(sampling_tokenizer: Tokenizer) -> None:
+def test_every_sample_decodes_to_the_text(sampling_tokenizer: Tokenizer) -> None:
     draw = sampling_tokenizer.line_encoder(str, subword_dropout=0.4)
     for text in [*LINES[:100], "日本 ba de 🎉🎉"]:
         assert "".join(draw(text)) == "▁" + text.replace(" ", "▁")
 
 
-def test_hardly_any_dropout_gives_the_best_pieces(sampling_tokenizer: Tokenizer) -> None:
+def test_minimal_dropout_gives_the_best_segmentation(sampling_tokenizer: Tokenizer) -> None:
     texts = [*LINES, "", "日本 bade 🎉🎉", "é"]
     best = sampling_tokenizer.line_encoder(str)
     nearly = sampling_tokenizer.line_encoder(str, subword_dropout=1e-13)
@@ -354,7 +354,7 @@ def test_hardly_any_dropout_gives_the_best_pieces(sampling_tokenizer: Tokenizer)
 
 @pytest.mark.parametrize("byte_fallback", [False, True])
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
-def test_draws_follow_sentencepieces_distribution(model_type: str, byte_fallback: bool) -> None:
+def test_samples_follow_sentencepieces_distribution(model_type: str, byte_fallback: bool) -> None:
     tokenizer = trained(
         model_type=model_type,
         byte_fallback=byte_fallback,
@@ -387,7 +387,7 @@ def test_draws_follow_sentencepieces_distribution(model_type: str, byte_fallback
             assert counts[row] / times == pytest.approx(share, abs=5 * error)
 
 
-def test_no_draw_cuts_a_user_defined_symbol() -> None:
+def test_no_sample_splits_a_user_defined_symbol() -> None:
     """SentencePiece's own sampling cuts them, in unigram models."""
     for model_type in ("unigram", "bpe"):
         tokenizer = trained(model_type=model_type, user_defined_symbols=("ba de", "kop"))
@@ -397,7 +397,7 @@ def test_no_draw_cuts_a_user_defined_symbol() -> None:
             assert (row.count("ba▁de"), row.count("kop")) == (1, 3)
 
 
-def test_more_dropout_gives_more_pieces(sampling_tokenizer: Tokenizer) -> None:
+def test_more_dropout_gives_more_tokens(sampling_tokenizer: Tokenizer) -> None:
     sizes = [len(sampling_tokenizer.encode(LINES, p)[0]) for p in (0.0, 0.05, 0.2, 0.5, 0.9)]
     assert sizes == sorted(sizes)
     assert sizes[0] < 0.98 * sizes[1]
@@ -417,7 +417,7 @@ def test_a_very_long_text(sampling_tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"\0" * 100, bytes(range(256)) * 40])
-def test_what_is_no_model_says_so(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.model"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"x\.model: not a SentencePiece model; "):
@@ -439,7 +439,9 @@ def test_damaged_models_are_refused_or_usable(sampling_tokenizer: Tokenizer) -> 
         assert ids.max(initial=0) < tokenizer.vocab_size
 
 
-def test_missing_folder_and_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_files_folders_and_large_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputMissingError, match=str(path)):
             Tokenizer.load(path)

@@ -81,7 +81,7 @@ def test_every_option(options: dict[str, object]) -> None:
     agrees_with_sentencepiece(made(**options))
 
 
-def test_rules_of_ones_own(tmp_path: Path) -> None:
+def test_custom_rules(tmp_path: Path) -> None:
     rules = tmp_path / "rules.tsv"
     longest = " ".join(["61"] * 300)
     rules.write_text(f"41\t61\nE000\t{longest}\n{longest}\t62\nAC00\t\nB098 B2E4\t20\n")
@@ -89,7 +89,7 @@ def test_rules_of_ones_own(tmp_path: Path) -> None:
     agrees_with_sentencepiece(model)
 
 
-def test_sentencepiece_does_not_test_itself_with_strangers_texts() -> None:
+def test_self_test_texts_of_a_model_are_removed() -> None:
     """SentencePiece 0.2.2 encodes the samples of a model where it loads it, however many."""
     model = trained().model_bytes
     sample = serialize([(1 << 3 | 2, b"hello"), (2 << 3 | 2, b"no such pieces")])
@@ -163,7 +163,7 @@ HARMFUL = {
 
 
 @pytest.mark.parametrize(("change", "said"), HARMFUL.values(), ids=HARMFUL)
-def test_pieces_that_would_harm(change: Callable[[Fields], None], said: str) -> None:
+def test_harmful_tokens_are_refused(change: Callable[[Fields], None], said: str) -> None:
     fields = parse(trained().model_bytes)
     change(fields)
     with pytest.raises(DataError, match=rf"x: a SentencePiece model that cannot be used: {said}; "):
@@ -180,7 +180,7 @@ NO_MODELS: dict[str, Callable[[Fields], None]] = {
 
 
 @pytest.mark.parametrize("change", NO_MODELS.values(), ids=NO_MODELS)
-def test_what_is_no_model_of_sentencepiece(change: Callable[[Fields], None]) -> None:
+def test_other_messages_are_refused(change: Callable[[Fields], None]) -> None:
     fields = parse(trained().model_bytes)
     change(fields)
     with pytest.raises(DataError, match="x: not a SentencePiece model; name a"):
@@ -210,7 +210,7 @@ def test_fields_that_never_end(content: bytes, kind: type[Exception], said: str)
         Tokenizer.from_bytes(content, "x")
 
 
-def test_a_text_finds_the_unknown_piece_whatever_its_name() -> None:
+def test_the_unknown_token_may_have_any_name() -> None:
     """What the settings call it says nothing: its id goes to the sampler's kernels."""
     fields = parse(trained().model_bytes)
     trainer_with(45 << 3 | 2, b"no such piece")(fields)
@@ -274,17 +274,17 @@ def test_a_trie_by_hand() -> None:
         (trie({0: ROOT, A: unit(ord("a"), ord("a"))}, b"x\0"), "go in circles"),
     ],
 )
-def test_rules_that_would_harm(rules: bytes, said: str) -> None:
+def test_harmful_rules_are_refused(rules: bytes, said: str) -> None:
     with pytest.raises(DataError, match=rf"x: a SentencePiece model that .*: .*{said}; name a"):
         Tokenizer.from_bytes(with_rules(rules), "x")
 
 
-def test_rules_that_put_in_what_is_no_text() -> None:
+def test_replacements_must_be_utf8() -> None:
     with pytest.raises(DataError, match="x: not a SentencePiece model"):
         Tokenizer.from_bytes(with_rules(trie({0: ROOT}, b"\xff\0")), "x")
 
 
-def test_a_trie_of_circles_of_all_letters_is_seen_soon() -> None:
+def test_a_trie_with_cycles_is_refused_quickly() -> None:
     """256 units, each the parent of all: the ways through it have no number."""
     circles = {256 ^ label: unit(label, label) for label in range(256)}
     with pytest.raises(DataError, match="go in circles"):

@@ -22,15 +22,15 @@ from srucli.tokenizer.training import make_tokenizer, short_lines, vocab_size
     ],
     ids=["Hangul", "ASCII", "two and four bytes", "hardly any text", "much text"],
 )
-def test_the_vocabulary_goes_by_characters(texts: list[str], wanted: int) -> None:
+def test_the_vocabulary_size_depends_on_the_characters(texts: list[str], wanted: int) -> None:
     assert vocab_size(TokenizerConfig(), texts) == wanted
 
 
-def test_a_size_that_is_set_is_taken() -> None:
+def test_a_configured_size_is_used() -> None:
     assert vocab_size(TokenizerConfig(vocab_size=77), ["a" * 1_000_000]) == 77
 
 
-def test_a_hard_limit_holds_where_it_was_given() -> None:
+def test_a_hard_limit_applies_if_given() -> None:
     """By default a size that the text does not allow becomes the nearest one."""
     texts = ["the film was good", "a book that was bad"] * 20
     assert make_tokenizer(TokenizerConfig(vocab_size=9000), texts, "x").tokenizer.vocab_size < 100
@@ -40,7 +40,7 @@ def test_a_hard_limit_holds_where_it_was_given() -> None:
 
 
 @given(st.lists(st.text("ab \u3042", max_size=60)), st.integers(2, 20))
-def test_short_lines_lose_nothing(texts: list[str], longest: int) -> None:
+def test_short_lines_keep_all_text(texts: list[str], longest: int) -> None:
     lines = list(short_lines(texts, longest))
     assert "".join(lines) == "".join(texts)
     assert max(map(len, lines), default=0) <= longest

@@ -1,4 +1,4 @@
-"""How much of a text is read, and what is said of texts that are not read whole."""
+"""Length limits, and messages about truncated texts."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ SOME = Tally(1_000, 12, 30, 4, 567, 2, LIMITS)
         ),
     ],
 )
-def test_what_is_said(tally: Tally, sentences: list[str]) -> None:
+def test_sentences(tally: Tally, sentences: list[str]) -> None:
     assert list(tally.sentences().values()) == sentences
 
 
-def test_tallies_are_added_and_taken_apart_and_kept_as_json() -> None:
+def test_tallies_are_added_subtracted_and_stored_as_json() -> None:
     more = Tally(10, 1, 2, 3, 4, 5, LIMITS)
     assert SOME + more == Tally(1_010, 13, 32, 7, 571, 7, LIMITS)
     assert SOME + more - SOME == more
@@ -84,7 +84,7 @@ def test_tallies_are_added_and_taken_apart_and_kept_as_json() -> None:
     assert Tally.from_json(kept) == SOME
 
 
-def test_a_stream_is_told_of_once_and_at_its_end() -> None:
+def test_a_stream_is_reported_once_and_at_its_end() -> None:
     notices = Notices("x.txt")
     assert not list(notices.first(WHOLE))
     cut = "x.txt: {} of {} texts were cut at 1,048,576 tokens (the most that is read of a text)"
