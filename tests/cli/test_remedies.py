@@ -981,7 +981,7 @@ REMEDIES = {
         f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.wide_ngrams=2",
         r"model\.wide_ngrams has no effect: it needs .* or (model\.encoder=bag)",
         plus(r"\1 -o other"),
-        advice="model.encoder={}",
+        advice="model.encoder",
     ),
     "a seed of no draw": Remedy(
         f"{OWN_TOKENIZER} tokenizer.seed=3",
