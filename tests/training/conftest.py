@@ -1,4 +1,4 @@
-"""A tokenizer for the small task, and trainers of it."""
+"""A tokenizer and trainers for the small task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
-    """A trainer in a run folder of its own: make("train.epochs=2", dev=False)."""
+    """Return a function that makes a trainer: make("train.epochs=2", dev=False)."""
 
     def built(*overrides: str, dev: bool = True, name: str = "run") -> Trainer:
         given = quick(*overrides)

@@ -1,7 +1,4 @@
-"""A small task for the parts of a training: texts that are not ASCII, and unbalanced labels.
-
-One of the labels has no dev example.
-"""
+"""A small task with non-ASCII texts and unbalanced labels, one of them without dev examples."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def quick(*overrides: str) -> Config:
 
 
 def examples(count: int, labels: Sequence[str], seed: int, several: bool) -> list[Example]:
-    """Texts of 1 to 9 words, most of them of their label's."""
+    """Return examples with 1 to 9 words of their labels."""
     draw = np.random.default_rng(seed)
     made = []
     for line in range(count):
@@ -46,5 +43,5 @@ def examples(count: int, labels: Sequence[str], seed: int, several: bool) -> lis
     return made
 
 
-# make("train.epochs=2", dev=False): a trainer in a run folder of its own.
+# make("train.epochs=2", dev=False) returns a trainer in a new run folder.
 Make = Callable[..., Trainer]

@@ -1,4 +1,4 @@
-"""Settings that can do nothing beside others: the table is whole, and what it says is true."""
+"""Settings without effect: the table is complete, and its conditions are true."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from srucli.training.effects import (
 )
 from tests.support import QUICK, RunMain, Tiny, write_tsv
 
-# What does something in every combination. A new setting goes here, into NEEDS or to encoders.
+# Settings that always have an effect. A new setting goes here, into NEEDS or to an encoder.
 ALWAYS = {
     *("data.format", "data.encoding", "data.errors", "data.multi_label", "data.max_ratio"),
     "data.merge_labels",
@@ -39,7 +39,7 @@ ALWAYS = {
     *("tokenizer.max_sentence_length", "tokenizer.input_sentence_size", "tokenizer.num_threads"),
     *("tokenizer.hard_vocab_limit", "tokenizer.unk_id", "tokenizer.bos_id", "tokenizer.eos_id"),
     *("tokenizer.pad_id", "tokenizer.unk_piece", "tokenizer.unk_surface"),
-    "tokenizer.use_all_vocab",  # refused where it can do nothing
+    "tokenizer.use_all_vocab",  # refused if it has no effect
     *("model.encoder", "model.embedding_size", "model.dropout", "model.word_dropout"),
     *("model.head", "model.wide", "model.characters"),
     *("optim.name", "optim.lr", "optim.options", "optim.weight_decay", "optim.schedule"),
@@ -57,8 +57,8 @@ ALWAYS = {
 }
 BAG = ("model.encoder=bag", "model.pooling=[mean]")
 BARE = ("model.wide=false", "model.characters=false")
-# key -> a value other than the default, overrides beside which it does nothing, and some beside
-# which it does something.
+# key -> a value other than the default, overrides with which it has no effect, and overrides with
+# which it has one.
 Case = tuple[str, Sequence[str], Sequence[str]]
 CASES: dict[str, Case] = {
     "data.label_delimiter": ("'|'", [], ["data.multi_label=true"]),
@@ -123,7 +123,7 @@ def setup(key: str, value: str, beside: Sequence[str]) -> Setup:
 # --- the table ---------------------------------------------------------------------------------
 
 
-def test_every_setting_is_in_the_table_or_always_works() -> None:
+def test_every_setting_is_in_the_table_or_always_has_an_effect() -> None:
     keys = {key for key in known_keys() if not key.startswith("files.")}
     needs = NEEDS.keys() | {key for kind in ENCODERS.values() for key in kind.settings}
     assert keys == ALWAYS | needs
@@ -132,7 +132,7 @@ def test_every_setting_is_in_the_table_or_always_works() -> None:
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_a_setting_that_does_nothing_is_named(key: str) -> None:
+def test_a_setting_without_effect_is_named(key: str) -> None:
     value, without, beside = CASES[key]
     (said,) = no_effect(setup(key, value, without), [key])
     assert said.startswith(f"{key} has no effect: it needs ")
@@ -141,14 +141,14 @@ def test_a_setting_that_does_nothing_is_named(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in known_keys() if key.startswith("tokenizer.")])
-def test_of_a_tokenizer_that_is_given_nothing_is_set(key: str) -> None:
+def test_tokenizer_settings_have_no_effect_if_a_tokenizer_is_given(key: str) -> None:
     given = Setup(Config(), dev=False, given_tokenizer="bpe")
     assert list(no_effect(given, [key])) == [
         f"{key} has no effect: the tokenizer is given, not trained"
     ]
 
 
-def test_the_kind_of_a_tokenizer_that_is_given_counts() -> None:
+def test_the_model_type_of_a_given_tokenizer_counts() -> None:
     kinds = {
         kind: Setup(Config(), dev=False, given_tokenizer=kind) for kind in ("bpe", "char", None)
     }
@@ -159,7 +159,7 @@ def test_the_kind_of_a_tokenizer_that_is_given_counts() -> None:
     ]
 
 
-def test_steps_that_a_training_never_gets_to() -> None:
+def test_intervals_longer_than_the_training_are_named() -> None:
     config = resolve(overrides=["train.save_steps=40", "train.diagnose=30"])
     assert list(never_reached(config.train, 40)) == []
     assert list(never_reached(config.train, 39)) == [
@@ -168,25 +168,25 @@ def test_steps_that_a_training_never_gets_to() -> None:
     assert len(list(never_reached(config.train, 29))) == 2
 
 
-# --- what was asked for ------------------------------------------------------------------------
+# --- given settings ----------------------------------------------------------------------------
 
 
-def test_only_what_somebody_gave_was_given_settings() -> None:
+def test_only_settings_of_the_user_count_as_given() -> None:
     assert given_settings(Config()) == []
     given = resolve(overrides=["train.patience=0", "model.layers=3"], flags={"optim.lr": 0.1})
     assert given_settings(given) == ["model.layers", "optim.lr", "train.patience"]
 
 
-def test_of_a_file_that_srucli_wrote_what_is_no_default_was() -> None:
+def test_in_a_complete_file_settings_that_differ_from_the_default_count() -> None:
     written = dump(resolve(overrides=["model.wide=false", "optim.options.eps=1e-6"]))
     assert given_settings(build(yaml.safe_load(written), "x")) == ["model.wide", "optim.options"]
 
 
-# --- what the table says is true ---------------------------------------------------------------
+# --- the conditions are true -------------------------------------------------------------------
 
 
 def outputs(config: Config) -> list[torch.Tensor]:
-    """Logits of a model as it is made, in training mode, of texts with several pieces."""
+    """Return the logits of a new model in training mode."""
     starts = np.arange(0, 82, 2)
     torch.manual_seed(0)
     model = Classifier(config.model, (np.arange(80) % 7 + 1, starts), 3)
@@ -199,9 +199,9 @@ SMALL = ("model.embedding_size=6", "model.dropout=0.1", "model.wide_size=5")
 
 
 @pytest.mark.parametrize("key", [key for key in CASES if key.startswith("model.")])
-def test_a_model_is_the_same_where_the_table_says_so(key: str) -> None:
+def test_settings_without_effect_do_not_change_a_model(key: str) -> None:
     value, without, beside = CASES[key]
-    if key == "model.pooling":  # zeros stand for what it lacks
+    if key == "model.pooling":  # its output is all zeros
         config = resolve(overrides=[*SMALL, *without, f"{key}={value}"])
         logits = outputs(config)[0]
         assert torch.equal(logits, logits[:1].expand_as(logits))
@@ -215,7 +215,7 @@ def test_a_model_is_the_same_where_the_table_says_so(key: str) -> None:
         assert alike == same, overrides
 
 
-def pieces(config: Config) -> Any:
+def vocabulary(config: Config) -> Any:
     lines = [f"{word} {number}   ünder 가나다 {word * 2}" for number in range(60) for word in "abc"]
     made = train_tokenizer(lines, config.tokenizer, lower_vocab=True)
     return made.tokenizer.vocab
@@ -225,10 +225,12 @@ UNTOUCHED = [key for key in CASES if key.startswith("tokenizer.") and "normaliza
 
 
 @pytest.mark.parametrize("key", UNTOUCHED)
-def test_a_tokenizer_is_the_same_where_the_table_says_so(key: str) -> None:
+def test_settings_without_effect_do_not_change_a_tokenizer(key: str) -> None:
     value, without, _ = CASES[key]
     base = ["tokenizer.vocab_size=60", *without]
-    assert pieces(resolve(overrides=base)) == pieces(resolve(overrides=[*base, f"{key}={value}"]))
+    assert vocabulary(resolve(overrides=base)) == vocabulary(
+        resolve(overrides=[*base, f"{key}={value}"])
+    )
 
 
 def test_the_table_names_real_settings_of_a_tokenizer() -> None:
@@ -236,10 +238,10 @@ def test_the_table_names_real_settings_of_a_tokenizer() -> None:
     assert names <= TokenizerConfig.model_fields.keys()
 
 
-# --- as a person sees it -----------------------------------------------------------------------
+# --- messages ----------------------------------------------------------------------------------
 
 
-def test_train_says_what_has_no_effect(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+def test_train_names_settings_without_effect(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     train = ("train", tiny.train, "-o", tmp_path / "run", "--epochs", 1, *QUICK)
     quiet = run_main(*train, "--tokenizer", tiny.run / "tokenizer.model")
     assert "effect" not in quiet.err
@@ -258,7 +260,7 @@ def test_train_says_what_has_no_effect(run_main: RunMain, tiny: Tiny, tmp_path: 
     ]
 
 
-def test_train_says_what_dev_examples_are_missing_for(run_main: RunMain, tmp_path: Path) -> None:
+def test_train_names_settings_that_need_dev_examples(run_main: RunMain, tmp_path: Path) -> None:
     data = write_tsv(tmp_path / "four.tsv", [("a", "x y"), ("b", "y"), ("a", "z"), ("b", "x")])
     asked = ("train.patience=2", "train.use_checkpoint=best", "train.metric=macro_f1")
     ended = run_main("train", data, "-o", tmp_path / "run", "--epochs", 1, *QUICK, *asked)
@@ -281,7 +283,7 @@ def test_train_says_what_dev_examples_are_missing_for(run_main: RunMain, tmp_pat
         assert "dev  macro_f1" in ended.err
 
 
-def test_train_says_that_a_section_for_run_has_no_effect(
+def test_train_says_that_the_files_section_has_no_effect(
     run_main: RunMain, tiny: Tiny, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "c.yaml"
@@ -290,7 +292,7 @@ def test_train_says_that_a_section_for_run_has_no_effect(
     assert "the section 'files' has no effect" in run_main(*train, "-c", recipe).err
 
 
-def test_other_commands_say_it_of_their_flags(
+def test_other_commands_name_flags_without_effect(
     run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

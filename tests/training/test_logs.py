@@ -1,4 +1,4 @@
-"""What a log writes, and what it takes back where a training resumes."""
+"""What a log writes, and what it cuts off when a training resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_epoch(log: Log, epoch: int, value: float = 0.5, skipped: int = 0) -> Non
     log.add_epoch(6 * epoch, epoch, 1.5, 0.25, {"auc": value}, tallies, skipped)
 
 
-def test_the_line_of_an_epoch(tmp_path: Path) -> None:
+def test_the_record_of_an_epoch(tmp_path: Path) -> None:
     add_epoch(Log(RunDir(tmp_path), tensorboard=False), 1, math.nan, skipped=3)
     record = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert record.pop("seconds") >= 0
@@ -34,7 +34,7 @@ def test_the_line_of_an_epoch(tmp_path: Path) -> None:
     }
 
 
-def test_what_came_after_a_checkpoint_is_cut_off(tmp_path: Path) -> None:
+def test_records_after_the_checkpoint_are_cut_off(tmp_path: Path) -> None:
     log = Log(RunDir(tmp_path), tensorboard=False)
     log.add_diagnostics({"step": 1})
     add_epoch(log, 1)
@@ -50,7 +50,7 @@ def test_what_came_after_a_checkpoint_is_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["logs", "progress"])
-def test_nothing_is_cut_by_a_state_that_lacks_something(tmp_path: Path, part: str) -> None:
+def test_an_incomplete_state_cuts_nothing(tmp_path: Path, part: str) -> None:
     log = Log(RunDir(tmp_path), tensorboard=False)
     state = log.state_dict()
     add_epoch(log, 1)

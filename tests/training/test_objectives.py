@@ -1,4 +1,4 @@
-"""Losses: beside formulas in float64 written by hand, in shapes alone, and what weights do."""
+"""Losses are compared with float64 formulas and scikit-learn, and depend only on shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from srucli.config import TrainConfig
 from srucli.training.objectives import Objective, balanced, loss_function
 
-TASKS = ("single", "several")
+TASKS = ("single", "multi")
 WEIGHTS = ("none", "balanced")
 SMOOTHING = (0.0, 0.1)
 each_loss = pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def settings(weights: str = "none", smoothing: float = 0.1) -> TrainConfig:
 
 
 def all_targets(task: str) -> NDArray[Any]:
-    """Of 60 training texts with 4 classes, the fourth of which none has."""
+    """Return targets of 60 examples with 4 classes, of which the last has no example."""
     draw = np.random.default_rng(0)
     if task == "single":
         return draw.choice(3, 60, p=[0.8, 0.15, 0.05])
@@ -38,7 +38,7 @@ def all_targets(task: str) -> NDArray[Any]:
 
 
 def logits_and_targets(task: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Of a batch of 9 texts: logits from -60 to 60, a row of zeros, and targets."""
+    """Return a batch of 9 examples: logits from -60 to 60 with a row of zeros, and targets."""
     draw = np.random.default_rng(1)
     logits = draw.normal(size=(9, 4)) * np.geomspace(0.1, 60, 9)[:, None]
     logits[4] = 0
@@ -48,14 +48,14 @@ def logits_and_targets(task: str) -> tuple[NDArray[Any], NDArray[Any]]:
 def expected(
     task: str, logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any], smoothing: float
 ) -> tuple[float, NDArray[Any]]:
-    """Loss and gradient in float64 by their formulas."""
+    """Return the loss and its gradient in float64, from the formulas."""
     classes = logits.shape[1]
     if task == "single":
         wanted = (1 - smoothing) * np.eye(classes)[targets] + smoothing / classes
         losses = -(wanted * log_softmax(logits, axis=1)).sum(axis=1)
-        of_text = weights[targets]
-        gradient = of_text[:, None] * (softmax(logits, axis=1) - wanted)
-        return (of_text * losses).sum() / of_text.sum(), gradient / of_text.sum()
+        of_example = weights[targets]
+        gradient = of_example[:, None] * (softmax(logits, axis=1) - wanted)
+        return (of_example * losses).sum() / of_example.sum(), gradient / of_example.sum()
     wanted = (1 - smoothing) * targets + smoothing / classes
     losses = np.logaddexp(0, logits) - logits * wanted
     of_label = np.where(targets == 1, weights[1], weights[0])
@@ -67,9 +67,7 @@ def expected(
 
 
 @each_loss
-def test_loss_and_gradient_are_those_of_the_formula(
-    task: str, weights: str, smoothing: float
-) -> None:
+def test_loss_and_gradient_equal_the_formulas(task: str, weights: str, smoothing: float) -> None:
     everything = all_targets(task)
     loss = loss_function(settings(weights, smoothing), everything, 4)
     given, targets = logits_and_targets(task)
@@ -87,7 +85,7 @@ def test_loss_and_gradient_are_those_of_the_formula(
 
 
 def test_losses_by_hand() -> None:
-    """Worked out on paper, to four places."""
+    """Computed on paper, to four digits."""
     row = torch.tensor([[2.0, -1.0, 0.0]])
     several = loss_function(settings(), np.zeros((1, 3)), 3)
     assert float(several(row, torch.tensor([[1.0, 0.0, 0.0]]))) == pytest.approx(1.3000, abs=5e-5)
@@ -102,11 +100,11 @@ def test_losses_by_hand() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_common_texts_loss_is_least_where_its_label_is_likely(task: str) -> None:
-    """With torch's own weights and smoothing it is least at p(rare) = 0.56."""
+def test_the_loss_of_a_common_example_is_lowest_if_its_label_is_likely(task: str) -> None:
+    """With torch's own weights and smoothing, it is lowest at p(rare) = 0.56."""
     everything: Any = np.array([0] * 24 + [1])
     targets: Any = torch.tensor([0])
-    if task == "several":
+    if task == "multi":
         everything, targets = np.eye(2, dtype=np.float32)[everything], torch.tensor([[1.0, 0.0]])
     loss = loss_function(settings("balanced", 0.1), everything, 2)
     rare = np.linspace(0.01, 0.99, 99)
@@ -117,8 +115,10 @@ def test_a_common_texts_loss_is_least_where_its_label_is_likely(task: str) -> No
 
 
 @each_loss
-def test_parts_of_batches_add_up(task: str, weights: str, smoothing: float) -> None:
-    """A mean over several batches is that over all of their texts, whatever they weigh."""
+def test_losses_and_weights_of_several_batches_add_up(
+    task: str, weights: str, smoothing: float
+) -> None:
+    """The mean over several batches is the mean over all their examples."""
     loss = loss_function(settings(weights, smoothing), all_targets(task), 4)
     logits, targets = map(torch.tensor, logits_and_targets(task))
     cuts = ((0, 2), (2, 3), (3, 9))
@@ -130,21 +130,21 @@ def test_parts_of_batches_add_up(task: str, weights: str, smoothing: float) -> N
 # --- weights -----------------------------------------------------------------------------------
 
 
-def test_balanced_weights_are_scikit_learns_and_of_several_labels_their_roots() -> None:
+def test_balanced_weights_equal_scikit_learn_and_multi_label_ones_their_roots() -> None:
     targets = all_targets("single")
     assert balanced(targets, 3) == pytest.approx(
         compute_class_weight("balanced", classes=np.arange(3), y=targets)
     )
     assert balanced(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([4 / 9, 4 / 3, 4 / 3])
-    several = all_targets("several")
+    several = all_targets("multi")
     for label in range(3):
         wanted = compute_class_weight("balanced", classes=np.arange(2), y=several[:, label])
         assert balanced(several, 4)[:, label] == pytest.approx(np.sqrt(wanted))
 
 
 @pytest.mark.parametrize("rare", [1, 2, 100])
-def test_a_label_weighs_as_the_root_of_how_rare_it_is(rare: int) -> None:
-    """However rare: one text of 10,000 too. Where a label is true of none or all, it weighs 1."""
+def test_multi_label_weights_of_rare_labels(rare: int) -> None:
+    """Down to one example of 10,000. A label that is never or always true has weight 1."""
     targets = np.zeros((10_000, 3), np.float32)
     targets[:rare, 0] = targets[:, 1] = 1
     false, true = balanced(targets, 3)
@@ -155,15 +155,15 @@ def test_a_label_weighs_as_the_root_of_how_rare_it_is(rare: int) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_without_weights_all_texts_count_alike(task: str) -> None:
+def test_without_class_weights_all_examples_have_weight_1(task: str) -> None:
     loss = loss_function(settings(), all_targets(task), 4)
     _, targets = logits_and_targets(task)
     assert float(loss.weight(torch.tensor(targets))) == pytest.approx(len(targets))
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
-def test_a_balanced_fit_is_scikit_learns(smoothing: float) -> None:
-    """One number in, no penalty: the same line, once smoothing is written as more texts."""
+def test_a_balanced_fit_equals_scikit_learn(smoothing: float) -> None:
+    """With one feature and no penalty; smoothing becomes additional examples."""
     draw = np.random.default_rng(0)
     labels = (draw.random(300) < 0.1).astype(int)
     x = draw.normal(size=300) + labels
@@ -180,8 +180,8 @@ def test_a_balanced_fit_is_scikit_learns(smoothing: float) -> None:
         return value
 
     optimizer.step(closure)
-    of_text = balanced(labels, 2)[labels]
-    own, other = of_text * (1 - smoothing / 2), of_text * smoothing / 2
+    of_example = balanced(labels, 2)[labels]
+    own, other = of_example * (1 - smoothing / 2), of_example * smoothing / 2
     peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
         np.concatenate([x, x])[:, None],
         np.concatenate([labels, 1 - labels]),
@@ -191,7 +191,7 @@ def test_a_balanced_fit_is_scikit_learns(smoothing: float) -> None:
     assert line == pytest.approx([peer.coef_[0, 0], peer.intercept_[0]], abs=1e-3)
 
 
-# --- shapes alone ------------------------------------------------------------------------------
+# --- shapes ------------------------------------------------------------------------------------
 
 
 def _one_pass(loss: Objective, task: str, device: str) -> None:
@@ -207,8 +207,8 @@ def _one_pass(loss: Objective, task: str, device: str) -> None:
 
 
 @each_loss
-def test_a_loss_needs_shapes_only(task: str, weights: str, smoothing: float) -> None:
-    """So a CUDA graph can hold it: nothing is read from a tensor, no shape hangs on values."""
+def test_a_loss_depends_only_on_shapes(task: str, weights: str, smoothing: float) -> None:
+    """So a CUDA graph can hold it: no value is read, and no shape depends on values."""
     config = settings(weights, smoothing)
     _one_pass(loss_function(config, all_targets(task), 4).to("meta"), task, "meta")
     with FakeTensorMode(allow_non_fake_inputs=True):

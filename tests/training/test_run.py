@@ -1,4 +1,4 @@
-"""The loop, end to end in this process: labels, hold-out, optimizers, stopping, what goes wrong."""
+"""Whole trainings in this process: checks, defaults, labels, early stopping, errors."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return RunDir.open(run).checkpoint("last").weights
 
 
-def test_epochs_by_the_number_of_texts() -> None:
+def test_the_number_of_epochs_depends_on_the_number_of_examples() -> None:
     sizes = [(100, 2), (3_000, 2), (10_000, 77), (150_000, 2)]
     assert [epochs(Config().train, *size) for size in sizes] == [30, 11, 30, 3]
     assert epochs(quick("train.epochs=3").train, 10, 2) == 3
 
 
-def test_steps_end_a_training_wherever_they_fall(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_number_of_steps_can_end_a_training_within_an_epoch(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run", "train.steps=40", "train.dev_share=0", dev=False)
     records = history(run)
     assert [record["step"] for record in records] == [30, 40]
@@ -59,7 +59,7 @@ def test_steps_end_a_training_wherever_they_fall(tiny: Tiny, tmp_path: Path) -> 
     assert epochs(quick("train.steps=101", "train.accumulate=2").train, 160, 2) == 21
 
 
-def test_dropout_falls_with_the_number_of_texts() -> None:
+def test_dropout_decreases_with_the_number_of_examples() -> None:
     sizes = (20, 10_000, 40_000, 1_000_000)
     rates = [complete(Config(), size, 2).model.dropout for size in sizes]
     assert rates == [0.5, 0.5, 0.25, 0.05]
@@ -79,7 +79,9 @@ def test_dropout_falls_with_the_number_of_texts() -> None:
         ("train.kernel=triton", "kernel triton (runs on a cuda device|needs triton)"),
     ],
 )
-def test_what_can_be_seen_before_the_data_is_read(override: str, said: str, tmp_path: Path) -> None:
+def test_wrong_settings_are_refused_before_the_data_is_read(
+    override: str, said: str, tmp_path: Path
+) -> None:
     config = quick("train.device=cpu", "data.multi_label=true", override)
     with pytest.raises(UsageError, match=said):
         check_settings(config)
@@ -111,7 +113,7 @@ def test_every_encoder_trains_and_predicts(tiny: Tiny, tmp_path: Path, encoder: 
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char", "word"])
-def test_other_tokenizers_are_trained_on_the_way(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+def test_tokenizers_of_each_type_are_trained(tiny: Tiny, tmp_path: Path, kind: str) -> None:
     config = quick(f"tokenizer.model_type={kind}", "train.epochs=1")
     run = train(config, str(tiny.train), None, tmp_path / "run")
     assert Predictor.load(run, "cpu").tokenizer.model_type == kind
@@ -126,7 +128,7 @@ def test_accumulated_batches_make_one_step(
     assert history(run)[0]["step"] == steps
 
 
-def test_early_stopping_and_which_weights_are_best(
+def test_early_stopping_and_the_best_checkpoint(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     standstill = (
@@ -145,7 +147,7 @@ def test_early_stopping_and_which_weights_are_best(
     assert Predictor.load(run, "cpu").config.train.use_checkpoint == "best"
 
 
-def test_of_a_loss_the_smaller_is_the_better(tiny: Tiny, tmp_path: Path) -> None:
+def test_smaller_is_better_for_a_loss(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(
         tiny, tmp_path / "run", "train.metric=log_loss", "train.epochs=3", "optim.lr=1e-2"
     )
@@ -154,7 +156,9 @@ def test_of_a_loss_the_smaller_is_the_better(tiny: Tiny, tmp_path: Path) -> None
     assert losses[best - 1] == min(losses) < losses[0]
 
 
-def test_without_dev_texts(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_dev_examples(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_training(tiny, tmp_path / "run", "train.dev_share=0", dev=False)
     assert [record["dev"] for record in history(run)] == [{}, {}]
     assert (run / "best").read_text() == (run / "last").read_text()
@@ -162,18 +166,16 @@ def test_without_dev_texts(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFix
     assert RunDir.open(run).facts().data.texts == tiny.texts
 
 
-def test_branches_count_alike_until_dev_texts_say_otherwise(tiny: Tiny, tmp_path: Path) -> None:
-    run = run_training(tiny, tmp_path / "alike", "train.dev_share=0", dev=False)
-    alike = weights(run)["blend"]
-    assert torch.equal(alike, torch.full((3,), 1 / 3))
+def test_branches_have_equal_weights_without_dev_examples(tiny: Tiny, tmp_path: Path) -> None:
+    run = run_training(tiny, tmp_path / "equal", "train.dev_share=0", dev=False)
+    equal = weights(run)["blend"]
+    assert torch.equal(equal, torch.full((3,), 1 / 3))
     fitted = weights(run_training(tiny, tmp_path / "fitted"))["blend"]
     assert fitted.min() >= 0
-    assert not torch.allclose(fitted, alike, atol=0.01)
+    assert not torch.allclose(fitted, equal, atol=0.01)
 
 
-def test_dev_labels_that_training_lacks(
-    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_dev_labels(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dev = write_tsv(tmp_path / "dev.tsv", [("odd", "a lovely film"), ("odd", "what a garden")])
     config = quick("train.metric=log_loss", "train.use_checkpoint=best", "train.patience=1")
     run = train(config, str(tiny.train), str(dev), tmp_path / "run")
@@ -184,10 +186,10 @@ def test_dev_labels_that_training_lacks(
     assert Predictor.load(run, "cpu").labels == list(tiny.labels)
 
 
-def test_dev_labels_that_training_lacks_are_errors_of_several_labels_too(
+def test_unknown_dev_labels_are_errors_in_multi_label_models_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As eval counts them: they used to be left out of what is measured on dev."""
+    """Training and eval count them alike."""
     data = write_tsv(tmp_path / "x.tsv", [("a", "one two"), ("b,a", "three"), ("b", "four")] * 3)
     rows = [("a,odd", "one two"), ("odd", "three"), ("b", "four"), ("strange,odd", "one two three")]
     dev = write_tsv(tmp_path / "dev.tsv", rows)
@@ -203,7 +205,7 @@ def test_dev_labels_that_training_lacks_are_errors_of_several_labels_too(
         assert value == pytest.approx(found.metrics[name], abs=1e-6)
 
 
-def test_texts_of_one_letter_and_texts_that_are_long(tmp_path: Path) -> None:
+def test_texts_of_one_letter_and_very_long_texts(tmp_path: Path) -> None:
     data = write_tsv(tmp_path / "short.tsv", [("a", "x"), ("b", "y")] * 3)
     assert train(quick(), str(data), None, tmp_path / "short") == tmp_path / "short"
     data = write_tsv(tmp_path / "long.tsv", [("a", "x y " * 40_000), ("b", "y z z")] * 3)
@@ -213,8 +215,8 @@ def test_texts_of_one_letter_and_texts_that_are_long(tmp_path: Path) -> None:
     assert head == pytest.approx(whole)
 
 
-def test_several_labels_end_to_end(tmp_path: Path) -> None:
-    """The labels of two sentences together are those of each; `none` is no label at all."""
+def test_multi_label_end_to_end(tmp_path: Path) -> None:
+    """Two joined sentences have the labels of both; `none` stands for no label."""
     rows = sentences()
     pairs = [
         (",".join(sorted({a, b} - {"none"})), f"{x} and {y}")
@@ -235,7 +237,7 @@ def test_several_labels_end_to_end(tmp_path: Path) -> None:
     assert Counter(map(tuple, found.tolist())).keys() == Counter(map(tuple, wanted)).keys()
 
 
-def test_several_labels_without_dev_texts_have_plain_thresholds(tmp_path: Path) -> None:
+def test_multi_label_thresholds_are_0_5_without_dev_examples(tmp_path: Path) -> None:
     data = write_tsv(tmp_path / "x.tsv", [("a,b", "x"), ("", "y"), ("b", "z")])
     config = quick("data.multi_label=true", "train.dev_share=0", "train.epochs=1")
     run = train(config, str(data), None, tmp_path / "run")
@@ -244,13 +246,11 @@ def test_several_labels_without_dev_texts_have_plain_thresholds(tmp_path: Path) 
     assert thresholds.tolist() == [0.5, 0.5]
 
 
-# --- what goes wrong ---------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("clip", [0, 1])
-def test_a_loss_that_is_no_number_stops_with_what_to_change(
-    tiny: Tiny, tmp_path: Path, clip: int
-) -> None:
+def test_a_diverging_training_says_what_to_change(tiny: Tiny, tmp_path: Path, clip: int) -> None:
     rate = "optim.lr=1e30" if clip else "optim.lr=1e6"
     remedy = r"or optim\.clip \(now 1\)" if clip else r"or set optim\.clip=1"
     with pytest.raises(SrucliError, match=rf"training diverged; lower optim\.lr \(.*\) {remedy}"):
@@ -258,15 +258,15 @@ def test_a_loss_that_is_no_number_stops_with_what_to_change(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_last_steps_damage_is_seen_without_dev_texts(tiny: Tiny, tmp_path: Path) -> None:
-    """One step in all: its loss is finite, the weights after it are not."""
+def test_non_finite_weights_after_the_last_step_are_detected(tiny: Tiny, tmp_path: Path) -> None:
+    """The only step has a finite loss, but the weights after it are not finite."""
     one_step = ("train.epochs=1", "train.batch_size=1000", "train.batch_tokens=100000")
     rest = ("optim.name=sgd", "optim.lr=1e300", "optim.schedule=constant", "train.dev_share=0")
     with pytest.raises(SrucliError, match="a weight is NaN or Inf at step 1: training diverged"):
         run_training(tiny, tmp_path / "run", *one_step, *rest, "optim.warmup=0", dev=False)
 
 
-def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_an_existing_output_is_refused_before_the_data_is_read(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").write_text("")
     with pytest.raises(OutputError, match="exists already"):
@@ -277,7 +277,7 @@ def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path: Path
         train(quick(), str(tmp_path / "none.tsv"), None, tmp_path / "run" / "mine" / "run")
 
 
-def test_data_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:
+def test_unusable_data_leaves_no_folder(tmp_path: Path) -> None:
     data = write_tsv(tmp_path / "one.tsv", [("a", "x"), ("a", "y")])
     with pytest.raises(DataError, match=r"one\.tsv: only the label 'a' in 2 texts"):
         train(quick(), str(data), None, tmp_path / "run")
@@ -287,7 +287,7 @@ def test_data_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
-    """Files may not grow beyond 1 MB, as on a disk that fills while the weights are written."""
+    """Files are limited to 1 MB, so writing the weights fails as on a full disk."""
     code = (
         "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6));"
         "runpy.run_module('srucli', run_name='__main__')"
@@ -308,7 +308,7 @@ def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_random_states_are_those_of_the_caller(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_random_states_of_the_caller_are_restored(tiny: Tiny, tmp_path: Path) -> None:
     device = torch.device("cpu")
     before = random_states(device)
     train(quick(), str(tiny.train), None, tmp_path / "run", tokenizer=tiny.run / "tokenizer.model")
@@ -317,7 +317,7 @@ def test_random_states_are_those_of_the_caller(tiny: Tiny, tmp_path: Path) -> No
     assert before == after
 
 
-# --- stopping ----------------------------------------------------------------------------------
+# --- interrupts --------------------------------------------------------------------------------
 
 
 def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: RunCli) -> None:
@@ -340,7 +340,7 @@ def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: Run
     assert Predictor.load(tmp_path / "run", "cpu").probabilities(["x"]).shape == (1, 3)
 
 
-def test_a_metric_for_several_labels_needs_them() -> None:
+def test_a_multi_label_metric_needs_a_multi_label_model() -> None:
     several = quick("train.device=cpu", "train.metric=hamming_loss", "data.multi_label=true")
     assert check_settings(several).type == "cpu"
     with pytest.raises(UsageError, match="hamming_loss"):

@@ -1,4 +1,4 @@
-"""A training step: fillers do not count, nothing waits for a GPU, graphs do what steps do."""
+"""Training steps: fillers are ignored, no step waits for a GPU, graphs give the same result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from srucli.training.step import Step, can_be_captured
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 VOCABULARY, CLASSES, TEXTS = 40, 3, 20
-# Pieces of 1 to 4 characters.
+# Tokens of 1 to 4 characters.
 STARTS = np.cumsum([0, *(1 + piece % 4 for piece in range(VOCABULARY))], dtype=np.int64)
 SPELLING = (np.arange(STARTS[-1]) % 17 + 1, STARTS)
 SPELLED = np.diff(STARTS)
@@ -54,7 +54,7 @@ def settings(*overrides: str) -> Config:
 
 
 def store(config: Config, seed: int = 0) -> TokenStore:
-    """Texts of 0 to 30 pieces, with targets."""
+    """Return texts of 0 to 30 tokens, with targets."""
     generator = np.random.default_rng(seed)
     offsets = np.cumsum([0, *generator.integers(0, 31, TEXTS)])
     ids = generator.integers(0, VOCABULARY, offsets[-1]).astype(np.int32)
@@ -71,7 +71,7 @@ def plain_batches(config: Config, seed: int = 0) -> list[Batch]:
 
 
 def batches(config: Config, device: str = "cpu", seed: int = 0) -> list[Batch]:
-    """Batches of four texts with their characters counted."""
+    """Return batches of four texts with known numbers of characters."""
     made = plain_batches(config, seed)
     return list(upload(made, torch.device(device), SPELLED))
 
@@ -103,7 +103,7 @@ KINDS = [("sru", "false"), ("sru", "true"), ("bag", "false")]
 
 
 @pytest.mark.parametrize(("encoder", "several"), KINDS)
-def test_fillers_do_not_count(encoder: str, several: str) -> None:
+def test_fillers_are_ignored(encoder: str, several: str) -> None:
     config = settings(f"model.encoder={encoder}", f"data.multi_label={several}")
     plain, padded = make_step(config), make_step(config)
     shape = Shape(4, rounded(4 * 30), rounded(4 * 30 * 4))
@@ -122,7 +122,7 @@ def test_fillers_do_not_count(encoder: str, several: str) -> None:
         torch.testing.assert_close(weight, state[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_a_shape_has_room_for_the_batch_and_a_space_for_each_filler() -> None:
+def test_a_shape_has_space_for_the_batch_and_the_fillers() -> None:
     for batch in batches(settings()):
         shape = shape_of(batch)
         assert batch.characters is not None
@@ -133,8 +133,8 @@ def test_a_shape_has_room_for_the_batch_and_a_space_for_each_filler() -> None:
 
 @pytest.mark.parametrize("several", ["false", "true"])
 @pytest.mark.parametrize("weights", ["none", "balanced"])
-def test_accumulated_batches_are_one_batch(several: str, weights: str) -> None:
-    """Batches of 1, 2 and 5 texts of unequal weight: the mean over all, not a mean of means."""
+def test_accumulated_batches_equal_one_batch(several: str, weights: str) -> None:
+    """With 1, 2 and 5 examples of unequal weight: a mean over all, not a mean of means."""
     config = settings(
         *("train.accumulate=3", "optim.name=sgd", "optim.lr=0.5", f"data.multi_label={several}"),
         f"train.class_weights={weights}",
@@ -149,11 +149,11 @@ def test_accumulated_batches_are_one_batch(several: str, weights: str) -> None:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-# --- clipping, skipping, looking ---------------------------------------------------------------
+# --- clipping, skipping, diagnostics -----------------------------------------------------------
 
 
 def gradients(step: Step, batch: Batch) -> dict[str, Tensor]:
-    """Of the loss on a batch, worked out apart from the step."""
+    """Return the gradients of the loss on a batch, computed without the step."""
     assert batch.targets is not None
     logits = step.model.branches(batch.tokens, batch.offsets)
     losses = [step.objective(each, batch.targets) for each in logits]
@@ -201,8 +201,8 @@ def test_diagnostics_read_gradients_before_they_are_clipped(clip: float) -> None
     assert moved == pytest.approx(0.5 * (0.001 if clip == 0.001 else norm), rel=1e-3)
 
 
-def test_clipped_steps_count_where_diagnostics_do_not_look() -> None:
-    """Of the steps up to the sixth, the fifth is not looked at."""
+def test_clipped_steps_are_counted_between_diagnostics() -> None:
+    """Of the first six steps, the fifth is not recorded."""
     step = make_step(settings(*PLAIN, "optim.clip=0.001"))
     batch = batches(settings())[0]
     counts = np.bincount(batch.tokens, minlength=VOCABULARY)
@@ -215,7 +215,7 @@ def test_clipped_steps_count_where_diagnostics_do_not_look() -> None:
     assert shares == [1, 1, 1, 1, None, 1]
 
 
-def test_a_watch_looks_at_its_steps_only() -> None:
+def test_diagnostics_are_recorded_at_their_steps_only() -> None:
     step = make_step(settings(*PLAIN))
     step.watch = Watch(step.model, step.optimizer, None, 5, np.ones(VOCABULARY, int))
     looked = []
@@ -227,7 +227,7 @@ def test_a_watch_looks_at_its_steps_only() -> None:
 
 
 class Spoiled(nn.Module):
-    """An objective whose losses are NaN in some of its calls, one for each branch of a step."""
+    """An objective whose losses are NaN in some steps; a step calls it once per branch."""
 
     def __init__(self, objective: Any, bad: set[int]) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class Spoiled(nn.Module):
         return found * (math.nan if (self.calls - 1) // 3 in self.bad else 1.0)
 
 
-def test_steps_that_are_skipped_are_counted_and_change_nothing() -> None:
+def test_skipped_steps_are_counted_and_change_nothing() -> None:
     config = settings("optim.name=adam")
     step = make_step(config)
     step.objective = Spoiled(step.objective, {1, 2, 4})  # type: ignore[assignment]
@@ -267,7 +267,7 @@ def test_steps_that_are_skipped_are_counted_and_change_nothing() -> None:
     assert step.stats.loss == 0
 
 
-def test_what_was_skipped_in_a_row_goes_on_into_the_next_epoch() -> None:
+def test_skips_in_a_row_are_counted_across_epochs() -> None:
     step = make_step(settings())
     step.objective = Spoiled(step.objective, {0, 1})  # type: ignore[assignment]
     for batch in batches(settings())[:2]:
@@ -277,7 +277,7 @@ def test_what_was_skipped_in_a_row_goes_on_into_the_next_epoch() -> None:
 
 
 @pytest.mark.parametrize("several", ["false", "true"])
-def test_the_figures_are_sums_of_losses_and_of_weights(several: str) -> None:
+def test_the_totals_are_sums_of_losses_and_of_weights(several: str) -> None:
     config = settings(
         f"data.multi_label={several}", "train.class_weights=balanced", "optim.lr=1e-9"
     )
@@ -320,7 +320,7 @@ def test_which_steps_a_cuda_graph_can_hold(
 
 
 class Refusing(Graphs):
-    """Graphs on a machine that captures nothing."""
+    """Graphs that cannot capture any step."""
 
     def __init__(self) -> None:
         pass
@@ -329,7 +329,7 @@ class Refusing(Graphs):
         raise CaptureError("operation not permitted when stream is capturing")
 
 
-def test_what_cannot_be_captured_is_launched_and_said() -> None:
+def test_steps_that_cannot_be_captured_are_launched_with_a_warning() -> None:
     config = settings()
     plain, refused = make_step(config), make_step(config)
     refused.graphs = Refusing()
@@ -348,9 +348,9 @@ def test_what_cannot_be_captured_is_launched_and_said() -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_an_encoder_says_whether_it_waits(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be read from a meta tensor, just as nothing should be from a GPU's."""
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # it knows no meta
+def test_which_encoders_wait_for_the_gpu(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value can be read from a meta tensor, just as none should be read from a GPU tensor."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # does not support meta
     config = settings(f"model.encoder={encoder}", "model.dropout=0.5", "model.word_dropout=0.1")
     model = Classifier(config.model, SPELLING, CLASSES).to("meta").train()
 
@@ -371,7 +371,7 @@ def test_an_encoder_says_whether_it_waits(encoder: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_captured_optimizer_reads_its_rate_from_a_tensor(name: str) -> None:
+def test_a_captured_optimizer_has_its_learning_rate_in_a_tensor(name: str) -> None:
     config = settings(f"optim.name={name}")
     if not optim.can_be_captured(config.optim):
         return
@@ -385,7 +385,7 @@ def test_a_captured_optimizer_reads_its_rate_from_a_tensor(name: str) -> None:
         assert isinstance(group["initial_lr"], float)
 
 
-def test_a_rate_tensor_gets_its_share_of_the_peak() -> None:
+def test_a_learning_rate_tensor_is_set_to_a_fraction_of_the_peak() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=torch.tensor(1.0))
     optimizer.param_groups[0]["initial_lr"] = 0.25
     optim.set_lr(optimizer, 0.5)
@@ -395,7 +395,7 @@ def test_a_rate_tensor_gets_its_share_of_the_peak() -> None:
 # --- uploads -----------------------------------------------------------------------------------
 
 
-def test_an_upload_holds_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploaded_batches_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings()
     plain = plain_batches(config)
     for got, wanted in zip(batches(config), plain, strict=True):
@@ -413,17 +413,17 @@ def test_an_upload_holds_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(uploaded(plain, torch.device("cpu"), SPELLED)) == plain
 
 
-def test_the_characters_are_those_that_the_speller_counts() -> None:
+def test_the_speller_counts_the_same_characters() -> None:
     model = Classifier(settings().model, SPELLING, CLASSES)
     for batch in batches(settings()):
         codes, ends = model.speller(batch.tokens, batch.offsets)
         assert codes.numel() == batch.characters
-        told, told_ends = model.speller(batch.tokens, batch.offsets, batch.characters)
-        assert torch.equal(codes, told)
-        assert torch.equal(ends, told_ends)
+        given_codes, given_ends = model.speller(batch.tokens, batch.offsets, batch.characters)
+        assert torch.equal(codes, given_codes)
+        assert torch.equal(ends, given_ends)
 
 
-def test_on_a_cpu_totals_are_read_at_once() -> None:
+def test_totals_are_available_at_once_on_a_cpu() -> None:
     step = make_step(settings())
     step([batches(settings())[0]], 1.0)
     assert step.latest_stats() == step.stats
@@ -435,7 +435,7 @@ def test_on_a_cpu_totals_are_read_at_once() -> None:
 
 @on_gpu
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_graphs_do_what_steps_do(name: str) -> None:
+def test_graphs_give_the_same_result_as_steps(name: str) -> None:
     config = settings(f"optim.name={name}")
     plain, captured = make_step(config, "cuda"), make_step(config, "cuda")
     plain.graphs = None
@@ -468,7 +468,7 @@ def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
 
 
 @on_gpu
-def test_dropout_is_drawn_anew_in_each_replay() -> None:
+def test_dropout_differs_in_each_replay() -> None:
     config = settings("model.dropout=0.5", "optim.lr=0.0001")
     step, losses = make_step(config, "cuda"), []
     batch = batches(config, "cuda")[0]
@@ -480,13 +480,13 @@ def test_dropout_is_drawn_anew_in_each_replay() -> None:
 
 
 def waiting(x: Tensor) -> None:
-    """Wait for the GPU, as no captured step may."""
+    """Wait for the GPU, which a captured step must not do."""
     x.sum().item()
 
 
 @on_gpu
-def test_training_goes_on_after_a_failed_capture() -> None:
-    """With dropout: torch leaves its generator capturing where a capture fails."""
+def test_training_continues_after_a_failed_capture() -> None:
+    """With dropout, because torch leaves its generator in capture mode after a failure."""
     config = settings("model.dropout=0.5")
     step = make_step(config, "cuda")
     batch = batches(config, "cuda")[0]
@@ -506,7 +506,7 @@ def test_training_goes_on_after_a_failed_capture() -> None:
 
 
 @on_gpu
-def test_an_older_graph_is_not_collected_amidst_a_capture() -> None:
+def test_an_older_graph_is_not_collected_during_a_capture() -> None:
     config = settings()
     (batch, *_) = batches(config, "cuda")
 

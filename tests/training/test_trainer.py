@@ -1,4 +1,4 @@
-"""How the parts of a training are put together: each with its right value, on a real trainer."""
+"""The trainer and its parts together: schedule, metrics, checkpoints, diagnostics, skips."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.training.small import TRAIN, Make
 
 
 class StepTaken(NamedTuple):
-    """An optimizer step: the texts of each batch, the share of the peak rate, whether it trains."""
+    """An optimizer step: examples per batch, fraction of the peak rate, training mode."""
 
     sizes: list[int]
     rate: float
@@ -41,7 +41,7 @@ class StepTaken(NamedTuple):
 
 @pytest.fixture
 def taken() -> Iterator[list[StepTaken]]:
-    """What reaches each optimizer step."""
+    """Record every optimizer step."""
     steps: list[StepTaken] = []
     read: list[tuple[int, bool]] = []
 
@@ -50,7 +50,7 @@ def taken() -> Iterator[list[StepTaken]]:
             read.append((inputs[2].numel() - 1, module.training))
 
     def step(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if not read:  # one that the optimizer calls itself, of the class above its own
+        if not read:  # called by the optimizer's own step, on its base class
             return
         group = optimizer.param_groups[0]
         sizes, modes = zip(*read, strict=True)
@@ -70,12 +70,12 @@ def records(made: Trainer, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     ]
 
 
-# --- rates -------------------------------------------------------------------------------------
+# --- learning rates ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "linear", "constant"])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_rates_are_the_schedules_after_the_texts_of_the_step(
+def test_learning_rates_follow_the_schedule_by_examples(
     make: Make, taken: list[StepTaken], schedule: str, accumulate: int
 ) -> None:
     made = make(
@@ -89,11 +89,13 @@ def test_rates_are_the_schedules_after_the_texts_of_the_step(
     assert made.step.optimizer.param_groups[0]["initial_lr"] == 0.003
     assert [step.rate for step in taken] == pytest.approx(wanted, abs=1e-12)
     assert wanted[-1] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-12)
-    # One step later or earlier would be another rate.
+    # A shift by one step would change the rates.
     assert wanted[0] != wanted[1]
 
 
-def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[StepTaken]) -> None:
+def test_learning_rates_follow_the_schedule_by_steps_if_given(
+    make: Make, taken: list[StepTaken]
+) -> None:
     made = make("train.steps=8", "optim.warmup=0.25")
     made.train()
     wanted = [optim.lr_factor("one-cycle", step, 8, 0.25) for step in range(8)]
@@ -102,7 +104,7 @@ def test_rates_by_steps_where_steps_are_given(make: Make, taken: list[StepTaken]
     assert made.loader.position.step == 8
 
 
-def test_a_training_of_one_step_takes_it_at_the_peak(make: Make, taken: list[StepTaken]) -> None:
+def test_a_single_step_is_taken_at_the_peak_rate(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.epochs=1", "train.batch_size=99")
     before = made.step.model.embedding.weight.clone()
     made.train()
@@ -114,8 +116,8 @@ def test_a_training_of_one_step_takes_it_at_the_peak(make: Make, taken: list[Ste
 
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
-def test_an_epochs_loss_is_the_mean_over_its_texts(make: Make, weights: str) -> None:
-    """Whatever the sizes of batches, and the last group's; weighted where classes are."""
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(make: Make, weights: str) -> None:
+    """For all sizes of batches and of the last group; weighted if classes are."""
     still = ("optim.name=sgd", "optim.lr=1e-30", "model.dropout=0", "train.subword_dropout=0")
     settings = (*still, "train.epochs=1", f"train.class_weights={weights}")
     losses = []
@@ -134,8 +136,8 @@ def test_an_epochs_loss_is_the_mean_over_its_texts(make: Make, weights: str) -> 
     assert losses == pytest.approx([(of_text * each).sum() / of_text.sum()] * 3, rel=1e-5)
 
 
-def test_texts_that_are_not_trained_on_are_not_in_the_loss(make: Make) -> None:
-    """Neither those of skipped steps, nor those after the last step."""
+def test_examples_that_were_not_trained_on_do_not_count_in_the_loss(make: Make) -> None:
+    """These are the examples of skipped steps, and those after the last step."""
     still = ("optim.name=sgd", "optim.lr=1e-30", "model.dropout=0", "train.subword_dropout=0")
     whole, cut, skipping = (
         make(*still, "train.batch_size=5", *more, dev=False, name=name)
@@ -155,10 +157,10 @@ def test_texts_that_are_not_trained_on_are_not_in_the_loss(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("accumulate", "sizes"), [(2, [2, 2, 2]), (4, [4, 2]), (9, [6])])
-def test_what_is_counted(
+def test_the_position_counts_steps_examples_and_tokens(
     make: Make, taken: list[StepTaken], accumulate: int, sizes: list[int]
 ) -> None:
-    """Six batches an epoch; the last group of them may be smaller."""
+    """An epoch has six batches; its last group may be smaller."""
     made = make(f"train.accumulate={accumulate}", "train.subword_dropout=0", "train.epochs=2")
     made.train()
     assert [len(step.sizes) for step in taken] == sizes * 2
@@ -168,32 +170,32 @@ def test_what_is_counted(
     assert (done.epoch, done.batches, done.taken) == (2, 0, 0)
 
 
-# --- epochs, records, observers ----------------------------------------------------------------
+# --- epochs, records, callbacks ----------------------------------------------------------------
 
 
-def test_the_observer_sees_each_epochs_number_and_metrics(make: Make) -> None:
+def test_on_epoch_gets_the_number_and_the_metrics_of_each_epoch(make: Make) -> None:
     seen: list[tuple[int, Mapping[str, float]]] = []
     made = make()
-    made.train(lambda epoch, figures: seen.append((epoch, dict(figures))))
+    made.train(lambda epoch, metrics: seen.append((epoch, dict(metrics))))
     rows = records(made)
     assert [epoch for epoch, _ in seen] == [row["epoch"] for row in rows] == [1, 2, 3]
-    assert [figures for _, figures in seen] == [row["dev"] for row in rows]
+    assert [metrics for _, metrics in seen] == [row["dev"] for row in rows]
     assert [row["step"] for row in rows] == [6, 12, 18]
     assert rows[-1]["lr"] == pytest.approx(0, abs=1e-12)
     assert rows[0]["lr"] > 0
 
 
-def test_an_epoch_that_the_last_step_cuts_short_counts(make: Make) -> None:
+def test_an_epoch_that_ends_early_is_recorded(make: Make) -> None:
     seen: list[int] = []
     made = make("train.steps=8")
-    made.train(lambda epoch, figures: seen.append(epoch))
+    made.train(lambda epoch, metrics: seen.append(epoch))
     assert seen == [1, 2]
     assert [row["step"] for row in records(made)] == [6, 8]
     assert made.checkpoints.run.state("last")["epoch"] == 1
     assert made.checkpoints.run.state("last")["finished"] is True
 
 
-def test_training_mode_in_steps_and_none_in_evaluations(
+def test_steps_are_in_training_mode_and_evaluations_are_not(
     make: Make, taken: list[StepTaken], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[bool] = []
@@ -215,12 +217,12 @@ def test_training_mode_in_steps_and_none_in_evaluations(
     made.train()
     assert all(step.training for step in taken)
     assert modes == [False, False]
-    # The weights that are evaluated and saved are those for evaluation.
+    # The weights for evaluation are the ones that are evaluated and saved.
     assert used == [True, False, True, False]
 
 
 @pytest.mark.parametrize("name", ["AdamWScheduleFree", "SGDScheduleFree"])
-def test_averages_are_what_is_evaluated_and_saved(make: Make, name: str) -> None:
+def test_averaged_weights_are_evaluated_and_saved(make: Make, name: str) -> None:
     pytest.importorskip("schedulefree")
     made = make(f"optim.name=schedulefree:{name}", "train.epochs=2")
     made.train()
@@ -236,7 +238,7 @@ def test_averages_are_what_is_evaluated_and_saved(make: Make, name: str) -> None
 
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
-@pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
+@pytest.mark.parametrize("several", [False, True], ids=["single-label", "multi-label"])
 def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     make: Make, several: bool, weights: str
 ) -> None:
@@ -251,7 +253,7 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     targets = made.validation.data.targets
     targets = targets.astype(bool) if several else targets
     sides = None
-    if several and weights == "balanced":  # of one label they do not count: docs/decisions.md
+    if several and weights == "balanced":  # not in single-label models: docs/decisions.md
         assert made.loader.data.targets.shape[1] == logits.shape[2]
         sides = balanced(made.loader.data.targets, logits.shape[2])
         assert sides != pytest.approx(np.ones_like(sides), abs=0.1)
@@ -275,7 +277,7 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     assert next(iter(records(made)[-1]["dev"])) == metric
 
 
-def test_without_dev_texts_nothing_is_fitted(make: Make) -> None:
+def test_without_dev_examples_nothing_is_fitted(make: Make) -> None:
     made = make(dev=False)
     made.train()
     assert made.step.model.blend.tolist() == pytest.approx([1 / 3] * 3)
@@ -285,13 +287,15 @@ def test_without_dev_texts_nothing_is_fitted(make: Make) -> None:
     ).read_text()
 
 
-# --- what is best ------------------------------------------------------------------------------
+# --- the best epoch ----------------------------------------------------------------------------
 
 
-def test_the_best_epochs_checkpoint_stays(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second of four epochs is best; two more make patience end."""
-    figures = iter([0.3, 0.7, 0.6, 0.7, 0.9])
-    monkeypatch.setattr(Validation, "fit_and_evaluate", lambda self: {"accuracy": next(figures)})
+def test_the_checkpoint_of_the_best_epoch_is_kept(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second epoch is the best; after two more, early stopping ends the training."""
+    values = iter([0.3, 0.7, 0.6, 0.7, 0.9])
+    monkeypatch.setattr(Validation, "fit_and_evaluate", lambda self: {"accuracy": next(values)})
     made = make("train.epochs=9", "train.patience=2")
     made.train()
     assert (made.validation.best.best, made.validation.best.best_step) == (0.7, 12)
@@ -302,7 +306,7 @@ def test_the_best_epochs_checkpoint_stays(make: Make, monkeypatch: pytest.Monkey
     assert made.checkpoints.run.checkpoints.names() == ["step-24", "step-12"]
 
 
-def test_a_metric_that_is_undefined_is_said_before_training(
+def test_an_undefined_metric_is_reported_before_training(
     make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make("train.metric=micro_average_precision", "data.multi_label=true", "train.patience=1")
@@ -358,7 +362,7 @@ def test_when_a_training_is_over_and_by_which_settings(
 
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, set[str], int]]:
-    """Steps, pointers and how many stay, of each checkpoint that is written."""
+    """Record step, pointers and `keep` of each saved checkpoint."""
     written: list[tuple[int, set[str], int]] = []
     real = RunDir.save
 
@@ -373,8 +377,8 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, set[str], int]]:
 Saved = list[tuple[int, set[str], int]]
 
 
-def test_checkpoints_by_steps_and_how_many_stay(make: Make, saved: Saved) -> None:
-    """18 steps, 6 an epoch; every fourth, and each epoch's end."""
+def test_checkpoints_by_steps_and_how_many_are_kept(make: Make, saved: Saved) -> None:
+    """Of 18 steps, every fourth and the last of each epoch (6 steps)."""
     made = make("train.save_steps=4", "train.keep_checkpoints=3", dev=False)
     made.train()
     both = {"last", "best"}
@@ -388,7 +392,7 @@ def test_checkpoints_by_steps_and_how_many_stay(make: Make, saved: Saved) -> Non
 def test_checkpoints_by_minutes(
     make: Make, saved: Saved, monkeypatch: pytest.MonkeyPatch, taken: list[StepTaken]
 ) -> None:
-    """A step takes a minute here; more than 2 minutes after the last one the next is due."""
+    """Here a step takes a minute; a checkpoint is due more than 2 minutes after the last one."""
     monkeypatch.setattr(time, "monotonic", lambda: 60.0 * len(taken))
     made = make("train.save_minutes=2", dev=False)
     made.train()
@@ -396,7 +400,7 @@ def test_checkpoints_by_minutes(
     assert made.log.seconds == 60 * 18
 
 
-def test_two_stay_by_default_and_one_at_the_end(make: Make, saved: Saved) -> None:
+def test_two_checkpoints_are_kept_by_default_and_one_at_the_end(make: Make, saved: Saved) -> None:
     made = make("train.save_steps=0", "train.save_minutes=0", dev=False)
     made.train()
     assert [(step, keep) for step, _, keep in saved] == [(6, 2), (12, 2), (18, 1)]
@@ -404,7 +408,7 @@ def test_two_stay_by_default_and_one_at_the_end(make: Make, saved: Saved) -> Non
     assert made.checkpoints.run.state("last") == {"step": 18, "epoch": 3, "finished": True}
 
 
-def test_a_stop_is_granted_between_steps(make: Make, on_step: OnStep) -> None:
+def test_an_interrupt_takes_effect_between_steps(make: Make, on_step: OnStep) -> None:
     made = make("train.accumulate=2", dev=False)
 
     def ask(step: int) -> None:
@@ -416,7 +420,7 @@ def test_a_stop_is_granted_between_steps(make: Make, on_step: OnStep) -> None:
     assert made.checkpoints.run.state("last") == {"step": 4, "epoch": 1, "finished": False}
 
 
-# --- losses that are not finite ----------------------------------------------------------------
+# --- non-finite losses -------------------------------------------------------------------------
 
 
 def spoil(made: Trainer, bad: Callable[[int], bool]) -> None:
@@ -430,7 +434,7 @@ def spoil(made: Trainer, bad: Callable[[int], bool]) -> None:
     made.step.objective.losses = losses  # type: ignore[method-assign]
 
 
-def test_skips_that_are_spread_out_end_nothing(
+def test_scattered_skips_do_not_end_the_training(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = make("train.epochs=10", dev=False)
@@ -441,7 +445,7 @@ def test_skips_that_are_spread_out_end_nothing(
     assert math.isfinite(records(made)[-1]["train_loss"])
 
 
-def test_as_many_in_a_row_end_the_training(make: Make) -> None:
+def test_too_many_skips_in_a_row_end_the_training(make: Make) -> None:
     made = make("train.batch_size=1", dev=False)
     spoil(made, lambda step: step >= 20)
     with pytest.raises(SrucliError, match=f"{MAX_SKIPPED} steps in a row had non-finite gradients"):
@@ -449,7 +453,7 @@ def test_as_many_in_a_row_end_the_training(make: Make) -> None:
     assert made.loader.position.step == 40
 
 
-def test_more_than_half_of_an_epochs_steps_end_it(make: Make) -> None:
+def test_skipping_more_than_half_of_an_epoch_ends_the_training(make: Make) -> None:
     made = make(dev=False)
     spoil(made, lambda step: step in (0, 1, 3, 4))
     with pytest.raises(SrucliError, match="4 of 6 steps had non-finite gradients at step 6"):
@@ -478,10 +482,10 @@ def test_diagnostics_are_written_at_their_steps(make: Make) -> None:
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 16]
 
 
-# --- how it is made ----------------------------------------------------------------------------
+# --- building ----------------------------------------------------------------------------------
 
 
-def test_what_the_parts_are_given(make: Make) -> None:
+def test_the_parts_get_their_settings(make: Make) -> None:
     made = make(
         *("train.kernel=reference", "optim.name=momentum", "optim.lr=0.5", "train.seed=4"),
         *("optim.weight_decay=0.25", "train.class_weights=balanced", "train.label_smoothing=0.2"),
@@ -504,7 +508,7 @@ def test_what_the_parts_are_given(make: Make) -> None:
     assert not torch.equal(other.step.model.embedding.weight, made.step.model.embedding.weight)
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped(make: Make, taken: list[StepTaken]) -> None:
+def test_an_epoch_continues_from_a_position(make: Make, taken: list[StepTaken]) -> None:
     made = make("train.epochs=1", dev=False)
     made.loader.position = Position(batches=4, taken=32, texts=32, step=4)
     made.train()

@@ -1,4 +1,4 @@
-"""What validation fits, which epoch is best, and when a metric is undefined."""
+"""Validation: what it fits, which epoch is best, and when a metric is undefined."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAN = math.nan
 
 @pytest.fixture
 def make_one(tokenizer: Tokenizer) -> MakeOne:
-    """A validation of an untrained model: make_one("train.metric=auc")."""
+    """Return a function that makes a validation of a new model: make_one("train.metric=auc")."""
 
     def built(*overrides: str, dev: bool = True, seed: int = 1) -> Validation:
         config = quick(*overrides)
@@ -42,8 +42,10 @@ def make_one(tokenizer: Tokenizer) -> MakeOne:
     return built
 
 
-@pytest.mark.parametrize("several", ["false", "true"], ids=["one label", "several"])
-def test_it_changes_neither_weights_nor_its_own_result(make_one: MakeOne, several: str) -> None:
+@pytest.mark.parametrize("several", ["false", "true"], ids=["single-label", "multi-label"])
+def test_evaluation_is_repeatable_and_leaves_the_weights_unchanged(
+    make_one: MakeOne, several: str
+) -> None:
     made = make_one("model.dropout=0.5", "model.word_dropout=0.3", f"data.multi_label={several}")
     made.model.train()
     before = {name: weight.clone() for name, weight in made.model.named_parameters()}
@@ -64,10 +66,10 @@ def test_without_dev_examples_every_epoch_is_the_best(make_one: MakeOne) -> None
 SEQUENCES = {
     "larger": ("accuracy", [0.5, 0.4, 0.5, 0.6], [1, 0, 0, 1], 0),
     "smaller": ("log_loss", [0.9, 0.8, 0.85, 0.8], [1, 1, 0, 0], 2),
-    "smaller, negative never": ("calibration_error", [0.0, 0.1, 0.2], [1, 0, 0], 2),
+    "smaller, never negative": ("calibration_error", [0.0, 0.1, 0.2], [1, 0, 0], 2),
     "zero at first": ("macro_f1", [0.0, 0.0, 0.1], [1, 0, 1], 0),
     "undefined": ("auc", [NAN, NAN, NAN], [0, 0, 0], 0),
-    "undefined, then not": ("auc", [NAN, 0.5, NAN, 0.4], [0, 1, 0, 0], 1),
+    "undefined at first": ("auc", [NAN, 0.5, NAN, 0.4], [0, 1, 0, 0], 1),
 }
 
 
@@ -82,7 +84,7 @@ def test_which_epoch_is_best(make_one: MakeOne, name: str) -> None:
     assert made.best.best_step == (steps[-1] if steps else None)
 
 
-def test_what_was_best_is_restored(make_one: MakeOne) -> None:
+def test_the_best_epoch_is_restored(make_one: MakeOne) -> None:
     first, second = (make_one("data.multi_label=true", "train.patience=2") for _ in range(2))
     for step, value in enumerate([0.3, 0.7, 0.6, 0.7]):
         first.improved({"macro_f1": value}, step)
@@ -99,15 +101,17 @@ def test_what_was_best_is_restored(make_one: MakeOne) -> None:
     assert second.early_stop_message() is None
 
 
-def test_metrics_are_comparable_by_the_same_metric_and_examples(make_one: MakeOne) -> None:
-    judge = make_one().basis
-    assert make_one("train.metric=log_loss").basis["metric"] != judge["metric"]
+def test_metrics_are_comparable_only_for_the_same_metric_and_examples(make_one: MakeOne) -> None:
+    basis = make_one().basis
+    assert make_one("train.metric=log_loss").basis["metric"] != basis["metric"]
     other = make_one(seed=2).basis
-    assert (other["metric"], other["dev"] == judge["dev"]) == ("accuracy", False)
+    assert (other["metric"], other["dev"] == basis["dev"]) == ("accuracy", False)
 
 
 @pytest.mark.parametrize("metric", sorted(set(METRICS) - {"hamming_loss"}))
-def test_a_metric_is_undefined_by_the_truth_alone(make_one: MakeOne, metric: str) -> None:
+def test_whether_a_metric_is_defined_depends_on_the_targets_only(
+    make_one: MakeOne, metric: str
+) -> None:
     several = "true" if METRICS[metric].multi_label_only else "false"
     made = make_one(f"train.metric={metric}", f"data.multi_label={several}")
     assert made.data is not None
@@ -124,7 +128,7 @@ def test_a_metric_is_undefined_by_the_truth_alone(make_one: MakeOne, metric: str
     assert made.is_defined == expected(made.data.targets)
 
 
-def test_older_checkpoints_name_the_dev_examples_otherwise(make_one: MakeOne) -> None:
+def test_the_hash_of_the_dev_examples_in_older_checkpoints(make_one: MakeOne) -> None:
     first, second = make_one(), make_one()
     assert second.data is not None
     texts, targets = "\n".join(second.data.texts).encode(), second.data.targets.tobytes()
