@@ -1,6 +1,6 @@
-"""Called as a library, srucli leaves its process as it was: signals, threads, denormals, memory.
+"""Library calls leave the process unchanged: signals, threads, denormals, memory.
 
-Each case is a process of its own, in which every call is followed by a look at the whole state.
+Each case is a new process, in which the whole state is compared after every call.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tests.support import Tiny, quick
 from tests.test_architecture import modules
 
 HANDLED = sorted({*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP})
-# The process's own number of threads, which neither the trainings have nor Numba.
+# The number of threads of the process; trainings and Numba have others.
 THREADS = len(os.sched_getaffinity(0)) + 1
-# Above malloc's own limit for what it maps.
+# Above malloc's threshold for mapping memory.
 LARGE = 64 << 20
 
 
 def state() -> dict[str, Any]:
-    """What a call might change, as the calling thread and a new one see it."""
+    """Return what a call might change, as seen by the calling thread and a new one."""
     import numpy as np
     import torch
 
@@ -57,7 +57,7 @@ def state() -> dict[str, Any]:
 
 
 def threads() -> tuple[int, int]:
-    """The numbers that torch and Numba have for this thread."""
+    """Return the thread counts of torch and Numba in this thread."""
     import torch
 
     from srucli.kernels import jit
@@ -68,7 +68,7 @@ def threads() -> tuple[int, int]:
 
 
 def mapped_blocks() -> int | None:
-    """How many blocks a large allocation adds to those that glibc maps; None without glibc."""
+    """Return how many blocks glibc maps for a large allocation; None without glibc."""
     if platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"):
         return None
     libc = ctypes.CDLL(None)
@@ -92,7 +92,7 @@ Calls = Iterator[tuple[str, Callable[[], object]]]
 
 
 def calls(data: Path, run: Path, folder: Path) -> Calls:
-    """What the library offers, in the order in which one uses it."""
+    """Yield the calls of the library in their usual order."""
     import torch
 
     import srucli
@@ -115,14 +115,14 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
 
 
 def experiments(data: Path, run: Path, folder: Path) -> Calls:
-    """Calls that train several times."""
+    """Yield calls that train several times."""
     from srucli.errors import SrucliError
     from srucli.experiments.compare import compare
     from srucli.experiments.trials import Candidate, Plan
     from srucli.experiments.tune import tune
 
     def search() -> None:
-        with suppress(SrucliError):  # no time for a trial, on a slow machine
+        with suppress(SrucliError):  # no trial finishes in time on a slow machine
             tune(config, str(data), None, minutes=0.05, max_mb=None)
 
     config = quick("train.epochs=1")
@@ -134,7 +134,7 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
 
 
 def changes(made: Calls) -> list[str]:
-    """Make every call; say what is another afterwards."""
+    """Make every call; return what changed."""
     import torch
 
     torch.set_num_threads(THREADS)
@@ -158,7 +158,7 @@ def in_a_thread(*paths: Path) -> list[str]:
 
 
 def in_a_notebook(*paths: Path) -> list[str]:
-    """A loop of events runs, signals have handlers, and torch has computed already."""
+    """With an event loop, signal handlers, and torch in use."""
     import torch
 
     async def cell() -> list[str]:
@@ -172,12 +172,12 @@ def in_a_notebook(*paths: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("place", [in_a_worker, in_a_thread, in_a_notebook])
-def test_calls_leave_the_process_as_it_was(
+def test_calls_leave_the_process_unchanged(
     tiny: Tiny, tmp_path: Path, place: Callable[..., list[str]]
 ) -> None:
     data = tmp_path / "train.csv"
     rows = [line.split("\t") for line in tiny.train.read_text().splitlines()[:120]]
-    rows[0][1] = "lovely " * 40_000  # longer than csv lets a cell be
+    rows[0][1] = "lovely " * 40_000  # longer than csv's limit of a cell
     with data.open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("label", "text"), *rows])
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -197,6 +197,6 @@ def test_calls_leave_the_process_as_it_was(
         ),
     ],
 )
-def test_who_changes_the_process(call: str, files: str) -> None:
+def test_which_files_change_the_process(call: str, files: str) -> None:
     found = [name for name, path in modules().items() if re.search(call, path.read_text())]
     assert found == files.split()

@@ -1,4 +1,4 @@
-"""Texts that are not read whole: counted and said by every command; by default hardly any are."""
+"""Truncated texts: every command reports them; by default almost none are truncated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KNOWN = "the soup was lovely and the train was awful "
 SHORT = [("good", "the soup was lovely"), ("bad", "the train was awful")] * 8
 LONG = [("good", KNOWN * 30), ("bad", KNOWN * 40), ("bad", KNOWN * 50)]
 ODD = [("good", "\u3042 soup"), ("bad", "\u200b")]
-# Three texts are long, one has a character that is unknown, of one nothing is left when normalized.
+# Three texts are long, one has an unknown character, one is empty after normalization.
 TRAIN, DEV = SHORT + LONG, SHORT + LONG[:2] + ODD
 NETWORK = ("--threads", 1, "--epochs", 1, *(word for word in QUICK if "dev_share" not in str(word)))
 SPELLING = np.arange(100, 120), np.arange(21)
@@ -36,8 +36,8 @@ UNKNOWN = "{}: 1 of {} texts have characters that the tokenizer does not know (u
 EMPTY = "{}: 1 of {} texts have no tokens: they are empty, or become so when normalized"
 
 
-def told(stderr: str) -> list[str]:
-    """What was said of texts that were not read whole."""
+def warnings_in(stderr: str) -> list[str]:
+    """Return the lines about truncated texts, unknown characters and empty texts."""
     return [
         line for line in stderr.splitlines() if " texts were " in line or " texts have " in line
     ]
@@ -45,7 +45,7 @@ def told(stderr: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with labelled files: train, dev, and one of texts alone."""
+    """Make a folder with labelled train and dev files, and a file of texts without labels."""
     made = tmp_path_factory.mktemp("long")
     write_tsv(made / "train.tsv", TRAIN)
     write_tsv(made / "dev.tsv", DEV)
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cut_run(folder: Path, run_main: RunMain) -> Path:
-    """A run that was trained with train.max_tokens=50."""
+    """Train a run with train.max_tokens=50."""
     run = folder / "run"
     if not run.exists():
         files = folder / "train.tsv", "--dev", folder / "dev.tsv", "-o", run
@@ -65,11 +65,11 @@ def cut_run(folder: Path, run_main: RunMain) -> Path:
     return run
 
 
-# --- said by every command -----------------------------------------------------------------------
+# --- messages ------------------------------------------------------------------------------------
 
 
-def test_train_says_how_many_texts_were_cut_and_where(cut_run: Path, folder: Path) -> None:
-    said = told((folder / "said.txt").read_text(encoding="utf-8"))
+def test_train_reports_truncated_texts(cut_run: Path, folder: Path) -> None:
+    said = warnings_in((folder / "said.txt").read_text(encoding="utf-8"))
     train, dev = folder / "train.tsv", folder / "dev.tsv"
     sentences = [CUT.format(dev, 2, 20), UNKNOWN.format(dev, 20), EMPTY.format(dev, 20)]
     assert said == [*sentences, CUT.format(train, 3, 19)]
@@ -80,13 +80,15 @@ def test_train_says_how_many_texts_were_cut_and_where(cut_run: Path, folder: Pat
     assert record["reading"]["dev"]["cut"] == 2
 
 
-def test_a_resumed_training_says_it_again(cut_run: Path, folder: Path, run_main: RunMain) -> None:
+def test_a_resumed_training_reports_them_again(
+    cut_run: Path, folder: Path, run_main: RunMain
+) -> None:
     ended = run_main("train", "--resume", cut_run, "--epochs", 2)
     assert ended.code == 0, ended.err
-    assert told(ended.err) == told((folder / "said.txt").read_text(encoding="utf-8"))
+    assert warnings_in(ended.err) == warnings_in((folder / "said.txt").read_text(encoding="utf-8"))
 
 
-def test_train_says_which_texts_held_out_were_cut(
+def test_train_reports_truncated_texts_that_are_held_out(
     folder: Path, run_main: RunMain, tmp_path: Path
 ) -> None:
     settings = "train.max_tokens=50", "train.dev_share=0.5"
@@ -94,57 +96,59 @@ def test_train_says_which_texts_held_out_were_cut(
     assert ended.code == 0, ended.err
     counts = {
         line.split(" texts were ")[0].removeprefix(f"{folder / 'train.tsv'}")
-        for line in told(ended.err)
+        for line in warnings_in(ended.err)
     }
     assert counts == {": 2 of 9", ", held out: 1 of 10"}
 
 
-def test_eval_says_it_on_stderr_in_the_tables_and_as_json(
+def test_eval_reports_them_on_stderr_in_its_tables_and_as_json(
     cut_run: Path, folder: Path, run_main: RunMain
 ) -> None:
     file = folder / "dev.tsv"
     sentences = [form.format(file, *more, 20) for form, *more in ((CUT, 2), (UNKNOWN,), (EMPTY,))]
     ended = run_main("eval", cut_run, file)
-    assert told(ended.err) == sentences
-    assert [f"{file}: {line}" for line in told(ended.out)] == sentences
+    assert warnings_in(ended.err) == sentences
+    assert [f"{file}: {line}" for line in warnings_in(ended.out)] == sentences
     found = json.loads(run_main("eval", cut_run, file, "--json").out)["reading"]
     assert found.pop("limits") == {"text": 50, "encoder": 50, "chosen": True, "ngrams": True}
     assert Tally(**found) == Tally(20, 2, 0, 1, 1, 1)
 
 
-def test_predict_says_it_once_a_file(cut_run: Path, folder: Path, run_main: RunMain) -> None:
+def test_predict_reports_them_once_per_file(cut_run: Path, folder: Path, run_main: RunMain) -> None:
     file = folder / "texts.txt"
     ended = run_main("predict", cut_run, file)
     assert ended.code == 0, ended.err
     assert len(ended.out.splitlines()) == 20
-    assert set(told(ended.err)) == {
+    assert set(warnings_in(ended.err)) == {
         CUT.format(file, 2, 20),
         UNKNOWN.format(file, 20),
         EMPTY.format(file, 20),
     }
 
 
-def test_predict_says_it_early_on_a_stream_and_at_its_end(
+def test_predict_reports_them_early_in_a_stream_and_at_its_end(
     cut_run: Path, folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("srucli.inference.stream.BATCH_TEXTS", 2)
     file = folder / "stream.txt"
     file.write_text(f"{KNOWN}\n" * 4 + f"{KNOWN * 30}\n" * 3 + f"{KNOWN}\n" * 5)
-    said = told(run_main("predict", cut_run, file).err)
+    said = warnings_in(run_main("predict", cut_run, file).err)
     assert len(said) == 2
     assert said[0] in (CUT.format(file, 1, 5), CUT.format(file, 1, 6), CUT.format(file, 2, 6))
     assert said[1] == CUT.format(file, 3, 12)
 
 
-def test_nothing_is_said_where_all_is_read(tiny: Tiny, run_main: RunMain, tmp_path: Path) -> None:
+def test_nothing_is_reported_if_no_text_is_truncated(
+    tiny: Tiny, run_main: RunMain, tmp_path: Path
+) -> None:
     file = write_tsv(tmp_path / "x.tsv", [("good", KNOWN * 500)])
     ended = run_main("eval", tiny.run, file, "--json")
-    assert told(ended.err) == []
+    assert warnings_in(ended.err) == []
     assert json.loads(ended.out)["reading"]["cut"] == 0
     assert not any("reading" in record for record in read_records(tiny.run / "metrics.jsonl"))
 
 
-def test_more_labels_than_there_are_cannot_be_given(
+def test_top_is_limited_to_the_number_of_labels(
     tiny: Tiny, run_main: RunMain, tmp_path: Path
 ) -> None:
     (tmp_path / "x.txt").write_text("the soup was lovely\n")
@@ -153,11 +157,11 @@ def test_more_labels_than_there_are_cannot_be_given(
     assert len(ended.out.split("\t")) == 6
 
 
-# --- what is read --------------------------------------------------------------------------------
+# --- which tokens are read -----------------------------------------------------------------------
 
 
 def logits(run: Path, *texts: str, **limits: Any) -> Any:
-    """Logits (n, B, C) of the branches, in float64."""
+    """Return logits (n, B, C) of the branches, in float64."""
     predictor = Predictor.load(run, "cpu")
     given = predictor.tally.limits._replace(**limits)
     store = TokenStore.encode(predictor.tokenizer, texts, limits=given)
@@ -171,8 +175,8 @@ def logits(run: Path, *texts: str, **limits: Any) -> Any:
         )[:, :, 0].double()
 
 
-def test_the_last_word_after_thousands_decides_by_default(tiny: Tiny) -> None:
-    """Every branch sees it, and whichever they see it tells the texts apart."""
+def test_by_default_the_last_of_thousands_of_words_counts(tiny: Tiny) -> None:
+    """It changes the logits of every branch."""
     good, bad = logits(tiny.run, KNOWN * 400 + "lovely", KNOWN * 400 + "awful").unbind(1)
     for branch in good - bad:
         assert branch.abs().max() > 1e-4
@@ -180,7 +184,7 @@ def test_the_last_word_after_thousands_decides_by_default(tiny: Tiny) -> None:
     assert (good - bad)[0][label("good")] > 0 > (good - bad)[0][label("bad")]
 
 
-def test_a_setting_reads_the_beginning_alone(cut_run: Path) -> None:
+def test_max_tokens_keeps_the_beginning(cut_run: Path) -> None:
     first, same, other = logits(
         cut_run, KNOWN * 40, KNOWN * 40 + "awful", "awful " + KNOWN * 40
     ).unbind(1)
@@ -192,7 +196,7 @@ def test_a_setting_reads_the_beginning_alone(cut_run: Path) -> None:
     ("place", "encoder"),
     [
         pytest.param(0, True, id="at the beginning"),
-        pytest.param(300, False, id="amidst"),
+        pytest.param(300, False, id="in the middle"),
         pytest.param(600, True, id="at the end"),
     ],
 )
@@ -209,8 +213,8 @@ def test_beyond_its_limit_the_encoder_reads_both_ends(
     assert differs == [encoder, True, True]
 
 
-def test_an_old_run_reads_what_it_read(tiny: Tiny) -> None:
-    """Its config.yaml says 1,024, which was the default."""
+def test_a_run_of_format_version_1_truncates_as_before(tiny: Tiny) -> None:
+    """Its config.yaml has the former default of 1,024 tokens."""
     run = Path(__file__).parents[1] / "formats" / "v1"
     assert RunDir.open(run).config().train.max_tokens == 1_024
     predictor = Predictor.load(run, "cpu")
@@ -225,10 +229,10 @@ def test_an_old_run_reads_what_it_read(tiny: Tiny) -> None:
     assert predictor.tally.cut == 1
 
 
-# --- what memory allows --------------------------------------------------------------------------
+# --- memory --------------------------------------------------------------------------------------
 
 
-def test_the_limit_goes_by_the_width_of_the_network() -> None:
+def test_the_limit_depends_on_the_size_of_the_network() -> None:
 
     def limits(*settings: str) -> Limits:
         config = resolve(overrides=settings)
@@ -242,8 +246,8 @@ def test_the_limit_goes_by_the_width_of_the_network() -> None:
     assert limits("model.wide=false", "model.characters=false").ngrams is False
 
 
-def kept(model: Classifier, tokens: int) -> float:
-    """Numbers that training keeps of the encoder for one text."""
+def saved_numbers(model: Classifier, tokens: int) -> float:
+    """Return how many numbers the encoder saves for backward for one text."""
     sizes = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -251,8 +255,8 @@ def kept(model: Classifier, tokens: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        held = model._states(torch.zeros(tokens, dtype=torch.int64), torch.tensor([0, tokens]))
-    return sum(sizes.values()) if held else 0.0
+        states = model._states(torch.zeros(tokens, dtype=torch.int64), torch.tensor([0, tokens]))
+    return sum(sizes.values()) if states is not None else 0.0
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -264,18 +268,19 @@ def kept(model: Classifier, tokens: int) -> float:
         pytest.param({"hidden": 128, "embedding_size": 64}, id="wide"),
     ],
 )
-def test_what_training_keeps_is_what_the_limit_goes_by(encoder: str, sizes: dict[str, int]) -> None:
-    """Measured on a CPU with gradients and all, so what is kept for them alone is less, but
-    torch's LSTM keeps some of it twice."""
+def test_the_limit_follows_the_memory_that_training_needs(
+    encoder: str, sizes: dict[str, int]
+) -> None:
+    """The limit includes gradients, which are not counted here; torch's LSTM saves some twice."""
     settings = {"encoder": encoder, "dropout": 0.1, **sizes}
     model = Classifier(ModelConfig.model_validate(settings), SPELLING, 2)
-    share = (kept(model, 120) - kept(model, 40)) / 80 / model.encoder.activations
+    share = (saved_numbers(model, 120) - saved_numbers(model, 40)) / 80 / model.encoder.activations
     least, most = (0.75, 1.0) if encoder == "sru" else (0.15, 2.0)
     assert least < share < most
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the largest tensor that any operation makes."""
+    """Records the size of the largest tensor that any operation returns."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -290,8 +295,8 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_one_long_text_among_short_ones_fills_no_rectangle(encoder: str) -> None:
-    """Padded to the longest, 256 texts and their 2,255 tokens would be 512,000 rows."""
+def test_a_long_text_among_short_ones_causes_no_padding(encoder: str) -> None:
+    """With padding, 256 texts with 2,255 tokens would have 512,000 rows."""
     config = resolve(overrides=[f"model.encoder={encoder}", "model.hidden=8"])
     model = Classifier(config.model, SPELLING, 2).eval()
     offsets = torch.tensor([0, 2_000, *range(2_001, 2_256)])

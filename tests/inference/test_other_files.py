@@ -1,8 +1,8 @@
-"""`predict` and `eval` on files that are not like the one that the run was trained on.
+"""`predict` and `eval` on files in another format than the training file.
 
-What a run was trained with is evidence for other files, and what its command is given an order.
-Every file has texts and labels whose predictions are known; `predict` has to give one record for
-each, and the records of `eval` where there are labels.
+Settings of the run are hints for other files, and flags of the command are binding. All files have
+texts with known predictions. `predict` must give one record per text, and the same records as
+`eval` if there are labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 from srucli.runs.run_dir import RunDir
 from tests.support import QUICK, CommandResult, RunMain, Tiny
 
-# Labels of the run, and texts that it gives them.
+# Labels, and texts for which the run predicts them.
 ROWS = [
     ("good", "what a lovely film"),
     ("bad", "the garden was awful"),
@@ -38,7 +38,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture
 def trained(tiny: Tiny, tmp_path: Path) -> Run:
-    """The tiny run as if trained with other settings, on a file with such names of columns."""
+    """Return a function that copies the tiny run with other settings and column names."""
 
     def run(settings: dict[str, Any], columns: dict[str, str | None] | None = NAMELESS) -> Path:
         path = tmp_path / "run"
@@ -57,7 +57,7 @@ def trained(tiny: Tiny, tmp_path: Path) -> Run:
 
 
 def table(form: str, header: str = "", rows: Sequence[tuple[str, str]] = ROWS) -> str:
-    """A file of the rows; `form` may have their number as well."""
+    """Return the content of a file with these rows; {0} in `form` is the number of a row."""
     lines = [form.format(n, label=label, text=text) for n, (label, text) in enumerate(rows, 11)]
     return "\n".join([header] * bool(header) + lines) + "\n"
 
@@ -68,7 +68,7 @@ def labels_of(ended: CommandResult) -> list[str]:
 
 
 def records_of(run_main: RunMain, run: Path, file: Path) -> list[tuple[int, str]]:
-    """The lines and labels that `eval` gives."""
+    """Return the line numbers and labels that `eval` predicts."""
     out = file.parent / "p.jsonl"
     ended = run_main("eval", run, file, "--predictions", out)
     assert ended.code == 0, ended.err
@@ -76,8 +76,8 @@ def records_of(run_main: RunMain, run: Path, file: Path) -> list[tuple[int, str]
     return [(row["line"], row["predicted"]) for row in rows]
 
 
-FLAGS = {"text": 1, "label": 2}  # what srucli offers for two columns, the text first
-TURNED = {"text": 2, "label": 1}
+FLAGS = {"text": 1, "label": 2}  # for a training file with two columns, the text first
+SWAPPED = {"text": 2, "label": 1}
 HEADER = {"header": True}
 # settings of the run, names of its columns, file, content
 ALONE: dict[str, tuple[dict[str, Any], dict[str, str | None] | None, str, str]] = {
@@ -86,9 +86,9 @@ ALONE: dict[str, tuple[dict[str, Any], dict[str, str | None] | None, str, str]] 
     "ids of letters": (FLAGS, NAMELESS, "x.csv", table('u{0},"{text}"')),
     "two rows": (FLAGS, NAMELESS, "x.csv", table("{0},{text}", rows=ROWS[:2])),
     "ids in JSON": (FLAGS, NAMELESS, "x.json", table('{{"id": {0}, "text": "{text}"}}')),
-    "ids after the texts": (TURNED, NAMELESS, "x.csv", table('"{text}",{0}')),
-    "ids of letters after the texts": (TURNED, NAMELESS, "x.csv", table('"{text}",u{0}')),
-    "two rows, ids last": (TURNED, NAMELESS, "x.csv", table('"{text}",{0}', rows=ROWS[:2])),
+    "ids after the texts": (SWAPPED, NAMELESS, "x.csv", table('"{text}",{0}')),
+    "ids of letters after the texts": (SWAPPED, NAMELESS, "x.csv", table('"{text}",u{0}')),
+    "two rows, ids last": (SWAPPED, NAMELESS, "x.csv", table('"{text}",{0}', rows=ROWS[:2])),
     "a header names the text": (FLAGS, NAMELESS, "x.csv", table('u{0} so,"{text}"', "title,text")),
     "a run with --header": (HEADER, NAMELESS, "x.csv", table('"{text}"')),
     "a run with --header, ids": (HEADER, SAID, "x.csv", table('{0},"{text}"')),
@@ -98,12 +98,12 @@ ALONE: dict[str, tuple[dict[str, Any], dict[str, str | None] | None, str, str]] 
     "a name in capitals": ({}, SAID, "x.csv", table('"{text}"', "Said")),
     "a name of the run, others": ({}, SAID, "x.csv", table('so {0},"{text}"', "user,said")),
     "a name of the run, one row": ({}, SAID, "x.tsv", table("so\t{text}", "user\tsaid", ROWS[:1])),
-    "both names, labels that are new": ({}, SAID, "x.csv", table('"{text}",4', "said,rating")),
+    "both names, new labels": ({}, SAID, "x.csv", table('"{text}",4', "said,rating")),
     "both names, lines": ({}, SAID, "x.txt", table("{text}\tso", "said\trating")),
     "a name in JSON": ({}, SAID, "x.jsonl", table('{{"user": "so so so", "said": "{text}"}}')),
     "a name in JSON, no ending": ({}, SAID, "x", table('{{"user": "so", "said": "{text}"}}')),
     "a name that was given": ({"text": "said"}, SAID, "x.csv", table('so,"{text}"', "user,said")),
-    "a run that keeps no names": (HEADER, None, "x.csv", table('"{text}"', "said")),
+    "a run without names": (HEADER, None, "x.csv", table('"{text}"', "said")),
     "no quotes": ({"quotes": False}, NAMELESS, "x.csv", table('{0},"so, {text}"')),
     "quotes": ({"quotes": True}, NAMELESS, "x.tsv", table('"so" {text}')),
 }
@@ -122,14 +122,14 @@ PIPED = {
     "ids": ("id,said\n1,what a lovely film\n2,the lamp was square\n", ["good", "none"]),
     "tabs": ("user\tsaid\nu1\twhat a lovely film\n", ["good"]),
     "dates after": ('"said","date"\n"the garden, it was awful","2024-01-01"\n', ["bad"]),
-    "a text alone": ("said\nwhat a lovely film\n", ["none", "good"]),
+    "only a text": ("said\nwhat a lovely film\n", ["none", "good"]),
     "a text with a comma": ("he said,so\nwhat a lovely film\n", ["none", "good"]),
 }
 
 
 @pytest.mark.parametrize("case", PIPED)
-def test_a_header_that_comes_through_a_pipe(run_main: RunMain, trained: Run, case: str) -> None:
-    """It names the run's column of texts, and others that hold no labels."""
+def test_a_header_in_a_pipe(run_main: RunMain, trained: Run, case: str) -> None:
+    """It names the text column of the run, and other columns without labels."""
     piped, wanted = PIPED[case]
     found = labels_of(run_main("predict", trained({}, SAID), "-", "--json", input=piped))
     assert len(found) == len(wanted)
@@ -137,8 +137,8 @@ def test_a_header_that_comes_through_a_pipe(run_main: RunMain, trained: Run, cas
 
 
 LABELLED: dict[str, tuple[dict[str, Any], dict[str, str | None] | None, str, str]] = {
-    "texts first": (TURNED, NAMELESS, "x.csv", table('"{text}",{label}')),
-    "texts first, tabs": (TURNED, NAMELESS, "x.tsv", table("{text}\t{label}")),
+    "texts first": (SWAPPED, NAMELESS, "x.csv", table('"{text}",{label}')),
+    "texts first, tabs": (SWAPPED, NAMELESS, "x.tsv", table("{text}\t{label}")),
     "labels first": (FLAGS, NAMELESS, "x.csv", table('{label},"{text}"')),
     "a run with --header": (HEADER, SAID, "x.csv", table('"{text}",{label}')),
     "a run with --header, labels first": (HEADER, SAID, "x.tsv", table("{label}\t{text}")),
@@ -150,25 +150,25 @@ LABELLED: dict[str, tuple[dict[str, Any], dict[str, str | None] | None, str, str
         "x.tsv",
         table("{label}\t{text}", "rating\tsaid", ROWS[:1]),
     ),
-    "labels that are new": ({}, SAID, "x.csv", table('"{text}",x{label}', "said,rating")),
+    "new labels": ({}, SAID, "x.csv", table('"{text}",x{label}', "said,rating")),
     "a run with --no-header": (
         {"header": False},
         NAMELESS,
         "x.csv",
         table('"{text}",{label}', "text,label"),
     ),
-    "other columns, labels that are new": (
+    "other columns, new labels": (
         FLAGS,
         NAMELESS,
         "x.csv",
         table('x{label},"{text}"', "label,text"),
     ),
-    "texts first, a txt": (TURNED, NAMELESS, "x.txt", table("{text}\t{label}")),
+    "texts first, a txt": (SWAPPED, NAMELESS, "x.txt", table("{text}\t{label}")),
 }
 
 
 @pytest.mark.parametrize("case", LABELLED)
-def test_predict_has_the_records_of_eval(
+def test_predict_and_eval_read_the_same_records(
     run_main: RunMain, trained: Run, tmp_path: Path, case: str
 ) -> None:
     settings, columns, name, content = LABELLED[case]
@@ -181,9 +181,7 @@ def test_predict_has_the_records_of_eval(
     assert records_of(run_main, run, file) == [(each["line"], each["label"]) for each in found]
 
 
-def test_what_the_command_is_given_is_an_order(
-    run_main: RunMain, trained: Run, tmp_path: Path
-) -> None:
+def test_flags_of_the_command_are_binding(run_main: RunMain, trained: Run, tmp_path: Path) -> None:
     run, file = trained(HEADER, SAID), tmp_path / "x.csv"
     file.write_text(table('"{text}"'))
     assert labels_of(run_main("predict", run, file, "--header", "--json")) == LABELS[1:]
@@ -207,7 +205,7 @@ MARKS = {
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "cp949", "utf-16-le"])
 @pytest.mark.parametrize("mark", MARKS)
-def test_a_mark_counts_more_than_the_encoding_of_the_run(
+def test_a_byte_order_mark_overrides_the_encoding_of_the_run(
     run_main: RunMain, trained: Run, tmp_path: Path, mark: str, encoding: str
 ) -> None:
     run, file = trained({"encoding": encoding}), tmp_path / "x.csv"
@@ -222,7 +220,9 @@ def test_a_mark_counts_more_than_the_encoding_of_the_run(
         assert "read by its byte-order mark, not as " in ended.err
 
 
-def test_a_mark_against_a_flag_is_refused(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_byte_order_mark_that_contradicts_a_flag_is_refused(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
     file = tmp_path / "x.csv"
     file.write_text("\ufeff" + table('"{text}",{label}', "text,label", ACCENTS))
     ended = run_main("predict", tiny.run, file, "--encoding", "latin-1")
@@ -231,11 +231,11 @@ def test_a_mark_against_a_flag_is_refused(run_main: RunMain, tiny: Tiny, tmp_pat
     assert labels_of(run_main("predict", tiny.run, file, "--encoding", "utf-8", "--json")) == LABELS
 
 
-# lines before the first one that is not ASCII
+# before: lines before the first one that is not ASCII
 @pytest.mark.parametrize("before", [0, 700], ids=["at once", "after the first rows"])
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "cp949"])
 @pytest.mark.parametrize("name", ["x.csv", "x.txt"])
-def test_utf8_is_not_read_as_the_run_was(
+def test_utf8_overrides_the_encoding_of_the_run(
     run_main: RunMain, trained: Run, tmp_path: Path, name: str, encoding: str, before: int
 ) -> None:
     run, file = trained({"encoding": encoding}), tmp_path / name
@@ -251,7 +251,7 @@ def test_utf8_is_not_read_as_the_run_was(
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.txt"])
-def test_what_is_no_utf8_is_read_as_the_run_was(
+def test_files_that_are_not_utf8_have_the_encoding_of_the_run(
     run_main: RunMain, trained: Run, tmp_path: Path, name: str
 ) -> None:
     run, file = trained({"encoding": "latin-1"}), tmp_path / name
@@ -263,7 +263,9 @@ def test_what_is_no_utf8_is_read_as_the_run_was(
     assert run_main("predict", run, file).out.split() == LABELS
 
 
-def test_utf16_of_a_run_is_no_order(run_main: RunMain, trained: Run, tmp_path: Path) -> None:
+def test_utf16_as_the_encoding_of_the_run_is_only_a_hint(
+    run_main: RunMain, trained: Run, tmp_path: Path
+) -> None:
     run, file = trained({"encoding": "utf-16-le"}), tmp_path / "x.csv"
     file.write_text(table('"{text}"'))
     ended = run_main("predict", run, file, "--json")
@@ -273,7 +275,7 @@ def test_utf16_of_a_run_is_no_order(run_main: RunMain, trained: Run, tmp_path: P
     assert labels_of(run_main("predict", run, file, "--json")) == LABELS
 
 
-# --- what a training keeps ---------------------------------------------------------------------
+# --- column names ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_utf16_of_a_run_is_no_order(run_main: RunMain, trained: Run, tmp_path: P
     ],
     ids=["a header", "keys", "no names"],
 )
-def test_a_run_keeps_the_names_of_its_columns(
+def test_a_run_records_the_names_of_its_columns(
     run_main: RunMain,
     tmp_path: Path,
     name: str,
