@@ -32,6 +32,8 @@ from tests.support import (
     write_tsv,
 )
 
+# As in the commands: threads of OpenMP that spin while they wait slow down other processes.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 # A shell starts background jobs with SIGINT ignored, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
