@@ -1,4 +1,4 @@
-"""Folders held open, in which no name is opened through a link.
+"""Open folders, in which no name is opened through a link.
 
 Names are opened, made, renamed and removed relative to the folder's descriptor, so replacing a part
 of its path meanwhile has no effect. The path to the folder itself may contain links. Functions of

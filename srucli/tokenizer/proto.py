@@ -141,15 +141,15 @@ def _checked_pieces(pieces: _Tokens) -> tuple[list[str], list[float], list[int]]
     joined = b"\0".join(texts)
     _require(all(texts), "a piece is empty")
     _require(max(map(len, texts)) <= MAX_PIECE_BYTES, "a piece is too long")
-    _require(len(joined) <= MAX_TEXT_BYTES, "its pieces are too long together")
-    _require(joined.count(b"\0") == len(texts) - 1, "a piece holds a NUL character")
+    _require(len(joined) <= MAX_TEXT_BYTES, "its pieces are too long in total")
+    _require(joined.count(b"\0") == len(texts) - 1, "a piece contains a NUL character")
     _require(len(set(texts)) == len(texts), "two pieces are the same")
     _require(set(types) <= set(range(NORMAL, BYTE + 1)), "a piece is of an unknown type")
-    _require(types.count(UNKNOWN) == 1, "it has not one unknown piece")
-    spelt = {text for text, kind in zip(texts, types, strict=True) if kind == BYTE}
-    _require(not spelt or spelt == _BYTE_PIECES, "its byte pieces are not those of 256 bytes")
+    _require(types.count(UNKNOWN) == 1, "it does not have exactly one unknown piece")
+    found = {text for text, kind in zip(texts, types, strict=True) if kind == BYTE}
+    _require(found in (set(), _BYTE_PIECES), "its byte pieces are incomplete or misnamed")
     scores = np.frombuffer(b"".join(numbers), "<f4")
-    _require((np.abs(scores) <= MAX_SCORE).all(), "a score is too large or no number")
+    _require((np.abs(scores) <= MAX_SCORE).all(), "a score is too large or not a number")
     return joined.decode().split("\0"), scores.tolist(), types
 
 
@@ -165,21 +165,21 @@ def _check_rules(rules: bytes) -> None:
         return
     size = int.from_bytes(rules[:4], "little")
     whole = 4 + size < len(rules) <= MAX_RULES_BYTES and size and not size % 1024
-    _require(bool(whole), "its rules of normalization are cut or too many")
+    _require(bool(whole), "its normalization rules are incomplete or too large")
     units, texts = np.frombuffer(rules, "<u4", size // 4, 4), rules[4 + size :]
     texts.decode()
     letters = np.frombuffer(texts, np.uint8)
     lengths = np.diff(np.flatnonzero(letters == 0), prepend=-1) - 1
-    _require(texts[-1] == 0, "its rules of normalization are cut")
-    _require(lengths.max() <= MAX_REPLACEMENT_BYTES, "a rule of normalization is too long")
+    _require(texts[-1] == 0, "its normalization rules are incomplete")
+    _require(lengths.max() <= MAX_REPLACEMENT_BYTES, "a normalization rule is too long")
     inner = np.flatnonzero(units < 2**31)
-    _require(bool(units[0] < 2**31), "its rules of normalization lead outside")
+    _require(bool(units[0] < 2**31), "its normalization rules point outside")
     below = inner ^ (units[inner] >> 10 << ((units[inner] & 2**9) >> 6))
-    _require(below.max(initial=0) < len(units), "its rules of normalization lead outside")
+    _require(below.max(initial=0) < len(units), "its normalization rules point outside")
     values = units[below[units[inner] & 2**8 != 0]] & (2**31 - 1)
-    _require(values.max(initial=0) < len(texts), "its rules of normalization lead outside")
+    _require(values.max(initial=0) < len(texts), "its normalization rules point outside")
     begins = (letters[values] & 0xC0) != 0x80
-    _require(begins.all(), "a rule of normalization begins within a character")
+    _require(begins.all(), "a normalization rule begins within a character")
     _check_depth(below[:1], below, inner ^ (units[inner] & 0xFF))
 
 
@@ -200,5 +200,5 @@ def _check_depth(root: Ints, below: Ints, above: Ints) -> None:
         level, visits = np.unique(below[children]), visits + total
         if not total:
             return
-        _require(visits <= 16 * len(below), "its rules of normalization go in circles")
-    raise UnusableModelError("its rules of normalization go in circles")
+        _require(visits <= 16 * len(below), "its normalization rules contain a cycle")
+    raise UnusableModelError("its normalization rules contain a cycle")

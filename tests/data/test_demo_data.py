@@ -44,7 +44,7 @@ def part_of(source: str) -> str:
 
 
 def numbered(word: str, numbers: Iterable[int]) -> dict[str, str]:
-    """Messages `Message aaa` ... with translations that differ from word to word."""
+    """Return messages `Message aaa` ... with a different translation of each."""
     names = list(map("".join, itertools.product("abcdefghij", repeat=3)))
     return {f"Message {names[i]}": f"{word} {names[i]}" for i in numbers}
 

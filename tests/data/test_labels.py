@@ -1,4 +1,4 @@
-"""Labels that look the same: read as one, refused, merged by a flag, or named in a warning."""
+"""Labels that look the same: merged, refused, or reported in a warning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ZWSP, ZWNJ, ZWJ, SHY, BOM, WJ, LRM, NBSP = (
 
 
 def notes(capsys: Capture) -> str:
-    """What was said of labels, after how the file is read."""
+    """Return the messages about labels, which follow the layout."""
     layout, _, rest = capsys.readouterr().err.partition("\n")
     assert "label = " in layout or "fasttext" in layout
     return rest
@@ -306,7 +306,7 @@ def test_known_labels_decide(label: str, name: str) -> None:
 def test_a_label_is_merged_with_the_known_one_that_it_resembles() -> None:
     known = Known(["pos", "US", "us", "1"], merge=True)
     wanted = {"Pos": "pos", f"po{ZWSP}s": "pos", "1.0": "1", "U.S.": "U.S.", "Us": "Us"}
-    assert {label: known.name(label) for label in wanted} == wanted  # Us may be either
+    assert {label: known.name(label) for label in wanted} == wanted  # either variant may be meant
 
 
 def test_old_runs_know_labels_as_written() -> None:
@@ -366,7 +366,7 @@ def test_training_commands_refuse_and_merge(
 
 
 def test_either_spelling_trains_and_evaluates_a_run(run_main: RunMain, tmp_path: Path) -> None:
-    """Half of the training labels are NFD, all of the test's; a flag takes `None` for `none`."""
+    """Half of the training labels and all test labels are NFD; a flag merges `None` and `none`."""
     rows = [(NFC if label == "good" else label, text) for label, text in sentences()]
     train = write_tsv(
         tmp_path / "train.tsv",

@@ -1,4 +1,4 @@
-"""What layout is chosen for a file, that it is said, and what is refused with flags that help.
+"""The layouts that are detected, reported, or refused with flags that help.
 
 Every row of LAYOUTS is a file with the same texts and labels, as people and programs write them.
 """
@@ -33,7 +33,7 @@ from srucli.io.lines import Lines
 
 Rows = Sequence[tuple[str, str]]
 KINDS, OPINIONS = ("film", "story", "scene", "actor"), {"pos": "superb", "neg": "boring"}
-# Labels and texts, with marks that formats have to mind.
+# Labels and texts, with characters that matter to formats.
 ROWS: Rows = [
     (label, f'the {kind}, they said, was "{word}"; number {chr(97 + place)}')
     for place, (kind, (label, word)) in enumerate(itertools.product(KINDS, OPINIONS.items()))
@@ -50,7 +50,7 @@ MANY = [
 
 
 def written(rows: Sequence[Sequence[object]], **how: Any) -> str:
-    """Rows as Python's csv writes them."""
+    """Return rows as written by Python's csv module."""
     out = io.StringIO()
     csv.writer(out, **{"lineterminator": "\n", **how}).writerows(rows)
     return out.getvalue()
@@ -65,7 +65,7 @@ def numbered(rows: Rows) -> list[tuple[int, str, str]]:
 
 
 def by_r(rows: Rows, delimiter: str, quote: str = '\\"') -> str:
-    """As write.table does: all but numbers in quotes, row names, and no name above them."""
+    """Like write.table: quotes around all but numbers, and row names without a column name."""
 
     def quoted(cell: str) -> str:
         return '"' + cell.replace('"', quote) + '"'
@@ -587,7 +587,7 @@ def test_layouts_are_detected_and_reported(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("case", LAYOUTS)
 def test_inputs_and_examples_of_a_labelled_file_agree(tmp_path: Path, case: str) -> None:
-    """One input for one example, with the same text and line, where the labels are known."""
+    """With known labels, each input has the text and line of an example."""
     name, content, rows, settings, _ = LAYOUTS[case]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -626,7 +626,7 @@ def test_lists_of_labels_in_cells(tmp_path: Path) -> None:
 
 
 def test_few_labels_among_many_texts_may_all_differ(tmp_path: Path) -> None:
-    """Three numbered labels, each once, among twenty texts that may have none."""
+    """Three numbered labels occur once each in twenty texts, most of them without labels."""
     path = tmp_path / "x.jsonl"
     rows = [{"text": f"text {n}", "labels": [f"c{n}"] * (n < 3)} for n in range(20)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -691,7 +691,7 @@ LISTS: dict[str, tuple[list[str], list[tuple[str, ...]]]] = {
 @pytest.mark.parametrize("case", LISTS)
 @pytest.mark.parametrize("name", ["x.tsv", "x.jsonl"])
 def test_lists_of_other_programs(tmp_path: Path, case: str, name: str) -> None:
-    """In tables, and in the strings of JSON."""
+    """Lists are in cells of tables, and in JSON strings."""
     cells, labels = LISTS[case]
     path = tmp_path / name
     rows = [{"text": f"some text {n}", "labels": cell} for n, cell in enumerate(cells * 4)]
@@ -771,7 +771,7 @@ def test_names_in_several_languages(names: str, found: tuple[int | None, int | N
     assert find_names(names.split(",")) == found
 
 
-# Cells of a column below each header; T is for texts.
+# The cells of a column below each header; T stands for texts.
 CELLS: dict[str, Sequence[str]] = {
     "ProductId": ["B01", "B02", "B03"],
     "split": ["train", "train", "test"],
@@ -809,7 +809,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 
 
 def with_columns(header: str, size: int = 40) -> str:
-    """A CSV file of texts and columns that recur, each in its own way."""
+    """Return a CSV file with texts and with columns that repeat in different ways."""
     names, draw = header.split(","), random.Random(0)
     texts = {"review", "text", "리뷰", "レビュー", "Opinión", "comment", "review_body", "summary"}
     rows = [
@@ -843,7 +843,7 @@ RIVALS: dict[str, tuple[str, list[str]]] = {
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
 @pytest.mark.parametrize("case", RIVALS)
 def test_two_likely_label_columns_are_refused(tmp_path: Path, case: str, name: str) -> None:
-    """The flags of each help, and so do known labels."""
+    """The flags for each column help, and known labels do, too."""
     header, rivals = RIVALS[case]
     names, path = header.split(","), tmp_path / name
     path.write_text(content := with_columns(header))
@@ -878,7 +878,7 @@ def test_two_likely_label_columns_without_names_are_refused(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("header", ["y,group,text\n", "group,text,y\n", ""])
 def test_a_column_of_one_label_may_have_others_later(tmp_path: Path, header: str) -> None:
-    """As where rows are sorted by it; not where these are all of them."""
+    """Rows may be sorted by label, unless the file has no more rows."""
     path = tmp_path / "x.csv"
     order = (header.strip() or "y,group,text").split(",")
 
@@ -1019,7 +1019,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
 
 
 def flags_of(advice: str) -> DataConfig:
-    """The settings that flags of a message mean."""
+    """Return the settings for the flags in a message."""
     given: dict[str, Any] = {}
     words = iter(shlex.split(advice))
     for word in words:
@@ -1070,7 +1070,7 @@ LACKING = {
 def test_a_first_row_without_all_columns_is_refused_and_the_advice_helps(
     tmp_path: Path, case: str
 ) -> None:
-    """It is no row of R's, where the first column, without a name, numbers or names the rows."""
+    """It differs from R's header, which has no name for the row names in the first column."""
     name, first, better, form = LACKING[case]
     path, below = tmp_path / name, lines(MANY, form, end="")
     path.write_text(first + below)
@@ -1087,7 +1087,7 @@ def test_a_first_row_without_all_columns_is_refused_and_the_advice_helps(
 @pytest.mark.parametrize("size", [20, 50, 120, 400])
 @pytest.mark.parametrize("classes", [2, 8, 77, 113])
 def test_labels_of_many_classes_are_accepted(tmp_path: Path, size: int, classes: int) -> None:
-    """Even where few texts are of so many classes that nearly all differ."""
+    """Also if there are so many classes that nearly all labels of few texts differ."""
     draw = random.Random(size + classes)
     names = ["".join(draw.choices("abcdefghij_", k=8)) for _ in range(classes)]
     path = tmp_path / "x.tsv"
@@ -1098,7 +1098,7 @@ def test_labels_of_many_classes_are_accepted(tmp_path: Path, size: int, classes:
 
 
 def test_known_labels_are_accepted(tmp_path: Path) -> None:
-    """All different, numbered, longer than the texts, once, and above others: they are known."""
+    """Known labels may be distinct, numbered, longer than the texts, and in the first row."""
     path = tmp_path / "x.tsv"
     names = [f"label number {n} of all" for n in range(30)]
     path.write_text("".join(f"{name}\tx\n" for name in names))
@@ -1109,7 +1109,7 @@ def test_known_labels_are_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["tsv", "csv"])
 def test_known_labels_in_the_second_of_two_columns(tmp_path: Path, ending: str) -> None:
-    """Where the convention has the texts; a flag that has it too is refused."""
+    """By convention the second column is the text; a flag that says so is refused."""
     path = tmp_path / f"x.{ending}"
     path.write_text(lines([("pos", "x one"), ("neg", "x two")], "{text}\t{label}"))
     if ending == "csv":
@@ -1150,7 +1150,7 @@ def test_texts_without_labels(tmp_path: Path, case: str) -> None:
 
 
 def test_inherited_columns_that_a_file_lacks_are_guessed(tmp_path: Path) -> None:
-    """A run's columns are those of its training file; this one may have others."""
+    """A run has the columns of its training file; another file may have others."""
     path = tmp_path / "x.csv"
     path.write_text("id,text\n1,one\n")
     config = DataConfig(text="review", label="stars")
@@ -1182,7 +1182,7 @@ def test_inherited_columns_that_a_file_lacks_are_guessed(tmp_path: Path) -> None
 def test_a_first_line_that_is_not_a_text_shows_the_format(
     tmp_path: Path, content: str, texts: list[str]
 ) -> None:
-    """Also without known labels, and of a pipe; without any known ones a line is a line."""
+    """Also from a pipe. Without known labels, each line is a text."""
     path, config = tmp_path / "x.txt", DataConfig(text="body_x")
     path.write_text(content)
     how: dict[str, Any] = {"plain": DataConfig(), "requested": DataConfig()}
@@ -1225,7 +1225,7 @@ def test_a_streams_first_line_shows_a_table(tmp_path: Path, content: str, texts:
 
 
 def test_missing_columns_are_refused_in_a_stream(tmp_path: Path) -> None:
-    """A file is read anew where known labels are elsewhere; a stream cannot be."""
+    """A file is read again if known labels are in another column; a stream cannot be."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=("pos\tone\nneg\ttwo\n" * 9,))
@@ -1280,7 +1280,7 @@ OTHER_FILES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("case", OTHER_FILES)
 def test_known_labels_override_inherited_settings(tmp_path: Path, case: str) -> None:
-    """What a run was trained with fits its own file: of this one, labels say what is right."""
+    """The training file's settings may not fit this file; known labels show what does."""
     settings, name, content = OTHER_FILES[case]
     path, config, known = tmp_path / name, DataConfig.model_validate(settings), {"pos", "neg"}
     path.write_text(content)
@@ -1355,7 +1355,7 @@ def test_commas_in_a_text_file_cause_the_error_of_train(tmp_path: Path) -> None:
 
 
 def test_three_columns_of_texts_to_label(tmp_path: Path) -> None:
-    """Where all rows have them, tabs are no part of texts, and the text is the longest column."""
+    """Tabs in all rows separate columns, and the text is the longest column."""
     path = tmp_path / "x.tsv"
     rows = [*PLAIN, *PLAIN]
     path.write_text(lines(rows, "a1\tweb\t{text}"))
@@ -1390,7 +1390,7 @@ def test_blank_lines_are_skipped_and_counted(
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with marks"])
 def test_a_repeated_header_is_skipped_and_counted(tmp_path: Path, mark: str) -> None:
-    """As in files that were joined: no text has the label 'label'."""
+    """As in concatenated files: no text has the label 'label'."""
     path, heard = tmp_path / "x.csv", list[str]()
     path.write_text((mark + "label,text\n" + lines(PLAIN, "{label},{text}")) * 3)
     examples = list(read_examples(path, DataConfig()).reported(heard.append))
@@ -1465,10 +1465,10 @@ def test_cr_ends_lines_only_without_lf(tmp_path: Path) -> None:
 def test_carriage_returns_within_lines_are_reported(
     tmp_path: Path, name: str, content: str, count: int
 ) -> None:
-    """They may have been meant as ends, so that two records became one."""
+    """They may be meant as line ends, so that two records became one."""
     path, heard = tmp_path / name, list[str]()
     path.write_bytes(content.encode())
-    with suppress(DataError):  # of the second, nothing but the header is left
+    with suppress(DataError):  # the second file has only a header left
         list(read_examples(path, DataConfig()).reported(heard.append))
     said = f"{path}: {count} carriage return{'s' * (count > 1)} within lines; they do not end "
     assert heard[1:] == [f"{said}lines, since the file has line feeds"] * bool(count)
@@ -1511,7 +1511,7 @@ def test_invalid_json(tmp_path: Path, case: str) -> None:
 
 
 def test_arrays_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes before an error is given, and an object that does not end is not kept for ever."""
+    """Objects before an error are yielded, and an object without an end is limited in size."""
     path = tmp_path / "x.json"
     path.write_text('[\n{"text": "a", "label": "b"},\n{"text": "c",\n "label": "d"}, x')
     stream = read_examples(path, DataConfig())
@@ -1535,7 +1535,7 @@ def test_the_record_of_an_array_is_its_object(tmp_path: Path) -> None:
 
 
 def test_real_files_are_read_as_their_readme_says(shared_data: Path) -> None:
-    """Tabs, no header and no quotes, whatever the texts hold."""
+    """They have tabs, no header and no quotes, whatever is in the texts."""
     files = sorted(shared_data.glob("*/*.tsv.gz"))
     assert len(files) > 30
     said = f"{TAB}, no header, text = column 2, label = column 1, no quotes, utf-8"

@@ -1,4 +1,4 @@
-"""The readers: what is written comes back, what is broken is named by file and line."""
+"""The readers: files round-trip, and errors name file and line."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def words(exclude: str) -> st.SearchStrategy[str]:
 
 
 def labels(exclude: str) -> st.SearchStrategy[str]:
-    """Short ones: labels that are longer than the texts may be refused."""
+    """Return short labels, since labels that are longer than the texts may be refused."""
     named = words(exclude + FORBIDDEN + "\r\t\ufeff").map(str.strip).filter(clean)
     return named.filter(lambda name: len(name) <= LONG_LABEL)
 
 
 def line_end(text: str) -> str:
-    """CRLF where a text ends in CR, which would be taken for the half of a line end."""
+    """Return CRLF if a text ends in CR, which would be read as part of the line end."""
     return "\r\n" if text.endswith("\r") else "\n"
 
 
@@ -111,7 +111,7 @@ def write_jsonl(rows: list[tuple[str, list[str]]]) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a column of such texts is taken for neither numbers nor an empty column after it."""
+    """Whether texts cannot be read as numbers or as followed by an empty column."""
     if text.endswith("\t"):
         return False
     return any(map(str.isalpha, text)) or not any(map(str.isdigit, text))
@@ -715,7 +715,7 @@ def test_missing_files_folders_and_permissions(tmp_path: Path) -> None:
     closed.write_bytes(b"x\n")
     closed.chmod(0)
     was_root = os.geteuid() == 0
-    if was_root:  # root may read anything, so be nobody for a moment
+    if was_root:  # root may read anything, so become another user
         os.seteuid(65534)
     try:
         with pytest.raises(InputMissingError, match="no permission"):
@@ -748,7 +748,7 @@ def test_excerpts_escape_control_characters_only() -> None:
 
 
 def in_thread(stream: Iterator[str]) -> tuple[threading.Thread, queue.Queue[str]]:
-    """What a stream gives, from a thread, so that a reader that waits too long can be seen."""
+    """Read a stream in a thread, so that the test notices a reader that waits too long."""
     got: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
@@ -884,7 +884,7 @@ def test_every_data_set_has_the_rows_of_its_readme(shared_data: Path) -> None:
 
 
 def said(path: Path, content: bytes, **settings: object) -> list[str]:
-    """What is said of a file that is read with these settings, but for its layout."""
+    """Return the messages about a file read with these settings, without its layout."""
     path.write_bytes(content)
     lines: list[str] = []
     config = DataConfig.model_validate(settings)

@@ -1,4 +1,4 @@
-"""Processes that srucli starts import nothing from the current folder, and end when they should."""
+"""Child processes import nothing from the current folder, and end with their parent's block."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = {
 
 
 def before_the_first_line(way: list[str], folder: Path) -> set[str]:
-    """The modules that Python has imported before it runs anything of a package."""
+    """Return the modules that Python imports before it runs a package."""
     (folder / "probe").mkdir()
     (folder / "probe" / "__init__.py").write_text("import sys; print(*sys.modules)")
     (folder / "probe" / "__main__.py").write_text("")
@@ -41,14 +41,14 @@ def before_the_first_line(way: list[str], folder: Path) -> set[str]:
 
 
 def hostile(folder: Path, names: set[str]) -> Path:
-    """A folder in which a module of each name leaves its name in `mark`, were it ever run."""
+    """Create a folder with modules that write their names to `mark` if they run."""
     folder.mkdir()
     for name in names:
         (folder / f"{name}.py").write_text(
             f"import os\nos.makedirs({str(folder / 'mark')!r}, exist_ok=True)\n"
             f"open({str(folder / 'mark' / name)!r}, 'w').close()\n"
         )
-    for name in ("numpy", "torch", "multiprocessing"):  # as packages too, which go first
+    for name in ("numpy", "torch", "multiprocessing"):  # also as packages, which take precedence
         (folder / name).mkdir()
         (folder / f"{name}.py").rename(folder / name / "__init__.py")
     for name, text in SETTINGS.items():
@@ -74,7 +74,7 @@ def test_no_command_imports_from_the_current_folder(way: str, tiny: Tiny, tmp_pa
     commands: list[tuple[object, ...]] = [
         ("compare", tiny.train, "-o", "compared", "--optimizer", "adam,sgd", *short)
     ]
-    if way == "python -m":  # alone has the current folder on its path, until srucli removes it
+    if way == "python -m":  # the only way with the current folder on the path
         commands += [
             ("train", tiny.train, "-o", "run", "--diagnose", 5, *few),
             ("tune", tiny.train, "--minutes", 0.05, *few),
@@ -155,7 +155,7 @@ print(json.dumps([srucli.__file__, *sys.path]), flush=True)"""
 
 
 def test_only_the_package_is_imported_from_the_current_folder(tmp_path: Path) -> None:
-    """As in a checkout that is not installed, be there another srucli that is."""
+    """As in a checkout that is not installed, even if another srucli is."""
     own, first, *path = told(tmp_path, WHERE)
     assert own == str(tmp_path / "srucli" / "__init__.py")
     assert first == str(tmp_path / "lib")
@@ -164,14 +164,14 @@ def test_only_the_package_is_imported_from_the_current_folder(tmp_path: Path) ->
 
 
 def test_absolute_entries_of_pythonpath_stay(tmp_path: Path) -> None:
-    """Whoever wrote it meant it, be it the current one; what is relative is dropped."""
+    """They were set on purpose, even the current folder; relative entries are removed."""
     own, *path = told(tmp_path, WHERE, PYTHONPATH=f":lib:{tmp_path}")
     assert own == str(tmp_path / "srucli" / "__init__.py")
     assert str(tmp_path) in path
 
 
 def test_grandchildren_end_with_the_block(tmp_path: Path) -> None:
-    """Before the block is left, so that nothing is written afterwards."""
+    """They end before the block does, so nothing is written afterwards."""
     code = """import fcntl, os, time
 fcntl.flock(os.open("lock", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
 if os.fork():

@@ -1,4 +1,4 @@
-"""Training gives SentencePiece's own pieces, encoding its ids; bad input gets one sentence."""
+"""Training and encoding agree with SentencePiece; invalid input is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support import child_environment
 
 
 def made_up_lines(count: int = 400, seed: int = 0) -> list[str]:
-    """Lines of words that repeat as words do, in no language."""
+    """Return lines of artificial words with natural frequencies."""
     draw = random.Random(seed)
     syllables = [c + v for c in "bdfgklmnprst" for v in "aeiou"]
     words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(300)]
@@ -346,7 +346,7 @@ def test_minimal_dropout_gives_the_best_segmentation(sampling_tokenizer: Tokeniz
     score = dict(pieces_and_scores(sampling_tokenizer.model_bytes))
     for text in texts:
         ours, theirs = nearly(text), best(text)
-        if ours != theirs:  # two segmentations of one score
+        if ours != theirs:  # two segmentations with the same score
             totals = [sum(score.get(piece, -99.0) for piece in row) for row in (ours, theirs)]
             assert totals[0] == pytest.approx(totals[1], abs=1e-4)
             assert sampling_tokenizer.model_type == "unigram"
@@ -383,12 +383,14 @@ def test_samples_follow_sentencepieces_distribution(model_type: str, byte_fallba
         assert len(counts) > 1
         for row, count in Counter(theirs).most_common(8):
             share = count / times
-            error = math.sqrt(2 * share * (1 - share) / times)  # of a difference of two shares
+            error = math.sqrt(
+                2 * share * (1 - share) / times
+            )  # standard error of the difference of two shares
             assert counts[row] / times == pytest.approx(share, abs=5 * error)
 
 
 def test_no_sample_splits_a_user_defined_symbol() -> None:
-    """SentencePiece's own sampling cuts them, in unigram models."""
+    """SentencePiece's own sampling splits them in unigram models."""
     for model_type in ("unigram", "bpe"):
         tokenizer = trained(model_type=model_type, user_defined_symbols=("ba de", "kop"))
         draw = tokenizer.line_encoder(str, subword_dropout=0.8)

@@ -1,4 +1,4 @@
-"""Every model that SentencePiece makes passes and is read right; what would harm it is refused."""
+"""All models that SentencePiece trains are parsed correctly; harmful ones are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXT, SCORE, TYPE, CHARSMAP = 1 << 3 | 2, 2 << 3 | 5, 3 << 3, 2 << 3 | 2
 
 
 def made(**options: Any) -> bytes:
-    """A model that SentencePiece's own trainer wrote."""
+    """Return a model from SentencePiece's own trainer."""
     model = io.BytesIO()
     lines = [*LINES, "긍정 부정 중립 ﷺ ㍿ Ａ ①"] * 2
     sentencepiece.SentencePieceTrainer.Train(
@@ -90,7 +90,7 @@ def test_custom_rules(tmp_path: Path) -> None:
 
 
 def test_self_test_texts_of_a_model_are_removed() -> None:
-    """SentencePiece 0.2.2 encodes the samples of a model where it loads it, however many."""
+    """SentencePiece 0.2.2 encodes all self-test samples when it loads a model."""
     model = trained().model_bytes
     sample = serialize([(1 << 3 | 2, b"hello"), (2 << 3 | 2, b"no such pieces")])
     tested = model + serialize([(SELF_TEST, serialize([(1 << 3 | 2, sample)]))])
@@ -104,7 +104,7 @@ def test_self_test_texts_of_a_model_are_removed() -> None:
 
 
 def with_piece(**changed: object) -> Callable[[Fields], None]:
-    """Change one piece: its text, score (float) or type."""
+    """Change the text, score (float) or type of one token."""
 
     def change(fields: Fields) -> None:
         place = [index for index, (key, _) in enumerate(fields) if key == PIECE][50]
@@ -141,21 +141,21 @@ def trainer_with(key: int, value: int | bytes) -> Callable[[Fields], None]:
 
 HARMFUL = {
     "empty": (with_piece(text=b""), "a piece is empty"),
-    "NUL": (with_piece(text=b"a\0b"), "a piece holds a NUL character"),
+    "NUL": (with_piece(text=b"a\0b"), "a piece contains a NUL character"),
     "long": (with_piece(text=b"a" * 2049), "a piece is too long"),
     "a second unknown by name": (with_piece(text=b"<unk>"), "two pieces are the same"),
-    "NaN": (with_piece(score=float("nan")), "a score is too large or no number"),
-    "infinite": (with_piece(score=float("-inf")), "a score is too large or no number"),
-    "large": (with_piece(score=3e38), "a score is too large or no number"),
+    "NaN": (with_piece(score=float("nan")), "a score is too large or not a number"),
+    "infinite": (with_piece(score=float("-inf")), "a score is too large or not a number"),
+    "large": (with_piece(score=3e38), "a score is too large or not a number"),
     "type 7": (with_piece(type=7), "a piece is of an unknown type"),
     "type beyond 32 bits": (with_piece(type=2**32 + 1), "a piece is of an unknown type"),
-    "a second unknown": (with_piece(type=UNKNOWN), "it has not one unknown piece"),
-    "a byte without a name": (with_piece(type=BYTE), "its byte pieces are not those of 256 bytes"),
+    "a second unknown": (with_piece(type=UNKNOWN), "it does not have exactly one unknown piece"),
+    "a byte without a name": (with_piece(type=BYTE), "its byte pieces are incomplete or misnamed"),
     "a byte that is none": (
         with_piece(type=BYTE, text=b"<0xZZ>"),
-        "its byte pieces are not those of 256 bytes",
+        "its byte pieces are incomplete or misnamed",
     ),
-    "no unknown": (without_unknown, "it has not one unknown piece"),
+    "no unknown": (without_unknown, "it does not have exactly one unknown piece"),
     "two trainers": (twice(TRAINER), "it has two parts of one kind"),
     "a piece twice": (twice(PIECE), "two pieces are the same"),
     "model type 9": (trainer_with(3 << 3, 9), "model type 9 is unknown"),
@@ -203,7 +203,7 @@ ENDLESS: dict[str, tuple[bytes, type[Exception], str]] = {
 
 @pytest.mark.parametrize(("content", "kind", "said"), ENDLESS.values(), ids=ENDLESS)
 def test_fields_that_never_end(content: bytes, kind: type[Exception], said: str) -> None:
-    """What is said within is why: it shows that the limit ended it, not the end of what came."""
+    """The message shows that the limit ended parsing, not the end of the data."""
     with pytest.raises(kind, match=said):
         parse_model(content)
     with pytest.raises(DataError, match=r"^x: .*; name a \.model file"):
@@ -211,7 +211,7 @@ def test_fields_that_never_end(content: bytes, kind: type[Exception], said: str)
 
 
 def test_the_unknown_token_may_have_any_name() -> None:
-    """What the settings call it says nothing: its id goes to the sampler's kernels."""
+    """Its id, not its name, is passed to the sampler's kernels."""
     fields = parse(trained().model_bytes)
     trainer_with(45 << 3 | 2, b"no such piece")(fields)
     tokenizer = Tokenizer.from_bytes(serialize(fields), "x")
@@ -234,7 +234,7 @@ LEAF = 2**31
 
 
 def trie(units: dict[int, int], texts: bytes, blocks: int = 2) -> bytes:
-    """Rules of a double array with these units, and what they put in."""
+    """Return rules: a double array with these units, and the replacements."""
     array = np.full(256 * blocks, LEAF, "<u4")
     for place, unit in units.items():
         array[place] = unit
@@ -260,18 +260,18 @@ def test_a_trie_by_hand() -> None:
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        (b"\0\0\0", "cut or too many"),
-        (trie({0: ROOT}, b""), "cut or too many"),
-        ((2**32 - 1).to_bytes(4, "little") + bytes(2048), "cut or too many"),
-        ((1000).to_bytes(4, "little") + bytes(2048), "cut or too many"),
-        (trie({0: ROOT}, b"x"), "are cut"),
-        (trie({0: LEAF}, b"x\0"), "lead outside"),
-        (trie({0: unit(0, 512)}, b"x\0"), "lead outside"),
-        (trie({0: unit(0, 1 << 21 | 512)}, b"x\0"), "lead outside"),
-        (trie({**REPLACES_A, 256 ^ 0x80: LEAF | 3}, b"x\0\0"), "lead outside"),
+        (b"\0\0\0", "incomplete or too large"),
+        (trie({0: ROOT}, b""), "incomplete or too large"),
+        ((2**32 - 1).to_bytes(4, "little") + bytes(2048), "incomplete or too large"),
+        ((1000).to_bytes(4, "little") + bytes(2048), "incomplete or too large"),
+        (trie({0: ROOT}, b"x"), "are incomplete"),
+        (trie({0: LEAF}, b"x\0"), "point outside"),
+        (trie({0: unit(0, 512)}, b"x\0"), "point outside"),
+        (trie({0: unit(0, 1 << 21 | 512)}, b"x\0"), "point outside"),
+        (trie({**REPLACES_A, 256 ^ 0x80: LEAF | 3}, b"x\0\0"), "point outside"),
         (trie({**REPLACES_A, 256 ^ 0x80: LEAF | 1}, "é\0".encode()), "begins within a character"),
         (trie({0: ROOT}, b"x" * 513 + b"\0"), "is too long"),
-        (trie({0: ROOT, A: unit(ord("a"), ord("a"))}, b"x\0"), "go in circles"),
+        (trie({0: ROOT, A: unit(ord("a"), ord("a"))}, b"x\0"), "contain a cycle"),
     ],
 )
 def test_harmful_rules_are_refused(rules: bytes, said: str) -> None:
@@ -285,9 +285,9 @@ def test_replacements_must_be_utf8() -> None:
 
 
 def test_a_trie_with_cycles_is_refused_quickly() -> None:
-    """256 units, each the parent of all: the ways through it have no number."""
+    """Each of 256 units is the parent of all, so there are too many paths to walk."""
     circles = {256 ^ label: unit(label, label) for label in range(256)}
-    with pytest.raises(DataError, match="go in circles"):
+    with pytest.raises(DataError, match="contain a cycle"):
         Tokenizer.from_bytes(with_rules(trie({0: ROOT, **circles}, b"x\0")), "x")
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer that a classifier gets: its vocabulary size, and the lines it is trained on."""
+"""The tokenizer of a classifier: its vocabulary size and its training lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from srucli.tokenizer.training import make_tokenizer, short_lines, vocab_size
 @pytest.mark.parametrize(
     ("texts", "wanted"),
     [
-        (["가" * 1_000] * 1_000, 6_000),  # three bytes each: of bytes it would be 10,392
+        (["가" * 1_000] * 1_000, 6_000),  # three bytes each; counting bytes would give 10,392
         (["a" * 1_000] * 1_000, 6_000),
         (["é" * 100, "😀" * 300] * 1_000, 3_795),
         (["a"], 1_000),
@@ -31,7 +31,7 @@ def test_a_configured_size_is_used() -> None:
 
 
 def test_a_hard_limit_applies_if_given() -> None:
-    """By default a size that the text does not allow becomes the nearest one."""
+    """By default, a size that the text does not allow is replaced by the nearest one."""
     texts = ["the film was good", "a book that was bad"] * 20
     assert make_tokenizer(TokenizerConfig(vocab_size=9000), texts, "x").tokenizer.vocab_size < 100
     hard = TokenizerConfig(vocab_size=9000, hard_vocab_limit=True)
