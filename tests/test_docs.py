@@ -1,4 +1,4 @@
-"""Documents that fail when they are stale."""
+"""Documents must match the code: commands, plots, and commands in examples."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import pytest
 import typer
 
 from srucli.cli import app
-
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
 
 
 def script(name: str) -> Any:
-    """A script of the `docs` folder as a module."""
+    """Return a script of the `docs` folder as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_commands_page_is_current() -> None:
@@ -32,11 +31,11 @@ def test_commands_page_is_current() -> None:
     assert page.PATH.read_text(encoding="utf-8") == page.document(), "run `make docs`"
 
 
-def test_plots_show_the_tables_of_the_results() -> None:
+def test_plots_match_the_tables_of_results() -> None:
     plots = script("make_plots")
     for name, panels in (("accuracy", plots.systems()), ("encoders", plots.encoders())):
-        drawn = plots.drawn_digest(plots.PLOTS / f"{name}.svg")
-        assert drawn == plots.digest(panels), "run `make docs`"
+        digest = plots.drawn_digest(plots.PLOTS / f"{name}.svg")
+        assert digest == plots.digest(panels), "run `make docs`"
 
 
 def test_readme_names_every_command() -> None:
@@ -47,7 +46,7 @@ def test_readme_names_every_command() -> None:
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUP: Any = typer.main.get_command(app)
-# `srucli NAME WORDS` up to the end of a command in a shell, or of a mark in the text.
+# `srucli NAME WORDS` up to the end of the shell command or of the code in backquotes.
 COMMAND = re.compile(rf"(?<![\w/.-])srucli ({'|'.join(GROUP.commands)})\b([^`|;)>#$\n]*)")
 
 
@@ -57,7 +56,7 @@ def test_commands_in_documents_can_be_parsed(page: Path) -> None:
         words = shlex.split(
             f"{rest}RUN FILE".replace('"RUN', "RUN") if rest.endswith('"') else rest
         )
-        numbers = ["2" if re.fullmatch("[A-Z]", word) else word for word in words]
+        arguments = ["2" if re.fullmatch("[A-Z]", word) else word for word in words]
         if words and "[OPTIONS]" not in words:
-            with GROUP.commands[name].make_context(name, numbers):
+            with GROUP.commands[name].make_context(name, arguments):
                 pass

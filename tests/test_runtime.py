@@ -1,4 +1,4 @@
-"""Devices by name, and thread counts that a block sets for its own thread alone."""
+"""Devices by name, and thread counts within a block."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from srucli.runtime import cores, resolve_device, use_threads
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "cpu:x"])
-def test_devices_that_are_not_there_are_refused(name: str) -> None:
+def test_missing_devices_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"--device {name}: "):
         resolve_device(name)
 
 
-def test_a_block_sets_the_threads_of_its_own_thread() -> None:
+def test_use_threads_changes_only_the_calling_thread() -> None:
     outside = torch.get_num_threads()
     with ThreadPoolExecutor(1) as other, use_threads(outside + 1):
         assert torch.get_num_threads() == outside + 1
@@ -31,8 +31,8 @@ def test_a_block_sets_the_threads_of_its_own_thread() -> None:
     assert torch.get_num_threads() == outside
 
 
-def test_blocks_of_two_threads_at_once() -> None:
-    """Neither sees the other's number, nor does a thread that starts later."""
+def test_use_threads_in_two_threads_at_once() -> None:
+    """Neither thread sees the other's count, and a thread that starts later sees neither."""
     outside, both = torch.get_num_threads(), Barrier(2, timeout=60)
 
     def block(threads: int) -> tuple[int, int]:

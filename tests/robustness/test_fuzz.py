@@ -1,4 +1,4 @@
-"""A short run of the fuzzer, that it sees what it is for, and any Unicode through the tokenizer."""
+"""A short run of the fuzzer, a test of what it detects, and random Unicode in texts and YAML."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from srucli.io.yaml import parse_yaml
 from srucli.tokenizer.model import Tokenizer
 from tests.robustness.fuzz import TARGETS
 from tests.robustness.mutate import mutate_file
+from tests.support import ROOT
 from tests.tokenizer.test_model import LINES, trained
 
-ROOT = Path(__file__).parents[2]
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own: the fuzzer forks, which threads of other tests forbid."""
+    """Run Python in a child process: the fuzzer forks, which is unsafe with other threads."""
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
@@ -38,27 +38,26 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_input_of_a_short_run_is_a_finding() -> None:
+def test_short_run_has_no_findings() -> None:
     inputs = 200
     done = python("-m", "tests.robustness.fuzz", "--inputs", str(inputs))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     for target in TARGETS:
         assert found[target]["inputs"] == inputs
-        # Too few are too broken to be tried at all, or too little to be refused.
+        # Most mutations are neither too destructive nor too small.
         assert 0.05 < found[target]["used"] / inputs < 0.95
 
 
 @pytest.mark.parametrize("name", ["x.model", "x.json", "x.yaml", "x.safetensors", "last"])
-def test_what_was_changed_before_can_be_changed_again(name: str) -> None:
-    """Whatever a file holds, the fuzzer makes another one of it, and the same one each time."""
+def test_mutations_accept_any_content_and_are_repeatable(name: str) -> None:
     for number in range(300):
         data = random.Random(number).randbytes(number % 60)
-        changed = [mutate_file(random.Random(number), name, data, b"{}") for _ in range(2)]
-        assert changed[0] == changed[1]
+        first, second = (mutate_file(random.Random(number), name, data, b"{}") for _ in range(2))
+        assert first == second
 
 
-# What inputs of these numbers do; the others do nothing.
+# What the inputs with these numbers do. The others do nothing.
 FAULTS = """
 import os, pickle, socket, subprocess, time
 from pathlib import Path
@@ -86,7 +85,7 @@ def by_descriptor(folder, name, flags):
     finally:
         os.close(descriptor)
 
-fuzz_open = os.open  # without the hook, which would see the folder itself being opened
+fuzz_open = os.open  # not watched, because opening the folder itself would be a finding
 
 FAULTS = {
     1: lambda folder: {}["x"],
@@ -132,10 +131,10 @@ print(result.inputs, result.used)
 """
 
 
-def test_the_fuzzer_sees_faults(tmp_path: Path) -> None:
+def test_fuzzer_detects_faults(tmp_path: Path) -> None:
     done = python("-c", FAULTS, str(tmp_path))
     *findings, last = done.stdout.splitlines()
-    wanted = {
+    expected = {
         1: "KeyError: 'x'",
         3: "ended with -6",
         4: "no end after 8 s",
@@ -152,12 +151,12 @@ def test_the_fuzzer_sees_faults(tmp_path: Path) -> None:
         19: "AssertionError: os.rename",
     }
     found = {int(line.split()[0]): line.partition(" ")[2] for line in findings}
-    assert found.keys() == wanted.keys(), done.stdout + done.stderr
-    assert all(found[number].startswith(text) for number, text in wanted.items()), findings
-    assert last == "22 7"  # one was refused, fourteen were findings
+    assert found.keys() == expected.keys(), done.stdout + done.stderr
+    assert all(found[number].startswith(text) for number, text in expected.items()), findings
+    assert last == "22 7"  # one was refused, 14 are findings
 
 
-# ---------------------------------------------------------------- any Unicode
+# ---------------------------------------------------------------- random Unicode
 
 
 @pytest.fixture(scope="module", params=["unigram", "bpe"])
@@ -176,7 +175,7 @@ def lossless(request: pytest.FixtureRequest) -> Tokenizer:
 
 @settings(max_examples=150, deadline=None)
 @given(texts=st.lists(ANY_TEXT, max_size=4), dropout=st.sampled_from([0.0, 0.3]))
-def test_any_text_comes_back(lossless: Tokenizer, texts: list[str], dropout: float) -> None:
+def test_decoding_restores_any_text(lossless: Tokenizer, texts: list[str], dropout: float) -> None:
     ids, offsets = lossless.encode(texts, dropout)
     assert offsets[0] == 0
     assert offsets[-1] == len(ids)
@@ -194,6 +193,6 @@ YAML_TEXT = st.text(
 
 @settings(max_examples=300, deadline=None)
 @given(YAML_TEXT)
-def test_any_yaml_is_values_or_a_usage_error(text: str) -> None:
+def test_any_yaml_is_parsed_or_refused(text: str) -> None:
     with suppress(UsageError):
         parse_yaml(text.encode("utf-8", "surrogatepass"), "x.yaml")

@@ -1,4 +1,4 @@
-"""Runs, tokenizers and YAML that somebody made to harm: one sentence, soon, and nothing happens."""
+"""Malicious run folders and YAML are refused quickly, in one sentence, and do no harm."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def copy(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 def peak_memory() -> int:
-    """Bytes that this process had in memory at most, since it was last told to forget."""
+    """Return the largest number of bytes in memory since /proc/self/clear_refs was written."""
     (line,) = (
         line
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -46,7 +46,7 @@ def peak_memory() -> int:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """A block that must not take much memory; what takes too long ends by pytest's timeout."""
+    """Limit the memory that a block may use; pytest's timeout limits its time."""
     Path("/proc/self/clear_refs").write_text("5")
     memory = peak_memory()
     yield
@@ -54,9 +54,9 @@ def bounded() -> Iterator[None]:
 
 
 @contextmanager
-def refused(said: str, error: type[SrucliError] = DataError) -> Iterator[None]:
-    """A block that must end in an error that says this, in one line."""
-    with bounded(), pytest.raises(error, match=said) as caught:
+def refused(message: str, error: type[SrucliError] = DataError) -> Iterator[None]:
+    """Require that a block raises an error with this message, in one line."""
+    with bounded(), pytest.raises(error, match=message) as caught:
         yield
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 600
@@ -73,15 +73,15 @@ def weights_of(run: Path) -> Path:
 def safetensors(
     header: dict[str, Any] | bytes, data: bytes = b"", size: int | None = None
 ) -> bytes:
-    written = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return (len(written) if size is None else size).to_bytes(8, "little") + written + data
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(encoded) if size is None else size).to_bytes(8, "little") + encoded + data
 
 
 # ---------------------------------------------------------------- weights
 
 
 class Touch:
-    """What a pickle makes of itself: a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -90,16 +90,16 @@ class Touch:
         return os.open, (str(self.path), os.O_CREAT)
 
 
-def test_a_pickle_in_the_place_of_weights(copy: Path, tmp_path: Path) -> None:
-    made, harmful = tmp_path / "made", pickle.dumps(Touch(tmp_path / "made"))
-    pickle.loads(harmful)
-    assert made.exists()
-    made.unlink()
-    weights_of(copy).write_bytes(harmful)
+def test_pickle_instead_of_weights(copy: Path, tmp_path: Path) -> None:
+    created, content = tmp_path / "created", pickle.dumps(Touch(tmp_path / "created"))
+    pickle.loads(content)
+    assert created.exists()
+    created.unlink()
+    weights_of(copy).write_bytes(content)
     repair_manifests(copy)
     with refused(r"model\.safetensors: damaged.*; copy the run again"):
         load(copy)
-    assert not made.exists()
+    assert not created.exists()
 
 
 FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -123,14 +123,14 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     ids=["size", "size+", "overlap", "overflow", "outside", "escape", "deep", "many"],
 )
 @pytest.mark.parametrize("manifests", [True, False])
-def test_headers_that_lie(copy: Path, content: bytes, manifests: bool) -> None:
+def test_wrong_headers(copy: Path, content: bytes, manifests: bool) -> None:
     weights_of(copy).write_bytes(content)
     repair_manifests(copy)
     with refused(r"model\.safetensors: (damaged|larger).*; copy the run again"):
         RunDir(copy, manifests=manifests).checkpoint("last")
 
 
-def test_tensors_that_config_yaml_does_not_know(copy: Path) -> None:
+def test_tensors_that_do_not_fit_config_yaml(copy: Path) -> None:
     path = weights_of(copy)
     whole = load_file(path)
     name = "embedding.weight"
@@ -151,7 +151,7 @@ def test_tensors_that_config_yaml_does_not_know(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("encoder", ["sru", "lstm", "gru", "cnn", "bag"])
-def test_a_network_of_terabytes(copy: Path, encoder: str) -> None:
+def test_network_of_terabytes(copy: Path, encoder: str) -> None:
     rows, width = 2**28, 2**16
     largest = {
         "encoder": encoder,
@@ -181,11 +181,11 @@ NAMES = ("run.json", "config.yaml", "labels.json", "tokenizer.model", "last")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "weights"])
-def test_nothing_is_read_through_links(copy: Path, name: str) -> None:
+def test_links_are_not_followed(copy: Path, name: str) -> None:
     path = weights_of(copy) if name == "weights" else copy / name
-    inside = copy / "kept"
+    inside = copy / "moved"
     path.rename(inside)
-    for target in (inside, "kept", Path("/etc/passwd"), shutil.copy(inside, copy.parent / "out")):
+    for target in (inside, "moved", Path("/etc/passwd"), shutil.copy(inside, copy.parent / "out")):
         path.unlink(missing_ok=True)
         path.symlink_to(target)
         with refused(rf"{path.name}: is a link, or in one; copy the folder with `cp -rL`"):
@@ -194,7 +194,7 @@ def test_nothing_is_read_through_links(copy: Path, name: str) -> None:
     load(copy.parent / "whole")
 
 
-def test_a_folder_of_checkpoints_elsewhere(copy: Path) -> None:
+def test_linked_folder_of_checkpoints(copy: Path) -> None:
     (copy / "checkpoints").rename(copy.parent / "elsewhere")
     (copy / "checkpoints").symlink_to("../elsewhere")
     with refused(r"manifest\.json: is a link, or in one; copy the folder with `cp -rL`"):
@@ -202,7 +202,7 @@ def test_a_folder_of_checkpoints_elsewhere(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "weights"])
-def test_pipes_and_folders_are_not_waited_for(copy: Path, name: str) -> None:
+def test_pipes_and_folders_instead_of_files(copy: Path, name: str) -> None:
     path = weights_of(copy) if name == "weights" else copy / name
     for make in (os.mkfifo, os.mkdir):
         path.unlink()
@@ -216,9 +216,11 @@ def test_pipes_and_folders_are_not_waited_for(copy: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "diagnostics.jsonl"])
-def test_records_are_read_as_carefully(copy: Path, tmp_path: Path, name: str) -> None:
+def test_records_that_are_no_plain_files_or_too_large(
+    copy: Path, tmp_path: Path, name: str
+) -> None:
     (copy / "diagnostics.jsonl").write_text('{"optimizer": {}}\n{}\n')
-    for make, said in (
+    for make, message in (
         (os.mkfifo, "is not a regular file; copy"),
         (os.mkdir, "is not a regular file; copy"),
         (lambda path: path.symlink_to("/etc/passwd"), "is a link, or in one; copy"),
@@ -231,11 +233,11 @@ def test_records_are_read_as_carefully(copy: Path, tmp_path: Path, name: str) ->
         else:
             path.unlink()
         make(path)
-        with refused(rf"{name}: {said}"):
+        with refused(rf"{name}: {message}"):
             Diagnostics.read(copy)
 
 
-def test_paths_that_lead_outside(copy: Path) -> None:
+def test_paths_outside_the_run(copy: Path) -> None:
     target = weights_of(copy).parent
     for name in ("../checkpoints/x", "step-1/../../..", "/etc", "step-1\0"):
         (copy / "last").write_text(name)
@@ -264,7 +266,7 @@ def test_paths_that_lead_outside(copy: Path) -> None:
     ],
     ids=["surrogate", "deep", "nested", "huge", "object", "numbers"],
 )
-def test_labels_that_are_none(copy: Path, labels: bytes) -> None:
+def test_invalid_labels(copy: Path, labels: bytes) -> None:
     (copy / "labels.json").write_bytes(labels)
     with refused(r"labels\.json: (not |more than |larger than ).*; copy the run again"):
         load(copy)
@@ -282,7 +284,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (BOMB, "aliases make more than 10,000 values of it; use fewer of them"),
         ("a: &a [*a]", "aliases make more than"),
@@ -302,24 +304,24 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("model: !!python/module:antigravity", "could not determine a constructor"),
     ],
 )
-def test_yaml_that_harms(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, said: str
+def test_malicious_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.yaml"
     path.write_text(content, encoding="utf-8")
-    with refused(rf"x\.yaml:.*{said}", UsageError):
+    with refused(rf"x\.yaml:.*{message}", UsageError):
         resolve(path)
     assert os.listdir(tmp_path) == ["x.yaml"]
 
 
-def test_as_much_as_yaml_may_hold_is_read() -> None:
+def test_largest_allowed_yaml() -> None:
     with bounded():
         assert len(parse_yaml(b"[" + b"x," * 9_000 + b"]", "x")) == 9_000
 
 
-def test_commands_refuse_what_harms(copy: Path, run_main: RunMain) -> None:
-    """As a person sees it: an exit code, one line, no traceback."""
+def test_commands_refuse_malicious_runs(copy: Path, run_main: RunMain) -> None:
+    """An exit code and one line, without a traceback."""
     (copy / "labels.json").unlink()
     os.mkfifo(copy / "labels.json")
     for command in ("info", "predict"):
@@ -328,7 +330,7 @@ def test_commands_refuse_what_harms(copy: Path, run_main: RunMain) -> None:
         assert ended.err.endswith("labels.json: is not a regular file; copy the run again\n")
 
 
-# ---------------------------------------------------------------- links that are written through
+# ---------------------------------------------------------------- links in output folders
 
 WRITTEN = ("lock", "metrics.jsonl", "diagnostics.jsonl", "README.md", "best", "last", "run.json")
 
@@ -337,20 +339,20 @@ WRITTEN = ("lock", "metrics.jsonl", "diagnostics.jsonl", "README.md", "best", "l
 def outside(tmp_path: Path) -> Path:
     place = tmp_path / "outside"
     (place / "step-1").mkdir(parents=True)
-    (place / "file").write_text("somebody else's\n")
-    (place / "events.out.tfevents.1").write_text("somebody else's\n")
+    (place / "file").write_text("foreign\n")
+    (place / "events.out.tfevents.1").write_text("foreign\n")
     return place
 
 
 @pytest.mark.parametrize("how", ["resume", "force", "train"])
-@pytest.mark.parametrize("kind", ["link", "dangling", "twin"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard link"])
 @pytest.mark.parametrize("name", WRITTEN)
-def test_no_training_writes_through_a_link(
+def test_training_does_not_write_through_links(
     copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, kind: str, how: str
 ) -> None:
     before = tree(outside)
     (copy / name).unlink(missing_ok=True)
-    if kind == "twin":
+    if kind == "hard link":
         os.link(outside / "file", copy / name)
     else:
         (copy / name).symlink_to(outside / ("file" if kind == "link" else "absent"))
@@ -361,14 +363,14 @@ def test_no_training_writes_through_a_link(
     }[how]
     ended = run_main(*arguments)
     assert tree(outside) == before
-    if kind != "twin" and ended.code != 0:
+    if kind != "hard link" and ended.code != 0:
         assert ended.code in (65, 66, 73)
         assert re.search(r"is a link|\(a link\)|no run|exists already", ended.err), ended.err
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
 @pytest.mark.parametrize("how", ["resume", "force"])
-def test_no_training_writes_into_a_linked_folder(
+def test_training_does_not_write_into_linked_folders(
     copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, how: str
 ) -> None:
     if (copy / name).exists():
@@ -386,7 +388,7 @@ def test_no_training_writes_into_a_linked_folder(
     assert tree(outside) == before
 
 
-def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
+def test_links_in_the_way_are_named_and_the_advice_works(
     copy: Path, outside: Path, run_main: RunMain
 ) -> None:
     (copy / "metrics.jsonl").rename(outside / "metrics.jsonl")
@@ -396,11 +398,11 @@ def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
     (copy / "README.md").mkdir()
     ended = run_main("train", "--resume", copy, "--epochs", 6)
     assert ended.code == 73
-    said = (
+    message = (
         "copy: in the way: README.md (not a regular file), lock (a link), metrics.jsonl (a link); "
         "copy the folder with `cp -rL`, and use the copy"
     )
-    assert said in ended.err
+    assert message in ended.err
     (copy / "lock").unlink()
     whole = copy.with_name("whole")
     assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
@@ -413,10 +415,10 @@ def test_what_links_are_in_the_way_is_said_and_the_remedy_works(
     assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
 
 
-def test_logs_with_other_names_are_refused_before_training(
+def test_hard_linked_logs_are_refused_before_training(
     copy: Path, run_main: RunMain, on_step: OnStep
 ) -> None:
-    """As in a copy that `cp -al` made: adding to it would change the original."""
+    """`cp -al` makes such copies; appending to a log would change the original."""
     os.link(copy / "metrics.jsonl", copy.with_name("original"))
     before = copy.with_name("original").read_bytes()
     steps: list[int] = []
@@ -434,7 +436,7 @@ def test_logs_with_other_names_are_refused_before_training(
 
 @pytest.mark.parametrize("name", ["step-1", ".step-1.tmp", "step-135/state.json"])
 @pytest.mark.parametrize("how", ["resume", "force"])
-def test_links_deep_in_a_run_are_in_the_way_too(
+def test_links_below_checkpoints_are_refused(
     copy: Path, tiny: Tiny, outside: Path, run_main: RunMain, name: str, how: str
 ) -> None:
     place = copy / "checkpoints" / name
@@ -452,10 +454,10 @@ def test_links_deep_in_a_run_are_in_the_way_too(
     assert (tree(outside), tree(copy)) == (before, run)
 
 
-def test_event_files_are_written_as_all_else_is(
+def test_tensorboard_files_are_correct_and_never_linked(
     tiny: Tiny, tmp_path: Path, outside: Path, run_main: RunMain
 ) -> None:
-    """And TensorBoard reads them: what was measured, of every process that trained."""
+    """TensorBoard reads from them the metrics of all processes that trained."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -474,8 +476,8 @@ def test_event_files_are_written_as_all_else_is(
     }
     for name, measured in values.items():
         steps = [record["step"] for record in records]
-        wanted = list(zip(steps, map(pytest.approx, measured), strict=True))
-        assert [(event.step, event.value) for event in shown.Scalars(name)] == wanted
+        expected = list(zip(steps, map(pytest.approx, measured), strict=True))
+        assert [(event.step, event.value) for event in shown.Scalars(name)] == expected
     for file in files:
         file.unlink()
     (run / "tensorboard").rmdir()
