@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -39,6 +40,8 @@ FailUnder = Annotated[
 NAMES = {"optim.name": "--optimizer", "data.multi_label": "--multi-label/--single-label"}
 # The settings of `data` that are about bytes and lines, and so apply to plain text too.
 OF_LINES = {"encoding", "errors", "max_ratio"}
+# The types of a section, without their bounds; evaluating them is slow.
+_types = cache(get_type_hints)
 
 
 class Command(TyperCommand):
@@ -94,7 +97,7 @@ def _described(setting: str) -> tuple[Any, Any]:
 
     section, _, name = setting.partition(".")
     kind: Any = type(Config.model_fields[section].default)
-    return kind.model_fields[name], get_type_hints(kind)[name]
+    return kind.model_fields[name], _types(kind)[name]
 
 
 def _parameter(setting: str) -> inspect.Parameter:
