@@ -94,7 +94,7 @@ def _texts(
             say(f"{file}: {line}")
 
 
-def _warn_of_idle(config: Config, flags: Iterable[str]) -> None:
+def _warn_of_no_effect(config: Config, flags: Iterable[str]) -> None:
     """Name the flags that have no effect together with the others."""
     from srucli.training.effects import Setup, no_effect
 
@@ -177,7 +177,7 @@ def command(
     model, vocab = _outputs(model_prefix, force)
     files = _files([*(inputs or []), *(more_inputs or [])])
     refuse_inputs([model, vocab], [*files, rules])
-    _warn_of_idle(config, context.obj)
+    _warn_of_no_effect(config, context.obj)
     if not labelled:
         _warn_of_labels(files)
 

@@ -76,7 +76,7 @@ def _acquire(folder: OpenFolder) -> int:
             holder = escaped(os.read(descriptor, _MAX_BYTES).decode("utf-8", "replace").strip())
             os.close(descriptor)
             raise OutputError(
-                f"{folder.path}: another training writes there ({holder or 'just begun'}); wait "
+                f"{folder.path}: another training writes there ({holder or 'just started'}); wait "
                 "for it or stop it, or train in another folder, with -o"
             )
         if folder.is_open_as(NAME, descriptor):

@@ -1137,7 +1137,7 @@ HELP = {"Option", "Argument", "Field", "setting", "Row", "Typer"}
 UNFOLLOWED = {
     "pip install": "tests install no packages; see test_settings_and_packages_that_are_named",
     "input_sentence_size": "says so where memory ran out",
-    "train again, with a lower optim.lr": "a training, for weights that are no numbers",
+    "train again, with a lower optim.lr": "a training, for weights that are NaN or Inf",
     "set optim.clip=1, or ": "followed on handmade results in test_compare",
     "compare lower rates": "the same",
     "set a lower optim.lr": "the same",

@@ -225,9 +225,9 @@ def test_a_copied_or_moved_run_is_a_run(copy: Path, tiny: Tiny, run_main: RunMai
     assert train(run_main, tiny, moved, "--force").code == 0
 
 
-@pytest.mark.parametrize("stage", ["finished", "begun"])
+@pytest.mark.parametrize("stage", ["finished", "started"])
 def test_force_keeps_files_of_users(copy: Path, tiny: Tiny, run_main: RunMain, stage: str) -> None:
-    if stage == "begun":
+    if stage == "started":
         with OpenFolder.at(copy) as folder:
             claim.clear(folder, {key: LAYOUT[key] for key in ("last", "best", "checkpoints")})
     own = ["notes.txt", "checkpoints/mine", "checkpoints/step-3/mine", "tensorboard/mine", "a/b/c"]
@@ -344,7 +344,7 @@ def second_training(tiny: Tiny, run_main: RunMain, output: Path) -> None:
 
 
 def lock_again(tiny: Tiny, run_main: RunMain, output: Path) -> None:
-    """Write the lock of another training that has just begun."""
+    """Write the lock of another training that has just started."""
     with OpenFolder.at(output) as folder:
         folder.create("lock", b"process 1 on x\n")
 

@@ -210,7 +210,7 @@ DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a record without its loss": lambda found: (
         found | {"history": [{"step": 3, "seconds": 1.0, "dev": {}}]}
     ),
-    "a step that is no number": lambda found: (
+    "a step that is not a number": lambda found: (
         found | {"history": [found["history"][0] | {"step": "3"}]}
     ),
 }

@@ -671,19 +671,19 @@ def test_a_kill_while_an_earlier_run_is_removed(
 
 def test_files_of_users_are_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     run = run_training(tiny, tmp_path / "run")
-    (tmp_path / "begun").mkdir()
+    (tmp_path / "started").mkdir()
     for name in ("run.json", "config.yaml", "labels.json", "tokenizer.model"):
-        shutil.copy(run / name, tmp_path / "begun")
-    (tmp_path / "begun" / "notes.txt").write_text("mine")
+        shutil.copy(run / name, tmp_path / "started")
+    (tmp_path / "started" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        run_training(tiny, tmp_path / "begun")
+        run_training(tiny, tmp_path / "started")
     with pytest.raises(DataError, match="no checkpoint to resume from: there is none"):
-        resume(tmp_path / "begun", {})
-    assert (tmp_path / "begun" / "notes.txt").exists()
-    (tmp_path / "begun" / "notes.txt").unlink()
+        resume(tmp_path / "started", {})
+    assert (tmp_path / "started" / "notes.txt").exists()
+    (tmp_path / "started" / "notes.txt").unlink()
     with pytest.raises(DataError):
-        resume(tmp_path / "begun", {}, str(write_tsv(tmp_path / "bad.tsv", [("a", "x")])))
-    assert (tmp_path / "begun" / "run.json").exists()
+        resume(tmp_path / "started", {}, str(write_tsv(tmp_path / "bad.tsv", [("a", "x")])))
+    assert (tmp_path / "started" / "run.json").exists()
     for name, text in (("run.json", '{"mine": 1}'), ("lock", "mine"), ("config.yaml", "a: 1")):
         own = tmp_path / f"own-{name}"
         (own / "checkpoints").mkdir(parents=True)
