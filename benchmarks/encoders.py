@@ -134,7 +134,7 @@ def show(measured: Sequence[Cell]) -> None:
         rows.append([name, way, encoder, *figures])
         means.append({"set": name, "way": way, "encoder": encoder, "seconds": seconds})
         means[-1]["accuracy"] = fmean(cell["accuracy"] for cell in cells)
-    head = ["set", "way", "encoder", "rate", "accuracy", "training, s", "times sru's"]
+    head = ["set", "model", "encoder", "rate", "accuracy", "training, s", "relative to sru"]
     print(markdown([*head, "texts/s", "parameters, millions"], rows))
     print("\n" + json.dumps(means))
 

@@ -94,9 +94,9 @@ def systems() -> dict[str, dict[str, Dot]]:
 def encoders() -> dict[str, dict[str, Dot]]:
     """Return accuracy against training time relative to SRU's, for each set, in the recipe."""
     found: dict[str, dict[str, Dot]] = {}
-    for row in table("set", "way"):
-        if row["way"] == "recipe":
-            dot = number(row["times sru's"]), number(row["accuracy"])
+    for row in table("set", "model", "encoder"):
+        if row["model"] == "recipe":
+            dot = number(row["relative to sru"]), number(row["accuracy"])
             found.setdefault(row["set"], {})[row["encoder"]] = dot
     return found
 

@@ -31,7 +31,7 @@ def command(
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every training."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every trial."),
     ] = None,
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", metavar="A,B,...", help="Optimizers to compare.")
@@ -42,7 +42,7 @@ def command(
     over: Annotated[
         str | None,
         typer.Option(
-            "--over", metavar="KEY=A,B,...", help="Values of a setting, as model.layers=1,2,4."
+            "--over", metavar="KEY=A,B,...", help="Values of a setting, such as model.layers=1,2,4."
         ),
     ] = None,
     output: Annotated[
@@ -52,17 +52,25 @@ def command(
     config: options.ConfigFile = None,
     dev: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Used to choose the rates. [default: a tenth of TRAIN]"),
+        typer.Option(
+            metavar="FILE", help="Labelled file to choose the rates on. [default: a tenth of TRAIN]"
+        ),
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Measured once, at the end. [default: a tenth of TRAIN]"),
+        typer.Option(
+            metavar="FILE",
+            help="Labelled file to evaluate on once, at the end. [default: a tenth of TRAIN]",
+        ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Trials at the best rate, each with its seed.")
+        int, typer.Option(min=1, help="Number of trials at the best rate, each with another seed.")
     ] = 3,
     grid: Annotated[
-        int, typer.Option(min=1, help="Learning rates at first; 1: only the default rate.")
+        int,
+        typer.Option(
+            min=1, help="Number of learning rates to start with; 1: only the default rate."
+        ),
     ] = 5,
     target: Annotated[
         float | None,
@@ -81,9 +89,10 @@ def command(
 ) -> None:
     """Compare optimizers, encoders or values of a setting, each at its own best learning rate.
 
-    All have the same examples, tokenizer and number of steps, and for each seed the same initial
-    weights and order of examples. A finished trial is never run again: the same command resumes a
-    comparison that was stopped. The last line on stdout is the HTML page with all results.
+    All trials have the same examples, tokenizer and number of steps, and for each seed the same
+    initial weights and order of examples. A finished trial is never run again: the same command
+    resumes a comparison that was stopped. The last line on stdout is the HTML page with all
+    results.
     """
     settings = options.resolved(config, overrides, context.obj)
     candidates = find_candidates(optimizer, encoder, over)

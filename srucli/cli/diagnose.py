@@ -12,7 +12,10 @@ import typer
 
 def command(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder that `srucli train --diagnose N` printed.")
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a run, as `srucli train --diagnose N` prints it."
+        ),
     ],
     plots: Annotated[
         Path | None,
@@ -22,9 +25,9 @@ def command(
 ) -> None:
     """Report what the optimizer did in a run, with the measurements.
 
-    Does training stall? Does the optimizer average over too few or too many steps? Were the first
-    steps too large? Is the learning rate too low or too high? Does a part of the model hardly
-    change? Faults begin with an exclamation mark.
+    It answers: does training stall? Does the optimizer average over too few or too many steps? Were
+    the first steps too large? Is the learning rate too low or too high? Does a part of the model
+    hardly change? Lines that report a fault begin with an exclamation mark.
     """
     from srucli.diagnostics.findings import diagnose
     from srucli.diagnostics.records import Diagnostics

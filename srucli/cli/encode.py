@@ -41,7 +41,6 @@ class Command(options.Command):
 
 Model = Annotated[str, typer.Argument(help="A .model file of srucli tokenize or spm_train.")]
 Source = Annotated[str, typer.Argument(metavar="[FILE|-]", help="Text; - is stdin.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Read or write a JSON value per line.")]
 
 
 def _write_lines(lines: Iterable[str], source: str) -> None:
@@ -95,7 +94,7 @@ def encode(
         float,
         typer.Option(
             metavar="P",
-            help="Sample the encoding, more randomly from 0 (the best encoding) to 1; for unigram "
+            help="Sample the encoding: from 0 (the best encoding) to 1 (most random); for unigram "
             "and bpe.",
         ),
     ] = 0.0,
@@ -106,7 +105,7 @@ def encode(
     bos: Annotated[bool, typer.Option("--bos", help="Add the begin-of-text token.")] = False,
     eos: Annotated[bool, typer.Option("--eos", help="Add the end-of-text token.")] = False,
     reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the tokens.")] = False,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON array per line.")] = False,
 ) -> None:
     """Encode lines of text as tokens: pieces or ids.
 
@@ -208,7 +207,9 @@ def decode(
     input_format: Annotated[
         Form, typer.Option("--input-format", help="The lines hold pieces or ids.")
     ] = Form.PIECE,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Read a JSON array per line, and write a JSON string.")
+    ] = False,
 ) -> None:
     """Decode lines of tokens, pieces or ids, to text.
 

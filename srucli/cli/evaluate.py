@@ -66,9 +66,9 @@ def command(
     """Evaluate a run on a labelled file.
 
     Prints metrics with 95% intervals, metrics of each class, and the most frequent confusions. The
-    file is read like the training file, unless its ending, its header, a byte-order mark, a flag or
-    the position of the run's labels in it says otherwise. Labels that the model does not know count
-    as errors and are listed.
+    file is read like the training file, unless a flag, its ending, its header, a byte-order mark or
+    the column with the run's labels shows otherwise. Labels that the model does not know count as
+    errors and are listed.
     Smaller values of log_loss, hamming_loss and calibration_error are better.
     """
     gates = parse_gates(fail_under)
@@ -104,7 +104,7 @@ def parse_gates(wanted: Sequence[str] | None) -> Gates:
         except ValueError:
             bound = math.nan
         if math.isnan(bound):
-            raise UsageError(f"--fail-under {gate}: write METRIC=NUMBER, as accuracy=0.9")
+            raise UsageError(f"--fail-under {gate}: write METRIC=NUMBER, such as accuracy=0.9")
         gates.append((name, bound))
     return gates
 

@@ -15,7 +15,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[NAME|WORD]...",
-            help="An optimizer to describe, or words to search for, as fused or momentum.",
+            help="An optimizer to describe, or words to search for, such as fused or momentum.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -32,7 +32,7 @@ FailUnder = Annotated[
     typer.Option(
         "--fail-under",
         metavar="METRIC=VALUE",
-        help="Exit with 3 if the metric is worse than VALUE, as accuracy=0.9. Repeatable.",
+        help="Exit with 3 if the metric is worse than VALUE, such as accuracy=0.9. Repeatable.",
     ),
 ]
 

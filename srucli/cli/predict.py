@@ -33,12 +33,18 @@ def command(
     top: Annotated[
         int | None,
         typer.Option(
-            "-k", "--top", min=1, metavar="K", help="Print the K likeliest, with probabilities."
+            "-k",
+            "--top",
+            min=1,
+            metavar="K",
+            help="Print the K most probable labels, with probabilities.",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Print the reject label if the likeliest is below this."),
+        typer.Option(
+            min=0, max=1, help="Print the reject label if the highest probability is below this."
+        ),
     ] = None,
     reject: Annotated[
         str | None,
@@ -49,7 +55,8 @@ def command(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print JSON lines, with numbers of the record and line in the input."
+            "--json",
+            help="Print one JSON object per line, with the record and line number in the input.",
         ),
     ] = False,
     with_input: Annotated[
@@ -62,11 +69,12 @@ def command(
 ) -> None:
     """Label texts: one output record for each input record, in the same order.
 
-    A file is read as `train` and `eval` read it, by its ending and header; labels in it are
-    ignored, and blank lines are skipped. In stdin, and in files with other endings, each line is a
-    text, also a blank line, unless a flag such as --format says otherwise, the first line is in
-    fastText format, JSON with a text, or a header, or the texts follow labels of the run. Also
-    works on an endless stream: the texts that have arrived are labelled at once.
+    A file whose ending names a format, such as .tsv or .jsonl, is read as `train` and `eval` read
+    it: labels are ignored, and blank lines are skipped. In stdin and in other files, each line is a
+    text, blank lines too. Exceptions: a flag such as --format says otherwise, or the first line is
+    a header, a JSON object with a text, in fastText format, or starts with a label of the run.
+
+    Texts of an endless stream are labelled as soon as they arrive.
     """
     if with_input and as_json:
         raise UsageError("--with-input adds the record as text; it does not go with --json")

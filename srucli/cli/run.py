@@ -28,7 +28,9 @@ def command(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Folder of the run: files.output."),
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Folder of the run; overrides files.output."
+        ),
     ] = None,
     fail_under: options.FailUnder = None,
     force: Annotated[

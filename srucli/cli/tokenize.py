@@ -155,13 +155,15 @@ def command(
     ] = "",
     more_inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", metavar="INPUT", help="The same as INPUT, as spm_train has it."),
+        typer.Option(
+            "--input", metavar="INPUT", help="Another way to give INPUT, as in spm_train."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Train a SentencePiece tokenizer from raw text.
 
-    Its type is unigram, BPE, word or char. SentencePiece's options keep their names, as
+    Its type is unigram, BPE, word or char. SentencePiece's options keep their names:
     --vocab-size 2000 or --vocab_size=2000.
     Prints the path of the .model, and a summary on stderr.
     """

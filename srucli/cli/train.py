@@ -33,7 +33,9 @@ def command(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as model.layers=4 optim.lr=2e-4."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings, such as model.layers=4 optim.lr=2e-4."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -69,11 +71,11 @@ def command(
 ) -> None:
     """Train a classifier from labelled texts. The last line on stdout is the run folder.
 
-    If a training was stopped or killed, the same command resumes it, and so does
+    If a run was stopped or killed, the same command resumes it, and so does
     `srucli train --resume RUN`. The first Ctrl-C, TERM or USR1 saves a checkpoint and exits with
     75.
 
-    Every setting is also an override: `srucli train data.tsv model.layers=4 optim.lr=2e-4`;
+    Every setting can be given as KEY=VALUE: `srucli train data.tsv model.layers=4 optim.lr=2e-4`;
     `srucli info settings` lists them with their defaults.
     """
     with process.interruptible() as stop:

@@ -36,12 +36,14 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The recipe.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="File for the recipe.")
     ] = Path("recipe.yaml"),
     config: options.ConfigFile = None,
     dev: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Measures the trials. [default: a tenth of TRAIN]"),
+        typer.Option(
+            metavar="FILE", help="Labelled file to evaluate trials on. [default: a tenth of TRAIN]"
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the recipe's file.")] = False,
 ) -> None:

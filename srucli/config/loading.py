@@ -62,7 +62,9 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, equals, raw = override.partition("=")
         if not equals:
-            raise UsageError(f"'{override}' is not an override; write KEY=VALUE, as model.layers=4")
+            raise UsageError(
+                f"'{override}' is not an override; write KEY=VALUE, such as model.layers=4"
+            )
         if key not in keys and not key.startswith("optim.options."):
             raise UsageError(f"unknown setting '{key}'{did_you_mean(key, keys)}")
         try:

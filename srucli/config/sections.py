@@ -1,7 +1,7 @@
 """The tree of settings: every one with its default, its bounds and its help text.
 
-Defaults are defined here and nowhere else. Names from a table elsewhere (optimizers, encoders,
-metrics) are checked by that table. `loading.py` builds a configuration.
+Names from a table elsewhere (optimizers, encoders, metrics) are checked by that table.
+`loading.py` builds a configuration.
 """
 
 from __future__ import annotations
@@ -49,18 +49,23 @@ class DataConfig(Section):
 
     may_change_on_resume: ClassVar[bool] = True
 
-    format: str = setting("auto", "tsv, csv, fasttext, jsonl, pairs, lines or auto (detected)")
+    format: str = setting(
+        "auto",
+        "tsv, csv, fasttext, jsonl, pairs (label, space, text), lines (texts) or auto (detected)",
+    )
     text: str | int | None = setting(
-        None, "column of the text: name, or 1-based number; default 2nd, or 'text'"
+        None, "column of the text: name, or 1-based number; default: detected, or the 2nd"
     )
     label: str | int | None = setting(
-        None, "column of the label: name, or 1-based number; default 1st, or 'label'"
+        None, "column of the label: name, or 1-based number; default: detected, or the 1st"
     )
-    header: bool | None = setting(None, "the first row is a header; default: as columns are given")
+    header: bool | None = setting(
+        None, "the first row is a header; default: detected, or true with a column name"
+    )
     delimiter: str | None = setting(
         None, "column delimiter; default: comma in csv, tab in tsv", min_length=1, max_length=1
     )
-    quotes: bool | None = setting(None, "remove quotes around cells; default: detected in the file")
+    quotes: bool | None = setting(None, "remove quotes around cells; default: detected")
     encoding: str = setting("utf-8", "character encoding of text files")
     errors: Literal["strict", "replace", "ignore"] = setting(
         "strict", "how to handle bytes that are invalid in the encoding"
@@ -98,7 +103,7 @@ class TokenizerConfig(Section):
         (), "tokens that are never split; comma-separated, quoted as in CSV"
     )
     control_symbols: tuple[str, ...] = setting(
-        (), "tokens that no text can contain; comma-separated, quoted as in CSV"
+        (), "tokens that no text is encoded to; comma-separated, quoted as in CSV"
     )
     required_chars: str = setting("", "characters that become tokens whatever the coverage")
     split_digits: bool = setting(False, "make every digit a separate token")
@@ -110,7 +115,9 @@ class TokenizerConfig(Section):
     add_dummy_prefix: bool = setting(True, "add a space before every text")
     remove_extra_whitespaces: bool = setting(True, "remove leading, trailing and repeated spaces")
     max_sentencepiece_length: int = setting(16, "maximum characters of a token", ge=1, le=512)
-    max_sentence_length: int = setting(4192, "skip longer lines, in bytes", ge=10, le=2**30)
+    max_sentence_length: int = setting(
+        4192, "maximum bytes of a line; longer lines are skipped", ge=10, le=2**30
+    )
     input_sentence_size: NonNegativeInt = setting(0, "number of sampled lines; 0: all lines")
     shuffle_input_sentence: bool = setting(True, "sample these lines at random, not from the start")
     seed: Seed = setting(0, "seed of this sample")
@@ -140,34 +147,40 @@ class ModelConfig(Section):
     """The network: embedding, encoder, pooling, head, and parallel branches of hashed n-grams."""
 
     encoder: str = setting("sru", "sru, lstm, gru, cnn or bag")
-    embedding_size: Width = 128
+    embedding_size: Width = setting(128, "width of a token's embedding")
     hidden: Width = setting(64, "units per layer and direction")
     layers: int = setting(2, "layers of the encoder", ge=1, le=256)
-    bidirectional: bool = True
+    bidirectional: bool = setting(True, "encode the text in both directions")
     activation: Literal["identity", "tanh"] = setting(
         "identity", "g in the SRU's highway: h = r g(c) + (1 - r) x"
     )
     highway_bias: float = setting(0.0, "initial bias of the SRU's reset gate", ge=-100.0, le=100.0)
     dropout: Fraction | None = setting(
         None,
-        "on the embedding, between layers, before the head; default: by the number of examples",
+        "on the embedding, between layers, before the head; default: chosen by the data size",
     )
-    word_dropout: Fraction = setting(0.0, "probability of dropping a token in training")
-    pooling: tuple[PoolingName, ...] = setting(("max", "mean", "last"), min_length=1, max_length=4)
+    word_dropout: Fraction = setting(0.0, "probability of dropping a subword in training")
+    pooling: tuple[PoolingName, ...] = setting(
+        ("max", "mean", "last"), "any of last, mean, max, attention", min_length=1, max_length=4
+    )
     head: Literal["linear", "mlp"] = setting("linear", "one fully connected layer, or two (mlp)")
-    head_hidden: Width = 128
-    head_activation: Literal["relu", "gelu", "tanh", "sigmoid", "silu"] = "relu"
+    head_hidden: Width = setting(128, "units of the hidden layer of the mlp")
+    head_activation: Literal["relu", "gelu", "tanh", "sigmoid", "silu"] = setting(
+        "relu", "relu, gelu, tanh, sigmoid or silu, in the mlp"
+    )
     kernel_sizes: tuple[Ngram, ...] = setting(
         (3, 4, 5), "filter widths of the cnn encoder", min_length=1, max_length=64
     )
     wide: bool = setting(True, "add logits of hashed n-grams of tokens")
     wide_ngrams: Ngram = setting(3, "maximum n of the wide branch and of bag")
-    wide_buckets: Rows = setting(16_384, "rows of its hash table")
-    wide_size: Width = setting(32, "width of these rows")
+    wide_buckets: Rows = setting(16_384, "rows of the wide branch's hash table")
+    wide_size: Width = setting(32, "width of a row of that table")
     characters: bool = setting(True, "add logits of hashed n-grams of characters")
     character_ngrams: Ngram = setting(5, "maximum n of the character branch")
-    character_buckets: Rows = setting(32_768, "rows of its hash table")
-    character_size: Width | None = setting(None, "row width; default: by the number of labels")
+    character_buckets: Rows = setting(32_768, "rows of the character branch's hash table")
+    character_size: Width | None = setting(
+        None, "width of a row of that table; default: chosen by the number of labels"
+    )
 
     @property
     def dropout_rate(self) -> float:
@@ -182,10 +195,13 @@ class OptimConfig(Section):
     lr: PositiveFloat | None = setting(None, "peak learning rate; default: the optimizer's own")
     options: dict[str, Any] = setting({}, "the optimizer's own options")
     weight_decay: NonNegativeFloat | None = setting(
-        None, "on matrices, not on biases, SRU vectors and embeddings; default: the optimizer's own"
+        None,
+        "on matrices, not on biases, SRU vectors or embeddings; default: the optimizer's own",
     )
     decay_embeddings: bool = setting(False, "weight decay on embeddings too")
-    schedule: Literal["constant", "linear", "cosine", "one-cycle"] = "one-cycle"
+    schedule: Literal["constant", "linear", "cosine", "one-cycle"] = setting(
+        "one-cycle", "of the learning rate: constant, linear, cosine or one-cycle"
+    )
     warmup: Fraction = setting(0.1, "fraction of the steps in which the learning rate rises")
     clip: NonNegativeFloat = setting(1.0, "maximum norm of the gradient; 0: no clipping")
 
@@ -194,7 +210,7 @@ class TrainConfig(Section):
     """The training loop."""
 
     epochs: Positive | None = setting(
-        None, "passes over the data; default: by the numbers of examples and labels", LENGTH
+        None, "passes over the data; default: chosen by the numbers of examples and labels", LENGTH
     )
     steps: Positive | None = setting(None, "number of steps, which overrides epochs", LENGTH)
     batch_size: Positive = setting(32, "maximum number of examples in a batch")
@@ -209,23 +225,27 @@ class TrainConfig(Section):
         "strength of subword sampling (BPE dropout or unigram sampling), new in each epoch; 0: off",
     )
     label_smoothing: Fraction = setting(
-        0.1, "fraction of a true label's target that is spread over all labels"
+        0.1, "fraction of the target that is spread over all labels"
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none",
-        "balanced: the same total weight for each label; multi-label: square roots of the weights",
+        "balanced: same total weight for each label (multi-label: the square root of that)",
     )
     dev_share: Fraction = setting(
         0.0, "fraction of the training examples held out without --dev FILE"
     )
-    metric: str = setting("auto", "decides which epoch is best")
+    metric: str = setting(
+        "auto", "metric of the best epoch; auto: accuracy, or macro_f1 if multi-label or balanced"
+    )
     patience: NonNegativeInt = setting(
         0,
-        "epochs without improvement that end the training; 0: no early stopping",
+        "epochs without improvement until early stopping; 0: no early stopping",
         LENGTH | MAY_CHANGE,
     )
     use_checkpoint: Literal["last", "best"] | None = setting(
-        None, "used by eval and predict; default: best with patience, else last", MAY_CHANGE
+        None,
+        "checkpoint that eval and predict use; default: best with patience, else last",
+        MAY_CHANGE,
     )
     save_steps: NonNegativeInt = setting(0, "steps between extra checkpoints; 0: none", MAY_CHANGE)
     save_minutes: NonNegativeFloat = setting(
@@ -240,11 +260,13 @@ class TrainConfig(Section):
     kernel: Literal["auto", "reference", "cpu", "triton"] = setting(
         "auto", "implementation of the SRU; auto: Triton on a GPU, Numba on a CPU", MAY_CHANGE
     )
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16"] = setting(
+        "float32", "float32, bf16 or fp16; the last two on a GPU only"
+    )
     detect_anomaly: bool = setting(
         False, "stop at a non-finite gradient, and name the example that causes it", MAY_CHANGE
     )
-    tensorboard: bool = setting(False, rule=MAY_CHANGE)
+    tensorboard: bool = setting(False, "also write TensorBoard event files", MAY_CHANGE)
     diagnose: NonNegativeInt = setting(0, "steps between records for `srucli diagnose`; 0: off")
 
     @property

@@ -56,7 +56,7 @@ def _verdict(name: str, fault: bool, bad: str, good: str, measured: str, remedy:
 
 
 def stalling(run: Diagnostics) -> Finding | None:
-    """Does a unit of gradient move weights less and less?"""
+    """Does the effective learning rate only fall?"""
     if not any(run.per_gradient(group)[0] for group in run.groups):
         return None
     name, forgetting = "stalling", run.steps_to_forget()
@@ -81,7 +81,7 @@ def stalling(run: Diagnostics) -> Finding | None:
 
 
 def _trend(run: Diagnostics, start: float) -> tuple[Slope, str] | None:
-    """Return the slope of steps for a unit of gradient from step `start` on, also in words.
+    """Return the slope of the effective learning rate from step `start` on, also in words.
 
     None if no group has enough records.
     """
@@ -97,11 +97,11 @@ def _trend(run: Diagnostics, start: float) -> tuple[Slope, str] | None:
         return None
     value, low, high = (median(column) for column in zip(*slopes, strict=True))
     change = median(changes)
-    times = f"{change:.3g} times longer" if change >= 1 else f"{1 / change:.3g} times shorter"
+    times = f"{change:.3g} times higher" if change >= 1 else f"{1 / change:.3g} times lower"
     measured = (
-        f"without the schedule, the step for a unit of gradient is {times} at the end than at step "
-        f"{first:,}, slope {value:+.2f} ({low:+.2f} to {high:+.2f}) of log step against log t "
-        "(medians of the groups; a sum of squares that only grows gives -0.50)"
+        f"without the schedule, the effective learning rate is {times} at the end than at step "
+        f"{first:,}; the slope of its log against log(step) is {value:+.2f} ({low:+.2f} to "
+        f"{high:+.2f}; medians of the groups; a sum of squares that only grows gives -0.50)"
     )
     return Slope(value, low, high), measured
 

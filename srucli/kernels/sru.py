@@ -8,8 +8,8 @@ For a token of one text, c' the state before it (Lei et al. 2018, arXiv 1709.027
     h = r * m * g(c) + (1 - r) * x'       highway; m a dropout mask, g identity or tanh
 
 with u = W x, and x' = alpha x if u has three planes, or u3 if it has four. Layout: a batch is one
-flat row of N tokens and B+1 offsets; u (N, k, D) is planar; with two directions, the second half of
-the D units runs backwards through each text.
+flat row of N tokens and B+1 offsets; u (N, k, D) has k planes per token; with two directions, the
+second half of the D units runs backwards through each text.
 
 The operator computes the product W x itself, so that nobody else has u: a back end may store there
 what its backward pass needs, and then the gradient of u, and needs less memory.

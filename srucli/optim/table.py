@@ -84,7 +84,7 @@ SGD_ROW = OptimizerRow(
 MOMENTUM_ROW = replace(
     SGD_ROW,
     lr=0.3,
-    summary="steps along the velocity, a decaying sum of the gradients: the heavy ball",
+    summary="steps along the velocity, a decaying sum of the gradients (heavy-ball momentum)",
     rule=("v <- momentum v + (1 - dampening) g", "w <- w - lr v"),
     paper="Polyak 1964, USSR Computational Mathematics and Mathematical Physics 4(5)",
     options={
@@ -96,7 +96,7 @@ MOMENTUM_ROW = replace(
 ADAM_ROW = OptimizerRow(
     target="srucli.optim.adam:Adam",
     lr=2e-3,
-    summary="momentum divided by rmsprop's root, both corrected for their start at zero",
+    summary="momentum divided by the root that rmsprop uses, both with bias correction",
     rule=(FIRST_MOMENT, SECOND_MOMENT, ADAM_STEP),
     paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980",
     options={
@@ -122,7 +122,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "adagrad": OptimizerRow(
         target="torch.optim:Adagrad",
         lr=5e-2,
-        summary="divides by the root of the sum of all squared gradients: steps only shrink",
+        summary="divides by the square root of the sum of all squared gradients: steps only shrink",
         rule=("s <- s + g^2", "w <- w - lr / (1 + lr_decay (t - 1)) g / (sqrt(s) + eps)"),
         paper="Duchi, Hazan & Singer 2011, Journal of Machine Learning Research 12",
         options={
@@ -137,7 +137,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "rmsprop": OptimizerRow(
         target="torch.optim:RMSprop",
         lr=2e-3,
-        summary="divides by the root of an exponential mean of the squared gradients",
+        summary="divides by the root of an exponential moving average of the squared gradients",
         rule=(
             "s <- alpha s + (1 - alpha) g^2",
             "v <- momentum v + g / (sqrt(s) + eps); centered: s minus the squared mean of g",
@@ -162,7 +162,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "adam": ADAM_ROW,
     "adam-nobias": replace(
         ADAM_ROW,
-        summary="adam without bias correction: its effect shows in the first steps",
+        summary="adam without bias correction, which matters in the first steps",
         rule=(FIRST_MOMENT, SECOND_MOMENT, "w <- w - lr m / (sqrt(v) + eps)"),
         paper=f"{ADAM_ROW.paper}, without section 3",
         options=ADAM_OPTIONS,
@@ -172,7 +172,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "adamw": replace(
         ADAM_ROW,
         target="torch.optim:AdamW",
-        summary="adam whose weight decay shrinks the weights directly",
+        summary="adam with decoupled weight decay",
         rule=(
             f"{FIRST_MOMENT}; g without weight decay",
             SECOND_MOMENT,
@@ -186,7 +186,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "adadelta": OptimizerRow(
         target="torch.optim:Adadelta",
         lr=5.0,
-        summary="scales each step by the size of the latest steps over that of the gradients",
+        summary="scales the gradient by the RMS of recent updates over the RMS of recent gradients",
         rule=(
             "s <- rho s + (1 - rho) g^2",
             "d <- sqrt(a + eps) / sqrt(s + eps) g",
@@ -281,7 +281,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "lion": OptimizerRow(
         target="srucli.optim.lion:Lion",
         lr=2e-3,
-        summary="moves every weight by the same distance, in the direction of a momentum's sign",
+        summary="moves every weight by the same distance; the momentum's sign gives the direction",
         rule=(
             "d <- sign(beta1 m + (1 - beta1) g); g without weight decay",
             "m <- beta2 m + (1 - beta2) g",

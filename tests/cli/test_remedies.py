@@ -303,9 +303,9 @@ REMEDIES = {
     # ------------------------------------------------ settings
     "no override": Remedy(
         f"{TRAIN} layers",
-        r"'layers' is not an override; write KEY=VALUE, as (model\.layers=\d)",
+        r"'layers' is not an override; write KEY=VALUE, such as (model\.layers=\d)",
         changed("layers", r"\1"),
-        advice="is not an override; write KEY=VALUE, as model.layers=",
+        advice="is not an override; write KEY=VALUE, such as model.layers=",
     ),
     "an unknown setting": Remedy(
         f"{TRAIN} model.layer=1",
@@ -594,9 +594,9 @@ REMEDIES = {
     # ------------------------------------------------ runs in use
     "a gate that is none": Remedy(
         "eval run two.tsv --fail-under accuracy",
-        r"write METRIC=NUMBER, as (accuracy)=0\.9",
+        r"write METRIC=NUMBER, such as (accuracy)=0\.9",
         changed("accuracy", r"\1=0"),
-        advice=": write METRIC=NUMBER, as accuracy=0.9",
+        advice=": write METRIC=NUMBER, such as accuracy=0.9",
         before=(TRAIN,),
     ),
     "no label in eval": Remedy(

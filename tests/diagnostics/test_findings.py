@@ -33,7 +33,7 @@ PEAK = 0.01
 
 
 def flat(step: int) -> float:
-    """A step for a unit of gradient that stays constant."""
+    """An effective learning rate that stays constant."""
     return 2.0
 
 
@@ -55,7 +55,7 @@ def made(
     options: dict[str, Any] | None = None,
     **record: Any,
 ) -> Diagnostics:
-    """Return artificial diagnostics. effective: steps for a unit of gradient at a rate of 1.
+    """Return artificial diagnostics. effective: effective learning rates at a rate of 1.
 
     groups: additional values of each group's records; record: additional values of every record.
     All epochs have equally many steps.
@@ -116,27 +116,28 @@ def warmed(step: int) -> float:
     return PEAK * min(step / 100, (1000 - step) / 900)
 
 
-SHORTER = r"without the schedule, the step for a unit of gradient is "
+TREND = r"without the schedule, the effective learning rate is "
 # Arguments of `made`, the finding's name, whether it is a fault, and its sentence.
 CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
     "adagrad stalls": (
         {"name": "adagrad", "effective": falling},
         "stalling",
         True,
-        rf"adagrad stalls: {SHORTER}4\.\d+ times shorter at the end than at step 60, slope -0\.50 "
-        r"\(-0\.50 to -0\.50\) of log step .*; rmsprop and adam forget old gradients",
+        rf"adagrad stalls: {TREND}4\.\d+ times lower at the end than at step 60; the slope of its "
+        r"log against log\(step\) is -0\.50 \(-0\.50 to -0\.50; .*; "
+        r"rmsprop and adam forget old gradients",
     ),
     "adagrad with a slope of -0.1": (
         {"name": "adagrad", "effective": lambda step: step**-0.1},
         "stalling",
         False,
-        r"adagrad does not stall: .*slope -0\.10 \(",
+        r"adagrad does not stall: .* is -0\.10 \(",
     ),
     "rmsprop whose mean stopped growing": (
         {"name": "rmsprop", "effective": filling},
         "stalling",
         False,
-        rf"rmsprop does not stall: {SHORTER}1 times longer at the end than at step 220, slope .0",
+        rf"rmsprop does not stall: {TREND}1 times higher at the end than at step 220; .* is .0",
     ),
     "rmsprop whose mean grows too long": (
         {"name": "rmsprop", "options": {"alpha": 0.999}, "effective": flat},
@@ -167,7 +168,7 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         {"steps": 2100},
         "stalling",
         False,
-        r"adam does not stall: .*at step 120, slope .0\.00",
+        r"adam does not stall: .*at step 120; .* is .0\.00",
     ),
     "adam with too few steps to forget": (
         {"steps": 2000},
@@ -192,32 +193,32 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         {"name": "adagrad", "effective": noisy},
         "stalling",
         False,
-        r"whether adagrad stalls cannot be told: .*slope -0\.\d\d \(-0\.[4-9]\d to -?0\.[01]\d\) .*"
+        r"whether adagrad stalls cannot be told: .* is -0\.\d\d \(-0\.[4-9]\d to -?0\.[01]\d; .*"
         "which is neither$",
     ),
     "a slope between both": (
         {"name": "adagrad", "effective": lambda step: step**-0.25},
         "stalling",
         False,
-        r"whether adagrad stalls cannot be told: .*slope -0\.25 \(.*, which is neither$",
+        r"whether adagrad stalls cannot be told: .* is -0\.25 \(.*, which is neither$",
     ),
     "a slope that is just stalling": (
         {"name": "adagrad", "effective": lambda step: step**-0.31},
         "stalling",
         True,
-        "adagrad stalls: .*slope -0.31",
+        "adagrad stalls: .* is -0.31",
     ),
     "a slope that is just steady": (
         {"name": "adagrad", "effective": lambda step: step**-0.19},
         "stalling",
         False,
-        "adagrad does not stall: .*slope -0.19",
+        "adagrad does not stall: .* is -0.19",
     ),
     "a schedule, which is no stalling": (
         {"name": "adagrad", "rate": warmed},
         "stalling",
         False,
-        r"adagrad does not stall: .*1 times longer at the end than at step 60, slope .0\.00",
+        r"adagrad does not stall: .*1 times higher at the end than at step 60; .* is .0\.00",
     ),
     "the steps that are always recorded": (
         {"name": "adagrad", "effective": falling, "steps": 104, "every": 1000},
@@ -482,7 +483,7 @@ def test_slopes_are_medians_of_the_groups() -> None:
         record["groups"]["head"]["effective"] = (0.0, record["step"] ** -0.9, 0.0)
     found = finding(run, "stalling")
     assert not found.fault
-    assert "slope +0.00 (" in found.text.replace("-0.00 (", "+0.00 (")
+    assert "is +0.00 (" in found.text.replace("-0.00 (", "+0.00 (")
 
 
 def test_first_steps_without_a_record() -> None:
