@@ -55,7 +55,7 @@ SETTINGS = (
 
 @dataclass
 class Result:
-    """How often one way stopped the training, at which stages, and the violations found."""
+    """How often the training was stopped, at which stages, and the violations found."""
 
     way: str
     stops: int = 0
@@ -164,17 +164,19 @@ def violations(way: str, code: int, stderr: str, run: Path, whole: Path) -> list
     allowed = {0, expected[way]} | ({-signal.SIGTERM} if way == "term" else set())
     found = damage(run)
     if code not in allowed or "Traceback" in stderr:
-        found.append(f"exit code {code}: {stderr[-2000:]}")
+        found.append(f"{way}: exit code {code}: {stderr[-2000:]}")
     return found + (differences(run, whole) if code == 0 else [])
 
 
-def stop_repeatedly(training: Training, way: str, stops: int, longest: float, seed: int) -> Result:
-    """Stop the training `stops` times, check it each time, and let it finish at the end."""
-    result, draw = Result(way), random.Random(f"{seed} {way}")
+def stop_repeatedly(training: Training, ways: Sequence[str], longest: float, seed: int) -> Result:
+    """Stop the training once in each of `ways`, check it each time, and let it finish then."""
+    names = "+".join(dict.fromkeys(ways))
+    result, draw = Result(names), random.Random(f"{seed} {names}")
     run = training.scratch / "run"
     shutil.rmtree(run, ignore_errors=True)
     while True:
-        last = result.stops == stops
+        last = result.stops == len(ways)
+        way = ways[-1] if last else ways[result.stops]
         code, stderr = training.undisturbed("run") if last else stop(training, way, longest, draw)
         result.codes[code] += 1
         result.violations += violations(way, code, stderr, run, training.scratch / "whole")
@@ -198,7 +200,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> list[Result]:
     seconds = training.whole()
     results = []
     for way in arguments.ways.split(","):
-        result = stop_repeatedly(training, way, arguments.kills, seconds, arguments.seed)
+        result = stop_repeatedly(training, [way] * arguments.kills, seconds, arguments.seed)
         stages = ", ".join(f"{count} {name}" for name, count in result.stages.items())
         print(
             f"{way}: stopped {result.stops} times ({stages}), finished {result.finished} times, "

@@ -52,15 +52,15 @@ from tests.support import (
 # --- the machine -------------------------------------------------------------------------------
 
 
-def run_in_namespace(script: str, folder: Path) -> list[str]:
-    """Run a shell script that may mount file systems, and return the lines of its output."""
+def run_in_namespace(folder: Path, *lines: str) -> list[str]:
+    """Run lines of `commands.py`, which may mount file systems; return the lines of its output."""
     if not shutil.which("unshare"):
         pytest.skip("unshare is not installed")
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("this user may not create namespaces")
-    whole = f"srucli() {{ '{sys.executable}' -m srucli \"$@\"; }}\n{script}"
+    words = " , ".join(lines).split()
     done = subprocess.run(
-        ["unshare", "-rm", "bash", "-c", whole],
+        ["unshare", "-rm", sys.executable, "-m", "tests.commands", *words],
         cwd=folder,
         env=child_environment(),
         stdout=subprocess.PIPE,
@@ -73,19 +73,17 @@ def run_in_namespace(script: str, folder: Path) -> list[str]:
 
 def test_full_disk_read_only_disk_and_resuming(tiny: Tiny, tmp_path: Path) -> None:
     flags = f"--epochs 3 --tokenizer {tiny.run / 'tokenizer.model'} {' '.join(map(str, QUICK))}"
-    command = f"srucli train {tiny.train} -o disk/run {flags}"
+    command = f"train {tiny.train} -o disk/run {flags}"
     lines = run_in_namespace(
-        f"""
-        mkdir disk
-        mount -t tmpfs -o size=900k tmpfs disk
-        {command}; echo "code $?"
-        srucli info disk/run; echo "code $?"
-        mount -o remount,size=50m disk
-        {command}; echo "code $?"
-        mount -o remount,ro disk
-        srucli train --resume disk/run --epochs 4; echo "code $?"
-        """,
         tmp_path,
+        "! mkdir disk",
+        "! mount -t tmpfs -o size=900k tmpfs disk",
+        command,
+        "info disk/run",
+        "! mount -o remount,size=50m disk",
+        command,
+        "! mount -o remount,ro disk",
+        "train --resume disk/run --epochs 4",
     )
     codes = [line for line in lines if line.startswith("code ")]
     assert codes == ["code 73", "code 0", "code 0", "code 73"], lines
@@ -99,11 +97,9 @@ def test_full_disk_read_only_disk_and_resuming(tiny: Tiny, tmp_path: Path) -> No
 def test_comparison_with_little_shared_memory(tiny: Tiny, tmp_path: Path) -> None:
     flags = f"--grid 1 --seeds 1 --epochs 1 {' '.join(SETTINGS)}"
     lines = run_in_namespace(
-        f"""
-        mount -t tmpfs -o size=1m tmpfs /dev/shm
-        srucli compare {tiny.train} -o cmp --optimizer adam,sgd {flags}; echo "code $?"
-        """,
         tmp_path,
+        "! mount -t tmpfs -o size=1m tmpfs /dev/shm",
+        f"compare {tiny.train} -o cmp --optimizer adam,sgd {flags}",
     )
     assert lines[-1] == "code 0", lines
 
@@ -177,17 +173,13 @@ def test_data_is_utf_8_in_every_locale(
     assert (done.returncode, done.stdout.split("\t")[1]) == (0, "\uc88b\ub2e4\n"), done.stderr
 
 
-def test_file_names_that_are_not_unicode(tiny: Tiny, tmp_path: Path) -> None:
+def test_file_names_that_are_not_unicode(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
     """A run stores the names, and stdout has their bytes."""
     train, run = tmp_path / os.fsdecode(b"caf\xe9.tsv"), tmp_path / os.fsdecode(b"r\xe9sum\xe9")
     shutil.copy(tiny.train, train)
     words = ("train", train, "-o", run, "--tokenizer", tiny.run / "tokenizer.model", "--epochs", 1)
-    done = subprocess.run(
-        [sys.executable, "-m", "srucli", *map(str, words), *SETTINGS],
-        env=child_environment(),
-        capture_output=True,
-    )
-    assert (done.returncode, done.stdout) == (0, os.fsencode(run) + b"\n"), done.stderr
+    ended = run_main(*words, *SETTINGS)
+    assert (ended.code, os.fsencode(ended.out)) == (0, os.fsencode(run) + b"\n"), ended.err
     assert RunDir.open(run).facts().sources["train"] == str(train)
 
 
@@ -356,7 +348,9 @@ def test_control_characters_are_escaped() -> None:
     assert for_terminal("긍정\tनमस्ते") == "긍정\tनमस्ते"
 
 
-def test_labels_are_escaped_only_on_a_terminal(tiny: Tiny, tmp_path: Path) -> None:
+def test_labels_are_escaped_only_on_a_terminal(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain
+) -> None:
     """The labels clear the screen; `script` gives the command a terminal."""
     if not shutil.which("script"):
         pytest.skip("script is not installed")
@@ -372,10 +366,8 @@ def test_labels_are_escaped_only_on_a_terminal(tiny: Tiny, tmp_path: Path) -> No
     ).stdout
     assert b"\\x1b[2J" in shown
     assert b"\x1b[2J" not in shown
-    piped = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, env=child_environment(), capture_output=True
-    ).stdout
-    assert piped.startswith(b"\x1b[2J")
+    piped = run_main("predict", run, "-", input="a lovely film\n")
+    assert piped.out.startswith("\x1b[2J")
 
 
 @pytest.mark.parametrize(
