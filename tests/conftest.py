@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 from unittest.mock import patch
 
 import pytest
@@ -132,17 +133,20 @@ def tiny(run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def run_main() -> RunMain:
     """Return a function that runs `srucli` in this process, which saves the import of torch.
 
-    With `input`, stdin is a pipe. An exception other than a SrucliError escapes and fails the test.
+    With `input`, stdin is a pipe. With `stdout`, the output goes there instead of to the result. An
+    exception other than a SrucliError escapes and fails the test.
     """
     from srucli.cli import main
 
-    def run(*arguments: object, input: str | bytes | None = None) -> CommandResult:
+    def run(
+        *arguments: object, input: str | bytes | None = None, stdout: TextIO | None = None
+    ) -> CommandResult:
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
         with (
             patch.object(sys, "argv", ["srucli", *map(str, arguments)]),
             patch.dict(os.environ),
             piped_stdin(input),
-            redirect_stdout(out),
+            redirect_stdout(stdout or out),
             redirect_stderr(err),
             restored_process(),
             pytest.raises(SystemExit) as ended,

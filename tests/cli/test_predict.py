@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -299,25 +300,35 @@ def test_the_runs_columns_are_used_if_the_file_has_them(
     ids=["csv", "csv with a header", "JSON lines", "JSON array", "tsv"],
 )
 def test_records_of_a_stream_are_labelled_at_once(
-    tiny: Tiny, flags: tuple[str, ...], start: str, form: str
+    run_main: RunMain,
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    start: str,
+    form: str,
 ) -> None:
     """The layout is inferred from the first record, which is labelled before the next arrives."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "srucli", "predict", tiny.run, "-", *flags],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(start.encode())
-        for text, label in zip(TEXTS, LABELS, strict=True):
-            process.stdin.write(form.format(text).encode())
-            process.stdin.flush()
-            assert answer(process.stdout).decode() == label + "\n"
-        process.kill()
-        process.stdin.close()
+    (records_end, sending_end), (answers_end, labels_end) = os.pipe(), os.pipe()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        open(answers_end, "rb") as answers,
+        open(records_end) as stdin,
+        open(labels_end, "w") as stdout,
+    ):
+
+        def send() -> list[str]:
+            with open(sending_end, "wb", buffering=0) as stream:
+                stream.write(start.encode())
+                found = []
+                for text in TEXTS:
+                    stream.write(form.format(text).encode())
+                    found.append(answer(answers).decode().rstrip())
+                return found
+
+        sent = pool.submit(send)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        run_main("predict", tiny.run, "-", *flags, stdout=stdout)
+        assert sent.result() == LABELS
 
 
 def test_more_texts_than_a_batch_keep_their_order(

@@ -13,6 +13,7 @@ from srucli.cli.process import SIGNALS, interruptible, term_as_int
 from srucli.runs.run_dir import RunDir
 from tests.support import (
     QUICK,
+    RunMain,
     Tiny,
     child_environment,
     children,
@@ -79,11 +80,15 @@ def test_term_raises_keyboard_interrupt() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def words(source: str) -> list[str]:
+    """Return the arguments of a short training into the folder `run`."""
+    return ["train", source, "-o", "run", "--epochs", "1", *map(str, QUICK)]
+
+
 def training(folder: Path, source: str) -> subprocess.Popen[str]:
-    """Start `srucli train SOURCE -o run` with pipes."""
-    words = ["train", source, "-o", "run", "--epochs", 1, *QUICK]
+    """Start a training with pipes."""
     return subprocess.Popen(
-        [sys.executable, "-m", "srucli", *map(str, words)],
+        [sys.executable, "-m", "srucli", *words(source)],
         cwd=folder,
         env=ENVIRONMENT,
         stdin=subprocess.PIPE,
@@ -93,15 +98,17 @@ def training(folder: Path, source: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_training_stopped_before_its_first_step_starts_again(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_training_stopped_before_its_first_step_starts_again(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = training(tmp_path, "-")
     until((tmp_path / "run" / "lock").exists)  # it waits for stdin
     process.send_signal(signal.SIGTERM)
     assert process.communicate() == ("", TOO_EARLY)
     assert process.returncode == 75
-    again = training(tmp_path, "-")
-    out, err = again.communicate(tiny.train.read_text())
-    assert (again.returncode, out) == (0, "run\n"), err
+    monkeypatch.chdir(tmp_path)
+    again = run_main(*words("-"), input=tiny.train.read_text())
+    assert (again.code, again.out) == (0, "run\n"), again.err
     assert RunDir.open(tmp_path / "run").state("last")["finished"]
     assert not (tmp_path / "run" / "lock").exists()
 

@@ -321,13 +321,14 @@ def test_bad_arguments(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.yaml", "good.tsv"]
 
 
-def test_a_bad_file_in_a_subprocess(run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_bad_file(run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     write_tsv(tmp_path / "x.tsv", [("a", "x"), ("a", "y")])
-    done = run_cli("train", "x.tsv", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (65, "")
+    done = run_main("train", "x.tsv")
+    assert (done.code, done.out) == (65, "")
     remedy = "a classifier needs two or more; check --label and --format"
     said = f"srucli: x.tsv: only the label 'a' in 2 texts; {remedy}"
-    assert done.stderr.splitlines()[1:] == [said]
+    assert done.err.splitlines()[1:] == [said]
     assert [path.name for path in tmp_path.iterdir()] == ["x.tsv"]
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ from srucli.training.defaults import check_settings, complete, epochs
 from srucli.training.run import train
 from tests.support import (
     QUICK,
-    RunCli,
+    OnStep,
+    RunMain,
     Tiny,
-    child_environment,
     quick,
     run_training,
     sentences,
-    until,
     write_tsv,
 )
 
@@ -286,25 +284,21 @@ def test_unusable_data_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_full_disk(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files are limited to 1 MB, so writing the weights fails as on a full disk."""
-    code = (
-        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6));"
-        "runpy.run_module('srucli', run_name='__main__')"
-    )
-    arguments = ["train", str(tiny.train), "-o", "runs/full", "--threads", "1", "--epochs", "1"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=tmp_path,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (73, ""), done.stderr
-    last = done.stderr.splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
+    try:
+        ended = run_main("train", tiny.train, "-o", "runs/full", "--threads", 1, "--epochs", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (ended.code, ended.out) == (73, ""), ended.err
+    last = ended.err.splitlines()[-1]
     assert last.startswith("srucli: runs/full/checkpoints/")
     assert last.endswith("cannot be written (File too large); make room")
-    assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -320,23 +314,21 @@ def test_the_random_states_of_the_caller_are_restored(tiny: Tiny, tmp_path: Path
 # --- interrupts --------------------------------------------------------------------------------
 
 
-def test_an_interrupt_saves_the_weights(tiny: Tiny, tmp_path: Path, run_cli: RunCli) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "srucli", "train", str(tiny.train), "-o", "run", "--epochs", "9999"]
-        + [str(word) for word in QUICK],
-        cwd=tmp_path,
-        env=child_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until((tmp_path / "run" / "last").exists)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    assert (process.returncode, out) == (75, "")
-    assert "stopping after this step; once more to stop at once" in err
-    assert err.splitlines()[-1].startswith("srucli: run: stopped at step ")
-    assert "of 9999, and saved; to resume: srucli train --resume run" in err
+def test_an_interrupt_saves_the_weights(
+    tiny: Tiny,
+    tmp_path: Path,
+    run_main: RunMain,
+    on_step: OnStep,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    on_step(lambda step: signal.raise_signal(signal.SIGINT) if step == 5 else None)
+    ended = run_main("train", tiny.train, "-o", "run", "--epochs", 9999, *QUICK)
+    assert (ended.code, ended.out) == (75, "")
+    assert "stopping after this step; once more to stop at once" in capfd.readouterr().err
+    assert ended.err.splitlines()[-1].startswith("srucli: run: stopped at step 5, in epoch 1 ")
+    assert "of 9999, and saved; to resume: srucli train --resume run" in ended.err
     assert Predictor.load(tmp_path / "run", "cpu").probabilities(["x"]).shape == (1, 3)
 
 
