@@ -117,7 +117,10 @@ CASES = [
     Case((130,), 7, 2, 3, True, fp16),
 ]
 if INTERPRETED:  # it is slow; 33 tokens are more than two rounds of the kernels' buffers
-    CASES = [replace(case, lengths=tuple(min(33, n) for n in case.lengths)) for case in CASES]
+    SHORTER = {17: 5, 63: 33, 130: 33, 512: 17}
+    CASES = [
+        replace(case, lengths=tuple(SHORTER.get(n, n) for n in case.lengths)) for case in CASES
+    ]
     CASES = [replace(case, units=case.units if case.units <= 128 else 100) for case in CASES]
     # The first blocks of a long text are enough.
     CASES = [
@@ -240,7 +243,7 @@ def stored(full: Tensor, dtype: torch.dtype) -> Tensor:
 def test_results_do_not_depend_on_the_block_size(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case((9, 0, 2), 70, 2, 3, True, dtype)
+    case = Case((5, 0, 2), 70, 2, 3, True, dtype)
     first, again = kernel_results(case), kernel_results(case)
     monkeypatch.setattr(triton_walk, "_block", lambda *_: 256)
     wide = kernel_results(case)
