@@ -57,11 +57,14 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     )
 
 
-def test_flags_as_spm_train_spells_them(run_cli: RunCli, tmp_path: Path) -> None:
+def test_flags_as_spm_train_spells_them(
+    run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text(RAW)
     with gzip.open(tmp_path / "b,c.txt.gz", "wt") as file:
         file.write("zyx zyx zyx\n" * 20)
-    done = run_cli(
+    done = run_main(
         "tokenize",
         "--input=a.txt,a.txt",
         "b,c.txt.gz",
@@ -71,26 +74,25 @@ def test_flags_as_spm_train_spells_them(run_cli: RunCli, tmp_path: Path) -> None
         "--byte_fallback=false",
         "--split_digits=true",
         '--user_defined_symbols=<x>,"a,b"',
-        cwd=tmp_path,
     )
-    assert (done.returncode, done.stdout) == (0, "deep.bpe.model\n"), done.stderr
-    assert "bpe: 820 lines" in done.stderr
+    assert (done.code, done.out) == (0, "deep.bpe.model\n"), done.err
+    assert "bpe: 820 lines" in done.err
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "deep.bpe.model"))
     pieces = [model.IdToPiece(index) for index in range(len(model))]
     assert {"<x>", "a,b", "▁zyx"} <= set(pieces)
     assert len(pieces) == 150
 
 
-def test_files_are_overwritten_only_with_force(run_cli: RunCli, tmp_path: Path) -> None:
+def test_files_are_overwritten_only_with_force(run_main: RunMain, tmp_path: Path) -> None:
     (tmp_path / "m.vocab").write_text("mine")
     arguments = ("tokenize", "-", "-o", tmp_path / "m", "--vocab-size", 100)
-    done = run_cli(*arguments, input=RAW)
-    assert (done.returncode, done.stdout) == (73, "")
-    assert done.stderr.strip().endswith(
+    done = run_main(*arguments, input=RAW)
+    assert (done.code, done.out) == (73, "")
+    assert done.err.strip().endswith(
         "m.vocab: exists already; choose another prefix or pass --force"
     )
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
-    assert run_cli(*arguments, "--force", input=RAW).returncode == 0
+    assert run_main(*arguments, "--force", input=RAW).code == 0
     assert (tmp_path / "m.vocab").read_text() != "mine"
 
 
@@ -112,25 +114,31 @@ def test_files_are_overwritten_only_with_force(run_cli: RunCli, tmp_path: Path) 
     ],
 )
 def test_mistakes(
-    run_cli: RunCli, tmp_path: Path, arguments: list[str], code: int, words: str
+    run_main: RunMain,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    words: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text(RAW)
     (tmp_path / "bad.txt").write_bytes(b"fine\nr\xe9sum\xe9\n")
-    done = run_cli("tokenize", *arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    done = run_main("tokenize", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
+    assert "Traceback" not in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "bad.txt"]
 
 
-def test_format_reads_the_texts_of_a_labelled_file(run_cli: RunCli, tmp_path: Path) -> None:
+def test_format_reads_the_texts_of_a_labelled_file(run_main: RunMain, tmp_path: Path) -> None:
     file = tmp_path / "train.tsv"
     file.write_text("".join(f"LABEL\t{line}\n" for line in LINES))
-    asked = run_cli("tokenize", file, "-o", tmp_path / "a", "--vocab-size=100", "--format", "tsv")
-    assert asked.returncode == 0
+    asked = run_main("tokenize", file, "-o", tmp_path / "a", "--vocab-size=100", "--format", "tsv")
+    assert asked.code == 0
     assert "L\t" not in (tmp_path / "a.vocab").read_text()
-    plain = run_cli("tokenize", file, "-o", tmp_path / "b", "--vocab-size", 100)
-    assert "is read as raw text, labels and all; --format auto takes" in plain.stderr
+    plain = run_main("tokenize", file, "-o", tmp_path / "b", "--vocab-size", 100)
+    assert "is read as raw text, labels and all; --format auto takes" in plain.err
     assert "L\t" in (tmp_path / "b.vocab").read_text()
 
 
@@ -259,28 +267,28 @@ def test_ids_of_unknown_characters_are_counted(
     assert "\u4e16" in pieces.out
 
 
-def test_control_symbols_reverse_json_and_nbest(run_cli: RunCli, model: Path) -> None:
+def test_control_symbols_reverse_json_and_nbest(run_main: RunMain, model: Path) -> None:
     text = "bade ko\n\n"
-    done = run_cli("encode", model, "--bos", "--eos", "--reverse", "--json", input=text)
-    first, second = map(json.loads, done.stdout.splitlines())
+    done = run_main("encode", model, "--bos", "--eos", "--reverse", "--json", input=text)
+    first, second = map(json.loads, done.out.splitlines())
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     assert first == ["<s>", *reversed(processor.Encode("bade ko", return_type=str)), "</s>"]
     assert second == ["<s>", "</s>"]
-    done = run_cli("encode", model, "--nbest", 3, input=text)
-    best, empty, _ = done.stdout.split("\n")
+    done = run_main("encode", model, "--nbest", 3, input=text)
+    best, empty, _ = done.out.split("\n")
     expected = processor.NBestEncode("bade ko", nbest_size=3, return_type=str)
     assert [row.split(" ") for row in best.split("\t")] == expected
     assert empty == ""
 
 
-def test_samples_equal_those_of_the_library(run_cli: RunCli, model: Path) -> None:
+def test_samples_equal_those_of_the_library(run_main: RunMain, model: Path) -> None:
     dropout = ("--subword-dropout", 0.4, "--seed", 1)
-    done = run_cli("encode", model, "--output-format=id", "--json", *dropout, "--bos", input=RAW)
+    done = run_main("encode", model, "--output-format=id", "--json", *dropout, "--bos", input=RAW)
     ids, offsets = Tokenizer.load(model).encode(LINES, 0.4, seed=1)
     rows = [[1, *ids[start:end].tolist()] for start, end in pairwise(offsets)]
-    assert [json.loads(line) for line in done.stdout.splitlines()] == rows
-    back = run_cli("decode", model, "--input-format", "id", "--json", input=done.stdout)
-    assert [json.loads(line) for line in back.stdout.splitlines()] == LINES
+    assert [json.loads(line) for line in done.out.splitlines()] == rows
+    back = run_main("decode", model, "--input-format", "id", "--json", input=done.out)
+    assert [json.loads(line) for line in back.out.splitlines()] == LINES
 
 
 @pytest.mark.parametrize(
@@ -299,12 +307,12 @@ def test_samples_equal_those_of_the_library(run_cli: RunCli, model: Path) -> Non
     ],
 )
 def test_mistakes_in_pipes(
-    run_cli: RunCli, model: Path, arguments: tuple[str, ...], text: str, code: int, words: str
+    run_main: RunMain, model: Path, arguments: tuple[str, ...], text: str, code: int, words: str
 ) -> None:
-    done = run_cli(arguments[0], model, *arguments[1:], input=text)
-    assert done.returncode == code
-    assert words in done.stderr
-    assert done.stdout.count("\n") == text.count("\n") - (code == 65) - (code == 2)
+    done = run_main(arguments[0], model, *arguments[1:], input=text)
+    assert done.code == code
+    assert words in done.err
+    assert done.out.count("\n") == text.count("\n") - (code == 65) - (code == 2)
 
 
 def test_a_decoded_line_end_does_not_split_the_line(run_main: RunMain, tmp_path: Path) -> None:
@@ -318,11 +326,14 @@ def test_a_decoded_line_end_does_not_split_the_line(run_main: RunMain, tmp_path:
     assert run_main("decode", model, spelled, "--json").out == '"A\\nB"\n'
 
 
-def test_a_file_that_is_not_a_model(run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model(
+    run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text(RAW)
-    done = run_cli("encode", "a.txt", input="x\n", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (65, "")
-    assert done.stderr.startswith("srucli: a.txt: not a SentencePiece model; ")
+    done = run_main("encode", "a.txt", input="x\n")
+    assert (done.code, done.out) == (65, "")
+    assert done.err.startswith("srucli: a.txt: not a SentencePiece model; ")
 
 
 def test_each_line_is_flushed_before_the_next_is_read(model: Path) -> None:

@@ -22,7 +22,7 @@ from srucli.inference.evaluation import CHUNK, evaluate
 from srucli.io.console import escaped
 from srucli.metrics import Array, Floats
 from srucli.tokenizer.truncation import Tally
-from tests.support import RunCli
+from tests.support import RunCli, RunMain
 
 
 class LinearScorer:
@@ -288,24 +288,24 @@ def test_invalid_gates(gate: str) -> None:
         command.parse_gates([gate])
 
 
-def test_mistakes_are_reported_before_anything_is_read(run_cli: RunCli, tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_anything_is_read(run_main: RunMain, tmp_path: Path) -> None:
     """Names of metrics are checked before the run and the file, which do not exist here."""
-    typo = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv", "--fail-under", "acuracy=0.9")
-    assert (typo.returncode, typo.stdout) == (2, "")
-    assert typo.stderr == "srucli: unknown metric 'acuracy' (did you mean 'accuracy'?)\n"
-    no_run = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv")
-    assert no_run.returncode == 66
-    assert "run: no such run; give the folder that `srucli train` printed" in no_run.stderr
+    typo = run_main("eval", tmp_path / "run", tmp_path / "f.tsv", "--fail-under", "acuracy=0.9")
+    assert (typo.code, typo.out) == (2, "")
+    assert typo.err == "srucli: unknown metric 'acuracy' (did you mean 'accuracy'?)\n"
+    no_run = run_main("eval", tmp_path / "run", tmp_path / "f.tsv")
+    assert no_run.code == 66
+    assert "run: no such run; give the folder that `srucli train` printed" in no_run.err
     (tmp_path / "run").mkdir()
-    no_file = run_cli("eval", tmp_path / "run", tmp_path / "f.tsv")
-    assert no_file.returncode == 66
-    assert "f.tsv: no such file" in no_file.stderr
+    no_file = run_main("eval", tmp_path / "run", tmp_path / "f.tsv")
+    assert no_file.code == 66
+    assert "f.tsv: no such file" in no_file.err
     (tmp_path / "f.tsv").write_text("cat\ta cat\n")
-    folder = run_cli(
+    folder = run_main(
         "eval", tmp_path / "run", tmp_path / "f.tsv", "--predictions", tmp_path / "no" / "p.tsv"
     )
-    assert folder.returncode == 73
-    assert "p.tsv: its folder does not exist" in folder.stderr
+    assert folder.code == 73
+    assert "p.tsv: its folder does not exist" in folder.err
 
 
 def test_help(run_cli: RunCli) -> None:
