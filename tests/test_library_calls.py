@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import csv
 import ctypes
+import hashlib
 import multiprocessing
 import os
 import platform
+import random
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
@@ -53,7 +56,15 @@ def state() -> dict[str, Any]:
         "gradients": torch.is_grad_enabled(),
         "standard streams": [sys.stdin, sys.stdout, sys.stderr],
         "start method": multiprocessing.get_start_method(),
+        "random states": (random.getstate(), str(np.random.get_state()), hash_of_torchs_state()),
+        "living threads": [thread.name for thread in threading.enumerate()],
     }
+
+
+def hash_of_torchs_state() -> str:
+    import torch
+
+    return hashlib.sha256(bytes(torch.get_rng_state().numpy())).hexdigest()
 
 
 def threads() -> tuple[int, int]:
@@ -102,7 +113,8 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
     from srucli.training.run import resume, train
 
     def layers() -> None:
-        output, _ = srucli.SRU(3, 4)(torch.zeros(2, 1, 3))
+        with torch.random.fork_rng():  # initial weights are random
+            output, _ = srucli.SRU(3, 4)(torch.zeros(2, 1, 3))
         output.sum().backward()
 
     config = quick("train.epochs=1")
@@ -135,6 +147,7 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
 
 def changes(made: Calls) -> list[str]:
     """Make every call; return what changed."""
+    import sklearn.metrics  # noqa: F401  it draws a random number when it is imported
     import torch
 
     torch.set_num_threads(THREADS)
@@ -182,6 +195,21 @@ def test_calls_leave_the_process_unchanged(
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("label", "text"), *rows])
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert not pool.submit(place, data, tiny.run, tmp_path).result()
+
+
+def test_threads_that_train_at_once_get_the_weights_of_one_alone(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    from srucli.training.run import train
+
+    def weights(name: str) -> bytes:
+        train(quick("train.epochs=2"), str(tiny.train), None, tmp_path / name)
+        (checkpoint,) = (tmp_path / name / "checkpoints").iterdir()
+        return (checkpoint / "model.safetensors").read_bytes()
+
+    alone = weights("alone")
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(weights, ("one", "two"))) == {alone}
 
 
 @pytest.mark.parametrize(

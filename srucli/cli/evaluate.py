@@ -15,7 +15,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import GateError, OutputError, UsageError
-from srucli.io.console import say
+from srucli.io.console import progress_bar, say
 from srucli.io.folders import OpenFolder
 
 if TYPE_CHECKING:
@@ -155,8 +155,6 @@ def _evaluate(
     predictor: Predictor, file: str, data: dict[str, Any], predictions: Path | None
 ) -> Evaluation:
     """Evaluate on a file, and write the predictions if a path for them is given."""
-    from tqdm import tqdm
-
     from srucli.data.readers import read_examples
     from srucli.inference.evaluation import evaluate
     from srucli.io.streams import display_name
@@ -164,7 +162,7 @@ def _evaluate(
     config = options.data_config(predictor.config.data, file, data)
     fresh = options.fresh_config(predictor.config.data, data)
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(unit=" texts", disable=None, leave=False))
+        bar = stack.enter_context(progress_bar(unit=" texts"))
         write: OnChunk | None = None
         if predictions is not None:
             stream = stack.enter_context(replacing(predictions))

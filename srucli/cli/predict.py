@@ -77,7 +77,7 @@ def command(
     Texts of an endless stream are labelled as soon as they arrive.
     """
     if with_input and as_json:
-        raise UsageError("--with-input adds the record as text; it does not go with --json")
+        raise UsageError("--with-input adds the record as text; leave it out with --json")
     if top is not None and threshold is not None and not as_json:
         raise UsageError("--threshold rejects a single label; with --top it needs --json")
     if reject is not None and {*reject} & {*"\t\r\n"}:

@@ -12,7 +12,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import InputMissingError, OutputError, UsageError
-from srucli.io.console import say
+from srucli.io.console import progress_bar, say
 from srucli.io.files import write_atomic
 from srucli.runs.claim import refuse_inputs
 
@@ -183,11 +183,9 @@ def command(
     if not labelled:
         _warn_of_labels(files)
 
-    from tqdm import tqdm
-
     from srucli.tokenizer.training import train_tokenizer
 
-    with tqdm(bar_format="{desc}", disable=None, leave=False) as bar:
+    with progress_bar(bar_format="{desc}") as bar:
         trained = train_tokenizer(
             _texts(files, config.data, labelled, data),
             config.tokenizer,

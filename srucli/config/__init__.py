@@ -11,6 +11,7 @@ from srucli.config.loading import may_change_on_resume as may_change_on_resume
 from srucli.config.loading import overridden as overridden
 from srucli.config.loading import parse_overrides as parse_overrides
 from srucli.config.loading import resolve as resolve
+from srucli.config.loading import stored as stored
 from srucli.config.loading import with_settings as with_settings
 from srucli.config.sections import DEFAULT_VOCAB_SIZE as DEFAULT_VOCAB_SIZE
 from srucli.config.sections import MAX_DROPOUT as MAX_DROPOUT

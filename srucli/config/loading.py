@@ -15,7 +15,10 @@ from pydantic.fields import FieldInfo
 
 from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
-from srucli.io.yaml import load_yaml, parse_value, to_word, to_yaml
+from srucli.io.yaml import load_yaml, parse_value, parse_yaml, to_word, to_yaml
+
+# Former names of `train` settings, in files of older versions.
+OLD_NAMES = {"keep": "use_checkpoint", "checkpoints": "keep_checkpoints"}
 
 
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
@@ -117,6 +120,15 @@ def build(tree: Mapping[str, Any], source: str, *, partial: bool = False) -> Con
         if partial and errors[0]["type"] == "missing":
             return Config()
         raise UsageError(_explain(errors[0], source)) from None
+
+
+def stored(data: bytes, source: str) -> Config:
+    """Return the configuration in YAML that a version of srucli wrote. Raises UsageError."""
+    tree: Any = parse_yaml(data, source)
+    if isinstance(tree, dict) and isinstance(tree.get("train"), dict):
+        renamed = {OLD_NAMES.get(key, key): value for key, value in tree["train"].items()}
+        tree = tree | {"train": renamed}
+    return build(tree, source)
 
 
 def given(section: Section) -> list[str]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.experiments.scheduler import Scheduler
 from srucli.experiments.trials import Candidate, Folder, Plan, Result, Trial, grid_rate
-from srucli.io.console import say
+from srucli.io.console import progress_bar, say
 from srucli.metrics import METRICS
 
 # The number of learning rates by which a grid may be extended.
@@ -28,7 +26,7 @@ class ProgressBar:
         self.total, self.finished = total, finished
         if finished:
             say(f"{finished:,} of at least {total:,} trials are finished already")
-        self.bar = tqdm(total=total, initial=finished, unit="run", disable=None, leave=False)
+        self.bar = progress_bar(total=total, initial=finished, unit="run")
 
     def more(self, count: int) -> None:
         """Add trials that were not planned."""

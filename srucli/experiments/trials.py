@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from srucli import optim
-from srucli.config import Config, dump, with_settings
+from srucli.config import Config, dump, stored, with_settings
 from srucli.data.dataset import data_hash
 from srucli.data.readers import Example
 from srucli.errors import SrucliError, UsageError
@@ -160,12 +160,19 @@ def facts_of(plan: Plan, parts: Mapping[str, Sequence[Example]]) -> dict[str, An
 
 
 def _stored_facts(folder: OpenFolder) -> dict[str, Any]:
-    """Return the content of plan.json; nothing if it is missing or damaged."""
+    """Return the content of plan.json; nothing if it is missing or damaged.
+
+    The settings are those that this version would write for the same configuration.
+    """
     try:
         facts = read_json(folder, "plan.json", _MAX_PLAN)
+        if not isinstance(facts, dict):
+            return {}
+        if isinstance(settings := facts.get("settings"), str):
+            facts["settings"] = dump(stored(settings.encode(), "plan.json"))
     except SrucliError:
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return facts
 
 
 class Folder:

@@ -28,7 +28,7 @@ from srucli.io.files import write_atomic
 from srucli.io.folders import OpenFolder
 from srucli.io.yaml import to_yaml
 from srucli.metrics import METRICS
-from srucli.model.classifier import Classifier
+from srucli.model.classifier import shapes
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Claim, Layout, claimed, clear
 from srucli.runs.run_dir import read_records
@@ -167,13 +167,13 @@ class Search:
         tokenizer = make_tokenizer(base.tokenizer, texts, task.train).tokenizer
         self.tokenizer = scratch / "tokenizer.model"
         write_atomic({self.tokenizer: tokenizer.model_bytes})
-        self.spelling = tokenizer.spelling
+        self.vocab_size = tokenizer.vocab_size
         self.own_bytes = len(tokenizer.model_bytes) + OTHER_BYTES
 
     def bytes_of(self, config: Config) -> int:
         """Return the size of what is copied for prediction."""
-        model = Classifier(config.model, self.spelling, len(self.task.labels))
-        return self.own_bytes + 4 * sum(weight.numel() for weight in model.parameters())
+        weights = shapes(config.model, self.vocab_size, len(self.task.labels)).values()
+        return self.own_bytes + 4 * sum(weight.numel() for weight in weights)
 
     def objective(self, trial: optuna.Trial) -> float:
         """Train a trial, and return the metric on dev of the weights that it would use.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from srucli.data.layout import ColumnNames
 from srucli.data.store import TokenStore
 from srucli.inference.forward import blended, branch_logits
-from srucli.model.classifier import Classifier, shapes
+from srucli.model.classifier import shapes, uninitialized
 from srucli.runs.choice import choose, unfinished
 from srucli.runs.run_dir import RunDir
 from srucli.runtime import resolve_device
@@ -37,7 +37,7 @@ class Predictor:
         expected = shapes(model, self.tokenizer.vocab_size, classes)
         checkpoint = run.checkpoint(self.choice.name, expected)
         self.thresholds = checkpoint.thresholds(classes, str(run.path))
-        self.model = Classifier(model, self.tokenizer.spelling, classes)
+        self.model = uninitialized(model, self.tokenizer.spelling, classes)
         self.model.load_state_dict(checkpoint.weights)
         self.model.to(device).eval().tabulate()
         self.tally = Tally(limits=self.model.limits(self.config.train))

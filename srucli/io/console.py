@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 
 def say(*lines: str) -> None:
@@ -15,6 +16,20 @@ def say(*lines: str) -> None:
     with suppress(BrokenPipeError):  # nobody reads stderr any more
         for line in lines:
             tqdm.write(line, file=sys.stderr)
+
+
+def progress_bar(**options: Any) -> Any:
+    """Return tqdm's bar on stderr, shown only on a terminal and until it is closed.
+
+    It starts no monitor: that is a thread which would outlive a library call. Without it, each
+    update must check whether the bar is to be drawn again.
+    """
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        monitor_interval = 0
+
+    return Bar(**{"disable": None, "leave": False, "miniters": 1, **options})
 
 
 def escaped(text: str) -> str:

@@ -138,8 +138,14 @@ class _NoInitialization(TorchFunctionMode):
         return func(*args, **given)
 
 
+def uninitialized(config: ModelConfig, spelling: Spelling, classes: int) -> Classifier:
+    """Return a classifier whose weights must be loaded, without drawing random numbers."""
+    with _NoInitialization():
+        return Classifier(config, spelling, classes)
+
+
 def shapes(config: ModelConfig, vocab_size: int, classes: int) -> dict[str, Tensor]:
     """Return the tensors of a classifier's `state_dict` on the meta device, without memory."""
     spelling = np.zeros(0, np.int64), np.zeros(vocab_size + 1, np.int64)
-    with torch.device("meta"), _NoInitialization():
-        return dict(Classifier(config, spelling, classes).state_dict())
+    with torch.device("meta"):
+        return dict(uninitialized(config, spelling, classes).state_dict())

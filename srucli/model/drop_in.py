@@ -104,8 +104,8 @@ class SRU(nn.Module):
         c_0: (num_layers * directions, B, hidden_size), without B if input has none; default zeros.
         With a PackedSequence, the order of c_0 and c_n is that of the texts before packing.
         Returns output, as input but with directions * hidden_size features (a PackedSequence has
-        the same batch sizes and indices), and c_n, as c_0. Raises ValueError for other shapes, and
-        outside autocast for a dtype other than the weights'.
+        the same batch sizes and indices), and c_n, as c_0. Raises ValueError for other shapes or a
+        tuple of states, and outside autocast for a dtype other than the weights'.
         """
         if isinstance(input, PackedSequence):
             return self._packed(input, c_0)
@@ -145,6 +145,10 @@ class SRU(nn.Module):
         """Return c_0 as (num_layers, B, D); `batch` is None if input has no batch dimension."""
         if c_0 is None:
             return None
+        if not isinstance(c_0, Tensor):
+            raise ValueError(
+                "an SRU has one state, as nn.GRU has: pass c_0 as one tensor, not a tuple"
+            )
         sizes = () if batch is None else (batch,)
         shape = (self.num_layers * self.directions, *sizes, self.hidden_size)
         if c_0.shape != shape:

@@ -50,7 +50,7 @@ from srucli.io.files import (
     writing,
 )
 from srucli.io.folders import OpenFolder
-from srucli.io.yaml import MAX_YAML, parse_yaml
+from srucli.io.yaml import MAX_YAML
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
 from srucli.runs.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
@@ -85,8 +85,6 @@ LAYOUT: Layout = {
     r"config\.yaml": None,
     r"run\.json": None,
 }
-# Former names of `train` settings, in older runs.
-OLD_NAMES = {"keep": "use_checkpoint", "checkpoints": "keep_checkpoints"}
 # Size limits in bytes of the files that are read.
 MAX_LABELS, MAX_RECORDS = 16 * 2**20, 64 * 2**20
 MAX_NESTED_RECORDS = 2**21
@@ -273,11 +271,7 @@ class RunDir:
     def config(self) -> Config:
         """Return the resolved configuration. Also raises UsageError."""
         source = str(self.path / "config.yaml")
-        tree: Any = parse_yaml(read_within(self.place, "config.yaml", MAX_YAML), source)
-        if isinstance(tree, dict) and isinstance(tree.get("train"), dict):
-            renamed = {OLD_NAMES.get(key, key): value for key, value in tree["train"].items()}
-            tree = tree | {"train": renamed}
-        return configuration.build(tree, source)
+        return configuration.stored(read_within(self.place, "config.yaml", MAX_YAML), source)
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Return the JSON objects in a file with one per line; none if it does not exist.

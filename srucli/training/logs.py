@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
-from tqdm import tqdm
-
+from srucli.io.console import progress_bar
 from srucli.io.files import Place, writing
 from srucli.runs.run_dir import LOGS, RunDir
 from srucli.tokenizer.truncation import Tally
@@ -65,7 +64,7 @@ class Log:
     def __init__(self, run: RunDir, *, tensorboard: bool) -> None:
         self.run, self.tensorboard = run, tensorboard
         self.board: Board | None = None
-        self.bar: tqdm[Any] = tqdm(disable=True)
+        self.bar = progress_bar(disable=True)
         self._seconds_before, self._started = 0.0, time.monotonic()
 
     @property
@@ -81,8 +80,8 @@ class Log:
         """
         if self.tensorboard:
             self.board = Board(self.run.place, step)
-        style: dict[str, Any] = {"unit_scale": True, "disable": None, "leave": False}
-        with tqdm(total=total, initial=examples, unit="example", **style) as self.bar:
+        style = {"unit": "example", "unit_scale": True}
+        with progress_bar(total=total, initial=examples, **style) as self.bar:
             yield
 
     def advance(self, examples: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,9 @@ from srucli.training.resume import (
     saved_training,
 )
 from srucli.training.trainer import OnEpoch, Trainer
+
+# Trainings share the random number generators of their process.
+_one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def train(
     `force` starts a new one. `on_epoch` is called with the number of each epoch, from 1, and its
     dev metrics; an exception in it ends the training. `stop` can request an early end. `reads` are
     other files that the command reads and that must not be replaced. `below` is the folder that
-    contains the output, if it is held open.
+    contains the output, if it is held open. Calls in several threads train one after the other.
     """
     device = check_settings(config)
     given = Tokenizer.load(tokenizer) if tokenizer else None
@@ -166,7 +170,8 @@ def _sources(
 
 def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
     """Train in a claimed folder, with the configured number of threads."""
-    with use_threads(request.config.train.threads), keep_random_states(request.device):
+    threads, device = request.config.train.threads, request.device
+    with _one_at_a_time, use_threads(threads), keep_random_states(device):
         split = _read(request)
         config = complete(request.config, len(split.train), len(split.train.labels))
         saved = found if found and found.checkpoint else None

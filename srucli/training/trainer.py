@@ -75,7 +75,8 @@ class Trainer:
                 if self.is_over:
                     break
                 self._stop_if_requested()
-        if message := self.validation.early_stop_message():
+        message = self.validation.early_stop_message()
+        if message and not self.loader.is_exhausted:
             say(message)
 
     def _train_epoch(self, steps: Iterable[list[Batch]]) -> None:

@@ -149,7 +149,8 @@ class Validation:
         if not self.spent:
             return None
         best, stale = abs(self.best.best), self.best.stale
-        return f"no better {self.metric} than {best:.4f} for {stale} epochs: stopping early"
+        epochs = "1 epoch" if stale == 1 else f"{stale} epochs"
+        return f"no better {self.metric} than {best:.4f} for {epochs}: stopping early"
 
     @cached_property
     def basis(self) -> dict[str, str]:

@@ -621,9 +621,9 @@ REMEDIES = {
     ),
     "keep and JSON": Remedy(
         "predict run two.tsv --with-input --json",
-        r"(--with-input) adds the record as text; it does not go with --json",
+        r"(--with-input) adds the record as text; leave it out with --json",
         without("--with-input"),
-        advice="--with-input adds the record as text",
+        advice="--with-input adds the record as text; leave it out with --json",
         before=(TRAIN,),
     ),
     "top and threshold": Remedy(

@@ -12,10 +12,21 @@ from srucli.io.files import to_json
 from tests.experiments.support import plan
 
 
-def test_a_comparison_with_older_names_of_settings_is_refused(tmp_path: Path) -> None:
-    """As `train.keep`, now `train.use_checkpoint`: old trials are not mixed with new ones."""
+def test_a_comparison_with_older_names_of_settings_is_resumed(tmp_path: Path) -> None:
+    """As `train.keep`, now `train.use_checkpoint`; a setting that did not exist has its default."""
     path, facts = tmp_path / "out", facts_of(plan(), {})
     old = {**facts, "settings": facts["settings"].replace("use_checkpoint:", "keep:")}
+    old["settings"] = old["settings"].replace("  tensorboard: false\n", "")
+    assert len(old["settings"]) < len(facts["settings"]) - 20
+    with Folder.claim(path, old, (), force=False):
+        (path / "plan.json").write_bytes(to_json(old))
+    with Folder.claim(path, facts, (), force=False):
+        assert (path / "plan.json").exists()
+
+
+def test_a_comparison_with_other_settings_is_refused(tmp_path: Path) -> None:
+    path, facts = tmp_path / "out", facts_of(plan(), {})
+    old = {**facts, "settings": facts["settings"].replace("layers: 2", "layers: 3")}
     assert old != facts
     with Folder.claim(path, old, (), force=False):
         (path / "plan.json").write_bytes(to_json(old))

@@ -269,6 +269,7 @@ def test_repr_shows_what_differs_from_the_defaults() -> None:
         (torch.zeros(6, 2, 5), torch.zeros(4, 3, 3), r"it must be \(4, 2, 3\): .*batch"),
         (torch.zeros(6, 2, 5), torch.zeros(2, 2, 6), r"it must be \(4, 2, 3\)"),
         (torch.zeros(6, 2, 5), torch.zeros(4, 3), r"it must be \(4, 2, 3\)"),
+        (torch.zeros(6, 2, 5), (torch.zeros(4, 2, 3), torch.zeros(4, 2, 3)), "not a tuple"),
         (torch.zeros(6, 5), torch.zeros(4, 1, 3), r"it must be \(4, 3\): .*directions, hidden"),
         (pack_sequence([torch.zeros(2, 5)]), torch.zeros(4, 2, 3), r"must be \(4, 1, 3\)"),
     ],

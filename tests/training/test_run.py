@@ -126,6 +126,16 @@ def test_accumulated_batches_make_one_step(
     assert history(run)[0]["step"] == steps
 
 
+def test_patience_that_ends_with_the_last_epoch_is_not_called_early(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("optim.lr=1e-12", "train.patience=1")
+    run_training(tiny, tmp_path / "whole", *settings, "train.epochs=2")
+    assert "stopping early" not in capsys.readouterr().err
+    run_training(tiny, tmp_path / "shorter", *settings, "train.epochs=3")
+    assert "for 1 epoch: stopping early" in capsys.readouterr().err
+
+
 def test_early_stopping_and_the_best_checkpoint(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
