@@ -375,7 +375,7 @@ def recipe(task: Task, best: Best) -> str:
     """Return the given and the best settings, as YAML that `srucli train -c` reads."""
     tree = with_settings(task.config, best.settings).model_dump(mode="json", exclude_unset=True)
     lines = [
-        f"Found by `srucli tune` in {best.trials} finished trials.",
+        f"Found by `srucli tune`; finished trials: {best.trials}.",
         f"On dev: {_shown(best.metrics)}.",
         *_doubts(best),
         f"{best.megabytes:.1f} MB for prediction.",

@@ -171,7 +171,7 @@ def test_a_recipe_says_that_its_metrics_are_optimistic(tiny: Tiny, tmp_path: Pat
     best = remembered(search, (search.base, 0.9, 0.5), (better, 0.95, 0.4))
     text = recipe(search.task, best)
     assert text.split("\n")[:6] == [
-        "# Found by `srucli tune` in 2 finished trials.",
+        "# Found by `srucli tune`; finished trials: 2.",
         "# On dev: accuracy 0.9500, log_loss 0.4000.",
         "# The default recipe on dev: accuracy 0.9000, log_loss 0.5000.",
         "# The dev texts chose this recipe, so its metrics on them are too optimistic. To see",
