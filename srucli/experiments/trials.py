@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,12 +166,13 @@ def _stored_facts(folder: OpenFolder) -> dict[str, Any]:
     """
     try:
         facts = read_json(folder, "plan.json", _MAX_PLAN)
-        if not isinstance(facts, dict):
-            return {}
-        if isinstance(settings := facts.get("settings"), str):
-            facts["settings"] = dump(stored(settings.encode(), "plan.json"))
     except SrucliError:
         return {}
+    if not isinstance(facts, dict):
+        return {}
+    if isinstance(settings := facts.get("settings"), str):
+        with suppress(SrucliError):
+            facts["settings"] = dump(stored(settings.encode(errors="replace"), "plan.json"))
     return facts
 
 

@@ -24,9 +24,10 @@ def test_a_comparison_with_older_names_of_settings_is_resumed(tmp_path: Path) ->
         assert (path / "plan.json").exists()
 
 
-def test_a_comparison_with_other_settings_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["3", "-3", "\ud800", "&a [*a]", "{"])
+def test_a_comparison_with_other_settings_is_refused(tmp_path: Path, damage: str) -> None:
     path, facts = tmp_path / "out", facts_of(plan(), {})
-    old = {**facts, "settings": facts["settings"].replace("layers: 2", "layers: 3")}
+    old = {**facts, "settings": facts["settings"].replace("layers: 2", f"layers: {damage}")}
     assert old != facts
     with Folder.claim(path, old, (), force=False):
         (path / "plan.json").write_bytes(to_json(old))
