@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -241,6 +242,11 @@ def test_help_to_a_full_disk() -> None:
         assert done.returncode == 73
         assert done.stderr.startswith("srucli: the output cannot be written (No space left on dev")
         assert done.stderr.count("\n") == 1
+
+
+def test_the_version(run_main: RunMain) -> None:
+    ended = run_main("--version")
+    assert (ended.code, ended.out) == (0, f"srucli {importlib.metadata.version('srucli')}\n")
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
