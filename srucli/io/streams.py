@@ -28,12 +28,18 @@ _SMALL_CHUNK = 1 << 10
 _XZ_MEMORY = 1 << 28
 # Small files may grow beyond `max_ratio`.
 _FREE_BYTES = 1 << 20
-# Binary formats that users may pass instead of text, by their first bytes.
+# Binary formats that users may pass instead of text, by their first bytes, and what to do.
+_CONVERT = "unpack it, or save it as CSV or JSON, in the program that made it"
+_NAME = "name a file of texts"
 _NO_TEXT = {
-    b"PK\x03\x04": "a zip archive or an Excel workbook",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook",
-    b"PAR1\x15": "a Parquet file",
-    b"BZh91AY&SY": "bzip2 data",
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", _CONVERT),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", _CONVERT),
+    b"PAR1\x15": ("a Parquet file", _CONVERT),
+    b"SQLite format 3\0": ("an SQLite database", _CONVERT),
+    b"BZh91AY&SY": ("bzip2 data", _CONVERT),
+    b"\x89PNG\r\n": ("a PNG image", _NAME),
+    b"\xff\xd8\xff": ("a JPEG image", _NAME),
+    b"\x7fELF": ("a program", _NAME),
 }
 _PROBLEMS: dict[type[OSError], str] = {
     FileNotFoundError: "no such file; check the name and the folder",
@@ -154,9 +160,9 @@ def _plain_chunks(stream: Any, source: str, ratio: float | None) -> Iterator[byt
     whole = itertools.chain([head], chunks)
     kind = next((kind for kind in _COMPRESSIONS if head.startswith(kind.magic)), None)
     if kind is None:
-        if what := next((_NO_TEXT[magic] for magic in _NO_TEXT if head.startswith(magic)), None):
-            remedy = "unpack it, or save it as CSV or JSON, in the program that made it"
-            raise DataError(source, None, f"{what}, which is not read", remedy)
+        for magic, (what, remedy) in _NO_TEXT.items():
+            if head.startswith(magic):
+                raise DataError(source, None, f"{what}, which is not read", remedy)
         return whole
     return _inflate(whole, kind, source, math.inf if ratio is None else ratio)
 

@@ -394,6 +394,16 @@ ERRORS: dict[str, tuple[str, bytes, dict[str, Any], int | None, str, str]] = {
         "a zip archive or an Excel workbook, which is not read",
         "save it as CSV",
     ),
+    "a PNG image": (
+        "x.csv",
+        b"\x89PNG\r\n\x1a\n\0",
+        {},
+        1,
+        "a PNG image, which",
+        "a file of texts",
+    ),
+    "a program": ("x.txt", b"\x7fELF\2\1\1\0", {}, 1, "a program, which is", "a file of texts"),
+    "a database": ("x", b"SQLite format 3\0\1", {}, 1, "an SQLite database, which", "CSV"),
     "bzip2 data": ("x.csv", b"BZh91AY&SYxyz", {}, 1, "bzip2 data, which is", "unpack it"),
     "no pairs": (
         "x.txt",
