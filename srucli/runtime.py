@@ -46,13 +46,15 @@ def use_threads(threads: int) -> Iterator[None]:
 
     Other Python threads, running or started later, keep their thread counts.
     """
-    before = torch.get_num_threads(), _set_numba_threads(threads or cores())
+    with _changing:  # a new thread takes the default, which another one may be changing
+        before = torch.get_num_threads()
+    numba_before = _set_numba_threads(threads or cores())
     _set_own_torch_threads(threads or cores())
     try:
         yield
     finally:
-        _set_own_torch_threads(before[0])
-        _set_numba_threads(before[1])
+        _set_own_torch_threads(before)
+        _set_numba_threads(numba_before)
 
 
 def tune_process(threads: int = 0) -> None:
