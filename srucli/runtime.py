@@ -46,15 +46,12 @@ def use_threads(threads: int) -> Iterator[None]:
 
     Other Python threads, running or started later, keep their thread counts.
     """
-    with _changing:  # a new thread takes the default, which another one may be changing
-        before = torch.get_num_threads()
-    numba_before = _set_numba_threads(threads or cores())
-    _set_own_torch_threads(threads or cores())
+    before = _set_own_torch_threads(threads or cores()), _set_numba_threads(threads or cores())
     try:
         yield
     finally:
-        _set_own_torch_threads(before)
-        _set_numba_threads(numba_before)
+        _set_own_torch_threads(before[0])
+        _set_numba_threads(before[1])
 
 
 def tune_process(threads: int = 0) -> None:
@@ -65,18 +62,21 @@ def tune_process(threads: int = 0) -> None:
     _keep_freed_memory()
 
 
-def _set_own_torch_threads(threads: int) -> None:
-    """Set torch's thread count for the calling thread only.
+def _set_own_torch_threads(threads: int) -> int:
+    """Set torch's thread count for the calling thread only; return the previous one.
 
     torch also makes it the default of threads that start later. A short-lived thread restores the
-    default: it sets the count for itself, and ends.
+    default: it sets the count for itself, and ends. A new thread takes the default when it first
+    asks for its count, so the lock is held then too.
     """
-    if threads == torch.get_num_threads():
-        return
-    with _changing, ThreadPoolExecutor(1) as other:
-        default = other.submit(torch.get_num_threads).result()
-        torch.set_num_threads(threads)
-        other.submit(torch.set_num_threads, default).result()
+    with _changing:
+        before = torch.get_num_threads()
+        if threads != before:
+            with ThreadPoolExecutor(1) as other:
+                default = other.submit(torch.get_num_threads).result()
+                torch.set_num_threads(threads)
+                other.submit(torch.set_num_threads, default).result()
+    return before
 
 
 def _set_numba_threads(threads: int) -> int:
