@@ -197,12 +197,12 @@ class Folder:
         """
 
         def is_comparison(folder: OpenFolder) -> bool:
-            stored, marked = _stored_facts(folder), kind_of(folder) == "comparison"
-            return stored == facts or (marked and stored.keys() == facts.keys())
+            found, marked = _stored_facts(folder), kind_of(folder) == "comparison"
+            return found == facts or (marked and found.keys() == facts.keys())
 
         with claimed(path, Claim("comparison", LAYOUT, is_comparison, sources)) as (folder, _):
-            if "plan.json" in folder.names() and _stored_facts(folder) != facts:
-                _replace(folder, facts, force)
+            if "plan.json" in folder.names() and (found := _stored_facts(folder)) != facts:
+                _replace(folder, found, facts, force)
             yield cls(folder)
 
     def prepare(self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str) -> None:
@@ -238,11 +238,12 @@ class Folder:
         return result
 
 
-def _replace(folder: OpenFolder, facts: Mapping[str, Any], force: bool) -> None:
-    """Empty the folder for another comparison. Raises UsageError without `force`, OutputError."""
-    stored = _stored_facts(folder)
+def _replace(
+    folder: OpenFolder, found: Mapping[str, Any], facts: Mapping[str, Any], force: bool
+) -> None:
+    """Empty the folder of comparison `found`. Raises UsageError without `force`, OutputError."""
     if not force:
-        different = [key for key in facts if stored.get(key) != facts[key]]
+        different = [key for key in facts if found.get(key) != facts[key]]
         raise UsageError(
             f"{folder.path}: holds a comparison with other {' and '.join(different)}; choose "
             "another -o, or add --force to replace it"
