@@ -117,7 +117,7 @@ def attempt(seeds, random, folder):
     with fuzz.watched(folder):
         FAULTS.get(number, lambda folder: None)(folder)
 
-fuzz.TARGETS["faults"] = attempt
+fuzz.TARGETS["faults"] = fuzz.Target(attempt)
 here = Path(__import__("sys").argv[1])
 first = 0
 result = fuzz.Result()
