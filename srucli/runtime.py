@@ -55,8 +55,15 @@ def use_threads(threads: int) -> Iterator[None]:
 
 
 def tune_process(threads: int = 0) -> None:
-    """Set up this process for speed: set thread counts, flush denormals, keep freed memory."""
+    """Set up this process for speed: set thread counts, flush denormals, keep freed memory.
+
+    It also lets the process say when it compiles kernels.
+    """
     _set_numba_threads(threads or cores())
+    if find_spec("numba"):
+        from srucli.kernels import jit
+
+        jit.announce_compiling()
     torch.set_num_threads(threads or cores())
     torch.set_flush_denormal(True)
     _keep_freed_memory()

@@ -29,7 +29,7 @@ from srucli.cli import (
     tune,
 )
 from srucli.errors import OutputError, SrucliError, UsageError
-from srucli.io.console import escaped
+from srucli.io.console import coloured, escaped
 
 # Errors of a write to a disk, or within a quota, that is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -104,8 +104,8 @@ def _leave_quietly() -> NoReturn:
 
 def _fail(error: SrucliError) -> NoReturn:
     """Print an error and exit. Its message may quote untrusted files, so it is escaped."""
-    lines = map(escaped, str(error).split("\n"))
-    sys.stderr.write("srucli: " + "\n".join(lines) + "\n")
+    text = "\n".join(map(escaped, str(error).split("\n")))
+    sys.stderr.write(f"{coloured('srucli:', 'error', sys.stderr)} {text}\n")
     raise SystemExit(error.exit_code)
 
 

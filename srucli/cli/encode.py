@@ -128,6 +128,10 @@ def encode(
         raise UsageError("--nbest and --subword-dropout exclude each other; pass one of them")
     if nbest > 1 and tokenizer.model_type != "unigram":
         raise UsageError(f"--nbest needs a unigram model; this one is {tokenizer.model_type}")
+    if subword_dropout:
+        from srucli.kernels.jit import announce_compiling
+
+        announce_compiling()
     encoder = tokenizer.line_encoder(
         str if output_format is Form.PIECE else int,
         nbest=nbest,

@@ -1,21 +1,87 @@
-"""Messages on stderr, text that is safe on a terminal, and tables of text."""
+"""Messages on stderr, text that is safe on a terminal, colours, and tables of text."""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
+
+# The width in cells that tables and lines of progress keep to, as most terminals have it.
+WIDTH = 80
+# The parameters of the escape sequence that starts a colour.
+COLOURS = {"good": "32", "warning": "33", "error": "1;31"}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def say(*lines: str) -> None:
+def say(*lines: str, colour: str | None = None) -> None:
     """Write lines to stderr, above a progress bar if one is shown."""
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
     with suppress(BrokenPipeError):  # nobody reads stderr any more
         for line in lines:
-            tqdm.write(line, file=sys.stderr)
+            for row in folded(line, sys.stderr):
+                tqdm.write(coloured(row, colour, sys.stderr), file=sys.stderr)
+
+
+def warn(*lines: str) -> None:
+    """Write lines to stderr that say what is missing, or not as it was asked for."""
+    say(*lines, colour="warning")
+
+
+def put(*lines: str) -> None:
+    """Print lines of a report to stdout, folded if that is a terminal."""
+    for line in lines:
+        print(*folded(line, sys.stdout), sep="\n")
+
+
+def coloured(text: str, colour: str | None, stream: TextIO) -> str:
+    """Return `text` in a colour of COLOURS, if `stream` shows colours."""
+    if colour is None or not text or not _shows_colours(stream):
+        return text
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
+def _shows_colours(stream: TextIO) -> bool:
+    """Return whether to write colours, by the conventions of no-color.org and CLICOLOR."""
+    given = os.environ.get
+    if given("NO_COLOR"):
+        return False
+    if given("FORCE_COLOR", "0") not in ("", "0") or given("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return given("TERM") != "dumb" and given("CLICOLOR") != "0" and stream.isatty()
+
+
+def folded(line: str, stream: TextIO, indent: int = 2) -> Iterator[str]:
+    """Yield the rows in which a terminal shows a line, broken at spaces; elsewhere the line.
+
+    Rows after the first are indented. A word that is longer than a row, such as a path, stays
+    whole, so that it can be copied.
+    """
+    columns = _columns(stream)
+    if columns is None or _width(line) <= columns:
+        yield line
+        return
+    row, *words = line.split(" ")
+    for word in words:
+        if row.strip() and _width(f"{row} {word}") > columns:
+            yield row.rstrip()
+            row = " " * indent + word
+        else:
+            row += f" {word}"
+    yield row.rstrip()
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Return the width of a terminal in cells, or None if `stream` is no terminal."""
+    if not stream.isatty():
+        return None
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or None
+    return None
 
 
 def progress_bar(**options: Any) -> Any:
@@ -69,5 +135,6 @@ def text_table(
 
 def _width(text: str) -> int:
     """Return the width on a terminal: two for wide characters, zero for combining marks."""
+    text = _COLOUR.sub("", text)
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)

@@ -7,15 +7,21 @@ functions from here.
 from __future__ import annotations
 
 import functools
+import sys
+from contextlib import redirect_stderr
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from numba import get_num_threads, njit, prange, set_num_threads  # noqa: F401
-from numba.core import config
+from numba.core import config, event
+
+from srucli.io.console import say
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+COMPILING = "compiling kernels for this machine (once; takes 5 to 15 seconds)"
 
 config._config_fname = ""
 config.reload_config()  # type: ignore[no-untyped-call]
@@ -30,6 +36,37 @@ def launch_threads() -> None:
     starter = Thread(target=get_num_threads)
     starter.start()
     starter.join()
+
+
+class Announcement(event.Listener):
+    """Says once, on `stream`, that kernels are compiled.
+
+    Numba sends no event for kernels that it finds in its cache.
+    """
+
+    def __init__(self) -> None:
+        self.stream, self.said = sys.stderr, False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.said and event.data["dispatcher"].py_func.__module__.startswith("srucli."):
+            self.said = True
+            with redirect_stderr(self.stream):
+                say(COMPILING)
+
+    def on_end(self, event: event.Event) -> None:
+        """Say nothing."""
+
+
+@functools.cache
+def _announcement() -> Announcement:
+    announcement = Announcement()
+    event.register("numba:compile", announcement)  # type: ignore[no-untyped-call]
+    return announcement
+
+
+def announce_compiling() -> None:
+    """Say so on the present stderr if this process has to compile a kernel, from now on."""
+    _announcement().stream = sys.stderr
 
 
 def array(tensor: Tensor) -> np.ndarray:

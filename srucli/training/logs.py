@@ -1,4 +1,4 @@
-"""The log of a training: metrics.jsonl, diagnostics.jsonl, TensorBoard and the progress bar.
+"""The log of a training: metrics.jsonl, diagnostics.jsonl, TensorBoard, and what people see.
 
 Lines are only appended. A training that resumes first cuts off the lines after its checkpoint.
 TensorBoard's own writer opens its files by path and would follow links, so it is not used.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
-from srucli.io.console import progress_bar
+from srucli.io.console import WIDTH, coloured, progress_bar, say
 from srucli.io.files import Place, writing
 from srucli.runs.run_dir import LOGS, RunDir
 from srucli.tokenizer.truncation import Tally
 
 TENSORBOARD = "tensorboard"
+# What marks an epoch that is better than all before it, and the width of the epochs' column.
+BEST, _EPOCH = "best so far", 7
 
 
 class Board:
@@ -66,6 +69,7 @@ class Log:
         self.board: Board | None = None
         self.bar = progress_bar(disable=True)
         self._seconds_before, self._started = 0.0, time.monotonic()
+        self._has_heading = False
 
     @property
     def seconds(self) -> float:
@@ -127,6 +131,27 @@ class Log:
         if self.board is not None:
             scalars = {"train/loss": loss, "train/lr": lr}
             self.board.add(scalars | {f"dev/{name}": x for name, x in metrics.items()}, step)
+
+    def say_epoch(
+        self, epoch: int, epochs: int, loss: float, metrics: Mapping[str, float], best: bool
+    ) -> None:
+        """Write a row of the table of epochs to stderr, and before the first its heading.
+
+        metrics: on the dev examples, the deciding one first; those that fit are shown. best:
+        whether the epoch is the best so far.
+        """
+        heading = f"{'epoch':>{_EPOCH}}  {'loss':>7}  {'time':>8}"
+        row = f"{f'{epoch}/{epochs}':>{_EPOCH}}  {loss:7.4f}  {f'{self.seconds:,.0f} s':>8}"
+        mark = f"  {BEST}" if best and metrics else ""
+        for number, (name, value) in enumerate(metrics.items()):
+            head = name if number else f"dev {name}"
+            if len(heading) + len(head) + 4 + len(BEST) <= WIDTH:
+                heading += f"  {head}"
+                row += f"  {value:{len(head)}.4f}"
+        if not self._has_heading:
+            say(heading)
+            self._has_heading = True
+        say(row + coloured(mark, "good", sys.stderr))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds spent, and the sizes of the files in bytes."""

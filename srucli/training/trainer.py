@@ -132,10 +132,7 @@ class Trainer:
         )
         best = self.validation.improved(metrics, self.loader.position.step)
         self._save({"last", "best"} if best else {"last"})
-        shown = "".join(f"  {name} {value:.4f}" for name, value in metrics.items())
-        dev = f"  dev{shown}{'  *' if best else ''}" if metrics else ""
-        epoch = f"epoch {self.loader.epoch_number}/{self.loader.epochs}"
-        say(f"{epoch}  loss {stats.loss:.4f}{dev}  {self.log.seconds:.0f} s")
+        self.log.say_epoch(self.loader.epoch_number, self.loader.epochs, stats.loss, metrics, best)
         return metrics
 
     def _save(self, which: set[Which]) -> None:

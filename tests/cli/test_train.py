@@ -49,8 +49,12 @@ def test_output(tiny: Tiny) -> None:
     assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
     assert lines[2].startswith("model: ")
     assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
-    assert [line.split("  ")[0] for line in lines[3:]] == [f"epoch {n}/5" for n in range(1, 6)]
-    assert "dev  accuracy 0." in lines[3]
+    head, *epochs = lines[-6:]
+    assert head.split("  ")[-3:] == ["dev accuracy", "macro_f1", "log_loss"]
+    assert [line.split()[0] for line in epochs] == [f"{n}/5" for n in range(1, 6)]
+    assert {line.index(" s ") for line in epochs} == {head.index("time") + 2}
+    assert max(map(len, (head, *epochs))) <= 80
+    assert epochs[0].endswith("  best so far")
     assert "\r" not in tiny.result.err
 
 

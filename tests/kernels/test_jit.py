@@ -1,0 +1,69 @@
+"""The announcement that kernels are compiled: at the first compilation, not if a cache has them."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numba.core import event
+
+from srucli.kernels.jit import COMPILING, Announcement
+
+SOURCE = """
+from srucli.kernels.jit import njit
+
+@njit(cache=True)
+def double(x):
+    return 2 * x
+
+@njit(cache=True)
+def triple(x):
+    return 3 * x
+"""
+
+
+def loaded(name: str, path: Path) -> Any:
+    """Return the module `name`, executed anew as in another process."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def said(call: Callable[[], object]) -> str:
+    """Return what a new announcement says during a call, although stderr is muted then."""
+    with redirect_stderr(io.StringIO()) as stream:
+        announcement = Announcement()
+    with (
+        event.install_listener("numba:compile", announcement),
+        redirect_stderr(io.StringIO()) as muted,
+    ):
+        call()
+    assert muted.getvalue() == ""
+    return stream.getvalue()
+
+
+def test_only_a_cold_cache_is_announced_and_once(tmp_path: Path) -> None:
+    file = tmp_path / "fresh.py"
+    file.write_text(SOURCE)
+
+    def run(name: str) -> str:
+        module = loaded(name, file)
+        return said(lambda: (module.double(2), module.triple(2)))
+
+    assert run("srucli.kernels.fresh") == f"{COMPILING}\n"
+    assert run("srucli.kernels.fresh") == ""
+
+
+@pytest.mark.parametrize("name", ["fresh", "sruclient"])
+def test_code_of_others_is_not_announced(tmp_path: Path, name: str) -> None:
+    file = tmp_path / f"{name}.py"
+    file.write_text(SOURCE)
+    assert said(lambda: loaded(name, file).double(2)) == ""
