@@ -16,7 +16,7 @@ from srucli.data.cells import BELOW, Cells, column_cells, is_number, label_parts
 from srucli.data.labels import is_missing
 from srucli.data.layout import ColumnNames, ReadTask
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
-from srucli.data.tables import TableRow
+from srucli.data.tables import MAX_COLUMNS, TableRow
 from srucli.errors import DataError, UsageError
 from srucli.io.console import excerpt
 
@@ -24,7 +24,8 @@ from srucli.io.console import excerpt
 FEW = 10
 # Values of a column that names the split of each example.
 SPLITS = frozenset(["train", "training", "dev", "val", "valid", "validation", "test", "eval"])
-MAX_COLUMNS = 100_000
+# Of more columns, so many of the likeliest are tried as the text, and as the label.
+_TRIED = 50
 _CSV_LIKE = re.compile(r'(?:"[^"]*"|[^\s,;|"]+)([,;|])|.*([,;|])[^\s,;|]+$')
 
 Pair = tuple[int, int]  # the text and label columns, counted from 0
@@ -215,8 +216,8 @@ class FirstRows:
         if self.width > 2:
             texts = sorted(range(self.width), key=self._unlike_texts)
             labels = sorted(range(self.width), key=self._unlike_labels)
-        texts = texts if text is None else [text]
-        labels = labels if label is None else [label]
+        texts = texts[:_TRIED] if text is None else [text]
+        labels = labels[:_TRIED] if label is None else [label]
         return [(text, label) for text, label in product(texts, labels) if text != label]
 
     def _unlike_texts(self, at: int) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from srucli.data.labels import UnquotedLabel
 from srucli.data.layout import ColumnNames, ReadTask
 from srucli.data.names import find_names
 from srucli.data.records import InputFile, ReadResult, Record, peek, split_list, without_blanks
-from srucli.data.tables import DOUBLED, Dialect, TableRow
+from srucli.data.tables import DOUBLED, MAX_COLUMNS, Dialect, TableRow
 from srucli.errors import DataError
 from srucli.io.console import excerpt
 from srucli.io.encodings import count_replacements, counting
@@ -27,6 +27,9 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     if not first:
         return None, _records(task, items, ColumnNames("text"))
     keys = list(first[0].value)
+    if len(keys) > MAX_COLUMNS:
+        problem = f"over {MAX_COLUMNS:,} keys: {excerpt(first[0].raw)}"
+        raise task.error(first[0].line, problem, "leave out those that are not needed")
     numbers = {what: _key(task, first[0], keys, what) for what in ColumnNames._fields}
     rows = [TableRow(first[0].line, "", keys)]
     for line, raw, value in first:

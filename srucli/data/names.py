@@ -63,11 +63,15 @@ confidence asin likes votes upvotes helpful
 """
 # Of those, last words that a column of numeric labels may have: topic_idx.
 CODE_NAMES = "id idx index nr number"
+_LONGEST_NAME = 1_000
 
 
 def fold(name: str) -> str:
-    """Return a name without case, accents and the characters between words."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip())  # reviewText
+    """Return a name without case, accents and the characters between words.
+
+    Of a text in a name's place, only the beginning is looked at.
+    """
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name[:_LONGEST_NAME].strip())  # reviewText
     folded = []
     for c in unicodedata.normalize("NFKD", name).casefold().replace("ı", "i"):
         kind = unicodedata.category(c)

@@ -25,6 +25,7 @@ from srucli.data.labels import UnquotedLabel, clean
 from srucli.data.layout import NO_NAMES, ColumnNames, Columns, Layout, ReadTask
 from srucli.data.names import KNOWN, find_names, fold, is_other
 from srucli.data.records import SAMPLE, InputFile, Record, T, is_blank, peek
+from srucli.data.tables import MAX_COLUMNS
 from srucli.errors import SrucliError
 from srucli.io.console import escaped, excerpt
 from srucli.io.encodings import encoding_notes, replacement_notes
@@ -326,7 +327,8 @@ def _shown_format(line: str, task: ReadTask, alone: bool) -> str | None:
         ):
             return shown
         tables = {"\t": "tsv", ",": "csv", ";": "csv"}
-        return next((tables[mark] for mark in tables if _is_header(task, line.split(mark))), None)
+        rows = ((mark, line.split(mark, MAX_COLUMNS)) for mark in tables)
+        return next((tables[mark] for mark, cells in rows if _is_header(task, cells)), None)
     keys = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line) if shown == "jsonl" else []
     has_text = find_names(keys)[0] is not None or {task.config.text, task.names.text} & {*keys}
     return shown if shown == "fasttext" or has_text else None

@@ -81,7 +81,7 @@ def _without_sep(lines: NumberedLines) -> tuple[str | None, NumberedLines]:
 
 def _is_by_program(layout: Layout, sample: Sample, delimiter: str) -> bool:
     """Whether a program seems to have written this TSV: it has CRLF, UTF-16 or a header."""
-    names = sample.lines[0].replace('"', "").split(delimiter) if sample.lines else []
+    names = tables.header_names(sample, delimiter)
     return layout.ends == "CRLF" or layout.encoding != "utf-8" or None not in find_names(names)
 
 
@@ -142,8 +142,10 @@ def _fit(task: ReadTask, row: TableRow, columns: Columns, dialect: Dialect) -> T
     if len(cells) <= width:
         return row
     spare = len(cells) - width if dialect.quotes else min(columns.spare, len(cells) - width)
-    while spare > 0 and not cells[-1].strip():
-        cells, spare = cells[:-1], spare - 1
+    filled = len(cells)
+    while filled > len(row.cells) - spare and not cells[filled - 1].strip():
+        filled -= 1
+    cells = cells[:filled]
     if len(cells) <= width:
         return row._replace(cells=cells)
     is_last = columns.text == width - 1

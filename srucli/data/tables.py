@@ -24,6 +24,12 @@ DOUBLED, ESCAPED = '""', '\\"'
 DELIMITERS = (",", ";", "\t", "|")
 # Long enough for any real text; a quote that never closes is noticed before memory is full.
 _MAX_CELL = 10_000_000
+# A row with quotes may go on over any number of lines, in many cells that each close.
+_MAX_ROW = 1 << 24
+# As many as a sheet of Excel has. Cells take far more memory than their characters.
+MAX_COLUMNS = 16_384
+# So many characters of a line show whether a delimiter is unambiguous.
+_SEARCHED = 1 << 17
 # Rows up to this size are read with the limit that the process has set for csv.
 _SHORT_ROW = 1_000
 _changing_limit = Lock()
@@ -51,10 +57,13 @@ class Dialect:
 
 
 def read_rows(lines: NumberedLines, dialect: Dialect, source: str) -> Iterator[TableRow]:
-    """Yield the rows of numbered lines. Raises DataError for wrong quotes."""
+    """Yield the rows of numbered lines. Raises DataError for wrong quotes, and too large a row.
+
+    Without quotes, the last cell of more than MAX_COLUMNS has the rest of its line.
+    """
     if dialect.quotes:
         return _quoted_rows(lines, dialect, source)
-    return (TableRow(line, raw, raw.split(dialect.delimiter)) for line, raw in lines)
+    return (TableRow(line, raw, raw.split(dialect.delimiter, MAX_COLUMNS)) for line, raw in lines)
 
 
 def _quoted_rows(lines: NumberedLines, dialect: Dialect, source: str) -> Iterator[TableRow]:
@@ -69,6 +78,11 @@ def _quoted_rows(lines: NumberedLines, dialect: Dialect, source: str) -> Iterato
                 start, size = number, 0
             pulled.append(line)
             before, size = size, size + len(line) + 1
+            if len(pulled) == 1 and '"' not in line:
+                _check_width(line.count(dialect.delimiter) + 1, line, start, source)
+            if size > _MAX_ROW:
+                problem = f"a row of over {_MAX_ROW:,} characters: {excerpt(pulled[0])}"
+                raise DataError(source, start, problem, "close its quotes or shorten it")
             if before <= _SHORT_ROW < size:
                 long_row.enter_context(_long_cells())
             yield _doubled(line, dialect) + "\n"
@@ -86,8 +100,16 @@ def _quoted_rows(lines: NumberedLines, dialect: Dialect, source: str) -> Iterato
         finally:
             if size > _SHORT_ROW:
                 long_row.close()
+        _check_width(len(cells), pulled[0], start, source)
         yield TableRow(start, "\n".join(pulled), cells)
         pulled.clear()
+
+
+def _check_width(columns: int, line: str, number: int, source: str) -> None:
+    if columns > MAX_COLUMNS:
+        problem = f"over {MAX_COLUMNS:,} columns: {excerpt(line)}"
+        remedy = "remove columns, or check what separates them"
+        raise DataError(source, number, problem, remedy)
 
 
 @contextmanager
@@ -175,7 +197,8 @@ class Sample:
         """
         mark = re.escape(dialect.delimiter)
         clear = re.compile(rf"(?<!\d){mark}(?! )|(?<=\d){mark}(?![\d ])")
-        share = sum(bool(clear.search(line)) for line in self.lines) / max(len(self.lines), 1)
+        found = sum(bool(clear.search(line, 0, _SEARCHED)) for line in self.lines)
+        share = found / max(len(self.lines), 1)
         return self.regularity(dialect), share
 
 
@@ -213,7 +236,7 @@ def tsv_dialect(
     program that quotes seems to have written the file (it has a header, or CRLF).
     """
     if delimiter is None and not only_tabs and not any("\t" in line for line in sample.lines):
-        names = sample.lines[0].replace('"', "").split(",") if sample.lines else []
+        names = header_names(sample, ",")
         marks = ";|" + "," * (None not in find_names(names))
         best = max(_quoted_dialects(marks), key=sample.score)
         if len(sample.lines) > 1 and sample.regularity(best) == 1.0:
@@ -229,6 +252,12 @@ def tsv_dialect(
             if _means_quotes(sample, dialect, program):
                 return dialect
     return Dialect(delimiter or "\t")
+
+
+def header_names(sample: Sample, delimiter: str) -> list[str]:
+    """Return the cells of the first line without their quotes; of an empty file, none."""
+    lines = sample.lines[:1]
+    return [name for line in lines for name in line.replace('"', "").split(delimiter, MAX_COLUMNS)]
 
 
 def has_quoted_cells(sample: Sample, dialect: Dialect) -> bool:

@@ -14,6 +14,11 @@ from srucli.io.lines import MAX_LINE, NumberedLines
 
 Object = dict[str, Any]
 _REMEDY = 'write one whole object on each line, as {"text": "...", "label": "..."}'
+# The most values in an object: each takes far more memory than its characters.
+MAX_VALUES = 2**18
+# A line of an object over several lines takes at least as much memory as so many characters.
+_LEAST_OF_LINE = 64
+_VALUE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]')
 _MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]')
 _BLANKS = re.compile(r"\s*")
 _DECODER = json.JSONDecoder()
@@ -70,9 +75,11 @@ def _whole(
         if not last or (alone and following.startswith("{")):
             raise _cut(" ".join(parts), line, source)
         parts.append(following)
-        size += len(following)
+        size += max(len(following), _LEAST_OF_LINE)
         if size > MAX_LINE:
-            raise DataError(source, line, f"an object of over {MAX_LINE >> 20} MB", _REMEDY)
+            most = f"{MAX_LINE >> 20} MB or {MAX_LINE // _LEAST_OF_LINE:,} lines"
+            problem = f"an object of over {most}"
+            raise DataError(source, line, problem, _REMEDY)
         depth, end = _depth(following, depth)
     rest = parts[-1][end:]
     parts[-1] = parts[-1][:end]
@@ -96,7 +103,7 @@ _NEXT = {"": "[", "[": "{]", "{": ",]", ",": "{", "]": ""}
 def _array(lines: NumberedLines, source: str) -> Iterator[Item]:
     number, before = 0, ""
     for line, raw in lines:
-        last, rest, at = line, raw, 0
+        last, rest, at, dense = line, raw, 0, _has_many(raw)
         while (at := _BLANKS.match(rest, at).end()) < len(rest):  # type: ignore[union-attr]
             mark = rest[at]
             if mark not in _NEXT[before]:
@@ -106,6 +113,8 @@ def _array(lines: NumberedLines, source: str) -> Iterator[Item]:
                 at += 1
                 continue
             number, start = number + 1, last
+            if dense:
+                _refuse_many(rest, start, source, at)
             try:
                 value, end = _DECODER.raw_decode(rest, at)
                 text, at = rest[at:end], end
@@ -133,7 +142,29 @@ def _cut(text: str, line: int, source: str) -> DataError:
     return DataError(source, line, f"the JSON is cut short after {excerpt(text[-40:])}", _REMEDY)
 
 
+def _has_many(text: str) -> bool:
+    """Whether JSON may have more than MAX_VALUES values."""
+    return sum(map(text.count, ",[{")) > MAX_VALUES
+
+
+def _refuse_many(text: str, line: int, source: str, at: int = 0) -> None:
+    """Raise DataError if the object at a place has more than MAX_VALUES values."""
+    depth = values = 0
+    for mark in _VALUE.finditer(text, at):
+        if mark[0] in "]}":
+            depth -= 1
+            if depth <= 0:
+                return
+        elif mark[0] in ",[{":
+            depth, values = depth + (mark[0] != ","), values + 1
+        if values > MAX_VALUES:
+            problem = f"an object of over {MAX_VALUES:,} values: {excerpt(text[at:])}"
+            raise DataError(source, line, problem, "make the record simpler")
+
+
 def _load(text: str, line: int, source: str, which: str = "") -> Object:
+    if _has_many(text):
+        _refuse_many(text, line, source)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
