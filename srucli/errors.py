@@ -10,11 +10,28 @@ import difflib
 from collections.abc import Sequence
 from typing import ClassVar
 
+# The most characters of a message, and of a word that is compared with known ones.
+MAX_MESSAGE, MAX_WORD = 2_000, 200
+
+
+def shortened(text: str) -> str:
+    """Return `text` with at most MAX_MESSAGE characters, since it may quote long input.
+
+    The middle is left out: the beginning names the place, and the end the remedy.
+    """
+    if len(text) <= MAX_MESSAGE:
+        return text
+    half = MAX_MESSAGE // 2 - 20
+    return f"{text[:half]}... ({len(text) - 2 * half:,} characters) ...{text[-half:]}"
+
 
 class SrucliError(Exception):
     """An error that the user can act on. Its message has one or two lines and names the remedy."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class DivergedError(SrucliError):
@@ -68,7 +85,7 @@ class InterruptedRun(SrucliError):
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
     """Return " (did you mean 'x'?)", or if nothing is close, the list of words if it is short."""
-    close = difflib.get_close_matches(word, words)
+    close = difflib.get_close_matches(word[:MAX_WORD], words)
     close.sort(key=lambda known: sorted(known) != sorted(word))  # two letters swapped
     if not close and "." not in word:
         close = [known for known in words if known.rpartition(".")[2] == word][:1]

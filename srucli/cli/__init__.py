@@ -29,7 +29,7 @@ from srucli.cli import (
     tune,
 )
 from srucli.errors import OutputError, SrucliError, UsageError
-from srucli.io.console import coloured, escaped
+from srucli.io.console import fail
 
 # Errors of a write to a disk, or within a quota, that is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -103,9 +103,8 @@ def _leave_quietly() -> NoReturn:
 
 
 def _fail(error: SrucliError) -> NoReturn:
-    """Print an error and exit. Its message may quote untrusted files, so it is escaped."""
-    text = "\n".join(map(escaped, str(error).split("\n")))
-    sys.stderr.write(f"{coloured('srucli:', 'error', sys.stderr)} {text}\n")
+    """Print an error and exit."""
+    fail(str(error))
     raise SystemExit(error.exit_code)
 
 
@@ -117,6 +116,14 @@ def main() -> None:
         # Data is UTF-8 in every locale. Names of files keep bytes that are not.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    except SrucliError as error:
+        _fail(error)
+    with process.escaped_output():
+        _run()
+
+
+def _run() -> None:
+    try:
         app(prog_name="srucli")
     except SrucliError as error:
         _fail(error)

@@ -45,10 +45,10 @@ Source = Annotated[str, typer.Argument(metavar="[FILE|-]", help="Text; - is stdi
 
 def _write_lines(lines: Iterable[str], source: str) -> None:
     """Write lines, also those before an error; flush before reading may have to wait."""
-    out, may_wait = sys.stdout.buffer, source == "-" or not os.path.isfile(source)
+    out, may_wait = sys.stdout, source == "-" or not os.path.isfile(source)
     try:
         for line in lines:
-            out.write(line.encode() + b"\n")
+            out.write(f"{line}\n")
             if may_wait and not (source == "-" and select.select([sys.stdin], [], [], 0)[0]):
                 out.flush()
     finally:

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated
 import typer
 
 from srucli.errors import UsageError
-from srucli.io.console import for_terminal, text_table
+from srucli.io.console import text_table
 
 Rows = Iterator[tuple[str, str]]
 
@@ -44,9 +43,7 @@ def command(
     if as_json:
         print(json.dumps(dict(rows), ensure_ascii=False))
         return
-    show = for_terminal if sys.stdout.isatty() else str
-    for line in text_table(list(rows), left=(0, 1)):
-        print(show(line))
+    print(*text_table(rows, left=(0, 1)), sep="\n")
 
 
 def _machine() -> Rows:

@@ -11,7 +11,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import UsageError
-from srucli.io.console import for_terminal, say
+from srucli.io.console import say
 
 
 class Command(options.Command):
@@ -120,11 +120,10 @@ def command(
         requested=options.fresh_config(predictor.config.data, data),
         names=predictor.names,
     )
-    show = for_terminal if sys.stdout.isatty() else str
     notices = Notices(display_name(file))
     try:
         for group in records(predictor, inputs.reported(say, data), style):
-            sys.stdout.write("".join(f"{show(line)}\n" for line in group))
+            sys.stdout.write("".join(f"{line}\n" for line in group))
             sys.stdout.flush()
             say(*notices.first(predictor.tally))
     finally:

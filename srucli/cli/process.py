@@ -10,12 +10,20 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from srucli.errors import InterruptedRun, OutputError
 from srucli.io.children import isolate
+from srucli.io.console import EscapedStream, escaped_lines, for_people
 from srucli.training.interrupts import Interrupt
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -46,6 +54,18 @@ def take_descriptors() -> None:
         sys.stderr = os.fdopen(2, "w")
     if sys.stdout is None:
         raise OutputError("stdout is closed; send it somewhere, as >/dev/null")
+
+
+@contextmanager
+def escaped_output() -> Iterator[None]:
+    """In a block, escape all text on stderr, and on stdout if that is a terminal."""
+    with ExitStack() as stack:
+        errors = EscapedStream(sys.stderr, for_people)
+        stack.enter_context(redirect_stderr(cast(TextIO, errors)))
+        if sys.stdout.isatty():
+            data = EscapedStream(sys.stdout, escaped_lines)
+            stack.enter_context(redirect_stdout(cast(TextIO, data)))
+        yield
 
 
 def drop_stdout() -> None:

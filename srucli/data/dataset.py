@@ -17,7 +17,7 @@ from srucli.data.labels import Known, Spellings, clean, notes, resolve_labels
 from srucli.data.layout import NO_NAMES, ColumnNames
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError
-from srucli.io.console import escaped, excerpt, say
+from srucli.io.console import excerpt, say
 from srucli.io.streams import Source, display_name
 from srucli.metrics import encode
 
@@ -150,7 +150,7 @@ def _report_joined(labels: set[str], source: Source, joiner: str) -> None:
     if joined:
         many = f"{len(joined):,} of {len(labels):,} labels are others joined by '{joiner}'"
         shown = f"such as {excerpt(joined[0])}"
-        say(f"{escaped(display_name(source))}: {many}, {shown}; --multi-label splits them")
+        say(f"{display_name(source)}: {many}, {shown}; --multi-label splits them")
 
 
 def read_held_out(
@@ -164,10 +164,10 @@ def read_held_out(
     unknown = [[label for label in each.labels if label not in known.labels] for each in named]
     counts = Counter(label for labels in unknown for label in labels)
     if counts:
-        shown = ", ".join(f"{escaped(name)} ({n:,})" for name, n in counts.most_common(6))
+        shown = ", ".join(f"{name} ({n:,})" for name, n in counts.most_common(6))
         more = ", ..." if len(counts) > 6 else ""
         say(
-            f"{escaped(display_name(source))}: {sum(map(bool, unknown)):,} of {len(named):,} texts "
+            f"{display_name(source)}: {sum(map(bool, unknown)):,} of {len(named):,} texts "
             f"have labels that the training texts lack, which count as errors: {shown}{more}"
         )
     return named
@@ -183,7 +183,7 @@ def _named(
 ) -> list[Example]:
     joiner = config.label_delimiter if config.multi_label else None
     for note in notes(spellings, name, known, joiner):
-        say(f"{escaped(display_name(source))}: {note}")
+        say(f"{display_name(source)}: {note}")
     names = {label: name(label) for label, _ in spellings}
     return [
         example._replace(labels=tuple(dict.fromkeys(map(names.__getitem__, example.labels))))

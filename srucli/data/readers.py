@@ -27,7 +27,7 @@ from srucli.data.names import KNOWN, find_names, fold, is_other
 from srucli.data.records import SAMPLE, InputFile, Record, T, is_blank, peek
 from srucli.data.tables import MAX_COLUMNS
 from srucli.errors import SrucliError
-from srucli.io.console import escaped, excerpt
+from srucli.io.console import excerpt
 from srucli.io.encodings import encoding_notes, replacement_notes
 from srucli.io.streams import Source, display_name
 
@@ -66,7 +66,7 @@ class Reading(Iterator[T], Generic[T]):
 
         def report(notes: Iterable[str]) -> None:
             for note in notes:
-                say(f"{escaped(task.source)}: {note}")
+                say(f"{task.source}: {note}")
 
         early = list(encoding_notes(task.counts, config.encoding))
         if self.layout is not None:

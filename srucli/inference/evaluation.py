@@ -114,7 +114,7 @@ class Evaluation:
 
     def to_text(self) -> str:
         """Return tables for people, with escaped labels and without a final line end."""
-        return "\n".join(_report(self))
+        return "\n".join(map(escaped, _report(self)))
 
 
 def evaluate(
@@ -169,8 +169,8 @@ def evaluate(
         seconds=seconds,
         tally=tally,
         notes=[
-            *(f"{escaped(source)}: {note}" for note in notes(spellings, known.name, known)),
-            *Notices(escaped(source)).last(tally),
+            *(f"{source}: {note}" for note in notes(spellings, known.name, known)),
+            *Notices(source).last(tally),
         ],
     )
 
@@ -199,8 +199,8 @@ def _without_nan(value: Any) -> Any:
 
 
 def _report(result: Evaluation) -> Iterator[str]:
-    source = escaped(result.source)
-    yield f"{source}: {result.examples:,} examples, {result.examples_per_second:,.0f} examples/s"
+    speed = f"{result.examples_per_second:,.0f} examples/s"
+    yield f"{result.source}: {result.examples:,} examples, {speed}"
     yield ""
     rows = [
         [name, _number(value), _span(result.intervals.get(name, (math.nan, math.nan)), 4)]
@@ -213,7 +213,7 @@ def _report(result: Evaluation) -> Iterator[str]:
     yield ""
     rows = [
         [
-            escaped(name),
+            name,
             *(_number(value) for value in (row.precision, row.recall, row.f1)),
             f"{row.support:,}",
             _span(row.precision_interval, 2),
@@ -235,7 +235,7 @@ def _span(interval: tuple[float, float], digits: int) -> str:
 def _unknown_labels(result: Evaluation) -> Iterator[str]:
     if not result.unknown:
         return
-    named = ", ".join(f"{escaped(name)} ({count})" for name, count in result.unknown.items())
+    named = ", ".join(f"{name} ({count})" for name, count in result.unknown.items())
     yield f"labels that the model does not know, counted as errors: {named}"
     if result.unscored:
         yield f"log_loss excludes these examples: {result.unscored:,} of {result.examples:,}"
@@ -263,7 +263,7 @@ def _caveats(result: Evaluation) -> Iterator[str]:
 
 def _confusion_lines(result: Evaluation) -> Iterator[str]:
     counts = metrics.confusion(result.outcome)
-    labels = [escaped(name) for name in result.names]
+    labels = result.names
     if len(labels) <= SMALL_MATRIX:
         rows = [[label, *map(str, row)] for label, row in zip(labels, counts, strict=True)]
         yield from text_table([["true \\ predicted", *labels], *rows])

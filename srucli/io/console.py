@@ -6,9 +6,11 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
+
+from srucli.errors import shortened
 
 # The width in cells that tables and lines of progress keep to, as most terminals have it.
 WIDTH = 80
@@ -17,14 +19,25 @@ COLOURS = {"good": "32", "warning": "33", "error": "1;31"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def say(*lines: str, colour: str | None = None) -> None:
-    """Write lines to stderr, above a progress bar if one is shown."""
+def say(*lines: str, colour: str | None = None, good: str = "") -> None:
+    """Write lines to stderr, `for_people`, above a progress bar if one is shown.
+
+    good: a mark at their ends, in the colour of that name.
+    """
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
+    stream = _below(sys.stderr)
     with suppress(BrokenPipeError):  # nobody reads stderr any more
         for line in lines:
-            for row in folded(line, sys.stderr):
-                tqdm.write(coloured(row, colour, sys.stderr), file=sys.stderr)
+            for row in folded(for_people(line), stream):
+                marked = coloured(row, colour, stream) + coloured(good, "good", stream)
+                tqdm.write(marked, file=stream)
+
+
+def fail(message: str) -> None:
+    """Write the message of an error to stderr, `for_people`."""
+    stream = _below(sys.stderr)
+    stream.write(f"{coloured('srucli:', 'error', stream)} {for_people(message)}\n")
 
 
 def warn(*lines: str) -> None:
@@ -95,7 +108,8 @@ def progress_bar(**options: Any) -> Any:
     class Bar(tqdm):  # type: ignore[type-arg]
         monitor_interval = 0
 
-    return Bar(**{"disable": None, "leave": False, "miniters": 1, **options})
+    stream = _below(sys.stderr)
+    return Bar(**{"file": stream, "disable": None, "leave": False, "miniters": 1, **options})
 
 
 def escaped(text: str) -> str:
@@ -106,9 +120,43 @@ def escaped(text: str) -> str:
     )
 
 
-def for_terminal(line: str) -> str:
-    """Return a line of output `escaped`, with its tabs kept."""
-    return "\t".join(map(escaped, line.split("\t")))
+def for_people(message: str) -> str:
+    """Return a message `shortened`, with all but its line ends and tabs `escaped`."""
+    return shortened(escaped_lines(shortened(message)))
+
+
+def escaped_lines(text: str) -> str:
+    """Return `text` with all but its line ends and tabs `escaped`."""
+    if text.isprintable():
+        return text
+    parts = re.split(r"([\n\t])", text)
+    return "".join(part if part in "\n\t" else escaped(part) for part in parts)
+
+
+class EscapedStream:
+    """A text stream that escapes what is written to it, so that no input controls a terminal.
+
+    Everything else about it is as in the stream below. Colours and progress bars are written to
+    that, see `_below`.
+    """
+
+    def __init__(self, below: TextIO, escape: Callable[[str], str]) -> None:
+        self.below, self._escape = below, escape
+
+    def write(self, text: str) -> int:
+        return self.below.write(self._escape(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.below, name)
+
+
+def _below(stream: TextIO) -> TextIO:
+    """Return the stream that does not escape, for what is escaped already."""
+    return stream.below if isinstance(stream, EscapedStream) else stream
 
 
 def excerpt(text: str) -> str:
@@ -122,8 +170,11 @@ def excerpt(text: str) -> str:
 def text_table(
     rows: Iterable[Sequence[str]], left: Collection[int] = frozenset({0})
 ) -> Iterator[str]:
-    """Yield a line for each row, columns two spaces apart. left: the left-aligned columns."""
-    table = list(rows)
+    """Yield a line for each row, columns two spaces apart. left: the left-aligned columns.
+
+    The cells are `escaped`.
+    """
+    table = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
     for row in table:
         cells = []

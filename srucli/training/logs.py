@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
-from srucli.io.console import WIDTH, coloured, progress_bar, say
+from srucli.io.console import WIDTH, progress_bar, say
 from srucli.io.files import Place, writing
 from srucli.runs.run_dir import LOGS, RunDir
 from srucli.tokenizer.truncation import Tally
@@ -151,7 +150,7 @@ class Log:
         if not self._has_heading:
             say(heading)
             self._has_heading = True
-        say(row + coloured(mark, "good", sys.stderr))
+        say(row, good=mark)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds spent, and the sizes of the files in bytes."""

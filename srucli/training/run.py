@@ -15,7 +15,7 @@ import torch
 from srucli.config import Config, with_settings
 from srucli.data.dataset import Split, read_split
 from srucli.errors import InputMissingError, UsageError
-from srucli.io.console import escaped, say
+from srucli.io.console import say
 from srucli.io.folders import OpenFolder
 from srucli.io.streams import is_piped
 from srucli.kernels import backends
@@ -287,7 +287,7 @@ def _read(request: Request) -> Split:
     split = read_split(sources["train"], sources["dev"], config, train.dev_share, train.seed)
     data, counts = split.train, split.train.label_counts()
     common = np.argsort(-counts, kind="stable")[:6].tolist()
-    shown = ", ".join(f"{escaped(data.labels[n])} {counts[n]:,}" for n in common if counts[n])
+    shown = ", ".join(f"{data.labels[n]} {counts[n]:,}" for n in common if counts[n])
     more = ", ..." if len(data.labels) > 6 else ""
     dev = "" if split.dev is None else f", {len(split.dev):,} dev examples"
     say(f"data: {len(data):,} examples{dev}, {len(data.labels)} labels ({shown}{more})")

@@ -1,18 +1,36 @@
-"""What people see: lines folded to a terminal's width, colours, tables."""
+"""What people see: lines folded to a terminal's width, colours, tables, all of it escaped."""
 
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
 import termios
 from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-from srucli.io.console import coloured, folded
+from srucli.errors import MAX_MESSAGE, DataError, UsageError
+from srucli.io.console import (
+    EscapedStream,
+    coloured,
+    folded,
+    for_people,
+    progress_bar,
+    say,
+    text_table,
+)
+from tests.support import RunMain, Tiny
+
+# Clear the screen, C1's CSI, delete, next line, override the direction, a zero-width space, the
+# separators of lines and paragraphs, half of a surrogate pair.
+HOSTILE = "\x1b[2J\x9b2J\x7f\x85\u202e\u2066\u200b\u2028\u2029\ud800"
+MEGABYTES = "x" * 3_000_000
 
 
 @pytest.fixture
@@ -89,3 +107,110 @@ def test_colours(
         for stream, shown in ((terminal, on_terminal), (pipe, elsewhere)):
             expected = "\x1b[1;31msrucli:\x1b[0m" if shown else "srucli:"
             assert coloured("srucli:", "error", stream) == expected
+
+
+def is_harmless(text: str) -> bool:
+    return all(c.isprintable() or c in "\n\t" for c in text)
+
+
+def test_messages_keep_their_layout_and_scripts() -> None:
+    assert for_people("good\t\x1b[31mbad\x9b") == "good\t\\x1b[31mbad\\x9b"
+    assert for_people("긍정\tनमस्ते\nمی\u200cخواهم") == "긍정\tनमस्ते\nمی\u200cخواهم"
+    assert is_harmless(for_people(HOSTILE))
+
+
+def test_what_is_said_is_escaped_and_short(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"a: {HOSTILE}", f"b: {MEGABYTES}; see c")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a: \\x1b[2J")
+    assert is_harmless(first)
+    assert second.startswith("b: xxx")
+    assert second.endswith("xxx; see c")
+    assert " characters) ..." in second
+    assert len(second) <= MAX_MESSAGE
+
+
+def test_errors_are_short() -> None:
+    """The beginning says where, and the end what to do."""
+    error = DataError("file.tsv", 3, f"odd: {MEGABYTES}", "mend it")
+    assert str(error).startswith("file.tsv:3: odd: xxx")
+    assert str(error).endswith("xxx; mend it")
+    assert max(len(str(each)) for each in (error, UsageError(MEGABYTES))) <= MAX_MESSAGE
+
+
+def test_only_our_own_colours_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = io.StringIO()
+    with redirect_stderr(EscapedStream(shown, for_people)):
+        say("a \x1b[32mb", colour="warning", good=" *")
+    assert shown.getvalue() == "\x1b[33ma \\x1b[32mb\x1b[0m\x1b[32m *\x1b[0m\n"
+
+
+def test_tables_are_escaped() -> None:
+    assert list(text_table([("\x1b[2J", "é"), ("b", "c")])) == ["\\x1b[2J  é", "b        c"]
+
+
+def test_a_stream_keeps_progress_bars() -> None:
+    shown = io.StringIO()
+    stream = EscapedStream(shown, for_people)
+    with redirect_stderr(stream):
+        with progress_bar(total=2, disable=False) as bar:
+            bar.update(1)
+            say("긍정")
+        print(f"warning:\r {HOSTILE}", file=stream)
+    bar_lines, warning = shown.getvalue().split("warning:")
+    assert "\r 50%|" in bar_lines
+    assert "긍정\n" in bar_lines
+    assert "\\x1b" not in bar_lines
+    assert is_harmless(warning)
+    assert "\\r" in warning
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", f"--{HOSTILE}", "run"),
+        ("predict", "run", "-", "--top", HOSTILE),
+        ("eval", HOSTILE, "b.tsv"),
+        ("info", HOSTILE),
+        ("train", "b.tsv", f"model.{HOSTILE}=3"),
+        ("train", "b.tsv", f"model.layers={HOSTILE}"),
+        ("train", "b.tsv", "--optimizer", HOSTILE),
+        ("train", "b.tsv", "--delimiter", HOSTILE[:1] * 2),
+    ],
+)
+def test_usage_errors_are_escaped(run_main: RunMain, arguments: tuple[str, ...]) -> None:
+    done = run_main(*arguments)
+    assert done.code in (2, 66)
+    assert is_harmless(done.err)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", f"--{MEGABYTES}", "run"),
+        ("predict", "RUN", "-", "--top", MEGABYTES),
+        ("train", "TRAIN", f"model.layers=[{MEGABYTES}]"),
+        ("train", "TRAIN", MEGABYTES),
+        ("train", "TRAIN", f"{MEGABYTES}=1"),
+        ("train", "TRAIN", "--optimizer", MEGABYTES),
+        ("train", "TRAIN", "--optimizer", f"{MEGABYTES}:A"),
+        ("train", "TRAIN", "--metric", MEGABYTES),
+        ("train", "TRAIN", "--format", MEGABYTES),
+        ("train", "TRAIN", "--text", MEGABYTES),
+        ("train", "TRAIN", "--encoding", MEGABYTES),
+        ("eval", "RUN", "TRAIN", "--fail-under", f"{MEGABYTES}=1"),
+        ("compare", "TRAIN", "--over", f"model.layers={MEGABYTES},{MEGABYTES}"),
+        ("compare", "TRAIN", "--encoder", f"{MEGABYTES},sru"),
+    ],
+)
+def test_errors_that_quote_megabytes_are_short(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    paths = {"RUN": tiny.run, "TRAIN": tiny.train}
+    words = [paths.get(word, word) for word in arguments]
+    output = ("-o", tmp_path / "new") if arguments[0] in ("train", "compare") else ()
+    done = run_main(*words, *output)
+    assert done.code in (2, 65)
+    assert len(done.err) < 2 * MAX_MESSAGE

@@ -29,7 +29,6 @@ from srucli.config import resolve
 from srucli.data.readers import read_examples
 from srucli.errors import DataError, OutputError, SrucliError
 from srucli.inference.predictor import Predictor
-from srucli.io.console import for_terminal
 from srucli.io.lines import Lines
 from srucli.model.encoders import Encoder
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
@@ -334,11 +333,6 @@ def test_utf_16_lines_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "x").write_text("short\n" + "x" * 100_000, encoding="utf-16")
     with pytest.raises(DataError, match=r"x:2: a line of over 0 MB"):
         list(Lines(tmp_path / "x", "utf-16"))
-
-
-def test_control_characters_are_escaped() -> None:
-    assert for_terminal("good\t\x1b[31mbad\x9b") == "good\t\\x1b[31mbad\\x9b"
-    assert for_terminal("긍정\tनमस्ते") == "긍정\tनमस्ते"
 
 
 def test_labels_are_escaped_only_on_a_terminal(
