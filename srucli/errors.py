@@ -77,6 +77,10 @@ class OutputError(SrucliError):
     exit_code = 73
 
 
+class OutOfMemoryError(SrucliError):
+    """Memory, or a GPU's memory, could not be allocated. The message names what to lower."""
+
+
 class InterruptedRun(SrucliError):
     """The user or the machine interrupted the run; everything worth keeping is on disk."""
 

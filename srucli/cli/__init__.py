@@ -30,6 +30,7 @@ from srucli.cli import (
 )
 from srucli.errors import OutputError, SrucliError, UsageError
 from srucli.io.console import fail
+from srucli.io.memory import enough_memory
 
 # Errors of a write to a disk, or within a quota, that is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -124,7 +125,8 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app(prog_name="srucli")
+        with enough_memory("the command", "free some of it, or give it less at once"):
+            app(prog_name="srucli")
     except SrucliError as error:
         _fail(error)
     except BrokenPipeError:

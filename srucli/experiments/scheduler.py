@@ -8,10 +8,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from srucli.errors import SrucliError
+from srucli.errors import OutOfMemoryError, SrucliError
+from srucli.experiments.trial_process import NO_MEMORY
 from srucli.experiments.trials import Folder, Plan, Trial
 from srucli.io.children import Child, child
 from srucli.io.files import opened
+from srucli.io.memory import ending
 from srucli.runtime import cores
 
 
@@ -72,19 +74,23 @@ class Scheduler(ExitStack):
         answer = server.stdout.readline()
         if not answer:
             code = server.process.wait()
-            raise SrucliError(f"the process that starts trials ended with {code}")
+            raise SrucliError(f"the process that starts trials {ending(code)}")
         number, code = json.loads(answer)
         trial = trials[number]
         if self.folder.result(trial) is None:
             with opened(self.folder.place) as folder:
                 folder.check_in_place()
-            raise SrucliError(_failure(self.folder.path / trial.folder, code))
+            raise self._failure(self.folder.path / trial.folder, code)
         self.done(trial)
 
-
-def _failure(place: Path, code: int) -> str:
-    try:
-        error = (place / "error.txt").read_text(encoding="utf-8")
-    except OSError:
-        error = f"ended with {code}"
-    return f"{place}: {error}; see {place / 'log.txt'}"
+    def _failure(self, place: Path, code: int) -> SrucliError:
+        """Return the error of a trial that has ended with an exit code, without a result."""
+        try:
+            error = (place / "error.txt").read_text(encoding="utf-8")
+        except OSError:
+            error = ending(code)
+        message = f"{place}: {error}; see {place / 'log.txt'}"
+        if code not in (NO_MEMORY, -9):
+            return SrucliError(message)
+        fewer = f"; trials share the memory: --jobs {self.jobs // 2}" if self.jobs > 1 else ""
+        return OutOfMemoryError(message + fewer)

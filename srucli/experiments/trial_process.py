@@ -25,12 +25,13 @@ from typing import Any
 
 from srucli.config import Config, DataConfig, build
 from srucli.data.readers import read_examples
-from srucli.errors import DivergedError, SrucliError
+from srucli.errors import DivergedError, OutOfMemoryError, SrucliError
 from srucli.experiments.trials import LEFTOVERS, Folder, Trial
 from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
 from srucli.io.files import unwritable, write_files, writing
 from srucli.io.folders import Identity, OpenFolder
+from srucli.io.memory import enough_memory
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
 from srucli.runs.run_dir import read_records
@@ -39,6 +40,9 @@ from srucli.training.run import train
 
 # Files of a trial's run that are removed after it is evaluated.
 UNNEEDED: Layout = {key: run_dir.LAYOUT[key] for key in ("checkpoints", r"tokenizer\.model")}
+
+# The exit code of a trial that ran out of memory.
+NO_MEMORY = 4
 
 
 def main() -> None:
@@ -81,7 +85,7 @@ def run_trial(
     trial: Sequence[Any],
     tokenizer: str | None,
 ) -> None:
-    """Train and evaluate one trial, and write its result, or exit with 1 if that fails.
+    """Train and evaluate one trial, and write its result, or exit with 1 or NO_MEMORY.
 
     identity: the device and inode of the comparison's folder, to notice if it was replaced.
     """
@@ -94,12 +98,13 @@ def run_trial(
             data = DataConfig(format="jsonl", text="text", label="label", multi_label=multi_label)
             settings = settings.model_copy(update={"data": data})
             shared = Path(tokenizer) if tokenizer else None
-            result = _measure(Folder(Path(path)), settings, place, shared)
+            with enough_memory("the trial", "use fewer examples"):
+                result = _measure(Folder(Path(path)), settings, place, shared)
         except DivergedError as error:
             result = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
         except SrucliError as error:
             write_files(place, {"error.txt": str(error).encode(errors="backslashreplace")})
-            sys.exit(1)
+            sys.exit(NO_MEMORY if isinstance(error, OutOfMemoryError) else 1)
         write_files(place, {"result.json": json.dumps(result).encode()})
 
 

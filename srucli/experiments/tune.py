@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any
 from srucli.config import Config, with_settings
 from srucli.data.dataset import find_labels, hold_out, read_texts
 from srucli.data.readers import Example
-from srucli.errors import DivergedError, InterruptedRun, SrucliError, UsageError
+from srucli.errors import (
+    DivergedError,
+    InterruptedRun,
+    OutOfMemoryError,
+    SrucliError,
+    UsageError,
+)
 from srucli.io.console import say
 from srucli.io.files import write_atomic
 from srucli.io.folders import OpenFolder
@@ -156,7 +162,7 @@ class Search:
     def __init__(self, task: Task, scratch: Path, stop: Interrupt) -> None:
         self.task, self.scratch, self.stop, self.best = task, scratch, stop, Best()
         self.sign = 1.0 if METRICS[task.metric].larger_is_better else -1.0
-        self.diverged = self.too_large = 0
+        self.diverged = self.too_large = self.out_of_memory = 0
         self.warned = False
         self.end = time.monotonic() + task.seconds
         base = task.complete({})
@@ -214,6 +220,10 @@ class Search:
             self._train(config, on_epoch)
         except DivergedError:
             self.diverged += 1
+            raise optuna.TrialPruned from None
+        except OutOfMemoryError as error:
+            say(f"trial left out: {error}")
+            self.out_of_memory += 1
             raise optuna.TrialPruned from None
         self._remember(settings, self._value(used), used, size)
         return self._value(used)
@@ -289,6 +299,7 @@ class Search:
         ended = [
             (self.diverged, "diverged", "a lower optim.lr"),
             (self.too_large, "were too large", "a larger --max-mb"),
+            (self.out_of_memory, "ran out of memory", "a smaller train.batch_tokens"),
         ]
         reasons = ", ".join(f"{count} {how}" for count, how, _ in ended if count)
         remedies = ["more --minutes", *(remedy for count, _, remedy in ended if count)]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from srucli.data.layout import ColumnNames
 from srucli.data.store import TokenStore
-from srucli.inference.forward import blended, branch_logits
-from srucli.model.classifier import shapes, uninitialized
+from srucli.inference.forward import BATCH_TOKENS, blended, branch_logits
+from srucli.io.memory import enough_memory
+from srucli.model.classifier import sets_size, shapes, uninitialized
 from srucli.runs.choice import choose, unfinished
 from srucli.runs.run_dir import RunDir
 from srucli.runtime import resolve_device
@@ -34,12 +35,15 @@ class Predictor:
         self.choice = choose(run, self.config.train.used_checkpoint, self.config.metric)
         self.notes = [note for note in (self.choice.note, unfinished(run)) if note]
         model, classes = self.config.model, len(self.labels)
-        expected = shapes(model, self.tokenizer.vocab_size, classes)
-        checkpoint = run.checkpoint(self.choice.name, expected)
-        self.thresholds = checkpoint.thresholds(classes, str(run.path))
-        self.model = uninitialized(model, self.tokenizer.spelling, classes)
-        self.model.load_state_dict(checkpoint.weights)
-        self.model.to(device).eval().tabulate()
+        self._shapes = shapes(model, self.tokenizer.vocab_size, classes)
+        with enough_memory(
+            "loading the model", lambda: self._smaller(sets_size(model, self._shapes))
+        ):
+            checkpoint = run.checkpoint(self.choice.name, self._shapes)
+            self.thresholds = checkpoint.thresholds(classes, str(run.path))
+            self.model = uninitialized(model, self.tokenizer.spelling, classes)
+            self.model.load_state_dict(checkpoint.weights)
+            self.model.to(device).eval().tabulate()
         self.tally = Tally(limits=self.model.limits(self.config.train))
 
     @classmethod
@@ -52,7 +56,21 @@ class Predictor:
         """Return probabilities (B, C) of B texts; rows sum to 1 in a single-label model."""
         if not texts:
             return np.empty((0, len(self.labels)), np.float32)
-        store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)
-        self.tally += store.tally
-        logits = branch_logits(self.model, store, self.device)
-        return blended(logits, self.model.blend, self.multi_label)
+        with enough_memory("prediction", lambda: self._smaller(self._limit(texts))):
+            store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)
+            self.tally += store.tally
+            logits = branch_logits(self.model, store, self.device)
+            return blended(logits, self.model.blend, self.multi_label)
+
+    def _smaller(self, setting: str) -> str:
+        """Return what to do if the memory of the device is too small: a setting is too large."""
+        if self.device.type == "cuda":
+            return "use --device cpu"
+        return f"free some of it, or train with a lower {setting}"
+
+    def _limit(self, texts: Sequence[str]) -> str:
+        """Return the setting that limits the memory for a batch: of its only text, or of each."""
+        longest = int(np.diff(self.tokenizer.encode(texts)[1]).max())
+        if longest > BATCH_TOKENS:
+            return f"train.max_tokens (a text has {longest:,} tokens)"
+        return f"model.hidden (now {self.config.model.hidden:,})"

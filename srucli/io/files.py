@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.io.folders import LinkError, OpenFolder
@@ -123,11 +123,21 @@ def _read(descriptor: int, path: Path, most: int) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise DataError(str(path), None, "is not a regular file", COPY_AGAIN)
     with open(descriptor, "rb", closefd=False) as file:
-        data = file.read(most + 1) if status.st_size <= most else b""
+        data = read_bounded(file, most) if status.st_size <= most else b""
     if status.st_size > most or len(data) > most:
         problem = f"larger than the {most:,} bytes that it can need"
         raise DataError(str(path), None, problem, COPY_AGAIN)
     return data
+
+
+def read_bounded(file: BinaryIO, most: int) -> bytes:
+    """Return the rest of a file, or its first bytes, more than `most`, if it is larger.
+
+    Allocates what the file needs: Python's own `read(most)` would allocate `most` bytes first.
+    """
+    size = min(os.fstat(file.fileno()).st_size, most)
+    data = file.read(size + 1)
+    return data if len(data) <= size else data + file.read(most - size)
 
 
 def read_json(place: Place, name: str, most: int) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srucli.errors import DataError, InputMissingError, SrucliError
+from srucli.io.memory import ran_out
 
 Source = str | os.PathLike[str]
 
@@ -137,6 +138,8 @@ def _inflate(
                 try:
                     plain = member.decompress(part)
                 except Exception as error:  # each library raises a class of its own
+                    if ran_out(error):
+                        raise
                     problem = f"broken {kind.name} data ({error})"
                     raise DataError(source, None, problem, "copy the file again") from error
                 size += len(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,6 +124,24 @@ class Classifier(nn.Module):
         branches = torch.stack(self.branches(tokens, offsets))
         logits: Tensor = torch.tensordot(self.blend, branches, dims=1)
         return logits
+
+
+# The setting that the size of a tensor depends on most, by the beginning of its name.
+SIZED_BY = {
+    "embedding.": "embedding_size",
+    "encoder.table.": "wide_buckets",
+    "wide.": "wide_buckets",
+    "characters.": "character_buckets",
+    "head.0.": "head_hidden",
+    "": "hidden",
+}
+
+
+def sets_size(config: ModelConfig, weights: Mapping[str, Tensor]) -> str:
+    """Return the setting that the largest tensor of a `state_dict` depends on, and its value."""
+    largest = max(weights, key=lambda name: weights[name].numel())
+    setting = next(key for start, key in SIZED_BY.items() if largest.startswith(start))
+    return f"model.{setting} (now {getattr(config, setting):,})"
 
 
 class _NoInitialization(TorchFunctionMode):

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from srucli.errors import UsageError, did_you_mean
+from srucli.io.memory import ran_out
 from srucli.optim.options import check_names
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def try_step(config: OptimConfig) -> None:
     try:
         optimizer.step()
     except Exception as error:  # other packages may raise anything
+        if ran_out(error):
+            raise
         raise _unusable(config, error) from error
 
 
@@ -102,6 +105,8 @@ def build(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
     try:
         return _find(config.name)(groups, lr=config.lr, **config.options)  # type: ignore[call-arg]
     except Exception as error:  # other packages may raise anything
+        if ran_out(error):
+            raise
         raise _unusable(config, error) from error
 
 

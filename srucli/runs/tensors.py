@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from srucli.errors import DataError
 from srucli.io.console import escaped
 from srucli.io.files import COPY_AGAIN
+from srucli.io.memory import ran_out
 
 # Limits of a safetensors file's header in bytes: for each tensor, for the rest, and in all.
 HEADER_OF_TENSOR, HEADER, MAX_HEADER = 4096, 2**16, 2**22
@@ -25,13 +27,16 @@ def max_bytes(shapes: Shapes) -> int:
 
 
 def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
-    """Return the tensors in a safetensors file. Raises DataError naming `source`."""
+    """Return the tensors in a safetensors file. Raises DataError naming `source`, MemoryError."""
     if int.from_bytes(data[:8], "little") > MAX_HEADER:
         problem = f"damaged: its header is larger than the {MAX_HEADER:,} bytes that it can need"
         raise DataError(source, None, problem, COPY_AGAIN)
+    np.empty(len(data), np.uint8)  # MemoryError; safetensors would panic while it copies the data
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        if ran_out(error):
+            raise
         # The message repeats names and types from the file.
         problem = f"damaged ({escaped(str(error)[:200])})"
         raise DataError(source, None, problem, COPY_AGAIN) from error

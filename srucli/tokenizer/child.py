@@ -2,7 +2,8 @@
 
 SentencePiece's trainer ignores Ctrl-C until it has finished. `training.py` starts this process. It
 reads one line of JSON (the job), then the lines of text, then an empty line. It writes the model,
-or, with the exit code REFUSED, the trainer's message. It exits if standard input closes first.
+or, with the exit code REFUSED or NO_MEMORY, the trainer's message. It exits if
+standard input closes first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, BinaryIO
 
 from sentencepiece import SentencePieceTrainer
 
-REFUSED = 3
+from srucli.io.memory import ran_out
+
+REFUSED, NO_MEMORY = 3, 4
 TOO_MANY = re.compile(r"Vocabulary size too high .* value <= (\d+)")
 TOO_FEW = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)")
 
@@ -64,8 +67,8 @@ def main() -> None:
     try:
         train = _train_to_fit if job["fit"] else _train
         answer, code = train(job["options"], lines), 0
-    except (RuntimeError, ValueError) as error:
-        answer, code = str(error).encode(), REFUSED
+    except (RuntimeError, ValueError, MemoryError) as error:
+        answer, code = str(error).encode(), NO_MEMORY if ran_out(error) else REFUSED
     sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()
     os._exit(code)

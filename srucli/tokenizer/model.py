@@ -14,6 +14,8 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from srucli.errors import DataError, InputMissingError, UsageError
+from srucli.io.files import read_bounded
+from srucli.io.memory import ran_out
 from srucli.tokenizer import proto
 
 if TYPE_CHECKING:
@@ -45,7 +47,9 @@ class Tokenizer:
         except proto.UnusableModelError as error:
             problem = f"a SentencePiece model that cannot be used: {error}"
             raise DataError(source, None, problem, remedy) from None
-        except (RuntimeError, LookupError, ValueError):
+        except (RuntimeError, LookupError, ValueError) as error:
+            if ran_out(error):
+                raise
             raise DataError(source, None, "not a SentencePiece model", remedy) from None
 
     @classmethod
@@ -53,7 +57,7 @@ class Tokenizer:
         """Read a `.model` file. Raises InputMissingError, DataError naming the file."""
         try:
             with open(path, "rb") as file:
-                data = file.read(MAX_MODEL_BYTES + 1)
+                data = read_bounded(file, MAX_MODEL_BYTES)
         except OSError as error:
             problem = f"cannot be read ({error.strerror})"
             raise InputMissingError(f"{path}: {problem}; {NAME_ANOTHER}") from error

@@ -14,11 +14,12 @@ from math import sqrt
 from typing import IO, Any
 
 from srucli.config import DEFAULT_VOCAB_SIZE, TokenizerConfig, given
-from srucli.errors import DataError, SrucliError, UsageError
+from srucli.errors import DataError, OutOfMemoryError, SrucliError, UsageError
 from srucli.io.children import child
 from srucli.io.console import say
+from srucli.io.memory import ending, says_so
 from srucli.tokenizer import proto
-from srucli.tokenizer.child import REFUSED, TOO_FEW, TOO_MANY
+from srucli.tokenizer.child import NO_MEMORY, REFUSED, TOO_FEW, TOO_MANY
 from srucli.tokenizer.model import Tokenizer
 
 # Takes a few words about the progress; not always called from the same thread.
@@ -238,13 +239,12 @@ def train_tokenizer(
         if "all_chars_count" in message:
             raise DataError(source, None, "nothing but blank lines", "give it text")
         raise _refusal(message, options, named)
-    if code == -9:
-        raise SrucliError(
-            "the training process was killed, probably because memory ran out; train on fewer "
-            f"lines with {named('input_sentence_size', 100_000)}"
-        )
+    if code in (NO_MEMORY, -9) or (code and says_so(log.last)):
+        ended = ending(code) if code == -9 else "ran out of memory"
+        fewer = named("input_sentence_size", max(used // 2, 1))
+        raise OutOfMemoryError(f"training the tokenizer {ended}; use fewer lines: {fewer}")
     if code:
-        raise SrucliError(f"the training process ended with {code}: {log.last}")
+        raise SrucliError(f"the training process {ending(code)}: {log.last}")
     return TrainedTokenizer(
         _trained(answer, config, named),
         config,

@@ -8,6 +8,7 @@ import torch
 from srucli.data.batch import Batch
 from srucli.data.loader import DataLoader
 from srucli.errors import DataError
+from srucli.io.memory import ran_out
 from srucli.training.step import Step
 
 
@@ -46,6 +47,8 @@ def _anomaly(step: Step, batch: Batch) -> str | None:
             torch.autograd.backward(loss)
         return None if step.gradient_norm().isfinite() else "its gradient is not finite"
     except RuntimeError as error:  # autograd names the operation
+        if ran_out(error):
+            raise
         return f"its gradient is not finite: {str(error).partition(chr(10))[0]}"
     finally:
         step.optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from srucli.data.loader import DataLoader
 from srucli.errors import DataError
 from srucli.io.console import say
 from srucli.io.files import COPY_AGAIN
+from srucli.io.memory import ran_out
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Which
 from srucli.runs.choice import dev_values
 from srucli.runs.run_dir import RunDir
@@ -121,6 +122,8 @@ class Checkpointing:
                 part.load_state_dict(tree)
             self._reset_best_if_not_comparable()
         except _DOES_NOT_FIT as error:
+            if ran_out(error):
+                raise
             problem = f"does not fit this training ({error})"
             raise DataError(source, None, problem, COPY_AGAIN) from error
         position = self.loader.position
@@ -159,7 +162,7 @@ class Checkpointing:
         try:
             yield
         except _DOES_NOT_FIT as error:
-            if self._unproven is None:
+            if self._unproven is None or ran_out(error):
                 raise
             problem = f"does not fit this training ({type(error).__name__}: {error})"
             raise DataError(self._unproven, None, problem, COPY_AGAIN) from error

@@ -17,6 +17,7 @@ from srucli.data.dataset import Split, read_split
 from srucli.errors import InputMissingError, UsageError
 from srucli.io.console import say
 from srucli.io.folders import OpenFolder
+from srucli.io.memory import enough_memory
 from srucli.io.streams import is_piped
 from srucli.kernels import backends
 from srucli.model.encoders import ENCODERS
@@ -32,6 +33,7 @@ from srucli.training.build import build, restore
 from srucli.training.defaults import check_settings, complete
 from srucli.training.effects import Setup, given_settings, never_reached, no_effect
 from srucli.training.interrupts import Interrupt
+from srucli.training.memory import smaller_model, smaller_step
 from srucli.training.resume import (
     SavedTraining,
     check_same,
@@ -172,7 +174,8 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
     """Train in a claimed folder, with the configured number of threads."""
     threads, device = request.config.train.threads, request.device
     with _one_at_a_time, use_threads(threads), keep_random_states(device):
-        split = _read(request)
+        with enough_memory("reading the examples", "train on fewer of them"):
+            split = _read(request)
         config = complete(request.config, len(split.train), len(split.train.labels))
         saved = found if found and found.checkpoint else None
         if saved:
@@ -182,17 +185,20 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
         if not saved:
             run.clear()
         run.check_logs()
-        trainer = build(
-            config, run, tokenizer, split.train, split.dev, request.device, request.stop
-        )
-        if saved and saved.checkpoint:
-            restore(trainer, saved.checkpoint, config, saved.config)
+        sizes = tokenizer.vocab_size, len(split.train.labels)
+        with enough_memory("making the model", lambda: smaller_model(config, *sizes)):
+            trainer = build(
+                config, run, tokenizer, split.train, split.dev, request.device, request.stop
+            )
+            if saved and saved.checkpoint:
+                restore(trainer, saved.checkpoint, config, saved.config)
         facts = _facts(request, found, split, trainer)
         run.begin(config, tokenizer, split.train.labels, facts)
         _announce(trainer, config, saved)
         trainer.checkpoints.begin_diagnostics()
         request.stop.checked = True
-        _loop(run, config, trainer, request.on_epoch)
+        with enough_memory("training", lambda: smaller_step(config, trainer)):
+            _loop(run, config, trainer, request.on_epoch)
 
 
 def _loop(run: RunDir, config: Config, trainer: Trainer, on_epoch: OnEpoch | None) -> None:

@@ -20,6 +20,7 @@ from srucli.data.dataset import Dataset
 from srucli.data.store import TokenStore
 from srucli.inference.forward import blended, branch_logits
 from srucli.io.console import say
+from srucli.io.memory import enough_memory
 from srucli.metrics import Outcome, choose_thresholds, metric_named
 from srucli.model.blend import fit_weights
 from srucli.model.classifier import Classifier
@@ -105,7 +106,12 @@ class Validation:
         """
         if self.store is None:
             return {}
-        logits = branch_logits(self.model, self.store, self.weights.device)
+        fewer = f"use fewer dev examples (now {len(self.store.lengths):,})"
+        with enough_memory("validation", fewer):
+            return self._fit_and_evaluate(self.store)
+
+    def _fit_and_evaluate(self, store: TokenStore) -> dict[str, float]:
+        logits = branch_logits(self.model, store, self.weights.device)
         thresholds, targets = None, self._targets()
         known = targets[:, : self.classes] if self.multi_label else targets
         weights = self.weights.cpu().numpy() if self.multi_label else None

@@ -1136,7 +1136,11 @@ HELP = {"Option", "Argument", "Field", "setting", "Row", "Typer"}
 # Advice without a row, and why.
 UNFOLLOWED = {
     "pip install": "tests install no packages; see test_settings_and_packages_that_are_named",
-    "input_sentence_size": "says so where memory ran out",
+    "; trials share the memory: --jobs {}": "memory ran out: test_scheduler",
+    "a smaller train.batch_tokens": "the same: test_tune",
+    "use --device cpu": "the same, on a GPU",
+    "model.hidden (now {})": "memory ran out: test_memory",
+    "train.max_tokens (a text has {} tokens)": "the same",
     "train again, with a lower optim.lr": "a training, for weights that are NaN or Inf",
     "set optim.clip=1, or ": "followed on handmade results in test_compare",
     "compare lower rates": "the same",

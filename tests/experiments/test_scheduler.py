@@ -5,21 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from srucli.config import build, resolve
-from srucli.errors import SrucliError
+from srucli.errors import OutOfMemoryError, SrucliError
 from srucli.experiments.scheduler import Scheduler
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial
 from tests.experiments.support import ADAMS, plan, with_data
-from tests.support import NETWORK, Tiny, child_environment
+from tests.support import NETWORK, Tiny, child_environment, children, until
 
 LONG = """
 import sys
@@ -56,7 +59,7 @@ def test_trials_end_if_their_comparison_is_killed(tiny: Tiny, tmp_path: Path, ki
         os.kill(process.pid if killed == "the command" else server, signal.SIGKILL)
         fcntl.flock(lock, fcntl.LOCK_EX)
         _, said = process.communicate()
-    assert ("the process that starts trials ended with -9" in said) == (killed == "the server")
+    assert ("the process that starts trials was killed" in said) == (killed == "the server")
 
 
 def test_a_failed_trial_is_reported_with_its_log(tmp_path: Path) -> None:
@@ -70,12 +73,45 @@ def test_a_failed_trial_is_reported_with_its_log(tmp_path: Path) -> None:
         scheduler.run([Trial("adam", 0.1, 0)])
 
 
+def test_a_trial_that_runs_out_of_memory_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    """Its tables have 32 GiB, more than its processes may have."""
+    folder = with_data(tiny, tmp_path)
+    large = resolve(overrides=["model.wide_buckets=268435456"])
+    wanted = Plan(large, ADAMS, "accuracy", 1, 1, None)
+    with Scheduler(folder, wanted, 2, lambda trial: None) as scheduler:
+        limit = resource.RLIMIT_AS, (2**33, resource.RLIM_INFINITY)
+        resource.prlimit(scheduler.start().process.pid, *limit)
+        with pytest.raises(OutOfMemoryError) as raised:
+            scheduler.run([Trial("adam", 0.1, 0)])
+    what = (
+        r"making the model ran out of memory \(.*\); lower model.wide_buckets \(now 268,435,456\)"
+    )
+    where = rf"{tmp_path}/cells/adam/.*/seed-0"
+    fewer = r"; see .*log\.txt; trials share the memory: --jobs 1"
+    assert re.fullmatch(rf"{where}: {what}{fewer}", str(raised.value))
+
+
+def test_a_killed_trial_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    folder = with_data(tiny, tmp_path)
+    with Scheduler(folder, plan(), 2, lambda trial: None) as scheduler:
+        server = scheduler.start().process.pid
+
+        def kill() -> None:
+            until(lambda: children(server))
+            os.kill(children(server)[0], signal.SIGKILL)
+
+        Thread(target=kill).start()
+        said = r"seed-0: was killed, probably because memory ran out; see .*: --jobs 1$"
+        with pytest.raises(OutOfMemoryError, match=said):
+            scheduler.run([Trial("adam", 0.1, 0)])
+
+
 def test_the_end_of_the_server_is_reported(tmp_path: Path) -> None:
     with Scheduler(Folder(tmp_path), plan(), 1, lambda trial: None) as scheduler:
         scheduler.run([])
         assert scheduler.server is None  # nothing is started for nothing
         scheduler.start().process.kill()
-        with pytest.raises(SrucliError, match="the process that starts trials ended with -9"):
+        with pytest.raises(SrucliError, match="the process that starts trials was killed"):
             scheduler.run([Trial("adam", 0.1, 0)])
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.support import RunMain, Tiny, child_environment
+from tests.support import OnStep, RunMain, Tiny, child_environment
 
 pytest.importorskip("optuna")
 
@@ -133,6 +134,25 @@ def test_a_trial_that_diverges_is_pruned(tiny: Tiny, tmp_path: Path) -> None:
     search._run_trial(study)
     assert (search.diverged, search.best.trials) == (1, 0)
     assert [trial.state.name for trial in study.trials if trial.state.is_finished()] == ["PRUNED"]
+
+
+def test_a_trial_that_runs_out_of_memory_is_left_out(
+    tiny: Tiny, tmp_path: Path, on_step: OnStep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(step: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    search = searching(tiny, tmp_path, *SMALL, *TINY)
+    study = search._study()
+    on_step(fail)
+    search._run_trial(study)
+    assert (search.out_of_memory, search.best.trials) == (1, 0)
+    assert "trial left out: training ran out of GPU memory (it needs" in capsys.readouterr().err
+    remedy = "give it more --minutes or a smaller train.batch_tokens"
+    assert str(search._no_result()) == f"no trial was finished (1 ran out of memory); {remedy}"
+    on_step(lambda step: None)
+    search._run_trial(study)
+    assert search.best.trials == 1
 
 
 def test_a_metric_that_is_not_defined_ends_the_search(tiny: Tiny, tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from srucli.config import TokenizerConfig
-from srucli.errors import UsageError
-from srucli.tokenizer.training import make_tokenizer, short_lines, vocab_size
+from srucli.errors import OutOfMemoryError, UsageError
+from srucli.tokenizer.training import make_tokenizer, short_lines, train_tokenizer, vocab_size
+from tests.support import children
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,17 @@ def test_a_hard_limit_applies_if_given() -> None:
     hard = TokenizerConfig(vocab_size=9000, hard_vocab_limit=True)
     with pytest.raises(UsageError, match=r"pass tokenizer\.vocab_size=\d+ or less, or tokenizer"):
         make_tokenizer(hard, texts, "x")
+
+
+def test_a_killed_process_names_the_setting_to_lower() -> None:
+    def texts() -> Iterator[str]:
+        yield from ["the film was good"] * 100
+        (child,) = children(os.getpid())
+        os.kill(child, signal.SIGKILL)
+
+    said = r"was killed, probably because memory ran out; use fewer lines: --input-sentence-size 50"
+    with pytest.raises(OutOfMemoryError, match=f"training the tokenizer {said}"):
+        train_tokenizer(texts(), TokenizerConfig())
 
 
 @given(st.lists(st.text("ab \u3042", max_size=60)), st.integers(2, 20))

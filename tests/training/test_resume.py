@@ -20,7 +20,14 @@ import torch
 
 from srucli import optim
 from srucli.config import OptimConfig, known_keys
-from srucli.errors import DataError, InterruptedRun, OutputError, SrucliError, UsageError
+from srucli.errors import (
+    DataError,
+    InterruptedRun,
+    OutOfMemoryError,
+    OutputError,
+    SrucliError,
+    UsageError,
+)
 from srucli.inference.predictor import Predictor
 from srucli.io import locks
 from srucli.io.folders import OpenFolder
@@ -460,6 +467,32 @@ def test_an_interrupt_saves_within_an_epoch(tiny: Tiny, tmp_path: Path, on_step:
         run_training(tiny, tmp_path / "run", "train.save_steps=0", stop=stop)
     assert RunDir.open(tmp_path / "run").state("last")["step"] == 40
     assert_same_runs(whole, run_training(tiny, tmp_path / "run", "train.save_steps=0"))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_running_out_of_memory_names_the_batch(
+    tiny: Tiny, tmp_path: Path, on_step: OnStep, kill_after: Any, resumed: bool
+) -> None:
+    """Also in the first step of a resumed training, where other errors are the checkpoint's."""
+    small = ("model.wide=false", "model.characters=false", "model.embedding_size=2")
+    if resumed:
+        kill_after(20)
+        killed(tiny, tmp_path / "run", *small)
+
+    def fail(step: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    on_step(fail)
+    with pytest.raises(OutOfMemoryError) as raised:
+        run_training(tiny, tmp_path / "run", *small)
+    step = (
+        rf"; step {15 if resumed else 1} had a batch of \d+ tokens: set (train\.batch_tokens=\d+)$"
+    )
+    said = re.search(r"^training ran out of GPU memory \(.* 2\.00 GiB\)" + step, str(raised.value))
+    assert said, raised.value
+    on_step(lambda step: None)
+    train_again = {"force": True} if resumed else {}
+    run_training(tiny, tmp_path / "run", *small, said[1], **train_again)
 
 
 def test_two_trainings_cannot_share_a_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
