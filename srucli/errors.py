@@ -7,11 +7,13 @@ The command prints the message of a `SrucliError` on stderr, without a traceback
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-# The most characters of a message, and of a word that is compared with known ones.
-MAX_MESSAGE, MAX_WORD = 2_000, 200
+# The most characters of a message, and of a word that is compared with known ones; the most of
+# these, which may be the header of an untrusted file.
+MAX_MESSAGE, MAX_WORD, MAX_WORDS = 2_000, 200, 1_000
 
 
 def shortened(text: str) -> str:
@@ -87,12 +89,27 @@ class InterruptedRun(SrucliError):
     exit_code = 75
 
 
+def closest(word: str, words: Sequence[str]) -> str | None:
+    """Return the one of `words` that was probably meant; None if nothing is close.
+
+    The first of these that exists: the same word but for case; the shortest that begins with it;
+    the first of which it is a part, as `f1` is of `macro_f1`; one with a few other letters.
+    """
+    words = [known for known in words[:MAX_WORDS] if len(known) <= MAX_WORD]
+    wanted, folded = word.casefold(), {known.casefold(): known for known in reversed(words)}
+    if not wanted.strip("-") or len(word) > MAX_WORD:
+        return None
+    begins = sorted((known for known in words if known.casefold().startswith(wanted)), key=len)
+    parts = [known for name, known in folded.items() if wanted in re.split(r"[._-]", name)]
+    near = difflib.get_close_matches(wanted, folded)
+    near.sort(key=lambda name: sorted(name) != sorted(wanted))  # two letters swapped
+    exact = [folded[wanted]] if wanted in folded else []
+    return next(iter([*exact, *begins, *reversed(parts), *map(folded.__getitem__, near)]), None)
+
+
 def did_you_mean(word: str, words: Sequence[str]) -> str:
     """Return " (did you mean 'x'?)", or if nothing is close, the list of words if it is short."""
-    close = difflib.get_close_matches(word[:MAX_WORD], words)
-    close.sort(key=lambda known: sorted(known) != sorted(word))  # two letters swapped
-    if not close and "." not in word:
-        close = [known for known in words if known.rpartition(".")[2] == word][:1]
-    if close:
-        return f" (did you mean '{close[0]}'?)"
+    close = closest(word, words)
+    if close is not None:
+        return f" (did you mean '{close}'?)"
     return f" (known: {', '.join(words)})" if len(words) <= 24 else ""

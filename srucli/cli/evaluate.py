@@ -98,7 +98,7 @@ def parse_gates(wanted: Sequence[str] | None) -> Gates:
     gates = []
     for gate in wanted or ():
         name, _, value = gate.partition("=")
-        metric_named(name)
+        metric_named(name, None, "--fail-under")
         try:
             bound = float(value)
         except ValueError:
@@ -114,7 +114,7 @@ def check_metrics(gates: Gates, multi_label: bool) -> None:
     from srucli.metrics import metric_named
 
     for name, _ in gates:
-        metric_named(name, multi_label)
+        metric_named(name, multi_label, "--fail-under")
 
 
 def check_gates(gates: Gates, values: Mapping[str, float]) -> None:

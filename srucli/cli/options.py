@@ -138,10 +138,10 @@ def _value(setting: str, text: Any) -> Any:
 
     section, _, name = setting.partition(".")
     value = text
-    if setting == "data.format":
-        from srucli.data.formats import format_named
+    if setting == "optim.name":
+        from srucli.optim.table import check_name
 
-        value = format_named(text)
+        check_name(text, flag_of(setting))
     elif setting in ("data.text", "data.label"):
         value = int(text) if text.isdecimal() else text
     elif setting in ("data.delimiter", "data.label_delimiter"):

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from srucli.config.complaints import complaint, short
 from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
 from srucli.io.yaml import load_yaml, parse_value, parse_yaml, to_word, to_yaml
@@ -58,6 +59,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _meant(key: str, known: Sequence[str]) -> str:
+    """Return the suggestion for an unknown setting, which an older version may have known."""
+    section, _, name = key.partition(".")
+    old = section == "train" and name in OLD_NAMES
+    return did_you_mean(f"train.{OLD_NAMES[name]}" if old else key, known)
+
+
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the tree of overrides such as "model.layers=4"; values are YAML. Raises UsageError."""
     tree: dict[str, Any] = {}
@@ -69,7 +77,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
                 f"'{override}' is not an override; write KEY=VALUE, such as model.layers=4"
             )
         if key not in keys and not key.startswith("optim.options."):
-            raise UsageError(f"unknown setting '{key}'{did_you_mean(key, keys)}")
+            raise UsageError(f"unknown setting '{key}'{_meant(key, keys)}")
         try:
             value = parse_value(raw) if raw else ""
         except ValueError as error:
@@ -78,39 +86,38 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
-_COMPLAINTS = {
-    "model_type": "must be a section of settings",
-    "tuple_type": "must be a list, as [one, two]",
-}
+def _key_of(location: Sequence[Any]) -> str:
+    """Return the dotted key at which pydantic found an error, without the type it tried."""
+    parts = [str(part) for part in location]
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in known_keys():
+            return ".".join([*parts[:end], *(part for part in parts[end:] if part.isdecimal())])
+    return ".".join(parts)
 
 
 def _explain(first: Mapping[str, Any], source: str) -> str:
-    """Return the message for an error of pydantic."""
-    key = ".".join(str(part) for part in first["loc"])
+    """Return the message for an error of pydantic. If `source` is empty, the key is enough."""
+    key = _key_of(first["loc"])
     if first["type"] == "extra_forbidden":
         if key in known_keys():
             section, _, name = key.partition(".")
             return f"{source}: '{key}' is no YAML key; write {section}: {{{name}: VALUE}}"
         words = list(known_keys()) if "." in key else [*Config.model_fields, *known_keys()]
-        return f"{source}: unknown setting '{key}'{did_you_mean(key, words)}"
+        return f"{source}: unknown setting '{key}'{_meant(key, words)}"
     if first["type"] == "missing":
         return f"{key} is not set; add it, as {key}=VALUE"
-    problem = _COMPLAINTS.get(first["type"], first["msg"].replace("Input should", "must"))
-    return f"{source}: {key} = {_short(first['input'])}: {problem}"
+    where = source if source.startswith("--") else ": ".join(filter(None, (source, key)))
+    return f"{where}: {complaint(first)}"
 
 
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+def build(tree: Mapping[str, Any], source: str = "", *, partial: bool = False) -> Config:
+    """Return the configuration of a tree of settings.
 
-
-def build(tree: Mapping[str, Any], source: str, *, partial: bool = False) -> Config:
-    """Return the configuration of a tree of settings. Raises UsageError naming `source`.
-
-    In a `partial` tree required settings may be missing; then the result lacks `files`.
+    Raises UsageError naming `source`, a file, or a flag, which stands for the setting. In a
+    `partial` tree required settings may be missing; then the result lacks `files`.
     """
     if not isinstance(tree, Mapping):
-        raise UsageError(f"{source}: expected settings such as 'model:', found {_short(tree)}")
+        raise UsageError(f"{source}: expected settings such as 'model:', found {short(tree)}")
     filled = {key: value for key, value in tree.items() if value is not None}
     try:
         return Config.model_validate(filled)
@@ -124,11 +131,15 @@ def build(tree: Mapping[str, Any], source: str, *, partial: bool = False) -> Con
 
 def stored(data: bytes, source: str) -> Config:
     """Return the configuration in YAML that a version of srucli wrote. Raises UsageError."""
-    tree: Any = parse_yaml(data, source)
+    return build(_renamed(parse_yaml(data, source)), source)
+
+
+def _renamed(tree: Any) -> Any:
+    """Return the tree of a file, with settings of older versions under their present names."""
     if isinstance(tree, dict) and isinstance(tree.get("train"), dict):
-        renamed = {OLD_NAMES.get(key, key): value for key, value in tree["train"].items()}
-        tree = tree | {"train": renamed}
-    return build(tree, source)
+        train = {OLD_NAMES.get(key, key): value for key, value in tree["train"].items()}
+        return tree | {"train": train}
+    return tree
 
 
 def given(section: Section) -> list[str]:
@@ -152,7 +163,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         for part in path:
             branch = branch.setdefault(part, {})
         branch[name] = value
-    return build(tree, ", ".join(f"{key}={value}" for key, value in settings.items()))
+    return build(tree)
 
 
 def resolve(
@@ -165,14 +176,14 @@ def resolve(
     """
     tree: dict[str, Any] = {}
     if file is not None:
-        loaded = load_yaml(file)
+        loaded = _renamed(load_yaml(file))
         tree = {} if loaded is None else loaded
         build(tree, str(file), partial=True)
     for key, value in (flags or {}).items():
         if value is not None:
             tree = _merge(tree, _branch(key, value))
     build(tree, "flags", partial=True)
-    return build(_merge(tree, parse_overrides(overrides)), "overrides")
+    return build(_merge(tree, parse_overrides(overrides)))
 
 
 def overridden(overrides: Sequence[str], flags: Mapping[str, Any]) -> Iterator[str]:

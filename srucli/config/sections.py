@@ -1,6 +1,6 @@
 """The tree of settings: every one with its default, its bounds and its help text.
 
-Names from a table elsewhere (optimizers, encoders, metrics) are checked by that table.
+Names of optimizers and metrics are checked by their tables elsewhere.
 `loading.py` builds a configuration.
 """
 
@@ -19,6 +19,9 @@ Ngram = Annotated[int, Field(ge=1, le=64)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 OptionalId = Annotated[int, Field(ge=-1)]
 PoolingName = Literal["last", "mean", "max", "attention"]
+# The rows of `data/formats.py` and `model/encoders.py`, which a wrong name is checked by early.
+FormatName = Literal["auto", "tsv", "csv", "fasttext", "jsonl", "pairs", "lines"]
+EncoderName = Literal["sru", "lstm", "gru", "cnn", "bag"]
 
 DEFAULT_VOCAB_SIZE = 8_000
 MAX_DROPOUT = 0.5
@@ -49,7 +52,7 @@ class DataConfig(Section):
 
     may_change_on_resume: ClassVar[bool] = True
 
-    format: str = setting(
+    format: FormatName = setting(
         "auto",
         "tsv, csv, fasttext, jsonl, pairs (label, space, text), lines (texts) or auto (detected)",
     )
@@ -146,7 +149,7 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """The network: embedding, encoder, pooling, head, and parallel branches of hashed n-grams."""
 
-    encoder: str = setting("sru", "sru, lstm, gru, cnn or bag")
+    encoder: EncoderName = setting("sru", "sru, lstm, gru, cnn or bag")
     embedding_size: Width = setting(128, "width of a token's embedding")
     hidden: Width = setting(64, "units per layer and direction")
     layers: int = setting(2, "layers of the encoder", ge=1, le=256)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
@@ -17,7 +18,7 @@ from srucli.data.labels import is_missing
 from srucli.data.layout import ColumnNames, ReadTask
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.data.tables import MAX_COLUMNS, TableRow
-from srucli.errors import DataError, UsageError
+from srucli.errors import DataError, UsageError, closest
 from srucli.io.console import excerpt
 
 # With fewer rows, that all are alike may be chance.
@@ -26,6 +27,8 @@ FEW = 10
 SPLITS = frozenset(["train", "training", "dev", "val", "valid", "validation", "test", "eval"])
 # Of more columns, so many of the likeliest are tried as the text, and as the label.
 _TRIED = 50
+# Of the first words of lines, the share that may occur once if they are labels.
+ONCE = 0.1
 _CSV_LIKE = re.compile(r'(?:"[^"]*"|[^\s,;|"]+)([,;|])|.*([,;|])[^\s,;|]+$')
 
 Pair = tuple[int, int]  # the text and label columns, counted from 0
@@ -167,7 +170,9 @@ class FirstRows:
         if unneeded or (inherited and (not self.task.labelled or None not in self.named)):
             return None
         row = self.rows[0]
-        problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}"
+        meant = closest(wanted, self.names)
+        hint = f" (did you mean {excerpt(meant)}?)" if meant else ""
+        problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}{hint}"
         raise row_error(self.rows, self.task, row, problem, f"name the {what} column with --{what}")
 
     def _fits(self, at: int, what: str) -> bool:
@@ -275,9 +280,16 @@ def row_error(
     rows: Sequence[TableRow], task: ReadTask, row: TableRow, problem: str, remedy: str
 ) -> DataError:
     """Return an error for a row; if it has one column, name the format that `rows` may be in."""
-    hint = _other_format(task, row.raw, rows) if rows and len(row.cells) == 1 else None
-    if hint:
+    alone = bool(rows) and len(row.cells) == 1
+    if hint := _other_format(task, row.raw, rows) if alone else None:
         problem, remedy = f"{problem}; it seems to be {hint[0]}", f"pass {hint[1]}"
+    elif alone and task.labelled and all(len(each.cells) == 1 for each in rows):
+        problem = f"no label, only one column: {excerpt(row.raw)}"
+        mark = task.config.delimiter or ("," if task.format == "csv" else "\t")
+        shown = f"positive{mark}a good film".replace("\t", "<TAB>")
+        remedy = f"write a label before each text, as in {shown}"
+        if task.format == "tsv" and _repeat(_first_words(rows)):
+            remedy += ", or pass --format pairs if the first word of each line is its label"
     return task.error(row.line, problem, remedy)
 
 
@@ -295,14 +307,29 @@ def _other_format(task: ReadTask, line: str, rows: Sequence[TableRow]) -> tuple[
         name = {",": "commas", ";": "semicolons", "|": "bars"}[mark]
         flags = "--format csv" if mark == "," else f"--format csv --delimiter '{mark}'"
         return f"separated by {name}", flags
-    words = Cells(row.raw.split(maxsplit=1)[0] for row in rows)
-    words_repeat = 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
+    words = _first_words(rows)
     one_column = all(len(row.cells) == 1 for row in rows)
-    pairs = " " in line and task.format == "tsv" and one_column and words_repeat
+    pairs = " " in line and task.format == "tsv" and one_column and _are_labels(words)
     mark = _other_delimiter(rows)
     if mark and not (pairs and _is_in_label(mark, words.all)):
         return f"separated by {mark!r}", f"--format csv --delimiter {shlex.quote(mark)}"
     return ("a label, a blank and a text", "--format pairs") if pairs else None
+
+
+def _first_words(rows: Sequence[TableRow]) -> Cells:
+    return Cells(row.raw.split(maxsplit=1)[0] for row in rows)
+
+
+def _repeat(words: Cells) -> bool:
+    """Whether so few of the first words are distinct that they may be labels."""
+    return 2 * words.distinct <= max(len(words.filled), 2 * BELOW)
+
+
+def _are_labels(words: Cells) -> bool:
+    """Whether the first words are labels: unlike those of sentences, hardly any occurs once."""
+    once = sum(count == 1 for count in Counter(words.filled).values())
+    few = len(words.filled) <= 2 * BELOW
+    return _repeat(words) and (few or once <= len(words.filled) * ONCE)
 
 
 def _is_in_label(mark: str, words: Sequence[str]) -> bool:

@@ -11,7 +11,6 @@ from srucli.data.layout import ReadTask
 from srucli.data.line_readers import read_fasttext, read_pairs, read_texts
 from srucli.data.records import InputFile, Reader, after_blanks
 from srucli.data.table_reader import read_table
-from srucli.errors import UsageError
 from srucli.io.console import excerpt
 from srucli.io.streams import Source
 
@@ -61,14 +60,6 @@ FORMATS: dict[str, Format] = {
 FORMAT_SPECIFIC = frozenset().union(*(row.settings for row in FORMATS.values()))
 
 
-def format_named(name: str) -> str:
-    """Return a name of the table, or "auto". Raises UsageError for any other."""
-    if name != "auto" and name not in FORMATS:
-        names = ", ".join(("auto", *FORMATS))
-        raise UsageError(f"unknown format {excerpt(name)} (known: {names})")
-    return name
-
-
 def format_by_ending(source: Source) -> str | None:
     """Return the format that the suffix of a file names, before a suffix for compression."""
     stem, ending = os.path.splitext(os.fspath(source).lower())
@@ -86,9 +77,9 @@ def format_shown(line: str) -> str:
 def format_of(file: InputFile, task: ReadTask) -> str:
     """Return the format of a file: as configured, or by its suffix, or by its first line.
 
-    Raises UsageError for an unknown name, DataError if suffix and first line disagree.
+    Raises DataError if suffix and first line disagree.
     """
-    configured, named = format_named(task.config.format), format_by_ending(file.source)
+    configured, named = task.config.format, format_by_ending(file.source)
     if configured != "auto":
         return configured
     if named and FORMATS[named].read is not read_table:

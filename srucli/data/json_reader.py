@@ -14,7 +14,7 @@ from srucli.data.layout import ColumnNames, ReadTask
 from srucli.data.names import find_names
 from srucli.data.records import InputFile, ReadResult, Record, peek, split_list, without_blanks
 from srucli.data.tables import DOUBLED, MAX_COLUMNS, Dialect, TableRow
-from srucli.errors import DataError
+from srucli.errors import DataError, closest
 from srucli.io.console import excerpt
 from srucli.io.encodings import count_replacements, counting
 from srucli.io.json_objects import Item, read_objects
@@ -62,7 +62,9 @@ def _key(task: ReadTask, item: Item, keys: list[str], what: str) -> int | None:
 
 
 def _no_key(task: ReadTask, item: Item, key: str, what: str) -> DataError:
-    problem = f"no key {excerpt(key)}, only {excerpt(', '.join(item.value))}"
+    meant = closest(key, list(item.value))
+    hint = f" (did you mean {excerpt(meant)}?)" if meant else ""
+    problem = f"no key {excerpt(key)}, only {excerpt(', '.join(item.value))}{hint}"
     return task.error(item.line, problem, f"add it, or name the {what}'s key with --{what}")
 
 

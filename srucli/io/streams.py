@@ -97,7 +97,8 @@ def is_piped(source: Source) -> bool:
     return os.fspath(source) == "-" or Path(source).is_fifo()
 
 
-def _unreadable(source: str, error: OSError) -> InputMissingError:
+def unreadable(source: str, error: OSError) -> InputMissingError:
+    """Return the error for a file that cannot be opened or read."""
     other = f"cannot be read ({error.strerror}); check the disk or pipe"
     return InputMissingError(f"{source}: {_PROBLEMS.get(type(error), other)}")
 
@@ -108,7 +109,7 @@ def _chunks(stream: Any, source: str) -> Iterator[bytes]:
         while chunk := stream.read1(CHUNK):
             yield chunk
     except OSError as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error) from error
 
 
 def _start(kind: _Compression, source: str) -> Any:
@@ -179,7 +180,7 @@ def _open(source: Source, name: str) -> AbstractContextManager[Any]:
     try:
         return open(source, "rb")
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from srucli.errors import InputMissingError, UsageError
+from srucli.errors import UsageError
+from srucli.io.streams import unreadable
 
 # Limits of a document: bytes, values with aliases expanded, digits of a number.
 MAX_YAML, MAX_NODES, MAX_DIGITS = 2**18, 10_000, 300
@@ -75,13 +76,31 @@ _YAML_ERRORS = (
 )
 
 
+# What PyYAML says of common mistakes, by how it begins, and what they are.
+_MISTAKES = {
+    "found character '\\t'": "a tab where the indentation is; indent with spaces",
+    "mapping values are not allowed": "a colon in a value; put the value in quotes",
+    "expected ',' or ']'": "a list that began with [ has not ended; end it with ]",
+    "expected ',' or '}'": "settings that began with { have not ended; end them with }",
+    "could not find expected ':'": "a setting without a colon; write NAME: VALUE",
+    "expected <block end>": "uneven indentation; indent the settings of a section alike",
+    "but found another document": "a second document; remove the line --- and what follows",
+}
+
+
+def _in_words(problem: str) -> str:
+    """Return what is wrong and what to do, of an error of PyYAML or of `_Loader`."""
+    known = (words for start, words in _MISTAKES.items() if problem.startswith(start))
+    return next(known, f"{problem}; mend this line, or the one before it")
+
+
 def load_yaml(path: Path) -> Any:
     """Read one YAML document. Raises InputMissingError or UsageError naming file and line."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_YAML + 1)
     except OSError as error:
-        raise InputMissingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise unreadable(str(path), error) from error
     return parse_yaml(data, str(path))
 
 
@@ -105,7 +124,8 @@ def parse_yaml(data: bytes, source: str) -> Any:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{source}:{line}: not valid YAML: {error.problem}") from error
+        problem = _in_words(error.problem or "")
+        raise UsageError(f"{source}:{line}: not valid YAML: {problem}") from error
     except _YAML_ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{source}: not valid YAML: {reason}") from error

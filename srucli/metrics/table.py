@@ -172,16 +172,18 @@ METRICS: dict[str, Metric | SumMetric] = {
 }
 
 
-def metric_named(name: str, multi_label: bool | None = None) -> Metric | SumMetric:
+def metric_named(
+    name: str, multi_label: bool | None = None, setting: str = "train.metric"
+) -> Metric | SumMetric:
     """Return the metric of that name. Raises UsageError if there is none, or not for the task.
 
-    `multi_label` is None if the task is not known yet.
+    `multi_label` is None if the task is not known yet. The error names `setting`.
     """
     metric = METRICS.get(name)
     if metric is None:
-        raise UsageError(f"unknown metric '{name}'{did_you_mean(name, list(METRICS))}")
+        raise UsageError(f"{setting}: unknown metric '{name}'{did_you_mean(name, list(METRICS))}")
     if metric.multi_label_only and multi_label is False:
-        raise UsageError(f"metric '{name}' needs a multi-label model")
+        raise UsageError(f"{setting}: metric '{name}' needs a multi-label model")
     return metric
 
 

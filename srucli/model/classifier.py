@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from srucli.model.embedding import embedding_table
-from srucli.model.encoders import encoder_named
+from srucli.model.encoders import ENCODERS
 from srucli.model.ngrams import NgramBranch, Speller, Spelling
 from srucli.model.pooling import Pooling
 from srucli.tokenizer.truncation import Limits
@@ -50,9 +50,8 @@ class Classifier(nn.Module):
     def __init__(self, config: ModelConfig, spelling: Spelling, classes: int) -> None:
         super().__init__()
         self.word_dropout = config.word_dropout
-        encoder = encoder_named(config.encoder)
         self.embedding = embedding_table(len(spelling[1]) - 1, config.embedding_size)
-        self.encoder = encoder(config)
+        self.encoder = ENCODERS[config.encoder](config)
         self.pooling = Pooling(config.pooling, self.encoder.output_size)
         self.head = _head(config, self.pooling.output_size, classes)
         dropout = config.dropout_rate

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from srucli.errors import UsageError, did_you_mean
 from srucli.kernels import gemm
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
 from srucli.model.embedding import Tabulated, embedding_table
@@ -225,11 +224,3 @@ ENCODERS: Mapping[str, type[Encoder]] = {
     "cnn": CNNEncoder,
     "bag": BagEncoder,
 }
-
-
-def encoder_named(name: str) -> type[Encoder]:
-    """Return the row of ENCODERS. Raises UsageError if there is none."""
-    if name not in ENCODERS:
-        hint = did_you_mean(name, list(ENCODERS))
-        raise UsageError(f"model.encoder: unknown encoder '{name}'{hint}")
-    return ENCODERS[name]

@@ -321,11 +321,16 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
 }
 
 
+def check_name(name: str, setting: str = "optim.name") -> None:
+    """Raise UsageError naming `setting` if no row has that name; other packages' names pass."""
+    if name not in OPTIMIZERS and ":" not in name:
+        hint = did_you_mean(name, list(OPTIMIZERS))
+        raise UsageError(f"{setting}: unknown optimizer '{name}'{hint}")
+
+
 def row_named(name: str) -> OptimizerRow:
     """Return the row of that name. Raises UsageError if there is none."""
-    if name not in OPTIMIZERS:
-        hint = did_you_mean(name, list(OPTIMIZERS))
-        raise UsageError(f"optim.name: unknown optimizer '{name}'{hint}")
+    check_name(name)
     return OPTIMIZERS[name]
 
 

@@ -10,11 +10,10 @@ import torch
 
 from srucli import optim
 from srucli.config import MAX_DROPOUT, Config, TrainConfig
-from srucli.data.formats import format_named
 from srucli.errors import UsageError
 from srucli.kernels import backends
 from srucli.metrics import metric_named
-from srucli.model.encoders import encoder_named
+from srucli.model.encoders import ENCODERS
 from srucli.runtime import resolve_device
 
 
@@ -23,9 +22,8 @@ def check_settings(config: Config) -> torch.device:
 
     Raises UsageError.
     """
-    encoder = encoder_named(config.model.encoder)
+    encoder = ENCODERS[config.model.encoder]
     optim.validate(config.optim)
-    format_named(config.data.format)
     metric_named(config.metric, config.data.multi_label)
     device = resolve_device(config.train.device)
     if config.train.precision != "float32" and device.type == "cpu":

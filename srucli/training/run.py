@@ -248,7 +248,7 @@ def _facts(
 
 def _announce(trainer: Trainer, config: Config, saved: SavedTraining | None) -> None:
     """Describe the model, and the checkpoint that is resumed."""
-    device, encoder = trainer.step.device, config.model.encoder
+    device, encoder = trainer.step.device, str(config.model.encoder)
     if "train.kernel" in ENCODERS[encoder].settings:
         encoder += f" ({backends.choose(config.train.kernel, device.type)} kernel)"
     graphs = ", steps as CUDA graphs" if trainer.step.captured else ""

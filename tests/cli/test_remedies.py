@@ -342,7 +342,7 @@ REMEDIES = {
         f"{TRAIN} --optimizer adan",
         r"unknown optimizer 'adan' \(did you mean '(\w+)'",
         changed("adan", r"\1"),
-        advice="optim.name: unknown optimizer ",
+        advice=": unknown optimizer ",
     ),
     "an unknown option": Remedy(
         f"{TRAIN} optim.options.ep=1e-8",
@@ -370,9 +370,9 @@ REMEDIES = {
     ),
     "an unknown encoder": Remedy(
         f"{TRAIN} model.encoder=bags",
-        r"model\.encoder: unknown encoder 'bags' \(did you mean '(\w+)'",
+        r"model\.encoder: 'bags' is unknown \(did you mean '(\w+)'",
         changed("model.encoder=bags", r"model.encoder=\1"),
-        advice="model.encoder: unknown encoder ",
+        advice=" is unknown",
     ),
     "an invalid device": Remedy(
         f"{TRAIN} --device gpu",

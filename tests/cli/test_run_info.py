@@ -76,7 +76,7 @@ def test_run_without_a_test_file_and_with_a_tokenizer(
         (["empty.yaml"], 2, "empty.yaml: it has no section 'files'; set files.train=FILE"),
         (["c.yaml", "files.train=none.tsv"], 66, "none.tsv: no such file; "),
         (["c.yaml", "files.test=none.tsv"], 66, "none.tsv: no such file; "),
-        (["c.yaml", "model.encoder=rnn"], 2, "unknown encoder 'rnn'"),
+        (["c.yaml", "model.encoder=rnn"], 2, "model.encoder: 'rnn' is unknown"),
         (["c.yaml", "--fail-under", "accuracy"], 2, "write METRIC=NUMBER, such as accuracy=0.9"),
         (["c.yaml", "--fail-under", "acuracy=1"], 2, "acuracy"),
         (["c.yaml", "--fail-under", "hamming_loss=1"], 2, "hamming_loss"),

@@ -1584,7 +1584,12 @@ def test_a_column_with_half_known_labels_is_known(cells: list[str], known: bool)
             "join its items with blanks into one string",
         ),
         ("x.jsonl", {}, '{"text": 1, "label": "x"}\n', "put it in quotes"),
-        ("x.csv", {}, "one of two\nthree\n", "add the text, or remove the line"),
+        (
+            "x.csv",
+            {},
+            "one of two\nthree\n",
+            "write a label before each text, as in positive,a good film",
+        ),
     ],
     ids=["commas", "tabs", "semicolons", "tokens", "a number", "one column"],
 )

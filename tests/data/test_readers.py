@@ -16,16 +16,17 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from srucli.config import DataConfig
+from srucli.config import DataConfig, resolve
 from srucli.config import given as given_settings
-from srucli.data.formats import FORMATS, format_by_ending, format_named
+from srucli.config.sections import FormatName
+from srucli.data.formats import FORMATS, format_by_ending
 from srucli.data.guess import LONG_LABEL
 from srucli.data.labels import clean
 from srucli.data.readers import Example, Input, read_examples, read_inputs
@@ -410,8 +411,17 @@ ERRORS: dict[str, tuple[str, bytes, dict[str, Any], int | None, str, str]] = {
         "".join(f"{c} film and more\n" for c in "abcdefgh").encode(),
         {},
         1,
-        "1 column only, no text in column 2: 'a film and more'",
-        "add the text",
+        "no label, only one column: 'a film and more'",
+        "write a label before each text, as in positive<TAB>a good film",
+    ),
+    "no pairs, but words that repeat": (
+        "x.txt",
+        "".join(f"{word} film was good\n" for word in ("the", "the", "this", "a") * 3).encode()
+        + b"".join(b"%c film\n" % letter for letter in b"bcd"),
+        {},
+        1,
+        "no label, only one column: 'the film was good'",
+        "a good film, or pass --format pairs if the first word of each line is its label",
     ),
     "empty lists of labels": (
         "x.jsonl",
@@ -967,12 +977,11 @@ def test_format_lines_ignores_the_suffix(tmp_path: Path) -> None:
 
 def test_every_format_is_in_the_help_and_in_the_error(tmp_path: Path) -> None:
     described = DataConfig.model_fields["format"].description or ""
-    with pytest.raises(UsageError) as caught:
-        format_named("xls")
+    with pytest.raises(UsageError, match=r"^data\.format: 'excel' is unknown") as caught:
+        resolve(overrides=["data.format=excel"])
     for said in (described, str(caught.value)):
         assert {*FORMATS, "auto"} <= {*re.findall(r"\w+", said)}
-    for name in (*FORMATS, "auto"):
-        assert format_named(name) == name
+    assert get_args(FormatName) == ("auto", *FORMATS)
 
 
 @pytest.mark.parametrize("name", ["X.CSV", "x.Csv.GZ"])

@@ -188,7 +188,7 @@ def test_wrong_candidates(flags: tuple[str | None, ...], said: str) -> None:
     ("words", "code", "said"),
     [
         (("--optimizer", "adam,adagard"), 2, "unknown optimizer 'adagard' (did you mean 'adagrad'"),
-        (("--encoder", "sru,lsmt"), 2, "unknown encoder 'lsmt' (did you mean 'lstm'"),
+        (("--encoder", "sru,lsmt"), 2, "model.encoder: 'lsmt' is unknown (did you mean 'lstm'"),
         (("--optimizer", "adam,sgd", "optim.options.momentum=0.5"), 2, "no such option"),
         (("--over", "model.layers=1,0"), 2, "model.layers=0"),
         (("--over", "train.seed=1,2"), 2, "train.seed cannot be compared"),

@@ -292,7 +292,7 @@ def test_mistakes_are_reported_before_anything_is_read(run_main: RunMain, tmp_pa
     """Names of metrics are checked before the run and the file, which do not exist here."""
     typo = run_main("eval", tmp_path / "run", tmp_path / "f.tsv", "--fail-under", "acuracy=0.9")
     assert (typo.code, typo.out) == (2, "")
-    assert typo.err == "srucli: unknown metric 'acuracy' (did you mean 'accuracy'?)\n"
+    assert typo.err == "srucli: --fail-under: unknown metric 'acuracy' (did you mean 'accuracy'?)\n"
     no_run = run_main("eval", tmp_path / "run", tmp_path / "f.tsv")
     assert no_run.code == 66
     assert "run: no such run; give the folder that `srucli train` printed" in no_run.err

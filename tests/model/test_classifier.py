@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from srucli.config import ModelConfig
+from srucli.config import ModelConfig, resolve
+from srucli.config.sections import EncoderName
 from srucli.errors import UsageError
 from srucli.model.classifier import ACTIVATIONS, Classifier
 from srucli.model.embedding import Tabulated
-from srucli.model.encoders import ENCODERS, encoder_named
+from srucli.model.encoders import ENCODERS
 from tests.model.plain_classifier import PlainClassifier
 
 SMALL: dict[str, Any] = {
@@ -102,9 +103,10 @@ def test_the_loss_falls(encoder: str) -> None:
     assert losses[-1] < losses[0] / 2
 
 
-def test_an_unknown_encoder_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match=r"unknown encoder 'lsmt' \(did you mean 'lstm'\?\)"):
-        encoder_named("lsmt")
+def test_the_settings_know_every_encoder() -> None:
+    assert get_args(EncoderName) == tuple(ENCODERS)
+    with pytest.raises(UsageError, match=r"^model\.encoder: 'lsmt' .* \(did you mean 'lstm'\?\)"):
+        resolve(overrides=["model.encoder=lsmt"])
 
 
 @pytest.mark.parametrize("left_out", [("wide",), ("characters",), ("wide", "characters")])
