@@ -69,5 +69,5 @@ def pool_backward(
     """As `reference.pool_backward`."""
     grad_h = torch.empty(rows, grad_mean.shape[1])
     inputs = map(array, (grad_largest, grad_mean, argument, offsets))
-    _pool_backward(*inputs, grad_h.numpy())  # type: ignore[call-arg]
+    _pool_backward(*inputs, grad_h.numpy())
     return grad_h

@@ -250,7 +250,7 @@ def forward(
     c = torch.empty(rows if save else 0, width)
     last = torch.empty(given.initial.shape)
     biases, states = map(_flat, given.bias), _flat(c) if save else None
-    _forward(*_arguments(u, x, given), *biases, _flat(h), states, _flat(last))  # type: ignore[call-arg]
+    _forward(*_arguments(u, x, given), *biases, _flat(h), states, _flat(last))
     return h, c, last
 
 
@@ -261,7 +261,7 @@ def backward(
     grad_x = torch.empty(0) if x is None else torch.empty(x.shape)
     adjoint = grad_last.clone(memory_format=torch.contiguous_format)
     partial = torch.empty(given.initial.shape[0], 4, given.v.shape[1])
-    _backward(  # type: ignore[call-arg]
+    _backward(
         *_arguments(u, x, given),
         *map(_flat, (grad_h, c)),
         None if x is None else _flat(grad_x),

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from numba import get_num_threads, njit, prange, set_num_threads  # noqa: F401
+import numba
+from numba import get_num_threads, prange, set_num_threads  # noqa: F401
 from numba.core import config, event
 
 from srucli.io.console import say
+from srucli.kernels.cache import keep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +28,18 @@ COMPILING = "compiling kernels for this machine (once; takes 5 to 15 seconds)"
 
 config._config_fname = ""
 config.reload_config()  # type: ignore[no-untyped-call]
+
+
+def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return Numba's decorator. cache: keep compiled code on disk, which may fail."""
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        if cache:
+            keep(dispatcher)
+        return dispatcher
+
+    return compiled
 
 
 @functools.cache

@@ -50,7 +50,7 @@ def _mix(value: np.uint64) -> np.uint64:
 @njit(cache=True)
 def _extend(code_hash: np.uint64, code: np.uint32) -> np.uint64:
     """Return the hash of a prefix with one more character; never 0, which marks a free slot."""
-    return _mix(code_hash + _GOLDEN + np.uint64(code)) | _U1
+    return _mix(code_hash + _GOLDEN + np.uint64(code)) | _U1  # type: ignore[no-any-return]
 
 
 @njit(cache=True)
