@@ -154,6 +154,25 @@ def test_trainer_is_short() -> None:
     assert len(arguments) - 1 <= MAX_TRAINER_ARGUMENTS
 
 
+# Besides: messages about input, the state of a training, and the pipes of child processes.
+WITH_JSON = {
+    *("io/json_text", "io/json_objects", "data/json_reader", "runs/training_state"),
+    *("io/children", "io/child", "tokenizer/training", "tokenizer/child", "training/resume"),
+    *("experiments/scheduler", "experiments/trial_process"),
+}
+
+
+def test_json_is_written_and_read_in_one_place() -> None:
+    found = {
+        module
+        for module in modules()
+        for node in ast.walk(syntax_tree(module))
+        if isinstance(node, ast.Attribute) and node.attr in ("dumps", "loads", "dump", "load")
+        if isinstance(node.value, ast.Name) and node.value.id == "json"
+    }
+    assert found <= WITH_JSON
+
+
 def test_no_file_imports_a_private_name() -> None:
     private = [
         f"{module}: {alias.name}"

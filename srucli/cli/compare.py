@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from functools import reduce
@@ -15,6 +14,7 @@ import typer
 from srucli.cli import options, process
 from srucli.errors import UsageError
 from srucli.io.console import say, text_table
+from srucli.io.json_text import json_text
 
 if TYPE_CHECKING:
     from srucli.experiments.trials import Candidate
@@ -121,7 +121,7 @@ def command(
         )
     page = folder / PAGE
     if as_json:
-        print(json.dumps(to_json(comparison) | {"page": str(page)}))
+        print(json_text(to_json(comparison) | {"page": str(page)}))
     else:
         print(*text_table([HEADER, *table_rows(comparison)]), page, sep="\n")
 

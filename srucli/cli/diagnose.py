@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from srucli.io.json_text import json_text
 
 
 def command(
@@ -40,7 +41,7 @@ def command(
     findings = diagnose(diagnostics)
     if as_json:
         facts = {"optimizer": diagnostics.optimizer, "steps": diagnostics.steps}
-        print(json.dumps(facts | {"findings": [asdict(finding) for finding in findings]}))
+        print(json_text(facts | {"findings": [asdict(finding) for finding in findings]}))
     else:
         name, peak, steps = diagnostics.name, diagnostics.peak, diagnostics.steps
         print(f"{name}, learning rate {peak:g}, {steps:,} steps")

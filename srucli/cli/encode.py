@@ -6,7 +6,6 @@ They work in pipes: output is flushed before they wait for more input.
 from __future__ import annotations
 
 import json
-import operator
 import os
 import select
 import sys
@@ -19,7 +18,8 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import DataError, UsageError
-from srucli.io.console import say
+from srucli.io.console import excerpt, say
+from srucli.io.json_text import json_text, json_value
 
 if TYPE_CHECKING:
     from srucli.io.lines import Lines
@@ -151,7 +151,7 @@ def encode(
             tally += Tally(1, unknown_characters=bool(unknown), unknown_tokens=unknown)
             say(*notices.first(tally))
         if as_json:
-            return json.dumps(rows, ensure_ascii=False)
+            return json_text(rows)
         return "\t".join(" ".join(map(str, row)) for row in (rows if nbest > 1 else [rows]))
 
     with _opened(source, context.obj) as lines:
@@ -161,18 +161,20 @@ def encode(
             say(*notices.last(tally))
 
 
+def _shown(word: Any) -> str:
+    return excerpt(word) if isinstance(word, str) else excerpt(json_text(word))[1:-1]
+
+
 def _ids(row: list[Any], limit: int) -> list[int]:
     ids = []
     for word in row:
-        try:
-            number = int(word) if isinstance(word, str) else operator.index(word)
-        except (ValueError, TypeError):
-            number = -1
-        if number < 0 or isinstance(word, bool):
-            raise ValueError(f"{word!r} is not an id")
-        if number >= limit:
-            raise ValueError(f"the id {number} is not below {limit}")
-        ids.append(number)
+        digits = word if isinstance(word, str) else json_text(word)
+        if not (digits.isascii() and digits.isdecimal()):
+            raise ValueError(f"{_shown(word)} is not an id")
+        # Python refuses to convert thousands of digits.
+        if len(digits.lstrip("0")) > len(str(limit)) or int(digits[-9:]) >= limit:
+            raise ValueError(f"the id {excerpt(digits)[1:-1]} is not below {limit}")
+        ids.append(int(digits))
     return ids
 
 
@@ -181,7 +183,7 @@ def _pieces(row: list[Any]) -> list[str]:
         try:
             word.encode()
         except (AttributeError, UnicodeEncodeError):
-            raise ValueError(f"{word!r} is not a piece") from None
+            raise ValueError(f"{_shown(word)} is not a piece") from None
     return row
 
 
@@ -193,15 +195,17 @@ def _decoded(
     remedy = f"give {form.value}s of this model" + (" in JSON arrays" if as_json else "")
     for number, text in lines:
         try:
-            row = json.loads(text) if as_json else [word for word in text.split(" ") if word]
+            row = json_value(text) if as_json else [word for word in text.split(" ") if word]
             if not isinstance(row, list):
-                raise ValueError("not an array")
+                raise ValueError(f"not an array: {excerpt(text)}")
             row = _ids(row, tokenizer.vocab_size) if form is Form.ID else _pieces(row)
         except (ValueError, RecursionError) as error:
-            raise DataError(display_name(source), number, str(error), remedy) from None
+            invalid = isinstance(error, json.JSONDecodeError | RecursionError)
+            problem = f"not valid JSON: {excerpt(text)}" if invalid else str(error)
+            raise DataError(display_name(source), number, problem, remedy) from None
         decoded = tokenizer.decode(row)
         # Byte tokens can decode to a line end, which would split the line.
-        yield json.dumps(decoded, ensure_ascii=False) if as_json else decoded.replace("\n", " ")
+        yield json_text(decoded) if as_json else decoded.replace("\n", " ")
 
 
 def decode(

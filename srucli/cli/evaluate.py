@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from srucli.cli import options
 from srucli.errors import GateError, OutputError, UsageError
 from srucli.io.console import progress_bar, say
 from srucli.io.folders import OpenFolder
+from srucli.io.json_text import json_text
 
 if TYPE_CHECKING:
     from srucli.data.readers import Example
@@ -78,7 +78,7 @@ def command(
     result = _evaluate(predictor, file, options.of_data(context.obj), predictions)
     say(*result.notes)
     if as_json:
-        print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
+        print(json_text(result.to_json()))
     else:
         print(result.to_text())
     sys.stdout.flush()
@@ -233,7 +233,7 @@ def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, delimiter:
                 columns = [column[0] for column in columns]
             row = (next(numbers), example.line, *columns, example.text)
             if as_json:
-                line = json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False)
+                line = json_text(dict(zip(COLUMNS, row, strict=True)))
             else:
                 line = "\t".join(str(cell).translate(ONE_LINE) for cell in row)
             stream.write(line + "\n")

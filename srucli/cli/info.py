@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -15,6 +14,7 @@ import typer
 
 from srucli.errors import UsageError
 from srucli.io.console import text_table
+from srucli.io.json_text import json_text
 
 Rows = Iterator[tuple[str, str]]
 
@@ -41,7 +41,7 @@ def command(
         topics = ", ".join(TOPICS)
         raise UsageError(f"'{what}' is no run, no tokenizer and none of: {topics}")
     if as_json:
-        print(json.dumps(dict(rows), ensure_ascii=False))
+        print(json_text(dict(rows)))
         return
     print(*text_table(rows, left=(0, 1)), sep="\n")
 

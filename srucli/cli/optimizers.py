@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from srucli.io.console import text_table
+from srucli.io.json_text import json_text
 
 
 def command(
@@ -36,7 +36,7 @@ def command(
 
 
 def _print_json(data: Any) -> None:
-    print(json.dumps(data, ensure_ascii=False))
+    print(json_text(data))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

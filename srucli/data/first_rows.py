@@ -96,7 +96,7 @@ def _one_is_known(names: Sequence[str], rows: int) -> bool:
 def _column(value: str | int | None) -> str | int | None:
     """Return a configured column: its name, or its number from 0. Raises UsageError."""
     if isinstance(value, str) and value.isdecimal():
-        value = int(value)
+        value = int(value[:10])  # Python refuses to convert thousands of digits
     if isinstance(value, int):
         if not 1 <= value <= MAX_COLUMNS:
             raise UsageError(f"column {value}: columns are counted from 1 to {MAX_COLUMNS:,}")

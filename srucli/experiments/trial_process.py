@@ -31,6 +31,7 @@ from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
 from srucli.io.files import unwritable, write_files, writing
 from srucli.io.folders import Identity, OpenFolder
+from srucli.io.json_text import json_text
 from srucli.io.memory import enough_memory
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
@@ -105,7 +106,7 @@ def run_trial(
         except SrucliError as error:
             write_files(place, {"error.txt": str(error).encode(errors="backslashreplace")})
             sys.exit(NO_MEMORY if isinstance(error, OutOfMemoryError) else 1)
-        write_files(place, {"result.json": json.dumps(result).encode()})
+        write_files(place, {"result.json": json_text(result).encode()})
 
 
 @contextmanager

@@ -7,7 +7,6 @@ with its result and is never run again, whenever the comparison is killed. How a
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from srucli.io.files import (
     writing,
 )
 from srucli.io.folders import OpenFolder
+from srucli.io.json_text import json_text
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Claim, Layout, Source, claimed, clear, kind_of
 from srucli.tokenizer.training import make_tokenizer
@@ -233,9 +233,9 @@ class Folder:
             result = Result(trial, **stored)
             for tally in result.reading.values():
                 Tally.from_json(tally)
-        except (SrucliError, ValidationError, TypeError, LookupError):
+        except (SrucliError, ValidationError, TypeError, LookupError, ValueError):
             return None
-        return result
+        return result if result.diverged is not None or result.history else None
 
 
 def _replace(
@@ -258,4 +258,4 @@ def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
         {"text": each.text, "label": list(each.labels) if multi_label else each.labels[0]}
         for each in examples
     )
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return "".join(json_text(row) + "\n" for row in rows).encode()

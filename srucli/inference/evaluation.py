@@ -88,7 +88,7 @@ class Evaluation:
         return self.examples / max(self.seconds, 1e-9)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values; undefined values are None."""
+        """Return everything as values for `json_text`, which writes undefined ones as null."""
         found: dict[str, Any] = {
             "file": self.source,
             "texts": self.examples,
@@ -109,8 +109,7 @@ class Evaluation:
         if not self.outcome.multi_label:
             counts = metrics.confusion(self.outcome).tolist()
             found["confusion"] = {"labels": self.names, "counts": counts}
-        plain: dict[str, Any] = _without_nan(found)
-        return plain
+        return found
 
     def to_text(self) -> str:
         """Return tables for people, with escaped labels and without a final line end."""
@@ -188,14 +187,6 @@ def _check_single(chunk: Sequence[Example], source: str) -> None:
             problem = f"{len(example.labels)} labels, but the model gives each text exactly one"
             remedy = "give each text one label, or train with --multi-label"
             raise DataError(source, example.line, problem, remedy)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _report(result: Evaluation) -> Iterator[str]:

@@ -13,6 +13,7 @@ from srucli.data.layout import ColumnNames
 from srucli.data.store import TokenStore
 from srucli.inference.forward import BATCH_TOKENS, blended, branch_logits
 from srucli.io.memory import enough_memory
+from srucli.metrics import check_finite
 from srucli.model.classifier import sets_size, shapes, uninitialized
 from srucli.runs.choice import choose, unfinished
 from srucli.runs.run_dir import RunDir
@@ -53,14 +54,19 @@ class Predictor:
         return cls(RunDir.open(run), found)
 
     def probabilities(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """Return probabilities (B, C) of B texts; rows sum to 1 in a single-label model."""
+        """Return probabilities (B, C) of B texts; rows sum to 1 in a single-label model.
+
+        Raises DivergedError if one is NaN or Inf, as with weights that are too large.
+        """
         if not texts:
             return np.empty((0, len(self.labels)), np.float32)
         with enough_memory("prediction", lambda: self._smaller(self._limit(texts))):
             store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)
             self.tally += store.tally
             logits = branch_logits(self.model, store, self.device)
-            return blended(logits, self.model.blend, self.multi_label)
+            probabilities = blended(logits, self.model.blend, self.multi_label)
+        check_finite(probabilities)
+        return probabilities
 
     def _smaller(self, setting: str) -> str:
         """Return what to do if the memory of the device is too small: a setting is too large."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from srucli.data.readers import Input
 from srucli.inference.forward import BATCH_TEXTS
 from srucli.inference.predictor import Predictor
+from srucli.io.json_text import json_text
 from srucli.metrics import decide
 
 # How many inputs the reading thread may be ahead of the predictions.
@@ -111,7 +111,7 @@ def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, 
         if style.top or predictor.multi_label:
             shown = ranked(row) if style.top else zip(labels, map(float, row), strict=True)
             record["probabilities"] = {name: round(value, 6) for name, value in shown}
-        return json.dumps(record, ensure_ascii=False)
+        return json_text(record)
 
     def as_text(row: NDArray[np.float32], decision: Any) -> str:
         if style.top:

@@ -19,6 +19,10 @@ COLOURS = {"good": "32", "warning": "33", "error": "1;31"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
+# Invisible characters that are needed to write Persian, Hindi and many emoji.
+JOINERS = "\u200c\u200d"
+
+
 def say(*lines: str, colour: str | None = None, good: str = "") -> None:
     """Write lines to stderr, `for_people`, above a progress bar if one is shown.
 
@@ -114,9 +118,8 @@ def progress_bar(**options: Any) -> Any:
 
 def escaped(text: str) -> str:
     """Return `text` with control and invisible characters escaped, as `\\x1b`."""
-    joiners = "\u200c\u200d"  # needed to write Persian, Hindi and many emoji
     return "".join(
-        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() or c in JOINERS else c.encode("unicode_escape").decode() for c in text
     )
 
 

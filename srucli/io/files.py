@@ -6,7 +6,6 @@ A place is the path of a folder, or an open folder (see `folders.py`).
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.io.folders import LinkError, OpenFolder
+from srucli.io.json_text import json_text, json_value
 
 COPY_AGAIN = "copy the run again"
 COPY_WITHOUT_LINKS = "copy the folder with `cp -rL`, and use the copy"
@@ -149,7 +149,7 @@ def parse_json(data: bytes, source: str) -> Any:
     """Return the value of an untrusted JSON document. Raises DataError naming `source`."""
     check_nested(data, source, MAX_NESTED)
     try:
-        return json.loads(data)
+        return json_value(data)
     except (ValueError, RecursionError) as error:
         raise DataError(source, None, "not valid JSON", COPY_AGAIN) from error
 
@@ -161,8 +161,5 @@ def check_nested(data: bytes, source: str, most: int) -> None:
 
 
 def to_json(data: Any) -> bytes:
-    """Return indented JSON; all ASCII if a file name in it is not valid Unicode."""
-    try:
-        return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()
-    except UnicodeEncodeError:
-        return (json.dumps(data, indent=2) + "\n").encode()
+    """Return indented JSON, as `json_text`."""
+    return (json_text(data, indent=2) + "\n").encode()

@@ -7,6 +7,6 @@ from srucli.metrics.intervals import (
     confidence_intervals,
     wilson,
 )
-from srucli.metrics.outcome import Array, Floats, Outcome, decide, encode
+from srucli.metrics.outcome import Array, Floats, Outcome, check_finite, decide, encode
 from srucli.metrics.table import BINS, METRICS, measure, metric_named
 from srucli.metrics.thresholds import choose_thresholds

@@ -49,6 +49,17 @@ def encode(
     return targets, list(number)
 
 
+def check_finite(probabilities: Floats) -> None:
+    """Raise DivergedError if a probability (B, C) is NaN or infinite."""
+    invalid = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    if invalid:
+        raise DivergedError(
+            f"the probabilities of {invalid} of {len(probabilities)} examples are NaN or Inf; "
+            "the weights are damaged or the training diverged: train again, with a lower "
+            "optim.lr"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """A model's probabilities for B examples, and their targets.
@@ -67,13 +78,7 @@ class Outcome:
             raise SrucliError(
                 "there are no examples to evaluate on; give a file with labelled texts"
             )
-        invalid = int((~np.isfinite(self.probabilities).all(axis=1)).sum())
-        if invalid:
-            raise DivergedError(
-                f"the probabilities of {invalid} of {len(self.targets)} examples are NaN or Inf; "
-                "the weights are damaged or the training diverged: train again, with a lower "
-                "optim.lr"
-            )
+        check_finite(self.probabilities)
 
     @property
     def multi_label(self) -> bool:

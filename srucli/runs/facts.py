@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import torch
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
 from srucli.errors import DataError
 from srucli.io.files import COPY_AGAIN, Place, path_of, read_json
@@ -23,8 +23,8 @@ MAX_FACTS = 2**20
 class DataFacts(BaseModel):
     """The numbers of examples, and their hashes (see `data_hash` in `data/dataset.py`)."""
 
-    texts: int
-    dev_texts: int
+    texts: NonNegativeInt
+    dev_texts: NonNegativeInt
     sha256: dict[str, str]
 
 

@@ -21,7 +21,7 @@ metrics on new data may be lower; `srucli eval` measures them."""
 
 def _row(metric: str, value: float, examples: int) -> str:
     interval = ""
-    if metric == "accuracy":
+    if metric == "accuracy" and 0 <= value <= 1:
         low, high = wilson(value * examples, examples)
         interval = f"{low:.4f} to {high:.4f}" if math.isfinite(low) else ""
     return f"| {metric} | {value:.4f} | {interval} |"
@@ -73,7 +73,7 @@ A text classifier made by srucli {facts.srucli}.
 - Trained on {sizes.texts:,} examples, {planned}{facts.epochs} epochs, {config.optim.name}, \
 seed {train.seed}; torch {facts.torch} on {facts.device}.
 - Weights used: the {used.which} checkpoint, {used.name}{of_epoch}.
-- SHA-256 of the training examples: `{sizes.sha256["train"]}`
+- SHA-256 of the training examples: `{sizes.sha256.get("train")}`
 
 ## Metrics on {sizes.dev_texts:,} dev examples
 

@@ -17,8 +17,8 @@ anybody, so files are checked when they are read, have size limits, and must not
 
 from __future__ import annotations
 
-import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from torch import Tensor
 from srucli import config as configuration
 from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError, SrucliError
-from srucli.io.console import say
+from srucli.io.console import excerpt, say
 from srucli.io.files import (
     COPY_AGAIN,
     Place,
@@ -50,6 +50,7 @@ from srucli.io.files import (
     writing,
 )
 from srucli.io.folders import OpenFolder
+from srucli.io.json_text import json_text, json_value
 from srucli.io.yaml import MAX_YAML
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
@@ -100,10 +101,20 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 def _record(line: bytes) -> dict[str, Any] | None:
     """Return the JSON object in a line; None if there is none."""
     try:
-        found = json.loads(line)
+        found = json_value(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and _is_sound(found) else None
+
+
+def _is_sound(record: Mapping[str, Any]) -> bool:
+    """Return whether what is used of a record of metrics.jsonl has the types that srucli writes."""
+    dev = record.get("dev", {})
+    return (
+        all(type(record.get(key, 0)) is int for key in ("step", "epoch"))
+        and isinstance(dev, dict)
+        and all(value is None or type(value) in (int, float) for value in dev.values())
+    )
 
 
 @cache
@@ -220,7 +231,7 @@ class RunDir:
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
         """Append a line to a file such as metrics.jsonl."""
-        append(self.place, name, json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        append(self.place, name, json_text(record).encode() + b"\n")
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes; 0 if it does not exist."""
@@ -292,9 +303,14 @@ class RunDir:
     def labels(self) -> list[str]:
         """Return the labels in the order of the logits."""
         labels = read_json(self.place, "labels.json", MAX_LABELS)
+        source = str(self.path / "labels.json")
         if not isinstance(labels, list) or not all(map(_is_printable, labels)):
-            source = str(self.path / "labels.json")
             raise DataError(source, None, "not a list of labels", COPY_AGAIN)
+        if not labels:
+            raise DataError(source, None, "no labels", COPY_AGAIN)
+        if len(set(labels)) < len(labels):
+            twice = next(label for label, count in Counter(labels).items() if count > 1)
+            raise DataError(source, None, f"the label {excerpt(twice)} twice", COPY_AGAIN)
         return labels
 
     def tokenizer(self) -> Tokenizer:
@@ -309,6 +325,9 @@ class RunDir:
         found = parse_json(data, place)
         if not isinstance(found, dict):
             raise DataError(place, None, "no JSON object", COPY_AGAIN)
+        for key in ("step", "epoch"):
+            if type(found.get(key, 0)) is not int:
+                raise DataError(place, None, f"{key} is not a whole number", COPY_AGAIN)
         return found
 
     def checkpoint(self, name: Which | str, shapes: Shapes | None = None) -> Checkpoint:

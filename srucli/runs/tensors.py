@@ -43,7 +43,7 @@ def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
 
 
 def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> None:
-    """Check names, shapes and dtypes of weights. Raises DataError naming `source`."""
+    """Check names, shapes, dtypes and values of weights. Raises DataError naming `source`."""
     found, wanted = (
         {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
         for tensors in (weights, shapes)
@@ -52,3 +52,7 @@ def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> Non
         if found.get(name) != wanted.get(name):
             problem = f"the weights do not fit config.yaml (see {name[:99]!r})"
             raise DataError(source, None, problem, COPY_AGAIN)
+        if not bool(weights[name].isfinite().all()):
+            problem = f"damaged: a weight in '{name}' is NaN or Inf"
+            remedy = f"{COPY_AGAIN}, or train again, with a lower optim.lr"
+            raise DataError(source, None, problem, remedy)

@@ -59,8 +59,15 @@ class Tally:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Tally:
-        """Return the tally that `to_json` returned the value for."""
-        return cls(**{**value, "limits": Limits(**value["limits"])})
+        """Return the tally that `to_json` returned the value for.
+
+        Raises TypeError, LookupError, ValueError for another value.
+        """
+        limits = Limits(**value["limits"])
+        counts = [count for name, count in value.items() if name != "limits"]
+        if not all(type(number) is int for number in (*counts, limits.text, limits.encoder)):
+            raise ValueError("a count is not a whole number")
+        return cls(**{**value, "limits": limits})
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts and the limits by their names."""

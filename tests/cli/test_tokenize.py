@@ -291,17 +291,28 @@ def test_samples_equal_those_of_the_library(run_main: RunMain, model: Path) -> N
     assert [json.loads(line) for line in back.out.splitlines()] == LINES
 
 
+ID, IDS = ("decode", "--input-format", "id"), ("decode", "--json", "--input-format", "id")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "code", "words"),
     [
         (("decode", "--input-format", "id"), "5\n5 x\n", 65, "<stdin>:2: 'x' is not an id; "),
         (("decode", "--input-format", "id"), "200\n", 65, "<stdin>:1: the id 200 is not below 200"),
-        (("decode", "--json"), '["a"\n', 65, "<stdin>:1: "),
+        (ID, "9" * 5000 + "\n", 65, f"the id {'9' * 50}"),
+        (ID, "x" * 5000 + "\n", 65, f":1: '{'x' * 50}"),
+        (ID, "+5\n", 65, ":1: '+5' is not an id; "),
+        (IDS, f"[{'9' * 5000}]\n", 65, ":1: null is not an id; "),
+        (IDS, "[1e999, NaN]\n", 65, ":1: null is not an id; "),
+        (IDS, "[1e15]\n", 65, ":1: 1000000000000000.0 is not an id; "),
+        (("decode", "--json"), "[" * 5000 + "\n", 65, f":1: not valid JSON: '{'[' * 50}"),
+        (("decode", "--json"), "9" * 5000 + "\n", 65, f":1: not an array: '{'9' * 50}"),
+        (("decode", "--json"), '["a"\n', 65, ":1: not valid JSON: '[\"a\"'; "),
         (("decode", "--json"), "[5]\n", 65, "<stdin>:1: 5 is not a piece; "),
         (("decode", "--json"), '["\\ud800"]\n', 65, "<stdin>:1: '\\ud800' is not a piece; "),
         (("decode", "--json", "--input-format", "id"), "[1.5]\n", 65, ":1: 1.5 is not an id; "),
-        (("decode", "--json", "--input-format", "id"), "[1e400]\n", 65, ":1: inf is not an id; "),
-        (("decode", "--json", "--input-format", "id"), "[true]\n", 65, ":1: True is not an id; "),
+        (("decode", "--json", "--input-format", "id"), "[1e400]\n", 65, ":1: null is not an id; "),
+        (("decode", "--json", "--input-format", "id"), "[true]\n", 65, ":1: true is not an id; "),
         (("encode", "--nbest", "2", "--subword-dropout", "0.1"), "a\n", 2, "exclude each other"),
         (("encode", "--subword-dropout", "1.5"), "a\n", 2, "not in [0, 1)"),
     ],
@@ -312,6 +323,7 @@ def test_mistakes_in_pipes(
     done = run_main(arguments[0], model, *arguments[1:], input=text)
     assert done.code == code
     assert words in done.err
+    assert len(done.err) < 400
     assert done.out.count("\n") == text.count("\n") - (code == 65) - (code == 2)
 
 

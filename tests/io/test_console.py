@@ -199,6 +199,8 @@ def test_usage_errors_are_escaped(run_main: RunMain, arguments: tuple[str, ...])
         ("train", "TRAIN", "--metric", MEGABYTES),
         ("train", "TRAIN", "--format", MEGABYTES),
         ("train", "TRAIN", "--text", MEGABYTES),
+        ("train", "TRAIN", "--text", "9" * 5000),
+        ("train", "TRAIN", "--label", "9" * 5000),
         ("train", "TRAIN", "--encoding", MEGABYTES),
         ("eval", "RUN", "TRAIN", "--fail-under", f"{MEGABYTES}=1"),
         ("compare", "TRAIN", "--over", f"model.layers={MEGABYTES},{MEGABYTES}"),

@@ -16,7 +16,7 @@ from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.inference.predictor import Predictor
 from srucli.io.files import write_atomic
 from srucli.runs.run_dir import Checkpoint, RunDir, read_records
-from tests.support import Tiny
+from tests.support import RunMain, Tiny
 
 WEIGHTS = {"w": torch.arange(6.0).view(2, 3).T}
 
@@ -362,6 +362,76 @@ def test_damaged_json(copy: Path, name: str, whole: str, damaged: bytes) -> None
     said = whole if damaged == b"3" else "not valid JSON"
     with pytest.raises(DataError, match=rf"{name}: {said}; copy the run again$"):
         RunDir.open(copy).labels()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ('["a", "b", "a"]', r"labels\.json: the label 'a' twice; copy"),
+        ('["a", "b", 3]', r"labels\.json: not a list of labels; copy"),
+        ('["a", "b", NaN]', r"labels\.json: not a list of labels; copy"),
+        ('["a", "b", "\\ud800"]', r"labels\.json: not a list of labels; copy"),
+        ('{"a": 0}', r"labels\.json: not a list of labels; copy"),
+        ("[]", r"labels\.json: no labels; copy"),
+    ],
+)
+def test_damaged_labels(copy: Path, labels: str, said: str) -> None:
+    (copy / "labels.json").write_text(labels)
+    with pytest.raises(DataError, match=said):
+        RunDir.open(copy).labels()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"step": "1"}, {"epoch": [1]}, {"dev": 3}, {"dev": {"accuracy": "1"}}, {"dev": {"a": [1]}}],
+)
+def test_records_with_wrong_types_count_as_damaged(
+    copy: Path, changes: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that reads metrics.jsonl formats these values, such as the model card."""
+    file = copy / "metrics.jsonl"
+    whole = read_records(file)
+    file.write_text(json.dumps(whole[0] | changes) + "\n" + json.dumps(whole[1]) + "\n")
+    assert read_records(file) == whole[1:2]
+    assert "metrics.jsonl: skipped 1 damaged line" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_weights_that_are_not_finite_or_too_large(
+    copy: Path, value: float, run_main: RunMain
+) -> None:
+    """They would print NaN as probabilities, which is no JSON."""
+    run = RunDir.open(copy)
+    name = run.checkpoints.pointed("last")
+    weights, state = run.checkpoint(name).weights, run.state(name)
+    weights["embedding.weight"] = torch.full_like(weights["embedding.weight"], value)
+    del state["step"]
+    run.save(999, weights, state, {"last"})
+    for arguments in (["predict", copy, "-", "--json"], ["predict", copy, "-", "-k", 2]):
+        done = run_main(*arguments, input="a lovely film\n")
+        assert done.out == ""
+        if math.isfinite(value):
+            assert done.code == 1
+            assert "the probabilities of 1 of 1 examples are NaN or Inf; " in done.err
+        else:
+            assert done.code == 65
+            assert "damaged: a weight in 'embedding.weight' is NaN or Inf; copy" in done.err
+
+
+def test_json_of_labels_with_controls(copy: Path, run_main: RunMain) -> None:
+    labels = ["\x9b2J긍정", "a\u202eb", "c\u2028\x7f"]
+    (copy / "labels.json").write_text(json.dumps(labels))
+    (copy / "test.tsv").write_text("긍정\ta lovely film\n")
+    file = copy / "out.jsonl"
+    predicted = run_main("predict", copy, "-", "--json", "-k", 3, input="a lovely film\n")
+    words = ("eval", copy, copy / "test.tsv", "--json", "--predictions", file)
+    evaluated, described = run_main(*words), run_main("info", copy, "--json")
+    found = [json.loads(each.out) for each in (predicted, evaluated, described)]
+    assert sorted(found[0]["probabilities"]) == sorted(labels)
+    assert found[1]["confusion"]["labels"] == [*labels, "긍정"]
+    written = "".join([predicted.out, evaluated.out, described.out, file.read_text()])
+    assert "긍정" in written
+    assert all(c.isprintable() or c == "\n" for c in written)
 
 
 def test_folders_that_are_not_complete_runs(copy: Path, tmp_path: Path) -> None:
