@@ -56,8 +56,10 @@ class DataConfig(Section):
         "auto",
         "tsv, csv, fasttext, jsonl, pairs (label, space, text), lines (texts) or auto (detected)",
     )
-    text: str | int | None = setting(
-        None, "column of the text: name, or 1-based number; default: detected, or the 2nd"
+    text: str | int | tuple[str | int, ...] | None = setting(
+        None,
+        "column of the text: name, or 1-based number; several, as title,body, are joined by a "
+        "space; default: detected, or the 2nd",
     )
     label: str | int | None = setting(
         None, "column of the label: name, or 1-based number; default: detected, or the 1st"

@@ -15,7 +15,7 @@ from itertools import product
 
 from srucli.data.cells import BELOW, Cells, column_cells, is_number, label_parts
 from srucli.data.labels import is_missing
-from srucli.data.layout import ColumnNames, ReadTask
+from srucli.data.layout import Column, ColumnNames, ReadTask, joined, listed
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.data.tables import MAX_COLUMNS, TableRow
 from srucli.errors import DataError, UsageError, closest
@@ -52,9 +52,13 @@ def _is_name(cell: str) -> bool:
 def _named_as_in_training(names: ColumnNames, cells: Sequence[str]) -> Places:
     """Return the columns that the training file's header names."""
     folded = [fold(cell) for cell in cells]
-    wanted = [fold(name) if name and _is_name(name) else None for name in names]
-    text, label = (folded.index(name) if name in folded else None for name in wanted)
-    return text, label
+
+    def place(wanted: Sequence[Column]) -> int | None:
+        known = [fold(name) for name in map(str, wanted) if _is_name(name)]
+        found = [folded.index(name) for name in known if name in folded]
+        return found[0] if found and len(found) == len(wanted) else None
+
+    return place(listed(names.text, cells)), place([names.label] if names.label else [])
 
 
 def _has_header(task: ReadTask, names: Sequence[str], below: Sequence[Cells]) -> bool:
@@ -93,7 +97,7 @@ def _one_is_known(names: Sequence[str], rows: int) -> bool:
     return len(names) > 1 or fold(names[0]) in KNOWN
 
 
-def _column(value: str | int | None) -> str | int | None:
+def _column(value: Column | None) -> Column | None:
     """Return a configured column: its name, or its number from 0. Raises UsageError."""
     if isinstance(value, str) and value.isdecimal():
         value = int(value[:10])  # Python refuses to convert thousands of digits
@@ -113,29 +117,45 @@ class FirstRows:
     """The first rows of a table: what the settings give, the header names and the cells hold.
 
     given, named: the text and label columns of the settings and the header, counted from 0, None if
-    unknown. whole: there are no more rows.
+    unknown. more: further columns of the text, if several are given. whole: there are no more rows.
     """
 
     def __init__(self, task: ReadTask, rows: Sequence[TableRow], whole: bool = True) -> None:
         """Raises DataError if a column that was asked for by name does not exist."""
         self.task, self.whole = task, whole
-        wanted = _column(task.config.text), _column(task.config.label)
         self.spare = min(_spare(row.cells) for row in rows) if len(rows) >= BELOW else 0
         self.rows = [row._replace(cells=row.cells[: len(row.cells) - self.spare]) for row in rows]
         names = [cell.strip() for cell in self.rows[0].cells]
         self.row_names = self._has_row_names(names)
         names = [""] * self.row_names + names
         self.width, header = len(names), task.config.header
+        texts, label = self._wanted_texts(names), _column(task.config.label)
         if header is None:
             by_name = any(
                 isinstance(column, str) and (what not in task.inherited or column in names)
-                for column, what in zip(wanted, ColumnNames._fields, strict=True)
+                for columns, what in ((texts, "text"), ([label], "label"))
+                for column in columns
             )
             header = by_name or _has_header(task, names, self._columns(1))
         self.header, self.names = header, names if header else []
         self.columns = self._columns(int(header))
         self.named = self._named()
-        self.given = self._locate(wanted[0], "text"), self._locate(wanted[1], "label")
+        text, *more = [self._locate(each, "text", several=len(texts) > 1) for each in texts]
+        self.more = tuple(at for at in more if at is not None)
+        if len({text, *more}) <= len(more):
+            raise UsageError(f"--text {task.config.text} names a column twice; name it once")
+        self.given = text, self._locate(label, "label")
+
+    def _wanted_texts(self, names: Sequence[str]) -> list[Column | None]:
+        """Return the columns that the settings name for the text, or several of the training file.
+
+        One of None if the settings name none.
+        """
+        texts = listed(self.task.config.text, names)
+        in_training = listed(self.task.names.text, names)
+        if not texts and len(in_training) > 1:
+            texts = in_training
+        return [_column(text) for text in texts] or [None]
 
     def _has_row_names(self, names: Sequence[str]) -> bool:
         """Whether the first column has R's row names: all distinct, and without a column name."""
@@ -158,8 +178,9 @@ class FirstRows:
             label = None
         return text if same_text is None else same_text, label if same_label is None else same_label
 
-    def _locate(self, wanted: str | int | None, what: str) -> int | None:
-        inherited = what in self.task.inherited
+    def _locate(self, wanted: Column | None, what: str, several: bool = False) -> int | None:
+        """Return where a column is. Several texts are read as they were, or not at all."""
+        inherited = what in self.task.inherited and not several
         if wanted is None:
             return None
         if isinstance(wanted, int):
@@ -222,6 +243,7 @@ class FirstRows:
             texts = sorted(range(self.width), key=self._unlike_texts)
             labels = sorted(range(self.width), key=self._unlike_labels)
         texts = texts[:_TRIED] if text is None else [text]
+        labels = [at for at in labels if at not in self.more]
         labels = labels[:_TRIED] if label is None else [label]
         return [(text, label) for text, label in product(texts, labels) if text != label]
 
@@ -256,20 +278,27 @@ class FirstRows:
             pairs = self.pairs(None, self.known if label is None else label)
             pairs = [(1, 0), (0, 1)] if open_ended else pairs
             enough = len(self.rows) >= BELOW
-            unfit = _column(self.task.config.text)  # inherited and not in this file
+            unfit = self._wanted_texts(self.names)[0]  # inherited and not in this file
             left = [p for p in pairs if not (enough and self.cells(p[0]).numbers) and p[0] != unfit]
             return left or pairs
         if self.by_place and (open_ended or self.width <= 2):
             return [(0, 1)] if self.known == 1 and self.width == 2 else [(1, 0)]
-        if pairs := self.pairs(text, label):
+        if label not in self.more and (pairs := self.pairs(text, label)):
             return pairs
-        number = (text or 0) + 1
+        number = ((text or 0) if label is None else label) + 1
         raise UsageError(f"text and label are both column {number}; see --text and --label")
 
     @cached_property
     def known(self) -> int | None:
         """The column with known labels, None without one."""
         return next((at for at, cells in enumerate(self.columns) if cells.known(self.task)), None)
+
+    def texts(self, at: int) -> Cells:
+        """Return the cells of a text column, joined with those of further ones."""
+        if not self.more:
+            return self.cells(at)
+        columns = (self.cells(each).all for each in (at, *self.more))
+        return Cells(map(joined, zip(*columns, strict=False)))
 
     def cells(self, at: int) -> Cells:
         """Return the cells of a column; no cells if it does not exist."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from srucli.data.cells import BELOW, MANY, Cells, are_lists, column_cells, label_parts
 from srucli.data.first_rows import FEW, FirstRows, Pair, are_names
-from srucli.data.layout import Columns, ReadTask
+from srucli.data.layout import Columns, ReadTask, comma_list
 from srucli.data.tables import Dialect, TableRow
 from srucli.errors import DataError
 from srucli.io.console import excerpt
@@ -41,14 +41,19 @@ def choose(
     rest = Cells(dialect.delimiter.join(row.cells[1:]) for row in table.rows)
 
     def fault(pair: Pair) -> str:
-        text, label = map(table.cells, pair)
+        text, label = table.texts(pair[0]), table.cells(pair[1])
         return _fault(table, rest if open_ended and pair == (1, 0) else text, label)
 
     likely = table.likely(open_ended)
     text, label = chosen = next((pair for pair in likely if not fault(pair)), likely[0])
     width = 2 if open_ended else table.width
     if not dialect.quotes and not table.header and not table.by_place:
-        width = max(text + 1, label + 1, min(len(row.cells) for row in table.rows))
+        width = max(
+            text + 1,
+            *(at + 1 for at in table.more),
+            label + 1,
+            min(len(row.cells) for row in table.rows),
+        )
     labels, multi_label = table.cells(label), task.config.multi_label
     lists = task.labelled and are_lists(labels.filled, multi_label=multi_label)
     columns = Columns(
@@ -60,7 +65,8 @@ def choose(
         row_names=table.row_names,
         spare=table.spare,
         lists=lists,
-        hint="" if lists or not task.labelled else _delimiter_hint(table, label),
+        hint="" if lists or not task.labelled else _hint(table, chosen),
+        more=table.more,
     )
     if not task.labelled:
         return columns, None
@@ -82,7 +88,7 @@ def _refusal(
 ) -> tuple[str, str] | None:
     """Return what is wrong with the chosen columns, and the flags that help."""
     (text, label), width = chosen, table.width
-    text_is_last = open_ended or text == width - 1  # it may contain the delimiter
+    text_is_last = open_ended or width - 1 in (text, *table.more)  # it may contain the delimiter
     if (width == 1 or not text_is_last) and (missing := table.missing_columns):
         return missing, "add the others, or remove the line"
     if reason := fault(chosen):
@@ -167,7 +173,7 @@ def _is_rival(table: FirstRows, at: int, pair: Pair) -> bool:
     text, label = pair
     cells, filled = table.cells(at), len(table.cells(at).filled)
     too_long = cells.mean_length > MAX_LABEL_LENGTH
-    if at == text or cells.measurements or filled <= BELOW or too_long:
+    if at in (text, *table.more) or cells.measurements or filled <= BELOW or too_long:
         return False
     if table.is_other(label) and not table.is_other(at) and cells.distinct > 1:
         return not cells.rarely_repeat
@@ -175,6 +181,26 @@ def _is_rival(table: FirstRows, at: int, pair: Pair) -> bool:
         may_change = not table.whole and filled == len(cells.all) and not table.is_other(at)
         return may_change and (table.header or at < label) and table.cells(label).distinct > 1
     return 2 * cells.distinct < filled and table.is_other(at) <= table.is_other(label)
+
+
+def _hint(table: FirstRows, pair: Pair) -> str:
+    """Return advice on the label's delimiter, or on a second column of texts."""
+    text, label = pair
+    if hint := _delimiter_hint(table, label):
+        return hint
+    if table.given[0] is not None or table.by_place:
+        return ""
+    rest = [at for at in range(table.width) if at not in pair and _may_be_text(table, at)]
+    both = sorted((text, *rest))
+    return f"--text {_flag_value(table, both)} reads these columns together" if rest else ""
+
+
+def _may_be_text(table: FirstRows, at: int) -> bool:
+    """Whether a column that is not read holds texts too, by its cells and its name."""
+    cells = table.cells(at)
+    words = sum(" " in cell for cell in cells.filled)
+    longer = cells.mean_length > LONG_LABEL and 2 * words > len(cells.filled)
+    return longer and cells.rarely_repeat and not any(cells.unlike_texts) and not table.is_other(at)
 
 
 def _delimiter_hint(table: FirstRows, label: int) -> str:
@@ -195,11 +221,16 @@ def _name(table: FirstRows, at: int) -> str:
     return excerpt(table.names[at]) if table.names and table.names[at] else f"column {at + 1}"
 
 
+def _flag_value(table: FirstRows, columns: Sequence[int]) -> str:
+    """Return columns as --text takes them: by number, or by key in JSON."""
+    as_json = table.task.format == "jsonl"
+    return shlex.quote(comma_list([table.names[at] if as_json else str(at + 1) for at in columns]))
+
+
 def _flags(table: FirstRows, pair: Pair) -> str:
     """Return the flags for text and label columns, by number, or by key in JSON."""
-    text, label = (
-        shlex.quote(table.names[at]) if table.task.format == "jsonl" else at + 1 for at in pair
-    )
+    texts = pair[0], *(table.more if pair[0] == table.given[0] else ())
+    text, label = _flag_value(table, texts), _flag_value(table, pair[1:])
     return f"--label {label} --text {text}" + " --header" * _may_be_header(table, *pair)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from srucli.data.guess import choose
 from srucli.data.labels import UnquotedLabel
-from srucli.data.layout import ColumnNames, ReadTask
+from srucli.data.layout import ColumnNames, ReadTask, comma_list, joined, listed
 from srucli.data.names import find_names
 from srucli.data.records import InputFile, ReadResult, Record, peek, split_list, without_blanks
 from srucli.data.tables import DOUBLED, MAX_COLUMNS, Dialect, TableRow
@@ -25,23 +25,36 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     style, items = read_objects(without_blanks(task, file.lines), task.source)
     first, items, whole = peek(items, count)
     if not first:
-        return None, _records(task, items, ColumnNames("text"))
+        return None, _records(task, items, ["text"], None)
     keys = list(first[0].value)
     if len(keys) > MAX_COLUMNS:
         problem = f"over {MAX_COLUMNS:,} keys: {excerpt(first[0].raw)}"
         raise task.error(first[0].line, problem, "leave out those that are not needed")
-    numbers = {what: _key(task, first[0], keys, what) for what in ColumnNames._fields}
+    numbers = {"text": _texts(task, first[0], keys), "label": _key(task, first[0], keys, "label")}
     rows = [TableRow(first[0].line, "", keys)]
     for line, raw, value in first:
         rows.append(TableRow(line, raw, [_as_cell(value.get(key)) for key in keys]))
     config = task.config.model_copy(update={**numbers, "header": True})
     as_table = replace(task, config=config, inherited=frozenset())
     columns, refusal = choose(as_table, rows, Dialect("\t", DOUBLED), whole=whole)
-    names = ColumnNames(keys[columns.text], None if columns.label is None else keys[columns.label])
-    used = [(what, key) for what, key in names._asdict().items() if key is not None]
-    what = ", ".join(f"{each} = key {excerpt(key)}" for each, key in used)
+    texts = [keys[at] for at in columns.texts]
+    label = None if columns.label is None else keys[columns.label]
+    what = f"text = {' + '.join(f'key {excerpt(key)}' for key in texts)}"
+    what += "" if label is None else f", label = key {excerpt(label)}"
+    names = ColumnNames(comma_list(texts), label)
     layout = file.layout(style, what=what, hint=columns.hint, names=names)
-    return layout, _records(task, items, names, refusal, lists=columns.lists)
+    return layout, _records(task, items, texts, label, refusal, lists=columns.lists)
+
+
+def _texts(task: ReadTask, item: Item, keys: list[str]) -> int | tuple[int, ...] | None:
+    """Return the number of the text's key, or the numbers of several. Raises DataError."""
+    several = listed(task.config.text, keys) or listed(task.names.text, keys)
+    if len(several) < 2:
+        return _key(task, item, keys, "text")
+    for key in map(str, several):
+        if key not in keys:
+            raise _no_key(task, item, key, "text")
+    return tuple(keys.index(str(key)) + 1 for key in several)
 
 
 def _key(task: ReadTask, item: Item, keys: list[str], what: str) -> int | None:
@@ -77,28 +90,37 @@ def _as_cell(value: Any) -> str:
 def _records(
     task: ReadTask,
     items: Iterator[Item],
-    names: ColumnNames,
+    texts: Sequence[str],
+    label_key: str | None,
     refusal: DataError | None = None,
     *,
     lists: bool = False,
 ) -> Iterator[Record]:
-    """Yield the records. lists: labels may be strings that contain lists."""
+    """Yield the records. texts: the keys of the text. lists: labels may be lists in strings."""
     if refusal:
         raise refusal
     for item in items:
         line, raw, value = item
-        if names.text not in value:
-            raise _no_key(task, item, str(names.text), "text")
-        if names.label is not None and names.label not in value and not task.labels_optional:
-            raise _no_key(task, item, names.label, "label")
-        text = value[names.text]
-        if not isinstance(text, str):
-            shown = excerpt(json.dumps(text, ensure_ascii=False))
-            raise task.error(line, f"the text is {shown}, not a string", _remedy(text))
-        label = None if names.label is None else _label(task, line, value.get(names.label))
+        text = joined([_text(task, item, key, alone=len(texts) == 1) for key in texts])
+        if label_key is not None and label_key not in value and not task.labels_optional:
+            raise _no_key(task, item, label_key, "label")
+        label = None if label_key is None else _label(task, line, value.get(label_key))
         if lists and isinstance(label, str) and not isinstance(label, UnquotedLabel):
             label = split_list(task, line, label)
         yield Record(line, raw, _string(task, line, text), label)
+
+
+def _text(task: ReadTask, item: Item, key: str, *, alone: bool) -> str:
+    """Return the string at a key. Among several, null is an empty one. Raises DataError."""
+    if key not in item.value:
+        raise _no_key(task, item, key, "text")
+    text = item.value[key]
+    if text is None and not alone:
+        return ""
+    if isinstance(text, str):
+        return text
+    shown = excerpt(json.dumps(text, ensure_ascii=False))
+    raise task.error(item.line, f"the text is {shown}, not a string", _remedy(text))
 
 
 def _remedy(text: Any) -> str:

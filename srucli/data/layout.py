@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,6 +26,44 @@ class ColumnNames(NamedTuple):
 
 
 NO_NAMES = ColumnNames()
+Column = str | int
+
+
+def listed(column: Column | tuple[Column, ...] | None, names: Container[str]) -> list[Column]:
+    """Return the columns that a setting names, in order: one, or those of a comma list.
+
+    The list is quoted as in CSV. A column of the whole name comes first: names may have commas.
+    """
+    if isinstance(column, tuple):
+        return list(column)
+    if column is None or isinstance(column, int) or column in names:
+        return [] if column is None else [column]
+    try:
+        (parts,) = csv.reader([column], strict=True, skipinitialspace=True)
+    except (csv.Error, ValueError):
+        return [column]
+    return list(parts)
+
+
+def comma_list(names: Sequence[str]) -> str:
+    """Return what `listed` reads as these names; a single one as it is."""
+    if len(names) == 1:
+        return names[0]
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="")
+    if any(name[:1].isspace() for name in names):  # which `listed` drops outside of quotes
+        writer = csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL)
+    writer.writerow(names)
+    return line.getvalue()
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Return the texts of several columns as one, without the blank ones.
+
+    A space separates them, since normalization makes every other separator a space, or, with
+    the rule identity, an unknown token.
+    """
+    return texts[0] if len(texts) == 1 else " ".join(text for text in texts if text.strip())
 
 
 @dataclass(frozen=True)
@@ -53,9 +94,10 @@ class ReadTask:
 class Columns:
     """The text and label columns of a table, counted from 0.
 
-    label: None if labels are not read. width: the number of columns. header: whether the first row
-    names the columns. row_names: the header has no name for the first column. spare: how many last
-    columns are empty in every row. lists: label cells contain lists. hint: advice for the user.
+    more: further columns of the text. label: None if labels are not read. width: the number of
+    columns. header: whether the first row names the columns. row_names: the header has no name for
+    the first column. spare: how many last columns are empty in every row. lists: label cells
+    contain lists. hint: advice for the user.
     """
 
     text: int
@@ -67,19 +109,27 @@ class Columns:
     spare: int = 0
     lists: bool = False
     hint: str = ""
+    more: tuple[int, ...] = ()
+
+    @property
+    def texts(self) -> tuple[int, ...]:
+        """All columns of the text, in the order in which they are joined."""
+        return self.text, *self.more
 
     @property
     def used_names(self) -> ColumnNames:
         """The header's names of the columns that are read."""
         names = dict(enumerate(self.names)) if self.header else {}
         label = None if self.label is None else names.get(self.label)
-        return ColumnNames(names.get(self.text) or None, label or None)
+        texts = [names.get(at) or "" for at in self.texts]
+        return ColumnNames(comma_list(texts) if all(texts) else None, label or None)
 
     def __str__(self) -> str:
-        used = {"text": self.text} | ({} if self.label is None else {"label": self.label})
         words = ["header" if self.header else "no header"]
-        words += [f"{what} = column {self._name(at)}" for what, at in used.items()]
-        unread = [at for at in range(self.width) if at not in used.values()]
+        texts = [f"column {self._name(at)}" for at in self.texts]
+        words.append(f"text = {' + '.join(texts)}")
+        words += [] if self.label is None else [f"label = column {self._name(self.label)}"]
+        unread = [at for at in range(self.width) if at not in (*self.texts, self.label)]
         if unread:
             shown = ", ".join(map(self._name, unread[:3])) + ", ..." * (len(unread) > 3)
             words.append(f"not read: column{'s' * (len(unread) > 1)} {shown}")

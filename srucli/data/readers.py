@@ -22,7 +22,7 @@ from srucli.config import DataConfig
 from srucli.data.cells import label_parts
 from srucli.data.formats import FORMAT_SPECIFIC, FORMATS, format_of, format_shown
 from srucli.data.labels import UnquotedLabel, clean
-from srucli.data.layout import NO_NAMES, ColumnNames, Columns, Layout, ReadTask
+from srucli.data.layout import NO_NAMES, ColumnNames, Columns, Layout, ReadTask, listed
 from srucli.data.names import KNOWN, find_names, fold, is_other
 from srucli.data.records import SAMPLE, InputFile, Record, T, is_blank, peek
 from srucli.data.tables import MAX_COLUMNS
@@ -330,7 +330,10 @@ def _shown_format(line: str, task: ReadTask, alone: bool) -> str | None:
         rows = ((mark, line.split(mark, MAX_COLUMNS)) for mark in tables)
         return next((tables[mark] for mark, cells in rows if _is_header(task, cells)), None)
     keys = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', line) if shown == "jsonl" else []
-    has_text = find_names(keys)[0] is not None or {task.config.text, task.names.text} & {*keys}
+    texts = [listed(column, keys) for column in (task.config.text, task.names.text)]
+    has_text = find_names(keys)[0] is not None or any(
+        all(c in keys for c in t) and t for t in texts
+    )
     return shown if shown == "fasttext" or has_text else None
 
 
@@ -340,10 +343,15 @@ def _is_header(task: ReadTask, cells: Sequence[str]) -> bool:
     The training file's name of the text column is enough next to names that are never labels (id).
     """
     names = [cell.strip(' "') for cell in cells]
-    if None not in task.names and {*task.names} <= {*names}:
+    texts = listed(task.names.text, names)
+    if None not in task.names and {*texts, task.names.label} <= {*names}:
         return True
-    others = [name for name in names if name != task.names.text]
-    if len(others) == len(names) - 1 and others and all(map(is_other, others)):
+    others = [name for name in names if name not in texts]
+    if (
+        len(others) == len(names) - len(texts) < len(names)
+        and others
+        and all(map(is_other, others))
+    ):
         return True
     known = [names[at] for at in find_names(names) if at is not None]
     return len(known) == 2 and {*map(fold, known)} <= KNOWN

@@ -9,7 +9,7 @@ from dataclasses import replace
 from srucli.data import tables
 from srucli.data.first_rows import row_error
 from srucli.data.guess import choose
-from srucli.data.layout import Columns, Layout, ReadTask
+from srucli.data.layout import Columns, Layout, ReadTask, joined
 from srucli.data.names import find_names
 from srucli.data.records import InputFile, Label, ReadResult, Record, after_blanks, peek, split_list
 from srucli.data.tables import DOUBLED, Dialect, Sample, TableRow
@@ -111,7 +111,7 @@ def _records(
             task.counts["header"] += 1
             continue
         row = _fit(task, row, columns, dialect)
-        text = _cell(task, row, columns.text, "text", sample)
+        text = joined([_cell(task, row, at, "text", sample) for at in columns.texts])
         label: Label = None
         if columns.label is not None:
             label = _cell(task, row, columns.label, "label", sample)
@@ -148,7 +148,7 @@ def _fit(task: ReadTask, row: TableRow, columns: Columns, dialect: Dialect) -> T
     cells = cells[:filled]
     if len(cells) <= width:
         return row._replace(cells=cells)
-    is_last = columns.text == width - 1
+    is_last = width - 1 in columns.texts
     if is_last and not dialect.quotes:
         return row._replace(cells=[*cells[: width - 1], dialect.delimiter.join(cells[width - 1 :])])
     problem = f"{len(cells)} columns, but the first row has {width}: {excerpt(row.raw)}"

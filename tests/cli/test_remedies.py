@@ -521,6 +521,20 @@ REMEDIES = {
         advice="write it as ['one', 'two']",
         files={"x.tsv": table("['{}', 'b']\t{}\n") + "['one', 'two\tso\n"},
     ),
+    "a second column of texts": Remedy(
+        f"train both.tsv {TRAIN.split(' ', 2)[2]}",
+        r"(--text 2,3) reads these columns together",
+        plus(r"\1 -o other"),
+        advice=" reads these columns together",
+        files={"both.tsv": "label\ttitle\tbody\n" + table("{0}\t{1} it was\t{1} once more\n")},
+    ),
+    "a column named twice": Remedy(
+        f"train both.tsv --text title,title {TRAIN.split(' ', 2)[2]}",
+        r"--text title,title names a column twice; name it once",
+        changed("title,title", "title"),
+        advice=" names a column twice; name it once",
+        files={"both.tsv": "label\ttitle\n" + table("{0}\t{1}\n")},
+    ),
     "another delimiter of labels": Remedy(
         TRAIN.replace("two.tsv", "x.csv --multi-label"),
         r"labels look joined by ';', and (--label-delimiter ';') splits them",
