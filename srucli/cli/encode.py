@@ -18,12 +18,15 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import DataError, UsageError
-from srucli.io.console import excerpt, say
+from srucli.io.console import beginning, excerpt, say
 from srucli.io.json_text import json_text, json_value
 
 if TYPE_CHECKING:
     from srucli.io.lines import Lines
     from srucli.tokenizer.model import Tokenizer
+
+
+_ONE_LINE = str.maketrans("\n\r", "  ")
 
 
 class Form(StrEnum):
@@ -162,7 +165,7 @@ def encode(
 
 
 def _shown(word: Any) -> str:
-    return excerpt(word) if isinstance(word, str) else excerpt(json_text(word))[1:-1]
+    return excerpt(word) if isinstance(word, str) else beginning(json_text(word))
 
 
 def _ids(row: list[Any], limit: int) -> list[int]:
@@ -173,7 +176,7 @@ def _ids(row: list[Any], limit: int) -> list[int]:
             raise ValueError(f"{_shown(word)} is not an id")
         # Python refuses to convert thousands of digits.
         if len(digits.lstrip("0")) > len(str(limit)) or int(digits[-9:]) >= limit:
-            raise ValueError(f"the id {excerpt(digits)[1:-1]} is not below {limit}")
+            raise ValueError(f"the id {beginning(digits)} is not below {limit}")
         ids.append(int(digits))
     return ids
 
@@ -204,8 +207,8 @@ def _decoded(
             problem = f"not valid JSON: {excerpt(text)}" if invalid else str(error)
             raise DataError(display_name(source), number, problem, remedy) from None
         decoded = tokenizer.decode(row)
-        # Byte tokens can decode to a line end, which would split the line.
-        yield json_text(decoded) if as_json else decoded.replace("\n", " ")
+        # Byte tokens can decode to line ends, which would split the line.
+        yield json_text(decoded) if as_json else decoded.translate(_ONE_LINE)
 
 
 def decode(

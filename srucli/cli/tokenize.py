@@ -13,7 +13,7 @@ import typer
 from srucli.cli import options
 from srucli.errors import InputMissingError, OutputError, UsageError
 from srucli.io.console import progress_bar, say
-from srucli.io.files import write_atomic
+from srucli.io.files import check_writable, write_atomic
 from srucli.runs.claim import refuse_inputs
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
     model, vocab = Path(prefix + ".model"), Path(prefix + ".vocab")
     if not model.parent.is_dir():
         raise OutputError(f"{model.parent}: no such folder; make it first (mkdir -p)")
-    if not os.access(model.parent, os.W_OK):
-        raise OutputError(f"{model.parent}: no permission to write there")
+    check_writable(model)
     for path in (model, vocab):
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; choose another prefix")

@@ -61,7 +61,7 @@ def command(
         raise OutputError(f"{output}: its folder does not exist; make it first")
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already; choose another -o, or add --force")
-    from srucli.io.files import write_atomic
+    from srucli.io.files import check_writable, write_atomic
     from srucli.io.streams import display_name, is_piped
     from srucli.runs.claim import refuse_inputs
 
@@ -71,6 +71,7 @@ def command(
             name = display_name(source)
             raise UsageError(f"{name}: is read once a trial, so it cannot be a pipe; give a file")
     refuse_inputs([output], [train, dev, config])
+    check_writable(output)
     options.warn_of_files(settings)
     import optuna
 
@@ -81,5 +82,9 @@ def command(
     tune_process(settings.train.threads)
     with process.interruptible() as stop:
         recipe, _ = tune(settings, train, dev, minutes=minutes, max_mb=max_mb, stop=stop)
-    write_atomic({output: recipe.encode()})
+    try:
+        write_atomic({output: recipe.encode()})
+    except OutputError:
+        print(recipe, end="")  # of a search of minutes or hours
+        raise
     print(output)

@@ -26,6 +26,7 @@ _WORDS = {
     "string_type": "{value} is not text; write it in quotes",
     "string_too_short": "{value} is too short; it needs {min_length} or more characters",
     "string_too_long": "{value} is too long; the most is {max_length} characters",
+    "string_pattern_mismatch": "{value} has a tab, a line end or another control character",
     "too_short": "{value} has too few values; it needs {min_length} or more",
     "too_long": "{value} has too many values; the most is {max_length}",
     "tuple_type": "{value} is not a list; write [one, two]",

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from srucli.config.complaints import complaint, short
 from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
+from srucli.io.console import excerpt
 from srucli.io.yaml import load_yaml, parse_value, parse_yaml, to_word, to_yaml
 
 # Former names of `train` settings, in files of older versions.
@@ -74,10 +75,10 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, raw = override.partition("=")
         if not equals:
             raise UsageError(
-                f"'{override}' is not an override; write KEY=VALUE, such as model.layers=4"
+                f"{excerpt(override)} is not an override; write KEY=VALUE, such as model.layers=4"
             )
         if key not in keys and not key.startswith("optim.options."):
-            raise UsageError(f"unknown setting '{key}'{_meant(key, keys)}")
+            raise UsageError(f"unknown setting {excerpt(key)}{_meant(key, keys)}")
         try:
             value = parse_value(raw) if raw else ""
         except ValueError as error:
@@ -103,7 +104,7 @@ def _explain(first: Mapping[str, Any], source: str) -> str:
             section, _, name = key.partition(".")
             return f"{source}: '{key}' is no YAML key; write {section}: {{{name}: VALUE}}"
         words = list(known_keys()) if "." in key else [*Config.model_fields, *known_keys()]
-        return f"{source}: unknown setting '{key}'{_meant(key, words)}"
+        return f"{source}: unknown setting {excerpt(key)}{_meant(key, words)}"
     if first["type"] == "missing":
         return f"{key} is not set; add it, as {key}=VALUE"
     where = source if source.startswith("--") else ": ".join(filter(None, (source, key)))

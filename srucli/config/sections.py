@@ -24,6 +24,8 @@ FormatName = Literal["auto", "tsv", "csv", "fasttext", "jsonl", "pairs", "lines"
 EncoderName = Literal["sru", "lstm", "gru", "cnn", "bag"]
 
 DEFAULT_VOCAB_SIZE = 8_000
+# What separates labels must not end their line or column where they are written.
+ON_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 MAX_DROPOUT = 0.5
 # Rules of a setting: whether it may change on resume, and whether it can end a training.
 MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
@@ -76,7 +78,9 @@ class DataConfig(Section):
         "strict", "how to handle bytes that are invalid in the encoding"
     )
     multi_label: bool = setting(False, "a text may have any number of labels", MAY_NOT_CHANGE)
-    label_delimiter: str = setting(",", "separator of labels in a multi-label text", min_length=1)
+    label_delimiter: str = setting(
+        ",", "separator of labels in a multi-label text", min_length=1, pattern=ON_ONE_LINE
+    )
     merge_labels: bool = setting(False, "merge labels that look alike, such as Pos and pos")
     max_ratio: float | None = setting(
         None, "refuse compressed files that expand to more than this multiple of their size", ge=1.0

@@ -14,9 +14,6 @@ from statistics import median
 from typing import NamedTuple
 
 from srucli.diagnostics.records import MIN_RECORDS, WHOLE_EPOCH, Diagnostics, Slope, slope
-from srucli.errors import DataError
-from srucli.io.console import escaped
-from srucli.io.files import COPY_AGAIN
 
 MIN_STEPS = 100  # fewer do not show what an optimizer does in the long run
 # A sum of squares that grows evenly has slope -1/2, an exponential mean 0. Below the first slope an
@@ -313,10 +310,7 @@ def _answer(run: Diagnostics, question: Question) -> Finding | None:
 
 def diagnose(run: Diagnostics) -> list[Finding]:
     """Return the answers to all questions that apply. Raises DataError for damaged records."""
-    try:
+    with run.reading():
         for fact in (run.name, run.steps, run.peak):
             str(fact).encode()
         return [finding for question in QUESTIONS if (finding := _answer(run, question))]
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        problem = f"not as srucli writes it ({type(error).__name__}: {escaped(str(error)[:200])})"
-        raise DataError(run.source, None, problem, COPY_AGAIN) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from srucli.errors import InputMissingError, UsageError
+from srucli.errors import DataError, InputMissingError, UsageError
+from srucli.io.console import beginning
+from srucli.io.files import COPY_AGAIN
 from srucli.io.folders import OpenFolder
 from srucli.optim import OPTIMIZERS, second_moment
 from srucli.runs.claim import kind_of
@@ -61,6 +64,16 @@ class Diagnostics:
         metrics = read_records(run / "metrics.jsonl")
         source = str(run / "diagnostics.jsonl")
         return cls(first["optimizer"], records, metrics, first.get("counts", []), source)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold a block that reads the records. Raises DataError if they are damaged."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            found = f"{type(error).__name__}: {beginning(str(error))}"
+            problem = f"not as srucli writes it ({found})"
+            raise DataError(self.source, None, problem, COPY_AGAIN) from error
 
     @property
     def name(self) -> str:

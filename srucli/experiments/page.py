@@ -26,6 +26,7 @@ from srucli.experiments.compare import Comparison
 from srucli.experiments.plots import GRID, logarithmic, styled
 from srucli.experiments.report import HEADER, sentences, shown, table_rows
 from srucli.experiments.trials import Folder, Plan
+from srucli.io.console import escaped
 from srucli.io.files import write_files
 from srucli.runs.run_dir import RunDir
 
@@ -56,7 +57,7 @@ EFFECTIVE_CAPTION = (
 def write_page(folder: Folder, plan: Plan, comparison: Comparison, command: str) -> None:
     """Write the page into the comparison's folder. command: the command that made it."""
     diagnostics = diagnostics_of(folder.path, comparison)
-    title = html.escape(f"{', '.join(each.name for each in plan.candidates)} compared")
+    title = _escaped(f"{', '.join(each.name for each in plan.candidates)} compared")
     parts = [
         f"<h1>{title}</h1>",
         *map(_paragraph, _setup(folder, plan, comparison)),
@@ -70,9 +71,9 @@ def write_page(folder: Folder, plan: Plan, comparison: Comparison, command: str)
     if diagnostics:
         parts.append("<h2>What each optimizer did</h2>")
     for candidate, each in diagnostics.items():
-        parts.append(f"<h3>{html.escape(candidate)}, learning rate {each.peak:g}</h3>")
+        parts.append(f"<h3>{_escaped(candidate)}, learning rate {each.peak:g}</h3>")
         parts.append(_list((f"{finding.text}.", finding.fault) for finding in diagnose(each)))
-    parts += ["<h2>Command</h2>", f"<pre>{html.escape(command)}</pre>"]
+    parts += ["<h2>Command</h2>", f"<pre>{_escaped(command)}</pre>"]
     body = "\n".join(parts)
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -125,22 +126,25 @@ def _legend(plan: Plan, comparison: Comparison) -> str:
     )
 
 
+def _escaped(text: str) -> str:
+    return html.escape(escaped(text))
+
+
 def _paragraph(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>"
+    return f"<p>{_escaped(text)}</p>"
 
 
 def _list(sentences: Iterable[tuple[str, bool]]) -> str:
     """Return an HTML list of sentences, each with whether it is about a fault."""
     items = (
-        f"<li{' class=fault' if fault else ''}>{html.escape(text)}</li>"
-        for text, fault in sentences
+        f"<li{' class=fault' if fault else ''}>{_escaped(text)}</li>" for text, fault in sentences
     )
     return f"<ul>{''.join(items)}</ul>"
 
 
 def _table(comparison: Comparison) -> str:
     def line(tag: str, row: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in row) + "</tr>"
 
     body = "\n".join(line("td", row) for row in table_rows(comparison))
     head = line("th", HEADER)
@@ -156,7 +160,7 @@ def _images(comparison: Comparison, diagnostics: Mapping[str, Diagnostics]) -> l
             (RATE_CAPTION, rate_figure(comparison)),
             (EFFECTIVE_CAPTION, effective_figure(diagnostics)),
         )
-        return [_image(figure, html.escape(words)) for words, figure in plots if figure is not None]
+        return [_image(figure, _escaped(words)) for words, figure in plots if figure is not None]
 
 
 def _image(figure: Figure, caption: str) -> str:
@@ -212,7 +216,7 @@ def effective_figure(diagnostics: Mapping[str, Diagnostics]) -> Figure | None:
     axes.set(xlabel="step", ylabel="lr / (sqrt(v) + eps)")
     for number, (candidate, (steps, sizes)) in enumerate(curves.items()):
         if steps:
-            axes.plot(steps, sizes, color=_colour(number), label=candidate)
+            axes.plot(steps, sizes, color=_colour(number), label=escaped(candidate))
     logarithmic(axes, "x", "y")
     return figure
 
@@ -220,12 +224,13 @@ def effective_figure(diagnostics: Mapping[str, Diagnostics]) -> Figure | None:
 def _effective(diagnostics: Diagnostics) -> tuple[list[int], list[float]]:
     """Return steps, and the geometric mean over the groups of their median step size."""
     steps, means = [], []
-    for record in diagnostics.records:
-        groups = record["groups"].values()
-        medians = [group["effective"][1] for group in groups if group.get("effective")]
-        if medians and record["lr"] > 0:
-            steps.append(record["step"])
-            means.append(float(np.exp(np.mean(np.log(medians)))))
+    with diagnostics.reading():
+        for record in diagnostics.records:
+            groups = record["groups"].values()
+            medians = [group["effective"][1] for group in groups if group.get("effective")]
+            if medians and record["lr"] > 0:
+                steps.append(record["step"])
+                means.append(float(np.exp(np.mean(np.log(medians)))))
     return steps, means
 
 

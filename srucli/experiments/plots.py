@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from srucli import metrics
 from srucli.errors import OutputError
 from srucli.io.console import escaped
-from srucli.io.files import write_files
+from srucli.io.files import check_writable, write_files
 from srucli.io.folders import OpenFolder
 from srucli.runs.claim import listing
 
@@ -214,8 +214,8 @@ def _frequency_panel(axes: Any, run: Diagnostics) -> None:
 
 
 def draw_diagnostics(run: Diagnostics, folder: Path) -> list[Path]:
-    """Write the plots of diagnostics, and return their paths. Raises OutputError."""
-    with styled():
+    """Write the plots of diagnostics, and return their paths. Raises OutputError, DataError."""
+    with styled(), run.reading():
         return _save({"optimizer": optimizer_figure(run)}, folder)
 
 
@@ -262,6 +262,7 @@ def check_folder(folder: Path, names: Iterable[str]) -> None:
         with OpenFolder.at(folder) as held:
             files = [f"{name}.{kind}" for name in names for kind in KINDS]
             others = [file for file in files if file in held.names() and not _is_drawn(held, file)]
+        check_writable(folder / files[0])
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made or read ({error.strerror})") from error
     if others:

@@ -170,6 +170,11 @@ def excerpt(text: str) -> str:
     return repr(start) if start == text else f"{start!r}..."
 
 
+def beginning(text: str) -> str:
+    """Return the beginning of `text` for an error message, as `excerpt` but without quotes."""
+    return escaped(text[:54]) + "..." * (len(text) > 54)
+
+
 def text_table(
     rows: Iterable[Sequence[str]], left: Collection[int] = frozenset({0})
 ) -> Iterator[str]:

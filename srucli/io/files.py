@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from srucli.errors import DataError, InputMissingError, OutputError
-from srucli.io.folders import LinkError, OpenFolder
+from srucli.io.folders import LinkError, OpenFolder, beside_name
 from srucli.io.json_text import json_text, json_value
 
 COPY_AGAIN = "copy the run again"
@@ -77,6 +77,14 @@ def append(place: Place, name: str, data: bytes) -> None:
     """Append to a file and sync it. Raises OutputError naming the file."""
     with writing(place, name) as folder:
         folder.append(name, data)
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError if a file cannot be written, before the work whose result it will hold."""
+    with writing(path.resolve().parent, path.name) as folder:
+        temporary = beside_name(path.name)
+        folder.create(temporary, b"")
+        folder.remove(temporary)
 
 
 _REMEDIES = {

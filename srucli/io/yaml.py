@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from srucli.errors import UsageError
+from srucli.io.console import excerpt
 from srucli.io.streams import unreadable
 
 # Limits of a document: bytes, values with aliases expanded, digits of a number.
@@ -45,7 +46,10 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 continue
             if key_node.value in seen:
-                problem, mark = f"the key '{key_node.value}' appears twice", key_node.start_mark
+                problem, mark = (
+                    f"the key {excerpt(key_node.value)} appears twice",
+                    key_node.start_mark,
+                )
                 raise yaml.constructor.ConstructorError(None, None, problem, mark)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
@@ -147,7 +151,7 @@ def parse_value(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except _YAML_ERRORS as error:
-        raise ValueError(f"'{text}' is not a YAML value") from error
+        raise ValueError(f"{excerpt(text)} is not a YAML value") from error
 
 
 def to_yaml(tree: Any) -> str:

@@ -9,11 +9,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from srucli.io.console import beginning, excerpt
 from srucli.model.drop_in import SRU
 from srucli.model.sru import SRULayer
 
 _NEEDED = ("weight", "weight_c", "bias", "scale_x")
-_KEY = re.compile(rf"rnn_lst\.(\d+)\.({'|'.join(_NEEDED)}|weight_proj)")
+# A layer's number has at most three digits.
+_KEY = re.compile(rf"rnn_lst\.(0|[1-9]\d{{0,2}})\.({'|'.join(_NEEDED)}|weight_proj)")
+_DIMENSIONS = {"weight": 2, "weight_proj": 2, "weight_c": 1, "bias": 1}
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Parts of names of weights that belong to unsupported options.
 _REFUSED = {
     "layer_norm": "layer_norm=True: the layers here have no layer normalization",
@@ -45,7 +49,8 @@ def from_sru_weights(
     dropout to (g(c) - x'), this module only to g(c).
 
     Raises ValueError for options that would change outputs (layer_norm, custom_m,
-    proj_input_to_hidden_first, has_skip_term=False), for `rnn_dropout`, and for incomplete weights.
+    proj_input_to_hidden_first, has_skip_term=False), for `rnn_dropout`, and for weights that are
+    incomplete, not finite, or of other shapes or dtypes.
     """
     if not has_skip_term:
         raise ValueError("has_skip_term=False: the layers here always have a highway")
@@ -80,6 +85,8 @@ def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]
     """Return the tensors of each layer by their names in it, the lowest layer first."""
     found: dict[int, dict[str, Tensor]] = {}
     for name, tensor in weights.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{excerpt(repr(name))} is not the name of a weight")
         if not name.startswith(prefix):
             continue
         for part in name.removeprefix(prefix).split("."):
@@ -87,13 +94,34 @@ def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]
                 raise ValueError(f"{name} belongs to {_REFUSED[part]}")
         key = _KEY.fullmatch(name.removeprefix(prefix))
         if key is None:
-            raise ValueError(f"{name} is not a weight of sru 2.6.0; is `prefix` right?")
+            raise ValueError(f"{beginning(name)} is not a weight of sru 2.6.0; is `prefix` right?")
         found.setdefault(int(key[1]), {})[key[2]] = tensor
     for number in range(max(found, default=0) + 1):
         for name in _NEEDED:
             if name not in found.get(number, {}):
                 raise ValueError(f"{prefix}rnn_lst.{number}.{name} is missing")
-    return [found[number] for number in sorted(found)]
+    cells = [found[number] for number in sorted(found)]
+    like = cells[0]["weight"]
+    for number, cell in enumerate(cells):
+        for part, tensor in cell.items():
+            _check(tensor, f"{prefix}rnn_lst.{number}.{part}", like, _DIMENSIONS.get(part))
+    return cells
+
+
+def _check(tensor: Tensor, name: str, like: Tensor, dimensions: int | None) -> None:
+    """Raise ValueError for a tensor that cannot be converted. dimensions: None for one number."""
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError(f"{name} is not a tensor with values")
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(f"{name} has the dtype {tensor.dtype}, not one of floating point")
+    if (tensor.dtype, tensor.device) != (like.dtype, like.device):
+        raise ValueError(f"{name} has another dtype or device than the first weight")
+    fits = tensor.numel() == 1 if dimensions is None else tensor.dim() == dimensions
+    if not fits or not tensor.numel():
+        wanted = "one number" if dimensions is None else f"of {dimensions} dimensions, not empty"
+        raise ValueError(f"{name} has the shape {tuple(tensor.shape)}; it must be {wanted}")
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} has values that are NaN or Inf")
 
 
 def _scale(cells: Sequence[Mapping[str, Tensor]]) -> float:
@@ -110,6 +138,9 @@ def _copy(layer: SRULayer, cell: Mapping[str, Tensor], name: str) -> None:
     """Copy weights; `sru` interleaves its k planes: a column is (direction, unit, plane)."""
     weight, planes, width = cell["weight"], layer.planes, layer.output_size
     if "weight_proj" in cell:
+        inner, rows = cell["weight_proj"].shape[1], weight.shape[0]
+        if inner != rows:
+            raise ValueError(f"{name}.weight_proj has {inner} columns, but the weight {rows} rows")
         weight = (cell["weight_proj"].double() @ weight.double()).to(weight.dtype)
     size = layer.weight.shape[1]
     if planes == 4 and weight.shape == (size, 3 * width):

@@ -7,11 +7,13 @@ Options are whatever the optimizers' constructors take.
 from __future__ import annotations
 
 import inspect
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from srucli.errors import UsageError, did_you_mean
+from srucli.io.console import beginning
 from srucli.io.memory import ran_out
 from srucli.optim.options import check_names
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 PACKAGES = ["schedulefree", "pytorch_optimizer"]
 # Arguments of a constructor that are no options.
 RESERVED = ("self", "params", "lr", "weight_decay", "kwargs")
+# The most characters of another package's message.
+MAX_REASON = 300
 
 
 def is_external(name: str) -> bool:
@@ -60,7 +64,7 @@ def resolve(config: OptimConfig) -> OptimConfig:
     check_names(config, (name for name in parameters if name not in RESERVED))
     update: dict[str, Any] = {
         "options": {
-            key: tuple(value) if isinstance(value, list) else value
+            key: _checked(f"optim.options.{key}", value, parameters[key].default)
             for key, value in config.options.items()
         }
     }
@@ -77,6 +81,36 @@ def resolve(config: OptimConfig) -> OptimConfig:
     return config.model_copy(update=update)
 
 
+def _checked(key: str, value: Any, default: Any) -> Any:
+    """Return an option's value, a list as a tuple, if it is of the kind of the default.
+
+    If there is none, or it is None, numbers, strings, true, false and lists of numbers are taken.
+    Raises UsageError with `key` in its message.
+    """
+    value = tuple(value) if isinstance(value, list | tuple) else value
+    numbers = isinstance(value, tuple) and all(map(_is_number, value))
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int | float):
+        fits, wanted = _is_number(value), "a number"
+    elif isinstance(default, list | tuple):
+        fits = numbers and len(value) == len(default)
+        wanted = f"a list of {len(default)} numbers"
+    elif isinstance(default, str):
+        fits, wanted = isinstance(value, str), "a string"
+    else:
+        fits = value is None or isinstance(value, bool | str) or _is_number(value) or numbers
+        wanted = "a number, a string, true, false or a list of numbers"
+    if not fits:
+        raise UsageError(f"{key} = {beginning(repr(value))}: must be {wanted}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max
+
+
 def try_step(config: OptimConfig) -> None:
     """Take one step of a resolved optimizer, for a vector and a matrix. Raises UsageError."""
     import torch
@@ -84,11 +118,12 @@ def try_step(config: OptimConfig) -> None:
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, 2))]
     group = {"params": weights, "weight_decay": config.weight_decay or 0.0}
     optimizer = build(config, [group])
-    set_mode(optimizer, training=True)
     for weight in weights:
         weight.grad = torch.ones_like(weight)
     try:
+        set_mode(optimizer, training=True)
         optimizer.step()
+        set_mode(optimizer, training=False)
     except Exception as error:  # other packages may raise anything
         if ran_out(error):
             raise
@@ -97,7 +132,8 @@ def try_step(config: OptimConfig) -> None:
 
 def _unusable(config: OptimConfig, error: Exception) -> UsageError:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return UsageError(f"optim.name: {config.name} cannot be used here: {reason}")
+    shown = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
+    return UsageError(f"optim.name: {config.name} cannot be used here: {shown}")
 
 
 def build(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:

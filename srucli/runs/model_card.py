@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,19 @@ from srucli.runs.run_dir import RunDir
 
 CHOSEN = """These examples also chose the epoch, the weights of the branches and any thresholds, so
 metrics on new data may be lower; `srucli eval` measures them."""
+
+
+def _code(text: str) -> str:
+    """Return text as code in Markdown: between more backticks than are in it."""
+    text = escaped(text)
+    marks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text[:1] in ("", "`", " ") or text[-1:] in ("`", " ") else ""
+    return f"{marks}{space}{text}{space}{marks}"
+
+
+def _text(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*_\[\]<>&|~#])", r"\\\1", escaped(text))
 
 
 def _row(metric: str, value: float, examples: int) -> str:
@@ -56,22 +70,22 @@ def model_card(
     """
     model, train = config.model, config.train
     sizes = facts.data
-    shown = ", ".join(f"`{escaped(label)}`" for label in labels[:20])
+    shown = ", ".join(map(_code, labels[:20]))
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
     of_epoch = f" of epoch {measured['epoch']}" if measured else ""
     dev = measured["dev"].items() if measured else ()
     rows = [_row(metric, value, sizes.dev_texts) for metric, value in dev if value is not None]
     table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *rows])
     planned = "" if epochs == facts.epochs else f"{epochs} of "
-    return f"""# {name}
+    return f"""# {_text(name)}
 
-A text classifier made by srucli {facts.srucli}.
+A text classifier made by srucli {_text(facts.srucli)}.
 
 - Labels ({len(labels)}): {shown}{more}
 - A text gets {"any number of labels" if config.data.multi_label else "one label"}.
 - Model: {_network(model)}; {facts.parameters:,} parameters.
 - Trained on {sizes.texts:,} examples, {planned}{facts.epochs} epochs, {config.optim.name}, \
-seed {train.seed}; torch {facts.torch} on {facts.device}.
+seed {train.seed}; torch {_text(facts.torch)} on {_text(facts.device)}.
 - Weights used: the {used.which} checkpoint, {used.name}{of_epoch}.
 - SHA-256 of the training examples: `{sizes.sha256.get("train")}`
 
@@ -81,8 +95,8 @@ seed {train.seed}; torch {facts.torch} on {facts.device}.
 
 ## Use
 
-    srucli predict {shlex.quote(name)} texts.txt
-    srucli eval {shlex.quote(name)} labelled.tsv
+    srucli predict {escaped(shlex.quote(name))} texts.txt
+    srucli eval {escaped(shlex.quote(name))} labelled.tsv
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from srucli.config import (
     parse_overrides,
     resolve,
 )
+from srucli.config.sections import ON_ONE_LINE
 from srucli.errors import InputMissingError, UsageError, closest, did_you_mean
 from srucli.io.yaml import load_yaml
 from srucli.optim import validate
@@ -220,7 +222,7 @@ TREES = st.fixed_dictionaries(
             {},
             optional={
                 "text": TEXTS | TRICKY | st.integers(1, 9) | st.none(),
-                "label_delimiter": TEXTS | TRICKY,
+                "label_delimiter": TEXTS.filter(lambda text: re.fullmatch(ON_ONE_LINE, text)),
                 "header": st.booleans() | st.none(),
             },
         ),
@@ -295,3 +297,10 @@ def test_a_flag_that_an_override_replaces_is_reported() -> None:
 
 def test_which_settings_can_end_a_training() -> None:
     assert lengths() == ["train.epochs", "train.steps", "train.patience"]
+
+
+@pytest.mark.parametrize("mark", ["\n", "\t", "\r", ";\n", "\0", "\x85", "\u2028", "\x1b", ""])
+def test_a_label_delimiter_keeps_labels_in_their_line_and_column(mark: str) -> None:
+    with pytest.raises(UsageError, match=r"data.label_delimiter: .*(control character|too short)"):
+        build({"data": {"label_delimiter": mark}})
+    assert build({"data": {"label_delimiter": " | "}}).data.label_delimiter == " | "

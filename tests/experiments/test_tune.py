@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from srucli.config import resolve
 from srucli.data.readers import read_examples
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.experiments.tune import SPACE, Best, OutOfTime, Search, Task, is_given, recipe
+from srucli.io.yaml import parse_yaml
 from srucli.runs.run_dir import RunDir
 from srucli.training.interrupts import Interrupt
 
@@ -267,6 +269,32 @@ def test_a_megabyte_is_a_million_bytes(tiny: Tiny, tmp_path: Path, run_main: Run
     smallest = refusal(0.02)
     assert smallest > 2.3  # so that 0.1 MB below is more than that many MiB
     assert refusal(round(smallest - 0.1, 1)) == smallest
+
+
+def test_a_recipe_is_printed_if_its_folder_is_gone(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, on_step: OnStep
+) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    on_step(lambda step: shutil.rmtree(folder, ignore_errors=True))
+    ended = run_main("tune", tiny.train, "-o", folder / "a.yaml", "--minutes", 0.05, *SMALL, *TINY)
+    assert ended.code == 73
+    assert "a.yaml: cannot be written (No such file or directory); make its folder" in ended.err
+    assert "# Found by `srucli tune`; finished trials: " in ended.out
+    assert parse_yaml(ended.out.encode(), "recipe")["model"]["hidden"] == 16
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_search(
+    tiny: Tiny, run_main: RunMain
+) -> None:
+    for words in (
+        ("tune", tiny.train, "-o", "/proc/self/recipe.yaml"),
+        ("tokenize", tiny.train, "-o", "/proc/self/m"),
+        ("eval", tiny.run, tiny.test, "--plots", "/proc/self"),
+        ("diagnose", tiny.run, "--plots", "/proc/self"),
+    ):
+        done = run_main(*words)
+        assert (done.code, done.out) == (73 if words[0] != "diagnose" else 66, "")
 
 
 def test_stdin_and_an_existing_recipe_are_refused(

@@ -688,6 +688,33 @@ def test_unknown_names_of_other_packages_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("betas", [], "betas = (): must be a list of 2 numbers"),
+        ("betas", [0.9], "betas = (0.9,): must be a list of 2 numbers"),
+        ("betas", [[0.9], [0.99]], "must be a list of 2 numbers"),
+        ("betas", {"a": 1}, "betas = {'a': 1}: must be a list of 2 numbers"),
+        ("betas", "ab", "betas = 'ab': must be a list of 2 numbers"),
+        ("betas", None, "betas = None: must be a list of 2 numbers"),
+        ("betas", b"hi", "betas = b'hi': must be a list of 2 numbers"),
+        ("betas", [0.9, math.nan], "must be a list of 2 numbers"),
+        ("warmup_steps", [1], "warmup_steps = (1,): must be a number"),
+        ("warmup_steps", True, "warmup_steps = True: must be a number"),
+        ("warmup_steps", 10**400, "must be a number"),
+        ("eps", math.inf, "eps = inf: must be a number"),
+        ("eps", "x" * 3_000_000, "...: must be a number"),
+        ("foreach", {"a": {"b": []}}, "foreach = {'a': {'b': []}}: must be true or false"),
+    ],
+)
+def test_options_of_other_packages_with_odd_types(key: str, value: object, said: str) -> None:
+    """Their constructors accept most of these, and fail in a later step."""
+    pytest.importorskip("schedulefree")
+    with pytest.raises(UsageError, match=re.escape(said)) as refused:
+        optim.validate(OptimConfig(name=FREE, options={key: value}))
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
     ("kind", "said"),
     [
         ("pytorch_optimizer:Lookahead", "takes no lr, so srucli cannot use it"),

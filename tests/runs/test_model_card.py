@@ -64,3 +64,13 @@ def test_the_metrics_have_intervals_and_a_caveat(tiny: Tiny) -> None:
     interval = binomtest(round(48 * accuracy), 48).proportion_ci(method="wilson")
     assert f"| accuracy | {accuracy:.4f} | {interval.low:.4f} to {interval.high:.4f} |" in card
     assert f"| macro_f1 | {last['dev']['macro_f1']:.4f} |  |" in card
+
+
+def test_labels_and_names_cannot_write_markdown(tiny: Tiny) -> None:
+    facts = RunDir(tiny.run).facts().model_copy(update={"device": "<b>|x\n# y"})
+    labels = ["a`b", "``", "`c", "d|e", "<script>", "f\u202eg\x9b", " h "]
+    card = model_card("my_run\n# <i>", resolve(), labels, facts, USED, None, 9)
+    assert card.startswith("# my\\_run\\\\n\\# \\<i\\>\n\nA text")
+    shown = "``a`b``, ``` `` ```, `` `c ``, `d|e`, `<script>`, `f\\u202eg\\x9b`, `  h  `"
+    assert f"- Labels (7): {shown}\n" in card
+    assert r" on \<b\>\|x\\n\# y." in card
