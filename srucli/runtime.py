@@ -20,6 +20,8 @@ import torch
 
 from srucli.errors import UsageError
 
+# More than processors are of use only to repeat another machine's results.
+SAFE_THREADS = 64
 _changing = threading.Lock()
 
 
@@ -44,9 +46,11 @@ def cores() -> int:
 def use_threads(threads: int) -> Iterator[None]:
     """Use this many CPU threads in torch and Numba during a block; 0 means one per core.
 
-    Other Python threads, running or started later, keep their thread counts.
+    Other Python threads, running or started later, keep their thread counts. Raises UsageError for
+    far more threads than processors.
     """
-    before = _set_own_torch_threads(threads or cores()), _set_numba_threads(threads or cores())
+    threads = _checked(threads)
+    before = _set_own_torch_threads(threads), _set_numba_threads(threads)
     try:
         yield
     finally:
@@ -57,16 +61,28 @@ def use_threads(threads: int) -> Iterator[None]:
 def tune_process(threads: int = 0) -> None:
     """Set up this process for speed: set thread counts, flush denormals, keep freed memory.
 
-    It also lets the process say when it compiles kernels.
+    It also lets the process say when it compiles kernels. Raises UsageError as `use_threads`.
     """
-    _set_numba_threads(threads or cores())
+    threads = _checked(threads)
+    _set_numba_threads(threads)
     if find_spec("numba"):
         from srucli.kernels import jit
 
         jit.announce_compiling()
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     _keep_freed_memory()
+
+
+def _checked(threads: int) -> int:
+    """Return the number of threads, the default for 0. OpenMP ends the process for too many."""
+    processors = os.cpu_count() or 1
+    if threads > max(processors, SAFE_THREADS):
+        raise UsageError(
+            f"train.threads={threads}: this machine has {processors} processors; use at most "
+            f"{max(processors, SAFE_THREADS)} threads"
+        )
+    return threads or cores()
 
 
 def _set_own_torch_threads(threads: int) -> int:
@@ -104,9 +120,19 @@ def _keep_freed_memory() -> None:
     Otherwise it returns the pages of a freed tensor to the kernel, and the next step waits while
     the kernel zeroes new ones, which takes 2.5 times as long as writing to them.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    max_maps, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-    libc = ctypes.CDLL(None)
-    libc.mallopt(max_maps, 0)
-    libc.mallopt(trim_threshold, 2**31 - 1)
+    _set_malloc(max_maps=0, trim_threshold=2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    """Undo that setting of `tune_process`, for huge tensors.
+
+    The kept memory of one rarely fits another: with layers of 65,536 units it grew with each text.
+    """
+    _set_malloc(max_maps=2**16, trim_threshold=2**17)
+
+
+def _set_malloc(max_maps: int, trim_threshold: int) -> None:
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, max_maps)  # M_MMAP_MAX of malloc.h
+        libc.mallopt(-1, trim_threshold)  # M_TRIM_THRESHOLD

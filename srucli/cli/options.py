@@ -191,12 +191,15 @@ def fresh_config(trained: DataConfig, given: dict[str, Any]) -> DataConfig:
 def load_predictor(run: Path, flags: Mapping[str, Any]) -> Predictor:
     """Return a run, loaded as the flags say; set up the process. Raises UsageError, DataError."""
     from srucli.config import resolve
+    from srucli.inference.forward import is_wide
     from srucli.inference.predictor import Predictor
-    from srucli.runtime import tune_process
+    from srucli.runtime import return_freed_memory, tune_process
 
     settings = resolve(flags=flags).train
     tune_process(settings.threads)
     predictor = Predictor.load(run, settings.device)
+    if is_wide(predictor.model):
+        return_freed_memory()
     say(*predictor.notes)
     return predictor
 

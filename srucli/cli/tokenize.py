@@ -171,9 +171,10 @@ def command(
     if not model_prefix:
         raise UsageError("no --model-prefix; pass -o m to write m.model and m.vocab")
     config, data = resolve(flags=context.obj), options.of_data(context.obj)
+    from srucli.tokenizer.training import as_flag, check_rules
+
     rules = config.tokenizer.normalization_rule_tsv
-    if rules and not os.path.isfile(rules):
-        raise InputMissingError(f"--normalization-rule-tsv {rules}: no such file")
+    check_rules(config.tokenizer, as_flag)
     labelled = bool(data.keys() - options.OF_LINES)
     model, vocab = _outputs(model_prefix, force)
     files = _files([*(inputs or []), *(more_inputs or [])])

@@ -58,16 +58,18 @@ def confusion_figure(result: Evaluation) -> Figure:
 
     Of more than 100 classes, those with the most mistakes are shown.
     """
-    every = metrics.confusion(result.outcome)
-    wrong = every.sum(axis=0) + every.sum(axis=1) - 2 * every.diagonal()
+    cells, times = metrics.confused(result.outcome)
+    true, predicted = cells.T
+    classes, mistakes = result.outcome.classes, times * (true != predicted)
+    wrong = np.bincount(true, mistakes, classes) + np.bincount(predicted, mistakes, classes)
     chosen = np.sort(np.argsort(-wrong, kind="stable")[:SHOWN_CLASSES])
-    size = len(chosen)
-    every_share = every / np.maximum(every.sum(axis=1, keepdims=True), 1)
-    counts, shares = (part[np.ix_(chosen, chosen)] for part in (every, every_share))
+    size, totals = len(chosen), np.bincount(true, times, classes)[chosen]
+    counts = metrics.confusion(result.outcome, chosen)
+    shares = counts / np.maximum(totals, 1)[:, None]
     names = [_short(result.names[index]) for index in chosen]
     title = "Confusion matrix"
-    if size < len(every):
-        title += f": the {size} of {len(every)} classes with the most mistakes"
+    if size < classes:
+        title += f": the {size} of {classes} classes with the most mistakes"
     side = float(np.clip(0.15 * size + 3.5, 5.5, 18.5))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,8 +25,8 @@ from srucli.tokenizer.truncation import Notices, Tally
 if TYPE_CHECKING:
     from srucli.data.readers import Example
 
-CHUNK = 4096
-SMALL_MATRIX = 10
+CHUNK, CHUNK_CHARACTERS = 4096, 2**22
+SMALL_MATRIX, LARGE_MATRIX = 10, 2_000
 CONFUSIONS = 10
 
 
@@ -107,8 +106,7 @@ class Evaluation:
             ],
         }
         if not self.outcome.multi_label:
-            counts = metrics.confusion(self.outcome).tolist()
-            found["confusion"] = {"labels": self.names, "counts": counts}
+            found["confusion"] = {"labels": self.names, **_confusion_json(self.outcome)}
         return found
 
     def to_text(self) -> str:
@@ -175,8 +173,16 @@ def evaluate(
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    left = iter(examples)
-    while chunk := list(islice(left, CHUNK)):
+    """Yield up to CHUNK examples at a time, of about CHUNK_CHARACTERS characters or fewer."""
+    chunk: list[Example] = []
+    characters = 0
+    for example in examples:
+        chunk.append(example)
+        characters += len(example.text)
+        if len(chunk) >= CHUNK or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
         yield chunk
 
 
@@ -252,14 +258,23 @@ def _caveats(result: Evaluation) -> Iterator[str]:
         )
 
 
+def _confusion_json(outcome: Outcome) -> dict[str, Any]:
+    """Return the confusion matrix; of more than LARGE_MATRIX classes, only the pairs that occur."""
+    if outcome.classes <= LARGE_MATRIX:
+        return {"counts": metrics.confusion(outcome).tolist()}
+    cells, counts = metrics.confused(outcome)
+    return {"pairs": np.column_stack([cells, counts]).tolist()}
+
+
 def _confusion_lines(result: Evaluation) -> Iterator[str]:
-    counts = metrics.confusion(result.outcome)
     labels = result.names
     if len(labels) <= SMALL_MATRIX:
-        rows = [[label, *map(str, row)] for label, row in zip(labels, counts, strict=True)]
+        matrix = metrics.confusion(result.outcome)
+        rows = [[label, *map(str, row)] for label, row in zip(labels, matrix, strict=True)]
         yield from text_table([["true \\ predicted", *labels], *rows])
         return
-    wrong = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts).tolist() if i != j})
+    pairs = (each.tolist() for each in metrics.confused(result.outcome))
+    wrong = Counter({(i, j): count for (i, j), count in zip(*pairs, strict=True) if i != j})
     rows = [[labels[i], labels[j], f"{n:,}"] for (i, j), n in wrong.most_common(CONFUSIONS)]
     yield from text_table([("most confused: true", "predicted", "examples"), *rows], left=(0, 1))
 

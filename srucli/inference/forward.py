@@ -9,19 +9,36 @@ from numpy.typing import NDArray
 from srucli.data.batch import order
 from srucli.data.store import TokenStore
 from srucli.model.classifier import Classifier
+from srucli.tokenizer.truncation import MAX_ACTIVATIONS, Limits
 
 BATCH_TEXTS, BATCH_TOKENS = 256, 16_384
+# Of a wide network, a batch has fewer tokens, and fewer texts: at least so many tokens for each.
+LEAST_OF_TEXT = 16
+# The most numbers (float32: 2 GiB) that the encoder stores for one text.
+MAX_OF_TEXT = 2**29
+
+
+def limited(limits: Limits, model: Classifier) -> Limits:
+    """Return the limits of texts, with no more tokens for the encoder than MAX_OF_TEXT allows."""
+    return limits._replace(encoder=min(limits.encoder, MAX_OF_TEXT // model.width))
+
+
+def is_wide(model: Classifier) -> bool:
+    """Whether batches have fewer tokens because the network is wide."""
+    return BATCH_TOKENS * model.width > MAX_ACTIVATIONS
 
 
 @torch.inference_mode()
 def branch_logits(model: Classifier, store: TokenStore, device: torch.device) -> torch.Tensor:
     """Return logits (n, B, C) of the n branches for the B texts of a store.
 
-    The model is left in evaluation mode.
+    The model is left in evaluation mode. A batch stores at most MAX_ACTIVATIONS, or one text.
     """
     model.eval()
     rows: list[torch.Tensor] = []
-    batches = order(store.lengths, BATCH_TEXTS, batch_tokens=BATCH_TOKENS, seed=None)
+    tokens = min(BATCH_TOKENS, MAX_ACTIVATIONS // model.width)
+    size = max(min(BATCH_TEXTS, tokens // LEAST_OF_TEXT), 1)
+    batches = order(store.lengths, size, batch_tokens=tokens, seed=None)
     for texts in batches:
         batch = store.batch(texts).to(device)
         rows.append(torch.stack(model.branches(batch.tokens, batch.offsets, part=batch.part)))

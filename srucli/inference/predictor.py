@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from srucli.data.layout import ColumnNames
 from srucli.data.store import TokenStore
-from srucli.inference.forward import BATCH_TOKENS, blended, branch_logits
+from srucli.inference.forward import BATCH_TOKENS, blended, branch_logits, limited
 from srucli.io.memory import enough_memory
 from srucli.metrics import check_finite
 from srucli.model.classifier import sets_size, shapes, uninitialized
@@ -45,7 +45,7 @@ class Predictor:
             self.model = uninitialized(model, self.tokenizer.spelling, classes)
             self.model.load_state_dict(checkpoint.weights)
             self.model.to(device).eval().tabulate()
-        self.tally = Tally(limits=self.model.limits(self.config.train))
+        self.tally = Tally(limits=limited(self.model.limits(self.config.train), self.model))
 
     @classmethod
     def load(cls, run: Path, device: str = "auto") -> Predictor:

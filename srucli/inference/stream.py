@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +17,10 @@ from srucli.inference.predictor import Predictor
 from srucli.io.json_text import json_text
 from srucli.metrics import decide
 
-# How many inputs the reading thread may be ahead of the predictions.
+# How many inputs, and characters of them, the reading thread may be ahead of the predictions, and
+# how many characters are predicted at once. One input may be longer.
 READ_AHEAD = 4 * BATCH_TEXTS
+READ_AHEAD_CHARACTERS, BATCH_CHARACTERS = 2**23, 2**22
 
 
 @dataclass(frozen=True)
@@ -39,36 +41,70 @@ class Style:
     delimiter: str = ","
 
 
+class _Queue:
+    """Inputs that one thread adds and another takes, limited in number and in characters."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.waiting: deque[Input] = deque()
+        self.characters = 0
+        # Whether no more are added, and the exception that ended the source.
+        self.ended = False
+        self.error: Exception | None = None
+
+    def add(self, inputs: Iterable[Input]) -> None:
+        """Add inputs, each as soon as there is room. One of any length fits into an empty queue."""
+        try:
+            for item in inputs:
+                size = _size(item)
+                with self.changed:
+                    while not self._has_room(size):
+                        self.changed.wait()
+                    self.waiting.append(item)
+                    self.characters += size
+                    self.changed.notify_all()
+        except Exception as error:  # raised again where the queue is read
+            self.error = error
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        fits = len(self.waiting) < READ_AHEAD and self.characters + size <= READ_AHEAD_CHARACTERS
+        return fits or not self.waiting
+
+    def take(self) -> list[Input]:
+        """Return the next inputs, at least one unless the source has ended: then none."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting or self.ended)
+            group: list[Input] = []
+            characters = 0
+            while self.waiting and len(group) < BATCH_TEXTS:
+                characters += _size(self.waiting[0])
+                if group and characters > BATCH_CHARACTERS:
+                    break
+                group.append(self.waiting.popleft())
+                self.characters -= _size(group[-1])
+            self.changed.notify_all()
+        return group
+
+
+def _size(item: Input) -> int:
+    return len(item.text) + (0 if item.raw is item.text else len(item.raw))
+
+
 def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
     """Yield groups of inputs as they arrive: up to BATCH_TEXTS, or fewer if the source pauses.
 
     A thread reads, so that the inputs so far can be processed while the next line is awaited. Its
     exceptions are raised here, after the inputs before them.
     """
-    waiting: queue.Queue[Input | Exception | None] = queue.Queue(READ_AHEAD)
-
-    def read() -> None:
-        try:
-            for item in inputs:
-                waiting.put(item)
-            waiting.put(None)
-        except Exception as error:  # raised again where the queue is read
-            waiting.put(error)
-
-    threading.Thread(target=read, daemon=True).start()
-    item = waiting.get()
-    while isinstance(item, Input):
-        group = [item]
-        while len(group) < BATCH_TEXTS and not waiting.empty():
-            item = waiting.get()
-            if not isinstance(item, Input):
-                break
-            group.append(item)
+    queue = _Queue()
+    threading.Thread(target=queue.add, args=(inputs,), daemon=True).start()
+    while group := queue.take():
         yield group
-        if isinstance(item, Input):
-            item = waiting.get()
-    if item is not None:
-        raise item
+    if queue.error is not None:
+        raise queue.error
 
 
 def records(predictor: Predictor, inputs: Iterable[Input], style: Style) -> Iterator[list[str]]:

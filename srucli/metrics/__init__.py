@@ -1,6 +1,6 @@
 """Metrics from probabilities and targets."""
 
-from srucli.metrics.classes import ClassMetrics, confusion, per_class, reliability
+from srucli.metrics.classes import ClassMetrics, confused, confusion, per_class, reliability
 from srucli.metrics.intervals import (
     MIN_RESAMPLED,
     calibration_by_chance,

@@ -46,11 +46,30 @@ def _class_metrics(hits: float, predicted: float, true: float) -> ClassMetrics:
     )
 
 
-def confusion(outcome: Outcome) -> Array:
-    """Return (K, K) counts: a row per true class, a column per predicted one (single-label)."""
-    size = outcome.classes
-    cells = outcome.targets * size + outcome.predictions
-    return np.bincount(cells, minlength=size * size).reshape(size, size)
+def confusion(outcome: Outcome, chosen: Array | None = None) -> Array:
+    """Return counts (K, K): a row per true class, a column per predicted one (single-label).
+
+    chosen: numbers of k classes, for the part (k, k) of the matrix that is about them.
+    """
+    chosen = np.arange(outcome.classes) if chosen is None else chosen
+    cells, counts = confused(outcome)
+    place = np.full(outcome.classes, -1)
+    place[chosen] = np.arange(len(chosen))
+    cells = place[cells]
+    within = (cells >= 0).all(axis=1)
+    matrix = np.zeros((len(chosen), len(chosen)), np.int64)
+    matrix[tuple(cells[within].T)] = counts[within]
+    return matrix
+
+
+def confused(outcome: Outcome) -> tuple[Array, Array]:
+    """Return the M pairs of true and predicted class that occur (M, 2), and their counts (M,).
+
+    Unlike the whole matrix they need no memory for pairs of many classes that do not occur.
+    """
+    pairs = outcome.targets * outcome.classes + outcome.predictions
+    cells, counts = np.unique(pairs, return_counts=True)
+    return np.stack(np.divmod(cells, outcome.classes), axis=1), counts
 
 
 def reliability(outcome: Outcome) -> tuple[Array, Array, Array]:

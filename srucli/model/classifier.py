@@ -87,6 +87,11 @@ class Classifier(nn.Module):
         states, last = self.encoder(x, tokens, offsets)
         return states, last
 
+    @property
+    def width(self) -> int:
+        """An upper bound of the numbers that are stored per token."""
+        return self.encoder.activations + 4 * self.embedding.embedding_dim
+
     def limits(self, settings: TrainConfig) -> Limits:
         """Return how many tokens of a text are read."""
         ngrams = self.wide is not None or self.characters is not None

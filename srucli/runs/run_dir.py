@@ -88,7 +88,7 @@ LAYOUT: Layout = {
 }
 # Size limits in bytes of the files that are read.
 MAX_LABELS, MAX_RECORDS = 16 * 2**20, 64 * 2**20
-MAX_NESTED_RECORDS = 2**21
+MAX_NESTED_RECORDS, MAX_LINES = 2**21, 2**20
 # Beyond any probability; larger integers in JSON may not fit a float.
 MAX_THRESHOLD = 1e9
 
@@ -295,6 +295,8 @@ class RunDir:
             return []
         source = str(self.path / name)
         check_nested(data, source, MAX_NESTED_RECORDS)
+        if data.count(b"\n") > MAX_LINES:
+            raise DataError(source, None, f"more than {MAX_LINES:,} lines", COPY_AGAIN)
         found = [_record(line) for line in data.split(b"\n")]
         if damaged := found[:-1].count(None):
             _warn_of_damaged_lines(source, damaged)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from srucli.errors import DataError, InputMissingError, UsageError
+from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
+from srucli.io.console import excerpt
 from srucli.io.files import read_bounded
 from srucli.io.memory import ran_out
 from srucli.tokenizer import proto
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 MAX_MODEL_BYTES = 256 * 2**20
 NAME_ANOTHER = "name a .model file that srucli tokenize or spm_train wrote"
 
+# The most characters of a normalized text: more than the longest line that is read has, but rules
+# may replace each of its characters by hundreds.
+MAX_NORMALIZED = 5 * 2**24
+# So many characters are normalized at once to count those that result.
+_COUNTED = 2**16
 _FIRST_BYTE = 0x110000  # beyond the last code point
 
 
@@ -126,15 +132,30 @@ class Tokenizer:
         """Whether `encode` samples tokens, so that they depend on its seed."""
         return self._alpha(subword_dropout) is not None
 
+    def _check_growth(self, texts: Iterable[str]) -> None:
+        """Raise SrucliError for a text that normalization would make too long, before it does."""
+        for text in texts:
+            if 4 * len(text) * self._model.growth <= MAX_NORMALIZED:
+                continue
+            parts = (text[start : start + _COUNTED] for start in range(0, len(text), _COUNTED))
+            sizes = itertools.accumulate(len(self._processor.Normalize(part)) for part in parts)
+            if any(size > MAX_NORMALIZED for size in sizes):
+                raise SrucliError(
+                    f"a text of {len(text):,} characters would have over {MAX_NORMALIZED:,} when "
+                    f"normalized: {excerpt(text)}; shorten it, or use a tokenizer with other rules"
+                )
+
     def encode(
         self, texts: Sequence[str], subword_dropout: float = 0.0, seed: int = 0, first: int = 0
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the ids of B texts as one row (N,), and its offsets (B+1,).
 
         subword_dropout in [0, 1): 0 gives the best segmentation, other values a random one that
-        depends only on `seed` and the text's number, counted from `first`. Raises UsageError.
+        depends only on `seed` and the text's number, counted from `first`. Raises UsageError, and
+        SrucliError for a text that becomes too long.
         """
         alpha = self._alpha(subword_dropout)
+        self._check_growth(texts)
         if alpha is not None:
             normalized = self._processor.Normalize(list(texts))
             ids, _, offsets = self._sampler.draw(normalized, alpha, seed, first)
@@ -165,10 +186,15 @@ class Tokenizer:
         if alpha is None:
             arguments: dict[str, Any] = {"return_type": form, "add_bos": bos, "add_eos": eos}
             arguments["reverse"] = reverse
+            encode = self._processor.Encode
             if nbest > 1:
-                best = self._processor.NBestEncode
-                return lambda text: list(best(text, nbest_size=nbest, **arguments))
-            return lambda text: list(self._processor.Encode(text, **arguments))
+                encode = partial(self._processor.NBestEncode, nbest_size=nbest)
+
+            def best(text: str) -> list[Any]:
+                self._check_growth([text])
+                return list(encode(text, **arguments))
+
+            return best
         controls = [self.control_id("bos")] * bos, [self.control_id("eos")] * eos
         begin, end = (
             [self.pieces[index] if form is str else index for index in row] for row in controls
@@ -184,6 +210,7 @@ class Tokenizer:
     def _drawn(
         self, text: str, form: type[str] | type[int], alpha: float, seed: int, number: int
     ) -> list[Any]:
+        self._check_growth([text])
         normalized = self._processor.Normalize(text)
         ids, ends, _ = self._sampler.draw([normalized], alpha, seed, number)
         if form is int:

@@ -57,6 +57,7 @@ class Model(NamedTuple):
     scores: list[float]
     types: list[int]  # NORMAL, UNKNOWN, ...
     unknown: int  # the id of the unknown token
+    growth: int  # the most bytes by which normalization replaces a byte
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -122,11 +123,14 @@ def parse_model(data: bytes) -> Model:
     kind = trainer.get(_MODEL_TYPE, 1)
     _require(kind in _MODEL_TYPES, f"model type {kind} is unknown")
     trainer.get(_UNK_SURFACE, b"").decode()
-    for key in (_NORMALIZER, _DENORMALIZER):
+    growth, _ = (
         _check_rules(_message(parts.get(key, b""), MAX_FIELDS).get(_CHARSMAP, b""))
+        for key in (_NORMALIZER, _DENORMALIZER)
+    )
     names, scores, types = _checked_pieces(pieces)
     proto = data if sum(map(len, needed)) == len(data) else b"".join(needed)
-    return Model(proto, _MODEL_TYPES[kind], names, scores, types, types.index(UNKNOWN))
+    unknown = types.index(UNKNOWN)
+    return Model(proto, _MODEL_TYPES[kind], names, scores, types, unknown, growth)
 
 
 def _require(holds: bool | np.bool_, otherwise: str) -> None:
@@ -153,8 +157,10 @@ def _checked_pieces(pieces: _Tokens) -> tuple[list[str], list[float], list[int]]
     return joined.decode().split("\0"), scores.tolist(), types
 
 
-def _check_rules(rules: bytes) -> None:
+def _check_rules(rules: bytes) -> int:
     """Refuse normalization rules that do not end, or point outside of their data.
+
+    Returns the bytes of the longest replacement, at least 1.
 
     The rules are the size of a trie in bytes, the trie, which maps text to positions of its
     replacement, and the replacements, each with a NUL at its end. The trie is a double array of
@@ -162,7 +168,7 @@ def _check_rules(rules: bytes) -> None:
     Raises UnusableModelError, UnicodeError.
     """
     if not rules:
-        return
+        return 1
     size = int.from_bytes(rules[:4], "little")
     whole = 4 + size < len(rules) <= MAX_RULES_BYTES and size and not size % 1024
     _require(bool(whole), "its normalization rules are incomplete or too large")
@@ -181,6 +187,7 @@ def _check_rules(rules: bytes) -> None:
     begins = (letters[values] & 0xC0) != 0x80
     _require(begins.all(), "a normalization rule begins within a character")
     _check_depth(below[:1], below, inner ^ (units[inner] & 0xFF))
+    return max(int(lengths.max()), 1)
 
 
 def _check_depth(root: Ints, below: Ints, above: Ints) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from math import sqrt
 from typing import IO, Any
 
 from srucli.config import DEFAULT_VOCAB_SIZE, TokenizerConfig, given
-from srucli.errors import DataError, OutOfMemoryError, SrucliError, UsageError
+from srucli.errors import DataError, InputMissingError, OutOfMemoryError, SrucliError, UsageError
 from srucli.io.children import child
 from srucli.io.console import say
 from srucli.io.memory import ending, says_so
@@ -28,6 +30,8 @@ OnProgress = Callable[[str], None]
 Named = Callable[[str, object], str]
 
 _Line = tuple[int, str]
+# The rules of NFKC have 0.3 MB.
+MAX_RULES_FILE = 2**24
 _META = ("unk", "bos", "eos", "pad")
 _NOT_SENTENCEPIECE = {"input_sentence_size", "shuffle_input_sentence", "seed"}
 _RESERVED = "\u2585"  # SentencePiece marks unknown text with it, and skips lines that contain it
@@ -199,6 +203,27 @@ def _trained(model: bytes, config: TokenizerConfig, named: Named) -> Tokenizer:
         ) from None
 
 
+def check_rules(config: TokenizerConfig, named: Named) -> None:
+    """Refuse a file of normalization rules that SentencePiece might read without end.
+
+    Raises InputMissingError, DataError.
+    """
+    path = config.normalization_rule_tsv
+    if not path:
+        return
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        setting = named("normalization_rule_tsv", path)
+        raise InputMissingError(f"{setting}: no such file; check the name and the folder") from None
+    remedy = "name a file of rules"
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(path, None, "is not a regular file", remedy)
+    if status.st_size > MAX_RULES_FILE:
+        problem = f"has over {MAX_RULES_FILE >> 20} MiB, the most that rules may have"
+        raise DataError(path, None, problem, remedy)
+
+
 def train_tokenizer(
     lines: Iterable[str],
     config: TokenizerConfig,
@@ -217,6 +242,7 @@ def train_tokenizer(
     is left, SrucliError if the process is killed, and what iterating over `lines` raises.
     """
     start = time.monotonic()
+    check_rules(config, named)
     filtered = _Filter(config.max_sentence_length, progress)
     options = _options(config)
     wanted = options["vocab_size"]

@@ -16,6 +16,7 @@ from srucli.model.sru import use_kernel
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
 from srucli.training.checkpointing import Checkpointing
+from srucli.training.defaults import check_size
 from srucli.training.interrupts import Interrupt
 from srucli.training.logs import Log
 from srucli.training.objectives import loss_function
@@ -34,8 +35,12 @@ def build(
     device: torch.device,
     stop: Interrupt,
 ) -> Trainer:
-    """Return a trainer with newly initialized weights. The configuration must be complete."""
+    """Return a trainer with newly initialized weights. The configuration must be complete.
+
+    Raises UsageError for too large a network.
+    """
     train = config.train
+    check_size(config.model, tokenizer.vocab_size, len(data.labels))
     torch.manual_seed(train.seed)
     model = Classifier(config.model, tokenizer.spelling, len(data.labels)).to(device)
     use_kernel(model, train.kernel)

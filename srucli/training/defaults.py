@@ -9,12 +9,15 @@ from importlib.util import find_spec
 import torch
 
 from srucli import optim
-from srucli.config import MAX_DROPOUT, Config, TrainConfig
+from srucli.config import MAX_DROPOUT, Config, ModelConfig, TrainConfig
 from srucli.errors import UsageError
 from srucli.kernels import backends
 from srucli.metrics import metric_named
+from srucli.model.classifier import sets_size, shapes
 from srucli.model.encoders import ENCODERS
+from srucli.runs.checkpoints import MAX_BYTES, MODEL
 from srucli.runtime import resolve_device
+from srucli.tokenizer.training import as_setting, check_rules
 
 
 def check_settings(config: Config) -> torch.device:
@@ -23,6 +26,8 @@ def check_settings(config: Config) -> torch.device:
     Raises UsageError.
     """
     encoder = ENCODERS[config.model.encoder]
+    check_size(config.model, vocab_size=1, classes=2)
+    check_rules(config.tokenizer, as_setting)
     optim.validate(config.optim)
     metric_named(config.metric, config.data.multi_label)
     device = resolve_device(config.train.device)
@@ -35,6 +40,17 @@ def check_settings(config: Config) -> torch.device:
     if config.train.tensorboard and not find_spec("tensorboard"):
         raise UsageError("train.tensorboard needs TensorBoard: pip install 'srucli[tensorboard]'")
     return device
+
+
+def check_size(model: ModelConfig, vocab_size: int, classes: int) -> None:
+    """Raise UsageError for weights that no run may have, before they take memory."""
+    weights = shapes(model, vocab_size, classes)
+    size = sum(tensor.nbytes for tensor in weights.values())
+    if size > MAX_BYTES[MODEL]:
+        raise UsageError(
+            f"the network would have weights of {size / 2**30:,.1f} GiB, and at most "
+            f"{MAX_BYTES[MODEL] >> 30} GiB are possible; lower {sets_size(model, weights)}"
+        )
 
 
 def epochs(train: TrainConfig, examples: int, classes: int) -> int:

@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -21,8 +23,14 @@ import pytest
 from srucli.data.readers import Input
 from srucli.inference.forward import BATCH_TEXTS
 from srucli.inference.predictor import Predictor
-from srucli.inference.stream import Style, arriving, records
-from tests.support import RunMain, Tiny, child_environment
+from srucli.inference.stream import (
+    BATCH_CHARACTERS,
+    READ_AHEAD_CHARACTERS,
+    Style,
+    arriving,
+    records,
+)
+from tests.support import RunMain, Tiny, child_environment, until
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
 LABELS = ["good", "bad", "none"]
@@ -409,6 +417,28 @@ def test_inputs_arrive_in_order_and_before_a_later_error() -> None:
     assert max(map(len, arriving(given))) <= BATCH_TEXTS
     assert [item for group in arriving(given) for item in group] == given
     assert list(arriving([])) == []
+
+
+def test_a_slow_reader_holds_up_the_reading_of_long_texts() -> None:
+    """The characters that wait are limited, not only the texts; one text may be longer."""
+    given = [Input("x" * (READ_AHEAD_CHARACTERS // 3), n, "") for n in range(40)]
+    given[7] = Input("x" * (READ_AHEAD_CHARACTERS + 1), 7, "")
+    read: list[int] = []
+
+    def reading() -> Iterator[Input]:
+        for item in given:
+            read.append(item.line)
+            yield item
+
+    groups = arriving(reading())
+    found = next(groups)
+    until(lambda: len(read) >= 4)
+    time.sleep(0.2)  # as long as a thread without a limit needs to read all
+    assert len(read) <= 6
+    found += [item for group in groups for item in group]
+    assert [item.line for item in found] == [item.line for item in given]
+    sizes = (sum(len(item.text) for item in group) for group in arriving(given))
+    assert sum(size > BATCH_CHARACTERS for size in sizes) == 1
 
 
 def test_lines_before_a_bad_one_are_labelled(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:

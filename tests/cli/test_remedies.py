@@ -313,6 +313,18 @@ REMEDIES = {
         changed("model.layer=1", r"\1=1"),
         advice="unknown setting ",
     ),
+    "too many threads": Remedy(
+        f"{TRAIN} train.threads=1000",
+        r"(train\.threads)=1000: this machine has \d+ processors; use at most (\d+) threads",
+        plus(r"\1=\2"),
+        advice=" processors; use at most ",
+    ),
+    "a table that is too large": Remedy(
+        f"{TRAIN} model.wide=true model.wide_buckets=200000000 model.wide_size=64",
+        r"weights of 50\.7 GiB, and at most 4 GiB are possible; lower (model\.wide_\w+) \(now",
+        plus(r"\1=512"),
+        advice=" GiB are possible; lower ",
+    ),
     "a file of settings without one": Remedy(
         "run c.yaml --force",
         r"files\.output is not set; add it, as (files\.output=)VALUE",
@@ -1185,7 +1197,6 @@ UNFOLLOWED = {
     "model has one way to cut": "the model has to be another one",
     "takes no {}, so srucli cannot use it": "the optimizer has to be another one",
     "cannot be used here": "what another package says",
-    "--normalization-rule-tsv {}: no such file": "a name that is wrong",
     "options (optim.options.NAME=VALUE)": "a heading",
     "the section 'files' has no effect": "a report",
     "--grid has no effect: the rates are compared": "a report",

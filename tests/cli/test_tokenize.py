@@ -131,6 +131,33 @@ def test_mistakes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "bad.txt"]
 
 
+@pytest.mark.parametrize(
+    ("rules", "problem"),
+    [
+        ("/dev/zero", "is not a regular file"),
+        ("pipe", "is not a regular file"),
+        ("folder", "is not a regular file"),
+        ("large.tsv", "has over 16 MiB, the most that rules may have"),
+    ],
+)
+def test_normalization_rules_that_might_never_end(
+    run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text(RAW)
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    Path("large.tsv").touch()
+    os.truncate("large.tsv", 2**24 + 1)  # sparse: takes no space on the disk
+    said = f"srucli: {rules}: {problem}; name a file of rules\n"
+    for command in ("tokenize a.txt --normalization-rule-tsv", "train a.txt tokenizer."):
+        *words, last = command.split()
+        last += f"normalization_rule_tsv={rules}" if last.endswith(".") else ""
+        more = [] if "=" in last else [rules]
+        done = run_main(*words, last, *more, "-o", "m")
+        assert (done.code, done.err) == (65, said)
+
+
 def test_format_reads_the_texts_of_a_labelled_file(run_main: RunMain, tmp_path: Path) -> None:
     file = tmp_path / "train.tsv"
     file.write_text("".join(f"LABEL\t{line}\n" for line in LINES))

@@ -215,6 +215,13 @@ def test_examples_are_evaluated_in_chunks() -> None:
     assert result.examples == CHUNK + 5
 
 
+def test_long_examples_are_evaluated_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srucli.inference.evaluation.CHUNK_CHARACTERS", 10)
+    scorer = LinearScorer(["cat", "dog"])
+    evaluate(scorer, [Example("cat", ("cat",), n) for n in range(10)])
+    assert scorer.calls == [1, 4, 4, 2]
+
+
 def test_no_examples() -> None:
     with pytest.raises(SrucliError, match="no examples to evaluate on"):
         evaluate(LinearScorer(["cat", "dog"]), [])

@@ -12,8 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srucli.config import Config, ModelConfig, resolve
-from srucli.data.batch import order
+from srucli.data.batch import Batch, Ints, order
 from srucli.data.store import TokenStore
+from srucli.inference.forward import branch_logits, is_wide, limited
 from srucli.inference.predictor import Predictor
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS
@@ -303,6 +304,30 @@ def test_a_long_text_among_short_ones_causes_no_padding(encoder: str) -> None:
     with torch.inference_mode(), Largest() as largest:
         model._states(torch.zeros(2_255, dtype=torch.int64), offsets)
     assert 2_255 * 8 <= largest.numbers <= 2_255 * 128 * 4
+
+
+class Recorded(TokenStore):
+    """Records the number of tokens and of texts in each batch."""
+
+    def batch(self, texts: Ints) -> Batch:
+        made = super().batch(texts)
+        self.sizes = [*getattr(self, "sizes", []), (made.tokens.numel(), made.texts)]
+        return made
+
+
+def test_a_wide_network_is_applied_to_few_tokens_at_once() -> None:
+    """The activations of a batch are limited, whatever the width: here 1,170 tokens, 73 texts."""
+    config = resolve(overrides=["model.hidden=8192", "model.layers=1", "model.embedding_size=4"])
+    model = Classifier(config.model, SPELLING, 2)
+    lengths = np.array([1] * 100 + [100] * 20 + [1_500])
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    store = Recorded(np.zeros(offsets[-1], np.int32), offsets)
+    assert branch_logits(model, store, torch.device("cpu")).shape == (3, 121, 2)
+    assert store.sizes == [(73, 73), (1_127, 38), (900, 9), (1_500, 1)]
+    assert is_wide(model)
+    longest = model.limits(resolve(overrides=["train.batch_tokens=1000000"]).train)
+    assert longest.encoder == 1_000_000
+    assert limited(longest, model).encoder == 2**29 // model.width < 10_000
 
 
 def settings(*overrides: str) -> Config:

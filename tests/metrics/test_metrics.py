@@ -82,6 +82,17 @@ def test_multi_label_metrics_equal_scikit_learn() -> None:
         assert found[name] == pytest.approx(value, rel=1e-6), name
 
 
+def test_confusions_of_many_classes_need_no_matrix() -> None:
+    """The matrix of a hundred thousand classes would have ten billion cells."""
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1], [0.8, 0.2]])
+    outcome = Outcome(probabilities, np.array([99_999, 1, 99_999, 0]))
+    cells, counts = metrics.confused(outcome)
+    assert cells.tolist() == [[0, 0], [1, 1], [99_999, 0]]
+    assert counts.tolist() == [1, 1, 2]
+    chosen = metrics.confusion(outcome, np.array([0, 99_999]))
+    assert chosen.tolist() == [[1, 0], [2, 0]]
+
+
 def test_per_class_and_confusion_equal_scikit_learn() -> None:
     outcome = single()
     said = outcome.predictions

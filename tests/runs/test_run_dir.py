@@ -476,6 +476,14 @@ def test_records_of_a_run_that_was_killed(tmp_path: Path) -> None:
     assert read_records(tmp_path / "absent") == []
 
 
+def test_records_of_too_many_lines_are_refused(tmp_path: Path) -> None:
+    """Few bytes may be many lines, which take minutes to parse."""
+    file = tmp_path / "diagnostics.jsonl"
+    file.write_bytes(b"\n" * (2**20 + 1))
+    with pytest.raises(DataError, match=r"diagnostics\.jsonl: more than 1,048,576 lines; copy"):
+        read_records(file)
+
+
 def test_damaged_lines_are_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

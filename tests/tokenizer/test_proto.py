@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from srucli.errors import DataError
+from srucli.errors import DataError, SrucliError
 from srucli.tokenizer import proto
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.proto import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, parse_model
@@ -87,6 +87,27 @@ def test_custom_rules(tmp_path: Path) -> None:
     rules.write_text(f"41\t61\nE000\t{longest}\n{longest}\t62\nAC00\t\nB098 B2E4\t20\n")
     model = made(normalization_rule_tsv=str(rules))
     agrees_with_sentencepiece(model)
+
+
+def test_a_text_that_rules_make_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before it takes memory; a text of the same length that stays so is encoded."""
+    rules = tmp_path / "rules.tsv"
+    rules.write_text(f"E000\t{' '.join(['61'] * 400)}\n")
+    tokenizer = Tokenizer(made(normalization_rule_tsv=str(rules)))
+    monkeypatch.setattr("srucli.tokenizer.model.MAX_NORMALIZED", 100_000)
+    said = r"a text of 300 characters would have over 100,000 when normalized: '\\ue000"
+    for encode in (
+        lambda text: tokenizer.encode([text]),
+        lambda text: tokenizer.encode([text], subword_dropout=0.1),
+        tokenizer.line_encoder(str),
+        tokenizer.line_encoder(str, subword_dropout=0.1),
+    ):
+        with pytest.raises(SrucliError, match=said):
+            encode("\ue000" * 300)
+        encode("ab" * 150)
+        encode("\ue000" * 200)
 
 
 def test_self_test_texts_of_a_model_are_removed() -> None:

@@ -75,6 +75,8 @@ def test_dropout_decreases_with_the_number_of_examples() -> None:
         ("train.device=cuda:99", "torch sees . GPUs; use --device cpu"),
         ("train.precision=bf16", "needs a GPU; use float32"),
         ("train.kernel=triton", "kernel triton (runs on a cuda device|needs triton)"),
+        ("model.wide_buckets=200000000", "at most 4 GiB .*; lower model.wide_"),
+        ("model.character_buckets=200000000", "lower model.character_"),
     ],
 )
 def test_wrong_settings_are_refused_before_the_data_is_read(
