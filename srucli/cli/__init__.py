@@ -28,16 +28,30 @@ from srucli.cli import (
     train,
     tune,
 )
-from srucli.errors import OutputError, SrucliError, UsageError
-from srucli.io.console import fail
+from srucli.cli import help as pages
+from srucli.errors import OutputError, SrucliError, UsageError, did_you_mean
+from srucli.io.console import excerpt, fail
 from srucli.io.memory import enough_memory
 
 # Errors of a write to a disk, or within a quota, that is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-class _Group(TyperGroup):
+class _Group(pages.Page, TyperGroup):
     """The commands. A closed stdout ends them quietly, before Typer exits with 1 for it."""
+
+    examples = (
+        "srucli train reviews.tsv",
+        "srucli eval runs/reviews test.tsv",
+        "srucli predict runs/reviews new.txt > labels.txt",
+    )
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is named. Raises UsageError if there is none."""
+        if not ctx.resilient_parsing and args[0] not in self.commands:
+            hint = did_you_mean(args[0], list(self.commands))
+            raise UsageError(f"no command {excerpt(args[0])}{hint}; see srucli --help")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -45,6 +59,8 @@ class _Group(TyperGroup):
             sys.stdout.flush()
         except BrokenPipeError:
             _leave_quietly()
+        except typer.TyperException as error:
+            raise UsageError(pages.in_words(error, ctx)) from None
         return result
 
 
@@ -53,7 +69,6 @@ app = typer.Typer(
     name="srucli",
     help="Train small, fast text classifiers from raw text.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -85,16 +100,18 @@ app.command("train", cls=train.Command)(train.command)
 app.command("eval", cls=evaluate.Command)(evaluate.command)
 app.command("predict", cls=predict.Command)(predict.command)
 app.command("run", cls=run.Command)(run.command)
-app.command("info")(info.command)
+app.command("info", cls=info.Command)(info.command)
 app.command("compare", cls=compare.Command)(compare.command)
 app.command("tune", cls=tune.Command)(tune.command)
-app.command("diagnose")(diagnose.command)
-app.command("optimizers")(optimizers.command)
+app.command("diagnose", cls=diagnose.Command)(diagnose.command)
+app.command("optimizers", cls=optimizers.Command)(optimizers.command)
 app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(
     tokenize.command
 )
 app.command("encode", cls=encode.Command, context_settings=tokenize.UNDERSCORES)(encode.encode)
-app.command("decode", cls=encode.Command, context_settings=tokenize.UNDERSCORES)(encode.decode)
+app.command("decode", cls=encode.DecodeCommand, context_settings=tokenize.UNDERSCORES)(
+    encode.decode
+)
 
 
 def _leave_quietly() -> NoReturn:

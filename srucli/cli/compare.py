@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srucli.cli import options, process
+from srucli.cli import completion, options, process
 from srucli.errors import UsageError
 from srucli.io.console import say, text_table
 from srucli.io.json_text import json_text
@@ -24,6 +24,14 @@ class Command(options.Command):
     """The flags of `srucli compare` that stand for settings."""
 
     settings = ("data", "train.epochs", "train.steps", "train.device")
+    often = (
+        *("--optimizer", "--encoder", "--over", "--output", "--dev", "--test"),
+        *("--epochs", "--seeds", "--grid", "--jobs"),
+    )
+    examples = (
+        "srucli compare reviews.tsv --optimizer adam,sgd,lion --epochs 3",
+        "srucli compare reviews.tsv --over model.layers=1,2,4 --seeds 5",
+    )
 
 
 def command(
@@ -31,23 +39,46 @@ def command(
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every trial."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings of every trial.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option("--optimizer", metavar="A,B,...", help="Optimizers to compare.")
+        str | None,
+        typer.Option(
+            "--optimizer",
+            metavar="A,B,...",
+            help="Optimizers to compare.",
+            autocompletion=completion.of_setting("optim.name"),
+        ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", metavar="A,B,...", help="Encoders to compare.")
+        str | None,
+        typer.Option(
+            "--encoder",
+            metavar="A,B,...",
+            help="Encoders to compare.",
+            autocompletion=completion.of_setting("model.encoder"),
+        ),
     ] = None,
     over: Annotated[
         str | None,
         typer.Option(
-            "--over", metavar="KEY=A,B,...", help="Values of a setting, such as model.layers=1,2,4."
+            "--over",
+            metavar="KEY=A,B,...",
+            help="Values of a setting, such as model.layers=1,2,4.",
+            autocompletion=completion.keys,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="[default: runs/compare-TRAIN-WHAT]"),
+        typer.Option(
+            *("-o", "--output"),
+            metavar="DIR",
+            help="Folder of the comparison. [default: runs/compare-TRAIN-WHAT]",
+        ),
     ] = None,
     config: options.ConfigFile = None,
     dev: Annotated[
@@ -64,35 +95,44 @@ def command(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Number of trials at the best rate, each with another seed.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Number of trials at the best rate, each with another seed."
+        ),
     ] = 3,
     grid: Annotated[
         int,
         typer.Option(
-            min=1, help="Number of learning rates to start with; 1: only the default rate."
+            min=1,
+            metavar="N",
+            help="Number of learning rates to start with; 1: only the default rate.",
         ),
     ] = 5,
     target: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             help="Report the time to this value of the metric on dev. [default: 95% of the best]",
             show_default=False,
         ),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=0, help="Trials at once; 0: one per core, or one on a GPU.")
+        int,
+        typer.Option(min=0, metavar="N", help="Trials at once; 0: one per core, or one on a GPU."),
     ] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Replace another comparison in the output folder.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare optimizers, encoders or values of a setting, each at its own best learning rate.
+    """Compare optimizers, encoders or values of any setting.
+
+    Each is compared at its own best learning rate. A table is printed on stdout, and as its last
+    line the HTML page with all results; progress goes to stderr.
 
     All trials have the same examples, tokenizer and number of steps, and for each seed the same
     initial weights and order of examples. A finished trial is never run again: the same command
-    resumes a comparison that was stopped. The last line on stdout is the HTML page with all
-    results.
+    resumes a comparison that was stopped.
     """
     settings = options.resolved(config, overrides, context.obj)
     candidates = find_candidates(optimizer, encoder, over)

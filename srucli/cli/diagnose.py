@@ -8,14 +8,27 @@ from typing import Annotated
 
 import typer
 
+from srucli.cli import completion
+from srucli.cli import help as pages
 from srucli.io.json_text import json_text
+
+
+class Command(pages.Command):
+    """The help page of `srucli diagnose`."""
+
+    examples = (
+        "srucli train reviews.tsv --diagnose 10 -o runs/a",
+        "srucli diagnose runs/a --plots plots",
+    )
 
 
 def command(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Folder of a run, as `srucli train --diagnose N` prints it."
+            metavar="RUN",
+            help="Folder of a run, as `srucli train --diagnose N` prints it.",
+            autocompletion=completion.runs,
         ),
     ],
     plots: Annotated[
@@ -24,8 +37,9 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Report what the optimizer did in a run, with the measurements.
+    """Report what the optimizer did in a run, and how it is known.
 
+    The report is printed on stdout.
     It answers: does training stall? Does the optimizer average over too few or too many steps? Were
     the first steps too large? Is the learning rate too low or too high? Does a part of the model
     hardly change? Lines that report a fault begin with an exclamation mark.

@@ -37,13 +37,26 @@ class Form(StrEnum):
 
 
 class Command(options.Command):
-    """The flags of both commands that stand for settings."""
+    """The flags of `srucli encode` that stand for settings."""
 
     settings = ("data.encoding", "data.errors")
+    examples = (
+        "srucli encode m.model corpus.txt --output-format id > ids.txt",
+        "echo 'a good film' | srucli encode m.model",
+    )
 
 
-Model = Annotated[str, typer.Argument(help="A .model file of srucli tokenize or spm_train.")]
-Source = Annotated[str, typer.Argument(metavar="[FILE|-]", help="Text; - is stdin.")]
+class DecodeCommand(options.Command):
+    """The same of `srucli decode`."""
+
+    settings = Command.settings
+    examples = ("srucli decode m.model ids.txt --input-format id",)
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A .model file of srucli tokenize or spm_train.")
+]
+Source = Annotated[str, typer.Argument(metavar="[FILE]", help="Text; - is stdin.")]
 
 
 def _write_lines(lines: Iterable[str], source: str) -> None:
@@ -90,7 +103,7 @@ def encode(
             min=1,
             max=512,
             metavar="N",
-            help="Write the N best encodings, best first, separated by tabs (unigram).",
+            help="Write the N best encodings, at most 512, separated by tabs (unigram).",
         ),
     ] = 1,
     subword_dropout: Annotated[
@@ -103,7 +116,9 @@ def encode(
     ] = 0.0,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Seed of --subword-dropout. [default: 0]", show_default=False),
+        typer.Option(
+            min=0, metavar="N", help="Seed of --subword-dropout. [default: 0]", show_default=False
+        ),
     ] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Add the begin-of-text token.")] = False,
     eos: Annotated[bool, typer.Option("--eos", help="Add the end-of-text token.")] = False,
@@ -112,7 +127,7 @@ def encode(
 ) -> None:
     """Encode lines of text as tokens: pieces or ids.
 
-    Tokens are separated by spaces.
+    Each line becomes a line of tokens on stdout, separated by spaces; notes go to stderr.
     With --json, each line is an array, or an array of arrays with --nbest.
     """
     from srucli.io.streams import display_name
@@ -224,6 +239,7 @@ def decode(
 ) -> None:
     """Decode lines of tokens, pieces or ids, to text.
 
+    Each line becomes a line of text on stdout; notes go to stderr.
     With --json, each input line is an array, and each output line a JSON string.
     """
     from srucli.tokenizer.model import Tokenizer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from srucli.cli import options
+from srucli.cli import completion, options
 from srucli.errors import GateError, OutputError, UsageError
 from srucli.io.console import progress_bar, say
 from srucli.io.folders import OpenFolder
@@ -34,12 +34,22 @@ class Command(options.Command):
 
     settings = ("data", "train.device", "train.threads")
     without = ("data.multi_label",)
+    often = ("--predictions", "--plots", "--fail-under", "--json")
+    examples = (
+        "srucli eval runs/reviews test.tsv",
+        "srucli eval runs/reviews test.tsv --fail-under accuracy=0.9",
+    )
 
 
 def command(
     context: typer.Context,
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of a run, as `srucli train` prints it.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder of a run, as `srucli train` prints it.",
+            autocompletion=completion.runs,
+        ),
     ],
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Labelled file; - is standard input.")
@@ -65,10 +75,13 @@ def command(
 ) -> None:
     """Evaluate a run on a labelled file.
 
-    Prints metrics with 95% intervals, metrics of each class, and the most frequent confusions. The
-    file is read like the training file, unless a flag, its ending, its header, a byte-order mark or
-    the column with the run's labels shows otherwise. Labels that the model does not know count as
-    errors and are listed.
+    Metrics with 95% intervals, metrics of each class and the most frequent confusions are printed
+    on stdout, notes on stderr. The exit code is 3 if --fail-under fails.
+
+    The file is read like the training file, unless a flag, its ending, its header, a byte-order
+    mark or the column with the run's labels shows otherwise. Labels that the model does not know
+    count as errors and are listed.
+
     Smaller values of log_loss, hamming_loss and calibration_error are better.
     """
     gates = parse_gates(fail_under)

@@ -12,23 +12,36 @@ from typing import Annotated
 
 import typer
 
-from srucli.errors import UsageError
+from srucli.cli import completion
+from srucli.cli import help as pages
+from srucli.errors import UsageError, did_you_mean
 from srucli.io.console import text_table
 from srucli.io.json_text import json_text
 
 Rows = Iterator[tuple[str, str]]
 
 
+class Command(pages.Command):
+    """The help page of `srucli info`."""
+
+    examples = ("srucli info", "srucli info runs/reviews", "srucli info settings | grep lr")
+
+
 def command(
     what: Annotated[
         str,
-        typer.Argument(metavar="[WHAT]", help="A run folder, a tokenizer, or: machine, settings."),
+        typer.Argument(
+            metavar="[WHAT]",
+            help="A run folder, a tokenizer, or: machine, settings.",
+            autocompletion=completion.topics,
+        ),
     ] = "machine",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Describe this machine, a run, a tokenizer or all settings.
 
-    For the machine, say what is fast, what is missing and why.
+    For the machine, say what is fast, what is missing and why. The description is printed on
+    stdout.
     """
     path = Path(what)
     if what in TOPICS and not path.is_dir():
@@ -38,8 +51,8 @@ def command(
     elif path.is_file():
         rows = _tokenizer(path)
     else:
-        topics = ", ".join(TOPICS)
-        raise UsageError(f"'{what}' is no run, no tokenizer and none of: {topics}")
+        hint = did_you_mean(what, list(TOPICS))
+        raise UsageError(f"'{what}' is no run, no tokenizer and no topic{hint}")
     if as_json:
         print(json_text(dict(rows)))
         return

@@ -6,8 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
+from srucli.cli import completion
+from srucli.cli import help as pages
 from srucli.io.console import text_table
 from srucli.io.json_text import json_text
+
+
+class Command(pages.Command):
+    """The help page of `srucli optimizers`."""
+
+    examples = ("srucli optimizers", "srucli optimizers adam", "srucli optimizers momentum")
 
 
 def command(
@@ -15,12 +23,15 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[NAME|WORD]...",
+            autocompletion=completion.optimizers,
             help="An optimizer to describe, or words to search for, such as fused or momentum.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List all optimizers or those that match words, or describe one: rule, options, state.
+    """List optimizers, or describe one: rule, options, state.
+
+    The list or description is printed on stdout.
 
     Optimizers of other packages are named `schedulefree:CLASS` and `pytorch_optimizer:CLASS`; `pip
     install 'srucli[schedulefree]'` or `'srucli[pytorch-optimizer]'` installs them.

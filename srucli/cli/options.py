@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
 
+from srucli.cli import completion
+from srucli.cli import help as pages
 from srucli.errors import InputMissingError, UsageError
 from srucli.io.console import say
 
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
     from srucli.inference.predictor import Predictor
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings in YAML.")
+    Path | None,
+    typer.Option(
+        *("-c", "--config"),
+        metavar="FILE",
+        help="Settings in YAML, such as a run's config.yaml.",
+    ),
 ]
 FailUnder = Annotated[
     list[str] | None,
@@ -33,25 +39,73 @@ FailUnder = Annotated[
         "--fail-under",
         metavar="METRIC=VALUE",
         help="Exit with 3 if the metric is worse than VALUE, such as accuracy=0.9. Repeatable.",
+        rich_help_panel="Output",
+        autocompletion=completion.metrics,
     ),
 ]
 
 # Flags that are not named as their setting is.
 NAMES = {"optim.name": "--optimizer", "data.multi_label": "--multi-label/--single-label"}
+# What the value of a flag is called, if not after its type.
+VALUES = {
+    "data.format": "FORMAT",
+    "data.text": "COLUMN",
+    "data.label": "COLUMN",
+    "data.delimiter": "MARK",
+    "data.label_delimiter": "MARK",
+    "data.encoding": "ENCODING",
+    "data.errors": "HOW",
+    "model.encoder": "NAME",
+    "optim.name": "NAME",
+    "optim.lr": "RATE",
+    "train.save_minutes": "MINUTES",
+    "train.device": "DEVICE",
+    "tokenizer.normalization_rule_name": "NAME",
+    "tokenizer.normalization_rule_tsv": "FILE",
+    "tokenizer.model_type": "TYPE",
+    "tokenizer.required_chars": "CHARACTERS",
+}
+# The groups of a help page; a section stands for its other settings.
+GROUPS = {
+    "Reading files": {"data"},
+    "Labels": {"data.multi_label", "data.label_delimiter", "data.merge_labels"},
+    "Model": {"model"},
+    "Training": {"optim", "train", "tokenizer"},
+    "Checkpoints": {"train.save_steps", "train.save_minutes", "train.keep_checkpoints"},
+    "Normalization": {
+        *("tokenizer.normalization_rule_name", "tokenizer.normalization_rule_tsv"),
+        *("tokenizer.add_dummy_prefix", "tokenizer.remove_extra_whitespaces"),
+    },
+    "Splitting": {
+        *("tokenizer.split_digits", "tokenizer.split_by_unicode_script"),
+        *("tokenizer.split_by_whitespace", "tokenizer.split_by_number"),
+        *("tokenizer.treat_whitespace_as_suffix", "tokenizer.allow_whitespace_only_pieces"),
+        *("tokenizer.max_sentencepiece_length", "tokenizer.byte_fallback"),
+    },
+    "Special tokens": {
+        *(f"tokenizer.{name}_id" for name in ("unk", "bos", "eos", "pad")),
+        *(f"tokenizer.{name}_piece" for name in ("unk", "bos", "eos", "pad")),
+        *("tokenizer.user_defined_symbols", "tokenizer.control_symbols"),
+        *("tokenizer.required_chars", "tokenizer.unk_surface"),
+    },
+    "Computing": {"train.device", "train.threads", "tokenizer.num_threads"},
+}
 # The settings of `data` that are about bytes and lines, and so apply to plain text too.
 OF_LINES = {"encoding", "errors", "max_ratio"}
 # The types of a section, without their bounds; evaluating them is slow.
 _types = cache(get_type_hints)
 
 
-class Command(TyperCommand):
+class Command(pages.Command):
     """A command with flags for settings; the context's `obj` has the settings that were given.
 
     `settings` lists sections and dotted settings; `without`, settings of these that get no flag.
+    `labelled`: the files have labels.
     """
 
     settings: Sequence[str] = ()
     without: Sequence[str] = ()
+    labelled = True
     _complete = False
 
     def keys(self) -> list[str]:
@@ -67,7 +121,8 @@ class Command(TyperCommand):
 
             def function() -> None: ...
 
-            signature = inspect.Signature([_parameter(key) for key in self.keys()])
+            flags = [_parameter(key, labelled=self.labelled) for key in self.keys()]
+            signature = inspect.Signature(flags)
             function.__signature__ = signature  # type: ignore[attr-defined]
             app = typer.Typer(add_completion=False)
             app.command(add_help_option=False)(function)
@@ -87,6 +142,13 @@ def flag_of(setting: str) -> str:
     return NAMES.get(setting, "--" + setting.partition(".")[2].replace("_", "-"))
 
 
+def group_of(setting: str) -> str:
+    """Return the group of a setting's flag in help pages."""
+    section = setting.partition(".")[0]
+    groups = [name for name, keys in GROUPS.items() if setting in keys]
+    return next(iter(groups), next(name for name, keys in GROUPS.items() if section in keys))
+
+
 def _identifier(setting: str) -> str:
     return setting.replace(".", "__")
 
@@ -100,7 +162,7 @@ def _described(setting: str) -> tuple[Any, Any]:
     return kind.model_fields[name], _types(kind)[name]
 
 
-def _parameter(setting: str) -> inspect.Parameter:
+def _parameter(setting: str, *, labelled: bool) -> inspect.Parameter:
     """Return the flag of a setting as a parameter. Its value stays text, which `parse` reads."""
     field, kind = _described(setting)
     types = (get_origin(kind), kind, *get_args(kind))
@@ -108,15 +170,23 @@ def _parameter(setting: str) -> inspect.Parameter:
     if bool in types:
         flag = flag if "/" in flag else f"{flag}/--no-{flag[2:]}"
         default, metavar = {True: "on", False: "off"}.get(default), None
-    elif Literal in types:
-        metavar = "|".join(get_args(kind))
+    elif setting in VALUES:
+        metavar = VALUES[setting]
     else:
-        words = {tuple: "LIST", str: "TEXT", float: "FLOAT", int: "INTEGER"}
+        words = {tuple: "A,B,...", str: "TEXT", float: "X", int: "N"}
         metavar = next(word for each, word in words.items() if each in types)
     # A run's data settings are the defaults for the files that it is applied to.
     is_fixed = default not in (None, "", ()) and not setting.startswith("data.")
-    shown = f" [default: {default}]" if is_fixed else ""
-    option = typer.Option(flag, metavar=metavar, help=field.description + shown, show_default=False)
+    text = field.description.replace(", lines (texts)", "" if labelled else ", lines (texts)")
+    shown = f"{default:g}" if isinstance(default, float) else default
+    option = typer.Option(
+        flag,
+        metavar=metavar,
+        help=text + (f" [default: {shown}]" if is_fixed else ""),
+        show_default=False,
+        rich_help_panel=group_of(setting),
+        autocompletion=completion.of_setting(setting) if bool not in types else None,
+    )
     return inspect.Parameter(
         _identifier(setting),
         inspect.Parameter.KEYWORD_ONLY,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import options
+from srucli.cli import completion, options
 from srucli.errors import UsageError
 from srucli.io.console import say
 
@@ -18,12 +18,26 @@ class Command(options.Command):
     """The flags of `srucli predict` that stand for settings."""
 
     settings = ("data", "train.device", "train.threads")
+    labelled = False
+    often = ("--probability", "--top", "--threshold", "--reject", "--json", "--with-input")
+    examples = (
+        "srucli predict runs/reviews new.txt > labels.txt",
+        "echo 'a good film' | srucli predict runs/reviews --probability",
+        "srucli predict runs/reviews new.csv --text body --json",
+    )
     without = ("data.label", "data.multi_label", "data.label_delimiter", "data.merge_labels")
 
 
 def command(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder of a run, as `srucli train` prints it.",
+            autocompletion=completion.runs,
+        ),
+    ],
     file: Annotated[
         str, typer.Argument(metavar="[FILE]", help="Texts, with or without labels; - is stdin.")
     ] = "-",
@@ -43,7 +57,10 @@ def command(
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Print the reject label if the highest probability is below this."
+            min=0,
+            max=1,
+            metavar="P",
+            help="Print the reject label if the highest probability is below P, from 0 to 1.",
         ),
     ] = None,
     reject: Annotated[
@@ -67,7 +84,10 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Label texts: one output record for each input record, in the same order.
+    """Label texts: one line of output for each text, in order.
+
+    Labels are printed on stdout, notes on stderr. A line may have several labels of a multi-label
+    run, separated by its label delimiter; a text without any label is an empty line.
 
     A file whose ending names a format, such as .tsv or .jsonl, is read as `train` and `eval` read
     it: labels are ignored, and blank lines are skipped. In stdin and in other files, each line is a

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import options, process
+from srucli.cli import completion, options, process
 from srucli.cli.evaluate import check_gates, check_metrics, parse_gates
 from srucli.errors import UsageError
 from srucli.io.console import say
@@ -18,13 +18,21 @@ class Command(options.Command):
     """The flags of `srucli run` that stand for settings."""
 
     settings = ("data", "train.device", "train.threads")
+    often = ("--output", "--fail-under", "--force")
+    examples = (
+        "srucli run recipe.yaml",
+        "srucli run recipe.yaml train.seed=1 -o runs/seed1 --fail-under accuracy=0.9",
+    )
 
 
 def command(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings and files.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings.", autocompletion=completion.overrides
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -39,8 +47,8 @@ def command(
 ) -> None:
     """Train and evaluate from one YAML file.
 
-    Its section `files` names train, test and output.
-    The evaluation goes to stdout; the last line is the run folder.
+    Its section `files` names train, test and output. The evaluation is printed on stdout, and the
+    folder of the run as its last line; progress goes to stderr.
     """
     gates = parse_gates(fail_under)
     settings = options.resolved(config, overrides, {"files.output": output} | context.obj)

@@ -38,6 +38,15 @@ class Command(options.Command):
 
     settings = ("tokenizer", "data")
     without = ("data.label", "data.multi_label", "data.label_delimiter")
+    labelled = False
+    often = (
+        *("--model-prefix", "--vocab-size", "--model-type", "--character-coverage"),
+        *("--byte-fallback", "--force"),
+    )
+    examples = (
+        "srucli tokenize corpus.txt -o m --vocab-size 8000",
+        "srucli tokenize reviews.csv --text body --model-type bpe -o m",
+    )
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let switches have values, as `spm_train` does."""
@@ -162,9 +171,8 @@ def command(
 ) -> None:
     """Train a SentencePiece tokenizer from raw text.
 
-    Its type is unigram, BPE, word or char. SentencePiece's options keep their names:
-    --vocab-size 2000 or --vocab_size=2000.
-    Prints the path of the .model, and a summary on stderr.
+    The path of the .model is printed on stdout, a summary on stderr. SentencePiece's options keep
+    their names: --vocab-size 2000 or --vocab_size=2000.
     """
     from srucli.config import resolve
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from srucli.cli import options, process
+from srucli.cli import completion, options, process
 from srucli.errors import UsageError
 from srucli.io.console import say
 
@@ -23,18 +23,32 @@ class Command(options.Command):
         *("train.save_minutes", "train.keep_checkpoints", "train.seed", "train.device"),
         *("train.threads", "train.detect_anomaly", "train.diagnose"),
     )
+    often = (
+        *("--output", "--dev", "--text", "--label", "--multi-label"),
+        *("--epochs", "--lr", "--encoder", "--seed", "--resume"),
+    )
+    examples = (
+        "srucli train reviews.tsv",
+        "srucli train reviews.csv --text body --label stars --dev dev.csv -o runs/a",
+        "srucli train reviews.tsv --encoder cnn --epochs 5 model.dropout=0.3",
+        "srucli train --resume runs/a --epochs 20",
+    )
 
 
 def command(
     context: typer.Context,
     train: Annotated[
         str | None,
-        typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.", show_default=False),
+        typer.Argument(
+            metavar="TRAIN", help="Labelled file: TSV, CSV, JSON; - is stdin.", show_default=False
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Settings, such as model.layers=4 optim.lr=2e-4."
+            metavar="[KEY=VALUE]...",
+            help="Settings, such as model.layers=4.",
+            autocompletion=completion.overrides,
         ),
     ] = None,
     output: Annotated[
@@ -57,6 +71,7 @@ def command(
         typer.Option(
             "--resume",
             metavar="RUN",
+            autocompletion=completion.runs,
             help="Resume a run that was stopped; train a finished one longer with --epochs N.",
         ),
     ] = None,
@@ -69,14 +84,16 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Train a classifier from labelled texts. The last line on stdout is the run folder.
+    """Train a classifier from labelled texts.
+
+    The folder of the run is printed on stdout; progress and results go to stderr. `srucli predict`
+    and `srucli eval` use the folder.
 
     If a run was stopped or killed, the same command resumes it, and so does
     `srucli train --resume RUN`. The first Ctrl-C, TERM or USR1 saves a checkpoint and exits with
     75.
 
-    Every setting can be given as KEY=VALUE: `srucli train data.tsv model.layers=4 optim.lr=2e-4`;
-    `srucli info settings` lists them with their defaults.
+    Settings without a flag are given as KEY=VALUE; `srucli info settings` lists them all.
     """
     with process.interruptible() as stop:
         if resume:

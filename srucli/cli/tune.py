@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import options, process
+from srucli.cli import completion, options, process
 from srucli.errors import OutputError, UsageError
 
 
@@ -16,6 +16,11 @@ class Command(options.Command):
     """The flags of `srucli tune` that stand for settings."""
 
     settings = ("data", "train.device", "train.threads", "train.seed")
+    often = ("--minutes", "--max-mb", "--output", "--dev")
+    examples = (
+        "srucli tune reviews.tsv --minutes 30",
+        "srucli train reviews.tsv -c recipe.yaml",
+    )
 
 
 def command(
@@ -23,14 +28,21 @@ def command(
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every trial."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings of every trial.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.05, help="How long to search.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.05, metavar="MINUTES", help="How long to search.")
+    ] = 10.0,
     max_mb: Annotated[
         float | None,
         typer.Option(
             "--max-mb",
             min=0.01,
+            metavar="MB",
             help="Largest size of a model, as copied for prediction.",
             show_default=False,
         ),
@@ -47,10 +59,10 @@ def command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the recipe's file.")] = False,
 ) -> None:
-    """Search for a better recipe, within limits of time and of model size.
+    """Search for a better recipe, within limits of time and size.
 
-    Ctrl-C ends the search early and keeps the best recipe so far. The last line on stdout is the
-    recipe's file, for `srucli train TRAIN -c FILE`.
+    The recipe's file, for `srucli train TRAIN -c FILE`, is printed on stdout; progress goes to
+    stderr. Ctrl-C ends the search early and keeps the best recipe so far.
     """
     settings = options.resolved(config, overrides, context.obj)
     if not find_spec("optuna"):

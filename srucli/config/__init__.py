@@ -1,6 +1,7 @@
 """The settings: what there is (`sections.py`), and how a `Config` is built (`loading.py`)."""
 
 from srucli.config.loading import build as build
+from srucli.config.loading import choices as choices
 from srucli.config.loading import describe_settings as describe_settings
 from srucli.config.loading import dump as dump
 from srucli.config.loading import flat as flat

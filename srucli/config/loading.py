@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -210,6 +210,22 @@ def _field(key: str) -> tuple[type[Section], FieldInfo]:
 
 def _rule(field: FieldInfo) -> dict[str, Any]:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def choices(key: str) -> list[str]:
+    """Return the words that a dotted setting may be, or a list of them; none if unknown."""
+    return list(_words(_field(key)[1].annotation)) if key in known_keys() else []
+
+
+def _words(kind: Any) -> Iterator[str]:
+    """Yield the words that a type allows."""
+    if kind is bool:
+        yield from ("true", "false")
+    elif get_origin(kind) is Literal:
+        yield from get_args(kind)
+    else:
+        for part in get_args(kind):
+            yield from _words(part)
 
 
 def may_change_on_resume(key: str) -> bool | str:

@@ -56,34 +56,37 @@ class DataConfig(Section):
 
     format: FormatName = setting(
         "auto",
-        "tsv, csv, fasttext, jsonl, pairs (label, space, text), lines (texts) or auto (detected)",
+        "File format: tsv, csv, fasttext, jsonl, pairs (label, space, text), lines (texts) or "
+        "auto (detected).",
     )
     text: str | int | tuple[str | int, ...] | None = setting(
         None,
-        "column of the text: name, or 1-based number; several, as title,body, are joined by a "
-        "space; default: detected, or the 2nd",
+        "Column of the text: its name, or its number from 1; several, as title,body, are joined "
+        "by a space. [default: detected, or the 2nd]",
     )
     label: str | int | None = setting(
-        None, "column of the label: name, or 1-based number; default: detected, or the 1st"
+        None, "Column of the label: its name, or its number from 1. [default: detected, or the 1st]"
     )
     header: bool | None = setting(
-        None, "the first row is a header; default: detected, or true with a column name"
+        None, "The first row is a header. [default: detected, or true with a column name]"
     )
     delimiter: str | None = setting(
-        None, "column delimiter; default: comma in csv, tab in tsv", min_length=1, max_length=1
+        None, "Column delimiter. [default: comma in csv, tab in tsv]", min_length=1, max_length=1
     )
-    quotes: bool | None = setting(None, "remove quotes around cells; default: detected")
-    encoding: str = setting("utf-8", "character encoding of text files")
+    quotes: bool | None = setting(None, "Remove quotes around cells. [default: detected]")
+    encoding: str = setting("utf-8", "Character encoding of text files.")
     errors: Literal["strict", "replace", "ignore"] = setting(
-        "strict", "how to handle bytes that are invalid in the encoding"
+        "strict", "Bytes that are invalid in the encoding: strict (an error), replace or ignore."
     )
-    multi_label: bool = setting(False, "a text may have any number of labels", MAY_NOT_CHANGE)
+    multi_label: bool = setting(False, "A text may have any number of labels.", MAY_NOT_CHANGE)
     label_delimiter: str = setting(
-        ",", "separator of labels in a multi-label text", min_length=1, pattern=ON_ONE_LINE
+        ",", "Separator of labels in a multi-label text.", min_length=1, pattern=ON_ONE_LINE
     )
-    merge_labels: bool = setting(False, "merge labels that look alike, such as Pos and pos")
+    merge_labels: bool = setting(False, "Merge labels that look alike, such as Pos and pos.")
     max_ratio: float | None = setting(
-        None, "refuse compressed files that expand to more than this multiple of their size", ge=1.0
+        None,
+        "Refuse compressed files that expand to more than this multiple of their size.",
+        ge=1.0,
     )
 
 
@@ -94,101 +97,116 @@ OF_LAYOUT = ("format", "text", "label", "header", "delimiter", "quotes", "encodi
 class TokenizerConfig(Section):
     """SentencePiece's training options under SentencePiece's own names."""
 
-    model_type: Literal["unigram", "bpe", "word", "char"] = setting("unigram", "kind of tokenizer")
+    model_type: Literal["unigram", "bpe", "word", "char"] = setting(
+        "unigram", "Kind of tokenizer: unigram, bpe, word or char."
+    )
     vocab_size: int | None = setting(
-        None, f"number of tokens; default {DEFAULT_VOCAB_SIZE}, or chosen by `train`", ge=2
+        None, f"Number of tokens. [default: {DEFAULT_VOCAB_SIZE}, or chosen by `train`]", ge=2
     )
     character_coverage: float = setting(
-        0.9995, "fraction of the text's characters that become tokens; 1.0: all", ge=0.98, le=1.0
+        0.9995, "Fraction of the text's characters that become tokens; 1.0: all.", ge=0.98, le=1.0
     )
     normalization_rule_name: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = (
-        setting("nmt_nfkc", "normalization of text; _cf folds case")
+        setting(
+            "nmt_nfkc",
+            "Normalization: nmt_nfkc, nfkc, nmt_nfkc_cf, nfkc_cf (folds case) or identity.",
+        )
     )
     normalization_rule_tsv: str = setting(
-        "", "file of custom normalization rules; replaces the name"
+        "", "File of custom normalization rules; replaces the name."
     )
-    byte_fallback: bool = setting(False, "split unknown characters into UTF-8 bytes")
+    byte_fallback: bool = setting(False, "Split unknown characters into UTF-8 bytes.")
     user_defined_symbols: tuple[str, ...] = setting(
-        (), "tokens that are never split; comma-separated, quoted as in CSV"
+        (), "Tokens that are never split; comma-separated, quoted as in CSV."
     )
     control_symbols: tuple[str, ...] = setting(
-        (), "tokens that no text is encoded to; comma-separated, quoted as in CSV"
+        (), "Tokens that no text is encoded to; comma-separated, quoted as in CSV."
     )
-    required_chars: str = setting("", "characters that become tokens whatever the coverage")
-    split_digits: bool = setting(False, "make every digit a separate token")
-    split_by_unicode_script: bool = setting(True, "tokens do not mix scripts")
-    split_by_whitespace: bool = setting(True, "tokens do not cross spaces")
-    split_by_number: bool = setting(True, "tokens do not mix numbers and other characters")
-    treat_whitespace_as_suffix: bool = setting(False, "mark spaces at the end of tokens")
-    allow_whitespace_only_pieces: bool = setting(False, "runs of spaces may become tokens")
-    add_dummy_prefix: bool = setting(True, "add a space before every text")
-    remove_extra_whitespaces: bool = setting(True, "remove leading, trailing and repeated spaces")
-    max_sentencepiece_length: int = setting(16, "maximum characters of a token", ge=1, le=512)
+    required_chars: str = setting("", "Characters that become tokens whatever the coverage.")
+    split_digits: bool = setting(False, "Make every digit a separate token.")
+    split_by_unicode_script: bool = setting(True, "Tokens do not mix scripts.")
+    split_by_whitespace: bool = setting(True, "Tokens do not cross spaces.")
+    split_by_number: bool = setting(True, "Tokens do not mix numbers and other characters.")
+    treat_whitespace_as_suffix: bool = setting(False, "Mark spaces at the end of tokens.")
+    allow_whitespace_only_pieces: bool = setting(False, "Runs of spaces may become tokens.")
+    add_dummy_prefix: bool = setting(True, "Add a space before every text.")
+    remove_extra_whitespaces: bool = setting(True, "Remove leading, trailing and repeated spaces.")
+    max_sentencepiece_length: int = setting(16, "Maximum characters of a token.", ge=1, le=512)
     max_sentence_length: int = setting(
-        4192, "maximum bytes of a line; longer lines are skipped", ge=10, le=2**30
+        4192, "Maximum bytes of a line; longer lines are skipped.", ge=10, le=2**30
     )
-    input_sentence_size: NonNegativeInt = setting(0, "number of sampled lines; 0: all lines")
-    shuffle_input_sentence: bool = setting(True, "sample these lines at random, not from the start")
-    seed: Seed = setting(0, "seed of this sample")
-    seed_sentencepiece_size: Positive = setting(1_000_000, "unigram: initial number of tokens")
+    input_sentence_size: NonNegativeInt = setting(0, "Number of sampled lines; 0: all lines.")
+    shuffle_input_sentence: bool = setting(
+        True, "Sample these lines at random, not from the start."
+    )
+    seed: Seed = setting(0, "Seed of this sample.")
+    seed_sentencepiece_size: Positive = setting(1_000_000, "Unigram: initial number of tokens.")
     shrinking_factor: float = setting(
-        0.75, "unigram: fraction of the tokens that each round keeps", ge=0.5, le=0.95
+        0.75, "Unigram: fraction of the tokens that each round keeps.", ge=0.5, le=0.95
     )
-    num_sub_iterations: int = setting(2, "unigram: EM iterations per round", ge=1, le=10)
-    num_threads: int = setting(1, "threads; unigram tokens depend on the number", ge=1, le=1024)
+    num_sub_iterations: int = setting(2, "Unigram: EM iterations per round.", ge=1, le=10)
+    num_threads: int = setting(1, "Number of threads; unigram tokens depend on it.", ge=1, le=1024)
     hard_vocab_limit: bool = setting(
-        True, "fail if the text does not allow vocab_size tokens; in `train` only if given"
+        True, "Fail if the text does not allow vocab_size tokens; in `train` only if given."
     )
-    use_all_vocab: bool = setting(False, "word, char: make every word or character a token")
-    train_extremely_large_corpus: bool = setting(False, "unigram: for more than 2 GB of text")
-    unk_id: NonNegativeInt = setting(0, "id of the unknown token")
-    bos_id: OptionalId = setting(1, "id of the begin-of-text token; -1: none")
-    eos_id: OptionalId = setting(2, "id of the end-of-text token; -1: none")
-    pad_id: OptionalId = setting(-1, "id of the padding token; -1: none")
-    unk_piece: str = setting("<unk>", "name of the unknown token")
-    bos_piece: str = setting("<s>", "name of the begin-of-text token")
-    eos_piece: str = setting("</s>", "name of the end-of-text token")
-    pad_piece: str = setting("<pad>", "name of the padding token")
-    unk_surface: str = setting(" ⁇ ", "text that the unknown token decodes to")
+    use_all_vocab: bool = setting(False, "Word, char: make every word or character a token.")
+    train_extremely_large_corpus: bool = setting(False, "Unigram: for more than 2 GB of text.")
+    unk_id: NonNegativeInt = setting(0, "Id of the unknown token.")
+    bos_id: OptionalId = setting(1, "Id of the begin-of-text token; -1: none.")
+    eos_id: OptionalId = setting(2, "Id of the end-of-text token; -1: none.")
+    pad_id: OptionalId = setting(-1, "Id of the padding token; -1: none.")
+    unk_piece: str = setting("<unk>", "Name of the unknown token.")
+    bos_piece: str = setting("<s>", "Name of the begin-of-text token.")
+    eos_piece: str = setting("</s>", "Name of the end-of-text token.")
+    pad_piece: str = setting("<pad>", "Name of the padding token.")
+    unk_surface: str = setting(" ⁇ ", "Text that the unknown token decodes to.")
 
 
 class ModelConfig(Section):
     """The network: embedding, encoder, pooling, head, and parallel branches of hashed n-grams."""
 
-    encoder: EncoderName = setting("sru", "sru, lstm, gru, cnn or bag")
-    embedding_size: Width = setting(128, "width of a token's embedding")
-    hidden: Width = setting(64, "units per layer and direction")
-    layers: int = setting(2, "layers of the encoder", ge=1, le=256)
-    bidirectional: bool = setting(True, "encode the text in both directions")
-    activation: Literal["identity", "tanh"] = setting(
-        "identity", "g in the SRU's highway: h = r g(c) + (1 - r) x"
+    encoder: EncoderName = setting(
+        "sru", "Encoder of the text: sru, lstm, gru, cnn or bag (of n-grams)."
     )
-    highway_bias: float = setting(0.0, "initial bias of the SRU's reset gate", ge=-100.0, le=100.0)
+    embedding_size: Width = setting(128, "Width of a token's embedding.")
+    hidden: Width = setting(64, "Units per layer and direction.")
+    layers: int = setting(2, "Layers of the encoder.", ge=1, le=256)
+    bidirectional: bool = setting(True, "Encode the text in both directions.")
+    activation: Literal["identity", "tanh"] = setting(
+        "identity", "Activation g in the SRU's highway: h = r g(c) + (1 - r) x."
+    )
+    highway_bias: float = setting(0.0, "Initial bias of the SRU's reset gate.", ge=-100.0, le=100.0)
     dropout: Fraction | None = setting(
         None,
-        "on the embedding, between layers, before the head; default: chosen by the data size",
+        "Dropout on the embedding, between layers, before the head. [default: chosen by the data "
+        "size]",
     )
-    word_dropout: Fraction = setting(0.0, "probability of dropping a subword in training")
+    word_dropout: Fraction = setting(0.0, "Probability of dropping a subword in training.")
     pooling: tuple[PoolingName, ...] = setting(
-        ("max", "mean", "last"), "any of last, mean, max, attention", min_length=1, max_length=4
+        ("max", "mean", "last"),
+        "How states become one vector: any of last, mean, max, attention.",
+        min_length=1,
+        max_length=4,
     )
-    head: Literal["linear", "mlp"] = setting("linear", "one fully connected layer, or two (mlp)")
-    head_hidden: Width = setting(128, "units of the hidden layer of the mlp")
+    head: Literal["linear", "mlp"] = setting(
+        "linear", "The last layers: one fully connected layer (linear), or two (mlp)."
+    )
+    head_hidden: Width = setting(128, "Units of the hidden layer of the mlp.")
     head_activation: Literal["relu", "gelu", "tanh", "sigmoid", "silu"] = setting(
-        "relu", "relu, gelu, tanh, sigmoid or silu, in the mlp"
+        "relu", "Activation in the mlp: relu, gelu, tanh, sigmoid or silu."
     )
     kernel_sizes: tuple[Ngram, ...] = setting(
-        (3, 4, 5), "filter widths of the cnn encoder", min_length=1, max_length=64
+        (3, 4, 5), "Filter widths of the cnn encoder.", min_length=1, max_length=64
     )
-    wide: bool = setting(True, "add logits of hashed n-grams of tokens")
-    wide_ngrams: Ngram = setting(3, "maximum n of the wide branch and of bag")
-    wide_buckets: Rows = setting(16_384, "rows of the wide branch's hash table")
-    wide_size: Width = setting(32, "width of a row of that table")
-    characters: bool = setting(True, "add logits of hashed n-grams of characters")
-    character_ngrams: Ngram = setting(5, "maximum n of the character branch")
-    character_buckets: Rows = setting(32_768, "rows of the character branch's hash table")
+    wide: bool = setting(True, "Add logits of hashed n-grams of tokens.")
+    wide_ngrams: Ngram = setting(3, "Maximum n of the wide branch and of bag.")
+    wide_buckets: Rows = setting(16_384, "Rows of the wide branch's hash table.")
+    wide_size: Width = setting(32, "Width of a row of that table.")
+    characters: bool = setting(True, "Add logits of hashed n-grams of characters.")
+    character_ngrams: Ngram = setting(5, "Maximum n of the character branch.")
+    character_buckets: Rows = setting(32_768, "Rows of the character branch's hash table.")
     character_size: Width | None = setting(
-        None, "width of a row of that table; default: chosen by the number of labels"
+        None, "Width of a row of that table. [default: chosen by the number of labels]"
     )
 
     @property
@@ -200,83 +218,92 @@ class ModelConfig(Section):
 class OptimConfig(Section):
     """The optimizer, its schedule and gradient clipping."""
 
-    name: str = setting("adam", "a name in the table of `srucli optimizers`")
-    lr: PositiveFloat | None = setting(None, "peak learning rate; default: the optimizer's own")
-    options: dict[str, Any] = setting({}, "the optimizer's own options")
+    name: str = setting("adam", "Optimizer: a name that `srucli optimizers` lists.")
+    lr: PositiveFloat | None = setting(
+        None, "Peak learning rate, above 0. [default: the optimizer's own]"
+    )
+    options: dict[str, Any] = setting({}, "The optimizer's own options.")
     weight_decay: NonNegativeFloat | None = setting(
         None,
-        "on matrices, not on biases, SRU vectors or embeddings; default: the optimizer's own",
+        "Weight decay of matrices, not of biases, SRU vectors or embeddings. [default: the "
+        "optimizer's own]",
     )
-    decay_embeddings: bool = setting(False, "weight decay on embeddings too")
+    decay_embeddings: bool = setting(False, "Weight decay on embeddings too.")
     schedule: Literal["constant", "linear", "cosine", "one-cycle"] = setting(
-        "one-cycle", "of the learning rate: constant, linear, cosine or one-cycle"
+        "one-cycle", "Schedule of the learning rate: constant, linear, cosine or one-cycle."
     )
-    warmup: Fraction = setting(0.1, "fraction of the steps in which the learning rate rises")
-    clip: NonNegativeFloat = setting(1.0, "maximum norm of the gradient; 0: no clipping")
+    warmup: Fraction = setting(0.1, "Fraction of the steps in which the learning rate rises.")
+    clip: NonNegativeFloat = setting(1.0, "Maximum norm of the gradient; 0: no clipping.")
 
 
 class TrainConfig(Section):
     """The training loop."""
 
     epochs: Positive | None = setting(
-        None, "passes over the data; default: chosen by the numbers of examples and labels", LENGTH
+        None,
+        "Passes over the data. [default: chosen by the numbers of examples and labels]",
+        LENGTH,
     )
-    steps: Positive | None = setting(None, "number of steps, which overrides epochs", LENGTH)
-    batch_size: Positive = setting(32, "maximum number of examples in a batch")
-    batch_tokens: Positive = setting(8_192, "maximum number of tokens in a batch")
-    accumulate: Positive = setting(1, "batches per optimizer step (gradient accumulation)")
+    steps: Positive | None = setting(None, "Number of steps, which overrides epochs.", LENGTH)
+    batch_size: Positive = setting(32, "Maximum number of examples in a batch.")
+    batch_tokens: Positive = setting(8_192, "Maximum number of tokens in a batch.")
+    accumulate: Positive = setting(1, "Batches per optimizer step (gradient accumulation).")
     max_tokens: Positive | None = setting(
         None,
-        "maximum number of tokens of a text, from its beginning; default: what the encoder allows",
+        "Maximum number of tokens of a text, from its beginning. [default: what the encoder "
+        "allows]",
     )
     subword_dropout: Fraction = setting(
         0.1,
-        "strength of subword sampling (BPE dropout or unigram sampling), new in each epoch; 0: off",
+        "Strength of subword sampling (BPE dropout or unigram sampling), below 1; 0: off.",
     )
     label_smoothing: Fraction = setting(
-        0.1, "fraction of the target that is spread over all labels"
+        0.1, "Fraction of the target that is spread over all labels."
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none",
-        "balanced: same total weight for each label (multi-label: the square root of that)",
+        "Weights of labels: none, or balanced: the same total for each (multi-label: its square "
+        "root).",
     )
     dev_share: Fraction = setting(
-        0.0, "fraction of the training examples held out without --dev FILE"
+        0.0, "Fraction of the training examples held out without --dev FILE."
     )
     metric: str = setting(
-        "auto", "metric of the best epoch; auto: accuracy, or macro_f1 if multi-label or balanced"
+        "auto", "Metric of the best epoch; auto: accuracy, or macro_f1 if multi-label or balanced."
     )
     patience: NonNegativeInt = setting(
         0,
-        "epochs without improvement until early stopping; 0: no early stopping",
+        "Epochs without improvement until early stopping; 0: no early stopping.",
         LENGTH | MAY_CHANGE,
     )
     use_checkpoint: Literal["last", "best"] | None = setting(
         None,
-        "checkpoint that eval and predict use; default: best with patience, else last",
+        "Checkpoint that eval and predict use. [default: best with patience, else last]",
         MAY_CHANGE,
     )
-    save_steps: NonNegativeInt = setting(0, "steps between extra checkpoints; 0: none", MAY_CHANGE)
+    save_steps: NonNegativeInt = setting(0, "Steps between extra checkpoints; 0: none.", MAY_CHANGE)
     save_minutes: NonNegativeFloat = setting(
-        5.0, "minutes between extra checkpoints; 0: none", MAY_CHANGE
+        5.0, "Minutes between extra checkpoints; 0: none.", MAY_CHANGE
     )
     keep_checkpoints: Positive | None = setting(
-        None, "newest checkpoints to keep; default: 2, and 1 when training is finished", MAY_CHANGE
+        None,
+        "Newest checkpoints to keep. [default: 2, and 1 when training is finished]",
+        MAY_CHANGE,
     )
-    seed: Seed = setting(0, "seed of all random numbers")
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N", MAY_CHANGE)
-    threads: int = setting(0, "CPU threads; 0: all cores", MAY_CHANGE, ge=0, le=1024)
+    seed: Seed = setting(0, "Seed of all random numbers.")
+    device: str = setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.", MAY_CHANGE)
+    threads: int = setting(0, "Number of CPU threads; 0: all cores.", MAY_CHANGE, ge=0, le=1024)
     kernel: Literal["auto", "reference", "cpu", "triton"] = setting(
-        "auto", "implementation of the SRU; auto: Triton on a GPU, Numba on a CPU", MAY_CHANGE
+        "auto", "Implementation of the SRU; auto: Triton on a GPU, Numba on a CPU.", MAY_CHANGE
     )
     precision: Literal["float32", "bf16", "fp16"] = setting(
-        "float32", "float32, bf16 or fp16; the last two on a GPU only"
+        "float32", "Precision of training: float32, or on a GPU bf16 or fp16."
     )
     detect_anomaly: bool = setting(
-        False, "stop at a non-finite gradient, and name the example that causes it", MAY_CHANGE
+        False, "Stop at a non-finite gradient, and name the example that causes it.", MAY_CHANGE
     )
-    tensorboard: bool = setting(False, "also write TensorBoard event files", MAY_CHANGE)
-    diagnose: NonNegativeInt = setting(0, "steps between records for `srucli diagnose`; 0: off")
+    tensorboard: bool = setting(False, "Also write TensorBoard event files.", MAY_CHANGE)
+    diagnose: NonNegativeInt = setting(0, "Steps between records for `srucli diagnose`; 0: off.")
 
     @property
     def used_checkpoint(self) -> Literal["last", "best"]:
@@ -289,17 +316,17 @@ class FilesConfig(Section):
 
     may_change_on_resume: ClassVar[bool] = True
 
-    train: str = Field(description="labelled file to train on")
-    dev: str | None = setting(None, "labelled file to evaluate on after each epoch")
-    test: str | None = setting(None, "labelled file to evaluate the run on")
-    tokenizer: str | None = setting(None, "SentencePiece model; default: train one")
-    output: str = Field(description="folder of the run")
+    train: str = Field(description="Labelled file to train on.")
+    dev: str | None = setting(None, "Labelled file to evaluate on after each epoch.")
+    test: str | None = setting(None, "Labelled file to evaluate the run on.")
+    tokenizer: str | None = setting(None, "SentencePiece model. [default: train one]")
+    output: str = Field(description="Folder of the run.")
 
 
 class Config(Section):
     """All settings of a training."""
 
-    files: FilesConfig | None = setting(None, "files of `srucli run`")
+    files: FilesConfig | None = setting(None, "Files of `srucli run`.")
 
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()

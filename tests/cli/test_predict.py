@@ -482,7 +482,7 @@ def test_an_empty_file_has_no_output(run_main: RunMain, tiny: Tiny, tmp_path: Pa
         (["RUN", "x.txt", "--reject", "x"], 2, "--reject needs --threshold"),
         (["RUN", "x.txt", "-k", "2", "--threshold", "0.5"], 2, "with --top it needs --json"),
         (["RUN", "x.txt", "--device", "tpu"], 2, "--device tpu: write auto, cpu, cuda or cuda:N"),
-        (["RUN", "x.txt", "--format", "xls"], 2, "unknown format 'xls' (known: auto, "),
+        (["RUN", "x.txt", "--format", "excel"], 2, "--format: 'excel' is unknown (known: auto, "),
         (["RUN", "x.txt", "--encoding", "utf-9"], 2, "--encoding utf-9: no such encoding; "),
     ],
 )

@@ -72,7 +72,7 @@ def test_run_without_a_test_file_and_with_a_tokenizer(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["none.yaml"], 66, "none.yaml: cannot be read (No such file or directory)"),
+        (["none.yaml"], 66, "none.yaml: no such file; check the name and the folder"),
         (["empty.yaml"], 2, "empty.yaml: it has no section 'files'; set files.train=FILE"),
         (["c.yaml", "files.train=none.tsv"], 66, "none.tsv: no such file; "),
         (["c.yaml", "files.test=none.tsv"], 66, "none.tsv: no such file; "),
@@ -182,7 +182,7 @@ def test_an_unknown_optimizer_is_refused(run_main: RunMain) -> None:
 @pytest.mark.parametrize(
     ("what", "code", "said"),
     [
-        ("nothing", 2, "'nothing' is no run, no tokenizer and none of: machine, settings"),
+        ("nothing", 2, "'nothing' is no run, no tokenizer and no topic (known: machine, "),
         ("file", 65, "file: not a SentencePiece model; "),
         ("folder", 66, "folder: not a run folder: it has no run.json"),
     ],
@@ -224,7 +224,7 @@ def test_no_arguments_and_an_unknown_command(run_cli: RunCli) -> None:
     assert "Usage: " in done.stdout + done.stderr
     done = run_cli("trian", "x.tsv")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "No such command 'trian'" in done.stderr
+    assert "no command 'trian' (did you mean 'train'?)" in done.stderr
 
 
 def test_help_to_a_full_disk() -> None:

@@ -104,7 +104,7 @@ def test_files_are_overwritten_only_with_force(run_main: RunMain, tmp_path: Path
         (
             ["a.txt", "-o", "m", "--vocab-size", "x"],
             2,
-            "srucli: --vocab-size: tokenizer.vocab_size = 'x': ",
+            "srucli: --vocab-size: 'x' is not a whole number\n",
         ),
         (["a.txt", "-o", "m", "--normalization-rule-tsv", "none"], 66, "tsv none: no such file"),
         (["none.txt", "-o", "m"], 66, "none.txt: no such file"),
@@ -204,7 +204,8 @@ def test_training_can_be_interrupted(tmp_path: Path, how: signal.Signals) -> Non
 def test_help_shows_every_setting_and_importing_does_not(run_cli: RunCli) -> None:
     shown = run_cli("tokenize", "--help").stdout
     for name, field in TokenizerConfig.model_fields.items():
-        assert f"--{name.replace('_', '-')}" in shown
+        flag = name.replace("_", "-")
+        assert f"--{flag}" in shown or f"--[no-]{flag}" in shown
         assert field.description
     program = (
         "import sys, srucli.cli;"

@@ -274,10 +274,10 @@ def test_settings_are_described_with_their_defaults() -> None:
     described = dict(describe_settings())
     assert list(described) == list(known_keys())
     assert described["files.train"].startswith("required")
-    assert described["model.layers"] == "2  layers of the encoder"
+    assert described["model.layers"] == "2  Layers of the encoder."
     assert described["model.pooling"].startswith("[max, mean, last]  ")
     assert all("  " in described[key] for key in known_keys())  # each has a help text
-    assert described["data.text"].startswith("null  column of the text")
+    assert described["data.text"].startswith("null  Column of the text")
     assert set(described) >= {f"data.{name}" for name in DataConfig.model_fields}
 
 

@@ -1,0 +1,96 @@
+"""What a shell completes: names, settings and run folders, without importing torch.
+
+Typer asks these functions, in a process of its own for each Tab; an empty list leaves the word to
+the shell, which completes names of files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import typer
+
+# The rows of `metrics/table.py`, which imports SciPy.
+METRICS = (
+    *("accuracy", "macro_f1", "micro_f1", "weighted_f1", "hamming_loss", "log_loss"),
+    *("calibration_error", "auc", "average_precision", "micro_average_precision"),
+)
+# Entries of a folder that are looked at.
+MAX_ENTRIES = 1_000
+
+
+def values_of(setting: str) -> list[str]:
+    """Return the values that a dotted setting may have, if there are few."""
+    if setting == "optim.name":
+        from srucli.optim.table import OPTIMIZERS
+
+        return list(OPTIMIZERS)
+    if setting == "train.metric":
+        return ["auto", *METRICS]
+    if setting == "train.device":
+        return ["auto", "cpu", "cuda"]
+    from srucli.config import choices
+
+    return choices(setting)
+
+
+def of_setting(setting: str) -> Callable[[str], list[str]]:
+    """Return a function that completes the value of a flag, also within a comma list."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, _ = incomplete.rpartition(",")
+        return [before + comma + value for value in values_of(setting)]
+
+    return complete
+
+
+def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete KEY=VALUE. bash passes KEY, = and VALUE as three words."""
+    key, equals, _ = incomplete.partition("=")
+    if equals:
+        return [f"{key}={value}" for value in values_of(key)]
+    words = [word for word in ctx.params.get("overrides") or () if word != "="]
+    last = [*(ctx.params.get("overrides") or ()), ""][-2:-1]
+    if words and (last == ["="] or not incomplete) and (values := values_of(words[-1])):
+        return values
+    return keys()
+
+
+def keys() -> list[str]:
+    """Return every dotted setting, with the = that follows it."""
+    from srucli.config import known_keys
+
+    return [f"{key}=" for key in known_keys() if not key.startswith("files.")]
+
+
+def metrics() -> list[str]:
+    """Return the metrics, with the = that follows them."""
+    return [f"{name}=" for name in METRICS]
+
+
+def runs(incomplete: str) -> list[str]:
+    """Return the run folders whose path begins so, also those in `runs`."""
+    typed, slash, _ = incomplete.rpartition("/")
+    places = [typed + slash] if slash else ["", "runs/"]
+    return [found for place in places for found in _runs_in(place)]
+
+
+def _runs_in(place: str) -> list[str]:
+    try:
+        entries = islice(sorted(os.listdir(place or ".")), MAX_ENTRIES)
+    except OSError:
+        return []
+    return [place + name for name in entries if Path(place, name, "run.json").is_file()]
+
+
+def topics(incomplete: str) -> list[str]:
+    """Return what `srucli info` describes."""
+    return ["machine", "settings", *runs(incomplete)]
+
+
+def optimizers() -> list[str]:
+    """Return the names of the table of optimizers."""
+    return values_of("optim.name")
