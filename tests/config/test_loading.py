@@ -113,6 +113,22 @@ def test_errors_in_a_yaml_file(tmp_path: Path, content: str | bytes, said: str) 
     assert len(str(caught.value)) < len(str(file)) + 200
 
 
+@pytest.mark.parametrize(
+    "value", [None, "", "x{a}", -1, 1e99, 2**70, [1], ["a"] * 5, {"a": 1}, {1: 2}, True, b"x", [[]]]
+)
+def test_every_wrong_value_is_refused_in_plain_words(value: object) -> None:
+    refusals = []
+    for key in known_keys():
+        section, _, name = key.partition(".")
+        try:
+            build({section: {name: value}}, "f")
+        except UsageError as error:
+            refusals.append(str(error))
+    plain = re.compile(r".* (is (not|unknown|too|neither)|has too|is not set;).*")
+    assert [said for said in refusals if not plain.fullmatch(said)] == []
+    assert [said for said in refusals if re.search("Input|valid|should|instance", said)] == []
+
+
 def test_an_override_may_set_what_a_file_leaves_out(tmp_path: Path) -> None:
     file = written(tmp_path, "files: {train: x}\n")
     with pytest.raises(UsageError, match=r"^files\.output is not set; add it, as files\.output="):

@@ -190,7 +190,7 @@ def test_wrong_candidates(flags: tuple[str | None, ...], said: str) -> None:
         (("--optimizer", "adam,adagard"), 2, "unknown optimizer 'adagard' (did you mean 'adagrad'"),
         (("--encoder", "sru,lsmt"), 2, "model.encoder: 'lsmt' is unknown (did you mean 'lstm'"),
         (("--optimizer", "adam,sgd", "optim.options.momentum=0.5"), 2, "no such option"),
-        (("--over", "model.layers=1,0"), 2, "model.layers=0"),
+        (("--over", "model.layers=1,0"), 2, "model.layers: 0 is too small; the smallest is 1"),
         (("--over", "train.seed=1,2"), 2, "train.seed cannot be compared"),
         (("--over", "data.format=tsv,csv"), 2, "data.format cannot be compared"),
         (("--optimizer", "adam,sgd", "optim.lr=0.1"), 2, "every optimizer needs rates of its own"),

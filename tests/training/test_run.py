@@ -67,7 +67,6 @@ def test_dropout_decreases_with_the_number_of_examples() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("model.encoder=rnn", "model.encoder: 'rnn' is unknown"),
         ("optim.name=adamm", "unknown optimizer 'adamm' .did you mean 'adam'"),
         ("optim.options.x=1", "adam has no such option"),
         ("train.metric=accurracy", "accurracy"),
