@@ -5,10 +5,11 @@ Usage: python -m tests.robustness.fuzz [--inputs N] [--seconds S] [--seed K] [--
 
 Each input depends only on (seed, target, number), so `--targets T --only NUMBER` repeats it. An
 input passes if srucli uses it or refuses it with a SrucliError. These are findings: any other
-exception; a process that ends, or needs more than 5 seconds or 1 GiB of additional memory; and any
-forbidden event outside the input's folder (`watch.py`). Child processes handle the inputs, and
-record the number of each input before they start with it. The script prints counts, then one JSON
-line, and exits with 1 if there is a finding.
+exception; a process that ends, or needs more than 5 seconds of CPU time, 40 seconds in all or 1 GiB
+of additional memory; any forbidden event outside the input's folder (`watch.py`); and what a target
+checks besides (see its file in `targets/`). Child processes handle the inputs, and record the
+number of each input before they start with it. The script prints counts, then one JSON line, and
+exits with 1 if there is a finding.
 """
 
 from __future__ import annotations
@@ -35,11 +36,26 @@ from typing import Any
 from srucli.errors import SrucliError
 from srucli.runtime import tune_process
 from tests.robustness.folders import try_folder
-from tests.robustness.targets import data, recipes, runs, tokenizers
+from tests.robustness.targets import (
+    codes,
+    comparisons,
+    converter,
+    data,
+    json_values,
+    linking,
+    plotting,
+    recipes,
+    resuming,
+    runs,
+    terminal,
+    tokenizers,
+)
 from tests.robustness.targets.seeds import Seeds, Target
 from tests.robustness.watch import WATCH, Watch
+from tests.support import cpu_seconds
 
-MAX_SECONDS, MAX_GROWTH = 5.0, 2**30
+# The limits of one input: seconds of CPU time and in all, since the machine may be busy, and bytes.
+MAX_SECONDS, MAX_WAIT, MAX_GROWTH = 5.0, 40.0, 2**30
 # Inputs per child process; maximum number of findings that are printed.
 BATCH, MAX_SHOWN = 500, 50
 TARGETS: dict[str, Target] = {
@@ -48,6 +64,14 @@ TARGETS: dict[str, Target] = {
     "yaml": Target(recipes.try_yaml),
     "data": Target(data.try_data),
     "folders": Target(try_folder, lambda seeds: seeds.bases),
+    "json": Target(json_values.try_json),
+    "resume": Target(resuming.try_resume, lambda seeds: seeds.bases),
+    "links": Target(linking.try_links, linking.prepare),
+    "comparisons": Target(comparisons.try_comparison, comparisons.prepare),
+    "plots": Target(plotting.try_plot, plotting.prepare),
+    "decode": Target(codes.try_codes, tokenizers.prepare),
+    "converter": Target(converter.try_converter, converter.prepare),
+    "terminal": Target(terminal.try_terminal, linking.prepare),
 }
 
 
@@ -130,14 +154,20 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
             code = 0
         finally:
             os._exit(code)
-    hung = False
+    hung, last, before = "", -1, 0.0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             break
         number, input_start, _ = journal.read()
-        if monotonic() - input_start > MAX_SECONDS:
-            hung = True
+        used_seconds = cpu_seconds(child)
+        if number != last:
+            last, before = number, used_seconds
+        if monotonic() - input_start > MAX_WAIT:
+            hung = f"no end after {MAX_WAIT:g} s"
+        elif used_seconds - before > MAX_SECONDS:
+            hung = f"no end after {MAX_SECONDS:g} s of CPU time"
+        if hung:
             os.kill(child, signal.SIGKILL)
         sleep(0.01)
     number, _, used = journal.read()
@@ -146,7 +176,7 @@ def run_batch(target: str, seed: int, numbers: range, seeds: Seeds, result: Resu
     if status:
         log = out.with_suffix(".log").read_text(errors="replace").strip().split("\n")[-1]
         ended = f"ended with {os.waitstatus_to_exitcode(status)}: {log[:300]}"
-        result.findings.append((number, f"no end after {MAX_SECONDS:g} s" if hung else ended))
+        result.findings.append((number, hung or ended))
         number += 1
     result.inputs, result.used = result.inputs + number - numbers.start, result.used + used
     return number

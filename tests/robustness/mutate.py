@@ -143,6 +143,18 @@ def mutate_json(random: Random, data: bytes, other: bytes) -> bytes:
     return json.dumps(mutate_tree(random, json.loads(data))).encode()
 
 
+def mutate_lines(random: Random, data: bytes, other: bytes) -> bytes:
+    """Change a value of one of the JSON documents of which each has a line, or move lines."""
+    lines = data.split(b"\n")
+    if random.random() < 0.2:
+        return mutate_bytes(random, data, other)
+    index = random.randrange(len(lines))
+    if random.random() < 0.2:
+        return b"\n".join(random.choice((lines[:index], lines[index:], lines + lines[index:])))
+    lines[index] = mutate_file(random, "x.json", lines[index], other)
+    return b"\n".join(lines)
+
+
 def mutate_yaml(random: Random, data: bytes, other: bytes) -> bytes:
     """Insert tokens into a YAML document, copy lines, or change values, indentation or bytes."""
     if random.random() < 0.2:
