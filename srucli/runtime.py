@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import joblib
 import torch
 
 from srucli.errors import UsageError
@@ -38,8 +39,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return the number of CPU cores that this process may use, within a container's limit too."""
+    return int(joblib.cpu_count())
 
 
 @contextmanager

@@ -65,10 +65,18 @@ def _write_lines(lines: Iterable[str], source: str) -> None:
     try:
         for line in lines:
             out.write(f"{line}\n")
-            if may_wait and not (source == "-" and select.select([sys.stdin], [], [], 0)[0]):
+            if may_wait and not (source == "-" and _has_more()):
                 out.flush()
     finally:
         out.flush()
+
+
+def _has_more() -> bool:
+    """Whether standard input can be read without waiting. Unknown on Windows, so not there."""
+    try:
+        return bool(select.select([sys.stdin], [], [], 0)[0])
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -64,9 +63,11 @@ def _machine() -> Rows:
 
     import torch
 
+    from srucli.runtime import cores
+
     yield "srucli", version("srucli")
     yield "torch", torch.__version__
-    yield "cores", str(len(os.sched_getaffinity(0)))
+    yield "cores", str(cores())
     if find_spec("numba"):
         yield "SRU on CPU", "fast: compiled by Numba at first use, then cached"
     else:

@@ -26,7 +26,8 @@ from srucli.io.children import isolate
 from srucli.io.console import EscapedStream, escaped_lines, for_people
 from srucli.training.interrupts import Interrupt
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is unknown to Windows
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 EXIT_AT_ONCE = 130
 
 

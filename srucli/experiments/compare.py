@@ -18,6 +18,7 @@ from srucli.data.dataset import data_hash, find_labels, hold_out, read_held_out,
 from srucli.data.readers import Example
 from srucli.errors import SrucliError, UsageError
 from srucli.experiments import grid
+from srucli.experiments.scheduler import check_system
 from srucli.experiments.trials import Folder, Plan, Result, Trial, facts_of
 from srucli.io.console import say
 from srucli.metrics import METRICS
@@ -187,6 +188,7 @@ def compare(
 
     Raises every kind of SrucliError.
     """
+    check_system()
     validate(plan)
     say(*without_effect(plan))
     train = sources["train"]

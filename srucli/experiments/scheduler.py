@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,6 +16,14 @@ from srucli.io.children import Child, child
 from srucli.io.files import opened
 from srucli.io.memory import ending
 from srucli.runtime import cores
+
+
+def check_system() -> None:
+    """Raise SrucliError if this system cannot end a group of processes, which trials are."""
+    if not hasattr(os, "killpg"):
+        raise SrucliError(
+            "a comparison needs Linux or macOS: Windows cannot end groups of processes"
+        )
 
 
 class Scheduler(ExitStack):
@@ -55,14 +64,14 @@ class Scheduler(ExitStack):
         }
 
     def start(self) -> Child:
-        """Return the process that forks trials; start it at the first call."""
+        """Return the process that starts trials; start it at the first call."""
         if self.server is None:
             started = child("srucli.experiments.trial_process", own_stderr=False)
             self.server = self.enter_context(started)
         return self.server
 
     def _send(self, number: int, trial: Trial) -> None:
-        """Send a trial to the process that forks it."""
+        """Send a trial to the process that starts it."""
         jobs = self.start().stdin
         with suppress(BrokenPipeError):  # `_wait` raises the error
             jobs.write(json.dumps([number, self.job(trial)]).encode() + b"\n")

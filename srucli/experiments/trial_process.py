@@ -1,7 +1,8 @@
-"""The processes of trials: a server that forks them, and what each of them does.
+"""The processes of trials: a server that starts them, and what each of them does.
 
 The server imports torch but runs nothing, so it has no threads that a fork would lose, and trials
-start at once. Only `scheduler.py` starts it. These processes may change their threads, file
+start at once. On macOS, where the system's own libraries start threads, each trial imports what it
+needs. Only `scheduler.py` starts it. These processes may change their threads, file
 descriptors and start method, as nothing else runs in them.
 """
 
@@ -51,9 +52,10 @@ def main() -> None:
 
     Jobs are lines of JSON on stdin. When it closes, the whole process group ends.
     """
-    import_for_trials()
+    if forks := sys.platform != "darwin" and hasattr(os, "fork"):
+        import_for_trials()
     # Locks of tqdm and Numba then have no names in the system, which a kill would leave behind.
-    multiprocessing.set_start_method("fork", force=True)
+    multiprocessing.set_start_method("fork" if forks else "spawn", force=True)
     running: dict[Any, tuple[int, multiprocessing.Process]] = {}
     with open(0, "rb", buffering=0) as jobs:
         while True:

@@ -2,7 +2,8 @@
 
 `children.py` starts it with -P and passes the parent's `sys.path` without the current folder. The
 package of this file is imported from its own folder, even if that is in the current folder, where
-other modules are not found.
+other modules are not found. Processes that `main` starts with multiprocessing's "spawn" import this
+file first.
 """
 
 import json
@@ -23,9 +24,12 @@ def import_package(folder: Path) -> None:
     spec.loader.exec_module(package)
 
 
-if __name__ == "__main__":
+package = Path(__file__).resolve().parents[1]
+
+if __name__ == "__mp_main__":
+    import_package(package)
+elif __name__ == "__main__":
     parent_path = json.loads(sys.argv[1])
     sys.path[:] = [*parent_path, *(entry for entry in sys.path if entry not in parent_path)]
-    package = Path(__file__).resolve().parents[1]
     import_package(package)
     import_module(sys.argv[2]).main()

@@ -70,7 +70,10 @@ def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
     finally:
         if process.returncode is None:
             with suppress(OSError):  # it has ended
-                os.killpg(process.pid, signal.SIGKILL)
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:  # Windows
+                    process.kill()
             process.wait()
         process.stdout.read()  # until the last process of the group has ended
         process.stdout.close()

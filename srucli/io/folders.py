@@ -2,7 +2,8 @@
 
 Names are opened, made, renamed and removed relative to the folder's descriptor, so replacing a part
 of its path meanwhile has no effect. The path to the folder itself may contain links. Functions of
-`os` do the work, so a test can make any of them fail.
+`os` do the work, so a test can make any of them fail. Windows has no descriptors of folders: there,
+names are joined to the path, and what replaces a part of it meanwhile may be followed.
 """
 
 from __future__ import annotations
@@ -19,9 +20,20 @@ from srucli.errors import OutputError
 
 # The end of the names of files that are written beside a final name. A killed process leaves some.
 TEMPORARY = ".tmp"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+# The most bytes of a name.
+_NAME_MAX = 255
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def _flags(*names: str) -> int:
+    """Return the named flags of `os.open` together, without those that this system lacks."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
+_FOLDER = _flags("O_RDONLY", "O_DIRECTORY", "O_CLOEXEC")
+_ALWAYS = _flags("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_NOINHERIT")
+# Whether names can be opened below an open folder.
+HAS_DESCRIPTORS = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 
 Identity = tuple[int, int]
 
@@ -50,11 +62,15 @@ class OpenFolder:
     must stay in the folder while it is written to.
     """
 
-    def __init__(self, path: Path, descriptor: int, expected: Identity | None = None) -> None:
-        """expected: the identity that the folder must have, if known."""
+    def __init__(
+        self, path: Path, descriptor: int | None, expected: Identity | None = None
+    ) -> None:
+        """descriptor: None if the system has none of folders. expected: the identity that the
+        folder must have, if known.
+        """
         self.path, self.descriptor = path, descriptor
         self.absolute = Path(os.path.abspath(path))  # the current folder may change
-        self.identity = identity(os.fstat(descriptor))
+        self.identity = identity(os.stat(path if descriptor is None else descriptor))
         self.expected = expected or self.identity
         self.lock: tuple[str, int] | None = None
 
@@ -62,7 +78,11 @@ class OpenFolder:
     @contextmanager
     def at(cls, path: Path, expected: Identity | None = None) -> Iterator[OpenFolder]:
         """Hold the folder at a path for a block."""
-        with _closed(os.open(path, _FOLDER | os.O_CLOEXEC)) as descriptor:
+        if not HAS_DESCRIPTORS:
+            os.listdir(path)  # raises OSError for everything but a folder that can be read
+            yield cls(path, None, expected)
+            return
+        with _closed(os.open(path, _FOLDER)) as descriptor:
             yield cls(path, descriptor, expected)
 
     @contextmanager
@@ -71,6 +91,11 @@ class OpenFolder:
         if make:
             with suppress(FileExistsError):
                 self.make(name)
+        if self.descriptor is None:
+            self._refuse_link(name)
+            with OpenFolder.at(self.path / name) as child:
+                yield child
+            return
         with _closed(self.open(name, _FOLDER)) as descriptor:
             yield OpenFolder(self.path / name, descriptor)
 
@@ -86,11 +111,21 @@ class OpenFolder:
 
     def names(self) -> list[str]:
         """Return the names of everything in it, sorted."""
-        return sorted(os.listdir(self.descriptor))
+        return sorted(os.listdir(self.absolute if self.descriptor is None else self.descriptor))
+
+    def _at(self, name: str) -> str:
+        """Return a name as functions of `os` take it, with `dir_fd`. Raises OSError for a path."""
+        if name in ("", ".", "..") or os.path.basename(name) != name:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        return name if self.descriptor is not None else os.path.join(self.absolute, name)
 
     def stat(self, name: str) -> os.stat_result:
         """Return the status of a name, of the link itself if it is one."""
-        return os.stat(_checked(name), dir_fd=self.descriptor, follow_symlinks=False)
+        return os.stat(self._at(name), dir_fd=self.descriptor, follow_symlinks=False)
+
+    def _refuse_link(self, name: str) -> None:
+        if self._is(stat.S_ISLNK, name):
+            raise LinkError(errno.ELOOP, "it is a link", name)
 
     def is_file(self, name: str) -> bool:
         """Whether there is a regular file of that name, not a link to one."""
@@ -108,12 +143,14 @@ class OpenFolder:
 
     def open(self, name: str, flags: int) -> int:
         """Return a descriptor of a file or folder. Raises LinkError for a link."""
+        if not hasattr(os, "O_NOFOLLOW"):
+            self._refuse_link(name)
         try:
-            return os.open(_checked(name), flags | _ALWAYS, 0o666, dir_fd=self.descriptor)
+            return os.open(self._at(name), flags | _ALWAYS, 0o666, dir_fd=self.descriptor)
         except OSError as error:
-            if error.errno == errno.ELOOP or (
-                error.errno in (errno.ENOTDIR, errno.EMLINK) and self._is(stat.S_ISLNK, name)
-            ):
+            if error.errno in (errno.ENOTDIR, errno.EMLINK):
+                self._refuse_link(name)
+            if error.errno == errno.ELOOP:
                 raise LinkError(errno.ELOOP, "it is a link", name) from error
             raise
 
@@ -165,15 +202,15 @@ class OpenFolder:
     def replacing(self, name: str) -> Iterator[int]:
         """Yield a descriptor to write to; after a successful block, sync and rename its file."""
         beside = beside_name(name)
-        with _closed(self.open(beside, _NEW)) as descriptor:
-            try:
+        try:
+            with _closed(self.open(beside, _NEW)) as descriptor:
                 yield descriptor
                 os.fsync(descriptor)
-                self.rename(beside, name)
-            except BaseException:
-                with suppress(OSError):
-                    self.remove(beside)
-                raise
+            self.rename(beside, name)  # Windows renames no open file
+        except BaseException:
+            with suppress(OSError):
+                self.remove(beside)
+            raise
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a file, created if it does not exist, and sync it."""
@@ -212,33 +249,28 @@ class OpenFolder:
     def rename(self, name: str, new: str) -> None:
         """Rename a file, replacing a file of the new name."""
         own = self.descriptor
-        os.replace(_checked(name), _checked(new), src_dir_fd=own, dst_dir_fd=own)
+        os.replace(self._at(name), self._at(new), src_dir_fd=own, dst_dir_fd=own)
 
     def make(self, name: str) -> None:
         """Create a folder."""
-        os.mkdir(_checked(name), dir_fd=self.descriptor)
+        os.mkdir(self._at(name), dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:
         """Remove the name of a file or link."""
-        os.unlink(_checked(name), dir_fd=self.descriptor)
+        os.unlink(self._at(name), dir_fd=self.descriptor)
 
     def remove_folder(self, name: str) -> None:
         """Remove a folder if it is empty."""
         try:
-            os.rmdir(_checked(name), dir_fd=self.descriptor)
+            os.rmdir(self._at(name), dir_fd=self.descriptor)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
 
     def sync(self) -> None:
         """Sync the folder, so that its names survive a crash."""
-        os.fsync(self.descriptor)
-
-
-def _checked(name: str) -> str:
-    if name in ("", ".", "..") or "/" in name:
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    return name
+        if self.descriptor is not None:
+            os.fsync(self.descriptor)
 
 
 @contextmanager
@@ -251,7 +283,10 @@ def _closed(descriptor: int) -> Iterator[int]:
 
 def beside_name(name: str) -> str:
     """Return a temporary name for a file beside `name`, different for each process and call."""
-    return f".{name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}"
+    ending = f".{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}"
+    while len(os.fsencode(name)) > _NAME_MAX - 1 - len(ending):
+        name = name[:-1]
+    return f".{name}{ending}"
 
 
 def _write(descriptor: int, data: bytes) -> None:

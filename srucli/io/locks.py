@@ -6,7 +6,6 @@ The kernel releases a lock when its process ends in any way. The file names the 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import platform
 import re
@@ -19,9 +18,15 @@ from srucli.io.console import escaped
 from srucli.io.files import read_within, unwritable
 from srucli.io.folders import OpenFolder
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 NAME = "lock"
 _HOLDER = re.compile(rb"process [0-9]+ on [^\n]*\n")
 _MAX_BYTES = 400
+_LOCKED_BYTE = 1 << 30
 # Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
@@ -90,10 +95,24 @@ def _acquire(folder: OpenFolder) -> int:
 def _try(descriptor: int) -> bool:
     """Lock an open file. Return False if another process holds the lock."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            _lock_byte(descriptor)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
     return True
+
+
+def _lock_byte(descriptor: int) -> None:
+    """Lock a byte behind the content, which others could not read otherwise. Raises OSError."""
+    import msvcrt
+
+    os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)

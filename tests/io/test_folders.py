@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from srucli.errors import DataError, OutputError
+from srucli.io import folders
 from srucli.io.files import append, read_within, write_atomic, write_files
 from srucli.io.folders import LinkError, OpenFolder
 from tests.support import tree
@@ -39,6 +40,16 @@ def own(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.fixture(params=[True, False], ids=["", "without descriptors of folders"])
+def descriptors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let folders be held open, or not, as on Windows."""
+    monkeypatch.setattr(folders, "HAS_DESCRIPTORS", request.param)
+    if not request.param:
+        monkeypatch.delattr(os, "O_NOFOLLOW")
+
+
+both = pytest.mark.usefixtures("descriptors")
+
 WRITERS: dict[str, Callable[[OpenFolder, str], object]] = {
     "open": lambda folder, name: folder.open(name, os.O_RDONLY),
     "open_to_write": lambda folder, name: folder.open_to_write(name, os.O_CREAT),
@@ -51,6 +62,7 @@ WRITERS: dict[str, Callable[[OpenFolder, str], object]] = {
 }
 
 
+@both
 @pytest.mark.parametrize("target", ["file", "folder", "absent"])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_no_name_is_opened_through_a_link(
@@ -63,6 +75,7 @@ def test_no_name_is_opened_through_a_link(
     assert tree(outside) == before
 
 
+@both
 @pytest.mark.parametrize("writer", ["open_to_write", "append", "cut"])
 def test_a_file_with_hard_links_is_not_changed(own: Path, outside: Path, writer: str) -> None:
     os.link(outside / "file", own / "twin")
@@ -71,6 +84,7 @@ def test_a_file_with_hard_links_is_not_changed(own: Path, outside: Path, writer:
     assert (outside / "file").read_bytes() == SECRET
 
 
+@both
 @pytest.mark.parametrize("kind", ["link", "twin"])
 def test_an_atomic_write_replaces_the_name_and_not_the_file(
     own: Path, outside: Path, kind: str
@@ -84,12 +98,14 @@ def test_an_atomic_write_replaces_the_name_and_not_the_file(
     assert sorted(os.listdir(own)) == ["file", "folder"]
 
 
+@both
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd"])
 def test_paths_are_refused_as_names(own: Path, name: str) -> None:
     with OpenFolder.at(own) as folder, pytest.raises(OSError, match="directory"):
         folder.open(name, os.O_RDONLY)
 
 
+@both
 @pytest.mark.parametrize("place", ["link", "file/x", "none"])
 def test_a_write_below_a_file_or_link_names_a_remedy(own: Path, place: str) -> None:
     (own / "link").symlink_to("link")
@@ -252,6 +268,7 @@ def test_nothing_is_written_to_a_replaced_folder(own: Path, outside: Path, happe
         assert tree(own.parent) == before
 
 
+@both
 def test_nothing_is_written_to_an_unexpected_folder(own: Path) -> None:
     """Like a trial of a comparison, which gets its folder from another process."""
     status = own.stat()
@@ -263,6 +280,7 @@ def test_nothing_is_written_to_an_unexpected_folder(own: Path) -> None:
         write_files(folder, {"a": b"x"})
 
 
+@both
 def test_the_current_folder_may_change(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,3 +289,14 @@ def test_the_current_folder_may_change(
         monkeypatch.chdir("/")
         write_files(folder, {"a": b"x"})
     assert (own / "a").read_bytes() == b"x"
+
+
+@both
+@pytest.mark.parametrize("name", ["x" * 255, "한" * 85, os.fsdecode(b"\xe9" * 248), "-a\nb"])
+def test_names_that_are_as_long_as_possible(own: Path, name: str) -> None:
+    """The temporary name beside it is no longer."""
+    write_atomic({own / name: b"x"})
+    with OpenFolder.at(own) as folder, folder.replacing(name) as descriptor:
+        os.write(descriptor, b"y")
+    assert (own / name).read_bytes() == b"y"
+    assert sorted(os.listdir(own)) == sorted(["file", "folder", name])

@@ -1,0 +1,103 @@
+"""Systems that lack what Linux has, and systems like containers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srucli.errors import OutputError
+from srucli.io import locks
+from srucli.io.folders import OpenFolder
+from tests.support import SETTINGS, RunMain, Tiny, child_environment
+
+REMOVER = Path(__file__).with_name("other_systems.py")
+
+
+def run_without(system: str, folder: Path, *lines: str) -> list[str]:
+    """Run lines of `commands.py` without what a system lacks; return the lines of stdout."""
+    shutil.copy(REMOVER, folder / "sitecustomize.py")
+    environment = child_environment(SRUCLI_SYSTEM=system)
+    environment["PYTHONPATH"] = f"{folder}:{environment['PYTHONPATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.commands", *" , ".join(lines).split()],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return [*done.stdout.splitlines(), *done.stderr.splitlines()]
+
+
+def test_all_of_srucli_without_what_macos_lacks(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain
+) -> None:
+    flags = " ".join(SETTINGS)
+    train = f"train {tiny.train} -o run --epochs 1 {flags}"
+    said = run_without(
+        "macos",
+        tmp_path,
+        train,
+        f"predict run {tiny.test} --text 2",
+        f"eval run {tiny.test}",
+        f"compare {tiny.train} -o cmp --optimizer adam,sgd --grid 1 --seeds 1 --epochs 1 {flags}",
+    )
+    assert [line for line in said if line.startswith("code ")] == ["code 0"] * 4, said
+    again = run_main(*train.replace("-o run", f"-o {tmp_path / 'again'}").split())
+    assert again.code == 0
+    weights = [next((tmp_path / each).rglob("model.safetensors")) for each in ("run", "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_predict_and_eval_without_what_windows_lacks(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain
+) -> None:
+    predict = f"predict {tiny.run} {tiny.test} --text 2"
+    said = run_without(
+        "windows",
+        tmp_path,
+        predict,
+        f"eval {tiny.run} {tiny.test} --predictions p.tsv --plots plots",
+        f"encode {tiny.run / 'tokenizer.model'} {tiny.test}",
+        f"compare {tiny.train} -o cmp --optimizer adam,sgd --epochs 1",
+    )
+    expected = run_main(*predict.split()).out.splitlines()
+    assert said[: len(expected) + 1] == [*expected, "code 0"]
+    assert [line for line in said if line.startswith("code ")] == [*["code 0"] * 3, "code 1"]
+    assert any(line.startswith("srucli: a comparison needs Linux or macOS: ") for line in said)
+    assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".png", ".svg"}
+    assert len((tmp_path / "p.tsv").read_text().splitlines()) == 121
+
+
+def test_a_folder_is_locked_without_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """msvcrt's function is here one of fcntl, which refuses in the same way."""
+    import fcntl
+
+    class Windows:
+        LK_NBLCK = 2
+
+        @staticmethod
+        def locking(descriptor: int, mode: int, size: int) -> None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise PermissionError(13, "Permission denied") from error
+
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", Windows)
+    with OpenFolder.at(tmp_path) as folder, OpenFolder.at(tmp_path) as other:
+        with locks.locked(folder):
+            assert locks.is_locked(tmp_path)
+            with (
+                pytest.raises(OutputError, match=r"writes there \(process \d+ on "),
+                locks.locked(other),
+            ):
+                pass
+        assert not locks.is_locked(tmp_path)
+        with locks.locked(other):
+            assert locks.is_left(other)
