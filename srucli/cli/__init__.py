@@ -29,9 +29,16 @@ from srucli.cli import (
     tune,
 )
 from srucli.cli import help as pages
-from srucli.errors import OutputError, SrucliError, UsageError, did_you_mean
+from srucli.errors import (
+    OutOfMemoryError,
+    OutputError,
+    SrucliError,
+    UsageError,
+    did_you_mean,
+)
 from srucli.io.console import excerpt, fail
 from srucli.io.memory import enough_memory
+from srucli.io.system_limits import reached
 
 # Errors of a write to a disk, or within a quota, that is full or broken.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -145,16 +152,27 @@ def _run() -> None:
         with enough_memory("the command", "free some of it, or give it less at once"):
             app(prog_name="srucli")
     except SrucliError as error:
+        if isinstance(error, OutOfMemoryError):
+            process.end_quietly()
         _fail(error)
     except BrokenPipeError:
         _leave_quietly()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            _fail(UsageError(f"{error.filename}: the name is too long; choose a shorter one"))
-        if error.errno not in _UNWRITABLE:
-            raise
-        process.drop_stdout()
-        _fail(OutputError(f"the output cannot be written ({error.strerror}); make room for it"))
     except KeyboardInterrupt:
         sys.stderr.write("srucli: stopped\n")
         raise SystemExit(130) from None
+    except Exception as error:
+        if limit := reached(error):
+            process.end_quietly()
+            _fail(limit)
+        if isinstance(error, OSError):
+            _refuse(error)
+        raise
+
+
+def _refuse(error: OSError) -> None:
+    """Exit with a message if the error is about a name or a write."""
+    if error.errno == errno.ENAMETOOLONG:
+        _fail(UsageError(f"{error.filename}: the name is too long; choose a shorter one"))
+    if error.errno in _UNWRITABLE:
+        process.drop_stdout()
+        _fail(OutputError(f"the output cannot be written ({error.strerror}); make room for it"))

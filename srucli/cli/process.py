@@ -39,6 +39,12 @@ def set_environment() -> None:
     # let them sleep soon. OpenMP reads the variable when torch loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    # torch makes a cache folder when it imports its compiler, which srucli does not use. Where
+    # nothing temporary can be made, name one that exists.
+    given = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
+    places = (*filter(None, given), "/tmp", "/var/tmp", "/usr/tmp", os.curdir)
+    if not any(os.access(place, os.W_OK | os.X_OK) for place in places):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.sep)
 
 
 def take_descriptors() -> None:
@@ -72,6 +78,11 @@ def escaped_output() -> Iterator[None]:
 def drop_stdout() -> None:
     """Discard what is still buffered, so that the interpreter's last flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def end_quietly() -> None:
+    """Let what fails at the end of the process fail silently, as nothing works without memory."""
+    sys.unraisablehook = lambda _: None
 
 
 @contextmanager

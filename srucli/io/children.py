@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from srucli.io.system_limits import no_process
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -55,14 +57,17 @@ def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
     environment = dict(os.environ)
     isolate(environment)
     command = [sys.executable, "-I" if sys.flags.isolated else "-P", str(PACKAGE / "child.py")]
-    process = subprocess.Popen(
-        [*command, json.dumps(inherited_path()), module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if own_stderr else None,
-        env=environment,
-        process_group=0,
-    )
+    try:
+        process = subprocess.Popen(
+            [*command, json.dumps(inherited_path()), module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if own_stderr else None,
+            env=environment,
+            process_group=0,
+        )
+    except OSError as error:
+        raise no_process(error) from error
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.io.folders import LinkError, OpenFolder, beside_name
 from srucli.io.json_text import json_text, json_value
+from srucli.io.system_limits import RAISE_OPEN_FILES, is_open_files
 
 COPY_AGAIN = "copy the run again"
 COPY_WITHOUT_LINKS = "copy the folder with `cp -rL`, and use the copy"
@@ -88,6 +89,7 @@ def check_writable(path: Path) -> None:
 
 
 _REMEDIES = {
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), RAISE_OPEN_FILES),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
     errno.ENOENT: "make its folder first",
     **dict.fromkeys(
@@ -123,7 +125,8 @@ def read_within(place: Place, name: str, most: int) -> bytes:
         raise DataError(str(path), None, "is a link, or in one", COPY_WITHOUT_LINKS) from error
     except (OSError, ValueError) as error:  # a name with a NUL
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputMissingError(f"{path}: cannot be read ({reason}); {COPY_AGAIN}") from error
+        remedy = RAISE_OPEN_FILES if is_open_files(error) else COPY_AGAIN
+        raise InputMissingError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
 
 def _read(descriptor: int, path: Path, most: int) -> bytes:

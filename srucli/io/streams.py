@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from srucli.errors import DataError, InputMissingError, SrucliError
 from srucli.io.memory import ran_out
+from srucli.io.system_limits import RAISE_OPEN_FILES, is_open_files
 
 Source = str | os.PathLike[str]
 
@@ -99,7 +100,8 @@ def is_piped(source: Source) -> bool:
 
 def unreadable(source: str, error: OSError) -> InputMissingError:
     """Return the error for a file that cannot be opened or read."""
-    other = f"cannot be read ({error.strerror}); check the disk or pipe"
+    remedy = RAISE_OPEN_FILES if is_open_files(error) else "check the disk or pipe"
+    other = f"cannot be read ({error.strerror}); {remedy}"
     return InputMissingError(f"{source}: {_PROBLEMS.get(type(error), other)}")
 
 

@@ -51,17 +51,20 @@ from tests.support import (
 # --- the machine -------------------------------------------------------------------------------
 
 
-def run_in_namespace(folder: Path, *lines: str) -> list[str]:
-    """Run lines of `commands.py`, which may mount file systems; return the lines of its output."""
+def run_in_namespace(folder: Path, *lines: str, **variables: str) -> list[str]:
+    """Run lines of `commands.py`, which may mount file systems; return the lines of its output.
+
+    There is no network. variables: of the environment.
+    """
     if not shutil.which("unshare"):
         pytest.skip("unshare is not installed")
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+    if subprocess.run(["unshare", "-rmn", "true"], capture_output=True).returncode:
         pytest.skip("this user may not create namespaces")
     words = " , ".join(lines).split()
     done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-m", "tests.commands", *words],
+        ["unshare", "-rmn", sys.executable, "-m", "tests.commands", *words],
         cwd=folder,
-        env=child_environment(),
+        env=child_environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -157,11 +160,12 @@ def test_matching_encoding_is_suggested_first(tmp_path: Path, text: str, encodin
 
 
 def test_data_is_utf_8_in_every_locale(tiny: Tiny, tmp_path: Path, run_cli: RunCli) -> None:
-    """Files would be read as ASCII here, and stdout would be Latin-1."""
+    """Files would be read as ASCII here, and stdout would be ASCII. stderr is, and is escaped."""
     env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    env["PYTHONIOENCODING"] = "latin-1"
-    (tmp_path / "x.txt").write_text("\uc88b\ub2e4\n", encoding="utf-8")
-    done = run_cli("predict", tiny.run, "x.txt", "--with-input", cwd=tmp_path, env=env)
+    env["PYTHONIOENCODING"] = "ascii"
+    (tmp_path / "\ud55c.txt").write_text("\uc88b\ub2e4\n", encoding="utf-8")
+    done = run_cli("predict", tiny.run, "\ud55c.txt", "--with-input", cwd=tmp_path, env=env)
+    assert done.stderr.startswith("\\udced\\udc95\\udc9c.txt: plain text")
     assert (done.returncode, done.stdout.split("\t")[1]) == (0, "\uc88b\ub2e4\n"), done.stderr
 
 

@@ -12,6 +12,7 @@ import pytest
 from srucli.errors import OutputError
 from srucli.io import locks
 from srucli.io.folders import OpenFolder
+from tests.robustness.test_hazards import run_in_namespace
 from tests.support import SETTINGS, RunMain, Tiny, child_environment
 
 REMOVER = Path(__file__).with_name("other_systems.py")
@@ -101,3 +102,30 @@ def test_a_folder_is_locked_without_fcntl(tmp_path: Path, monkeypatch: pytest.Mo
         assert not locks.is_locked(tmp_path)
         with locks.locked(other):
             assert locks.is_left(other)
+
+
+def test_a_read_only_system_without_home_and_network(tiny: Tiny, tmp_path: Path) -> None:
+    """Only the folder `work` can be written, so compiled kernels are not kept."""
+    (tmp_path / "work").mkdir()
+    said = run_in_namespace(
+        tmp_path,
+        "! mount --bind work work && mount -o remount,bind,ro /",
+        "! touch here 2>/dev/null && echo open",
+        f"train {tiny.train} -o work/run --epochs 1 {' '.join(SETTINGS)} model.encoder=bag",
+        f"eval work/run {tiny.test} --plots work/plots",
+        f"predict work/run {tiny.test} --text 2",
+        HOME="/nonexistent",
+        TMPDIR="/nonexistent",
+        XDG_CACHE_HOME="",
+        NUMBA_CACHE_DIR="",
+        LC_ALL="C",
+        PYTHONUTF8="0",
+        PYTHONCOERCECLOCALE="0",
+        MPLCONFIGDIR=str(tmp_path / "work"),
+    )
+    if "open" in said:
+        pytest.skip("this user may not make its root read-only")
+    assert [line for line in said if line.startswith("code ")] == ["code 0"] * 3, said
+    not_kept = [line for line in said if line.startswith("kernels: compiled code is not kept")]
+    assert len(not_kept) == 1
+    assert (tmp_path / "work" / "plots" / "confusion.png").exists()

@@ -1,0 +1,88 @@
+"""Limits of the system: each is named in one sentence, with how to raise it."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from srucli.errors import SrucliError
+from srucli.io.children import child
+from srucli.io.files import read_within, write_atomic
+from srucli.io.streams import open_input
+from srucli.io.system_limits import RAISE_OPEN_FILES, reached
+from tests.support import Tiny, child_environment
+
+resource = pytest.importorskip("resource")
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__context__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("can't start new thread"), "a thread cannot be started; end others"),
+        (ImportError("libx.so: failed to map segment from shared object"), "a library cannot be"),
+        (OSError("libx.so: cannot map zero-fill pages: Cannot allocate memory"), "a library canno"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files are open; close other"),
+        (FileNotFoundError(2, "No usable temporary directory found in []"), "no temporary folder"),
+        (caused(ImportError("cannot import name f"), MemoryError()), "memory ran out; free some"),
+    ],
+    ids=["thread", "library", "pages", "files", "temporary", "cause"],
+)
+def test_a_limit_is_recognized(error: Exception, said: str) -> None:
+    assert str(reached(error)).startswith(said)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), ImportError("no module"), OSError(2, "x")])
+def test_other_errors_are_no_limit(error: Exception) -> None:
+    assert reached(caused(error, ValueError("x"))) is None
+
+
+def start(path: Path) -> None:
+    with child("srucli.tokenizer.child", own_stderr=True):
+        pass
+
+
+OPENING: dict[str, Callable[[Path], object]] = {
+    "read": lambda path: read_within(path.parent, path.name, 9),
+    "write": lambda path: write_atomic({path: b"x"}),
+    "input": lambda path: open_input(path).__enter__(),
+    "child": start,
+}
+
+
+@pytest.mark.parametrize("opening", OPENING)
+def test_too_many_open_files_are_not_blamed_on_the_file(tmp_path: Path, opening: str) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(SrucliError) as caught:
+            OPENING[opening](tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert str(caught.value).endswith(f"(Too many open files); {RAISE_OPEN_FILES}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not limit the address space")
+def test_too_little_memory_for_a_library_is_one_sentence(tiny: Tiny) -> None:
+    """Less than torch's largest library takes."""
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 300000; '{sys.executable}' -m srucli predict run test.tsv"],
+        cwd=tiny.folder,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("srucli: a library cannot be loaded (")
+    assert done.stderr.endswith("; free some memory, or raise the limit: ulimit -v\n")
