@@ -10,6 +10,7 @@ import typer
 
 from srucli.cli import completion
 from srucli.cli import help as pages
+from srucli.io.console import say
 from srucli.io.json_text import json_text
 
 
@@ -64,5 +65,4 @@ def command(
     if plots is not None:
         from srucli.experiments.plots import draw_diagnostics
 
-        for path in draw_diagnostics(diagnostics, plots):
-            print(path, file=typer.get_text_stream("stderr"))
+        say(*map(str, draw_diagnostics(diagnostics, plots)))

@@ -170,13 +170,16 @@ def test_data_is_utf_8_in_every_locale(tiny: Tiny, tmp_path: Path, run_cli: RunC
 
 
 def test_file_names_that_are_not_unicode(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
-    """A run stores the names, and stdout has their bytes."""
+    """A run stores the names, stdout has their bytes, and stderr shows them escaped."""
     train, run = tmp_path / os.fsdecode(b"caf\xe9.tsv"), tmp_path / os.fsdecode(b"r\xe9sum\xe9")
     shutil.copy(tiny.train, train)
     words = ("train", train, "-o", run, "--tokenizer", tiny.run / "tokenizer.model", "--epochs", 1)
-    ended = run_main(*words, *SETTINGS)
+    ended = run_main(*words, "--diagnose", 5, *SETTINGS)
     assert (ended.code, os.fsencode(ended.out)) == (0, os.fsencode(run) + b"\n"), ended.err
     assert RunDir.open(run).facts().sources["train"] == str(train)
+    ended = run_main("diagnose", run, "--plots", f"{run}-plots")
+    assert ended.code == 0
+    assert ended.err.splitlines()[0].endswith(r"r\udce9sum\udce9-plots/optimizer.png")
 
 
 # --- non-finite numbers -------------------------------------------------------------------------
