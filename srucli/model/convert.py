@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -62,23 +62,40 @@ def from_sru_weights(
     directions = 2 if bidirectional else 1
     if width % directions:
         raise ValueError(f"bidirectional: {width} units cannot be divided among two directions")
-    module = SRU(
-        cells[0].get("weight_proj", weight).shape[0],
-        width // directions,
-        len(cells),
-        batch_first=batch_first,
-        dropout=dropout,
-        bidirectional=bidirectional,
-        activation="tanh" if use_tanh else "identity",
-        highway_bias=math.log((scale**2 - 1) / 2) if scale > 1 else 0.0,
-        rescale=scale > 1,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
-    for number, (layer, cell) in enumerate(zip(module.stack.layers, cells, strict=True)):
-        assert isinstance(layer, SRULayer)
-        _copy(layer, cell, f"{prefix}rnn_lst.{number}")
+
+    def build(device: torch.device) -> SRU:
+        return SRU(
+            cells[0].get("weight_proj", weight).shape[0],
+            width // directions,
+            len(cells),
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            activation="tanh" if use_tanh else "identity",
+            highway_bias=math.log((scale**2 - 1) / 2) if scale > 1 else 0.0,
+            rescale=scale > 1,
+            device=device,
+            dtype=weight.dtype,
+        )
+
+    # Without memory at first: one wrong shape could make a layer of any size.
+    with torch.device("meta") as meta:
+        skeleton = build(meta)
+    for number, (layer, cell) in enumerate(_pairs(skeleton, cells)):
+        _check_shapes(layer, cell, f"{prefix}rnn_lst.{number}")
+    module = build(weight.device)
+    for layer, cell in _pairs(module, cells):
+        _copy(layer, cell)
     return module
+
+
+def _pairs(
+    module: SRU, cells: Sequence[Mapping[str, Tensor]]
+) -> Iterator[tuple[SRULayer, Mapping[str, Tensor]]]:
+    """Yield each layer with the tensors for it."""
+    for layer, cell in zip(module.stack.layers, cells, strict=True):
+        assert isinstance(layer, SRULayer)
+        yield layer, cell
 
 
 def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]]:
@@ -102,6 +119,7 @@ def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]
                 raise ValueError(f"{prefix}rnn_lst.{number}.{name} is missing")
     cells = [found[number] for number in sorted(found)]
     like = cells[0]["weight"]
+    _check(like, f"{prefix}rnn_lst.0.weight", like, _DIMENSIONS["weight"])
     for number, cell in enumerate(cells):
         for part, tensor in cell.items():
             _check(tensor, f"{prefix}rnn_lst.{number}.{part}", like, _DIMENSIONS.get(part))
@@ -133,23 +151,30 @@ def _scale(cells: Sequence[Mapping[str, Tensor]]) -> float:
     return scale
 
 
-@torch.no_grad()
-def _copy(layer: SRULayer, cell: Mapping[str, Tensor], name: str) -> None:
-    """Copy weights; `sru` interleaves its k planes: a column is (direction, unit, plane)."""
+def _check_shapes(layer: SRULayer, cell: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError for tensors that do not fit a layer, which may be on the meta device."""
     weight, planes, width = cell["weight"], layer.planes, layer.output_size
-    if "weight_proj" in cell:
-        inner, rows = cell["weight_proj"].shape[1], weight.shape[0]
-        if inner != rows:
-            raise ValueError(f"{name}.weight_proj has {inner} columns, but the weight {rows} rows")
-        weight = (cell["weight_proj"].double() @ weight.double()).to(weight.dtype)
-    size = layer.weight.shape[1]
-    if planes == 4 and weight.shape == (size, 3 * width):
+    inner, size = weight.shape[0], layer.weight.shape[1]
+    rows, columns = cell["weight_proj"].shape if "weight_proj" in cell else (inner, inner)
+    if columns != inner:
+        raise ValueError(f"{name}.weight_proj has {columns} columns, but the weight {inner} rows")
+    shape, wanted = (rows, weight.shape[1]), (size, planes * width)
+    if planes == 4 and shape == (size, 3 * width):
         raise ValueError(f"{name}.weight has no highway: has_skip_term=False is not supported")
-    if weight.shape != (size, planes * width):
-        raise ValueError(f"{name}.weight is {tuple(weight.shape)}, not {(size, planes * width)}")
+    if shape != wanted:
+        raise ValueError(f"{name}.weight is {shape}, not {wanted}")
     for part in ("weight_c", "bias"):
         if cell[part].shape != (2 * width,):
             raise ValueError(f"{name}.{part} is {tuple(cell[part].shape)}, not {(2 * width,)}")
+
+
+@torch.no_grad()
+def _copy(layer: SRULayer, cell: Mapping[str, Tensor]) -> None:
+    """Copy weights; `sru` interleaves its k planes: a column is (direction, unit, plane)."""
+    weight, planes, width = cell["weight"], layer.planes, layer.output_size
+    if "weight_proj" in cell:
+        weight = (cell["weight_proj"].double() @ weight.double()).to(weight.dtype)
+    size = layer.weight.shape[1]
     planar = weight.reshape(size, width, planes).permute(2, 1, 0)
     layer.weight.copy_(planar.reshape(planes * width, size))
     layer.v.copy_(cell["weight_c"].reshape(2, width))

@@ -510,3 +510,17 @@ def test_other_weights_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         from_sru_weights(interleaved(6, 6, 3) | changes, **arguments)
+
+
+def test_shapes_of_weights_are_checked_before_memory_is_taken() -> None:
+    weights = interleaved(6, 6, 3)
+    second = {name.replace("lst.0", "lst.1"): tensor for name, tensor in weights.items()}
+    wide = {"rnn_lst.0.weight_c": torch.zeros(2**21)}  # 2^20 units: 12 TiB in the second layer
+    with pytest.raises(ValueError, match=r"rnn_lst.0.weight is \(6, 18\), not \(6, 4194304\)"):
+        from_sru_weights(weights | second | wide)
+
+
+def test_the_first_weight_is_checked_whatever_the_order() -> None:
+    weights = interleaved(6, 6, 3) | {"rnn_lst.0.weight": None}
+    with pytest.raises(ValueError, match="weight is not a tensor"):
+        from_sru_weights(dict(reversed(weights.items())))  # type: ignore[arg-type]

@@ -90,6 +90,11 @@ def _kind(random: Random, tensor: Tensor) -> Any:
 CHANGES: tuple[Callable[[Random, Tensor], Any], ...] = (_shape, _shape, _values, _kind, _kind)
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor has not become one that few operators take."""
+    return tensor.layout == torch.strided and not tensor.is_meta and tensor.dtype != DTYPES[-1]
+
+
 def mutate_weights(random: Random, weights: Weights) -> None:
     """Change up to three tensors or keys."""
     for _ in range(random.choice((0, 1, 1, 2, 3))):
@@ -101,7 +106,7 @@ def mutate_weights(random: Random, weights: Weights) -> None:
             weights[random.choice(KEYS)] = weights[key]
         elif way == 2:
             weights[random.choice(KEYS)] = weights.pop(key)
-        elif isinstance(weights[key], Tensor) and weights[key].layout == torch.strided:
+        elif isinstance(weights[key], Tensor) and _is_plain(weights[key]):
             weights[key] = random.choice(CHANGES)(random, weights[key])
         if not weights:
             return

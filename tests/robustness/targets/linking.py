@@ -87,8 +87,9 @@ def try_links(seeds: Seeds, random: Random, folder: Path) -> None:
     if random.random() < 0.2:
         replace(random, model, outside)
     words = command(random, seeds, run, plots, model)
-    if model.is_fifo() and str(model) in words:
-        return  # a pipe that is named as an input is waited for
+    named = str(model) in words
+    if named and (model.is_fifo() or not model.resolve().is_relative_to(here.resolve())):
+        return  # a pipe that is named as an input is waited for, and a link followed
     before = tree(outside)
     with watched(here):
         said = run_command(*words)

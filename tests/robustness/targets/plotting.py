@@ -139,7 +139,8 @@ def _diagnostics(seeds: Seeds, random: Random, folder: Path) -> None:
         found = Diagnostics.read(folder)
     for finding in diagnose(found):
         check_printed(finding.text)
-    check_svg(random, plots.optimizer_figure(found))
+    with found.reading():
+        check_svg(random, plots.optimizer_figure(found))
 
 
 def check_svg(random: Random, figure: Figure) -> None:
