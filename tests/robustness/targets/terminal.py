@@ -134,6 +134,7 @@ def _train(place: Place) -> Command:
 
 def _mistake(place: Place) -> Command:
     odd, run = place.hostile(), str(place.run)
+    train = ["train", place.data, "--tokenizer", str(place.model)]
     return place.random.choice(
         (
             ["predict", odd],
@@ -141,17 +142,17 @@ def _mistake(place: Place) -> Command:
             ["eval", run, place.data, "--fail-under", odd],
             ["eval", run, place.data, "--predictions", f"{odd}/x"],
             ["train", odd],
-            ["train", place.data, f"model.layers={odd}"],
-            ["train", place.data, f"{odd}=1"],
-            ["train", place.data, "--optimizer", odd],
-            ["train", place.data, "--format", odd],
-            ["train", place.data, "--encoding", odd],
-            ["train", place.data, "--text", odd],
+            [*train, f"model.layers=x{odd}"],
+            [*train, f"{odd}=1"],
+            [*train, "--optimizer", odd],
+            [*train, "--format", odd],
+            [*train, "--encoding", odd],
+            [*train, "--text", odd],
             ["train", "--resume", odd],
             ["train", place.data, "-c", odd],
             ["compare", place.data, "--over", f"{odd}=1,2"],
             ["compare", place.data, "--optimizer", f"{odd},adam"],
-            ["tune", place.data, "--minutes", odd],
+            ["tune", place.data, "--minutes", f"x{odd}"],
             ["predict", run, place.data, "--threshold", "0.5", "--reject", odd],
             ["predict", run, place.data, "--top", odd],
             ["optimizers", odd],
