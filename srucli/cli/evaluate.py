@@ -20,6 +20,7 @@ from srucli.io.json_text import json_text
 
 if TYPE_CHECKING:
     from srucli.data.readers import Example
+    from srucli.inference.comparison import Comparison, Labelled
     from srucli.inference.evaluation import Evaluation, OnChunk, Scorer
     from srucli.inference.predictor import Predictor
 
@@ -71,6 +72,14 @@ def command(
             help="Draw confusion matrix, reliability diagram and learning curve as PNG and SVG.",
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Compare with another run on the same examples: the difference of each metric "
+            "with a 95% interval, and McNemar's test.",
+        ),
+    ] = None,
     fail_under: options.FailUnder = None,
 ) -> None:
     """Evaluate a run on a labelled file.
@@ -86,14 +95,21 @@ def command(
     """
     gates = parse_gates(fail_under)
     _check_paths(run, file, predictions, plots)
+    if against is not None:
+        _check_against(against, file)
     predictor = options.load_predictor(run, context.obj)
     check_metrics(gates, predictor.multi_label)
-    result = _evaluate(predictor, file, options.of_data(context.obj), predictions)
-    say(*result.notes)
-    if as_json:
-        print(json_text(result.to_json()))
+    if against is None:
+        result, _ = _evaluate(predictor, file, options.of_data(context.obj), predictions)
+        say(*result.notes)
+        shown: Evaluation | Comparison = result
     else:
-        print(result.to_text())
+        shown = _compare((run, against), predictor, file, context.obj, predictions)
+        result = shown.one
+    if as_json:
+        print(json_text(shown.to_json()))
+    else:
+        print(shown.to_text())
     sys.stdout.flush()
     if plots is not None:
         from srucli.experiments.plots import draw
@@ -164,16 +180,49 @@ def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | N
         check_folder(plots, OF_EVALUATION)
 
 
+def _check_against(run: Path, file: str) -> None:
+    from srucli.io.streams import is_piped
+
+    options.need_run(run)
+    if is_piped(file):
+        raise UsageError(f"--against reads the examples twice; give a file instead of {file}")
+
+
+def _compare(
+    runs: tuple[Path, Path],
+    predictor: Predictor,
+    file: str,
+    flags: Mapping[str, Any],
+    predictions: Path | None,
+) -> Comparison:
+    """Evaluate two runs, the first of which is loaded, each with its own reading of the file."""
+    from srucli.inference.comparison import Comparison, check_same_examples, check_same_labels
+    from srucli.io.streams import display_name
+
+    names, data = (str(runs[0]), str(runs[1])), options.of_data(flags)
+    other = options.load_predictor(runs[1], flags)
+    check_same_labels(predictor, other, names)
+    one, examples = _evaluate(predictor, file, data, predictions)
+    two, same = _evaluate(other, file, data, None)
+    check_same_examples(display_name(file), examples, same, names)
+    say(*dict.fromkeys([*one.notes, *two.notes]))
+    return Comparison(names, one, two)
+
+
 def _evaluate(
     predictor: Predictor, file: str, data: dict[str, Any], predictions: Path | None
-) -> Evaluation:
-    """Evaluate on a file, and write the predictions if a path for them is given."""
+) -> tuple[Evaluation, list[Labelled]]:
+    """Evaluate on a file, and write the predictions if a path for them is given.
+
+    Return the line and the labels of each example too.
+    """
     from srucli.data.readers import read_examples
     from srucli.inference.evaluation import evaluate
     from srucli.io.streams import display_name
 
     config = options.data_config(predictor.config.data, file, data)
     fresh = options.fresh_config(predictor.config.data, data)
+    seen: list[Labelled] = []
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar(unit=" texts"))
         write: OnChunk | None = None
@@ -183,17 +232,19 @@ def _evaluate(
 
         def on_chunk(examples: Sequence[Example], probabilities: Any) -> None:
             bar.update(len(examples))
+            seen.extend((example.line, example.labels) for example in examples)
             if write is not None:
                 write(examples, probabilities)
 
         reading = read_examples(file, config, predictor.labels, fresh, predictor.names)
-        return evaluate(
+        result = evaluate(
             predictor,
             reading.reported(say, data),
             source=display_name(file),
             on_chunk=on_chunk,
             merge=config.merge_labels,
         )
+    return result, seen
 
 
 @contextmanager

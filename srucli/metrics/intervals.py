@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -80,18 +80,36 @@ def _bootstrapped(
     outcome: Outcome, wanted: dict[str, SumMetric], resamples: int, level: float, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Return percentile intervals of the `wanted` metrics."""
-    summands = {parts: parts(outcome) for parts in {m.parts: None for m in wanted.values()}}
-    ends = np.cumsum([0, *(matrix.shape[1] for matrix in summands.values())])
-    where = {parts: slice(*ends[i : i + 2]) for i, parts in enumerate(summands)}
-    stacked = sparse.hstack(list(summands.values()), format="csr")
-    sums = np.concatenate(list(_resampled_sums(stacked, resamples, seed)))
+    (drawn,) = resampled([outcome], wanted, resamples, seed)
+    return {name: percentiles(values, level) for name, values in drawn.items()}
+
+
+def percentiles(values: Floats, level: float) -> tuple[float, float]:
+    """Return the ends of the interval that has `level` of the defined values (r,)."""
+    values = values[np.isfinite(values)]
     tails = [(1 - level) / 2, (1 + level) / 2]
-    found = {}
-    for name, metric in wanted.items():
-        values = metric.finish(sums[:, where[metric.parts]])
-        values = values[np.isfinite(values)]
-        low, high = np.quantile(values, tails) if values.size else (np.nan, np.nan)
-        found[name] = (float(low), float(high))
+    low, high = np.quantile(values, tails) if values.size else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def resampled(
+    outcomes: Sequence[Outcome], wanted: dict[str, SumMetric], resamples: int, seed: int
+) -> list[dict[str, Floats]]:
+    """Return, for each model, values (r,) of the metrics over bootstrap samples.
+
+    Outcomes of the same examples; every model is measured on the same samples.
+    """
+    kinds = list({metric.parts: None for metric in wanted.values()})
+    summands = [parts(outcome) for outcome in outcomes for parts in kinds]
+    ends = np.cumsum([0, *(matrix.shape[1] for matrix in summands)])
+    stacked = sparse.hstack(summands, format="csr")
+    sums = np.concatenate(list(_resampled_sums(stacked, resamples, seed)))
+    found = []
+    for model in range(len(outcomes)):
+        starts = {parts: model * len(kinds) + at for at, parts in enumerate(kinds)}
+        columns = {parts: slice(*ends[at : at + 2]) for parts, at in starts.items()}
+        values = {name: m.finish(sums[:, columns[m.parts]]) for name, m in wanted.items()}
+        found.append(values)
     return found
 
 

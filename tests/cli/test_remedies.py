@@ -1204,6 +1204,10 @@ UNFOLLOWED = {
     "is not defined on the {} texts, because of their labels": "a whole comparison: test_compare",
     "is not defined on the dev texts, because of their labels": "a search: test_tune",
     "--top {}: the run has": "a report",
+    "--against: the labels differ": "another run: test_comparison",
+    "--against: {}; compare runs of the same kind": "the same",
+    "--against reads the examples twice": "a pipe, of which a copy is needed: test_comparison",
+    "say how to read it with --format, --label and --text": "two runs: test_comparison",
     "give each text one label, or train": "said to Python alone: files are refused before",
     ", which srucli did not draw; name another folder": "test_plots",
     # Not advice: they report facts, or name a flag that has no other value.
