@@ -12,7 +12,7 @@ from srucli import metrics
 from srucli.errors import DataError, UsageError
 from srucli.inference.evaluation import Evaluation, Scorer
 from srucli.io.console import escaped, excerpt, text_table
-from srucli.metrics import METRICS, Difference
+from srucli.metrics import Difference
 
 # The line and the labels of an example.
 Labelled = tuple[int, tuple[str, ...]]
@@ -113,8 +113,7 @@ class Comparison:
             values = (self.one.metrics[name], self.other.metrics[name], difference.value)
             shown = ["-" if math.isnan(value) else f"{value:.4f}" for value in values]
             span = f"{difference.low:.4f} to {difference.high:.4f}"
-            smaller = "" if METRICS[name].larger_is_better else " (smaller is better)"
-            rows.append([name + smaller, *shown, "" if math.isnan(difference.low) else span])
+            rows.append([name, *shown, "" if math.isnan(difference.low) else span])
         lines += text_table([("metric", "A", "B", "A - B", "95% interval"), *rows])
         both, only_one, only_other, neither = self.counts
         what = "exactly right" if self.one.outcome.multi_label else "right"

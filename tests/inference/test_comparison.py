@@ -85,7 +85,7 @@ def test_the_better_run_is_named() -> None:
     assert compared(worse, better).sentence().startswith("runs/two is better by 10.0 points (95%")
     shown = compared(better, worse).to_text()
     assert "right: both 180, only A 20, only B 0, neither 0" in shown
-    assert max(map(len, shown.splitlines())) <= 100
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
