@@ -17,6 +17,7 @@ from srucli.data.readers import Example
 from srucli.errors import DataError, UsageError
 from srucli.inference.comparison import Comparison, check_same_examples
 from srucli.inference.evaluation import evaluate
+from srucli.io.json_text import json_text
 from srucli.metrics import Outcome, differences, mcnemar
 from srucli.tokenizer.truncation import Tally
 from tests.support import RunMain, Tiny, run_training
@@ -103,7 +104,7 @@ def test_no_difference_is_claimed_without_evidence(
     comparison = compared(one, other)
     assert comparison.sentence().startswith("no difference could be shown: the accuracies ")
     assert said in comparison.sentence()
-    written = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
+    written = json.loads(json_text(comparison.to_json()))
     assert written["sentence"] == comparison.sentence()
     assert written["right"]["only_second"] == 0
 
