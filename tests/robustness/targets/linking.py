@@ -88,7 +88,9 @@ def try_links(seeds: Seeds, random: Random, folder: Path) -> None:
         replace(random, model, outside)
     words = command(random, seeds, run, plots, model)
     named = str(model) in words
-    if named and (model.is_fifo() or not model.resolve().is_relative_to(here.resolve())):
+    if named and (
+        model.is_fifo() or not os.path.realpath(model).startswith(os.path.realpath(here))
+    ):
         return  # a pipe that is named as an input is waited for, and a link followed
     before = tree(outside)
     with watched(here):
