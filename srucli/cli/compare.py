@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srucli.cli import completion, options, process
+from srucli.cli import completion, next_steps, options, process
 from srucli.errors import UsageError
-from srucli.io.console import say, text_table
+from srucli.io.console import fitting_table, put, warn
 from srucli.io.json_text import json_text
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def command(
     options.warn_of_files(settings)
     source = context.get_parameter_source("grid")
     if "optim.lr" in candidates[0].settings and source is not None and source.name == "COMMANDLINE":
-        say("--grid has no effect: the rates are compared")
+        warn("--grid has no effect: the rates are compared")
     from srucli.experiments.page import PAGE, write_page
-    from srucli.experiments.report import HEADER, table_rows
+    from srucli.experiments.report import HEADER, LESS_NEEDED, table_rows
 
     command_line = shlex.join(["srucli", *sys.argv[1:]])
     with process.term_as_int():
@@ -159,19 +159,31 @@ def command(
             reads=[config],
             show=lambda opened, result: write_page(opened, plan, result, command_line),
         )
+    next_steps.after_compare(plan, comparison, sources)
     page = folder / PAGE
     if as_json:
         print(json_text(to_json(comparison) | {"page": str(page)}))
     else:
-        print(*text_table([HEADER, *table_rows(comparison)]), page, sep="\n")
+        (key,) = candidates[0].settings
+        rows = [[name.removeprefix(f"{key}="), *row] for name, *row in table_rows(comparison)]
+        lines = [*fitting_table([_named(key), *HEADER[1:]], rows, LESS_NEEDED)]
+        best = len(lines) - len(rows)
+        put(*lines[:best])
+        put(lines[best], colour="good")
+        put(*lines[best + 1 :])
+        print(page)
 
 
 def default_folder(train: str, candidates: list[Candidate]) -> Path:
     """Return runs/compare-NAME-optimizer for NAME.tsv, so that the same command resumes there."""
     (key,) = candidates[0].settings
-    what = "optimizer" if key == "optim.name" else key.rpartition(".")[2]
     name = "stdin" if train == "-" else Path(train).name.split(".")[0]
-    return Path("runs") / f"compare-{name}-{what}"
+    return Path("runs") / f"compare-{name}-{_named(key)}"
+
+
+def _named(key: str) -> str:
+    """Return the last word of a setting, which says what is compared."""
+    return "optimizer" if key == "optim.name" else key.rpartition(".")[2]
 
 
 def find_candidates(

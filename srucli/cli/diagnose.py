@@ -10,7 +10,7 @@ import typer
 
 from srucli.cli import completion
 from srucli.cli import help as pages
-from srucli.io.console import say
+from srucli.io.console import put, say
 from srucli.io.json_text import json_text
 
 
@@ -61,7 +61,8 @@ def command(
         name, peak, steps = diagnostics.name, diagnostics.peak, diagnostics.steps
         print(f"{name}, learning rate {peak:g}, {steps:,} steps")
         for finding in findings:
-            print(f"{'!' if finding.fault else ' '} {finding.text}")
+            mark, colour = ("!", "warning") if finding.fault else (" ", None)
+            put(f"{mark} {finding.text}", colour=colour)
     if plots is not None:
         from srucli.experiments.plots import draw_diagnostics
 

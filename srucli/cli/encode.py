@@ -18,7 +18,7 @@ import typer
 
 from srucli.cli import options
 from srucli.errors import DataError, UsageError
-from srucli.io.console import beginning, excerpt, say
+from srucli.io.console import beginning, excerpt, say, warn
 from srucli.io.json_text import json_text, json_value
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def encode(
     if subword_dropout and tokenizer.model_type not in ("unigram", "bpe"):
         raise UsageError(f"--subword-dropout: a {tokenizer.model_type} model has one way to cut")
     if seed is not None and not subword_dropout:
-        say("--seed has no effect: it needs --subword-dropout")
+        warn("--seed has no effect: it needs --subword-dropout")
     if nbest > 1 and subword_dropout:
         raise UsageError("--nbest and --subword-dropout exclude each other; pass one of them")
     if nbest > 1 and tokenizer.model_type != "unigram":

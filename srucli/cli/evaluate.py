@@ -14,7 +14,7 @@ import typer
 
 from srucli.cli import completion, options
 from srucli.errors import GateError, OutputError, UsageError
-from srucli.io.console import progress_bar, say
+from srucli.io.console import progress_bar, put, say, warn
 from srucli.io.folders import OpenFolder
 from srucli.io.json_text import json_text
 
@@ -93,12 +93,11 @@ def command(
 
     Smaller values of log_loss, hamming_loss and calibration_error are better.
     """
-    gates = parse_gates(fail_under)
+    gates = parse_gates(fail_under, _task(run) if fail_under else None)
     _check_paths(run, file, predictions, plots)
     if against is not None:
         _check_against(against, file)
     predictor = options.load_predictor(run, context.obj)
-    check_metrics(gates, predictor.multi_label)
     if against is None:
         result, _ = _evaluate(predictor, file, options.of_data(context.obj), predictions)
         say(*result.notes)
@@ -107,9 +106,10 @@ def command(
         shown = _compare((run, against), predictor, file, context.obj, predictions)
         result = shown.one
     if as_json:
+        warn(*(f"{result.source}: {remark}" for remark in result.remarks))
         print(json_text(shown.to_json()))
     else:
-        print(shown.to_text())
+        put(*shown.to_text().split("\n"))
     sys.stdout.flush()
     if plots is not None:
         from srucli.experiments.plots import draw
@@ -120,14 +120,24 @@ def command(
     check_gates(gates, result.metrics)
 
 
-def parse_gates(wanted: Sequence[str] | None) -> Gates:
-    """Return [("accuracy", 0.9)] for ["accuracy=0.9"]. Raises UsageError."""
+def _task(run: Path) -> bool | None:
+    """Return whether a run is multi-label; None if there is no run."""
+    from srucli.runs.run_dir import RunDir
+
+    return RunDir.open(run).config().data.multi_label if (run / "run.json").is_file() else None
+
+
+def parse_gates(wanted: Sequence[str] | None, multi_label: bool | None = None) -> Gates:
+    """Return [("accuracy", 0.9)] for ["accuracy=0.9"].
+
+    Raises UsageError, also for a metric that only the other task, multi-label, has.
+    """
     from srucli.metrics import metric_named
 
     gates = []
     for gate in wanted or ():
         name, _, value = gate.partition("=")
-        metric_named(name, None, "--fail-under")
+        metric_named(name, multi_label, "--fail-under")
         try:
             bound = float(value)
         except ValueError:
@@ -136,14 +146,6 @@ def parse_gates(wanted: Sequence[str] | None) -> Gates:
             raise UsageError(f"--fail-under {gate}: write METRIC=NUMBER, such as accuracy=0.9")
         gates.append((name, bound))
     return gates
-
-
-def check_metrics(gates: Gates, multi_label: bool) -> None:
-    """Raise UsageError for a metric that the task, single-label or multi-label, does not have."""
-    from srucli.metrics import metric_named
-
-    for name, _ in gates:
-        metric_named(name, multi_label, "--fail-under")
 
 
 def check_gates(gates: Gates, values: Mapping[str, float]) -> None:

@@ -14,7 +14,7 @@ import typer
 from srucli.cli import completion
 from srucli.cli import help as pages
 from srucli.errors import UsageError, did_you_mean
-from srucli.io.console import text_table
+from srucli.io.console import put, text_table
 from srucli.io.json_text import json_text
 
 Rows = Iterator[tuple[str, str]]
@@ -55,7 +55,9 @@ def command(
     if as_json:
         print(json_text(dict(rows)))
         return
-    print(*text_table(rows, left=(0, 1)), sep="\n")
+    table = list(rows)
+    indent = max(len(name) for name, _ in table) + 2
+    put(*text_table(table, left=(0, 1)), indent=indent)
 
 
 def _machine() -> Rows:
@@ -107,7 +109,7 @@ def _run(path: Path) -> Rows:
     yield "run", str(path)
     yield "made by", f"srucli {facts.srucli}, torch {facts.torch}"
     yield "texts", str(facts.data.texts)
-    yield "labels", f"{len(labels)}: {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
+    yield "labels", f"{len(labels)} ({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''})"
     yield "encoder", config.model.encoder
     yield "parameters", f"{facts.parameters:,}"
     yield "pieces", f"{run.tokenizer().vocab_size:,}"

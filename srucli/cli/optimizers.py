@@ -8,7 +8,7 @@ import typer
 
 from srucli.cli import completion
 from srucli.cli import help as pages
-from srucli.io.console import text_table
+from srucli.io.console import put, text_table
 from srucli.io.json_text import json_text
 
 
@@ -55,7 +55,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         fused = ", ".join(row["fused"]) or "-"
         table.append((row["name"], f"{row['lr']:g}", fused, row["summary"]))
-    print(*text_table(table, left=(0, 2, 3)), sep="\n")
+    put(*text_table(table, left=(0, 2, 3)))
 
 
 def _print_row(row: dict[str, Any]) -> None:

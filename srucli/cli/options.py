@@ -19,7 +19,7 @@ import typer
 from srucli.cli import completion
 from srucli.cli import help as pages
 from srucli.errors import InputMissingError, UsageError
-from srucli.io.console import say
+from srucli.io.console import say, warn
 
 if TYPE_CHECKING:
     from srucli.config import Config, DataConfig
@@ -281,20 +281,21 @@ def resolved(
     from srucli.config import overridden, resolve
 
     settings = resolve(file, overrides or (), flags)
-    say(*overridden(overrides or (), flags))
+    warn(*overridden(overrides or (), flags))
     return settings
 
 
 def warn_of_files(settings: Config) -> None:
     """Say that the files that a YAML file names are for `srucli run` alone."""
     if settings.files is not None:
-        say("the section 'files' has no effect: `srucli run` alone reads it")
+        warn("the section 'files' has no effect: `srucli run` alone reads it")
 
 
 def need_run(run: Path) -> None:
     """Raise InputMissingError if there is no run, before anything slow happens."""
-    if not run.is_dir():
-        raise InputMissingError(f"{run}: no such run; give the folder that `srucli train` printed")
+    if not (run / "run.json").is_file():
+        problem = "not a run folder: it has no run.json" if run.exists() else "no such run"
+        raise InputMissingError(f"{run}: {problem}; give the folder that `srucli train` printed")
 
 
 def need_files(*sources: str | None) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from srucli.cli import completion, options
 from srucli.errors import UsageError
-from srucli.io.console import say
+from srucli.io.console import say, warn
 
 
 class Command(options.Command):
@@ -94,6 +94,8 @@ def command(
     text, blank lines too. Exceptions: a flag such as --format says otherwise, or the first line is
     a header, a JSON object with a text, in fastText format, or starts with a label of the run.
 
+    If no label of a multi-label run applies to a text, its line is empty.
+
     Texts of an endless stream are labelled as soon as they arrive.
     """
     if with_input and as_json:
@@ -115,7 +117,7 @@ def command(
     data = options.of_data(context.obj)
     predictor = options.load_predictor(run, context.obj)
     if probability and (as_json or top is not None):
-        say("--probability has no effect: --json and --top give probabilities anyway")
+        warn("--probability has no effect: --json and --top give probabilities anyway")
     if threshold is not None and predictor.multi_label:
         raise UsageError("--threshold is for a single label a text; this run has its own for each")
     known = len(predictor.labels)

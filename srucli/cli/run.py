@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import completion, options, process
-from srucli.cli.evaluate import check_gates, check_metrics, parse_gates
+from srucli.cli import completion, next_steps, options, process
+from srucli.cli.evaluate import check_gates, parse_gates
 from srucli.errors import UsageError
-from srucli.io.console import say
+from srucli.io.console import put, say
 
 
 class Command(options.Command):
@@ -50,8 +50,8 @@ def command(
     Its section `files` names train, test and output. The evaluation is printed on stdout, and the
     folder of the run as its last line; progress goes to stderr.
     """
-    gates = parse_gates(fail_under)
     settings = options.resolved(config, overrides, {"files.output": output} | context.obj)
+    gates = parse_gates(fail_under, settings.data.multi_label)
     files = settings.files
     if files is None:
         raise UsageError(
@@ -59,7 +59,6 @@ def command(
         )
     if gates and files.test is None:
         raise UsageError("--fail-under has nothing to measure on; set files.test=FILE")
-    check_metrics(gates, settings.data.multi_label)
     options.need_files(files.train, files.dev, files.test)
     from srucli.runtime import tune_process
     from srucli.training.run import train
@@ -77,6 +76,7 @@ def command(
             reads=[config, files.test],
         )
     if files.test is None:
+        next_steps.after_train(folder)
         print(folder)
         return
     from srucli.config import given
@@ -90,7 +90,7 @@ def command(
     examples = reading.reported(say, given(data))
     result = evaluate(predictor, examples, source=files.test, merge=data.merge_labels)
     say(*result.notes)
-    print(result.to_text())
+    put(*result.to_text().split("\n"))
     print(folder)
     sys.stdout.flush()
     check_gates(gates, result.metrics)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srucli.cli import options
+from srucli.cli import next_steps, options
 from srucli.errors import InputMissingError, OutputError, UsageError
-from srucli.io.console import progress_bar, say
+from srucli.io.console import progress_bar, say, warn
 from srucli.io.files import check_writable, write_atomic
 from srucli.runs.claim import refuse_inputs
 
@@ -109,14 +109,14 @@ def _warn_of_no_effect(config: Config, flags: Iterable[str]) -> None:
 
     given = [key for key in flags if key.startswith("tokenizer.")]
     for line in no_effect(Setup(config, dev=False), given):
-        say("srucli: " + re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line))
+        warn("srucli: " + re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line))
 
 
 def _warn_of_labels(files: Sequence[str]) -> None:
     """Say so if a file that seems to be labelled is read as plain text."""
     for name in files:
         if _LABELLED & set(Path(name.lower()).suffixes):
-            say(
+            warn(
                 f"srucli: {name} is read as raw text, labels and all; "
                 "--format auto takes the texts of labelled files"
             )
@@ -204,4 +204,5 @@ def command(
     tokenizer = trained.tokenizer
     write_atomic({vocab: tokenizer.vocab.encode(), model: tokenizer.model_bytes})
     say(f"srucli tokenize: {trained.describe()}")
+    next_steps.after_tokenize(model)
     print(model)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from srucli.cli import completion, options, process
+from srucli.cli import completion, next_steps, options, process
 from srucli.errors import UsageError
 from srucli.io.console import say
 
@@ -102,13 +102,15 @@ def command(
             if given:
                 raise UsageError(f"--resume {resume}: the run has its own; leave out {given[0]}")
             files = (train, dev)
-            print(_resumed(resume, files, overrides or (), context.obj, force=force, stop=stop))
+            folder = _resumed(resume, files, overrides or (), context.obj, force=force, stop=stop)
+            next_steps.after_train(folder)
+            print(folder)
             return
         if train is None or _is_override(train):
             raise UsageError("no TRAIN; name a labelled file, or a run with --resume")
         settings = options.resolved(config, overrides, context.obj)
         options.need_files(train, dev)
-        folder = output or default_folder(train)
+        folder, note = (output, ()) if output else default_folder(train)
         from srucli.runtime import tune_process
         from srucli.training.run import train as run_training
 
@@ -116,6 +118,8 @@ def command(
         how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
         tune_process(settings.train.threads)
         run_training(settings, train, dev, folder, reads=[config], **how)
+        say(*note)
+        next_steps.after_train(folder)
         print(folder)
 
 
@@ -147,10 +151,11 @@ def _is_override(word: str) -> bool:
     return "=" in word and not Path(word).exists()
 
 
-def default_folder(source: str) -> Path:
+def default_folder(source: str) -> tuple[Path, Sequence[str]]:
     """Return runs/NAME for the file NAME.tsv.gz, or the first free one of NAME-2, NAME-3, ...
 
-    A run that the same command has not finished counts as free: the command resumes it.
+    A run that the same command has not finished counts as free: the command resumes it. The second
+    value has a sentence if the folder could not be runs/NAME.
     """
     name = "stdin" if source == "-" else Path(source).name.split(".")[0] or "run"
     number, folder = 1, Path("runs") / name
@@ -161,6 +166,7 @@ def default_folder(source: str) -> Path:
             break
         number += 1
         folder = Path("runs") / f"{name}-{number}"
-    if number > 1 and not folder.exists():
-        say(f"{Path('runs') / name} is there already: the run is {folder}; -o FOLDER sets another")
-    return folder
+    if number == 1 or folder.exists():
+        return folder, ()
+    taken = Path("runs") / name
+    return folder, [f"{taken} is there already: the run is {folder}; -o FOLDER sets another"]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import completion, options, process
+from srucli.cli import completion, next_steps, options, process
 from srucli.errors import OutputError, UsageError
 
 
@@ -99,4 +99,5 @@ def command(
     except OutputError:
         print(recipe, end="")  # of a search of minutes or hours
         raise
+    next_steps.after_tune(train, output)
     print(output)

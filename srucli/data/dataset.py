@@ -17,7 +17,7 @@ from srucli.data.labels import Known, Spellings, clean, notes, resolve_labels
 from srucli.data.layout import NO_NAMES, ColumnNames
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError
-from srucli.io.console import excerpt, say
+from srucli.io.console import excerpt, say, warn
 from srucli.io.streams import Source, display_name
 from srucli.metrics import encode
 
@@ -166,7 +166,7 @@ def read_held_out(
     if counts:
         shown = ", ".join(f"{name} ({n:,})" for name, n in counts.most_common(6))
         more = ", ..." if len(counts) > 6 else ""
-        say(
+        warn(
             f"{display_name(source)}: {sum(map(bool, unknown)):,} of {len(named):,} texts "
             f"have labels that the training texts lack, which count as errors: {shown}{more}"
         )

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Generic, NamedTuple
 
 from srucli.config import DataConfig
@@ -58,7 +59,9 @@ class Reading(Iterator[T], Generic[T]):
         return next(self.records)
 
     def reported(self, say: Callable[[str], None], given: Iterable[str] = ()) -> Iterator[T]:
-        """Yield the records; `say` gets the layout before them, and what is missing after them.
+        """Yield the records; `say` gets the layout with the first, what is missing after the last.
+
+        If the first cannot be read, its error says more than the layout, which may be wrong.
 
         given: settings of `DataConfig` that the user set; those without effect are reported.
         """
@@ -69,12 +72,14 @@ class Reading(Iterator[T], Generic[T]):
                 say(f"{task.source}: {note}")
 
         early = list(encoding_notes(task.counts, config.encoding))
-        if self.layout is not None:
-            idle = FORMAT_SPECIFIC - FORMATS[task.format].settings
-            report([str(self.layout)])
-            report(f"data.{key} has no effect on {task.format}" for key in given if key in idle)
-        report(early)
         try:
+            first = list(islice(self, 1))
+            if self.layout is not None:
+                idle = FORMAT_SPECIFIC - FORMATS[task.format].settings
+                report([str(self.layout)])
+                report(f"data.{key} has no effect on {task.format}" for key in given if key in idle)
+            report(early)
+            yield from first
             yield from self
         except SrucliError:
             report(self._stray_returns())  # they may be the reason

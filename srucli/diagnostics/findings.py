@@ -34,6 +34,14 @@ MAX_FIRST_RECORD = 3  # a later first record does not show the first steps
 ALIKE = 1.1  # the largest ratio of step lengths that are called equal
 
 
+# The settings of the tables' numbers of rows.
+TABLES = {
+    "embedding": "tokenizer.vocab_size",
+    "wide.table": "model.wide_buckets",
+    "characters.table": "model.character_buckets",
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """The answer to one question: its name, whether it is a fault, and the sentence."""
@@ -266,10 +274,13 @@ def untouched(run: Diagnostics) -> Finding | None:
     shares = run.records[-1]["untouched"]
     if not shares:
         return None
-    table, share = max(shares.items(), key=lambda item: item[1])
+    share = max(shares.values())
     listed = ", ".join(f"{key} {value:.1%}" for key, value in shares.items())
     measured = f"rows that never had a gradient: {listed}"
-    bad, good, remedy = f"{table} is too large", "the tables are used", "give it fewer rows"
+    unused = [each for each in shares if shares[each] > MAX_UNTOUCHED]
+    bad = f"{' and '.join(unused)} {'are' if len(unused) > 1 else 'is'} too large"
+    remedy = f"lower {' and '.join(TABLES.get(each, each) for each in unused)}"
+    good = "the tables are used"
     return _verdict("untouched", share > MAX_UNTOUCHED, bad, good, measured, remedy)
 
 

@@ -20,7 +20,7 @@ from srucli.errors import SrucliError, UsageError
 from srucli.experiments import grid
 from srucli.experiments.scheduler import check_system
 from srucli.experiments.trials import Folder, Plan, Result, Trial, facts_of
-from srucli.io.console import say
+from srucli.io.console import say, warn
 from srucli.metrics import METRICS
 from srucli.runs.claim import Source
 from srucli.runtime import cores, resolve_device
@@ -190,7 +190,7 @@ def compare(
     """
     check_system()
     validate(plan)
-    say(*without_effect(plan))
+    warn(*without_effect(plan))
     train = sources["train"]
     assert train is not None
     parts = _read(plan, sources, train)
@@ -200,7 +200,8 @@ def compare(
         grid.run_missing(folder, plan, jobs or default_jobs(plan))
         comparison = summary(folder, plan)
         show(folder, comparison)
-    say(*truncated(comparison), *skipped(comparison))
+    say(*truncated(comparison))
+    warn(*skipped(comparison))
     return comparison
 
 

@@ -20,10 +20,10 @@ MAX_EXTENSION = 4
 
 
 class ProgressBar:
-    """A progress bar over all trials; one line per trial if stderr is not a terminal."""
+    """A progress bar over all trials, and a line for each that is finished."""
 
-    def __init__(self, total: int, finished: int) -> None:
-        self.total, self.finished = total, finished
+    def __init__(self, plan: Plan, total: int, finished: int) -> None:
+        self.metric, self.total, self.finished = plan.metric, total, finished
         if finished:
             say(f"{finished:,} of at least {total:,} trials are finished already")
         self.bar = progress_bar(total=total, initial=finished, unit="run")
@@ -34,14 +34,14 @@ class ProgressBar:
         self.bar.total = self.total
         self.bar.refresh()
 
-    def done(self, trial: Trial) -> None:
-        """Count one finished trial."""
+    def done(self, result: Result) -> None:
+        """Count one finished trial, and say how good it is on dev."""
         self.finished += 1
-        what = f"{trial.candidate}, lr {trial.lr:g}, seed {trial.seed}"
-        self.bar.set_postfix_str(what, refresh=False)
         self.bar.update()
-        if self.bar.disable:
-            say(f"{what}: {self.finished:,} of at least {self.total:,} trials")
+        trial, value = result.trial, result.dev.get(self.metric)
+        what = f"{trial.candidate}, lr {trial.lr:g}, seed {trial.seed}"
+        dev = "diverged" if value is None else f"dev {self.metric} {value:.4f}"
+        say(f"{what}: {dev}; {self.finished:,} of at least {self.total:,} trials")
 
 
 def score(plan: Plan, result: Result) -> float:
@@ -100,7 +100,7 @@ def run_missing(folder: Folder, plan: Plan, jobs: int) -> None:
     """Run all missing trials. Raises InterruptedRun; finished trials are kept."""
     planned = sum(len(plan.rates(candidate)) + plan.seeds - 1 for candidate in plan.candidates)
     known = len(list(folder.path.glob("cells/*/*/*/result.json")))
-    progress = ProgressBar(planned, min(known, planned))
+    progress = ProgressBar(plan, planned, min(known, planned))
     first = {candidate.name: set(plan.rates(candidate)) for candidate in plan.candidates}
     try:
         with progress.bar, Scheduler(folder, plan, jobs, progress.done) as scheduler:

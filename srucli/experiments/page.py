@@ -97,17 +97,17 @@ def diagnostics_of(folder: Path, comparison: Comparison) -> dict[str, Diagnostic
 def _setup(folder: Folder, plan: Plan, comparison: Comparison) -> list[str]:
     """Return sentences about the data, the machine and the versions."""
     first = comparison.rows[0].results[0].trial
-    run = RunDir(folder.path / first.folder / "run").facts()
+    place = RunDir(folder.path / first.folder / "run")
+    run, threads = place.facts(), place.config().train.threads
     steps = {row.steps for row in comparison.rows}
     budget = f"{min(steps):,} steps, the same for all" if len(steps) == 1 else "steps as listed"
-    threads = plan.config.train.threads or "all cores, divided among the trials that ran at once"
     return [
         f"Trained on {run.data.texts:,} texts, rates chosen on {run.data.dev_texts:,} dev texts, "
         f"measured on {folder.texts('test'):,} test texts; {budget}. For each seed, all trials "
         "have the same initial weights, where the models have the same parts, and the same order "
         "of texts.",
         f"srucli {run.srucli}, torch {run.torch}, {run.device}, {run.cores} cores; "
-        f"threads: {threads}. Seconds are those of the training loop.",
+        f"threads of each trial: {threads}. Seconds are those of the training loop.",
     ]
 
 

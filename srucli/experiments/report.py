@@ -16,6 +16,8 @@ HEADER = (
     *("", "rate", "dev", "test", "steps to target", "seconds to target", "steps", "seconds"),
     "rates within 1%",
 )
+# The columns that a table of WIDTH leaves out first; the page has them all.
+LESS_NEEDED = ({5}, {6}, {8}, {7}, {4})
 # The probability that equal candidates of a comparison are called different.
 ALPHA = 0.05
 
@@ -51,14 +53,15 @@ def _row(metric: str, row: CandidateResult) -> list[str]:
 
 def sentences(comparison: Comparison) -> Iterator[str]:
     """Yield the conclusions, with measurements, also those that the measurements do not allow."""
-    yield from _ranking(comparison)
+    yield from ranking(comparison)
     yield from _edges(comparison)
     yield from _speed(comparison)
     yield from _divergence(comparison)
     yield from (f"{line}." for line in (*truncated(comparison), *skipped(comparison)))
 
 
-def _ranking(comparison: Comparison) -> Iterator[str]:
+def ranking(comparison: Comparison) -> Iterator[str]:
+    """Yield who leads on dev, on test if that is another, and whether it is more than chance."""
     best, *others = comparison.rows
     metric = comparison.metric
     level = [row for row in others if (row.dev[0], row.lost) == (best.dev[0], best.lost)]

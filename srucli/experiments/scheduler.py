@@ -11,8 +11,9 @@ from typing import Any
 
 from srucli.errors import OutOfMemoryError, SrucliError
 from srucli.experiments.trial_process import NO_MEMORY
-from srucli.experiments.trials import Folder, Plan, Trial
+from srucli.experiments.trials import Folder, Plan, Result, Trial
 from srucli.io.children import Child, child
+from srucli.io.console import say
 from srucli.io.files import opened
 from srucli.io.memory import ending
 from srucli.runtime import cores
@@ -29,11 +30,11 @@ def check_system() -> None:
 class Scheduler(ExitStack):
     """Run trials in processes, at most `jobs` at once; all of them end with the `with` block.
 
-    `done` is called with each finished trial.
+    `done` is called with the result of each finished trial.
     """
 
     def __init__(
-        self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Trial], None]
+        self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Result], None]
     ) -> None:
         super().__init__()
         self.folder, self.plan, self.jobs, self.done = folder, plan, jobs, done
@@ -41,6 +42,7 @@ class Scheduler(ExitStack):
         with opened(folder.place) as held:
             self.identity = held.identity
         self.server: Child | None = None
+        self.said: set[str] = set()
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Run trials. Raises SrucliError if one fails."""
@@ -77,20 +79,28 @@ class Scheduler(ExitStack):
             jobs.write(json.dumps([number, self.job(trial)]).encode() + b"\n")
             jobs.flush()
 
+    def _pass_on(self, line: str) -> None:
+        """Say once what one or more trials say to people."""
+        if line not in self.said:
+            self.said.add(line)
+            say(line)
+
     def _wait(self, trials: Sequence[Trial]) -> None:
         """Wait until a running trial has ended. Raises SrucliError if it has no result."""
         server = self.start()
-        answer = server.stdout.readline()
+        while (answer := server.stdout.readline()) and not answer.startswith(b"["):
+            self._pass_on(answer.decode().rstrip("\n"))
         if not answer:
             code = server.process.wait()
             raise SrucliError(f"the process that starts trials {ending(code)}")
         number, code = json.loads(answer)
         trial = trials[number]
-        if self.folder.result(trial) is None:
+        result = self.folder.result(trial)
+        if result is None:
             with opened(self.folder.place) as folder:
                 folder.check_in_place()
             raise self._failure(self.folder.path / trial.folder, code)
-        self.done(trial)
+        self.done(result)
 
     def _failure(self, place: Path, code: int) -> SrucliError:
         """Return the error of a trial that has ended with an exit code, without a result."""

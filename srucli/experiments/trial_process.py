@@ -22,7 +22,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from srucli.config import Config, DataConfig, build
 from srucli.data.readers import read_examples
@@ -93,10 +93,13 @@ def run_trial(
     identity: the device and inode of the comparison's folder, to notice if it was replaced.
     """
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    with _trial_folder(Path(path), (identity[0], identity[1]), Trial(*trial)) as place:
+    opened = _trial_folder(Path(path), (identity[0], identity[1]), Trial(*trial))
+    with opened as (place, people):
         try:
             settings = build(config, str(place.path))
             tune_process(settings.train.threads)
+            if find_spec("numba"):
+                import_module("srucli.kernels.jit").announce_compiling(people)
             multi_label = settings.data.multi_label
             data = DataConfig(format="jsonl", text="text", label="label", multi_label=multi_label)
             settings = settings.model_copy(update={"data": data})
@@ -112,10 +115,12 @@ def run_trial(
 
 
 @contextmanager
-def _trial_folder(path: Path, identity: Identity, trial: Trial) -> Iterator[OpenFolder]:
+def _trial_folder(
+    path: Path, identity: Identity, trial: Trial
+) -> Iterator[tuple[OpenFolder, TextIO]]:
     """Hold the folder of a trial open, without leftovers of a killed one; print to its log.
 
-    Raises OutputError.
+    The second value is the old stdout. Raises OutputError.
     """
     with ExitStack() as stack:
         try:
@@ -123,22 +128,24 @@ def _trial_folder(path: Path, identity: Identity, trial: Trial) -> Iterator[Open
             top.check_in_place()
             place = stack.enter_context(top.below(str(trial.folder), make=True))
             clear(place, LEFTOVERS)
-            _redirect_output(place.open_to_write("log.txt", os.O_CREAT | os.O_APPEND))
+            old = _redirect_output(place.open_to_write("log.txt", os.O_CREAT | os.O_APPEND))
         except OSError as error:
             raise unwritable(path / trial.folder, error) from error
-        yield place
+        yield place, old
 
 
-def _redirect_output(log: int) -> None:
+def _redirect_output(log: int) -> TextIO:
     """Close stdin, and redirect stdout and stderr to an open file. Raises OSError.
 
-    The old stdout stays open: its reader notices by its end that this process has ended.
+    Returns the old stdout. It stays open: its reader notices by its end that this process has
+    ended, and passes on what is written there for people.
     """
     os.ftruncate(log, 0)
-    os.dup(1)
+    old = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    return old
 
 
 def _end_with_parent(parent: int) -> None:

@@ -29,7 +29,7 @@ from srucli.errors import (
     SrucliError,
     UsageError,
 )
-from srucli.io.console import say
+from srucli.io.console import say, warn
 from srucli.io.files import write_atomic
 from srucli.io.folders import OpenFolder
 from srucli.io.yaml import to_yaml
@@ -163,7 +163,7 @@ class Search:
         self.task, self.scratch, self.stop, self.best = task, scratch, stop, Best()
         self.sign = 1.0 if METRICS[task.metric].larger_is_better else -1.0
         self.diverged = self.too_large = self.out_of_memory = 0
-        self.warned = False
+        self.warned, self.started = False, 0
         self.end = time.monotonic() + task.seconds
         base = task.complete({})
         setup = Setup(base, dev=True)
@@ -199,6 +199,9 @@ class Search:
             self.too_large += 1
             raise optuna.TrialPruned
         used: Mapping[str, float] = {}
+        self.started += 1
+        what = "the default recipe" if settings == self.base else "another recipe"
+        say(f"trial {self.started}: {what}, {size / 1e6:.1f} MB, {epochs} epochs, {self._left()}")
 
         def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             nonlocal used
@@ -214,17 +217,16 @@ class Search:
             if time.monotonic() > self.end and self.best.trials:
                 raise OutOfTime
             if trial.should_prune():
-                raise optuna.TrialPruned
+                raise optuna.TrialPruned(f"behind the others after epoch {epoch}: ended")
 
         try:
             self._train(config, on_epoch)
         except DivergedError:
             self.diverged += 1
-            raise optuna.TrialPruned from None
+            raise optuna.TrialPruned("diverged") from None
         except OutOfMemoryError as error:
-            say(f"trial left out: {error}")
             self.out_of_memory += 1
-            raise optuna.TrialPruned from None
+            raise optuna.TrialPruned(f"left out: {error}") from None
         self._remember(settings, self._value(used), used, size)
         return self._value(used)
 
@@ -247,7 +249,7 @@ class Search:
             )
         records = read_records(self.scratch / "run" / "metrics.jsonl")
         if skipped := sum(record.get("skipped", 0) for record in records):
-            say(f"{skipped:,} steps of this trial were skipped because of non-finite gradients")
+            warn(f"{skipped:,} steps of this trial were skipped because of non-finite gradients")
         self._warn_of_truncation(records[-1])
 
     def _warn_of_truncation(self, record: Mapping[str, Any]) -> None:
@@ -271,12 +273,11 @@ class Search:
         if better:
             self.best.value, self.best.settings = value, settings
             self.best.metrics, self.best.megabytes = dict(metrics), size / 1e6
-        left = max(self.end - time.monotonic(), 0.0)
-        name = self.task.metric
-        say(
-            f"trial {self.best.trials}: dev {name} {abs(value):.4f}, {size / 1e6:.1f} MB"
-            f"{'  *' if better else ''}  {left:,.0f} s left"
-        )
+        mark = ", the best so far" if better else ""
+        say(f"trial {self.started}: dev {self.task.metric} {abs(value):.4f}", good=mark)
+
+    def _left(self) -> str:
+        return f"{max(self.end - time.monotonic(), 0.0):,.0f} s left"
 
     def run(self) -> Best:
         """Run trials until the time is over or an interrupt is requested. Raises SrucliError."""
@@ -292,7 +293,18 @@ class Search:
             say("stopped: the best so far is kept")
         if not self.best.trials:
             raise self._no_result()
+        self._sum_up()
         return self.best
+
+    def _sum_up(self) -> None:
+        """Say what was found, and if so, that too few trials were finished to find anything."""
+        best = self.best
+        count = f"{best.trials} trial{'s' * (best.trials > 1)} finished of {self.started} begun"
+        say(f"{count}; the best on dev: {_shown(best.metrics)}; {best.megabytes:.1f} MB")
+        if best.trials <= FIRST_TRIALS:
+            warn("so few trials say little; a search needs more --minutes, or fewer train.epochs")
+        elif best.metrics == best.default:
+            say("it is the default recipe: no trial was better")
 
     def _no_result(self) -> SrucliError:
         """Return the error if no trial was finished, with the reasons."""
@@ -312,7 +324,9 @@ class Search:
         trial = study.ask()
         try:
             study.tell(trial, self.objective(trial))
-        except optuna.TrialPruned:
+        except optuna.TrialPruned as reason:
+            if str(reason):
+                say(f"trial {self.started}: {reason}")
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
     def _study(self) -> optuna.Study:
@@ -355,7 +369,7 @@ def tune(
     check_settings(config)
     stop = stop or Interrupt()
     stop.checked = True  # the search checks it, and then removes the folder of its trials
-    say(*no_effect(Setup(config, dev=True, held_out=not dev), given_settings(config)))
+    warn(*no_effect(Setup(config, dev=True, held_out=not dev), given_settings(config)))
     examples, _ = read_texts(train_source, config.data)
     labels = find_labels(examples, train_source)
     if not dev:

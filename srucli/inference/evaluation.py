@@ -18,9 +18,9 @@ import numpy as np
 from srucli import metrics
 from srucli.data.labels import Known, Spellings, notes
 from srucli.errors import DataError
-from srucli.io.console import escaped, text_table
+from srucli.io.console import abridged, escaped, fitting_table, is_narrow, text_table
 from srucli.metrics import Array, ClassMetrics, Floats, Outcome
-from srucli.tokenizer.truncation import Notices, Tally
+from srucli.tokenizer.truncation import Tally
 
 if TYPE_CHECKING:
     from srucli.data.readers import Example
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CHUNK, CHUNK_CHARACTERS = 4096, 2**22
 SMALL_MATRIX, LARGE_MATRIX = 10, 2_000
 CONFUSIONS = 10
+# The width of the longest label that is shown whole: two of them and a count fill a line.
+MAX_LABEL = 34
 
 
 class Scorer(Protocol):
@@ -53,8 +55,8 @@ class Evaluation:
 
     names: the K classes, first those of the model, then unknown ones. unknown: the number of
     examples by unknown label. intervals: 95%, NaN if there is none. seconds: spent by the model,
-    including tokenization. tally: counts of truncated texts. notes: sentences on how the file was
-    read.
+    including tokenization. tally: counts of truncated texts. notes: sentences on how its labels
+    were read.
     """
 
     source: str
@@ -76,6 +78,17 @@ class Evaluation:
     def unscored(self) -> int:
         """The number of examples that log loss excludes, because their label is unknown."""
         return 0 if self.outcome.multi_label else sum(self.unknown.values())
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on texts that were not fully read, and on labels that are all unknown."""
+        remarks = [*self.tally.sentences().values()]
+        if not any(row.support for row in self.per_class[: self.outcome.known]) and self.unknown:
+            remarks.append(
+                "no example has a label that the model knows, so the metrics say nothing about "
+                "it: is this the column of the labels, and the model for this file?"
+            )
+        return remarks
 
     @cached_property
     def calibration_by_chance(self) -> float:
@@ -165,10 +178,7 @@ def evaluate(
         per_class=per_class,
         seconds=seconds,
         tally=tally,
-        notes=[
-            *(f"{source}: {note}" for note in notes(spellings, known.name, known)),
-            *Notices(source).last(tally),
-        ],
+        notes=[f"{source}: {note}" for note in notes(spellings, known.name, known)],
     )
 
 
@@ -204,13 +214,13 @@ def _report(result: Evaluation) -> Iterator[str]:
         for name, value in result.metrics.items()
     ]
     yield from text_table([("metric", "value", "95% interval"), *rows])
-    notes = [*result.tally.sentences().values(), *_unknown_labels(result), *_caveats(result)]
+    notes = [*result.remarks, *_unknown_labels(result), *_caveats(result)]
     if notes:
         yield from ("", *notes)
     yield ""
     rows = [
         [
-            name,
+            abridged(name, MAX_LABEL),
             *(_number(value) for value in (row.precision, row.recall, row.f1)),
             f"{row.support:,}",
             _span(row.precision_interval, 2),
@@ -219,7 +229,7 @@ def _report(result: Evaluation) -> Iterator[str]:
         for name, row in zip(result.names, result.per_class, strict=True)
     ]
     heads = ("class", "precision", "recall", "F1", "support", "95% of precision", "95% of recall")
-    yield from text_table([heads, *rows])
+    yield from fitting_table(heads, rows, droppable=[{5, 6}])
     if not result.outcome.multi_label:
         yield from ("", *_confusion_lines(result))
 
@@ -267,12 +277,14 @@ def _confusion_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _confusion_lines(result: Evaluation) -> Iterator[str]:
-    labels = result.names
+    labels = [abridged(name, MAX_LABEL) for name in result.names]
     if len(labels) <= SMALL_MATRIX:
-        matrix = metrics.confusion(result.outcome)
-        rows = [[label, *map(str, row)] for label, row in zip(labels, matrix, strict=True)]
-        yield from text_table([["true \\ predicted", *labels], *rows])
-        return
+        counts = metrics.confusion(result.outcome)
+        rows = [[label, *map(str, row)] for label, row in zip(labels, counts, strict=True)]
+        matrix = list(text_table([["true \\ predicted", *labels], *rows]))
+        if is_narrow(matrix):
+            yield from matrix
+            return
     pairs = (each.tolist() for each in metrics.confused(result.outcome))
     wrong = Counter({(i, j): count for (i, j), count in zip(*pairs, strict=True) if i != j})
     rows = [[labels[i], labels[j], f"{n:,}"] for (i, j), n in wrong.most_common(CONFUSIONS)]

@@ -23,17 +23,19 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 JOINERS = "\u200c\u200d"
 
 
-def say(*lines: str, colour: str | None = None, good: str = "") -> None:
+def say(*lines: str, colour: str | None = None, good: str = "", whole: bool = False) -> None:
     """Write lines to stderr, `for_people`, above a progress bar if one is shown.
 
-    good: a mark at their ends, in the colour of that name.
+    good: a mark at their ends, in the colour of that name. whole: whether a terminal breaks the
+    lines itself, so that a command can be copied as one line.
     """
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
     stream = _below(sys.stderr)
     with suppress(BrokenPipeError):  # nobody reads stderr any more
         for line in lines:
-            for row in folded(for_people(line), stream):
+            shown = for_people(line)
+            for row in [shown] if whole else folded(shown, stream):
                 marked = coloured(row, colour, stream) + coloured(good, "good", stream)
                 tqdm.write(marked, file=stream)
 
@@ -49,10 +51,13 @@ def warn(*lines: str) -> None:
     say(*lines, colour="warning")
 
 
-def put(*lines: str) -> None:
-    """Print lines of a report to stdout, folded if that is a terminal."""
+def put(*lines: str, colour: str | None = None, indent: int = 2) -> None:
+    """Print lines of a report to stdout; on a terminal `escaped_lines`, coloured and `folded`."""
+    stream = _below(sys.stdout)
     for line in lines:
-        print(*folded(line, sys.stdout), sep="\n")
+        shown = line if stream is sys.stdout else escaped_lines(line)
+        for row in folded(shown, stream, indent):
+            print(coloured(row, colour, stream), file=stream)
 
 
 def coloured(text: str, colour: str | None, stream: TextIO) -> str:
@@ -112,8 +117,8 @@ def progress_bar(**options: Any) -> Any:
     class Bar(tqdm):  # type: ignore[type-arg]
         monitor_interval = 0
 
-    stream = _below(sys.stderr)
-    return Bar(**{"file": stream, "disable": None, "leave": False, "miniters": 1, **options})
+    always = {"file": _below(sys.stderr), "disable": None, "leave": False, "miniters": 1}
+    return Bar(**{**always, "dynamic_ncols": True, **options})
 
 
 def escaped(text: str) -> str:
@@ -190,6 +195,54 @@ def text_table(
             space = " " * (width - _width(cell))
             cells.append(cell + space if place in left else space + cell)
         yield "  ".join(cells).rstrip()
+
+
+def fitting_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], droppable: Iterable[Collection[int]] = ()
+) -> Iterator[str]:
+    """Yield the lines of a table that is at most WIDTH wide, if that can be done.
+
+    Headings are broken into two rows if need be. If that is not enough, each of the `droppable`
+    groups of columns is left out in turn.
+    """
+    table, left = list(rows), set(range(len(heads)))
+    for dropped in ((), *droppable):
+        left -= {*dropped}
+        for names in ([heads], _in_two_rows(heads)):
+            lines = [*text_table([[row[n] for n in sorted(left)] for row in (*names, *table)])]
+            if is_narrow(lines):
+                yield from lines
+                return
+    yield from lines
+
+
+def is_narrow(lines: Iterable[str]) -> bool:
+    """Return whether no line is wider than WIDTH."""
+    return all(_width(line) <= WIDTH for line in lines)
+
+
+def _in_two_rows(heads: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return headings, each broken at the blank that makes it narrowest, or in the lower row."""
+    upper, lower = [], []
+    for head in heads:
+        words = head.split(" ")
+        halves = [(" ".join(words[:n]), " ".join(words[n:])) for n in range(len(words))]
+        above, below = min(halves, key=lambda pair: max(map(_width, pair)))
+        upper.append(above)
+        lower.append(below)
+    return upper, lower
+
+
+def abridged(text: str, width: int) -> str:
+    """Return `text` without its middle if it is wider than this number of cells."""
+    if _width(text) <= width:
+        return text
+    head, tail = text, text
+    while _width(head) > (width - 2) // 2:
+        head = head[:-1]
+    while _width(head) + 3 + _width(tail) > width:
+        tail = tail[1:]
+    return f"{head}...{tail}"
 
 
 def _width(text: str) -> int:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numba
 from numba import get_num_threads, prange, set_num_threads  # noqa: F401
@@ -60,13 +60,15 @@ class Announcement(event.Listener):
     """
 
     def __init__(self) -> None:
-        self.stream, self.said = sys.stderr, False
+        self.said = False
+        self.stream: TextIO = sys.stderr
 
     def on_start(self, event: event.Event) -> None:
         if not self.said and event.data["dispatcher"].py_func.__module__.startswith("srucli."):
             self.said = True
-            with redirect_stderr(self.stream):
-                say(COMPILING)
+            if not self.stream.closed:  # as that of a command which has ended in this process
+                with redirect_stderr(self.stream):
+                    say(COMPILING)
 
     def on_end(self, event: event.Event) -> None:
         """Say nothing."""
@@ -79,9 +81,9 @@ def _announcement() -> Announcement:
     return announcement
 
 
-def announce_compiling() -> None:
-    """Say so on the present stderr if this process has to compile a kernel, from now on."""
-    _announcement().stream = sys.stderr
+def announce_compiling(stream: TextIO | None = None) -> None:
+    """Say on `stream`, by default the present stderr, if this process has to compile a kernel."""
+    _announcement().stream = stream or sys.stderr
 
 
 def array(tensor: Tensor) -> np.ndarray:

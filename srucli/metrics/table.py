@@ -181,7 +181,9 @@ def metric_named(
     """
     metric = METRICS.get(name)
     if metric is None:
-        raise UsageError(f"{setting}: unknown metric '{name}'{did_you_mean(name, list(METRICS))}")
+        single = multi_label is False
+        names = [each for each, row in METRICS.items() if not (single and row.multi_label_only)]
+        raise UsageError(f"{setting}: unknown metric '{name}'{did_you_mean(name, names)}")
     if metric.multi_label_only and multi_label is False:
         raise UsageError(f"{setting}: metric '{name}' needs a multi-label model")
     return metric

@@ -49,6 +49,13 @@ def choose(run: RunDir, wanted: Which, metric: str) -> Choice:
     return Choice("last", last, note)
 
 
+def measured(run: RunDir, used: Choice) -> Mapping[str, Any] | None:
+    """Return the line of metrics.jsonl for a checkpoint, if it was evaluated."""
+    records = run.records("metrics.jsonl")
+    valid = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
+    return next((each for each in valid if f"step-{each.get('step')}" == used.name), None)
+
+
 def unfinished(run: RunDir) -> str | None:
     """Return a sentence if the training is not finished. Raises InputMissingError, DataError."""
     state = run.state("last")

@@ -12,7 +12,7 @@ from srucli.config import Config, ModelConfig
 from srucli.io.console import escaped
 from srucli.metrics import wilson
 from srucli.model.encoders import ENCODERS
-from srucli.runs.choice import Choice, choose
+from srucli.runs.choice import Choice, choose, measured
 from srucli.runs.facts import Facts
 from srucli.runs.run_dir import RunDir
 
@@ -60,22 +60,23 @@ def model_card(
     labels: Sequence[str],
     facts: Facts,
     used: Choice,
-    measured: Mapping[str, Any] | None,
+    record: Mapping[str, Any] | None,
     epochs: int,
 ) -> str:
     """Return the Markdown text.
 
-    facts: the content of run.json. used: the checkpoint that is used. measured: its line in
+    facts: the content of run.json. used: the checkpoint that is used. record: its line in
     metrics.jsonl, if it was evaluated. epochs: how many of the planned epochs were trained.
     """
     model, train = config.model, config.train
     sizes = facts.data
     shown = ", ".join(map(_code, labels[:20]))
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
-    of_epoch = f" of epoch {measured['epoch']}" if measured else ""
-    dev = measured["dev"].items() if measured else ()
+    of_epoch = f" of epoch {record['epoch']}" if record else ""
+    dev = record["dev"].items() if record else ()
     rows = [_row(metric, value, sizes.dev_texts) for metric, value in dev if value is not None]
     table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *rows])
+    on_dev = f" on {sizes.dev_texts:,} dev examples" if rows else ""
     planned = "" if epochs == facts.epochs else f"{epochs} of "
     return f"""# {_text(name)}
 
@@ -89,7 +90,7 @@ seed {train.seed}; torch {_text(facts.torch)} on {_text(facts.device)}.
 - Weights used: the {used.which} checkpoint, {used.name}{of_epoch}.
 - SHA-256 of the training examples: `{sizes.sha256.get("train")}`
 
-## Metrics on {sizes.dev_texts:,} dev examples
+## Metrics{on_dev}
 
 {table if rows else "There were no dev examples, so nothing was measured during training."}
 
@@ -103,8 +104,6 @@ seed {train.seed}; torch {_text(facts.torch)} on {_text(facts.device)}.
 def write_card(run: RunDir, config: Config, labels: Sequence[str], epochs: int) -> None:
     """Write the README.md after this number of epochs. Raises OutputError."""
     used = choose(run, config.train.used_checkpoint, config.metric)
-    records = run.records("metrics.jsonl")
-    valid = (each for each in records if "epoch" in each and isinstance(each.get("dev"), dict))
-    measured = next((each for each in valid if f"step-{each.get('step')}" == used.name), None)
-    card = model_card(run.path.name, config, labels, run.facts(), used, measured, epochs)
+    record = measured(run, used)
+    card = model_card(run.path.name, config, labels, run.facts(), used, record, epochs)
     run.write("README.md", card.encode(errors="backslashreplace"))

@@ -173,12 +173,13 @@ def check_same(
         for part in parts
     ]
     changed = "; ".join([*hashes, *words])
+    kinds = " and ".join(["examples"] * bool(hashes) + ["settings"] * bool(words))
     every = changes(saved.config, config)
     ends = {key: every[key] for key in lengths() if key in every}
     is_longer = any(was is not None and (now is None or now > was) for was, now in ends.values())
     if changed and saved.finished and not is_longer:
         raise UsageError(
-            f"{run}: is finished, so different settings or examples would have no effect "
+            f"{run}: is finished, so different {kinds} would have no effect "
             f"({changed}); train in another folder, with -o, or start again in this one, with "
             "--force and without --resume"
         )
@@ -186,7 +187,7 @@ def check_same(
         files = {part: sources[part] for part in parts}
         settings = refused | {key: pair for key, pair in ends.items() if pair[1]}
         raise UsageError(
-            f"{run}: was trained with different settings or examples ({changed}); to resume with "
+            f"{run}: was trained with different {kinds} ({changed}); to resume with "
             f"these: {_forced(run, settings, files)}; or train in another folder"
         )
 
@@ -203,11 +204,11 @@ def _forced(run: Path, settings: Changes, files: Mapping[str, str | None]) -> st
     for part, flag in (("train", ()), ("dev", ("--dev",))):
         if file := files.get(part):
             words += [*flag, file]
-    words += [f"{key}={_as_yaml(now)}" for key, (_, now) in settings.items()]
+    words += [f"{key}={as_yaml(now)}" for key, (_, now) in settings.items()]
     return shlex.join(words)
 
 
-def _as_yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """Return a value as an override has it; JSON is YAML."""
     plain = isinstance(value, str) and re.fullmatch(r"[a-z][\w:.-]*", value)
     return value if plain else json.dumps(value)

@@ -15,7 +15,7 @@ import torch
 from srucli.config import Config, with_settings
 from srucli.data.dataset import Split, read_split
 from srucli.errors import InputMissingError, UsageError
-from srucli.io.console import say
+from srucli.io.console import say, warn
 from srucli.io.folders import OpenFolder
 from srucli.io.memory import enough_memory
 from srucli.io.streams import is_piped
@@ -122,7 +122,8 @@ def resume(
     settings and examples. Raises SrucliError of any kind.
     """
     if not output.is_dir():
-        raise InputMissingError(f"{output}: no such run; give the folder that `srucli train` made")
+        problem = "is no run folder" if output.exists() else "no such run"
+        raise InputMissingError(f"{output}: {problem}; give the folder that `srucli train` made")
     # Read first, because a folder that is no run must not be touched.
     before = saved_training(RunDir(output)).facts.sources
     reads = (train_source, dev_source, *reads, *before.values())
@@ -253,11 +254,11 @@ def _announce(trainer: Trainer, config: Config, saved: SavedTraining | None) -> 
         encoder += f" ({backends.choose(config.train.kernel, device.type)} kernel)"
     graphs = ", steps as CUDA graphs" if trainer.step.captured else ""
     say(f"model: {trainer.step.parameters:,} parameters, {encoder}, {device}{graphs}")
-    say(*never_reached(config.train, trainer.loader.planned_steps))
+    warn(*never_reached(config.train, trainer.loader.planned_steps))
     if not saved:
         return
     for problem in saved.damaged:
-        say(f"skipped a damaged checkpoint: {problem}")
+        warn(f"skipped a damaged checkpoint: {problem}")
     if not trainer.is_over:
         done = trainer.loader.position
         say(f"resuming from step {done.step:,}, after {done.epoch} complete epochs")
@@ -282,7 +283,7 @@ def _warn_of_no_effect(request: Request, split: Split) -> None:
         held_out=not request.sources["dev"],
         given_tokenizer=request.tokenizer.model_type if request.tokenizer else None,
     )
-    say(*no_effect(setup, request.settings))
+    warn(*no_effect(setup, request.settings))
 
 
 def _read(request: Request) -> Split:
@@ -293,12 +294,12 @@ def _read(request: Request) -> Split:
     split = read_split(sources["train"], sources["dev"], config, train.dev_share, train.seed)
     data, counts = split.train, split.train.label_counts()
     common = np.argsort(-counts, kind="stable")[:6].tolist()
-    shown = ", ".join(f"{data.labels[n]} {counts[n]:,}" for n in common if counts[n])
+    shown = ", ".join(f"{data.labels[n]}: {counts[n]:,}" for n in common if counts[n])
     more = ", ..." if len(data.labels) > 6 else ""
     dev = "" if split.dev is None else f", {len(split.dev):,} dev examples"
     say(f"data: {len(data):,} examples{dev}, {len(data.labels)} labels ({shown}{more})")
     if data.multi_label and split.dev is None:
-        say(
+        warn(
             "no dev examples: every label has the threshold 0.5; a dev file or train.dev_share=0.1 "
             "lets the thresholds be fitted"
         )
@@ -314,9 +315,9 @@ def _warn_of_small_share(split: Split, share: float) -> None:
     wanted = round(total * share)
     why = "every label keeps an example" if wanted else "that is less than half an example"
     if share and not held:
-        say(
+        warn(
             f"train.dev_share={share:g} holds out none of {total:,} examples: {why}; give a "
             "larger share, more examples or --dev FILE"
         )
     elif held < wanted:
-        say(f"train.dev_share={share:g} holds out {held:,} examples, not {wanted:,}: {why}")
+        warn(f"train.dev_share={share:g} holds out {held:,} examples, not {wanted:,}: {why}")

@@ -11,7 +11,7 @@ from srucli.config import TrainConfig
 from srucli.data.batch import Batch
 from srucli.data.loader import DataLoader
 from srucli.errors import DivergedError, InterruptedRun
-from srucli.io.console import say
+from srucli.io.console import say, warn
 from srucli.runs.checkpoints import Which
 from srucli.training.anomaly import anomaly_error
 from srucli.training.checkpointing import Checkpointing
@@ -116,7 +116,7 @@ class Trainer:
         if 2 * stats.skipped > steps and not searching:
             raise self._diverged(f"{stats.skipped} of {steps} steps had non-finite gradients")
         if stats.skipped:
-            say(f"{stats.skipped} of {steps} steps were skipped because of non-finite gradients")
+            warn(f"{stats.skipped} of {steps} steps were skipped because of non-finite gradients")
         self.step.set_mode(training=False)
         self._check_weights()
         self.loader.end_epoch()

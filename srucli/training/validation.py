@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from srucli.data.dataset import Dataset
 from srucli.data.store import TokenStore
 from srucli.inference.forward import blended, branch_logits
-from srucli.io.console import say
+from srucli.io.console import say, warn
 from srucli.io.memory import enough_memory
 from srucli.metrics import Outcome, choose_thresholds, metric_named
 from srucli.model.blend import fit_weights
@@ -81,7 +81,7 @@ class Validation:
         if self.data is None or self.store is None:
             return
         if not self.is_defined:
-            say(
+            warn(
                 f"{self.metric} is undefined on these dev examples: there is no best epoch and no "
                 "early stopping, and the last weights are used"
             )

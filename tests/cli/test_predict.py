@@ -473,7 +473,7 @@ def test_an_empty_file_has_no_output(run_main: RunMain, tiny: Tiny, tmp_path: Pa
     ("arguments", "code", "said"),
     [
         (["none", "x.txt"], 66, "none: no such run; give the folder that `srucli train` printed"),
-        (["x.txt", "x.txt"], 66, "x.txt: no such run; "),
+        (["x.txt", "x.txt"], 66, "x.txt: not a run folder: it has no run.json; "),
         (["folder", "x.txt"], 66, "folder: not a run folder: it has no run.json"),
         (["new", "x.txt"], 65, "run.json: format version 3, this srucli reads up to 2; upgrade"),
         (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),

@@ -613,7 +613,7 @@ REMEDIES = {
         TRAIN.replace("two.tsv", "x.tsv"),
         r"cells look quoted, and (--quotes) removes the quotes",
         files={"x.tsv": table("{}\t{}\n") + 'good\t"so ""it"" is"\n'},
-        ends="different settings or examples would have no effect",
+        ends="different examples would have no effect",
     ),
     "a mark of UTF-16": Remedy(
         TRAIN.replace("two.tsv", "x.tsv --encoding latin-1"),
@@ -699,14 +699,14 @@ REMEDIES = {
         "eval non two.tsv",
         r"non: no such run; give the folder that `(srucli train)` printed",
         changed("non", "run"),
-        advice=": no such run; give the folder that `srucli train` printed",
+        advice="; give the folder that `srucli train` printed",
         before=(TRAIN,),
     ),
     "no run to resume": Remedy(
         "train --resume non --threads 1",
         r"non: no such run; give the folder that `(srucli train)` made",
         changed("non", "run"),
-        advice=": no such run; give the folder that `srucli train` made",
+        advice="; give the folder that `srucli train` made",
         before=(TRAIN,),
     ),
     "no run to diagnose": Remedy(
@@ -906,6 +906,35 @@ REMEDIES = {
         plus(r"\1 -o other"),
         advice="; --multi-label splits them",
         files={"x.tsv": table("{}\t{}\n") + "good,bad\tso and so\n" * 9},
+    ),
+    "a run that was not measured": Remedy(
+        TRAIN,
+        r"with (train\.dev_share=0\.1)",
+        plus(r"\1 -o other"),
+    ),
+    "a run to evaluate": Remedy(
+        TRAIN,
+        r"to evaluate it:  (srucli eval .*) FILE",
+        lambda words, match: [*pasted(words, match), "two.tsv"],
+        advice="to evaluate it:  srucli eval ",
+    ),
+    "a run to label texts with": Remedy(
+        TRAIN,
+        r"to label texts:  (srucli predict .*) -",
+        lambda words, match: [*pasted(words, match), "t.txt"],
+        advice="to label texts:  srucli predict ",
+    ),
+    "tokens to see": Remedy(
+        "tokenize t.txt -o new --vocab-size 60",
+        r"to see its tokens:  (srucli encode .*) FILE",
+        lambda words, match: [*pasted(words, match), "t.txt"],
+        advice="to see its tokens:  srucli encode ",
+    ),
+    "a tokenizer to train with": Remedy(
+        "tokenize t.txt -o new --vocab-size 60",
+        r"to train with it:   srucli train FILE (--tokenizer .*)",
+        lambda words, match: [*TRAIN.split()[:4], *match[1].split(), *TRAIN.split()[6:]],
+        advice="to train with it:   srucli train FILE --tokenizer ",
     ),
     "another network": Remedy(
         "train --resume run model.embedding_size=8 --force",

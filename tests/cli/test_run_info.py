@@ -113,7 +113,7 @@ def test_info_of_a_run(run_main: RunMain, tiny: Tiny) -> None:
     ended = run_main("info", tiny.run, "--json")
     rows = json.loads(ended.out)
     assert rows["texts"] == "432"
-    assert rows["labels"] == "3: bad, good, none"
+    assert rows["labels"] == "3 (bad, good, none)"
     assert (rows["encoder"], rows["optimizer"]) == ("sru", "adam")
     assert rows["last"].endswith("epoch 5 (used by eval and predict)")
     weights = RunDir.open(tiny.run).checkpoint("last").weights

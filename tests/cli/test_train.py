@@ -45,16 +45,25 @@ def test_output(tiny: Tiny) -> None:
     columns = "text = column 2, label = column 1"
     assert layout == f"train.tsv: tsv, delimiter tab, no header, {columns}, no quotes, utf-8"
     lines = said[[line.startswith("data: ") for line in said].index(True) :]
-    assert lines[0].startswith("data: 432 examples, 48 dev examples, 3 labels (")
+    assert re.fullmatch(
+        r"data: 432 examples, 48 dev examples, 3 labels \((\w+: \d+, ){2}\w+: \d+\)", lines[0]
+    )
     assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
     assert lines[2].startswith("model: ")
     assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
-    head, *epochs = lines[-6:]
+    head, *epochs = lines[-9:-3]
     assert head.split("  ")[-3:] == ["dev accuracy", "macro_f1", "log_loss"]
     assert [line.split()[0] for line in epochs] == [f"{n}/5" for n in range(1, 6)]
     assert {line.index(" s ") for line in epochs} == {head.index("time") + 2}
     assert max(map(len, (head, *epochs))) <= 80
     assert epochs[0].endswith("  best so far")
+    interval = r"\(95% interval 0\.\d{4} to [01]\.\d{4}\)"
+    measured = rf"on 48 dev texts, after epoch 5: accuracy [01]\.\d{{4}} {interval}"
+    assert re.fullmatch(measured, lines[-3])
+    assert lines[-2:] == [
+        "to evaluate it:  srucli eval run FILE",
+        "to label texts:  srucli predict run -",
+    ]
     assert "\r" not in tiny.result.err
 
 
@@ -178,18 +187,14 @@ def test_bytes_that_are_not_utf8_and_the_remedy(
     assert ended.code == 0, ended.err
 
 
-def test_the_default_folder_is_a_free_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_default_folder_is_a_free_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert default_folder("a/b.tsv.gz") == Path("runs/b")
+    assert default_folder("a/b.tsv.gz") == (Path("runs/b"), ())
     for name in ("b", "b-2"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    assert not capsys.readouterr().err
-    assert default_folder("a/b.tsv.gz") == Path("runs/b-3")
-    said = "runs/b is there already: the run is runs/b-3; -o FOLDER sets another\n"
-    assert capsys.readouterr().err == said
-    assert default_folder(".hidden") == Path("runs/run")
+    said = "runs/b is there already: the run is runs/b-3; -o FOLDER sets another"
+    assert default_folder("a/b.tsv.gz") == (Path("runs/b-3"), [said])
+    assert default_folder(".hidden") == (Path("runs/run"), ())
 
 
 def test_force_replaces_a_run_and_only_a_run(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
@@ -199,10 +204,10 @@ def test_force_replaces_a_run_and_only_a_run(run_main: RunMain, tiny: Tiny, tmp_
     assert run_main(*arguments, *tokenizer).code == 0
     ended = run_main(*arguments, *tokenizer)
     assert (ended.code, ended.out) == (0, f"{run}\n")
-    assert ended.err.splitlines()[-1] == f"{run}: is finished; a larger --epochs continues it"
+    assert f"{run}: is finished; a larger --epochs continues it" in ended.err.splitlines()
     ended = run_main(*arguments, *tokenizer, "--lr", 1)
     assert (ended.code, ended.out) == (2, "")
-    said = "is finished, so different settings or examples would have no effect (optim.lr: "
+    said = "is finished, so different settings would have no effect (optim.lr: "
     assert f"{run}: {said}0.002 -> 1.0); train in another folder" in ended.err
     (run / "mine").write_text("")
     assert run_main(*arguments, *tokenizer, "--force").code == 0
@@ -334,6 +339,32 @@ def test_a_bad_file(run_main: RunMain, tmp_path: Path, monkeypatch: pytest.Monke
     said = f"srucli: x.tsv: only the label 'a' in 2 texts; {remedy}"
     assert done.err.splitlines()[1:] == [said]
     assert [path.name for path in tmp_path.iterdir()] == ["x.tsv"]
+
+
+def test_a_layout_that_the_first_line_disproves_is_not_shown(
+    run_main: RunMain, tmp_path: Path
+) -> None:
+    data = tmp_path / "x.txt"
+    data.write_text("good film\nawful film\nso so\n")
+    ended = run_main("train", data, "-o", tmp_path / "run")
+    assert ended.code == 65
+    assert len(ended.err.splitlines()) == 1
+    assert "1 column only" in ended.err
+    data.write_text("good\tfilm\nbad\tfilm\nso so\n")
+    said = run_main("train", data, "-o", tmp_path / "run").err.splitlines()
+    assert LAYOUT.match(said[0])
+    assert said[1].startswith(f"srucli: {data}:3: 1 column only")
+
+
+def test_an_error_comes_without_the_name_of_a_run_that_was_not_made(
+    run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    write_tsv(tmp_path / "x.tsv", [("a", "x"), ("a", "y")])
+    ended = run_main("train", "x.tsv")
+    assert ended.code == 65
+    assert "runs/x" not in ended.err
 
 
 def test_an_unknown_flag(run_cli: RunCli) -> None:

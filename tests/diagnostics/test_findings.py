@@ -424,7 +424,15 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         {"untouched": {"embedding": 0.1, "wide.table": 0.95}},
         "untouched",
         True,
-        r"wide\.table is too large: .*: embedding 10\.0%, wide\.table 95\.0%; give it fewer rows",
+        r"wide\.table is too large: .*: embedding 10\.0%, wide\.table 95\.0%; "
+        r"lower model\.wide_buckets$",
+    ),
+    "tables that are too large": (
+        {"untouched": {"embedding": 0.6, "wide.table": 0.1, "characters.table": 0.95}},
+        "untouched",
+        True,
+        r"embedding and characters\.table are too large: .*; "
+        r"lower tokenizer\.vocab_size and model\.character_buckets$",
     ),
     "tables that are used": ({}, "untouched", False, r"the tables are used: .*embedding 10\.0%$"),
     "a table in one epoch": (

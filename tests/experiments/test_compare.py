@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -223,6 +224,7 @@ def compared(
     ended = run_main(*command(tiny, folder))
     assert ended.code == 0, ended.err
     assert "--grid has no effect: the rates are compared" in ended.err
+    (folder.parent / "said.txt").write_text(ended.err)
     return folder, json.loads(ended.out)
 
 
@@ -252,6 +254,26 @@ def test_a_comparison(compared: tuple[Path, dict[str, Any]]) -> None:
         assert len({result["history"][-1]["step"] for result in results}) == 1
         assert (seeds[0] / "run" / "diagnostics.jsonl").is_file()
         assert not (seeds[0] / "run" / "checkpoints").exists()
+
+
+def test_each_trial_is_reported_and_how_to_train_the_best(
+    compared: tuple[Path, dict[str, Any]], tiny: Tiny
+) -> None:
+    folder, found = compared
+    said = (folder.parent / "said.txt").read_text().splitlines()
+    trials = sorted(line for line in said if "of at least" in line)
+    form = r"optim\.lr=0\.02, lr 0\.02, seed 0: dev accuracy [01]\.\d{4}; \d of at least \d trials"
+    assert re.fullmatch(form, trials[0])
+    assert re.match(r"optim\.lr=1e\+30, lr 1e\+30, seed 0: diverged; \d of", trials[-1])
+    best = found["rows"][0]
+    assert any(line.startswith(f"{best['name']} leads on dev with ") for line in said)
+    name, command = said[-1].split(":  ")
+    assert name == "to train the best on dev"
+    words = shlex.split(command)
+    assert words[:3] == ["srucli", "train", str(tiny.train)]
+    settings = resolve(overrides=words[3:])
+    assert (settings.optim.lr, settings.optim.name) == (best["lr"], "adagrad")
+    assert (settings.optim.clip, settings.train.epochs) == (0, 2)
 
 
 def started(tiny: Tiny, folder: Path, *, finished: int) -> subprocess.Popen[str]:

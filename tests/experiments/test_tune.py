@@ -48,9 +48,13 @@ def test_a_recipe_is_found_in_time_and_trains(
         f"{tiny.train}, held out: 48 of 48 {cut}",
     ]
     trials = [line for line in ended.err.splitlines() if line.startswith("trial ")]
-    assert trials
-    assert "  *" in trials[0]
-    sizes = [float(re.search(r"([\d.]+) MB", line)[1]) for line in trials]  # type: ignore[index]
+    assert trials[0].startswith("trial 1: another recipe, ")  # the default one is too large
+    assert any(line.endswith(", the best so far") for line in trials)
+    sizes = [float(size) for size in re.findall(r"recipe, ([\d.]+) MB, 2 epochs", ended.err)]
+    assert re.search(
+        r"^\d+ trials? finished of \d+ begun; the best on dev: accuracy 0", ended.err, re.M
+    )
+    assert ended.err.splitlines()[-1] == f"to train with it:  srucli train {tiny.train} -c {recipe}"
     assert max(sizes) <= 2
     found = resolve(recipe)
     # What was given is kept, and is not searched over.
@@ -149,7 +153,7 @@ def test_a_trial_that_runs_out_of_memory_is_left_out(
     on_step(fail)
     search._run_trial(study)
     assert (search.out_of_memory, search.best.trials) == (1, 0)
-    assert "trial left out: training ran out of GPU memory (it needs" in capsys.readouterr().err
+    assert ": left out: training ran out of GPU memory (it needs" in capsys.readouterr().err
     remedy = "give it more --minutes or a smaller train.batch_tokens"
     assert str(search._no_result()) == f"no trial was finished (1 ran out of memory); {remedy}"
     on_step(lambda step: None)

@@ -23,7 +23,7 @@ from srucli.io.console import escaped
 from srucli.io.json_text import json_text
 from srucli.metrics import Array, Floats
 from srucli.tokenizer.truncation import Tally
-from tests.support import RunCli, RunMain
+from tests.support import RunCli, RunMain, Tiny
 
 
 class LinearScorer:
@@ -108,6 +108,33 @@ def test_unknown_labels_are_counted_and_named() -> None:
     assert "\x1b" not in text
     assert "not know, counted as errors: axolotl\\x1b[2J (2)" in text
     assert "log_loss excludes these examples: 2 of 6" in text
+
+
+def test_labels_that_are_all_unknown_are_no_measurement() -> None:
+    rows = examples(("1", "a cat"), ("2", "a dog"))
+    result = evaluate(LinearScorer(["cat", "dog"]), rows)
+    (said,) = result.remarks
+    assert said.startswith(
+        "no example has a label that the model knows, so the metrics say nothing"
+    )
+    assert said in result.to_text().splitlines()
+    assert evaluate(LinearScorer(["cat", "dog"]), [*ANIMALS, *rows]).remarks == []
+    several = LinearScorer(["cat", "dog"], multi_label=True)
+    assert evaluate(several, rows).remarks == [said]
+    assert evaluate(several, [Example("a cat", (), 1)]).remarks == []
+
+
+def test_tables_are_at_most_80_wide() -> None:
+    labels = [f"{number}_{'long' * (2 * number)}" for number in range(6)]
+    result = evaluate(LinearScorer(labels), examples(*[(label, "a cat") for label in labels]))
+    _, _, tables = result.to_text().partition("\n\nclass ")
+    lines = f"class {tables}".splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "class                               precision  recall      F1  support" in lines
+    assert "5_longlonglonglo...onglonglonglong" in " ".join(lines)
+    assert "most confused: true" in " ".join(lines)
+    short = evaluate(LinearScorer(["card_arrival", "card_payments_no"]), ANIMALS).to_text()
+    assert "                                                       95% of        95% of" in short
 
 
 def test_one_class_and_an_empty_class() -> None:
@@ -295,6 +322,14 @@ def test_invalid_gates(gate: str) -> None:
         command.parse_gates([gate])
 
 
+def test_only_metrics_of_the_task_are_named(tiny: Tiny, run_main: RunMain) -> None:
+    ended = run_main("eval", tiny.run, tiny.test, "--fail-under", "quality=1")
+    assert ended.code == 2
+    assert "unknown metric 'quality' (known: accuracy, macro_f1, micro_f1, " in ended.err
+    assert "hamming_loss" not in ended.err
+    assert "micro_average_precision" not in ended.err
+
+
 def test_mistakes_are_reported_before_anything_is_read(run_main: RunMain, tmp_path: Path) -> None:
     """Names of metrics are checked before the run and the file, which do not exist here."""
     typo = run_main("eval", tmp_path / "run", tmp_path / "f.tsv", "--fail-under", "acuracy=0.9")
@@ -304,6 +339,10 @@ def test_mistakes_are_reported_before_anything_is_read(run_main: RunMain, tmp_pa
     assert no_run.code == 66
     assert "run: no such run; give the folder that `srucli train` printed" in no_run.err
     (tmp_path / "run").mkdir()
+    empty = run_main("eval", tmp_path / "run", tmp_path / "f.tsv")
+    assert empty.code == 66
+    assert "run: not a run folder: it has no run.json; give the folder that" in empty.err
+    (tmp_path / "run" / "run.json").touch()
     no_file = run_main("eval", tmp_path / "run", tmp_path / "f.tsv")
     assert no_file.code == 66
     assert "f.tsv: no such file" in no_file.err

@@ -67,3 +67,13 @@ def test_code_of_others_is_not_announced(tmp_path: Path, name: str) -> None:
     file = tmp_path / f"{name}.py"
     file.write_text(SOURCE)
     assert said(lambda: loaded(name, file).double(2)) == ""
+
+
+def test_a_closed_stderr_hinders_no_compilation(tmp_path: Path) -> None:
+    file = tmp_path / "late.py"
+    file.write_text(SOURCE)
+    with open(tmp_path / "log.txt", "w") as stream, redirect_stderr(stream):
+        announcement = Announcement()
+    with event.install_listener("numba:compile", announcement):
+        assert loaded("srucli.kernels.late", file).double(2) == 4
+    assert announcement.said

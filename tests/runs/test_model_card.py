@@ -46,6 +46,11 @@ def test_the_card_says_how_many_epochs_were_trained(tiny: Tiny) -> None:
     assert "examples, 4 of 9 epochs, adam" in card_of(tiny, epochs=4)
 
 
+def test_a_card_without_dev_examples_has_no_number_of_them(tiny: Tiny) -> None:
+    card = card_of(tiny)
+    assert "## Metrics\n\nThere were no dev examples" in card
+
+
 def test_intervals_depend_on_the_number_of_dev_examples(tiny: Tiny) -> None:
     facts = RunDir(tiny.run).facts()
     facts = facts.model_copy(update={"data": facts.data.model_copy(update={"dev_texts": 10})})

@@ -973,9 +973,9 @@ def test_a_finished_training_refuses_changes(
     run = run_training(tiny, tmp_path / "run")
     before = tree(run)
     few = write_tsv(tmp_path / "few.tsv", [("good", "x"), ("bad", "y")])
-    with pytest.raises(
-        UsageError, match=f"is finished, so different settings or examples .*{said}"
-    ):
+    kinds = ["examples"] * others + ["settings"] * bool(settings)
+    match = f"is finished, so different {' and '.join(kinds)} would .*{said}"
+    with pytest.raises(UsageError, match=match):
         resume(run, settings, None, str(few) if others else None, force=force)
     assert tree(run) == before
 

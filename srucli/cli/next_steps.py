@@ -1,0 +1,84 @@
+"""What a command says at its end, on stderr: how good the result is, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srucli.io.console import say, warn
+
+if TYPE_CHECKING:
+    from srucli.experiments.compare import Comparison
+    from srucli.experiments.trials import Plan
+
+
+def _hint(line: str) -> None:
+    """Say what to type, in one line that can be copied."""
+    say(line, whole=True)
+
+
+def after_train(folder: Path) -> None:
+    """Say how good a run is on its dev examples, and how to use it. Raises what reading raises."""
+    from srucli.runs.choice import choose, measured
+    from srucli.runs.run_dir import RunDir
+
+    run = RunDir.open(folder)
+    config, dev_texts = run.config(), run.facts().data.dev_texts
+    used = choose(run, config.train.used_checkpoint, config.metric)
+    record = measured(run, used)
+    if record and record["dev"]:
+        shown = _shown(record["dev"], config.metric, dev_texts)
+        say(f"on {dev_texts:,} dev texts, after epoch {record['epoch']}: {shown}")
+    else:
+        warn(
+            "how good it is was not measured: no examples were held out; train with --dev FILE or "
+            "with train.dev_share=0.1"
+        )
+    name = shlex.quote(str(folder))
+    _hint(f"to evaluate it:  srucli eval {name} FILE")
+    _hint(f"to label texts:  srucli predict {name} -")
+
+
+def _shown(dev: Mapping[str, float | None], metric: str, texts: int) -> str:
+    """Return the metric that decides and the accuracy, which has an interval."""
+    from srucli.metrics import wilson
+
+    named = {name: dev.get(name) for name in (metric, "accuracy")}
+    words = [f"{name} {value:.4f}" for name, value in named.items() if value is not None]
+    if named["accuracy"] is not None:
+        low, high = wilson(named["accuracy"] * texts, texts)
+        words[-1] += f" (95% interval {low:.4f} to {high:.4f})"
+    return ", ".join(words)
+
+
+def after_compare(plan: Plan, comparison: Comparison, sources: Mapping[str, str | None]) -> None:
+    """Say which candidate leads, how sure that is, and how to train it."""
+    from srucli.config import flat
+    from srucli.experiments.report import ranking
+    from srucli.training.resume import as_yaml
+
+    say(*ranking(comparison))
+    best = comparison.rows[0]
+    (candidate,) = [each for each in plan.candidates if each.name == best.name]
+    given = flat(plan.config.model_dump(mode="json", exclude_unset=True, exclude={"files"}))
+    settings = {**given, **candidate.settings, "optim.lr": best.lr}
+    train, dev = sources["train"], sources["dev"]
+    words = ["srucli", "train", "FILE" if train in (None, "-") else train]
+    words += ["--dev", dev] if dev else []
+    words += [f"{key}={as_yaml(value)}" for key, value in settings.items()]
+    _hint(f"to train the best on dev:  {shlex.join(words)}")
+
+
+def after_tune(train: str, recipe: Path) -> None:
+    """Say how to train with the recipe."""
+    command = shlex.join(["srucli", "train", train, "-c", str(recipe)])
+    _hint(f"to train with it:  {command}")
+
+
+def after_tokenize(model: Path) -> None:
+    """Say how to use the tokenizer."""
+    name = shlex.quote(str(model))
+    _hint(f"to see its tokens:  srucli encode {name} FILE")
+    _hint(f"to train with it:   srucli train FILE --tokenizer {name}")
