@@ -1037,7 +1037,7 @@ def test_improbable_layouts_are_refused_and_the_advice_helps(tmp_path: Path, cas
     with pytest.raises(DataError) as caught:
         list(read_examples(path, DataConfig()).reported(heard.append))
     assert (caught.value.problem, caught.value.remedy) == (problem, remedy)
-    assert heard == [f"{path}: {read_examples(path, DataConfig()).layout}"]
+    assert heard == []  # not the layout, which the error contradicts
     ways = (
         remedy.removeprefix("write labels into one column, or ")
         .removeprefix("pass ")
@@ -1471,7 +1471,8 @@ def test_carriage_returns_within_lines_are_reported(
     with suppress(DataError):  # the second file has only a header left
         list(read_examples(path, DataConfig()).reported(heard.append))
     said = f"{path}: {count} carriage return{'s' * (count > 1)} within lines; they do not end "
-    assert heard[1:] == [f"{said}lines, since the file has line feeds"] * bool(count)
+    notes = [note for note in heard if "do not end" in note]
+    assert notes == [f"{said}lines, since the file has line feeds"] * bool(count)
     plain, heard = DataConfig(), []
     path = tmp_path / "x.txt"
     path.write_bytes(b"a\rb\nc\n")

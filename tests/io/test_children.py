@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -128,9 +129,9 @@ def told(folder: Path, code: str, **environment: str) -> list[Any]:
     It runs this code.
     """
     package = folder / "srucli"
-    (package / "io").mkdir(parents=True)
-    for name in ("__init__", "io/__init__", "io/child", "io/children"):
-        (package / f"{name}.py").write_text((ROOT / "srucli" / f"{name}.py").read_text())
+    shutil.copytree(ROOT / "srucli" / "io", package / "io")
+    for name in ("__init__.py", "errors.py"):
+        shutil.copy(ROOT / "srucli" / name, package)
     (package / "told.py").write_text(f"def main():\n{textwrap.indent(code, '    ')}\n")
     done = subprocess.run(
         [sys.executable, "-c", PARENT],

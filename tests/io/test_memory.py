@@ -107,7 +107,7 @@ def test_commands_in_little_memory(tiny: Tiny, tmp_path: Path) -> None:
     warm = [[*train, *small], ["predict", "small", str(tiny.test)]]
     wide = [*train, *small, "-o", "wide", "--hidden", "4096"]
     limited = [
-        [*train, *small, "-o", "large", "model.wide=true", "model.wide_buckets=33554432"],
+        [*train, *small, "-o", "large", "model.wide=true", "model.wide_buckets=33000000"],
         wide,
         [*wide, "train.batch_tokens=300", "train.steps=1"],
         ["predict", "wide", "long.tsv"],
@@ -126,8 +126,8 @@ def test_commands_in_little_memory(tiny: Tiny, tmp_path: Path) -> None:
     codes, said = [int(code) for code in parts[1::2]], [part.strip() for part in parts[::2]]
     assert codes == [0, 0, 1, 1, 0, 1, 1, 0], done.stderr
     assert said[2].endswith(
-        "srucli: making the model ran out of memory (it needs another 4,096 MiB); "
-        "lower model.wide_buckets (now 33,554,432)"
+        "srucli: making the model ran out of memory (it needs another 4,028 MiB); "
+        "lower model.wide_buckets (now 33,000,000)"
     )
     step = r"step 1 had a batch of \d,\d{3} tokens: set train\.batch_tokens=\d{4}"
     assert re.search(rf"srucli: training ran out of memory \(it .* MiB\); {step}$", said[3])
