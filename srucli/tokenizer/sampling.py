@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srucli.kernels.jit import njit
+from srucli.kernels.jit import inner, njit
 from srucli.tokenizer.proto import BYTE, NORMAL, USER_DEFINED, Model
 
 Ints = NDArray[np.int64]
@@ -39,7 +39,7 @@ class Table(NamedTuple):
     unknown_score: float
 
 
-@njit(cache=True)
+@inner
 def _mix(value: np.uint64) -> np.uint64:
     """The finalizer of splitmix64."""
     value = (value ^ (value >> _U30)) * _MIX_1
@@ -47,13 +47,13 @@ def _mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> _U31)
 
 
-@njit(cache=True)
+@inner
 def _extend(code_hash: np.uint64, code: np.uint32) -> np.uint64:
     """Return the hash of a prefix with one more character; never 0, which marks a free slot."""
-    return _mix(code_hash + _GOLDEN + np.uint64(code)) | _U1  # type: ignore[no-any-return]
+    return _mix(code_hash + _GOLDEN + np.uint64(code)) | _U1
 
 
-@njit(cache=True)
+@inner
 def _find(keys, values, code_hash):  # type: ignore[no-untyped-def]
     slot = code_hash & np.uint64(len(keys) - 1)
     while keys[slot] != code_hash:
@@ -78,20 +78,20 @@ def _fill(keys, values, codes, offsets, ids):  # type: ignore[no-untyped-def]
         values[slot] = ids[piece]
 
 
-@njit(cache=True)
+@inner
 def _uniform(state):  # type: ignore[no-untyped-def]
     """Return the next number in [0, 1) of the generator with the state `state[0]`."""
     state[0] += _GOLDEN
     return np.float64(_mix(state[0]) >> _U11) * 2.0**-53
 
 
-@njit(cache=True)
+@inner
 def _log_add(one: float, other: float) -> float:
     high, low = max(one, other), min(one, other)
     return high if low == -np.inf else high + np.log1p(np.exp(low - high))
 
 
-@njit(cache=True)
+@inner
 def _symbols(codes, table, frozen, ends):  # type: ignore[no-untyped-def]
     """Split a text into characters and user-defined symbols. Return their number."""
     i = count = 0
@@ -109,7 +109,7 @@ def _symbols(codes, table, frozen, ends):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@inner
 def _bounds(codes, table, frozen, ends, bounds):  # type: ignore[no-untyped-def]
     """Set bounds[i] to the last possible end of a token that begins at code i.
 
@@ -127,7 +127,7 @@ def _bounds(codes, table, frozen, ends, bounds):  # type: ignore[no-untyped-def]
             bounds[start] = limit
 
 
-@njit(cache=True)
+@inner
 def _weigh(codes, table, alpha, bounds, mass):  # type: ignore[no-untyped-def]
     """Set mass[i] to the log of the summed weights of all segmentations of codes[i:]."""
     n = len(codes)
@@ -149,7 +149,7 @@ def _weigh(codes, table, alpha, bounds, mass):  # type: ignore[no-untyped-def]
             mass[i] = _log_add(mass[i], alpha * table.unknown_score + mass[i + 1])
 
 
-@njit(cache=True)
+@inner
 def _choose(codes, table, alpha, bounds, mass, i, left):  # type: ignore[no-untyped-def]
     """Return the end of a token at code i, chosen by `left` in [0, 1), the weight to go past."""
     end, code_hash = i + 1, _U0
@@ -167,7 +167,7 @@ def _choose(codes, table, alpha, bounds, mass, i, left):  # type: ignore[no-unty
     return end
 
 
-@njit(cache=True)
+@inner
 def _unigram(codes, table, alpha, state, mass, bounds, frozen, ends):  # type: ignore[no-untyped-def]
     """Sample a segmentation of one text. Return its size; `ends` gets the ends of tokens."""
     _bounds(codes, table, frozen, ends, bounds)
@@ -183,7 +183,7 @@ def _unigram(codes, table, alpha, state, mass, bounds, frozen, ends):  # type: i
     return count
 
 
-@njit(cache=True)
+@inner
 def _whole(codes, table, start, end):  # type: ignore[no-untyped-def]
     """Return the id of the token codes[start:end], or a negative number."""
     code_hash = _U0
@@ -192,7 +192,7 @@ def _whole(codes, table, start, end):  # type: ignore[no-untyped-def]
     return _find(table.keys, table.values, code_hash)
 
 
-@njit(cache=True)
+@inner
 def _push(heap, codes, table, frozen, left, right, end):  # type: ignore[no-untyped-def]
     """Queue the merge of the symbols [left, right) and [right, end), if it is a token."""
     if not frozen[left] and not frozen[right]:
@@ -201,7 +201,7 @@ def _push(heap, codes, table, frozen, left, right, end):  # type: ignore[no-unty
             heapq.heappush(heap, (-table.scores[piece], left, right, end))
 
 
-@njit(cache=True)
+@inner
 def _bpe(codes, table, alpha, state, before, after, frozen, ends):  # type: ignore[no-untyped-def]
     """Merge the symbols of one text (n codes), dropping merges. Return their number, as above.
 
@@ -239,7 +239,7 @@ def _bpe(codes, table, alpha, state, before, after, frozen, ends):  # type: igno
     return count
 
 
-@njit(cache=True)
+@inner
 def _spell(code, table, ids, at):  # type: ignore[no-untyped-def]
     """Write the byte tokens of one character's UTF-8 at ids[at:]. Return their end."""
     if code < 0x80:
@@ -254,12 +254,13 @@ def _spell(code, table, ids, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _draw(codes, offsets, table, unigram, alpha, seed, first):  # type: ignore[no-untyped-def]
+def _draw(codes, offsets, longest, table, bpe, alpha, seed, first):  # type: ignore[no-untyped-def]
     """Sample all texts. Return ids (N,), the code where each ends (N,), and offsets (B+1,) of ids.
 
     Consecutive unknown characters become one unknown token, or byte tokens, as in SentencePiece.
+    longest: the codes of the longest text. bpe: None for unigram models; Numba then compiles
+    nothing of `_bpe`, which takes seconds.
     """
-    longest = max(1, np.max(offsets[1:] - offsets[:-1]))
     mass = np.empty(longest + 1, np.float64)
     before, after = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
     frozen, ends = np.empty(longest + 1, np.bool_), np.empty(longest + 1, np.int64)
@@ -273,7 +274,7 @@ def _draw(codes, offsets, table, unigram, alpha, seed, first):  # type: ignore[n
         own = codes[offsets[text] : offsets[text + 1]]
         if len(own) == 0:
             count = 0
-        elif unigram:
+        elif bpe is None:
             count = _unigram(own, table, alpha, state, mass, after, frozen, ends)
         else:
             count = _bpe(own, table, alpha, state, before, after, frozen, ends)
@@ -303,7 +304,7 @@ class Sampler:
     """Samples segmentations into the tokens of one unigram or BPE model."""
 
     def __init__(self, model: Model) -> None:
-        self._unigram = model.type == "unigram"
+        self._bpe = None if model.type == "unigram" else True
         types = np.array(model.types)
         defined = types == USER_DEFINED
         usable = np.flatnonzero((types == NORMAL) | defined)
@@ -331,6 +332,6 @@ class Sampler:
         if not len(codes):
             empty = np.zeros(0, np.int64)
             return empty.astype(np.int32), empty, offsets
-        table, unigram = self._table, self._unigram
-        ids, ends, starts = _draw(codes, offsets, table, unigram, alpha, seed % 2**63, first)
+        how = max(map(len, texts)), self._table, self._bpe, alpha, seed % 2**63, first
+        ids, ends, starts = _draw(codes, offsets, *how)
         return ids, ends + np.repeat(offsets[:-1], np.diff(starts)), starts
