@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = (
-    *("train", "eval", "predict", "run", "info"),
+    *("train", "eval", "predict", "run", "info", "slim"),
     *("compare", "tune", "diagnose", "optimizers", "tokenize", "encode", "decode"),
 )
 TABLES = (("info", "settings"), ("optimizers",))

@@ -24,6 +24,7 @@ from srucli.cli import (
     predict,
     process,
     run,
+    slim,
     tokenize,
     train,
     tune,
@@ -108,6 +109,7 @@ app.command("eval", cls=evaluate.Command)(evaluate.command)
 app.command("predict", cls=predict.Command)(predict.command)
 app.command("run", cls=run.Command)(run.command)
 app.command("info", cls=info.Command)(info.command)
+app.command("slim", cls=slim.Command)(slim.command)
 app.command("compare", cls=compare.Command)(compare.command)
 app.command("tune", cls=tune.Command)(tune.command)
 app.command("diagnose", cls=diagnose.Command)(diagnose.command)

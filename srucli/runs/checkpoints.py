@@ -137,6 +137,24 @@ class Checkpoints:
         for file in self._manifest(name):
             self.read(name, file)
 
+    def lists(self, name: str, file: str) -> bool:
+        """Return whether a checkpoint has this file. Raises InputMissingError, DataError."""
+        return file in self._manifest(name)
+
+    def drop(self, name: str, file: str) -> None:
+        """Remove a file from a checkpoint, which is valid at any instant. Raises OutputError.
+
+        Its manifest is replaced first, and then nothing reads the file.
+        """
+        place = f"{FOLDER}/{name}"
+        with writing(self.run, f"{place}/{file}") as run, run.below(place) as folder:
+            if MANIFEST in folder.names() and file in (entries := self._manifest(name)):
+                rest = {each: entry for each, entry in entries.items() if each != file}
+                folder.write({MANIFEST: to_json({"files": rest})})
+            if file in folder.names():
+                folder.remove(file)
+                folder.sync()
+
     def _manifest(self, name: str) -> dict[str, Any]:
         place = f"{FOLDER}/{name}/{MANIFEST}"
         found = read_json(self.run, place, MAX_BYTES[MANIFEST])

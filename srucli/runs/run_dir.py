@@ -54,7 +54,14 @@ from srucli.io.json_text import json_text, json_value
 from srucli.io.yaml import MAX_YAML
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
-from srucli.runs.checkpoints import MODEL, POINTERS, STATE, Checkpoints, Which
+from srucli.runs.checkpoints import (
+    MODEL,
+    POINTERS,
+    STATE,
+    TRAINING_TENSORS,
+    Checkpoints,
+    Which,
+)
 from srucli.runs.claim import (
     MARKER,
     Claim,
@@ -62,6 +69,7 @@ from srucli.runs.claim import (
     Source,
     claimed,
     clear,
+    contents,
     foreign,
     is_at_home,
     is_free,
@@ -274,6 +282,20 @@ class RunDir:
             **(training or {}),
         }
         self.checkpoints.save(step, files, which, keep)
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of all files of the run, and of these the states of optimizers."""
+        whole = states = 0
+        with opened(self.place) as folder:
+            for where, name in contents(folder, LAYOUT):
+                size = where.stat(name).st_size if where.is_file(name) else 0
+                whole, states = whole + size, states + size * (name == TRAINING_TENSORS)
+        return whole, states
+
+    def slim(self) -> None:
+        """Remove the states of optimizers, which nothing but a longer training reads."""
+        for name in self.checkpoints.names():
+            self.checkpoints.drop(name, TRAINING_TENSORS)
 
     def facts(self) -> Facts:
         """Return the content of run.json."""

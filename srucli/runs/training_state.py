@@ -42,8 +42,8 @@ def to_files(tree: Any) -> dict[str, bytes]:
     }
 
 
-def from_files(text: bytes, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the tree that `to_files` saved.
+def from_files(text: bytes, tensors: Mapping[str, Tensor] | None) -> Any:
+    """Return the tree that `to_files` saved; without tensors, each of them is None.
 
     Raises ValueError, TypeError, LookupError, RecursionError.
     """
@@ -70,14 +70,14 @@ def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise UnwritableError(f"a {type(value).__name__} at {path.lstrip('.')}")
 
 
-def _tree(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _tree(plain: Any, tensors: Mapping[str, Tensor] | None) -> Any:
     if isinstance(plain, list):
         return [_tree(part, tensors) for part in plain]
     if not isinstance(plain, dict):
         return plain
     ((kind, content),) = plain.items()
     if kind == "tensor":
-        return tensors[content]
+        return None if tensors is None else tensors[content]
     if kind == "tuple":
         return tuple(_tree(content, tensors))
     if kind == "dict":

@@ -48,7 +48,7 @@ def _mix(value: np.uint64) -> np.uint64:
 
 
 @inner
-def _extend(code_hash: np.uint64, code: np.uint32) -> np.uint64:
+def _extend(code_hash, code):  # type: ignore[no-untyped-def]
     """Return the hash of a prefix with one more character; never 0, which marks a free slot."""
     return _mix(code_hash + _GOLDEN + np.uint64(code)) | _U1
 

@@ -39,6 +39,9 @@ _DOES_NOT_FIT = (
     AssertionError,
 )
 
+# The states that have tensors. Without these, they are as at the start of a training.
+_OF_TENSORS = {"random", "figures", "watch", "weights"}
+
 
 class Checkpointing:
     """Saves and restores the parts of a training in the folder of its run.
@@ -103,19 +106,24 @@ class Checkpointing:
             tree |= state
         return tree
 
-    def load(self, name: str, *, same_optimizer: bool) -> None:
+    def load(self, name: str, *, same_optimizer: bool) -> bool:
         """Restore a valid checkpoint; the optimizer's state only if it is the same optimizer.
 
-        Raises DataError if the checkpoint does not fit this training.
+        Returns whether the checkpoint has such a state (see `RunDir.slim`). Raises DataError if it
+        does not fit this training.
         """
         saved = self.run.checkpoint(name, self.step.model.state_dict())
         self.step.model.load_state_dict(saved.weights)
         source = str(self.run.path / "checkpoints" / name / TRAINING)
         text = self.run.checkpoints.read(name, TRAINING)
-        tensors = tensors_of(self.run.checkpoints.read(name, TRAINING_TENSORS), source)
+        tensors = None
+        if self.run.checkpoints.lists(name, TRAINING_TENSORS):
+            tensors = tensors_of(self.run.checkpoints.read(name, TRAINING_TENSORS), source)
         try:
             tree = from_files(text, tensors)
-            if not same_optimizer:
+            if tensors is None:
+                tree |= {key: value for key, value in self._tree().items() if key in _OF_TENSORS}
+            if tensors is None or not same_optimizer:
                 tree["optimizer"] = None
             set_random_states(tree["random"], self.step.device)
             for part in self.parts:
@@ -128,6 +136,7 @@ class Checkpointing:
             raise DataError(source, None, problem, COPY_AGAIN) from error
         position = self.loader.position
         self._unproven, self._newest = source, (position.step, position.epoch)
+        return tensors is not None
 
     def _reset_best_if_not_comparable(self) -> None:
         """If the metric or the dev examples changed, make the restored checkpoint the best."""

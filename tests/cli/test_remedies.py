@@ -982,6 +982,12 @@ REMEDIES = {
         pasted,
         advice="to resume: srucli train --resume ",
     ),
+    "a state that is not needed": Remedy(
+        TRAIN.replace("-o run", QUOTED),
+        r"MB only serve to train longer; (srucli slim .*) removes them",
+        pasted,
+        advice="MB only serve to train longer; srucli slim ",
+    ),
     "a rate that is too high": Remedy(
         f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=0 optim.lr=1e38",
         r"training diverged; lower (optim\.lr) \(now",

@@ -18,7 +18,7 @@ from srucli.runs.run_dir import RunDir
 from tests.robustness.mutate import repair_manifests
 from tests.support import QUICK, ROOT, RunCli, RunMain, Tiny
 
-COMMANDS = ("tokenize", "encode", "decode", "train", "eval", "predict", "run", "info")
+COMMANDS = ("tokenize", "encode", "decode", "train", "eval", "predict", "run", "info", "slim")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -37,7 +38,7 @@ from srucli.runs.run_dir import RunDir, is_begun
 from srucli.runs.tensors import tensors_of
 from srucli.runs.training_state import OptimizerState, from_files, random_states, set_random_states
 from srucli.training.interrupts import Interrupt
-from srucli.training.resume import may_change, refused_changes
+from srucli.training.resume import may_change, refused_changes, saved_training
 from srucli.training.run import resume, train
 from srucli.training.validation import Best
 from tests import support
@@ -642,6 +643,91 @@ def test_a_checkpoint_of_the_same_step_is_not_written_again(
     assert ended.out.splitlines()[-1].endswith(f"srucli train --resume {tmp_path / 'run'}")
     run_training(tiny, tmp_path / "run")
     assert "stopped" not in run_main("info", tmp_path / "run").out
+
+
+# --- without the optimizer's state -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "schedulefree:AdamWScheduleFree"])
+def test_a_slim_run_predicts_the_same_and_trains_longer(
+    tiny: Tiny, tmp_path: Path, run_main: RunMain, optimizer: str
+) -> None:
+    pytest.importorskip("schedulefree")
+    folder = run_training(tiny, tmp_path / "run", f"optim.name={optimizer}")
+    run, before = RunDir.open(folder), tree(folder)
+    done = run_main("slim", folder)
+    assert (done.code, done.out) == (0, f"{folder}\n")
+    whole, states = run.sizes()
+    assert states == 0
+    assert done.err.endswith(f"MB, {whole / 1e6:.1f} MB are left\n")
+    after = tree(folder)
+    assert {name for name in before if before[name] != after.get(name)} == {
+        f"checkpoints/{name}/{file}"
+        for name in run.checkpoints.names()
+        for file in ("manifest.json", TRAINING_TENSORS)
+    }
+    Predictor.load(folder, "cpu").probabilities(["wonderful"])
+    assert run_main("slim", folder).err.startswith(f"{folder}: removed 0.0 MB")
+    assert "anew" not in run_main("train", "--resume", folder).err
+    longer = run_main("train", "--resume", folder, "--epochs", 3)
+    assert longer.code == 0
+    assert "the optimizer starts anew from the saved weights" in longer.err
+    name = run.checkpoints.pointed("last")
+    tensors = tensors_of(run.checkpoints.read(name, TRAINING_TENSORS), name)
+    saved = from_files(run.checkpoints.read(name, TRAINING), tensors)["optimizer"]
+    counts = {int(state["step"]) for state in saved["weights"].values() if "step" in state}
+    counts |= {group["k"] for group in saved["groups"] if "k" in group}
+    assert counts == {run.state("last")["step"] // 3}
+
+
+def test_removing_the_state_can_be_killed_at_any_instant(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ("write", "remove", "sync")
+    real = {name: getattr(OpenFolder, name) for name in changes}
+    whole = run_training(tiny, tmp_path / "whole", "train.keep_checkpoints=2")
+    for at in itertools.count():
+        shutil.copytree(whole, tmp_path / f"{at}")
+        run, calls = RunDir.open(tmp_path / f"{at}"), itertools.count()
+
+        def change(self: OpenFolder, *given: Any, name: str, calls: Any = calls) -> Any:
+            if next(calls) == at:  # noqa: B023
+                raise Killed
+            return real[name](self, *given)
+
+        for name in changes:
+            monkeypatch.setattr(OpenFolder, name, functools.partialmethod(change, name=name))
+        try:
+            run.slim()
+            killed_there = False
+        except Killed:
+            killed_there = True
+        for name in changes:
+            monkeypatch.setattr(OpenFolder, name, real[name])
+        Predictor.load(run.path, "cpu").probabilities(["wonderful"])
+        found = saved_training(run)
+        assert (found.checkpoint, found.damaged) == (run.checkpoints.pointed("last"), [])
+        run.slim()
+        assert run.sizes()[1] == 0
+        if not killed_there:
+            break
+    assert at > 4
+
+
+def test_the_end_of_a_training_names_what_can_be_removed(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_training(tiny, tmp_path / "my run")
+    whole, states = RunDir.open(run).sizes()
+    assert (
+        0
+        < states
+        < whole
+        == sum(len(data) for data in tree(run).values()) - len((run / "srucli.json").read_bytes())
+    )
+    sizes = f"{states / 1e6:.1f} of {whole / 1e6:.1f} MB"
+    said = f"{run}: {sizes} only serve to train longer; srucli slim '{run}' removes them\n"
+    assert said in capsys.readouterr().err
 
 
 # --- kills between two writes, and folders of users -------------------------------------------
