@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import font_manager, rc_context, rcdefaults, rcParams
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from srucli import metrics
 from srucli.errors import OutputError
+from srucli.experiments.fonts import families
 from srucli.io.console import escaped
 from srucli.io.files import check_writable, write_files
 from srucli.io.folders import OpenFolder
@@ -43,14 +44,6 @@ KINDS: dict[str, dict[str, Any]] = {
 SHOWN_CLASSES = 100
 COUNTED_CLASSES = 20
 LABEL_LENGTH = 28
-
-# Fonts for scripts that matplotlib's own font lacks, used if they are installed.
-FONTS = (
-    *("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic", "Nanum Gothic"),
-    *("Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic", "UnDotum", "Baekmuk Gulim"),
-    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "Arial Unicode MS"),
-    *("Noto Sans Thai", "Noto Sans Arabic", "Noto Sans Devanagari", "FreeSans"),
-)
 
 
 def confusion_figure(result: Evaluation) -> Figure:
@@ -217,7 +210,7 @@ def _frequency_panel(axes: Any, run: Diagnostics) -> None:
 
 def draw_diagnostics(run: Diagnostics, folder: Path) -> list[Path]:
     """Write the plots of diagnostics, and return their paths. Raises OutputError, DataError."""
-    with styled(), run.reading():
+    with run.reading(), styled(run.name, *run.groups):
         return _save({"optimizer": optimizer_figure(run)}, folder)
 
 
@@ -227,7 +220,7 @@ def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
     These are reliability, learning and, unless multi-label, confusion, each as .png and .svg.
     Raises OutputError.
     """
-    with styled():
+    with styled(*map(_short, result.names)):
         figures = {"reliability": reliability_figure(result), "learning": learning_figure(history)}
         if not result.outcome.multi_label:
             figures["confusion"] = confusion_figure(result)
@@ -236,20 +229,18 @@ def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Draw in srucli's style within a block."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
+def styled(*texts: str) -> Iterator[None]:
+    """Draw in srucli's style within a block, with fonts for `texts`. SVG needs no fonts."""
     style: dict[Any, Any] = {
-        "font.family": ["DejaVu Sans", *(name for name in FONTS if name in installed)],
         "text.parse_math": False,
         # Text stays text in the SVG: the reader may have fonts that this machine lacks.
         "svg.fonttype": "none",
         "svg.hashsalt": "srucli",
     }
-    with rc_context(), warnings.catch_warnings():
+    with families(texts) as fonts, rc_context(), warnings.catch_warnings():
         # A matplotlibrc in the current folder is untrusted: it could run LaTeX.
         rcdefaults()
-        rcParams.update(style)
+        rcParams.update(style | {"font.family": fonts})
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield
 
