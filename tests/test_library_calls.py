@@ -147,7 +147,6 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
 
 def changes(made: Calls) -> list[str]:
     """Make every call; return what changed."""
-    import sklearn.metrics  # noqa: F401  it draws a random number when it is imported
     import torch
 
     torch.set_num_threads(THREADS)

@@ -75,7 +75,6 @@ def main() -> None:
 
 def import_for_trials() -> None:
     """Import here, once, what every trial would otherwise import in two seconds of CPU time."""
-    import_module("sklearn.metrics")  # for the metrics, in the evaluation
     import_module("torch._dynamo")  # for torch's optimizers
     if find_spec("numba"):
         import_module("srucli.kernels.jit")

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from srucli.errors import UsageError, did_you_mean
 from srucli.metrics.outcome import Array, Floats, Outcome
+from srucli.metrics.ranking import auc, average_precision
 
 # Bins of the calibration error and of a reliability diagram.
 BINS = 15
@@ -100,27 +101,23 @@ def _calibration_error(outcome: Outcome) -> float:
     return float(np.abs(np.bincount(bins, confidence - right, BINS)).sum() / len(bins))
 
 
-def _mean_over_classes(score: str, outcome: Outcome) -> float:
-    """Return the mean of a score of scikit-learn over the known classes.
+def _mean_over_classes(score: Callable[[Array, Array], float], outcome: Outcome) -> float:
+    """Return the mean of a ranking's score over the known classes.
 
     Classes that are true of all examples or of none are left out; NaN if no others remain.
     """
-    import sklearn.metrics
-
     present = outcome.truth.any(axis=0) & ~outcome.truth.all(axis=0)
     scores = [
-        getattr(sklearn.metrics, score)(outcome.truth[:, label], outcome.probabilities[:, label])
+        score(outcome.truth[:, label], outcome.probabilities[:, label])
         for label in np.flatnonzero(present)
     ]
     return float(np.mean(scores)) if scores else float("nan")
 
 
 def _micro_average_precision(outcome: Outcome) -> float:
-    from sklearn.metrics import average_precision_score
-
     if not outcome.truth.any():
         return float("nan")
-    return float(average_precision_score(outcome.truth.ravel(), outcome.probabilities.ravel()))
+    return average_precision(outcome.truth.ravel(), outcome.probabilities.ravel())
 
 
 @dataclass(frozen=True)
@@ -165,8 +162,8 @@ METRICS: dict[str, Metric | SumMetric] = {
     # The expected calibration error with bins of equal width (Guo et al. 2017, arXiv 1706.04599).
     "calibration_error": Metric(False, _calibration_error),
     # One against the rest, averaged over the classes that occur.
-    "auc": Metric(True, partial(_mean_over_classes, "roc_auc_score")),
-    "average_precision": Metric(True, partial(_mean_over_classes, "average_precision_score")),
+    "auc": Metric(True, partial(_mean_over_classes, auc)),
+    "average_precision": Metric(True, partial(_mean_over_classes, average_precision)),
     # Over all (example, label) pairs.
     "micro_average_precision": Metric(True, _micro_average_precision, multi_label_only=True),
 }

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from srucli import metrics
 from srucli.errors import SrucliError, UsageError
-from srucli.metrics import METRICS, Array, Floats, Outcome
+from srucli.metrics import METRICS, Array, Floats, Outcome, ranking
 
 
 def single(
@@ -57,6 +57,17 @@ def test_single_label_metrics_equal_scikit_learn(classes: int) -> None:
     assert set(found) == {*expected, "calibration_error"}
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+@pytest.mark.parametrize("places", [1, 2, 7, 200])
+def test_rankings_with_ties_equal_scikit_learn(places: int) -> None:
+    rng = np.random.default_rng(places)
+    for share in (0.01, 0.3, 0.99):
+        truth, scores = rng.random(300) < share, rng.integers(places, size=300) / np.float32(7)
+        truth[:2] = False, True
+        found = ranking.auc(truth, scores), ranking.average_precision(truth, scores)
+        wanted = sk.roc_auc_score(truth, scores), sk.average_precision_score(truth, scores)
+        assert found == pytest.approx(wanted, rel=1e-12)
 
 
 def test_multi_label_metrics_equal_scikit_learn() -> None:
