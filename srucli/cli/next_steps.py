@@ -20,7 +20,10 @@ def _hint(line: str) -> None:
 
 
 def after_train(folder: Path) -> None:
-    """Say how good a run is on its dev examples, and how to use it. Raises what reading raises."""
+    """Say how good a run is on its dev examples, and how to use and shrink it.
+
+    Raises what reading raises.
+    """
     from srucli.runs.choice import choose, measured
     from srucli.runs.run_dir import RunDir
 
@@ -39,6 +42,10 @@ def after_train(folder: Path) -> None:
     name = shlex.quote(str(folder))
     _hint(f"to evaluate it:  srucli eval {name} FILE")
     _hint(f"to label texts:  srucli predict {name} -")
+    whole, states = (size / 1e6 for size in run.sizes())
+    if states:
+        what = f"{states:,.1f} of its {whole:,.1f} MB, which only longer training needs"
+        _hint(f"to remove {what}:  srucli slim {name}")
 
 
 def _shown(dev: Mapping[str, float | None], metric: str, texts: int) -> str:

@@ -12,14 +12,17 @@ from srucli.cli import help as pages
 from srucli.io.console import say
 
 
-class Command(pages.Page):
+class Command(pages.Command):
     """The help page of `srucli slim`."""
 
     examples = ("srucli slim runs/reviews",)
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=completion.runs),
+    ],
 ) -> None:
     """Remove the optimizer's state from a run, about two thirds of its size.
 

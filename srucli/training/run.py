@@ -215,12 +215,6 @@ def _loop(run: RunDir, config: Config, trainer: Trainer, on_epoch: OnEpoch | Non
         say(f"{run.path}: is finished; a larger {' and '.join(trainer.spent)} continues it")
         write_card(run, config, labels, trainer.loader.epoch_number)
     trainer.train(after_epoch)
-    whole, states = run.sizes()
-    if states:
-        say(
-            f"{run.path}: {states / 1e6:,.1f} of {whole / 1e6:,.1f} MB only serve to train longer; "
-            f"srucli slim {shlex.quote(str(run.path))} removes them"
-        )
     if note := choose(run, config.train.used_checkpoint, config.metric).note:
         say(note)
 

@@ -984,9 +984,9 @@ REMEDIES = {
     ),
     "a state that is not needed": Remedy(
         TRAIN.replace("-o run", QUOTED),
-        r"MB only serve to train longer; (srucli slim .*) removes them",
+        r"MB, which only longer training needs:  (srucli slim .*)",
         pasted,
-        advice="MB only serve to train longer; srucli slim ",
+        advice="to remove ",
     ),
     "a rate that is too high": Remedy(
         f"{TRAIN} --batch-size 2 --optimizer sgd optim.clip=0 optim.lr=1e38",

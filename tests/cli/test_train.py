@@ -51,7 +51,7 @@ def test_output(tiny: Tiny) -> None:
     assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
     assert lines[2].startswith("model: ")
     assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
-    head, *epochs = lines[-9:-3]
+    head, *epochs = lines[-10:-4]
     assert head.split("  ")[-3:] == ["dev accuracy", "macro_f1", "log_loss"]
     assert [line.split()[0] for line in epochs] == [f"{n}/5" for n in range(1, 6)]
     assert {line.index(" s ") for line in epochs} == {head.index("time") + 2}
@@ -59,11 +59,13 @@ def test_output(tiny: Tiny) -> None:
     assert epochs[0].endswith("  best so far")
     interval = r"\(95% interval 0\.\d{4} to [01]\.\d{4}\)"
     measured = rf"on 48 dev texts, after epoch 5: accuracy [01]\.\d{{4}} {interval}"
-    assert re.fullmatch(measured, lines[-3])
-    assert lines[-2:] == [
+    assert re.fullmatch(measured, lines[-4])
+    assert lines[-3:-1] == [
         "to evaluate it:  srucli eval run FILE",
         "to label texts:  srucli predict run -",
     ]
+    what = r"to remove \d\.\d of its \d\.\d MB, which only longer training needs"
+    assert re.fullmatch(f"{what}:  srucli slim run", lines[-1])
     assert "\r" not in tiny.result.err
 
 
