@@ -237,12 +237,19 @@ def abridged(text: str, width: int) -> str:
     """Return `text` without its middle if it is wider than this number of cells."""
     if _width(text) <= width:
         return text
-    head, tail = text, text
-    while _width(head) > (width - 2) // 2:
-        head = head[:-1]
-    while _width(head) + 3 + _width(tail) > width:
-        tail = tail[1:]
+    head = _within(text, (width - 2) // 2)
+    tail = _within(text[::-1], width - 3 - _width(head))[::-1]
     return f"{head}...{tail}"
+
+
+def _within(text: str, width: int) -> str:
+    """Return the beginning of `text` that takes at most this number of cells."""
+    cells = 0
+    for end, character in enumerate(text):
+        cells += _width(character)
+        if cells > width:
+            return text[:end]
+    return text
 
 
 def _width(text: str) -> int:

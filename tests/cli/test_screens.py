@@ -48,6 +48,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> OnTerminal:
             with (
                 open(writer, "w", encoding="utf-8") as terminal,
                 patch.object(sys, "argv", ["srucli", *map(str, arguments)]),
+                patch.dict(os.environ),
                 redirect_stdout(terminal),
                 redirect_stderr(terminal),
                 restored_process(),

@@ -18,6 +18,7 @@ import pytest
 from srucli.errors import MAX_MESSAGE, DataError, UsageError
 from srucli.io.console import (
     EscapedStream,
+    abridged,
     coloured,
     folded,
     for_people,
@@ -216,3 +217,16 @@ def test_errors_that_quote_megabytes_are_short(
     done = run_main(*words, *output)
     assert done.code in (2, 65)
     assert len(done.err) < 2 * MAX_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("0123456789", 10, "0123456789"),
+        ("0123456789a", 10, "0123...89a"),
+        ("가나다라마바사", 11, "가나...바사"),
+        ("e\u0301" * 9, 8, "e\u0301" * 3 + "..." + "e\u0301" * 2),
+    ],
+)
+def test_long_labels_lose_their_middle(text: str, width: int, shown: str) -> None:
+    assert abridged(text, width) == shown

@@ -89,7 +89,9 @@ def largest_errors(
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill new memory with NaN, which shows if a kernel does not write all of it."""
-    empty = torch.empty
+    with torch.device("cpu"):  # torch lists what takes a device at the first use of one
+        empty = torch.empty
+        empty(0)
 
     def poisoned(*args: object, **kwargs: object) -> Tensor:
         made: Tensor = empty(*args, **kwargs)  # type: ignore[call-overload]

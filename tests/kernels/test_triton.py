@@ -186,6 +186,8 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return made
 
+    with torch.device("cpu"):  # torch lists what takes a device at the first use of one
+        torch.empty(0)
     if INTERPRETED or DEVICE == "cuda":
         monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
         monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))

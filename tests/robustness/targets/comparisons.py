@@ -21,7 +21,7 @@ from srucli.experiments import grid
 from srucli.experiments.compare import Comparison, compare, to_json
 from srucli.experiments.page import PAGE, write_page
 from srucli.experiments.report import HEADER, sentences, table_rows
-from srucli.experiments.trials import Candidate, Folder, Plan, Trial
+from srucli.experiments.trials import Candidate, Folder, Plan, Result, Trial
 from srucli.io.console import text_table
 from srucli.io.json_text import json_text
 from tests.robustness.mutate import VALUES, mutate_file, mutate_lines
@@ -46,7 +46,7 @@ class Trials(contextlib.ExitStack):
     """Writes a made-up result for each trial, in place of `scheduler.Scheduler`."""
 
     def __init__(
-        self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Trial], None]
+        self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Result], None]
     ) -> None:
         super().__init__()
         self.folder, self.done = folder, done
@@ -58,11 +58,16 @@ class Trials(contextlib.ExitStack):
             metrics = {"accuracy": value, "macro_f1": value, "log_loss": 1 - value}
             record = {"step": 2, "seconds": 1.5, "train_loss": 1.0, "dev": metrics}
             history = [record, {**record, "step": 4, "seconds": 3.0}]
-            result = {"dev": metrics, "test": metrics, "history": history, "diverged": None}
+            result: dict[str, Any] = {
+                "dev": metrics,
+                "test": metrics,
+                "history": history,
+                "diverged": None,
+            }
             place = self.folder.path / trial.folder
             place.mkdir(parents=True, exist_ok=True)
             (place / "result.json").write_text(json.dumps(result))
-            self.done(trial)
+            self.done(Result(trial, **result))
 
 
 def run(seeds: Seeds, place: Path, show: Callable[[Folder, Comparison], None]) -> Comparison:
