@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import dropwhile
 from typing import Any, TextIO
 
 from srucli.errors import shortened
@@ -239,7 +240,8 @@ def abridged(text: str, width: int) -> str:
         return text
     head = _within(text, (width - 2) // 2)
     tail = _within(text[::-1], width - 3 - _width(head))[::-1]
-    return f"{head}...{tail}"
+    whole = dropwhile(lambda c: not _width(c), tail)  # marks of a letter that is left out
+    return f"{head}...{''.join(whole)}"
 
 
 def _within(text: str, width: int) -> str:
