@@ -198,9 +198,10 @@ def _ids(row: list[Any], limit: int) -> list[int]:
         if not (digits.isascii() and digits.isdecimal()):
             raise ValueError(f"{_shown(word)} is not an id")
         # Python refuses to convert thousands of digits.
-        if len(digits.lstrip("0")) > len(str(limit)) or int(digits[-9:]) >= limit:
+        short = digits.lstrip("0") or "0"
+        if len(short) > len(str(limit)) or int(short) >= limit:
             raise ValueError(f"the id {beginning(digits)} is not below {limit}")
-        ids.append(int(digits))
+        ids.append(int(short))
     return ids
 
 

@@ -101,12 +101,13 @@ def command(
     if against is None:
         result, _ = _evaluate(predictor, file, options.of_data(context.obj), predictions)
         say(*result.notes)
+        if as_json:  # else they are a part of the report
+            warn(*(f"{result.source}: {remark}" for remark in result.remarks))
         shown: Evaluation | Comparison = result
     else:
         shown = _compare((run, against), predictor, file, context.obj, predictions)
         result = shown.one
     if as_json:
-        warn(*(f"{result.source}: {remark}" for remark in result.remarks))
         print(json_text(shown.to_json()))
     else:
         put(*shown.to_text().split("\n"))
@@ -208,6 +209,8 @@ def _compare(
     two, same = _evaluate(other, file, data, None)
     check_same_examples(display_name(file), examples, same, names)
     say(*dict.fromkeys([*one.notes, *two.notes]))
+    for name, each in zip(names, (one, two), strict=True):
+        warn(*(f"{name} on {each.source}: {remark}" for remark in each.remarks))
     return Comparison(names, one, two)
 
 

@@ -136,7 +136,9 @@ def _meant(flag: str, ctx: Any) -> str:
 
     params = ctx.command.get_params(ctx)
     name = "." + flag.strip("-").replace("-", "_")
-    key = next((key for key in known_keys() if key.endswith(name)), None)
+    files = () if ctx.command.name == "run" else ("files.",)
+    keys = [key for key in known_keys() if key.endswith(name) and not key.startswith(files)]
+    key = min(keys, key=lambda key: not key.startswith("train."), default=None)
     if key and any(param.name == "overrides" for param in params):
         return f"; write {key}=VALUE"
     flags = [opt for each in params for opt in (*each.opts, *each.secondary_opts)]

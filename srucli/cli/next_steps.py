@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from srucli.errors import SrucliError
 from srucli.io.console import say, warn
 
 if TYPE_CHECKING:
@@ -20,10 +21,14 @@ def _hint(line: str) -> None:
 
 
 def after_train(folder: Path) -> None:
-    """Say how good a run is on its dev examples, and how to use and shrink it.
+    """Say how good a run is on its dev examples, and how to use and shrink it."""
+    try:
+        _after_train(folder)
+    except SrucliError as error:  # the run is finished, and its path is still to be printed
+        warn(str(error))
 
-    Raises what reading raises.
-    """
+
+def _after_train(folder: Path) -> None:
     from srucli.runs.choice import choose, measured
     from srucli.runs.run_dir import RunDir
 

@@ -74,6 +74,10 @@ def test_plain_lines_are_offered_where_texts_need_no_labels(
             "train has no flag --epoch (did you mean '--epochs'?); see srucli train --help",
         ),
         (
+            "run x.yaml --seed 1",
+            "run has no flag --seed; write train.seed=VALUE",
+        ),
+        (
             "train x --weight-decay 1",
             "train has no flag --weight-decay; write optim.",
         ),

@@ -355,6 +355,13 @@ def test_mistakes_in_pipes(
     assert done.out.count("\n") == text.count("\n") - (code == 65) - (code == 2)
 
 
+def test_zeros_before_an_id_change_nothing(run_main: RunMain, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids").write_text(f"{'0' * 5000}7 {'0' * 5000}\n7 0\n")
+    done = run_main(ID[0], model, tmp_path / "ids", *ID[1:])
+    assert done.code == 0, done.err
+    assert len({*done.out.splitlines()}) == 1
+
+
 def test_a_decoded_line_end_does_not_split_the_line(run_main: RunMain, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(RAW)
     model, spelled = tmp_path / "b.model", tmp_path / "spelled.txt"

@@ -160,3 +160,10 @@ def test_runs_with_other_labels_are_refused(tiny: Tiny, run_main: RunMain, tmp_p
     assert (done.code, done.out) == (UsageError.exit_code, "")
     assert "run has 'none' and only " in done.err
     assert "other has 'neutral'; compare runs with the same labels" in done.err
+
+
+def test_remarks_on_both_runs_are_said(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("odd\ta lovely soup\nother\ta rude hotel\n" * 9)
+    done = run_main("eval", tiny.run, tmp_path / "x.tsv", "--against", tiny.run)
+    assert done.code == 0, done.err
+    assert done.err.count("no example has a label that the model knows") == 2
