@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from srucli.cli import completion, options
+from srucli.cli import options
 from srucli.errors import GateError, OutputError, UsageError
 from srucli.io.console import progress_bar, put, say, warn
 from srucli.io.folders import OpenFolder
@@ -44,14 +44,7 @@ class Command(options.Command):
 
 def command(
     context: typer.Context,
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="Folder of a run, as `srucli train` prints it.",
-            autocompletion=completion.runs,
-        ),
-    ],
+    run: options.RunFolder,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Labelled file; - is standard input.")
     ],

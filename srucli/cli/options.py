@@ -33,6 +33,14 @@ ConfigFile = Annotated[
         help="Settings in YAML, such as a run's config.yaml.",
     ),
 ]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Folder of a run, as `srucli train` prints it.",
+        autocompletion=completion.runs,
+    ),
+]
 FailUnder = Annotated[
     list[str] | None,
     typer.Option(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from srucli.cli import completion, options
+from srucli.cli import options
 from srucli.errors import UsageError
 from srucli.io.console import say, warn
 
@@ -30,14 +29,7 @@ class Command(options.Command):
 
 def command(
     context: typer.Context,
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="Folder of a run, as `srucli train` prints it.",
-            autocompletion=completion.runs,
-        ),
-    ],
+    run: options.RunFolder,
     file: Annotated[
         str, typer.Argument(metavar="[FILE]", help="Texts, with or without labels; - is stdin.")
     ] = "-",

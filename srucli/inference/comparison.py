@@ -83,12 +83,12 @@ class Comparison:
         return f"{escaped(better)} is better by {_points(value)} points ({span}; {test})"
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values; an interval that does not exist is None."""
+        """Return everything as values for `json_text`; an interval that does not exist is None."""
         both, only_one, only_other, neither = self.counts
         return {
             "runs": [*self.names],
-            "metrics": [_finite(self.one.metrics), _finite(self.other.metrics)],
-            "differences": _finite({name: d.value for name, d in self.differences.items()}),
+            "metrics": [self.one.metrics, self.other.metrics],
+            "differences": {name: d.value for name, d in self.differences.items()},
             "intervals": {
                 name: None if math.isnan(d.low) else [d.low, d.high]
                 for name, d in self.differences.items()
@@ -146,7 +146,3 @@ def _points(share: float) -> str:
 
 def _p(p: float) -> str:
     return f"= {p:.2g}" if p >= 0.0001 else "< 0.0001"
-
-
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

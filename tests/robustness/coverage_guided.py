@@ -4,7 +4,7 @@ Usage: python -m tests.robustness.coverage_guided TARGET FOLDER [options of libF
 
 Needs atheris (`pip install atheris`), which srucli and its tests do not depend on. FOLDER keeps
 the corpus; put valid inputs there first. A finding is any exception other than a SrucliError: the
-first input for each place that raises is written to FOLDER's `findings`, and fuzzing goes on. The
+first input for each place that raises is written to FOLDER's `findings`, and fuzzing continues. The
 options -timeout and -rss_limit_mb bound an input's seconds and memory.
 """
 

@@ -1,7 +1,7 @@
 """The fuzzer's target `plots`: plots and tables of odd results, labels, histories and diagnostics.
 
-An evaluation is of made-up probabilities. A figure is drawn as SVG, which must be well-formed; some
-inputs are drawn as the commands draw them, as PNG too. Of others, the figure is only made.
+An evaluation is of made-up probabilities. A plot is drawn as SVG, which must be well-formed; some
+inputs are drawn as the commands draw them, as PNG too. Of others, the plot is only made.
 """
 
 from __future__ import annotations
