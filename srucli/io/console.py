@@ -24,15 +24,21 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 JOINERS = "\u200c\u200d"
 
 
-def say(*lines: str, colour: str | None = None, good: str = "", whole: bool = False) -> None:
-    """Write lines to stderr, `for_people`, above a progress bar if one is shown.
+def say(
+    *lines: str,
+    colour: str | None = None,
+    good: str = "",
+    whole: bool = False,
+    stream: TextIO | None = None,
+) -> None:
+    """Write lines to stderr or `stream`, `for_people`, above a progress bar if one is shown.
 
     good: a mark at their ends, in the colour of that name. whole: whether a terminal breaks the
     lines itself, so that a command can be copied as one line.
     """
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
-    stream = _below(sys.stderr)
+    stream = _below(stream or sys.stderr)
     with suppress(BrokenPipeError):  # nobody reads stderr any more
         for line in lines:
             shown = for_people(line)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -75,8 +74,7 @@ class Announcement(event.Listener):
         if not self.said and event.data["dispatcher"].py_func.__module__.startswith("srucli."):
             self.said = True
             if not self.stream.closed:  # as that of a command which has ended in this process
-                with redirect_stderr(self.stream):
-                    say(COMPILING)
+                say(COMPILING, stream=self.stream)
 
     def on_end(self, event: event.Event) -> None:
         """Say nothing."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from numba.core import event
@@ -37,9 +38,21 @@ def loaded(name: str, path: Path) -> Any:
     return module
 
 
+class Noting(io.StringIO):
+    """A stream that notes what stderr was when it was written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stderr: list[TextIO] = []
+
+    def write(self, text: str) -> int:
+        self.stderr.append(sys.stderr)
+        return super().write(text)
+
+
 def said(call: Callable[[], object]) -> str:
     """Return what a new announcement says during a call, although stderr is muted then."""
-    with redirect_stderr(io.StringIO()) as stream:
+    with redirect_stderr(Noting()) as stream:
         announcement = Announcement()
     with (
         event.install_listener("numba:compile", announcement),
@@ -47,6 +60,7 @@ def said(call: Callable[[], object]) -> str:
     ):
         call()
     assert muted.getvalue() == ""
+    assert all(each is muted for each in stream.stderr), "another thread's stderr was redirected"
     return stream.getvalue()
 
 
