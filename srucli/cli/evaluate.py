@@ -159,14 +159,15 @@ def check_gates(gates: Gates, values: Mapping[str, float]) -> None:
 
 def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | None) -> None:
     """Refuse wrong paths before the model is loaded, which takes seconds."""
-    options.need_run(run)
+    from srucli.runs.claim import OWN, files_of, need_run, refuse_inputs
+
+    need_run(run)
     options.need_files(file)
     if predictions is not None:
         if not predictions.absolute().parent.is_dir():
             raise OutputError(f"{predictions}: its folder does not exist; make it first")
         if predictions.is_dir():
             raise OutputError(f"{predictions}: is a folder; name a file")
-        from srucli.runs.claim import OWN, files_of, refuse_inputs
         from srucli.runs.run_dir import LAYOUT
 
         refuse_inputs([predictions], [file, *files_of(run, {**LAYOUT, **OWN})])
@@ -178,8 +179,9 @@ def _check_paths(run: Path, file: str, predictions: Path | None, plots: Path | N
 
 def _check_against(run: Path, file: str) -> None:
     from srucli.io.streams import is_piped
+    from srucli.runs.claim import need_run
 
-    options.need_run(run)
+    need_run(run)
     if is_piped(file):
         raise UsageError(f"--against reads the examples twice; give a file instead of {file}")
 

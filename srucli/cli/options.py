@@ -299,13 +299,6 @@ def warn_of_files(settings: Config) -> None:
         warn("the section 'files' has no effect: `srucli run` alone reads it")
 
 
-def need_run(run: Path) -> None:
-    """Raise InputMissingError if there is no run, before anything slow happens."""
-    if not (run / "run.json").is_file():
-        problem = "not a run folder: it has no run.json" if run.exists() else "no such run"
-        raise InputMissingError(f"{run}: {problem}; give the folder that `srucli train` printed")
-
-
 def need_files(*sources: str | None) -> None:
     """Raise InputMissingError if one of the files is missing, before anything slow happens."""
     for source in sources:

@@ -98,7 +98,9 @@ def command(
         raise UsageError("--reject: a label is on one line and has no tab; choose another")
     if reject is not None and threshold is None:
         raise UsageError("--reject needs --threshold, below which a text gets that label")
-    options.need_run(run)
+    from srucli.runs.claim import need_run
+
+    need_run(run)
     options.need_files(file)
     from srucli.data.formats import format_by_ending
     from srucli.data.readers import read_inputs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import completion, options
+from srucli.cli import completion
 from srucli.cli import help as pages
 from srucli.io.console import say
 
@@ -29,7 +29,6 @@ def command(
     The run predicts as before. It can still be trained longer, or resumed if it was stopped: the
     optimizer then starts anew from the weights. The last line on stdout is the run folder.
     """
-    options.need_run(run)
     from srucli.runs.run_dir import RunDir
 
     RunDir.open(run)

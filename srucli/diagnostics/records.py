@@ -17,7 +17,7 @@ from srucli.io.console import beginning
 from srucli.io.files import COPY_AGAIN
 from srucli.io.folders import OpenFolder
 from srucli.optim import OPTIMIZERS, second_moment
-from srucli.runs.claim import kind_of
+from srucli.runs.claim import kind_of, need_run
 from srucli.runs.run_dir import read_records
 
 Record = Mapping[str, Any]
@@ -51,7 +51,7 @@ class Diagnostics:
         Raises InputMissingError if there are none, UsageError for a comparison.
         """
         if not run.is_dir():
-            raise InputMissingError(f"{run}: no such run folder; `srucli train FILE` makes one")
+            need_run(run)
         lines = read_records(run / "diagnostics.jsonl")
         if len(lines) < 2 or "optimizer" not in lines[0]:
             with OpenFolder.at(run) as folder:

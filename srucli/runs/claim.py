@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args
 
-from srucli.errors import OutputError, SrucliError
+from srucli.errors import InputMissingError, OutputError, SrucliError
 from srucli.io import locks
 from srucli.io.console import escaped
 from srucli.io.files import COPY_WITHOUT_LINKS, read_json, to_json, unwritable
@@ -77,6 +77,13 @@ def _marker(folder: OpenFolder) -> dict[str, Any] | None:
         return None
     valid = isinstance(found.get("id"), str) and re.fullmatch("[0-9a-f]{32}", found["id"])
     return found if valid and found.get("kind") in get_args(Kind) else None
+
+
+def need_run(path: Path) -> None:
+    """Raise InputMissingError if there is no run, before anything slow happens."""
+    if not (path / "run.json").is_file():
+        problem = "not a run folder: it has no run.json" if path.exists() else "no such run"
+        raise InputMissingError(f"{path}: {problem}; give the folder that `srucli train` printed")
 
 
 def kind_of(folder: OpenFolder) -> Kind | None:

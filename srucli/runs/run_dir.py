@@ -74,6 +74,7 @@ from srucli.runs.claim import (
     is_at_home,
     is_free,
     kind_of,
+    need_run,
 )
 from srucli.runs.facts import FORMAT_VERSION, Facts, machine, read_facts
 from srucli.runs.tensors import Shapes, check_fit, max_bytes, tensors_of
@@ -208,10 +209,7 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """Return a complete run. Raises InputMissingError, DataError."""
-        if not path.is_dir():
-            raise InputMissingError(f"{path}: no such run folder; `srucli train FILE` makes one")
-        if not (path / "run.json").is_file():
-            raise InputMissingError(f"{path}: not a run folder: it has no run.json")
+        need_run(path)
         found = cls(path).facts()
         if not (path / "last").is_file():
             raise InputMissingError(f"{path}: the training has saved no weights yet")

@@ -12,10 +12,11 @@ from typing import Any
 
 from srucli.config import Config, flat, lengths, may_change_on_resume
 from srucli.data.dataset import Split
-from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
+from srucli.errors import DataError, SrucliError, UsageError
 from srucli.io.locks import is_locked
 from srucli.model.classifier import shapes
 from srucli.runs.checkpoints import TRAINING
+from srucli.runs.claim import need_run
 from srucli.runs.facts import FORMAT_VERSION, Facts
 from srucli.runs.run_dir import RunDir, is_begun
 from srucli.tokenizer.model import Tokenizer
@@ -44,10 +45,7 @@ class SavedTraining:
 
 def saved_training(run: RunDir) -> SavedTraining:
     """Return the training in a folder. Raises InputMissingError and DataError if there is none."""
-    if not (run.path / "run.json").is_file():
-        raise InputMissingError(
-            f"{run.path}: contains no run to resume; `srucli train FILE` makes one"
-        )
+    need_run(run.path)
     facts = run.facts()
     if facts.format_version < FORMAT_VERSION:
         problem = f"runs of format version {facts.format_version} cannot be resumed"

@@ -14,7 +14,7 @@ import torch
 
 from srucli.config import Config, with_settings
 from srucli.data.dataset import Split, read_split
-from srucli.errors import InputMissingError, UsageError
+from srucli.errors import UsageError
 from srucli.io.console import say, warn
 from srucli.io.folders import OpenFolder
 from srucli.io.memory import enough_memory
@@ -121,9 +121,6 @@ def resume(
     The examples are read from the recorded files, unless sources are given. `force` allows other
     settings and examples. Raises SrucliError of any kind.
     """
-    if not output.is_dir():
-        problem = "is no run folder" if output.exists() else "no such run"
-        raise InputMissingError(f"{output}: {problem}; give the folder that `srucli train` made")
     # Read first, because a folder that is no run must not be touched.
     before = saved_training(RunDir(output)).facts.sources
     reads = (train_source, dev_source, *reads, *before.values())

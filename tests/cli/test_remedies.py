@@ -704,16 +704,16 @@ REMEDIES = {
     ),
     "no run to resume": Remedy(
         "train --resume non --threads 1",
-        r"non: no such run; give the folder that `(srucli train)` made",
+        r"non: no such run; give the folder that `(srucli train)` printed",
         changed("non", "run"),
-        advice="; give the folder that `srucli train` made",
+        advice="; give the folder that `srucli train` printed",
         before=(TRAIN,),
     ),
     "no run to diagnose": Remedy(
         "diagnose non",
-        r"non: no such run folder; `(srucli train) FILE` makes one",
+        r"non: no such run; give the folder that `(srucli train)` printed",
         changed("non", "run"),
-        advice=": no such run folder; `srucli train FILE` makes one",
+        advice="; give the folder that `srucli train` printed",
         before=(f"{TRAIN} --diagnose 1",),
     ),
     "an unfinished run": Remedy(
@@ -1120,9 +1120,9 @@ REMEDIES = {
     ),
     "no run in the folder": Remedy(
         "train --resume two --threads 1",
-        r"contains no run to resume; `(srucli train) FILE` makes one",
+        r"not a run folder: it has no run.json; give the folder that `(srucli train)` printed",
         changed("two", "run"),
-        advice="contains no run to resume; `srucli train FILE` makes one",
+        advice="; give the folder that `srucli train` printed",
         files={"two/mine": ""},
         before=(TRAIN,),
     ),

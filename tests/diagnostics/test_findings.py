@@ -653,7 +653,7 @@ def test_the_command(diagnosed: Path, run_main: RunMain, tmp_path: Path) -> None
 def test_runs_that_cannot_be_diagnosed(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     ended = run_main("diagnose", tmp_path / "none")
     assert ended.code == 66
-    assert "no such run folder" in ended.err
+    assert "no such run; give the folder that `srucli train` printed" in ended.err
     ended = run_main("diagnose", tiny.run)
     assert ended.code == 66
     assert "train it again with --diagnose 20" in ended.err

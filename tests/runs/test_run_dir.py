@@ -435,7 +435,7 @@ def test_json_of_labels_with_controls(copy: Path, run_main: RunMain) -> None:
 
 
 def test_folders_that_are_not_complete_runs(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputMissingError, match="no such run folder"):
+    with pytest.raises(InputMissingError, match="no such run; give the folder"):
         RunDir.open(tmp_path / "none")
     with pytest.raises(InputMissingError, match=r"not a run folder: it has no run\.json"):
         RunDir.open(tmp_path)
