@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from srucli.errors import UsageError, closest
-from srucli.io.console import excerpt
+from srucli.io.console import beginning, excerpt
 
 # The groups of flags, in the order of a page.
 OFTEN, OTHER = "Often used", "Other flags"
@@ -105,12 +105,12 @@ def _text(param: Any) -> str:
 def in_words(error: typer.TyperException, ctx: Any) -> str:
     """Return an error of the parser as one sentence: what is wrong, what to do."""
     see = f"see {ctx.command_path} --help"
-    flag = str(getattr(error, "option_name", ""))[:60]
+    flag = str(getattr(error, "option_name", ""))
     if hasattr(error, "possibilities"):
-        return f"{ctx.info_name} has no flag {flag}{_meant(flag, ctx) or f'; {see}'}"
+        return f"{ctx.info_name} has no flag {beginning(flag)}{_meant(flag, ctx) or f'; {see}'}"
     if flag:
         wants = "takes no value" if "not take" in error.message else "needs a value"
-        return f"{flag} {wants}; {see}"
+        return f"{beginning(flag)} {wants}; {see}"
     if isinstance(error, typer.BadParameter) and error.param:
         name = next((opt for opt in error.param.opts if opt[:2] == "--"), error.param.metavar)
         problem = _value_problem(error)

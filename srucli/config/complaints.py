@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from srucli.errors import did_you_mean
+from srucli.io.console import beginning, excerpt
 
 # By the kind of an error. {value} is the value as given; other names are pydantic's.
 _WORDS = {
@@ -43,24 +44,16 @@ def complaint(error: Mapping[str, Any]) -> str:
     kind, given, context = error["type"], error["input"], error.get("ctx", {})
     if kind in _CHOICES:
         words = re.findall("'([^']*)'", context.get("expected") or error["msg"].split(" not ")[-1])
-        return f"{short(given)} is unknown{did_you_mean(str(given), words)}"
+        return f"{excerpt(given)} is unknown{did_you_mean(str(given), words)}"
     is_bound = kind.startswith(("greater_than", "less_than"))
-    value = str(given) if is_bound and len(str(given)) <= 60 else short(given)
+    value = beginning(str(given)) if is_bound else excerpt(given)
+    if kind not in _WORDS:
+        return f"{value}: {error['msg']}"
     limits = {name: _number(limit) for name, limit in context.items()}
-    return _WORDS.get(kind, "{value}: " + _escaped(error["msg"])).format(value=value, **limits)
-
-
-def short(value: Any) -> str:
-    """Return a value for a message, cut at 60 characters."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return _WORDS[kind].format(value=value, **limits)
 
 
 def _number(limit: Any) -> str:
     """Return a limit without a fraction of zero, as `1` of 1.0."""
     whole = isinstance(limit, float) and limit.is_integer()
     return f"{int(limit) if whole else limit:,}" if isinstance(limit, int | float) else str(limit)
-
-
-def _escaped(message: str) -> str:
-    return message.replace("{", "{{").replace("}", "}}")

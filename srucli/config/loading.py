@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from srucli.config.complaints import complaint, short
+from srucli.config.complaints import complaint
 from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
 from srucli.io.console import excerpt
@@ -118,7 +118,7 @@ def build(tree: Mapping[str, Any], source: str = "", *, partial: bool = False) -
     `partial` tree required settings may be missing; then the result lacks `files`.
     """
     if not isinstance(tree, Mapping):
-        raise UsageError(f"{source}: expected settings such as 'model:', found {short(tree)}")
+        raise UsageError(f"{source}: expected settings such as 'model:', found {excerpt(tree)}")
     filled = {key: value for key, value in tree.items() if value is not None}
     try:
         return Config.model_validate(filled)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from srucli.config import DataConfig
 from srucli.data.tables import DOUBLED, ESCAPED, Dialect
 from srucli.errors import DataError
-from srucli.io.console import escaped, excerpt
+from srucli.io.console import excerpt
 
 
 class ColumnNames(NamedTuple):
@@ -160,7 +160,7 @@ class Layout:
         words = [self.format]
         if self.dialect:
             mark = {"\t": "tab", " ": "blank"}.get(self.dialect.delimiter)
-            words.append(f"delimiter {mark or repr(escaped(self.dialect.delimiter))}")
+            words.append(f"delimiter {mark or repr(self.dialect.delimiter)}")
         words += [str(self.what)] * bool(str(self.what))
         if self.dialect:
             quotes = {"": "no quotes", DOUBLED: "quotes", ESCAPED: r"quotes (\" inside of them)"}

@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from srucli import metrics
 from srucli.errors import OutputError
 from srucli.experiments.fonts import families
-from srucli.io.console import escaped
+from srucli.io.console import abridged, escaped
 from srucli.io.files import check_writable, write_files
 from srucli.io.folders import OpenFolder
 from srucli.runs.claim import listing
@@ -43,7 +43,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 SHOWN_CLASSES = 100
 COUNTED_CLASSES = 20
-LABEL_LENGTH = 28
+LABEL_WIDTH = 28  # in cells of a terminal, of the longest label that is shown whole
 
 
 def confusion_figure(result: Evaluation) -> Figure:
@@ -286,5 +286,4 @@ def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
 
 
 def _short(label: str) -> str:
-    label = escaped(label)
-    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
+    return abridged(escaped(label), LABEL_WIDTH)

@@ -15,6 +15,8 @@ from srucli.errors import shortened
 
 # The width in cells that tables and lines of progress keep to, as most terminals have it.
 WIDTH = 80
+# The most characters of an input, and of another package's message, that a message quotes.
+MAX_EXCERPT, MAX_REASON = 54, 300
 # The parameters of the escape sequence that starts a colour.
 COLOURS = {"good": "32", "warning": "33", "error": "1;31"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -174,17 +176,22 @@ def _below(stream: TextIO) -> TextIO:
     return stream.below if isinstance(stream, EscapedStream) else stream
 
 
-def excerpt(text: str) -> str:
-    """Quote the beginning of `text` for an error message: escaped, under 60 characters."""
-    start = text[:54]
-    while len(repr(start)) > 56:
+def excerpt(value: object) -> str:
+    """Quote the beginning of a text for a message: escaped, under 60 characters.
+
+    Another value is shown as Python writes it, cut in the same way.
+    """
+    if not isinstance(value, str):
+        return beginning(repr(value))
+    start = value[:MAX_EXCERPT]
+    while len(repr(start)) > MAX_EXCERPT + 2:
         start = start[:-1]
-    return repr(start) if start == text else f"{start!r}..."
+    return repr(start) if start == value else f"{start!r}..."
 
 
-def beginning(text: str) -> str:
-    """Return the beginning of `text` for an error message, as `excerpt` but without quotes."""
-    return escaped(text[:54]) + "..." * (len(text) > 54)
+def beginning(text: str, most: int = MAX_EXCERPT) -> str:
+    """Return the beginning of `text` for a message, escaped, without quotes."""
+    return escaped(text[:most]) + "..." * (len(text) > most)
 
 
 def text_table(

@@ -128,7 +128,7 @@ def _array(lines: NumberedLines, source: str) -> Iterator[Item]:
 
 
 def _misplaced(text: str, line: int, number: int, before: str, source: str) -> DataError:
-    shown = excerpt(text[:60])
+    shown = excerpt(text)
     if "{" in _NEXT[before]:
         problem, remedy = f"object {number + 1} of the array is not a JSON object: {shown}", _REMEDY
     elif before == "]":

@@ -103,7 +103,7 @@ def _cells(weights: Mapping[str, Tensor], prefix: str) -> list[dict[str, Tensor]
     found: dict[int, dict[str, Tensor]] = {}
     for name, tensor in weights.items():
         if not isinstance(name, str):
-            raise ValueError(f"{excerpt(repr(name))} is not the name of a weight")
+            raise ValueError(f"{excerpt(name)} is not the name of a weight")
         if not name.startswith(prefix):
             continue
         for part in name.removeprefix(prefix).split("."):

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from srucli.errors import UsageError, did_you_mean
-from srucli.io.console import beginning
+from srucli.io.console import MAX_REASON, beginning, excerpt
 from srucli.io.memory import ran_out
 from srucli.optim.options import check_names
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 PACKAGES = ["schedulefree", "pytorch_optimizer"]
 # Arguments of a constructor that are no options.
 RESERVED = ("self", "params", "lr", "weight_decay", "kwargs")
-# The most characters of another package's message.
-MAX_REASON = 300
 
 
 def is_external(name: str) -> bool:
@@ -102,7 +100,7 @@ def _checked(key: str, value: Any, default: Any) -> Any:
         fits = value is None or isinstance(value, bool | str) or _is_number(value) or numbers
         wanted = "a number, a string, true, false or a list of numbers"
     if not fits:
-        raise UsageError(f"{key} = {beginning(repr(value))}: must be {wanted}")
+        raise UsageError(f"{key} = {excerpt(value)}: must be {wanted}")
     return value
 
 
@@ -132,7 +130,7 @@ def try_step(config: OptimConfig) -> None:
 
 def _unusable(config: OptimConfig, error: Exception) -> UsageError:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    shown = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
+    shown = beginning(reason, MAX_REASON)
     return UsageError(f"optim.name: {config.name} cannot be used here: {shown}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srucli.errors import UsageError, did_you_mean
-from srucli.io.console import beginning
+from srucli.io.console import excerpt
 
 if TYPE_CHECKING:
     from srucli.config import OptimConfig
@@ -52,7 +52,7 @@ class Option:
                 return tuple(map(float, value))
         elif isinstance(value, bool) if kind is bool else self._fits(value, kind):
             return kind(value)
-        raise UsageError(f"{key} = {beginning(repr(value))}: must be {self.wanted}")
+        raise UsageError(f"{key} = {excerpt(value)}: must be {self.wanted}")
 
     @property
     def wanted(self) -> str:

@@ -10,7 +10,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from srucli.errors import DataError
-from srucli.io.console import escaped
+from srucli.io.console import MAX_REASON, beginning, excerpt
 from srucli.io.files import COPY_AGAIN
 from srucli.io.memory import ran_out
 
@@ -38,7 +38,7 @@ def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
         if ran_out(error):
             raise
         # The message repeats names and types from the file.
-        problem = f"damaged ({escaped(str(error)[:200])})"
+        problem = f"damaged ({beginning(str(error), MAX_REASON)})"
         raise DataError(source, None, problem, COPY_AGAIN) from error
 
 
@@ -50,7 +50,7 @@ def check_fit(weights: Mapping[str, Tensor], shapes: Shapes, source: str) -> Non
     )
     for name in [*shapes, *weights]:
         if found.get(name) != wanted.get(name):
-            problem = f"the weights do not fit config.yaml (see {name[:99]!r})"
+            problem = f"the weights do not fit config.yaml (see {excerpt(name)})"
             raise DataError(source, None, problem, COPY_AGAIN)
         if not bool(weights[name].isfinite().all()):
             problem = f"damaged: a weight in '{name}' is NaN or Inf"

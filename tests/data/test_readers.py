@@ -762,6 +762,8 @@ def test_excerpts_are_short_and_printable(text: str) -> None:
 def test_excerpts_escape_control_characters_only() -> None:
     assert excerpt("\x1b[31m한글\u202e\x9b") == r"'\x1b[31m한글\u202e\x9b'"
     assert excerpt("가" * 200) == f"'{'가' * 54}'..."
+    assert excerpt(["\x1b", 1]) == r"['\x1b', 1]"
+    assert excerpt([0] * 99) == "[" + "0, " * 17 + "0,..."
 
 
 # ---------------------------------------------------------------- streams

@@ -76,7 +76,7 @@ def test_labels_of_any_script_and_hostile_labels(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         plots.draw(evaluation(labels), [], tmp_path)
     found = texts_of(tmp_path / "confusion.svg")
-    assert {"긍정", "$\\frac{$", "\\x1b[31mred", "<b>&", "한" * 27 + "…"} <= set(found)
+    assert {"긍정", "$\\frac{$", "\\x1b[31mred", "<b>&", "한" * 6 + "..." + "한" * 6} <= set(found)
 
 
 def test_the_confusion_matrix_shows_counts_and_shares() -> None:

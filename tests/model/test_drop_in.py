@@ -484,7 +484,7 @@ def test_the_interleaved_layout_by_a_plain_loop(
         ({"head.weight": torch.zeros(1)}, {}, "head.weight is not a weight"),
         ({"rnn_lst.0.attention.weight": torch.zeros(1)}, {}, "attention.weight is not a weight"),
         ({}, {"prefix": "rnn."}, "rnn.rnn_lst.0.weight is missing"),
-        ({3: torch.zeros(1)}, {}, "'3' is not the name of a weight"),
+        ({3: torch.zeros(1)}, {}, "3 is not the name of a weight"),
         ({"rnn_lst.00.bias": torch.zeros(12)}, {}, "rnn_lst.00.bias is not a weight"),
         ({f"rnn_lst.{'9' * 5000}.bias": torch.zeros(12)}, {}, r"^rnn_lst.9{40,60}\.\.. is not a"),
         ({"rnn_lst.0.weight": [[1.0]]}, {}, "weight is not a tensor"),
