@@ -118,7 +118,9 @@ def command(
     ] = None,
     jobs: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="Trials at once; 0: one per core, or one on a GPU."),
+        typer.Option(
+            min=0, max=256, metavar="N", help="Trials at once; 0: one per core, or one on a GPU."
+        ),
     ] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Replace another comparison in the output folder.")
@@ -191,7 +193,7 @@ def find_candidates(
 ) -> list[Candidate]:
     """Return the candidates that one of the three flags lists. Raises UsageError."""
     from srucli.config import parse_overrides
-    from srucli.experiments.trials import Candidate
+    from srucli.experiments.trials import MAX_CANDIDATES, Candidate
 
     flags = [("optim.name", optimizer), ("model.encoder", encoder)]
     given = [(key, words) for key, words in flags if words]
@@ -202,6 +204,11 @@ def find_candidates(
         raise UsageError("give one of --optimizer, --encoder and --over KEY=A,B")
     ((key, listed),) = given
     values: list[Any] = listed.split(",")
+    if len(values) > MAX_CANDIDATES:
+        raise UsageError(
+            f"{len(values):,} values of {key} are too many to compare; list at most "
+            f"{MAX_CANDIDATES:,} of them"
+        )
     if over:
         trees = (parse_overrides([f"{key}={value}"]) for value in values)
         values = [reduce(getitem, key.split("."), tree) for tree in trees]

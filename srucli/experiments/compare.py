@@ -19,7 +19,15 @@ from srucli.data.readers import Example
 from srucli.errors import SrucliError, UsageError
 from srucli.experiments import grid
 from srucli.experiments.scheduler import check_system
-from srucli.experiments.trials import Folder, Plan, Result, Trial, facts_of
+from srucli.experiments.trials import (
+    MAX_GRID,
+    MAX_SEEDS,
+    Folder,
+    Plan,
+    Result,
+    Trial,
+    facts_of,
+)
 from srucli.io.console import say, warn
 from srucli.metrics import METRICS
 from srucli.runs.claim import Source
@@ -114,7 +122,10 @@ def _remedy(plan: Plan) -> str:
         return f"{clip}compare lower rates"
     if "lr" in plan.config.optim.model_fields_set:
         return f"{clip}set a lower optim.lr"
-    return f"{clip}pass --grid {plan.grid + 2 * grid.MAX_EXTENSION}, which tries lower rates"
+    if plan.grid == MAX_GRID:
+        return f"{clip}compare other candidates"
+    more = min(plan.grid + 2 * grid.MAX_EXTENSION, MAX_GRID)
+    return f"{clip}pass --grid {more}, which tries lower rates"
 
 
 def _row(
@@ -269,6 +280,12 @@ def default_jobs(plan: Plan) -> int:
 
 def validate(plan: Plan) -> None:
     """Raise UsageError, before any data is read, for a comparison that makes no sense."""
+    for flag, number, most in (("grid", plan.grid, MAX_GRID), ("seeds", plan.seeds, MAX_SEEDS)):
+        if number > most:
+            raise UsageError(
+                f"--{flag} {number:,}: more trials than anyone waits for; pass --{flag} {most} or "
+                "less"
+            )
     for key in {key for candidate in plan.candidates for key in candidate.settings}:
         if key.startswith(SAME) or key == "train.seed":
             raise UsageError(f"{key} cannot be compared: it must be the same for all candidates")
@@ -285,5 +302,6 @@ def validate(plan: Plan) -> None:
             "optim.lr is set, but every optimizer needs rates of its own; leave it out, or compare "
             "rates by --over optim.lr=A,B"
         )
+    last_seed = plan.all_seeds[-1]
     for candidate in plan.candidates:
-        check_settings(plan.config_of(Trial(candidate.name, plan.rates(candidate)[0], 0)))
+        check_settings(plan.config_of(Trial(candidate.name, plan.rates(candidate)[0], last_seed)))

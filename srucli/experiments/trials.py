@@ -41,6 +41,8 @@ from srucli.tokenizer.truncation import Tally
 
 # The factor between neighbouring learning rates of a grid.
 RATE_FACTOR = math.sqrt(10)
+# The most rates that a grid starts with (31 orders of magnitude), and seeds and candidates.
+MAX_GRID, MAX_SEEDS, MAX_CANDIDATES = 64, 1_000, 100
 # Steps between records of diagnostics if optimizers are compared.
 DIAGNOSE_EVERY = 50
 # What a comparison's folder holds (see `claim.Layout`). A killed trial may leave LEFTOVERS.
@@ -184,6 +186,7 @@ class Folder:
         path = self.path
         self.data = {part: path / "data" / f"{part}.jsonl" for part in ("train", "dev", "test")}
         self.tokenizer = path / "data" / "tokenizer.model"
+        self._results: dict[Trial, Result] = {}
 
     @classmethod
     @contextmanager
@@ -227,7 +230,9 @@ class Folder:
             return 0
 
     def result(self, trial: Trial) -> Result | None:
-        """Return the result of a trial, if it is finished."""
+        """Return the result of a trial, if it is finished. It is read once, as it never changes."""
+        if trial in self._results:
+            return self._results[trial]
         try:
             stored = read_json(self.place, f"{trial.folder}/result.json", _MAX_RESULT)
             result = Result(trial, **stored)
@@ -235,7 +240,10 @@ class Folder:
                 Tally.from_json(tally)
         except (SrucliError, ValidationError, TypeError, LookupError, ValueError):
             return None
-        return result if result.diverged is not None or result.history else None
+        if result.diverged is None and not result.history:
+            return None
+        self._results[trial] = result
+        return result
 
 
 def _replace(

@@ -763,6 +763,18 @@ REMEDIES = {
         ],
         ends=ENDS,
     ),
+    "too large a grid": Remedy(
+        f"{COMPARE} --encoder bag,cnn --grid 1000000000",
+        r"--grid 1,000,000,000: more trials than anyone waits for; pass (--grid 64) or less",
+        advice=": more trials than anyone waits for; pass --",
+        ends=ENDS,
+    ),
+    "too many seeds": Remedy(
+        f"{COMPARE} --encoder bag,cnn --seeds 1000000000",
+        r"--seeds 1,000,000,000: more trials than anyone waits for; pass (--seeds 1000) or less",
+        advice=": more trials than anyone waits for; pass --",
+        ends=ENDS,
+    ),
     "too few texts to hold some out": Remedy(
         "compare few.tsv --encoder bag,cnn --epochs 1",
         r"too few texts to hold some out; give (--dev) and (--test)",

@@ -20,9 +20,10 @@ import pytest
 from srucli.cli.compare import default_folder, find_candidates
 from srucli.config import resolve
 from srucli.errors import SrucliError, UsageError
-from srucli.experiments import compare, grid, report
+from srucli.experiments import compare, grid, report, trials
 from srucli.experiments.trial_process import _measure
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial
+from srucli.io.files import read_json
 from srucli.io.folders import OpenFolder
 from srucli.tokenizer.truncation import Limits, Tally
 from tests.experiments.support import ADAMS, finish, plan, with_data
@@ -110,6 +111,44 @@ def test_the_error_names_the_rates_if_everything_diverged(tmp_path: Path) -> Non
         compare.summary(Folder(tmp_path), wanted)
 
 
+@pytest.mark.parametrize(
+    ("tried", "remedy"),
+    [(5, "pass --grid 13, which"), (60, "pass --grid 64, which"), (64, "compare other candidates")],
+)
+def test_the_advice_if_everything_diverged_is_within_the_largest_grid(
+    tmp_path: Path, tried: int, remedy: str
+) -> None:
+    wanted = plan(grid=tried)
+    for candidate in ADAMS:
+        while missing := grid.search(Folder(tmp_path), wanted, candidate)[0]:
+            for trial in missing:
+                finish(tmp_path, trial, None)
+    with pytest.raises(SrucliError, match=f"; {remedy}"):
+        compare.summary(Folder(tmp_path), wanted)
+    compare.validate(wanted)
+
+
+def test_each_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although resuming and the summary need them again and again."""
+    wanted, read = plan(grid=3, seeds=3), []
+    for candidate in ADAMS:
+        rates = wanted.rates(candidate)
+        for rate, accuracy in zip(rates, (0.1, 0.9, 0.2), strict=True):
+            finish(tmp_path, Trial(candidate.name, rate, 0), accuracy)
+        for seed in (1, 2):
+            finish(tmp_path, Trial(candidate.name, rates[1], seed), 0.8)
+
+    def counted(place: Any, name: str, limit: int) -> Any:
+        read.append(name)
+        return read_json(place, name, limit)
+
+    monkeypatch.setattr(trials, "read_json", counted)
+    folder = Folder(tmp_path)
+    grid.run_missing(folder, wanted, 1)
+    compare.summary(folder, wanted)
+    assert len(read) == len(set(read)) == 10
+
+
 def test_a_candidate_may_set_its_threads() -> None:
     candidate = Candidate("train.threads=3", {"train.threads": 3})
     trial = Trial(candidate.name, 0.1, 0)
@@ -177,6 +216,10 @@ def test_the_default_folder() -> None:
         (("adam,sgd", "sru,bag", None), "give one of --optimizer"),
         (("adam", None, None), "two or more different values of optim.name"),
         (("adam,adam", None, None), "two or more different values of optim.name"),
+        (
+            (None, None, f"model.hidden={','.join(map(str, range(1, 102)))}"),
+            "101 values of model.hidden are too many to compare; list at most 100 of them",
+        ),
         ((None, None, "model.layer=1,2"), "unknown setting 'model.layer' .did you mean"),
     ],
 )
@@ -196,6 +239,12 @@ def test_wrong_candidates(flags: tuple[str | None, ...], said: str) -> None:
         (("--over", "data.format=tsv,csv"), 2, "data.format cannot be compared"),
         (("--optimizer", "adam,sgd", "optim.lr=0.1"), 2, "every optimizer needs rates of its own"),
         (("--optimizer", "adam,sgd", "train.patience=2"), 2, "train.patience ends trainings at"),
+        (("--encoder", "sru,bag", "--jobs", "1000000000"), 2, "--jobs: 1000000000 is too large; "),
+        (
+            ("--encoder", "sru,bag", f"train.seed={2**63 - 2}"),
+            2,
+            "train.seed: 9223372036854775808 ",
+        ),
     ],
 )
 def test_mistakes_are_reported_before_anything_is_trained(
