@@ -68,19 +68,16 @@ class Comparison:
 
     def sentence(self) -> str:
         """Say which run has the higher accuracy, or that no difference could be shown."""
-        value, low, high = self.differences["accuracy"]
-        test = f"McNemar p {_p(self.p)}"
-        if math.isnan(low) or not self.differences["accuracy"].is_certain or self.p >= LEVEL:
-            span = "" if math.isnan(low) else f"95% interval {_points(low)} to {_points(high)}; "
-            return (
-                f"no difference could be shown: the accuracies differ by {_points(abs(value))} "
-                f"points ({span}{test})"
-            )
-        better = self.names[value < 0]
+        difference = self.differences["accuracy"]
+        better = self.names[difference.value < 0]
+        value, low, high = difference
         if value < 0:
             value, low, high = -value, -high, -low
-        span = f"95% interval {_points(low)} to {_points(high)}"
-        return f"{escaped(better)} is better by {_points(value)} points ({span}; {test})"
+        span = "" if math.isnan(low) else f"95% interval {_points(low)} to {_points(high)}; "
+        points = f"{_points(value)} points ({span}McNemar p {_p(self.p)})"
+        if not difference.is_certain or self.p >= LEVEL:
+            return f"no difference could be shown: the accuracies differ by {points}"
+        return f"{escaped(better)} is better by {points}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as values for `json_text`; an interval that does not exist is None."""

@@ -109,6 +109,13 @@ def test_no_difference_is_claimed_without_evidence(
     assert written["right"]["only_second"] == 0
 
 
+def test_an_unproven_difference_and_its_interval_have_the_same_sign() -> None:
+    better, worse = [True] * 50, [n > 4 for n in range(50)]
+    said = compared(worse, better).sentence()
+    assert said == compared(better, worse).sentence()
+    assert "differ by 10.0 points (95% interval 2.0 to " in said
+
+
 def test_multi_label_runs() -> None:
     """McNemar's test is on texts with exactly the right labels."""
     examples = [Example(str(n), ("a", "b") if n % 2 else ("a",), n + 1) for n in range(40)]
