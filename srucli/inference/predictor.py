@@ -60,9 +60,10 @@ class Predictor:
         """
         if not texts:
             return np.empty((0, len(self.labels)), np.float32)
-        with enough_memory("prediction", lambda: self._smaller(self._limit(texts))):
+        with enough_memory("tokenization", lambda: _shorter(texts)):
             store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)
-            self.tally += store.tally
+        self.tally += store.tally
+        with enough_memory("prediction", lambda: self._smaller(self._limit(store))):
             logits = branch_logits(self.model, store, self.device)
             probabilities = blended(logits, self.model.blend, self.multi_label)
         check_finite(probabilities)
@@ -74,9 +75,15 @@ class Predictor:
             return "use --device cpu"
         return f"free some of it, or train with a lower {setting}"
 
-    def _limit(self, texts: Sequence[str]) -> str:
+    def _limit(self, store: TokenStore) -> str:
         """Return the setting that limits the memory for a batch: of its only text, or of each."""
-        longest = int(np.diff(self.tokenizer.encode(texts)[1]).max())
+        longest = int(store.lengths.max())
         if longest > BATCH_TOKENS:
             return f"train.max_tokens (a text has {longest:,} tokens)"
         return f"model.hidden (now {self.config.model.hidden:,})"
+
+
+def _shorter(texts: Sequence[str]) -> str:
+    """Return what to do if there is no memory for the tokens of texts."""
+    longest = max(map(len, texts))
+    return f"free some of it, or split long texts (the longest has {longest:,} characters)"

@@ -7,14 +7,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from srucli.errors import OutOfMemoryError, SrucliError
+from srucli.inference.predictor import Predictor
 from srucli.io.files import read_bounded
 from srucli.io.memory import ending, enough_memory
 from tests.support import Tiny, child_environment
@@ -94,6 +96,39 @@ resource.setrlimit(resource.RLIMIT_AS, ((int(size[1]) << 10) + (400 << 20), -1))
 for words in limited:
     run(words)
 """
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (20, r"model\.hidden \(now 16\)"),
+        (20_000, r"train\.max_tokens \(a text has 40,000 \w+\)"),
+    ],
+)
+def test_advice_for_a_prediction_takes_no_memory(
+    tiny: Tiny, words: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lengths of the texts are known by then: nothing is encoded again."""
+    predictor, encoded = Predictor.load(tiny.run), []
+    encode = predictor.tokenizer.encode
+
+    def counted(texts: Sequence[str], *rest: Any) -> Any:
+        encoded.append(len(texts))
+        return encode(texts, *rest)
+
+    monkeypatch.setattr(predictor.tokenizer, "encode", counted)
+    predictor.model.pooling.register_forward_pre_hook(lambda *_: torch.empty(2**45))
+    with pytest.raises(OutOfMemoryError, match=rf"^prediction ran out of memory .*{said}$"):
+        predictor.probabilities(["lovely", "lovely soup " * words])
+    assert encoded == [2]
+
+
+def test_advice_for_tokens_that_do_not_fit(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor.load(tiny.run)
+    monkeypatch.setattr(predictor.tokenizer, "encode", lambda *_: np.empty(2**45))
+    advice = r"free some of it, or split long texts \(the longest has 7 characters\)"
+    with pytest.raises(OutOfMemoryError, match=rf"^tokenization ran out of memory .*; {advice}$"):
+        predictor.probabilities(["lovely.", "soup"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
