@@ -48,8 +48,14 @@ def no_process(error: OSError) -> SrucliError:
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what led to it.
+
+    That is the cause that it names. What was being handled when it was raised is none, since a bug
+    in a handler would pass for a limit; but a package that cannot be imported often names no cause.
+    """
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         yield error
         seen.append(error)
-        error = error.__cause__ or error.__context__
+        context = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or (context if isinstance(error, ImportError) else None)

@@ -46,6 +46,24 @@ def test_other_errors_are_no_limit(error: Exception) -> None:
     assert reached(caused(error, ValueError("x"))) is None
 
 
+@pytest.mark.parametrize("limit", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+@pytest.mark.parametrize(
+    ("handler", "is_limit"),
+    [
+        ("raise KeyError('a bug in the handler')", False),
+        ("None.missing", False),
+        ("raise ImportError('a package') from None", False),
+        ("raise ImportError('a package')", True),
+        ("raise ValueError('a package') from error", True),
+    ],
+)
+def test_a_bug_in_a_handler_is_no_limit(limit: Exception, handler: str, is_limit: bool) -> None:
+    code = f"try:\n    raise limit\nexcept Exception as error:\n    {handler}"
+    with pytest.raises((LookupError, AttributeError, ImportError, ValueError)) as caught:
+        exec(code, {"limit": limit})
+    assert (reached(caught.value) is not None) == is_limit
+
+
 def start(path: Path) -> None:
     with child("srucli.tokenizer.child", own_stderr=True):
         pass
