@@ -61,23 +61,28 @@ def is_left(folder: OpenFolder) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the folder's lock now."""
+    """Whether a process holds the folder's lock now, as far as this one may see."""
     try:
         with OpenFolder.at(path) as folder:
             descriptor = folder.open_to_write(NAME, 0)
+        try:
+            return not _try(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError:
         return False
-    try:
-        return not _try(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _acquire(folder: OpenFolder) -> int:
     """Open and lock the file. Try again if its holder removed it meanwhile."""
     while True:
         descriptor = folder.open_to_write(NAME, os.O_CREAT)
-        if not _try(descriptor):
+        try:
+            is_ours = _try(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if not is_ours:
             holder = escaped(os.read(descriptor, _MAX_BYTES).decode("utf-8", "replace").strip())
             os.close(descriptor)
             raise OutputError(
@@ -94,12 +99,13 @@ def _acquire(folder: OpenFolder) -> int:
 
 def _try(descriptor: int) -> bool:
     """Lock an open file. Return False if another process holds the lock."""
+    held = BlockingIOError if fcntl else PermissionError  # POSIX: lack of rights
     try:
         if fcntl:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
             _lock_byte(descriptor)
-    except (BlockingIOError, PermissionError):
+    except held:
         return False
     except OSError as error:
         if error.errno not in _NO_LOCKS:

@@ -104,6 +104,24 @@ def test_a_folder_is_locked_without_fcntl(tmp_path: Path, monkeypatch: pytest.Mo
             assert locks.is_left(other)
 
 
+def test_a_lack_of_rights_is_no_other_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SELinux may forbid to lock a file, which only Windows reports as it does a held lock."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with (
+        OpenFolder.at(tmp_path) as folder,
+        pytest.raises(OutputError, match=r"lock: cannot be written \(Permission denied\); choose"),
+        locks.locked(folder),
+    ):
+        pass
+    assert not locks.is_locked(tmp_path)
+
+
 def test_a_read_only_system_without_home_and_network(tiny: Tiny, tmp_path: Path) -> None:
     """Only the folder `work` can be written, so compiled kernels are not kept."""
     (tmp_path / "work").mkdir()
