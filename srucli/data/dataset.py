@@ -44,8 +44,12 @@ class Dataset:
     def make(
         cls, examples: Sequence[Example], labels: list[str], multi_label: bool, source: str
     ) -> Dataset:
-        """Number the labels of all examples of a file, and hash the examples."""
-        targets, _ = encode([example.labels for example in examples], labels, multi_label)
+        """Number the labels of all examples of a file, and hash the examples.
+
+        Raises DataError for more than memory can hold.
+        """
+        truth = [example.labels for example in examples]
+        targets, _ = encode(truth, labels, multi_label, source)
         if multi_label:
             targets = targets.astype(np.float32)
         texts, lines = [each.text for each in examples], [each.line for each in examples]

@@ -144,8 +144,9 @@ def evaluate(
     known, spellings = Known(predictor.labels, merge=merge), Spellings()
     gold: list[tuple[str, ...]] = []
     found: list[Array] = []
-    seconds, before = 0.0, predictor.tally
+    seconds, before, classes = 0.0, predictor.tally, len(predictor.labels)
     for written in _chunks(examples):
+        metrics.check_size(len(gold) + len(written), classes, predictor.multi_label, source)
         for example in written:
             spellings.add(example)
         chunk = [each._replace(labels=known.names(each.labels)) for each in written]
@@ -162,8 +163,7 @@ def evaluate(
         if on_chunk is not None:
             on_chunk(chunk, found[-1])
     tally = predictor.tally - before
-    targets, names = metrics.encode(gold, predictor.labels, predictor.multi_label)
-    classes = len(predictor.labels)
+    targets, names = metrics.encode(gold, predictor.labels, predictor.multi_label, source)
     scores = np.concatenate(found) if found else np.empty((0, classes), np.float32)
     outcome = Outcome(scores, targets, predictor.thresholds)
     per_class = metrics.per_class(outcome)

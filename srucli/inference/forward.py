@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srucli.data.batch import order
+from srucli.data.batch import Ints, order
 from srucli.data.store import TokenStore
 from srucli.model.classifier import Classifier
 from srucli.tokenizer.truncation import MAX_ACTIVATIONS, Limits
@@ -14,6 +14,8 @@ from srucli.tokenizer.truncation import MAX_ACTIVATIONS, Limits
 BATCH_TEXTS, BATCH_TOKENS = 256, 16_384
 # Of a wide network, a batch has fewer tokens, and fewer texts: at least so many tokens for each.
 LEAST_OF_TEXT = 16
+# The most logits, of all branches, that are computed before they become probabilities.
+MAX_LOGITS = 2**26
 # The most numbers (float32: 2 GiB) that the encoder stores for one text.
 MAX_OF_TEXT = 2**29
 
@@ -29,23 +31,44 @@ def is_wide(model: Classifier) -> bool:
 
 
 @torch.inference_mode()
-def branch_logits(model: Classifier, store: TokenStore, device: torch.device) -> torch.Tensor:
-    """Return logits (n, B, C) of the n branches for the B texts of a store.
+def branch_logits(
+    model: Classifier, store: TokenStore, device: torch.device, texts: Ints | None = None
+) -> torch.Tensor:
+    """Return logits (n, B, C) of the n branches for all texts of a store, or for the numbers (B,).
 
     The model is left in evaluation mode. A batch stores at most MAX_ACTIVATIONS, or one text.
     """
     model.eval()
+    chosen = np.arange(len(store.lengths)) if texts is None else texts
     rows: list[torch.Tensor] = []
     tokens = min(BATCH_TOKENS, MAX_ACTIVATIONS // model.width)
     size = max(min(BATCH_TEXTS, tokens // LEAST_OF_TEXT), 1)
-    batches = order(store.lengths, size, batch_tokens=tokens, seed=None)
-    for texts in batches:
-        batch = store.batch(texts).to(device)
+    batches = order(store.lengths[chosen], size, batch_tokens=tokens, seed=None)
+    for own in batches:
+        batch = store.batch(chosen[own]).to(device)
         rows.append(torch.stack(model.branches(batch.tokens, batch.offsets, part=batch.part)))
     joined = torch.cat(rows, dim=1)
     logits = torch.empty_like(joined)
     logits[:, torch.from_numpy(np.concatenate(batches)).to(device)] = joined
     return logits
+
+
+def texts_at_once(model: Classifier, classes: int) -> int:
+    """Return the number of texts of which all logits are held at once."""
+    return max(MAX_LOGITS // (len(model.blend) * classes), 1)
+
+
+def probabilities(
+    model: Classifier, store: TokenStore, device: torch.device, classes: int, multi_label: bool
+) -> NDArray[np.float32]:
+    """Return probabilities (B, C) of the B texts of a store, with at most MAX_LOGITS at a time."""
+    texts, size = np.arange(len(store.lengths)), texts_at_once(model, classes)
+    found = np.empty((len(texts), classes), np.float32)
+    for start in range(0, len(texts), size):
+        part = texts[start : start + size]
+        logits = branch_logits(model, store, device, part)
+        found[part] = blended(logits, model.blend, multi_label)
+    return found
 
 
 def blended(logits: torch.Tensor, blend: torch.Tensor, multi_label: bool) -> NDArray[np.float32]:

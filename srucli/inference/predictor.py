@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from srucli.data.layout import ColumnNames
 from srucli.data.store import TokenStore
-from srucli.inference.forward import BATCH_TOKENS, blended, branch_logits, limited
+from srucli.inference.forward import BATCH_TOKENS, limited, probabilities
 from srucli.io.memory import enough_memory
 from srucli.metrics import check_finite
 from srucli.model.classifier import sets_size, shapes, uninitialized
@@ -63,11 +63,11 @@ class Predictor:
         with enough_memory("tokenization", lambda: _shorter(texts)):
             store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)
         self.tally += store.tally
+        classes = len(self.labels)
         with enough_memory("prediction", lambda: self._smaller(self._limit(store))):
-            logits = branch_logits(self.model, store, self.device)
-            probabilities = blended(logits, self.model.blend, self.multi_label)
-        check_finite(probabilities)
-        return probabilities
+            found = probabilities(self.model, store, self.device, classes, self.multi_label)
+        check_finite(found)
+        return found
 
     def _smaller(self, setting: str) -> str:
         """Return what to do if the memory of the device is too small: a setting is too large."""

@@ -7,7 +7,15 @@ from srucli.metrics.intervals import (
     confidence_intervals,
     wilson,
 )
-from srucli.metrics.outcome import Array, Floats, Outcome, check_finite, decide, encode
+from srucli.metrics.outcome import (
+    Array,
+    Floats,
+    Outcome,
+    check_finite,
+    check_size,
+    decide,
+    encode,
+)
 from srucli.metrics.paired import Difference, correct, differences, mcnemar
 from srucli.metrics.table import BINS, METRICS, measure, metric_named
 from srucli.metrics.thresholds import choose_thresholds

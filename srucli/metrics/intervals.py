@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -20,12 +21,13 @@ DRAWS, NORMAL_FROM = 2_000, 500
 def _resampled_sums(parts: sparse.csr_array, resamples: int, seed: int) -> Iterator[Floats]:
     """Yield sums (r, P) of `parts` (B, P) over bootstrap samples, `resamples` rows in all.
 
-    A sample is a column of counts: how often each example was drawn. A few million counts at a
-    time.
+    A sample is a column of counts: how often each example was drawn. A few million counts, and
+    sums, at a time.
     """
     examples, rng = parts.shape[0], np.random.default_rng(seed)
+    most = max(1, 4_000_000 // max(parts.shape))
     while resamples > 0:
-        width = min(resamples, max(1, 4_000_000 // examples))
+        width = min(resamples, most)
         drawn = rng.integers(examples, size=(examples, width)) * width + np.arange(width)
         counts = np.bincount(drawn.ravel(), minlength=examples * width)
         yield (parts.T @ counts.reshape(examples, width).astype(np.float64)).T
@@ -103,14 +105,14 @@ def resampled(
     summands = [parts(outcome) for outcome in outcomes for parts in kinds]
     ends = np.cumsum([0, *(matrix.shape[1] for matrix in summands)])
     stacked = sparse.hstack(summands, format="csr")
-    sums = np.concatenate(list(_resampled_sums(stacked, resamples, seed)))
-    found = []
-    for model in range(len(outcomes)):
-        starts = {parts: model * len(kinds) + at for at, parts in enumerate(kinds)}
-        columns = {parts: slice(*ends[at : at + 2]) for parts, at in starts.items()}
-        values = {name: m.finish(sums[:, columns[m.parts]]) for name, m in wanted.items()}
-        found.append(values)
-    return found
+    columns = [slice(*pair) for pair in pairwise(ends)]
+    found: list[dict[str, list[Floats]]] = [{name: [] for name in wanted} for _ in outcomes]
+    for sums in _resampled_sums(stacked, resamples, seed):
+        for model, values in enumerate(found):
+            own = dict(zip(kinds, columns[model * len(kinds) :], strict=False))
+            for name, metric in wanted.items():
+                values[name].append(metric.finish(sums[:, own[metric.parts]]))
+    return [{name: np.concatenate(rows) for name, rows in values.items()} for values in found]
 
 
 def calibration_by_chance(outcome: Outcome, *, level: float = 0.95, seed: int = 0) -> float:

@@ -10,12 +10,15 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from srucli.errors import DivergedError, SrucliError
+from srucli.errors import DataError, DivergedError, SrucliError
 
 Floats = npt.NDArray[np.floating[Any]]
 Array = npt.NDArray[Any]
 
 THRESHOLD = 0.5
+# The most probabilities, or true and false labels, of a set of examples: B times C. Those of a
+# multi-label model take more memory, as each of them is a decision.
+MAX_CELLS, MAX_CELLS_MULTI_LABEL = 2**29, 2**27
 
 
 def decide(probabilities: Floats, thresholds: Floats | None, multi_label: bool) -> Array:
@@ -29,13 +32,23 @@ def decide(probabilities: Floats, thresholds: Floats | None, multi_label: bool) 
     return probabilities >= (THRESHOLD if thresholds is None else thresholds)
 
 
+def check_size(examples: int, classes: int, multi_label: bool, source: str) -> None:
+    """Raise DataError if so many examples and classes would take too much memory."""
+    most = MAX_CELLS_MULTI_LABEL if multi_label else MAX_CELLS
+    if examples * classes > most:
+        count = max(most // classes, 1)
+        problem = f"{examples:,} or more examples with {classes:,} labels take too much memory"
+        remedy = f"at most {most:,} pairs of example and label fit: use {count:,} examples"
+        raise DataError(source, None, problem, f"{remedy} or fewer, or fewer labels")
+
+
 def encode(
-    truth: Sequence[Sequence[str]], labels: Sequence[str], multi_label: bool
+    truth: Sequence[Sequence[str]], labels: Sequence[str], multi_label: bool, source: str
 ) -> tuple[Array, list[str]]:
     """Return targets for the true labels of B examples, and the names of the K classes.
 
     Targets are (B,) int64, or for multi-label (B, K) bool. The names are `labels`, then the labels
-    that the model does not know, in order of appearance.
+    that the model does not know, in order of appearance. Raises DataError naming `source`.
     """
     number = {label: index for index, label in enumerate(labels)}
     for names in truth:
@@ -43,6 +56,7 @@ def encode(
             number.setdefault(name, len(number))
     if not multi_label:
         return np.array([number[names[0]] for names in truth], dtype=np.int64), list(number)
+    check_size(len(truth), len(number), multi_label, source)
     targets = np.zeros((len(truth), len(number)), dtype=bool)
     for row, names in enumerate(truth):
         targets[row, [number[name] for name in names]] = True

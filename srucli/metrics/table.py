@@ -44,11 +44,14 @@ def _wrong_labels(outcome: Outcome) -> sparse.csr_array:
 
 def _losses(outcome: Outcome) -> sparse.csr_array:
     eps = np.finfo(outcome.probabilities.dtype).eps
-    clipped = outcome.probabilities.clip(eps, 1 - eps).astype(np.float64)
     if outcome.multi_label:
+        clipped = outcome.probabilities.clip(eps, 1 - eps).astype(np.float64)
         loss = -np.log(np.where(outcome.truth, clipped, 1 - clipped)).sum(axis=1)
         return _columns(loss, np.full_like(loss, outcome.known))
-    loss = -(np.log(clipped) * outcome.truth).sum(axis=1)
+    known = np.flatnonzero(outcome.targets < outcome.known)
+    of_truth = outcome.probabilities[known, outcome.targets[known]].clip(eps, 1 - eps)
+    loss = np.zeros(len(outcome.targets))
+    loss[known] = -np.log(of_truth.astype(np.float64))
     return _columns(loss, outcome.targets < outcome.known)
 
 

@@ -96,10 +96,25 @@ LAYOUT: Layout = {
     r"run\.json": None,
 }
 # Size limits in bytes of the files that are read.
-MAX_LABELS, MAX_RECORDS = 16 * 2**20, 64 * 2**20
+MAX_LABELS_JSON, MAX_RECORDS = 16 * 2**20, 64 * 2**20
 MAX_NESTED_RECORDS, MAX_LINES = 2**21, 2**20
 # Beyond any probability; larger integers in JSON may not fit a float.
 MAX_THRESHOLD = 1e9
+
+
+# The most labels of a new training.
+MAX_LABELS = 2**18
+
+
+def check_labels(labels: list[str], source: str) -> None:
+    """Raise DataError naming `source` for labels that no run may have, before it is trained."""
+    if len(labels) > MAX_LABELS:
+        problem = f"{len(labels):,} labels, and a model has at most {MAX_LABELS:,}"
+        remedy = "check which column has the labels, or leave out rare ones"
+        raise DataError(source, None, problem, remedy)
+    if (size := len(to_json(labels))) > MAX_LABELS_JSON:
+        problem = f"labels of {size:,} bytes in all, and a run stores {MAX_LABELS_JSON:,}"
+        raise DataError(source, None, problem, "check which column has the labels, or shorten them")
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
@@ -324,7 +339,7 @@ class RunDir:
 
     def labels(self) -> list[str]:
         """Return the labels in the order of the logits."""
-        labels = read_json(self.place, "labels.json", MAX_LABELS)
+        labels = read_json(self.place, "labels.json", MAX_LABELS_JSON)
         source = str(self.path / "labels.json")
         if not isinstance(labels, list) or not all(map(_is_printable, labels)):
             raise DataError(source, None, "not a list of labels", COPY_AGAIN)

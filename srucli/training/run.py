@@ -24,7 +24,7 @@ from srucli.model.encoders import ENCODERS
 from srucli.runs.choice import choose
 from srucli.runs.claim import Source
 from srucli.runs.model_card import write_card
-from srucli.runs.run_dir import RunDir
+from srucli.runs.run_dir import RunDir, check_labels
 from srucli.runs.training_state import keep_random_states
 from srucli.runtime import use_threads
 from srucli.tokenizer.model import Tokenizer
@@ -289,6 +289,7 @@ def _read(request: Request) -> Split:
     assert sources["train"] is not None
     config = request.config.data
     split = read_split(sources["train"], sources["dev"], config, train.dev_share, train.seed)
+    check_labels(split.train.labels, split.train.source)
     data, counts = split.train, split.train.label_counts()
     common = np.argsort(-counts, kind="stable")[:6].tolist()
     shown = ", ".join(f"{data.labels[n]}: {counts[n]:,}" for n in common if counts[n])

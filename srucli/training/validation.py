@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from srucli.data.dataset import Dataset
 from srucli.data.store import TokenStore
-from srucli.inference.forward import blended, branch_logits
+from srucli.inference.forward import blended, branch_logits, probabilities, texts_at_once
 from srucli.io.console import say, warn
 from srucli.io.memory import enough_memory
-from srucli.metrics import Outcome, choose_thresholds, metric_named
+from srucli.metrics import Outcome, check_size, choose_thresholds, metric_named
 from srucli.model.blend import fit_weights
 from srucli.model.classifier import Classifier
 from srucli.tokenizer.model import Tokenizer
@@ -65,6 +65,7 @@ class Validation:
         self.classes = self.weights.shape[-1]
         self.store = None
         if data is not None:
+            check_size(len(data), self.classes, self.multi_label, data.source)
             self.store = TokenStore.encode(tokenizer, data.texts, limits=limits)
         self.thresholds = [0.5] * self.classes if self.multi_label else None
         self.best = Best()
@@ -91,7 +92,7 @@ class Validation:
     def is_defined(self) -> bool:
         """Whether the metric is defined on the dev examples, whatever a model predicts."""
         targets = self._targets()
-        uniform = np.full((len(targets), self.classes), 1 / self.classes)
+        uniform = np.broadcast_to(np.float32(1 / self.classes), (len(targets), self.classes))
         return not math.isnan(metric_named(self.metric)(Outcome(uniform, targets)))
 
     def _targets(self) -> Any:
@@ -111,17 +112,25 @@ class Validation:
             return self._fit_and_evaluate(self.store)
 
     def _fit_and_evaluate(self, store: TokenStore) -> dict[str, float]:
-        logits = branch_logits(self.model, store, self.weights.device)
-        thresholds, targets = None, self._targets()
+        device, thresholds, targets = self.weights.device, None, self._targets()
         known = targets[:, : self.classes] if self.multi_label else targets
         weights = self.weights.cpu().numpy() if self.multi_label else None
-        blend = fit_weights(logits.double().cpu().numpy(), known, self.multi_label, weights)
+        texts, size = np.arange(len(targets)), texts_at_once(self.model, self.classes)
+        if fits := len(texts) <= size:
+            fitted = texts
+        else:  # so many are enough for three weights
+            fitted = np.sort(np.random.default_rng(0).choice(texts, size, replace=False))
+        logits = branch_logits(self.model, store, device, fitted)
+        blend = fit_weights(logits.double().cpu().numpy(), known[fitted], self.multi_label, weights)
         self.model.blend.copy_(torch.tensor(blend))
-        probabilities = blended(logits, self.model.blend, self.multi_label)
+        if fits:
+            found = blended(logits, self.model.blend, self.multi_label)
+        else:
+            found = probabilities(self.model, store, device, self.classes, self.multi_label)
         if self.multi_label:
-            thresholds = choose_thresholds(probabilities, known)
+            thresholds = choose_thresholds(found, known)
             self.thresholds = [float(value) for value in thresholds]
-        outcome = Outcome(probabilities, targets, thresholds)
+        outcome = Outcome(found, targets, thresholds)
         names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
         return {name: metric_named(name, self.multi_label)(outcome) for name in names}
 

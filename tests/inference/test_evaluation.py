@@ -249,6 +249,15 @@ def test_long_examples_are_evaluated_in_smaller_chunks(monkeypatch: pytest.Monke
     assert scorer.calls == [1, 4, 4, 2]
 
 
+def test_too_many_examples_for_so_many_labels() -> None:
+    """They are refused before a model is applied to them."""
+    scorer = LinearScorer([str(number) for number in range(70_000)], multi_label=True)
+    rows = [Example("0", ("0",), number) for number in range(2_000)]
+    with pytest.raises(DataError, match=r"t\.tsv: 2,000 or more examples with 70,000 labels"):
+        evaluate(scorer, rows, source="t.tsv")
+    assert scorer.calls == []
+
+
 def test_no_examples() -> None:
     with pytest.raises(SrucliError, match="no examples to evaluate on"):
         evaluate(LinearScorer(["cat", "dog"]), [])

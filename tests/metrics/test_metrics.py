@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from srucli import metrics
-from srucli.errors import SrucliError, UsageError
+from srucli.errors import DataError, SrucliError, UsageError
 from srucli.metrics import METRICS, Array, Floats, Outcome, ranking
 
 
@@ -239,7 +241,7 @@ def test_multi_label_calibration_error_by_hand() -> None:
 
 def test_an_unknown_label_is_a_class_that_is_never_predicted() -> None:
     p = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
-    targets, names = metrics.encode([("a",), ("b",), ("new",)], ["a", "b"], False)
+    targets, names = metrics.encode([("a",), ("b",), ("new",)], ["a", "b"], False, "x")
     assert (targets.tolist(), names) == ([0, 1, 2], ["a", "b", "new"])
     outcome = Outcome(p, targets)
     found = metrics.measure(outcome)
@@ -257,6 +259,37 @@ def test_an_unknown_label_is_a_class_that_is_never_predicted() -> None:
     assert metrics.confusion(outcome).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
 
 
+def test_many_classes_take_little_memory() -> None:
+    """Sums of 200 resamples alone would have 96 MB; each takes as much as its examples."""
+    rng = np.random.default_rng(0)
+    p = rng.random((40, 20_000), np.float32)
+    outcome = Outcome(p / p.sum(axis=1, keepdims=True), rng.integers(20_000, size=40))
+    tracemalloc.start()
+    metrics.confidence_intervals(outcome, resamples=200)
+    assert tracemalloc.get_traced_memory()[1] < 80_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("count", "labels", "multi_label", "fit"),
+    [(6_000, 100_000, False, "5,368"), (2_000, 70_000, True, "1,917")],
+)
+def test_more_probabilities_than_memory_is_for(
+    count: int, labels: int, multi_label: bool, fit: str
+) -> None:
+    metrics.check_size(int(fit.replace(",", "")), labels, multi_label, "x.tsv")
+    said = rf"x\.tsv: {count:,} or more examples with {labels:,} labels .* use {fit} examples or"
+    with pytest.raises(DataError, match=said):
+        metrics.check_size(count, labels, multi_label, "x.tsv")
+
+
+def test_targets_of_too_many_labels_are_not_allocated() -> None:
+    """A label each, of which every one is another, would be 2 GB."""
+    truth = [[f"{number}"] for number in range(45_000)]
+    with pytest.raises(DataError, match="x: 45,000 or more examples with 45,000 labels"):
+        metrics.encode(truth, [], True, "x")
+
+
 def test_only_unknown_labels() -> None:
     outcome = Outcome(np.array([[0.8, 0.2]]), np.array([2]))
     found = metrics.measure(outcome)
@@ -266,7 +299,7 @@ def test_only_unknown_labels() -> None:
 
 
 def test_unknown_labels_of_a_multi_label_example() -> None:
-    targets, names = metrics.encode([("a", "new"), ()], ["a", "b"], True)
+    targets, names = metrics.encode([("a", "new"), ()], ["a", "b"], True, "x")
     assert (targets.tolist(), names) == ([[True, False, True], [False] * 3], ["a", "b", "new"])
     found = metrics.measure(Outcome(np.array([[0.9, 0.1], [0.2, 0.4]]), targets))
     assert found["accuracy"] == 0.5

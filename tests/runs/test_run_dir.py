@@ -15,7 +15,7 @@ from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.inference.predictor import Predictor
 from srucli.io.files import write_atomic
-from srucli.runs.run_dir import Checkpoint, RunDir, read_records
+from srucli.runs.run_dir import Checkpoint, RunDir, check_labels, read_records
 from tests.support import RunMain, Tiny
 
 WEIGHTS = {"w": torch.arange(6.0).view(2, 3).T}
@@ -379,6 +379,15 @@ def test_damaged_labels(copy: Path, labels: str, said: str) -> None:
     (copy / "labels.json").write_text(labels)
     with pytest.raises(DataError, match=said):
         RunDir.open(copy).labels()
+
+
+def test_labels_that_no_run_could_read_again_are_refused() -> None:
+    """A training with 17 labels of 1 MB each wrote a run that no command could read."""
+    check_labels(["a" * 2**20, "b"], "x.tsv")
+    with pytest.raises(DataError, match=r"x\.tsv: labels of 17,825,897 bytes in all, and a run"):
+        check_labels([chr(97 + number) * 2**20 for number in range(17)], "x.tsv")
+    with pytest.raises(DataError, match=r"x\.tsv: 262,145 labels, and a model has at most 262,144"):
+        check_labels([str(number) for number in range(2**18 + 1)], "x.tsv")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from srucli.data.dataset import Dataset
+from srucli.errors import DataError
+from srucli.inference.forward import branch_logits
 from srucli.metrics import METRICS, Outcome
 from srucli.model.classifier import Classifier
 from srucli.tokenizer.model import Tokenizer
@@ -52,6 +54,36 @@ def test_evaluation_is_repeatable_and_leaves_the_weights_unchanged(
     first = made.fit_and_evaluate()
     assert made.fit_and_evaluate() == first
     assert all(torch.equal(before[name], w) for name, w in made.model.named_parameters())
+
+
+@pytest.mark.parametrize("several", ["false", "true"], ids=["single-label", "multi-label"])
+def test_with_many_labels_few_logits_are_held_at_once(
+    make_one: MakeOne, monkeypatch: pytest.MonkeyPatch, several: str
+) -> None:
+    """The weights of the branches are fitted to as many examples as fit; the metrics use all."""
+    made = make_one(f"data.multi_label={several}")
+    count, sizes = len(made.data or ()), []
+
+    def logits(model: Classifier, *rest: Any) -> torch.Tensor:
+        found = branch_logits(model, *rest)
+        sizes.append(found.shape[1])
+        return found
+
+    whole = made.fit_and_evaluate()
+    for place in ("srucli.training.validation", "srucli.inference.forward"):
+        monkeypatch.setattr(f"{place}.branch_logits", logits)
+    monkeypatch.setattr("srucli.inference.forward.MAX_LOGITS", 3 * len(LABELS) * (count // 2 + 1))
+    part = made.fit_and_evaluate()
+    assert sizes == [count // 2 + 1, count // 2 + 1, count - count // 2 - 1]
+    assert part["log_loss"] == pytest.approx(whole["log_loss"], rel=0.1)
+
+
+def test_too_many_dev_examples_for_so_many_labels(
+    make_one: MakeOne, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("srucli.metrics.outcome.MAX_CELLS", 9)
+    with pytest.raises(DataError, match=r"dev\.tsv: .* labels take too much memory; at most 9"):
+        make_one()
 
 
 def test_without_dev_examples_every_epoch_is_the_best(make_one: MakeOne) -> None:
