@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 # The most characters of a message, and of a word that is compared with known ones; the most of
@@ -65,6 +66,27 @@ class DataError(SrucliError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.source, self.line, self.problem, self.remedy)
+
+
+class TextError(SrucliError):
+    """One of many texts is unusable. `number` is its place among them, from 0."""
+
+    def __init__(self, number: int, problem: str, remedy: str) -> None:
+        self.number, self.problem, self.remedy = number, problem, remedy
+        super().__init__(f"{problem}; {remedy}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.number, self.problem, self.remedy)
+
+
+@contextmanager
+def located(source: str, line_of: Callable[[int], int]) -> Iterator[None]:
+    """Raise DataError, with the file and the line, for a TextError in a block."""
+    try:
+        yield
+    except TextError as error:
+        line = line_of(error.number)
+        raise DataError(source, line, error.problem, error.remedy) from None
 
 
 class InputMissingError(SrucliError):

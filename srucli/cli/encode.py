@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srucli.cli import options
-from srucli.errors import DataError, UsageError
+from srucli.errors import DataError, UsageError, located
 from srucli.io.console import beginning, excerpt, say, warn
 from srucli.io.json_text import json_text, json_value
 
@@ -169,9 +169,10 @@ def encode(
     )
     tally, notices = Tally(), Notices(display_name(source))
 
-    def line_of(text: str) -> str:
+    def line_of(number: int, text: str) -> str:
         nonlocal tally
-        rows = encoder(text)
+        with located(display_name(source), [number].__getitem__):
+            rows = encoder(text)
         if output_format is Form.ID:  # unlike ids, pieces show unknown characters
             unknown = (rows[0] if nbest > 1 else rows).count(tokenizer.unknown)
             tally += Tally(1, unknown_characters=bool(unknown), unknown_tokens=unknown)
@@ -182,7 +183,7 @@ def encode(
 
     with _opened(source, context.obj) as lines:
         try:
-            _write_lines((line_of(text) for _, text in lines), source)
+            _write_lines((line_of(*line) for line in lines), source)
         finally:
             say(*notices.last(tally))
 
@@ -218,9 +219,13 @@ def _decoded(
     tokenizer: Tokenizer, lines: Iterable[tuple[int, str]], source: str, form: Form, as_json: bool
 ) -> Iterator[str]:
     from srucli.io.streams import display_name
+    from srucli.tokenizer.model import MAX_ENCODED
 
     remedy = f"give {form.value}s of this model" + (" in JSON arrays" if as_json else "")
     for number, text in lines:
+        if text.count("," if as_json else " ") >= MAX_ENCODED:
+            problem = f"over {MAX_ENCODED:,} tokens: {excerpt(text)}"
+            raise DataError(display_name(source), number, problem, "break it into shorter lines")
         try:
             row = json_value(text) if as_json else [word for word in text.split(" ") if word]
             if not isinstance(row, list):
@@ -230,7 +235,8 @@ def _decoded(
             invalid = isinstance(error, json.JSONDecodeError | RecursionError)
             problem = f"not valid JSON: {excerpt(text)}" if invalid else str(error)
             raise DataError(display_name(source), number, problem, remedy) from None
-        decoded = tokenizer.decode(row)
+        with located(display_name(source), [number].__getitem__):
+            decoded = tokenizer.decode(row)
         # Byte tokens can decode to line ends, which would split the line.
         yield json_text(decoded) if as_json else decoded.translate(_ONE_LINE)
 

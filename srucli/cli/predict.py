@@ -138,7 +138,8 @@ def command(
     )
     notices = Notices(display_name(file))
     try:
-        for group in records(predictor, inputs.reported(say, data), style):
+        read = inputs.reported(say, data)
+        for group in records(predictor, read, style, display_name(file)):
             sys.stdout.write("".join(f"{line}\n" for line in group))
             sys.stdout.flush()
             say(*notices.first(predictor.tally))

@@ -21,6 +21,7 @@ from srucli.config import TrainConfig
 from srucli.data.batch import Batch, Ints, order, uploaded
 from srucli.data.dataset import Dataset
 from srucli.data.store import TokenStore
+from srucli.errors import located
 from srucli.io.console import say
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import Limits, Notices
@@ -115,14 +116,15 @@ class DataLoader:
         if not self.tokenizer.samples(settings.subword_dropout):
             epoch = 0
         if self._tokenized is None or self._tokenized[0] != epoch:
-            store = TokenStore.encode(
-                self.tokenizer,
-                self.data.texts,
-                self.data.targets,
-                limits=self.limits,
-                subword_dropout=settings.subword_dropout,
-                seed=settings.seed * 1_000_003 + epoch,
-            )
+            with located(self.data.source, self.data.lines.__getitem__):
+                store = TokenStore.encode(
+                    self.tokenizer,
+                    self.data.texts,
+                    self.data.targets,
+                    limits=self.limits,
+                    subword_dropout=settings.subword_dropout,
+                    seed=settings.seed * 1_000_003 + epoch,
+                )
             self._tokenized = epoch, store
         return self._tokenized[1]
 

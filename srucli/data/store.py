@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ from srucli.tokenizer.truncation import Limits, Tally
 if TYPE_CHECKING:
     from srucli.tokenizer.model import Tokenizer
 
+# How many characters are tokenized at once. One text may be longer.
+AT_ONCE = 2**21
 Targets = Ints | NDArray[np.float32]
 
 
@@ -48,24 +50,29 @@ class TokenStore:
         subword_dropout: float = 0.0,
         seed: int = 0,
     ) -> TokenStore:
-        """Encode texts, each truncated to its limit."""
-        ids, offsets = tokenizer.encode(texts, subword_dropout, seed)
-        lengths = np.diff(offsets)
-        unknown = np.flatnonzero(ids == tokenizer.unknown)
-        tally = Tally(
-            texts=len(lengths),
-            cut=int((lengths > limits.text).sum()),
-            encoded_in_part=int((np.minimum(lengths, limits.text) > limits.encoder).sum()),
-            unknown_characters=len(np.unique(np.searchsorted(offsets, unknown, side="right"))),
-            unknown_tokens=len(unknown),
-            without_tokens=int((lengths == 0).sum()),
-            limits=limits,
-        )
-        if tally.cut:
-            place = np.arange(ids.size) - np.repeat(offsets[:-1], lengths)
-            ids = ids[place < limits.text]
-            offsets = _offsets(np.minimum(lengths, limits.text))
-        return cls(ids, offsets, targets, tally)
+        """Encode texts, each truncated to its limit. Raises TextError for an unusable text."""
+        ids, lengths, tally = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], Tally(limits=limits)
+        for first, group in _groups(texts):
+            read = [text[: limits.characters] for text in group]
+            found, offsets = tokenizer.encode(read, subword_dropout, seed, first)
+            own = np.diff(offsets)
+            long = np.array([len(text) > limits.characters for text in group])
+            unknown = np.flatnonzero(found == tokenizer.unknown)
+            tally += Tally(
+                texts=len(own),
+                cut=int(((own > limits.text) | long).sum()),
+                encoded_in_part=int((np.minimum(own, limits.text) > limits.encoder).sum()),
+                unknown_characters=len(np.unique(np.searchsorted(offsets, unknown, side="right"))),
+                unknown_tokens=len(unknown),
+                without_tokens=int((own == 0).sum()),
+                limits=limits,
+            )
+            if own.max() > limits.text:
+                place = np.arange(found.size) - np.repeat(offsets[:-1], own)
+                found, own = found[place < limits.text], np.minimum(own, limits.text)
+            ids.append(found)
+            lengths.append(own)
+        return cls(np.concatenate(ids), _offsets(np.concatenate(lengths)), targets, tally)
 
     def batch(self, texts: Ints) -> Batch:
         """Return the batch of these texts, given by their numbers, in this order."""
@@ -86,6 +93,18 @@ class TokenStore:
         selected = np.flatnonzero((place < limit - limit // 2) | (left <= limit // 2))
         offsets = _offsets(np.minimum(lengths, limit))
         return torch.from_numpy(selected), torch.from_numpy(offsets)
+
+
+def _groups(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield all texts, about AT_ONCE characters at a time, and the number of the first of them."""
+    first = characters = 0
+    for number, text in enumerate(texts):
+        characters += len(text)
+        if characters >= AT_ONCE:
+            yield first, texts[first : number + 1]
+            first, characters = number + 1, 0
+    if first < len(texts):
+        yield first, texts[first:]
 
 
 def _offsets(lengths: Ints) -> Ints:

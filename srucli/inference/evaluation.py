@@ -17,7 +17,7 @@ import numpy as np
 
 from srucli import metrics
 from srucli.data.labels import Known, Spellings, notes
-from srucli.errors import DataError
+from srucli.errors import DataError, located
 from srucli.io.console import abridged, escaped, fitting_table, is_narrow, text_table
 from srucli.metrics import Array, ClassMetrics, Floats, Outcome
 from srucli.tokenizer.truncation import Tally
@@ -153,12 +153,13 @@ def evaluate(
         if not predictor.multi_label:
             _check_single(chunk, source)
         texts = [example.text for example in chunk]
-        if not found:
-            predictor.probabilities(texts[:1])  # compiles kernels, which is not throughput
-            before = predictor.tally
-        start = time.perf_counter()
-        found.append(predictor.probabilities(texts))
-        seconds += time.perf_counter() - start
+        with located(source, [example.line for example in chunk].__getitem__):
+            if not found:
+                predictor.probabilities(texts[:1])  # compiles kernels, which is not throughput
+                before = predictor.tally
+            start = time.perf_counter()
+            found.append(predictor.probabilities(texts))
+            seconds += time.perf_counter() - start
         gold.extend(example.labels for example in chunk)
         if on_chunk is not None:
             on_chunk(chunk, found[-1])

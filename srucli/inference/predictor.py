@@ -56,7 +56,8 @@ class Predictor:
     def probabilities(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Return probabilities (B, C) of B texts; rows sum to 1 in a single-label model.
 
-        Raises DivergedError if one is NaN or Inf, as with weights that are too large.
+        Raises DivergedError if one is NaN or Inf, as with weights that are too large, and TextError
+        for an unusable text.
         """
         if not texts:
             return np.empty((0, len(self.labels)), np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.data.readers import Input
+from srucli.errors import located
 from srucli.inference.forward import BATCH_TEXTS
 from srucli.inference.predictor import Predictor
 from srucli.io.json_text import json_text
@@ -107,14 +108,18 @@ def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
         raise queue.error
 
 
-def records(predictor: Predictor, inputs: Iterable[Input], style: Style) -> Iterator[list[str]]:
+def records(
+    predictor: Predictor, inputs: Iterable[Input], style: Style, source: str = "-"
+) -> Iterator[list[str]]:
     """Yield groups of output records: one line per input, in order, as early as possible.
 
-    Line ends within the input record are written as \\n and \\r.
+    Line ends within the input record are written as \\n and \\r. source: the file's name in
+    messages. Raises DataError for a text that cannot be read.
     """
     render, done = _renderer(predictor, style), 0
     for group in arriving(inputs):
-        probabilities = predictor.probabilities([item.text for item in group])
+        with located(source, [item.line for item in group].__getitem__):
+            probabilities = predictor.probabilities([item.text for item in group])
         chosen = decide(probabilities, predictor.thresholds, predictor.multi_label)
         rows = zip(group, probabilities, chosen, strict=True)
         yield [render(number, *row) for number, row in enumerate(rows, done + 1)]

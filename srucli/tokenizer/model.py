@@ -13,7 +13,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from srucli.errors import DataError, InputMissingError, SrucliError, UsageError
+from srucli.errors import DataError, InputMissingError, TextError, UsageError
 from srucli.io.console import excerpt
 from srucli.io.files import read_bounded
 from srucli.io.memory import ran_out
@@ -28,6 +28,9 @@ NAME_ANOTHER = "name a .model file that srucli tokenize or spm_train wrote"
 # The most characters of a normalized text: more than the longest line that is read has, but rules
 # may replace each of its characters by hundreds.
 MAX_NORMALIZED = 5 * 2**24
+# The most characters, times the number of encodings, of a line that is encoded as a whole: each of
+# them takes a hundred bytes. So does each token of a line that is decoded.
+MAX_ENCODED = 2**23
 # So many characters are normalized at once to count those that result.
 _COUNTED = 2**16
 _FIRST_BYTE = 0x110000  # beyond the last code point
@@ -132,18 +135,30 @@ class Tokenizer:
         """Whether `encode` samples tokens, so that they depend on its seed."""
         return self._alpha(subword_dropout) is not None
 
-    def _check_growth(self, texts: Iterable[str]) -> None:
-        """Raise SrucliError for a text that normalization would make too long, before it does."""
-        for text in texts:
+    def _check_growth(self, texts: Iterable[str], first: int = 0) -> None:
+        """Raise TextError for a text that normalization would make too long, before it does."""
+        for number, text in enumerate(texts, first):
             if 4 * len(text) * self._model.growth <= MAX_NORMALIZED:
                 continue
             parts = (text[start : start + _COUNTED] for start in range(0, len(text), _COUNTED))
             sizes = itertools.accumulate(len(self._processor.Normalize(part)) for part in parts)
             if any(size > MAX_NORMALIZED for size in sizes):
-                raise SrucliError(
+                raise TextError(
+                    number,
                     f"a text of {len(text):,} characters would have over {MAX_NORMALIZED:,} when "
-                    f"normalized: {excerpt(text)}; shorten it, or use a tokenizer with other rules"
+                    f"normalized: {excerpt(text)}",
+                    "shorten it, or use a tokenizer with other rules",
                 )
+
+    def _check_line(self, text: str, copies: int) -> None:
+        """Raise TextError for a line whose tokens, `copies` times, take too much memory."""
+        self._check_growth([text])
+        if len(text) * copies > MAX_ENCODED:
+            most = f"{MAX_ENCODED // copies:,} are encoded at once"
+            if copies > 1:
+                most += f" as {copies} encodings"
+            problem = f"a line of {len(text):,} characters, and at most {most}: {excerpt(text)}"
+            raise TextError(0, problem, "break it into shorter lines")
 
     def encode(
         self, texts: Sequence[str], subword_dropout: float = 0.0, seed: int = 0, first: int = 0
@@ -151,11 +166,12 @@ class Tokenizer:
         """Return the ids of B texts as one row (N,), and its offsets (B+1,).
 
         subword_dropout in [0, 1): 0 gives the best segmentation, other values a random one that
-        depends only on `seed` and the text's number, counted from `first`. Raises UsageError, and
-        SrucliError for a text that becomes too long.
+        depends only on `seed` and the text's number, counted from `first`. The ids are lists of
+        Python for a while, so give few texts at a time. Raises UsageError, and TextError for a text
+        that becomes too long.
         """
         alpha = self._alpha(subword_dropout)
-        self._check_growth(texts)
+        self._check_growth(texts, first)
         if alpha is not None:
             normalized = self._processor.Normalize(list(texts))
             ids, _, offsets = self._sampler.draw(normalized, alpha, seed, first)
@@ -180,7 +196,8 @@ class Tokenizer:
         """Return a function from a text to its tokens as strings or ids, for a stream of texts.
 
         The n-th call samples what `encode` samples for the n-th text. nbest: if above 1, the
-        function returns that many best segmentations (unigram without dropout). Raises UsageError.
+        function returns that many best segmentations (unigram without dropout). Raises UsageError;
+        the function raises TextError for too long a text.
         """
         alpha = self._alpha(subword_dropout)
         if alpha is None:
@@ -191,7 +208,7 @@ class Tokenizer:
                 encode = partial(self._processor.NBestEncode, nbest_size=nbest)
 
             def best(text: str) -> list[Any]:
-                self._check_growth([text])
+                self._check_line(text, nbest)
                 return list(encode(text, **arguments))
 
             return best
@@ -210,7 +227,7 @@ class Tokenizer:
     def _drawn(
         self, text: str, form: type[str] | type[int], alpha: float, seed: int, number: int
     ) -> list[Any]:
-        self._check_growth([text])
+        self._check_line(text, 1)
         normalized = self._processor.Normalize(text)
         ids, ends, _ = self._sampler.draw([normalized], alpha, seed, number)
         if form is int:
@@ -222,5 +239,12 @@ class Tokenizer:
         ]
 
     def decode(self, row: list[int] | list[str]) -> str:
-        """Return the text of a list of ids or strings. Ids must be below `vocab_size`."""
+        """Return the text of a list of ids or strings. Ids must be below `vocab_size`.
+
+        Raises TextError for too long a text.
+        """
+        words = (self.pieces[word] if isinstance(word, int) else word for word in row)
+        if (size := sum(map(len, words))) > MAX_NORMALIZED:
+            problem = f"tokens of {size:,} characters, and at most {MAX_NORMALIZED:,} are decoded"
+            raise TextError(0, problem, "break the line into shorter ones")
         return str(self._processor.Decode(row))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # that training keeps for one text: half a GiB.
 MAX_TEXT_TOKENS = 2**20
 MAX_ACTIVATIONS = 2**27
+# The characters after so many, of a text that is truncated anyway, are not tokenized.
+CHARACTERS_PER_TOKEN, MIN_CHARACTERS = 16, 2**20
 
 
 class Limits(NamedTuple):
@@ -27,6 +29,11 @@ class Limits(NamedTuple):
     encoder: int = MAX_TEXT_TOKENS
     chosen: bool = False
     ngrams: bool = True
+
+    @property
+    def characters(self) -> int:
+        """The maximum number of characters of a text: sixteen for each token, or 2^20."""
+        return max(CHARACTERS_PER_TOKEN * self.text, MIN_CHARACTERS)
 
     @classmethod
     def of(cls, settings: TrainConfig, activations: int, longest: int, ngrams: bool) -> Limits:

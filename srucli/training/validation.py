@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from srucli.data.dataset import Dataset
 from srucli.data.store import TokenStore
+from srucli.errors import located
 from srucli.inference.forward import blended, branch_logits, probabilities, texts_at_once
 from srucli.io.console import say, warn
 from srucli.io.memory import enough_memory
@@ -66,7 +67,8 @@ class Validation:
         self.store = None
         if data is not None:
             check_size(len(data), self.classes, self.multi_label, data.source)
-            self.store = TokenStore.encode(tokenizer, data.texts, limits=limits)
+            with located(data.source, data.lines.__getitem__):
+                self.store = TokenStore.encode(tokenizer, data.texts, limits=limits)
         self.thresholds = [0.5] * self.classes if self.multi_label else None
         self.best = Best()
         # The basis of the restored `best`.

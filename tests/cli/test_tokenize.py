@@ -405,3 +405,42 @@ def test_a_closed_pipe_is_quiet(model: Path, tmp_path: Path) -> None:
     assert process.wait() == 0
     assert process.stderr is not None
     assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "said"),
+    [
+        (
+            ("encode", "--nbest", 4),
+            "a" * 251,
+            "a line of 251 characters, and at most 250 are encoded at once as 4 encodings: 'a",
+        ),
+        (("encode",), "a" * 1_001, "a line of 1,001 characters, and at most 1,000 are encoded at"),
+        (("encode", "--subword-dropout", 0.1), "a" * 1_001, "a line of 1,001 characters, and at "),
+        (("decode", "--input-format", "id"), "3 " * 1_000 + "3", "over 1,000 tokens: '3 3"),
+        (("decode", "--json"), f"[{'3,' * 1_000}3]", "over 1,000 tokens: '[3,3"),
+        (("decode",), "abc " * 700, "tokens of 2,100 characters, and at most 2,000 are decoded; "),
+    ],
+)
+def test_a_line_that_takes_too_much_memory_is_named(
+    model: Path,
+    tmp_path: Path,
+    run_main: RunMain,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[object, ...],
+    line: str,
+    said: str,
+) -> None:
+    """64 MB of one-character tokens took 5 GB, and 512 encodings of them far more."""
+    monkeypatch.setattr("srucli.tokenizer.model.MAX_ENCODED", 1_000)
+    monkeypatch.setattr("srucli.tokenizer.model.MAX_NORMALIZED", 2_000)
+    first = '["a"]' if "--json" in command else "2"
+    (tmp_path / "x.txt").write_text(f"{first}\n{line}\n")
+    name, *flags = command
+    ended = run_main(name, model, tmp_path / "x.txt", *flags)
+    assert ended.code == 65
+    assert f"x.txt:2: {said}" in ended.err
+    assert ended.out.count("\n") == 1
+    assert ended.err.endswith(
+        ("; break it into shorter lines\n", "; break the line into shorter ones\n")
+    )

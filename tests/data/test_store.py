@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ class Letters:
     unknown = ord("?")
 
     def encode(
-        self, texts: list[str], subword_dropout: float, seed: int
+        self, texts: list[str], subword_dropout: float, seed: int, first: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         offsets = np.cumsum([0, *map(len, texts)])
         return np.array([ord(c) for text in texts for c in text], np.int32), offsets
@@ -103,6 +104,43 @@ def test_texts_are_truncated(longest: int, kept: list[str]) -> None:
     assert letters(cut.ids) == "".join(kept)
     assert cut.lengths.tolist() == [len(text) for text in kept]
     assert cut.offsets[0] == 0
+
+
+def test_texts_are_tokenized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens are those of all texts at once, whose ids would be a list of Python integers."""
+    texts = ["abc", "", "defgh?", "i", "", "jklmnopq"]
+    whole = encoded(texts, Limits(4, 4))
+    groups: list[tuple[int, int]] = []
+
+    class Counted(Letters):
+        def encode(self, texts: list[str], subword_dropout: float, seed: int, first: int) -> Any:
+            groups.append((first, len(texts)))
+            return super().encode(texts, subword_dropout, seed, first)
+
+    monkeypatch.setattr("srucli.data.store.AT_ONCE", 6)
+    parts = TokenStore.encode(Counted(), texts, limits=Limits(4, 4))  # type: ignore[arg-type]
+    assert groups == [(0, 3), (3, 3)]
+    assert letters(parts.ids) == letters(whole.ids) == "abcdefgijklm"
+    assert parts.offsets.tolist() == whole.offsets.tolist()
+    assert parts.tally == whole.tally
+
+
+def test_characters_beyond_any_limit_are_not_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a text counts as truncated, even if what was read gives few tokens."""
+    monkeypatch.setattr("srucli.tokenizer.truncation.MIN_CHARACTERS", 5)
+    limits = Limits(1, 1)
+    assert limits.characters == 16
+    read: list[int] = []
+
+    class Few(Letters):
+        def encode(self, texts: list[str], subword_dropout: float, seed: int, first: int) -> Any:
+            read.extend(map(len, texts))
+            return super().encode([text[:1] for text in texts], subword_dropout, seed, first)
+
+    store = TokenStore.encode(Few(), ["a" * 17, "b" * 16], limits=limits)  # type: ignore[arg-type]
+    assert read == [16, 16]
+    assert store.tally == Tally(2, cut=1, limits=limits)
+    assert Limits().characters == 2**24
 
 
 def test_a_store_counts_truncated_and_unknown_texts() -> None:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from srucli.errors import DataError, SrucliError
+from srucli.data.store import TokenStore
+from srucli.errors import DataError, SrucliError, located
 from srucli.tokenizer import proto
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.proto import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, parse_model
+from srucli.tokenizer.truncation import Limits
 from tests.robustness.mutate import parse, serialize
 from tests.tokenizer.test_model import LINES, trained
 
@@ -108,6 +110,12 @@ def test_a_text_that_rules_make_too_long_is_refused(
             encode("\ue000" * 300)
         encode("ab" * 150)
         encode("\ue000" * 200)
+    texts, limits = ["a b", "\ue000" * 300], Limits()
+    with (
+        pytest.raises(DataError, match=rf"^x\.tsv:8: {said}"),
+        located("x.tsv", [7, 8].__getitem__),
+    ):
+        TokenStore.encode(tokenizer, texts, limits=limits)
 
 
 def test_self_test_texts_of_a_model_are_removed() -> None:
