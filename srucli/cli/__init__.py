@@ -39,6 +39,7 @@ from srucli.errors import (
 )
 from srucli.io.console import excerpt, fail
 from srucli.io.memory import enough_memory
+from srucli.io.python_warnings import show_warnings
 from srucli.io.system_limits import reached
 
 # Errors of a write to a disk, or within a quota, that is full or broken.
@@ -138,6 +139,7 @@ def _fail(error: SrucliError) -> NoReturn:
 def main() -> None:
     """Run the command line. Print each `SrucliError` as one message; exit with its code."""
     process.set_environment()
+    show_warnings()
     try:
         process.take_descriptors()
         # Data is UTF-8 in every locale. Names of files keep bytes that are not.

@@ -40,9 +40,9 @@ def set_environment() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     # torch makes a cache folder when it imports its compiler, which srucli does not use. Where
-    # nothing temporary can be made, name one that exists.
+    # no temporary one can be made, name one that exists; torch would make it in the current folder.
     given = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
-    places = (*filter(None, given), "/tmp", "/var/tmp", "/usr/tmp", os.curdir)
+    places = (*filter(None, given), "/tmp", "/var/tmp", "/usr/tmp")
     if not any(os.access(place, os.W_OK | os.X_OK) for place in places):
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.sep)
 

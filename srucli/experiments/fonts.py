@@ -6,14 +6,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from matplotlib.font_manager import (
+from srucli.experiments.drawing import (
     FontEntry,
     findSystemFonts,
     fontManager,
     get_font,
     weight_dict,
 )
-
 from srucli.io.console import escaped, warn
 
 OWN = "DejaVu Sans"

@@ -16,13 +16,12 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 
 from srucli.diagnostics.findings import diagnose
 from srucli.diagnostics.records import Diagnostics
 from srucli.errors import InputMissingError
 from srucli.experiments.compare import Comparison
+from srucli.experiments.drawing import Figure, colormaps
 from srucli.experiments.plots import GRID, logarithmic, styled
 from srucli.experiments.report import HEADER, sentences, shown, table_rows
 from srucli.experiments.trials import Folder, Plan

@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context, rcdefaults, rcParams
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from srucli import metrics
 from srucli.errors import OutputError
+from srucli.experiments.drawing import (
+    Figure,
+    FuncFormatter,
+    NullFormatter,
+    PowerNorm,
+    rc_context,
+    rcdefaults,
+    rcParams,
+)
 from srucli.experiments.fonts import families
 from srucli.io.console import abridged, escaped
 from srucli.io.files import check_writable, write_files

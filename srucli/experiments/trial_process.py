@@ -34,6 +34,7 @@ from srucli.io.files import unwritable, write_files, writing
 from srucli.io.folders import Identity, OpenFolder
 from srucli.io.json_text import json_text
 from srucli.io.memory import enough_memory
+from srucli.io.python_warnings import show_warnings
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
 from srucli.runs.run_dir import read_records
@@ -52,6 +53,7 @@ def main() -> None:
 
     Jobs are lines of JSON on stdin. When it closes, the whole process group ends.
     """
+    show_warnings()
     if forks := sys.platform != "darwin" and hasattr(os, "fork"):
         import_for_trials()
     # Locks of tqdm and Numba then have no names in the system, which a kill would leave behind.

@@ -1,0 +1,28 @@
+"""Python's warnings, shown to the people who run a command, or kept from them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+from srucli.io.console import warn
+
+# What packages say without a writable /dev/shm, for locks between processes that srucli never uses.
+_HARMLESS = ("joblib will operate in serial mode", "Could not obtain multiprocessing lock")
+
+
+def show_warnings() -> None:
+    """Show each Python warning in this process as a sentence, without the code that warned.
+
+    Only processes of commands call this. It does nothing if the user chose how Python warns.
+    """
+    if sys.warnoptions:
+        return
+    for words in _HARMLESS:
+        warnings.filterwarnings("ignore", f"(?s).*{words}")
+    warnings.showwarning = _show
+
+
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    warn(str(message).strip().partition("\n")[0])
