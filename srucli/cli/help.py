@@ -38,13 +38,13 @@ class Page:
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raise the parser's errors as UsageError. Without arguments, a group shows its help."""
-        shows_help = not args
+        shows_help, words = not args, list(args)
         try:
             return list(super().parse_args(ctx, args))  # type: ignore[misc]
         except typer.TyperException as error:
             if shows_help and not isinstance(error, typer.BadParameter):
                 raise
-            raise UsageError(in_words(error, ctx)) from None
+            raise UsageError(in_words(error, ctx, words)) from None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage line after the command."""
@@ -102,11 +102,16 @@ def _text(param: Any) -> str:
     return f"{param.help} [default: {shown}]"
 
 
-def in_words(error: typer.TyperException, ctx: Any) -> str:
-    """Return an error of the parser as one sentence: what is wrong, what to do."""
+def in_words(error: typer.TyperException, ctx: Any, words: Sequence[str] = ()) -> str:
+    """Return an error of the parser as one sentence: what is wrong, what to do.
+
+    words: the command line, of which the parser reads `-epoch` as `-e` with the value `poch`.
+    """
     see = f"see {ctx.command_path} --help"
     flag = str(getattr(error, "option_name", ""))
     if hasattr(error, "possibilities"):
+        if len(flag) == 2:
+            flag = next((word for word in words if word.startswith(flag)), flag)
         return f"{ctx.info_name} has no flag {beginning(flag)}{_meant(flag, ctx) or f'; {see}'}"
     if flag:
         wants = "takes no value" if "not take" in error.message else "needs a value"
@@ -139,8 +144,11 @@ def _meant(flag: str, ctx: Any) -> str:
     files = () if ctx.command.name == "run" else ("files.",)
     keys = [key for key in known_keys() if key.endswith(name) and not key.startswith(files)]
     key = min(keys, key=lambda key: not key.startswith("train."), default=None)
-    if key and any(param.name == "overrides" for param in params):
-        return f"; write {key}=VALUE"
     flags = [opt for each in params for opt in (*each.opts, *each.secondary_opts)]
+    named = f"--{flag.strip('-')}" in flags
+    if key and not named and any(param.name == "overrides" for param in params):
+        return f"; write {key}=VALUE"
     close = closest(flag, [opt for opt in flags if opt.startswith("--")])
-    return f" (did you mean '{close}'?); see {ctx.command_path} --help" if close else ""
+    # Any two flags are alike in their dashes.
+    alike = close and closest(flag.lstrip("-"), [close[2:]])
+    return f" (did you mean '{close}'?); see {ctx.command_path} --help" if alike else ""

@@ -108,8 +108,8 @@ def _run(path: Path) -> Rows:
     labels = run.labels()
     yield "run", str(path)
     yield "made by", f"srucli {facts.srucli}, torch {facts.torch}"
-    yield "texts", str(facts.data.texts)
-    yield "labels", f"{len(labels)} ({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''})"
+    yield "texts", f"{facts.data.texts:,}"
+    yield "labels", f"{len(labels):,} ({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''})"
     yield "encoder", config.model.encoder
     yield "parameters", f"{facts.parameters:,}"
     yield "pieces", f"{run.tokenizer().vocab_size:,}"

@@ -24,7 +24,7 @@ def command(
         typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=completion.runs),
     ],
 ) -> None:
-    """Remove the optimizer's state from a run, about two thirds of its size.
+    """Remove the optimizer's state from a run: two thirds of it.
 
     The run predicts as before. It can still be trained longer, or resumed if it was stopped: the
     optimizer then starts anew from the weights. The last line on stdout is the run folder.

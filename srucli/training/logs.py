@@ -83,7 +83,7 @@ class Log:
         """
         if self.tensorboard:
             self.board = Board(self.run.place, step)
-        style = {"unit": "example", "unit_scale": True}
+        style = {"unit": " examples", "unit_scale": True}
         with progress_bar(total=total, initial=examples, **style) as self.bar:
             yield
 

@@ -295,7 +295,7 @@ def _read(request: Request) -> Split:
     shown = ", ".join(f"{data.labels[n]}: {counts[n]:,}" for n in common if counts[n])
     more = ", ..." if len(data.labels) > 6 else ""
     dev = "" if split.dev is None else f", {len(split.dev):,} dev examples"
-    say(f"data: {len(data):,} examples{dev}, {len(data.labels)} labels ({shown}{more})")
+    say(f"data: {len(data):,} examples{dev}, {len(data.labels):,} labels ({shown}{more})")
     if data.multi_label and split.dev is None:
         warn(
             "no dev examples: every label has the threshold 0.5; a dev file or train.dev_share=0.1 "

@@ -52,6 +52,12 @@ def test_the_flags_that_matter_come_first(
     assert "lines (texts)" not in text  # they have no labels
 
 
+def test_no_description_of_a_command_is_cut(
+    run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "..." not in page(run_main, monkeypatch).split("Commands:")[1]
+
+
 def test_plain_lines_are_offered_where_texts_need_no_labels(
     run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +89,14 @@ def test_plain_lines_are_offered_where_texts_need_no_labels(
         ),
         ("predict r x --qqq", "predict has no flag --qqq; see srucli predict --help"),
         ("train x -x", "train has no flag -x; see srucli train --help"),
+        # Flags that have only the dashes and a few letters in common.
+        ("train --input x", "train has no flag --input; see srucli train --help"),
+        ("train x --gpu", "train has no flag --gpu; see srucli train --help"),
+        ("encode m --ids", "encode has no flag --ids; see srucli encode --help"),
+        ("predict r x --label y", "predict has no flag --label; see srucli predict --help"),
+        # As fastText writes them.
+        ("train x -lr 0.1", "train has no flag -lr (did you mean '--lr'?)"),
+        ("train x -epoch 3", "train has no flag -epoch (did you mean '--epochs'?)"),
         ("train x --epochs", "--epochs needs a value; see srucli train --help"),
         ("train x --force=yes", "--force takes no value; see srucli train --help"),
         ("eval", "no RUN; see srucli eval --help"),
