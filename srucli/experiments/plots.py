@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
 SHOWN_CLASSES = 100
 COUNTED_CLASSES = 20
 LABEL_WIDTH = 28  # in cells of a terminal, of the longest label that is shown whole
+MAX_DRAWN = 1e100  # beyond it, the ends of axes overflow
 
 
 def confusion_figure(result: Evaluation) -> Figure:
@@ -145,16 +147,69 @@ def learning_figure(history: History) -> Figure | None:
     return figure
 
 
-def optimizer_figure(run: Diagnostics) -> Figure:
+class Curve(NamedTuple):
+    """A line of a panel: its points, and its style. Without a label, it has the last colour."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str | None
+    style: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[Any, Any]], label: str | None, **style: Any) -> Curve:
+        """Read the points of a line, or raise as `float` does, or ValueError for large numbers."""
+        x, y = ([float(point[axis]) for point in points] for axis in (0, 1))
+        if not all(abs(value) < MAX_DRAWN for value in (*x, *y)):
+            raise ValueError("a number is too large to be drawn")
+        return cls(x, y, label, style)
+
+
+class Panel(NamedTuple):
+    """A part of a figure of diagnostics: curves, or bars, of which `ticks` names each."""
+
+    xlabel: str
+    ylabel: str
+    curves: Sequence[Curve]
+    ticks: Sequence[str] | None = None
+
+
+class Steps(NamedTuple):
+    """What is drawn of a run's diagnostics."""
+
+    title: str
+    panels: Sequence[Panel]
+    groups: Sequence[str]
+
+
+def optimizer_panels(run: Diagnostics) -> Steps:
+    """Read what `optimizer_figure` draws. Raises DataError if the records are damaged."""
+    with run.reading():
+        readers: list[Callable[[Diagnostics], Panel]] = [_ratio_panel]
+        if any(run.per_gradient(group)[0] for group in run.groups):
+            readers += [_effective_panel, _stride_panel, _frequency_panel]
+        title = f"{run.name}, learning rate {run.peak:g}, {run.steps:,} steps"
+        return Steps(title, [reader(run) for reader in readers], [run.name, *run.groups])
+
+
+def optimizer_figure(read: Steps) -> Figure:
     """Draw update ratios and, of adaptive optimizers, effective step sizes by step and token."""
-    panels: list[Callable[[Any, Diagnostics], None]] = [_ratio_panel]
-    if any(run.per_gradient(group)[0] for group in run.groups):
-        panels += [_effective_panel, _stride_panel, _frequency_panel]
-    figure = Figure(figsize=(7, 1 + 3 * len(panels)), layout="constrained")
-    for axes, panel in zip(np.ravel(figure.subplots(len(panels), 1)), panels, strict=True):
-        panel(axes, run)
+    figure = Figure(figsize=(7, 1 + 3 * len(read.panels)), layout="constrained")
+    rows = np.ravel(figure.subplots(len(read.panels), 1))
+    for axes, panel in zip(rows, read.panels, strict=True):
+        if panel.ticks is None:
+            for curve in panel.curves:
+                colour = {} if curve.label else {"color": axes.lines[-1].get_color()}
+                axes.plot(curve.x, curve.y, label=curve.label, **{**colour, **curve.style})
+            logarithmic(axes, "x", "y")
+            axes.legend(frameon=False)
+        else:
+            for curve in panel.curves:
+                axes.bar(curve.x, curve.y, color=PALE, edgecolor="white")
+            axes.set_xticks(range(len(panel.ticks)), panel.ticks)
+            logarithmic(axes, "y")
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
         axes.grid(color=GRID)
-    figure.suptitle(f"{run.name}, learning rate {run.peak:g}, {run.steps:,} steps")
+    figure.suptitle(read.title)
     return figure
 
 
@@ -167,56 +222,55 @@ def logarithmic(axes: Any, *names: str) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _ratio_panel(axes: Any, run: Diagnostics) -> None:
-    for group in run.groups:
-        axes.plot(*run.series(group, "ratio"), label=group)
-    logarithmic(axes, "x", "y")
-    axes.set(xlabel="step", ylabel="norm of the update / of the weights")
-    axes.legend(frameon=False)
+def _curves(run: Diagnostics, name: str) -> list[Curve]:
+    found = {group: list(zip(*run.series(group, name), strict=True)) for group in run.groups}
+    return [Curve.of(points, group) for group, points in found.items()]
 
 
-def _effective_panel(axes: Any, run: Diagnostics) -> None:
+def _ratio_panel(run: Diagnostics) -> Panel:
+    return Panel("step", "norm of the update / of the weights", _curves(run, "ratio"))
+
+
+def _effective_panel(run: Diagnostics) -> Panel:
+    curves = []
     for group in run.groups:
-        steps, values = run.per_gradient(group)
-        if not steps:
+        points = list(zip(*run.per_gradient(group), strict=True))
+        if not points:
             continue
-        (line,) = axes.plot(steps, values, label=group)
-        shape = values[0] * (np.array(steps) / steps[0]) ** -0.5
-        axes.plot(steps, shape, color=line.get_color(), linewidth=0.8, linestyle=":")
-    logarithmic(axes, "x", "y")
-    axes.set_xlabel("step; dotted: if squared gradients only add up")
-    axes.set_ylabel("update for a unit of gradient / rate")
-    axes.legend(frameon=False)
+        first, value = points[0]
+        shape = [(step, value * (step / first) ** -0.5) for step, _ in points]
+        curves += [
+            Curve.of(points, group),
+            Curve.of(shape, None, linewidth=0.8, linestyle=":"),
+        ]
+    label = "step; dotted: if squared gradients only add up"
+    return Panel(label, "update for a unit of gradient / rate", curves)
 
 
-def _stride_panel(axes: Any, run: Diagnostics) -> None:
-    for group in run.groups:
-        steps, values = run.series(group, "stride")
-        axes.plot(steps, values, label=group)
+def _stride_panel(run: Diagnostics) -> Panel:
+    curves = _curves(run, "stride")
     steps = [record["step"] for record in run.records]
     theory = [(step, run.excess(step)) for step in steps]
     known = [(step, value) for step, value in theory if value is not None]
     if known:
         label = "theory, without bias correction"
-        axes.plot(*zip(*known, strict=True), color=INK, linestyle=":", label=label)
-    logarithmic(axes, "x", "y")
-    axes.set(xlabel="step", ylabel="update of a weight / learning rate")
-    axes.legend(frameon=False)
+        curves.append(Curve.of(known, label, color=INK, linestyle=":"))
+    return Panel("step", "update of a weight / learning rate", curves)
 
 
-def _frequency_panel(axes: Any, run: Diagnostics) -> None:
+def _frequency_panel(run: Diagnostics) -> Panel:
     tenths = run.by_frequency()
-    axes.bar(range(len(tenths)), [step for _, step in tenths], color=PALE, edgecolor="white")
-    axes.set_xticks(range(len(tenths)), [f"{count:,.0f}" for count, _ in tenths])
-    logarithmic(axes, "y")
-    axes.set_xlabel("tenths of the tokens, by occurrences in an epoch")
-    axes.set_ylabel("update for a unit of gradient")
+    ticks = [f"{count:,.0f}" for count, _ in tenths]
+    bars = [Curve.of([(n, step) for n, (_, step) in enumerate(tenths)], None)]
+    label = "tenths of the tokens, by occurrences in an epoch"
+    return Panel(label, "update for a unit of gradient", bars, ticks)
 
 
 def draw_diagnostics(run: Diagnostics, folder: Path) -> list[Path]:
     """Write the plots of diagnostics, and return their paths. Raises OutputError, DataError."""
-    with run.reading(), styled(run.name, *run.groups):
-        return _save({"optimizer": optimizer_figure(run)}, folder)
+    read = optimizer_panels(run)
+    with styled(*read.groups):
+        return _save({"optimizer": optimizer_figure(read)}, folder)
 
 
 def draw(result: Evaluation, history: History, folder: Path) -> list[Path]:

@@ -24,6 +24,8 @@ from srucli.diagnostics import findings
 from srucli.diagnostics.findings import Finding
 from srucli.diagnostics.records import Diagnostics, slope
 from srucli.diagnostics.watch import is_recorded
+from srucli.errors import DataError
+from srucli.experiments import plots
 from srucli.runs.claim import Claim, claimed
 from tests.robustness.mutate import mutate_tree
 from tests.support import RunMain, Tiny
@@ -648,6 +650,23 @@ def test_the_command(diagnosed: Path, run_main: RunMain, tmp_path: Path) -> None
     names = [each["name"] for each in printed["findings"]]
     wanted = ["stalling", "learning rate", "starved", "clipping", "eps", "rare tokens", "untouched"]
     assert names == wanted
+
+
+def test_damaged_records_are_not_drawn(tmp_path: Path) -> None:
+    for wrong in ("many", [1.0, 2.0], 1e300):
+        run = made(groups={"head": {"ratio": wrong}})
+        with pytest.raises(DataError, match="not as srucli writes it"):
+            plots.draw_diagnostics(run, tmp_path / "pictures")
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_bug_in_drawing_is_no_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What matplotlib does not know is the fault of the drawing."""
+    monkeypatch.setattr(plots, "PALE", "no colour")
+    with pytest.raises(ValueError, match="must be a valid color"):
+        plots.draw_diagnostics(made(by_frequency=[1.0] * 10), tmp_path)
 
 
 def test_runs_that_cannot_be_diagnosed(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:

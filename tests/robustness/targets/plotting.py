@@ -139,8 +139,7 @@ def _diagnostics(seeds: Seeds, random: Random, folder: Path) -> None:
         found = Diagnostics.read(folder)
     for finding in diagnose(found):
         check_printed(finding.text)
-    with found.reading():
-        check_svg(random, plots.optimizer_figure(found))
+    check_svg(random, plots.optimizer_figure(plots.optimizer_panels(found)))
 
 
 def check_svg(random: Random, figure: Figure) -> None:
