@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from functools import reduce
 from operator import getitem
@@ -13,7 +12,7 @@ import typer
 
 from srucli.cli import completion, next_steps, options, process
 from srucli.errors import UsageError
-from srucli.io.console import fitting_table, put, warn
+from srucli.io.console import fitting_table, put, shell_line, warn
 from srucli.io.json_text import json_text
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def command(
     from srucli.experiments.page import PAGE, write_page
     from srucli.experiments.report import HEADER, LESS_NEEDED, table_rows
 
-    command_line = shlex.join(["srucli", *sys.argv[1:]])
+    command_line = shell_line(["srucli", *sys.argv[1:]])
     with process.term_as_int():
         comparison = compare(
             *(plan, sources, folder),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ import typer
 from srucli.cli import completion
 from srucli.cli import help as pages
 from srucli.errors import UsageError, did_you_mean
-from srucli.io.console import put, text_table
+from srucli.io.console import put, shell_word, text_table
 from srucli.io.json_text import json_text
 
 Rows = Iterator[tuple[str, str]]
@@ -135,7 +134,7 @@ def _progress(path: Path) -> str:
         return "is running"
     if find_saved_training(path) is None:
         return "stopped, and cannot be resumed: it has not saved what that needs"
-    return f"stopped; to resume: srucli train --resume {shlex.quote(str(path))}"
+    return f"stopped; to resume: srucli train --resume {shell_word(str(path))}"
 
 
 def _tokenizer(path: Path) -> Rows:

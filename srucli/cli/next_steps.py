@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srucli.errors import SrucliError
-from srucli.io.console import say, warn
+from srucli.io.console import say, shell_line, shell_word, warn
 
 if TYPE_CHECKING:
     from srucli.experiments.compare import Comparison
@@ -44,7 +43,7 @@ def _after_train(folder: Path) -> None:
             "how good it is was not measured: no examples were held out; train with --dev FILE or "
             "with train.dev_share=0.1"
         )
-    name = shlex.quote(str(folder))
+    name = shell_word(str(folder))
     _hint(f"to evaluate it:  srucli eval {name} FILE")
     _hint(f"to label texts:  srucli predict {name} -")
     whole, states = (size / 1e6 for size in run.sizes())
@@ -77,20 +76,23 @@ def after_compare(plan: Plan, comparison: Comparison, sources: Mapping[str, str 
     given = flat(plan.config.model_dump(mode="json", exclude_unset=True, exclude={"files"}))
     settings = {**given, **candidate.settings, "optim.lr": best.lr}
     train, dev = sources["train"], sources["dev"]
-    words = ["srucli", "train", "FILE" if train in (None, "-") else train]
-    words += ["--dev", dev] if dev else []
+    words = ["srucli", "train", "FILE" if train in (None, "-") else train, *_dev(dev)]
     words += [f"{key}={as_yaml(value)}" for key, value in settings.items()]
-    _hint(f"to train the best on dev:  {shlex.join(words)}")
+    _hint(f"to train the best on dev:  {shell_line(words)}")
 
 
-def after_tune(train: str, recipe: Path) -> None:
+def after_tune(train: str, dev: str | None, recipe: Path) -> None:
     """Say how to train with the recipe."""
-    command = shlex.join(["srucli", "train", train, "-c", str(recipe)])
-    _hint(f"to train with it:  {command}")
+    words = ["srucli", "train", train, *_dev(dev), "-c", str(recipe)]
+    _hint(f"to train with it:  {shell_line(words)}")
+
+
+def _dev(file: str | None) -> list[str]:
+    return ["--dev", file] if file else []
 
 
 def after_tokenize(model: Path) -> None:
     """Say how to use the tokenizer."""
-    name = shlex.quote(str(model))
+    name = shell_word(str(model))
     _hint(f"to see its tokens:  srucli encode {name} FILE")
     _hint(f"to train with it:   srucli train FILE --tokenizer {name}")

@@ -99,5 +99,5 @@ def command(
     except OutputError:
         print(recipe, end="")  # of a search of minutes or hours
         raise
-    next_steps.after_tune(train, output)
+    next_steps.after_tune(train, dev, output)
     print(output)

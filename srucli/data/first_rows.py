@@ -6,7 +6,6 @@ A column is given by the settings, named by the header, or guessed from its cell
 from __future__ import annotations
 
 import re
-import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from srucli.data.layout import Column, ColumnNames, ReadTask, joined, listed
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.data.tables import MAX_COLUMNS, TableRow
 from srucli.errors import DataError, UsageError, closest
-from srucli.io.console import excerpt
+from srucli.io.console import beginning, excerpt, shell_word
 
 # With fewer rows, that all are alike may be chance.
 FEW = 10
@@ -341,7 +340,7 @@ def _other_format(task: ReadTask, line: str, rows: Sequence[TableRow]) -> tuple[
     pairs = " " in line and task.format == "tsv" and one_column and _are_labels(words)
     mark = _other_delimiter(rows)
     if mark and not (pairs and _is_in_label(mark, words.all)):
-        return f"separated by {mark!r}", f"--format csv --delimiter {shlex.quote(mark)}"
+        return f"separated by {mark!r}", f"--format csv --delimiter {shell_word(mark)}"
     return ("a label, a blank and a text", "--format pairs") if pairs else None
 
 

@@ -6,7 +6,6 @@ for other columns. `docs/decisions.md` explains how the thresholds were chosen.
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from srucli.data.first_rows import FEW, FirstRows, Pair, are_names
 from srucli.data.layout import Columns, ReadTask, comma_list
 from srucli.data.tables import Dialect, TableRow
 from srucli.errors import DataError
-from srucli.io.console import excerpt
+from srucli.io.console import excerpt, shell_word
 
 # Labels with a longer mean length (in characters), if also longer than the texts, are texts.
 LONG_LABEL = 12
@@ -211,7 +210,7 @@ def _delimiter_hint(table: FirstRows, label: int) -> str:
     for other in ";|,":
         count = sum(other in cell for cell in cells.filled)
         if 2 * count >= len(cells.filled) > BELOW and not any(mark in c for c in cells.filled):
-            flag = f"--label-delimiter {shlex.quote(other)}"
+            flag = f"--label-delimiter {shell_word(other)}"
             return f"labels look joined by {other!r}, and {flag} splits them"
     return ""
 
@@ -224,7 +223,7 @@ def _name(table: FirstRows, at: int) -> str:
 def _flag_value(table: FirstRows, columns: Sequence[int]) -> str:
     """Return columns as --text takes them: by number, or by key in JSON."""
     as_json = table.task.format == "jsonl"
-    return shlex.quote(comma_list([table.names[at] if as_json else str(at + 1) for at in columns]))
+    return shell_word(comma_list([table.names[at] if as_json else str(at + 1) for at in columns]))
 
 
 def _flags(table: FirstRows, pair: Pair) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -35,15 +36,15 @@ def say(
 ) -> None:
     """Write lines to stderr or `stream`, `for_people`, above a progress bar if one is shown.
 
-    good: a mark at their ends, in the colour of that name. whole: whether a terminal breaks the
-    lines itself, so that a command can be copied as one line.
+    good: a mark at their ends, in the colour of that name. whole: whether nothing is left out and
+    a terminal breaks the lines itself, so that a command can be copied as one line.
     """
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
     stream = _below(stream or sys.stderr)
     with suppress(BrokenPipeError):  # nobody reads stderr any more
         for line in lines:
-            shown = for_people(line)
+            shown = escaped_lines(line) if whole else for_people(line)
             for row in [shown] if whole else folded(shown, stream):
                 marked = coloured(row, colour, stream) + coloured(good, "good", stream)
                 tqdm.write(marked, file=stream)
@@ -140,6 +141,25 @@ def escaped(text: str) -> str:
 def for_people(message: str) -> str:
     """Return a message `shortened`, with all but its line ends and tabs `escaped`."""
     return shortened(escaped_lines(shortened(message)))
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Return a command that can be copied from a message, as one line."""
+    return " ".join(map(shell_word, words))
+
+
+def shell_word(word: str) -> str:
+    """Quote a word for a shell; where messages would escape it, as bash, zsh and ksh read it."""
+    if escaped(word) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(map(_in_shell, word))}'"
+
+
+def _in_shell(c: str) -> str:
+    if escaped(c) == c and c not in "'\\":
+        return c
+    how = "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass"
+    return "".join(f"\\{byte:03o}" for byte in c.encode("utf-8", how))
 
 
 def escaped_lines(text: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from srucli.config import Config, ModelConfig
-from srucli.io.console import escaped
+from srucli.io.console import escaped, shell_word
 from srucli.metrics import wilson
 from srucli.model.encoders import ENCODERS
 from srucli.runs.choice import Choice, choose, measured
@@ -96,8 +95,8 @@ seed {train.seed}; torch {_text(facts.torch)} on {_text(facts.device)}.
 
 ## Use
 
-    srucli predict {escaped(shlex.quote(name))} texts.txt
-    srucli eval {escaped(shlex.quote(name))} labelled.tsv
+    srucli predict {shell_word(name)} texts.txt
+    srucli eval {shell_word(name)} labelled.tsv
 """
 
 

@@ -6,7 +6,6 @@ The state dicts of all parts are merged into one tree; the values below "progres
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 from srucli.config import TrainConfig
 from srucli.data.loader import DataLoader
 from srucli.errors import DataError
-from srucli.io.console import say
+from srucli.io.console import say, shell_word
 from srucli.io.files import COPY_AGAIN
 from srucli.io.memory import ran_out
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Which
@@ -182,11 +181,11 @@ class Checkpointing:
         if not (self.resumable and (self.run.path / "last").is_file()):
             return ""
         name = self.run.checkpoints.pointed("last")
-        command = f"srucli train --resume {shlex.quote(str(self.run.path))} --force {setting}"
+        command = f"srucli train --resume {shell_word(str(self.run.path))} --force {setting}"
         return f"; {command} resumes from {name}"
 
     def how_to_resume(self) -> str:
         """Return the words that say how to resume an interrupted training."""
         if not self.resumable:
             return "the weights can be used, but the training cannot be resumed"
-        return f"to resume: srucli train --resume {shlex.quote(str(self.run.path))}"
+        return f"to resume: srucli train --resume {shell_word(str(self.run.path))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 from srucli.config import Config, flat, lengths, may_change_on_resume
 from srucli.data.dataset import Split
 from srucli.errors import DataError, SrucliError, UsageError
+from srucli.io.console import shell_line
 from srucli.io.locks import is_locked
+from srucli.io.yaml import parse_yaml
 from srucli.model.classifier import shapes
 from srucli.runs.checkpoints import TRAINING
 from srucli.runs.claim import need_run
@@ -73,7 +74,7 @@ def _newest_valid(run: RunDir) -> tuple[str | None, list[str]]:
     if _can_predict(run):
         raise DataError(str(run.path), None, problem, _ELSEWHERE)
     train = run.facts().sources.get("train") or "FILE"
-    command = shlex.join(["srucli", "train", train, "-o", str(run.path), "--force"])
+    command = shell_line(["srucli", "train", train, "-o", str(run.path), "--force"])
     raise DataError(str(run.path), None, problem, f"to start again: {command}")
 
 
@@ -203,10 +204,10 @@ def _forced(run: Path, settings: Changes, files: Mapping[str, str | None]) -> st
         if file := files.get(part):
             words += [*flag, file]
     words += [f"{key}={as_yaml(now)}" for key, (_, now) in settings.items()]
-    return shlex.join(words)
+    return shell_line(words)
 
 
 def as_yaml(value: Any) -> str:
     """Return a value as an override has it; JSON is YAML."""
     plain = isinstance(value, str) and re.fullmatch(r"[a-z][\w:.-]*", value)
-    return value if plain else json.dumps(value)
+    return value if plain and parse_yaml(value.encode(), "") == value else json.dumps(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from srucli.config import Config, with_settings
 from srucli.data.dataset import Split, read_split
 from srucli.errors import UsageError
-from srucli.io.console import say, warn
+from srucli.io.console import say, shell_word, warn
 from srucli.io.folders import OpenFolder
 from srucli.io.memory import enough_memory
 from srucli.io.streams import is_piped
@@ -161,7 +160,7 @@ def _sources(
         if sources[part] == "-":
             raise UsageError(
                 f"{run}: its {part} examples were piped in; give them again: "
-                f"srucli train --resume {shlex.quote(str(run))} {flag}FILE"
+                f"srucli train --resume {shell_word(str(run))} {flag}FILE"
             )
     if sources["train"] is None:
         raise UsageError(f"{run}: does not say what it was trained on; name the file as TRAIN")

@@ -19,6 +19,7 @@ from tests.support import OnStep, RunMain, Tiny, child_environment
 
 pytest.importorskip("optuna")
 
+from srucli.cli.next_steps import after_tune
 from srucli.config import resolve
 from srucli.data.readers import read_examples
 from srucli.errors import InterruptedRun, SrucliError
@@ -31,6 +32,12 @@ SMALL = ("train.epochs=2", "model.hidden=16", "train.threads=1", "train.batch_si
 TINY = ("model.layers=1", "model.wide_buckets=64", "model.character_buckets=64")
 # Tables that no trial makes smaller.
 LARGE = ("tokenizer.vocab_size=100", "model.character_buckets=32768")
+
+
+def test_the_next_command_reads_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
+    after_tune("my train.tsv", "dev.tsv", Path("recipe.yaml"))
+    command = "srucli train 'my train.tsv' --dev dev.tsv -c recipe.yaml"
+    assert capsys.readouterr().err == f"to train with it:  {command}\n"
 
 
 def test_a_recipe_is_found_in_time_and_trains(

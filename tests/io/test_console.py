@@ -6,7 +6,9 @@ import fcntl
 import io
 import os
 import pty
+import shutil
 import struct
+import subprocess
 import termios
 from collections.abc import Iterator
 from contextlib import redirect_stderr
@@ -24,6 +26,7 @@ from srucli.io.console import (
     for_people,
     progress_bar,
     say,
+    shell_line,
     text_table,
 )
 from tests.support import RunMain, Tiny
@@ -129,6 +132,24 @@ def test_what_is_said_is_escaped_and_short(capsys: pytest.CaptureFixture[str]) -
     assert second.endswith("xxx; see c")
     assert " characters) ..." in second
     assert len(second) <= MAX_MESSAGE
+
+
+def test_commands_are_said_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"to resume:  srucli train --resume {MEGABYTES[:4000]}", whole=True)
+    assert capsys.readouterr().err.endswith(f"--resume {MEGABYTES[:4000]}\n")
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.parametrize(
+    "word",
+    ["plain", "a b", "it's", "긍정", "\x1b[31m", "a\nb\tc", "\\'\x9b", "\udcff1", "", "$HOME `x`"],
+)
+def test_a_command_that_is_copied_has_the_same_words(word: str) -> None:
+    """Control characters, and bytes that are no UTF-8, stay the same where they are escaped."""
+    said = for_people(shell_line(["printf", "%s", word]))
+    assert is_harmless(said)
+    assert "\n" not in said
+    assert os.fsdecode(subprocess.check_output(["bash", "-c", said])) == word
 
 
 def test_errors_are_short() -> None:
