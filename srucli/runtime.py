@@ -11,15 +11,20 @@ import os
 import platform
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-import joblib
 import torch
 
 from srucli.errors import UsageError
+
+with warnings.catch_warnings():
+    # Without semaphores, which its pools of processes need, joblib warns, and itself counts one.
+    warnings.simplefilter("ignore")
+    from joblib.externals.loky import cpu_count
 
 # More than processors are of use only to repeat another machine's results.
 SAFE_THREADS = 64
@@ -40,7 +45,12 @@ def resolve_device(name: str) -> torch.device:
 
 def cores() -> int:
     """Return the number of CPU cores that this process may use, within a container's limit too."""
-    return int(joblib.cpu_count())
+    return int(cpu_count())
+
+
+def max_threads() -> int:
+    """Return the largest number of threads that may be used."""
+    return max(os.cpu_count() or 1, SAFE_THREADS)
 
 
 @contextmanager
@@ -77,11 +87,10 @@ def tune_process(threads: int = 0) -> None:
 
 def _checked(threads: int) -> int:
     """Return the number of threads, the default for 0. OpenMP ends the process for too many."""
-    processors = os.cpu_count() or 1
-    if threads > max(processors, SAFE_THREADS):
+    if threads > max_threads():
         raise UsageError(
-            f"train.threads={threads}: this machine has {processors} processors; use at most "
-            f"{max(processors, SAFE_THREADS)} threads"
+            f"train.threads={threads}: this machine has {os.cpu_count()} processors; use at most "
+            f"{max_threads()} threads"
         )
     return threads or cores()
 

@@ -9,7 +9,7 @@ import typer
 
 from srucli.cli import completion
 from srucli.cli import help as pages
-from srucli.io.console import say
+from srucli.io.console import say, warn
 
 
 class Command(pages.Command):
@@ -26,13 +26,18 @@ def command(
 ) -> None:
     """Remove the optimizer's state from a run: two thirds of it.
 
-    The run predicts as before. It can still be trained longer, or resumed if it was stopped: the
-    optimizer then starts anew from the weights. The last line on stdout is the run folder.
+    The run predicts as before. It can still be trained longer, or resumed if it was stopped, but
+    then ends with other weights: the optimizer starts anew from those that are saved.
+    The last line on stdout is the run folder.
     """
+    from srucli.runs.choice import unfinished
     from srucli.runs.run_dir import RunDir
 
     RunDir.open(run)
     with RunDir.claim(run) as held:
+        note = unfinished(held) if held.checkpoints.names() else None
+        if note:
+            warn(f"{note}; when resumed, the optimizer starts anew, so it ends with other weights")
         before, _ = held.sizes()
         held.slim()
         after, _ = held.sizes()

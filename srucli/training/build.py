@@ -67,7 +67,10 @@ def restore(trainer: Trainer, name: str, config: Config, old_config: Config) -> 
     new, old = (each.optim.model_dump(mode="json") for each in (config, old_config))
     same = all(new[key] == old[key] for key in ("name", "options"))
     if not trainer.checkpoints.load(name, same_optimizer=same) and not trainer.is_over:
-        say("the optimizer starts anew from the saved weights: its state was removed")
+        say(
+            "the optimizer starts anew from the saved weights, since its state was removed: the "
+            "training ends with other weights than with it"
+        )
     trainer.checkpoints.repair_pointers(name, finished=trainer.is_over)
     position, schedule = trainer.loader.position, trainer.schedule
     old_schedule = Schedule.of(old_config.optim, old_config.train, schedule.examples)

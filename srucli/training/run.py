@@ -25,7 +25,7 @@ from srucli.runs.claim import Source
 from srucli.runs.model_card import write_card
 from srucli.runs.run_dir import RunDir, check_labels
 from srucli.runs.training_state import keep_random_states
-from srucli.runtime import use_threads
+from srucli.runtime import cores, max_threads, use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import make_tokenizer
 from srucli.training.build import build, restore
@@ -126,6 +126,8 @@ def resume(
     with RunDir.claim(output, reads) as run:
         saved = saved_training(run)
         config = _changed(saved.config, settings)
+        if "train.threads" not in settings:
+            config = _with_possible_threads(config, output)
         device = check_settings(config)
         sources = _sources(saved, output, train_source, dev_source)
         stop = stop or Interrupt()
@@ -146,6 +148,18 @@ def _changed(config: Config, settings: dict[str, object]) -> Config:
         reset["train.use_checkpoint"] = None
     settings = {**reset, **settings}
     return with_settings(config, settings) if settings else config
+
+
+def _with_possible_threads(config: Config, run: Path) -> Config:
+    """Return a run's configuration with the default of threads if this machine allows no more."""
+    threads = config.train.threads
+    if threads <= max_threads():
+        return config
+    warn(
+        f"{run}: was trained with {threads} threads, more than the {max_threads()} that are "
+        f"allowed here; resumed with {cores()}, it ends with slightly different weights"
+    )
+    return with_settings(config, {"train.threads": 0})
 
 
 def _sources(

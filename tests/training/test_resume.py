@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from srucli import optim
-from srucli.config import OptimConfig, known_keys
+from srucli.config import OptimConfig, known_keys, parse_overrides
 from srucli.errors import (
     DataError,
     InterruptedRun,
@@ -37,8 +37,9 @@ from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS, Checkpoints
 from srucli.runs.run_dir import RunDir, is_begun
 from srucli.runs.tensors import tensors_of
 from srucli.runs.training_state import OptimizerState, from_files, random_states, set_random_states
+from srucli.runtime import max_threads
 from srucli.training.interrupts import Interrupt
-from srucli.training.resume import may_change, refused_changes, saved_training
+from srucli.training.resume import as_yaml, may_change, refused_changes, saved_training
 from srucli.training.run import resume, train
 from srucli.training.validation import Best
 from tests import support
@@ -496,6 +497,27 @@ def test_running_out_of_memory_names_the_batch(
     run_training(tiny, tmp_path / "run", *small, said[1], **train_again)
 
 
+def test_a_run_of_a_larger_machine_resumes(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
+    run, threads = run_training(tiny, tmp_path / "run", "train.epochs=1"), max_threads() + 1
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("threads: 1\n", f"threads: {threads}\n"))
+    asked = run_main("train", "--resume", run, "--epochs", 2, "--threads", threads)
+    assert asked.code == 2
+    assert f"use at most {max_threads()} threads" in asked.err
+    done = run_main("train", "--resume", run, "--epochs", 2)
+    assert done.code == 0, done.err
+    assert f"was trained with {threads} threads, more than the {max_threads()} that are" in done.err
+    assert RunDir.open(run).config().train.threads == 0
+    assert f"{threads} threads" not in run_main("train", "--resume", run, "--epochs", 3).err
+
+
+@pytest.mark.parametrize(
+    "value", ["adam", "x:y", "null", "true", "no", "on", "y", "a:", "긍정", ""]
+)
+def test_the_settings_of_a_command_are_read_as_they_were(value: str) -> None:
+    assert parse_overrides([f"data.label={as_yaml(value)}"]) == {"data": {"label": value}}
+
+
 def test_two_trainings_cannot_share_a_folder(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
     kill_after(20)
     killed(tiny, tmp_path / "run")
@@ -678,6 +700,24 @@ def test_a_slim_run_predicts_the_same_and_trains_longer(
     counts = {int(state["step"]) for state in saved["weights"].values() if "step" in state}
     counts |= {group["k"] for group in saved["groups"] if "k" in group}
     assert counts == {run.state("last")["step"] // 3}
+
+
+def test_slimming_an_unfinished_run_says_what_is_lost(
+    tiny: Tiny, tmp_path: Path, kill_after: Any, run_main: RunMain
+) -> None:
+    kill_after(40)
+    killed(tiny, tmp_path / "run")
+    kill_after(None)
+    done = run_main("slim", tmp_path / "run")
+    assert done.code == 0
+    assert re.search(
+        r"is not finished: step \d+ is the last; when resumed, .* ends with other weights\n",
+        done.err,
+    )
+    ended = run_main("train", "--resume", tmp_path / "run")
+    assert ended.code == 0
+    assert "the training ends with other weights than with it" in ended.err
+    assert "not finished" not in run_main("slim", tmp_path / "run").err
 
 
 def test_removing_the_state_can_be_killed_at_any_instant(
