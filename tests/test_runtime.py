@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import module_from_spec, spec_from_file_location
 from threading import Barrier
 
 import pytest
 import torch
 
+from srucli import runtime
 from srucli.errors import UsageError
 from srucli.kernels import jit
 from srucli.runtime import cores, resolve_device, use_threads
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_joblib_does_not_warn_of_what_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, built: bool
+) -> None:
+    """Without /dev/shm there are no semaphores, which only joblib's pools of processes need.
+
+    built: Python was built with them.
+    """
+
+    class Missing:
+        SEM_VALUE_MAX = 1
+
+        def __init__(self, *_: object, **named: object) -> None:
+            raise OSError(38, "Function not implemented")
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "joblib"]:
+        monkeypatch.delitem(sys.modules, name)
+    if built:
+        monkeypatch.setattr("_multiprocessing.SemLock", Missing)
+    else:
+        monkeypatch.delattr("_multiprocessing.SemLock")
+        monkeypatch.delitem(sys.modules, "multiprocessing.synchronize", raising=False)
+    spec = spec_from_file_location("runtime_again", runtime.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        again = module_from_spec(spec)
+        spec.loader.exec_module(again)
+        assert again.cores() == cores()
+    assert [*map(str, warned)] == []
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "cpu:x"])
