@@ -131,6 +131,9 @@ def check_same_examples(
         if (line, {*labels}) != (their_line, {*their_labels}):
             shown = [excerpt(", ".join(each)) for each in (labels, their_labels)]
             problem = f"{names[0]} reads the label {shown[0]}, {names[1]} reads {shown[1]}"
+            if line != their_line:
+                late = names[line > their_line], names[line < their_line]
+                problem = f"{late[0]} reads an example here, {late[1]} does not"
             raise DataError(source, min(line, their_line), problem, remedy)
     if len(one) != len(other):
         problem = f"{names[0]} reads {len(one):,} examples, {names[1]} reads {len(other):,}"

@@ -135,6 +135,10 @@ def test_the_examples_have_to_be_the_same() -> None:
     check_same_examples("f", one, [(1, ("a",)), (2, ("c", "b"))], ("x", "y"))
     with pytest.raises(DataError, match=r"f:2: x reads the label 'b, c', y reads 'b'; say how"):
         check_same_examples("f", one, [(1, ("a",)), (2, ("b",))], ("x", "y"))
+    with pytest.raises(DataError, match="f:1: x reads an example here, y does not; say how"):
+        check_same_examples("f", one, [(2, ("a",))], ("x", "y"))
+    with pytest.raises(DataError, match="f:1: y reads an example here, x does not; say how"):
+        check_same_examples("f", one[1:], one, ("x", "y"))
     with pytest.raises(DataError, match="f: x reads 2 examples, y reads 1"):
         check_same_examples("f", one, one[:1], ("x", "y"))
 
