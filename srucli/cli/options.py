@@ -221,7 +221,9 @@ def _value(setting: str, text: Any) -> Any:
 
         check_name(text, flag_of(setting))
     elif setting in ("data.text", "data.label"):
-        value = int(text) if text.isdecimal() and len(text) < 10 else text
+        from srucli.data.layout import numbered
+
+        value = numbered(text)
     elif setting in ("data.delimiter", "data.label_delimiter"):
         value = text.replace("\\t", "\t")
     elif get_origin(_described(setting)[1]) is tuple:

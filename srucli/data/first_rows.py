@@ -14,7 +14,7 @@ from itertools import product
 
 from srucli.data.cells import BELOW, Cells, column_cells, is_number, label_parts
 from srucli.data.labels import is_missing
-from srucli.data.layout import Column, ColumnNames, ReadTask, joined, listed
+from srucli.data.layout import Column, ColumnNames, ReadTask, joined, listed, numbered
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.data.tables import MAX_COLUMNS, TableRow
 from srucli.errors import DataError, UsageError, closest
@@ -98,13 +98,13 @@ def _one_is_known(names: Sequence[str], rows: int) -> bool:
 
 def _column(value: Column | None) -> Column | None:
     """Return a configured column: its name, or its number from 0. Raises UsageError."""
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value[:10])  # Python refuses to convert thousands of digits
-    if isinstance(value, int):
-        if not 1 <= value <= MAX_COLUMNS:
-            raise UsageError(f"column {value}: columns are counted from 1 to {MAX_COLUMNS:,}")
-        return value - 1
-    return value
+    found = numbered(value) if isinstance(value, str) else value
+    if found is None or (isinstance(found, str) and not found.isdecimal()):
+        return found
+    if isinstance(found, str) or not 1 <= found <= MAX_COLUMNS:
+        shown = beginning(str(found))
+        raise UsageError(f"column {shown}: columns are counted from 1 to {MAX_COLUMNS:,}")
+    return found - 1
 
 
 def _spare(cells: Sequence[str]) -> int:
@@ -234,6 +234,14 @@ class FirstRows:
         ):
             return ""
         return f"all rows have {max(widths)} columns, but the first one has {self.width}"
+
+    @property
+    def left_out(self) -> str:
+        """Say that columns were not considered, if one is guessed among too many; else ""."""
+        wanted = [*zip(self.given, self.named, strict=True)][: 1 + self.task.labelled]
+        if self.width <= _TRIED or all({*both} != {None} for both in wanted):
+            return ""
+        return f"only the {_TRIED} likeliest of {self.width:,} columns were considered"
 
     def pairs(self, text: int | None = None, label: int | None = None) -> list[Pair]:
         """Return possible text and label columns, the most likely first."""

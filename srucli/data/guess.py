@@ -54,7 +54,10 @@ def choose(
             min(len(row.cells) for row in table.rows),
         )
     labels, multi_label = table.cells(label), task.config.multi_label
+    hints = [table.left_out]
     lists = task.labelled and are_lists(labels.filled, multi_label=multi_label)
+    if task.labelled and not lists:
+        hints.append(_hint(table, chosen))
     columns = Columns(
         text=text,
         label=label if task.labelled else None,
@@ -64,7 +67,7 @@ def choose(
         row_names=table.row_names,
         spare=table.spare,
         lists=lists,
-        hint="" if lists or not task.labelled else _hint(table, chosen),
+        hint="; ".join(filter(None, hints)),
         more=table.more,
     )
     if not task.labelled:

@@ -27,6 +27,8 @@ class ColumnNames(NamedTuple):
 
 NO_NAMES = ColumnNames()
 Column = str | int
+# Of the number of a column. Python refuses to convert thousands of digits.
+_MAX_DIGITS = 9
 
 
 def listed(column: Column | tuple[Column, ...] | None, names: Container[str]) -> list[Column]:
@@ -55,6 +57,11 @@ def comma_list(names: Sequence[str]) -> str:
         writer = csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL)
     writer.writerow(names)
     return line.getvalue()
+
+
+def numbered(column: str) -> str | int:
+    """Return a column that is written as a number as one, unless it has more digits than any."""
+    return int(column) if column.isdecimal() and len(column) <= _MAX_DIGITS else column
 
 
 def joined(texts: Sequence[str]) -> str:

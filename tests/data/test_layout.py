@@ -28,7 +28,7 @@ from srucli.data.cells import Cells, list_items
 from srucli.data.layout import ReadTask
 from srucli.data.names import find_names
 from srucli.data.readers import read_examples, read_inputs
-from srucli.errors import DataError
+from srucli.errors import DataError, UsageError
 from srucli.io.lines import Lines
 
 Rows = Sequence[tuple[str, str]]
@@ -830,6 +830,26 @@ def test_columns_of_other_data_are_not_taken_as_labels(tmp_path: Path, case: str
     said = f"label = column {header.split(',').index(label) + 1} {label!r}"
     assert said in str(read_examples(path, DataConfig()).layout)
     assert len(list(read_examples(path, DataConfig()))) == 40
+
+
+@pytest.mark.parametrize(("width", "flags"), [(60, ""), (60, "--label 1"), (50, "")])
+def test_columns_that_are_not_considered_are_said(tmp_path: Path, width: int, flags: str) -> None:
+    path, lines = tmp_path / "x.csv", with_columns("gender,text").splitlines()
+    more = (f",c{n}" for n in range(width - 2)), ("," + str(n) for n in range(width - 2))
+    head, rest = (f"{''.join(each)}\n" for each in more)
+    path.write_text(lines[0] + head + "".join(line + rest for line in lines[1:]))
+    said = "; only the 50 likeliest of 60 columns were considered"
+    assert (said in str(read_examples(path, flags_of(flags)).layout)) == (width == 60 and not flags)
+
+
+@pytest.mark.parametrize("number", ["0", "16385", "9" * 5000, "1" + "0" * 9])
+def test_numbers_of_columns_that_no_table_has(tmp_path: Path, number: str) -> None:
+    """The number that is named is the one that was given, alone or in a list."""
+    (tmp_path / "x.csv").write_text(with_columns("gender,text,score"))
+    shown = number if len(number) < 50 else "9" * 54 + r"\.\.\."
+    for flags in (f"--label {number}", f"--text 2,{number}"):
+        with pytest.raises(UsageError, match=rf"column {shown}: columns are counted from 1 to 16"):
+            list(read_examples(tmp_path / "x.csv", flags_of(flags)))
 
 
 RIVALS: dict[str, tuple[str, list[str]]] = {
