@@ -118,13 +118,22 @@ def is_plain(text: str) -> bool:
     return any(map(str.isalpha, text)) or not any(map(str.isdigit, text))
 
 
+def begins_no_list(label: str) -> bool:
+    """Whether a cell that begins with a label is no list, as pandas writes one: [27] or ['a', 'b'].
+
+    If all label cells are lists, they are read as such, also where each text has one label: else
+    "[3, 27]" would pass for a class of its own. The layout that is printed says so.
+    """
+    return not label.startswith(("[", "{", "(", "c(", "set(", "character("))
+
+
 TEXTS, BARE = (
     words(FORBIDDEN).filter(is_plain),
     words(FORBIDDEN).map(lambda t: t.lstrip(" \t")).filter(str.strip),
 )
 ROUND_TRIPS = {
-    "tsv": (write_tsv, TEXTS, labels(",")),
-    "csv": (write_csv, words("\r\0").filter(is_plain), labels(",")),
+    "tsv": (write_tsv, TEXTS, labels(",").filter(begins_no_list)),
+    "csv": (write_csv, words("\r\0").filter(is_plain), labels(",").filter(begins_no_list)),
     "jsonl": (write_jsonl, words("\0"), labels("")),
     "fasttext": (write_fasttext, BARE, labels(" ")),
     "pairs": (write_pairs, BARE, labels(" ,")),
