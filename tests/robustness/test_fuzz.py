@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,15 +39,28 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_short_run_has_no_findings() -> None:
-    inputs = 25
-    done = python("-m", "tests.robustness.fuzz", "--inputs", str(inputs))
+def fuzzed(inputs: int, targets: Iterable[str]) -> dict[str, int]:
+    """Fuzz the targets, and return how many inputs of each were used. The seed is fixed."""
+    done = python(
+        "-m", "tests.robustness.fuzz", f"--inputs={inputs}", f"--targets={','.join(targets)}"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    for target in TARGETS:
-        assert found[target]["inputs"] == inputs
-        # Most mutations are neither too destructive nor too small.
-        assert 0 < found[target]["used"] < inputs, target
+    assert all(found[target]["inputs"] == inputs for target in targets)
+    return {target: found[target]["used"] for target in targets}
+
+
+def test_short_run_has_no_findings() -> None:
+    """Mutations are neither too small, as if all were used, nor too destructive.
+
+    Of some targets 4% of the inputs are used, and runs have other times and ids whenever they are
+    made. So 25 inputs of which none is used may be chance, and 300 are not.
+    """
+    inputs = 25
+    used = fuzzed(inputs, TARGETS)
+    assert [target for target, count in used.items() if count == inputs] == []
+    unused = [target for target, count in used.items() if not count]
+    assert not unused or all(fuzzed(300, unused).values())
 
 
 @pytest.mark.parametrize("name", ["x.model", "x.json", "x.yaml", "x.safetensors", "last"])
