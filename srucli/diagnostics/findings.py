@@ -226,7 +226,9 @@ def clipping(run: Diagnostics) -> Finding | None:
         for record, (start, stop) in zip(run.records, bounds, strict=True)
     )
     share = clipped / run.records[-1]["step"]
-    norm = median(record["grad_norm"] for record in run.records)
+    # On a GPU, a step with a non-finite gradient has a record, whose norm is null.
+    norms = [each["grad_norm"] for each in run.records if each["grad_norm"] is not None]
+    norm = median(norms) if norms else math.nan
     measured = (
         f"the gradients of {share:.0%} of the steps were longer than optim.clip={limit:g} (median "
         f"norm {norm:.2g})"

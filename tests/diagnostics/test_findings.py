@@ -652,6 +652,13 @@ def test_the_command(diagnosed: Path, run_main: RunMain, tmp_path: Path) -> None
     assert names == wanted
 
 
+def test_a_step_that_was_skipped_on_a_gpu_is_no_damage() -> None:
+    run = made()
+    records = [{**run.records[0], "grad_norm": None}, *run.records[1:]]
+    assert "norm 0.5" in finding(replace(run, records=records), "clipping").text
+    assert "norm nan" in finding(made(grad_norm=None), "clipping").text
+
+
 def test_damaged_records_are_not_drawn(tmp_path: Path) -> None:
     for wrong in ("many", [1.0, 2.0], 1e300):
         run = made(groups={"head": {"ratio": wrong}})
