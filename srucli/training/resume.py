@@ -73,9 +73,20 @@ def _newest_valid(run: RunDir) -> tuple[str | None, list[str]]:
     problem = f"no checkpoint to resume from: {damaged[0] if damaged else 'there is none'}"
     if _can_predict(run):
         raise DataError(str(run.path), None, problem, _ELSEWHERE)
-    train = run.facts().sources.get("train") or "FILE"
-    command = shell_line(["srucli", "train", train, "-o", str(run.path), "--force"])
-    raise DataError(str(run.path), None, problem, f"to start again: {command}")
+    raise DataError(str(run.path), None, problem, f"to start again: {_from_the_start(run)}")
+
+
+def _from_the_start(run: RunDir) -> str:
+    """Return the command that trains a run again, with its files and settings."""
+    sources = {part: "FILE" if name == "-" else name for part, name in run.facts().sources.items()}
+    words = ["srucli", "train", sources.get("train") or "FILE"]
+    words += ["--dev", dev] if (dev := sources.get("dev")) else []
+    given = changes(Config(), run.config())
+    return shell_line([*words, *_overrides(given), "-o", str(run.path), "--force"])
+
+
+def _overrides(settings: Changes) -> list[str]:
+    return [f"{key}={as_yaml(now)}" for key, (_, now) in settings.items() if key != "files"]
 
 
 def _can_predict(run: RunDir) -> bool:
@@ -203,8 +214,7 @@ def _forced(run: Path, settings: Changes, files: Mapping[str, str | None]) -> st
     for part, flag in (("train", ()), ("dev", ("--dev",))):
         if file := files.get(part):
             words += [*flag, file]
-    words += [f"{key}={as_yaml(now)}" for key, (_, now) in settings.items()]
-    return shell_line(words)
+    return shell_line([*words, *_overrides(settings)])
 
 
 def as_yaml(value: Any) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 from srucli import optim
-from srucli.config import OptimConfig, known_keys, parse_overrides
+from srucli.config import OptimConfig, known_keys, parse_overrides, resolve
 from srucli.errors import (
     DataError,
     InterruptedRun,
@@ -258,6 +259,14 @@ def test_a_damaged_checkpoint_is_named_and_skipped(
         resume(tmp_path / "none", {"train.epochs": 3})
     assert no.value.remedy == "train in another folder, with -o; it can still predict"
     assert Predictor.load(tmp_path / "none").labels == Predictor.load(tmp_path / "whole").labels
+    for folder in (tmp_path / "none" / "checkpoints").iterdir():
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"; to start again: srucli train ") as again:
+        resume(tmp_path / "none", {"train.epochs": 3})
+    words = shlex.split(again.value.remedy.removeprefix("to start again: "))
+    assert words[:5] == ["srucli", "train", str(tiny.train), "--dev", str(tiny.test)]
+    assert words[-3:] == ["-o", str(tmp_path / "none"), "--force"]
+    assert resolve(overrides=words[5:-3]) == RunDir(tmp_path / "none").config()
 
 
 # --- what is allowed and what is not -----------------------------------------------------------
