@@ -36,6 +36,8 @@ _META = ("unk", "bos", "eos", "pad")
 _NOT_SENTENCEPIECE = {"input_sentence_size", "shuffle_input_sentence", "seed"}
 _RESERVED = "\u2585"  # SentencePiece marks unknown text with it, and skips lines that contain it
 _COVERED = re.compile(r"Done: ([\d.]+)% characters are covered")
+# How the process ends, and its last line, if C++ cannot start a thread.
+_ABORTED, _TERMINATED = -6, "terminate called"
 _LOG_LINE = re.compile(r"[IWEF]\d{4} [^\]]*\] (.*)")
 
 
@@ -269,6 +271,9 @@ def train_tokenizer(
         ended = ending(code) if code == -9 else "ran out of memory"
         fewer = named("input_sentence_size", max(used // 2, 1))
         raise OutOfMemoryError(f"training the tokenizer {ended}; use fewer lines: {fewer}")
+    if code == _ABORTED and config.num_threads > 1 and _TERMINATED in log.last:
+        fewer = named("num_threads", config.num_threads // 2)
+        raise SrucliError(f"training the tokenizer could not start all threads; use fewer: {fewer}")
     if code:
         raise SrucliError(f"the training process {ending(code)}: {log.last}")
     return TrainedTokenizer(

@@ -91,6 +91,24 @@ def test_too_many_open_files_are_not_blamed_on_the_file(tmp_path: Path, opening:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS does not limit the address space")
+def test_threads_that_cannot_be_started_by_sentencepiece(tmp_path: Path) -> None:
+    """1,024 stacks of threads need 8 GB."""
+    (tmp_path / "t.txt").write_text("lovely soup , awful train\n" * 200)
+    tokenize = f"'{sys.executable}' -m srucli tokenize t.txt -o m --vocab-size 20 --num-threads"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -s 8192 -v 4000000; {tokenize} 1024 || {tokenize} 4"],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = "training the tokenizer could not start all threads; use fewer: --num-threads 512\n"
+    assert done.stderr.startswith(f"srucli: {said}")
+    assert done.stdout == "m.model\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not limit the address space")
 def test_too_little_memory_for_a_library_is_one_sentence(tiny: Tiny) -> None:
     """Less than torch's largest library takes."""
     done = subprocess.run(
