@@ -22,7 +22,7 @@ from srucli.diagnostics.records import Diagnostics
 from srucli.errors import InputMissingError
 from srucli.experiments.compare import Comparison
 from srucli.experiments.drawing import Figure, colormaps
-from srucli.experiments.plots import GRID, logarithmic, styled
+from srucli.experiments.plots import GRID, Curve, logarithmic, styled
 from srucli.experiments.report import HEADER, sentences, shown, table_rows
 from srucli.experiments.trials import Folder, Plan
 from srucli.io.console import escaped
@@ -207,30 +207,29 @@ def rate_figure(comparison: Comparison) -> Figure:
 
 def effective_figure(diagnostics: Mapping[str, Diagnostics]) -> Figure | None:
     """Draw the effective step sizes, with the schedule; None if no optimizer has them."""
-    curves = {candidate: _effective(each) for candidate, each in diagnostics.items()}
-    if not any(steps for steps, _ in curves.values()):
+    curves = [_effective(*each) for each in diagnostics.items()]
+    if not any(curve.x for curve in curves):
         return None
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.add_subplot(title="How far a unit of gradient moves a weight")
     axes.set(xlabel="step", ylabel="lr / (sqrt(v) + eps)")
-    for number, (candidate, (steps, sizes)) in enumerate(curves.items()):
-        if steps:
-            axes.plot(steps, sizes, color=_colour(number), label=escaped(candidate))
+    for number, curve in enumerate(curves):
+        if curve.x:
+            axes.plot(curve.x, curve.y, color=_colour(number), label=curve.label)
     logarithmic(axes, "x", "y")
     return figure
 
 
-def _effective(diagnostics: Diagnostics) -> tuple[list[int], list[float]]:
-    """Return steps, and the geometric mean over the groups of their median step size."""
-    steps, means = [], []
+def _effective(candidate: str, diagnostics: Diagnostics) -> Curve:
+    """Read the geometric means over the groups of their median step size, by step."""
+    points = []
     with diagnostics.reading():
         for record in diagnostics.records:
             groups = record["groups"].values()
             medians = [group["effective"][1] for group in groups if group.get("effective")]
             if medians and record["lr"] > 0:
-                steps.append(record["step"])
-                means.append(float(np.exp(np.mean(np.log(medians)))))
-    return steps, means
+                points.append((record["step"], np.exp(np.mean(np.log(medians)))))
+        return Curve.of(points, escaped(candidate))
 
 
 def _colour(number: int) -> Any:

@@ -26,6 +26,7 @@ from srucli.diagnostics.records import Diagnostics, slope
 from srucli.diagnostics.watch import is_recorded
 from srucli.errors import DataError
 from srucli.experiments import plots
+from srucli.experiments.page import effective_figure
 from srucli.runs.claim import Claim, claimed
 from tests.robustness.mutate import mutate_tree
 from tests.support import RunMain, Tiny
@@ -661,6 +662,8 @@ def test_a_step_that_was_skipped_on_a_gpu_is_no_damage() -> None:
 
 def test_damaged_records_are_not_drawn(tmp_path: Path) -> None:
     for wrong in ("many", [1.0, 2.0], 1e300):
+        with pytest.raises(DataError, match="not as srucli writes it"):
+            effective_figure({"adam": made(step=wrong)})
         run = made(groups={"head": {"ratio": wrong}})
         with pytest.raises(DataError, match="not as srucli writes it"):
             plots.draw_diagnostics(run, tmp_path / "pictures")
