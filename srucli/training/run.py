@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from srucli.config import Config, with_settings
-from srucli.data.dataset import Split, read_split
+from srucli.data.dataset import Dataset, Split, read_split
 from srucli.errors import UsageError
-from srucli.io.console import say, shell_word, warn
+from srucli.io.console import excerpt, say, shell_word, warn
 from srucli.io.folders import OpenFolder
 from srucli.io.memory import enough_memory
 from srucli.io.streams import is_piped
@@ -309,6 +309,7 @@ def _read(request: Request) -> Split:
     more = ", ..." if len(data.labels) > 6 else ""
     dev = "" if split.dev is None else f", {len(split.dev):,} dev examples"
     say(f"data: {len(data):,} examples{dev}, {len(data.labels):,} labels ({shown}{more})")
+    _warn_of_rare_labels(data)
     if data.multi_label and split.dev is None:
         warn(
             "no dev examples: every label has the threshold 0.5; a dev file or train.dev_share=0.1 "
@@ -317,6 +318,15 @@ def _read(request: Request) -> Split:
     if not sources["dev"]:
         _warn_of_small_share(split, train.dev_share)
     return split
+
+
+def _warn_of_rare_labels(data: Dataset) -> None:
+    """Name the labels with one example: misspelled ones, a header's, those of a wrong column."""
+    rare = [data.labels[n] for n in np.flatnonzero(data.label_counts() == 1)]
+    if rare:
+        names = ", ".join(map(excerpt, rare[:6])) + ", ..." * (len(rare) > 6)
+        which = "1 label has" if len(rare) == 1 else f"{len(rare):,} labels have"
+        warn(f"{which} one training example only: {names}")
 
 
 def _warn_of_small_share(split: Split, share: float) -> None:

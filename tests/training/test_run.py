@@ -184,6 +184,31 @@ def test_branches_have_equal_weights_without_dev_examples(tiny: Tiny, tmp_path: 
     assert not torch.allclose(fitted, equal, atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([("god", "a fine film")], ["1 label has one training example only: 'god'"]),
+        (
+            [(f"label {n}", "some text") for n in range(7)],
+            [
+                "7 labels have one training example only: 'label 0', 'label 1', 'label 2', "
+                "'label 3', 'label 4', 'label 5', ..."
+            ],
+        ),
+        ([("good", "a fine film")], []),
+    ],
+)
+def test_labels_of_one_example_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[tuple[str, str]], said: list[str]
+) -> None:
+    """They may be misspelled, or a header's, or all labels may be in another column."""
+    rows = [*[("good", "one two"), ("bad", "three")] * 3, *more]
+    data = write_tsv(tmp_path / "x.tsv", rows)
+    train(quick("train.epochs=1", "model.encoder=bag"), str(data), None, tmp_path / "run")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "one training example" in line] == said
+
+
 def test_unknown_dev_labels(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dev = write_tsv(tmp_path / "dev.tsv", [("odd", "a lovely film"), ("odd", "what a garden")])
     config = quick("train.metric=log_loss", "train.use_checkpoint=best", "train.patience=1")
