@@ -345,17 +345,16 @@ def _shown_format(line: str, task: ReadTask, alone: bool) -> str | None:
 def _is_header(task: ReadTask, cells: Sequence[str]) -> bool:
     """Whether cells clearly name a text and a label column.
 
-    The training file's name of the text column is enough next to names that are never labels (id).
+    The training file's names of the text columns are enough: of two or more, or next to well-known
+    names of other columns (id, title).
     """
     names = [cell.strip(' "') for cell in cells]
     texts = listed(task.names.text, names)
     if None not in task.names and {*texts, task.names.label} <= {*names}:
         return True
     others = [name for name in names if name not in texts]
-    if (
-        len(others) == len(names) - len(texts) < len(names)
-        and others
-        and all(map(is_other, others))
+    if len(others) == len(names) - len(texts) < len(names) > 1 and all(
+        is_other(name) or fold(name) in KNOWN for name in others
     ):
         return True
     known = [names[at] for at in find_names(names) if at is not None]

@@ -151,6 +151,36 @@ def test_a_run_reads_files_with_its_columns(run_main: RunMain, tmp_path: Path) -
         assert "no column 'title' in the header" in done.err
     lines = run_main("predict", run, "-", input="a lovely soup\nrude\n")
     assert (lines.code, len(lines.out.splitlines())) == (0, 2), lines.err
+    table = run_main("predict", run, "-", input="title\tbody, long\nOn soup\ta lovely soup\n")
+    assert (table.code, len(table.out.splitlines())) == (0, 1), table.err
+    assert "header, text = column 1 'title' + column 2 'body, long'" in table.err
+
+
+@pytest.mark.parametrize(
+    ("first", "text", "is_header"),
+    [
+        ("title,body", "title,body", True),
+        ("body,title", "title,body", True),
+        ("id,title,body", "title,body", True),
+        ("title,body", "body", True),
+        ("plot,body", "body", False),  # nothing is known of `plot`
+        ("title,body", "plot", False),
+        ("body", "body", False),
+        ("body,", "body", False),
+        ("body, he said", "body", False),
+    ],
+)
+def test_unlabelled_lines_with_a_header(
+    tmp_path: Path, first: str, text: str, is_header: bool
+) -> None:
+    """The header of the training file without its label column is none of the texts."""
+    path, config = tmp_path / "lines", DataConfig(text=text if "," in text else None)
+    path.write_text(f"{first}\n{','.join(['some text'] * len(first.split(',')))}\n")
+    names = ColumnNames(text, "category")
+    reading = read_inputs(
+        path, config, plain=DataConfig(), known={"good"}, requested=DataConfig(), names=names
+    )
+    assert len(list(reading)) == 2 - is_header
 
 
 def test_a_text_needs_one_filled_column(tmp_path: Path) -> None:
