@@ -25,6 +25,8 @@ Record = Mapping[str, Any]
 # The number of records that a slope needs, and the level of its interval.
 MIN_RECORDS = 6
 LEVEL = 0.95
+# The most parameter groups, and parts of the tokens by frequency, which are ten.
+MAX_PARTS = 100
 # The last epoch of a run may be incomplete; with as many epochs, there is a complete one.
 WHOLE_EPOCH = 2
 
@@ -48,7 +50,7 @@ class Diagnostics:
     def read(cls, run: Path) -> Diagnostics:
         """Read the diagnostics in a run folder.
 
-        Raises InputMissingError if there are none, UsageError for a comparison.
+        Raises InputMissingError if there are none, UsageError for a comparison, DataError.
         """
         if not run.is_dir():
             need_run(run)
@@ -63,7 +65,11 @@ class Diagnostics:
         first, *records = lines
         metrics = read_records(run / "metrics.jsonl")
         source = str(run / "diagnostics.jsonl")
-        return cls(first["optimizer"], records, metrics, first.get("counts", []), source)
+        found = cls(first["optimizer"], records, metrics, first.get("counts", []), source)
+        with found.reading():
+            if max(len(found.groups), len(found.counts)) > MAX_PARTS:
+                raise ValueError(f"more than {MAX_PARTS} parameter groups or parts of the tokens")
+        return found
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from srucli.diagnostics.records import Diagnostics
 from srucli.errors import InputMissingError
 from srucli.experiments.compare import Comparison
 from srucli.experiments.drawing import Figure, colormaps
-from srucli.experiments.plots import GRID, Curve, logarithmic, styled
+from srucli.experiments.plots import GRID, Curve, logarithmic, styled, thinned
 from srucli.experiments.report import HEADER, sentences, shown, table_rows
 from srucli.experiments.trials import Folder, Plan
 from srucli.io.console import escaped
@@ -181,7 +181,7 @@ def loss_figure(comparison: Comparison, against: str) -> Figure:
     axes = figure.add_subplot(title=f"Training loss against {against}")
     axes.set(xlabel=against, ylabel="mean of an epoch")
     for number, row in enumerate(comparison.rows):
-        epochs = list(zip(*(result.history for result in row.results), strict=False))
+        epochs = thinned(list(zip(*(result.history for result in row.results), strict=False)))
         places = [fmean(getattr(record, against) for record in epoch) for epoch in epochs]
         losses = [fmean(record.train_loss for record in epoch) for epoch in epochs]
         axes.plot(places, losses, color=_colour(number), marker="o", markersize=3, label=row.name)
@@ -224,7 +224,7 @@ def _effective(candidate: str, diagnostics: Diagnostics) -> Curve:
     """Read the geometric means over the groups of their median step size, by step."""
     points = []
     with diagnostics.reading():
-        for record in diagnostics.records:
+        for record in thinned(diagnostics.records):
             groups = record["groups"].values()
             medians = [group["effective"][1] for group in groups if group.get("effective")]
             if medians and record["lr"] > 0:

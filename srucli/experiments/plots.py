@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 SHOWN_CLASSES = 100
 COUNTED_CLASSES = 20
+MAX_POINTS, MAX_CURVES = 2_000, 20
 LABEL_WIDTH = 28  # in cells of a terminal, of the longest label that is shown whole
 MAX_DRAWN = 1e100  # beyond it, the ends of axes overflow
 
@@ -119,13 +121,18 @@ def learning_figure(history: History) -> Figure | None:
     """Draw losses above and metrics on dev below, against steps; None if there are none.
 
     history: the records of metrics.jsonl, {"step": n, "train_loss": x, "dev": {"accuracy": y}}, of
-    which any part may be missing. Values on dev that are not in METRICS are drawn as losses.
+    which any part may be missing. Values on dev that are not in METRICS are drawn as losses. Only
+    some of more records than MAX_POINTS are drawn, and MAX_CURVES names of a damaged history.
     """
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {"loss": {}, "metric on dev": {}}
-    for record in history:
+    names: set[str] = set()
+    for record in thinned(history):
         dev = record["dev"] if isinstance(record.get("dev"), Mapping) else {}
         values = {f"dev {name}": value for name, value in dev.items()}
         for name, value in {"train_loss": record.get("train_loss"), **values}.items():
+            if name not in names and len(names) >= MAX_CURVES:
+                continue
+            names.add(name)
             metric = metrics.METRICS.get(name.removeprefix("dev "))
             title = "metric on dev" if metric is not None and metric.larger_is_better else "loss"
             if isinstance(record.get("step"), int | float) and isinstance(value, int | float):
@@ -145,6 +152,18 @@ def learning_figure(history: History) -> Figure | None:
     rows[0].set_title("Learning curve")
     rows[-1].set_xlabel("step")
     return figure
+
+
+def thinned(records: Sequence[Any]) -> Sequence[Any]:
+    """Return at most MAX_POINTS records, among them the last: half evenly, half more at first.
+
+    More take minutes and gigabytes to draw, and show nothing else, also on a logarithmic axis.
+    """
+    last, half = len(records) - 1, MAX_POINTS // 2
+    if last < MAX_POINTS:
+        return records
+    places = np.concatenate([np.linspace(0, last, half), np.geomspace(1, last, half)])
+    return [records[place] for place in np.unique(places.astype(np.int64))]
 
 
 class Curve(NamedTuple):
@@ -183,6 +202,7 @@ class Steps(NamedTuple):
 
 def optimizer_panels(run: Diagnostics) -> Steps:
     """Read what `optimizer_figure` draws. Raises DataError if the records are damaged."""
+    run = replace(run, records=thinned(run.records))
     with run.reading():
         readers: list[Callable[[Diagnostics], Panel]] = [_ratio_panel]
         if any(run.per_gradient(group)[0] for group in run.groups):

@@ -88,6 +88,7 @@ _MISTAKES = {
     "expected ',' or '}'": "settings that began with { have not ended; end them with }",
     "could not find expected ':'": "a setting without a colon; write NAME: VALUE",
     "expected <block end>": "uneven indentation; indent the settings of a section alike",
+    "aliases make more": f"aliases make more than {MAX_NODES:,} values of it; use fewer of them",
     "but found another document": "a second document; remove the line --- and what follows",
 }
 
@@ -117,22 +118,29 @@ def parse_yaml(data: bytes, source: str) -> Any:
     except UnicodeDecodeError as error:
         raise UsageError(f"{source}: not UTF-8 text at byte {error.start}") from error
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _size(node, {}) > MAX_NODES:
-            raise UsageError(
-                f"{source}: aliases make more than {MAX_NODES:,} values of it; use fewer of them"
-            )
-        return loader.construct_document(node)
+        return _constructed(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = _in_words(error.problem or "")
         raise UsageError(f"{source}:{line}: not valid YAML: {problem}") from error
+    except RecursionError:
+        problem = "lists or sections within too many others; nest fewer"
+        raise UsageError(f"{source}: not valid YAML: {problem}") from None
     except _YAML_ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{source}: not valid YAML: {reason}") from error
+
+
+def _constructed(text: str) -> Any:
+    """Return the document in a text. Raises _YAML_ERRORS, also for too many values."""
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _size(node, {}) > MAX_NODES:
+        problem = f"aliases make more than {MAX_NODES:,} values of it"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return loader.construct_document(node)
 
 
 def _size(node: yaml.Node, known: dict[int, float]) -> float:
@@ -149,7 +157,7 @@ def _size(node: yaml.Node, known: dict[int, float]) -> float:
 def parse_value(text: str) -> Any:
     """Return the value of a short text, as `1e-3` or `[a, b]`. Raises ValueError if invalid."""
     try:
-        return yaml.load(text, _Loader)
+        return _constructed(text)
     except _YAML_ERRORS as error:
         raise ValueError(f"{excerpt(text)} is not a YAML value") from error
 

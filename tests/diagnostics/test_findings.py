@@ -635,6 +635,23 @@ def test_damaged_records_are_refused(
         assert ended.err.endswith("; copy the run again\n")
 
 
+@pytest.mark.parametrize("damaged", ["counts", "groups"])
+def test_records_of_too_many_parts_are_refused(
+    diagnosed: Path, run_main: RunMain, tmp_path: Path, damaged: str
+) -> None:
+    """3,000 parts of the tokens took 20 seconds to draw, and a file may have millions."""
+    first, second, *_ = map(json.loads, (diagnosed / "diagnostics.jsonl").read_text().splitlines())
+    if damaged == "counts":
+        first["counts"] = [1.0] * 101
+    else:
+        second["groups"] = {f"g{number}": {} for number in range(101)}
+    lines = json.dumps(first) + "\n" + json.dumps(second) + "\n"
+    (tmp_path / "diagnostics.jsonl").write_text(lines)
+    ended = run_main("diagnose", tmp_path, "--plots", tmp_path / "pictures")
+    assert ended.code == 65
+    assert "diagnostics.jsonl: not as srucli writes it (ValueError: more than 100 " in ended.err
+
+
 def test_the_command(diagnosed: Path, run_main: RunMain, tmp_path: Path) -> None:
     ended = run_main("diagnose", diagnosed, "--plots", tmp_path / "pictures")
     first, *lines = ended.out.splitlines()

@@ -152,6 +152,19 @@ def test_the_learning_curve_draws_the_records_that_exist() -> None:
     assert plots.learning_figure([{"step": 1}]) is None
 
 
+def test_of_many_records_some_are_drawn() -> None:
+    """A million took gigabytes. The first ones and the last stay, on a logarithmic axis too."""
+    history = [{"step": step, "train_loss": 1 / step} for step in range(1, 100_001)]
+    (axes,) = learning_axes(history)
+    steps = [int(step) for step in np.asarray(axes.lines[0].get_xdata())]
+    assert len(steps) <= plots.MAX_POINTS
+    assert (steps[:5], steps[-1]) == ([1, 2, 3, 4, 5], 100_000)
+    assert max(np.diff(steps)) <= 101
+    assert plots.thinned(history[:2_000]) == history[:2_000]
+    damaged = [{"step": 1, "dev": {f"m{number}": 0.5 for number in range(1_000)}}]
+    assert [len(axes.lines) for axes in learning_axes(damaged)] == [plots.MAX_CURVES - 1]
+
+
 def test_a_foreign_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "reliability.png").mkdir()
     with pytest.raises(OutputError, match="which srucli did not draw; name another folder"):

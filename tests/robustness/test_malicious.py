@@ -20,7 +20,7 @@ from srucli.config import resolve
 from srucli.diagnostics.records import Diagnostics
 from srucli.errors import DataError, SrucliError, UsageError
 from srucli.inference.predictor import Predictor
-from srucli.io.yaml import parse_yaml
+from srucli.io.yaml import parse_value, parse_yaml
 from srucli.runs.run_dir import RunDir
 from tests.robustness.mutate import repair_manifests
 from tests.support import QUICK, OnStep, RunMain, Tiny, tree
@@ -291,9 +291,9 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         (BOMB, "aliases make more than 10,000 values of it; use fewer of them"),
         ("a: &a [*a]", "aliases make more than"),
         (MERGES, "aliases make more than"),
-        ("[" * 50_000, "not valid YAML: maximum recursion depth"),
-        ("{a: " * 50_000, "not valid YAML: maximum recursion depth"),
-        ("- " * 50_000, "not valid YAML: maximum recursion depth"),
+        ("[" * 50_000, "not valid YAML: lists or sections within too many others; nest fewer"),
+        ("{a: " * 50_000, "not valid YAML: lists or sections within too many others; nest fewer"),
+        ("- " * 50_000, "not valid YAML: lists or sections within too many others; nest fewer"),
         ("[" + "x," * 120_000 + "]", "1: not valid YAML: more than 10,000 values"),
         ("model:\n" + "# \n" * 2**20, "more than 262,144 bytes; settings need"),
         ("model: {layers: 0x" + "f" * 10_000 + "}", "not valid YAML: a number of more than 300"),
@@ -315,6 +315,13 @@ def test_malicious_yaml(
     with refused(rf"x\.yaml:.*{message}", UsageError):
         resolve(path)
     assert os.listdir(tmp_path) == ["x.yaml"]
+
+
+@pytest.mark.parametrize("value", [BOMB, MERGES, "[" * 50_000], ids=["aliases", "merges", "deep"])
+def test_malicious_values_of_settings(value: str) -> None:
+    """A value on the command line is YAML too: 400 bytes of it took 9^12 values."""
+    with bounded(), pytest.raises(ValueError, match="is not a YAML value"):
+        parse_value(value)
 
 
 def test_largest_allowed_yaml() -> None:
