@@ -5,7 +5,6 @@ They work in pipes: output is flushed before they wait for more input.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import sys
@@ -218,6 +217,8 @@ def _pieces(row: list[Any]) -> list[str]:
 def _decoded(
     tokenizer: Tokenizer, lines: Iterable[tuple[int, str]], source: str, form: Form, as_json: bool
 ) -> Iterator[str]:
+    from json import JSONDecodeError
+
     from srucli.io.streams import display_name
     from srucli.tokenizer.model import MAX_ENCODED
 
@@ -232,7 +233,7 @@ def _decoded(
                 raise ValueError(f"not an array: {excerpt(text)}")
             row = _ids(row, tokenizer.vocab_size) if form is Form.ID else _pieces(row)
         except (ValueError, RecursionError) as error:
-            invalid = isinstance(error, json.JSONDecodeError | RecursionError)
+            invalid = isinstance(error, JSONDecodeError | RecursionError)
             problem = f"not valid JSON: {excerpt(text)}" if invalid else str(error)
             raise DataError(display_name(source), number, problem, remedy) from None
         with located(display_name(source), [number].__getitem__):

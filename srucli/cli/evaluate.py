@@ -15,7 +15,6 @@ import typer
 from srucli.cli import options
 from srucli.errors import GateError, OutputError, UsageError
 from srucli.io.console import progress_bar, put, say, warn
-from srucli.io.folders import OpenFolder
 from srucli.io.json_text import json_text
 
 if TYPE_CHECKING:
@@ -254,6 +253,8 @@ def replacing(path: Path) -> Iterator[TextIO]:
     If the block raises, nothing remains of it. What is not a regular file, such as /dev/stdout, is
     written directly. Raises OutputError.
     """
+    from srucli.io.folders import OpenFolder
+
     try:
         if path.exists() and not path.is_file():
             with open(path, "w", encoding="utf-8", newline="\n") as stream:

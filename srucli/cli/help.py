@@ -46,6 +46,17 @@ class Page:
                 raise
             raise UsageError(in_words(error, ctx, words)) from None
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters. Typer's own flags, as --help, are False if they are not given.
+
+        Typer would load pydantic to find out that their default, None, is no bool.
+        """
+        params = list(super().get_params(ctx))  # type: ignore[misc]
+        for param in params:
+            if not param.expose_value and param.type_descriptor.annotation is bool:
+                param.default = False
+        return params
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage line after the command."""
         pieces = [name_of(each) for each in self.params if each.param_type_name == "argument"]  # type: ignore[attr-defined]
@@ -62,7 +73,7 @@ class Page:
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and flags in their groups."""
         rows: dict[str, list[tuple[int, tuple[str, str]]]] = {group: [] for group in GROUPS}
-        for param in self.get_params(ctx):  # type: ignore[attr-defined]
+        for param in self.get_params(ctx):
             flag = next((opt for opt in param.opts if opt in self.often), "")
             panel = "Arguments" if param.param_type_name == "argument" else param.rich_help_panel
             group = OFTEN if flag else panel or OTHER

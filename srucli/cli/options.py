@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -166,7 +165,7 @@ def _described(setting: str) -> tuple[Any, Any]:
     from srucli.config import Config
 
     section, _, name = setting.partition(".")
-    kind: Any = type(Config.model_fields[section].default)
+    kind: Any = Config.model_fields[section].annotation
     return kind.model_fields[name], _types(kind)[name]
 
 
@@ -233,6 +232,8 @@ def _value(setting: str, text: Any) -> Any:
 
 def comma_list(name: str, text: str) -> list[str]:
     """Return the items of a comma list, which may be quoted as in CSV. Raises UsageError."""
+    import csv
+
     try:
         return next(csv.reader([text], strict=True), [])
     except csv.Error as error:

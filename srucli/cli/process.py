@@ -35,6 +35,8 @@ def set_environment() -> None:
     """Set variables that packages and child processes read when they start."""
     # Python processes that packages start import nothing from the current folder either.
     isolate(os.environ)
+    # pydantic would look for plugins in all installed packages.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # On a busy machine, waiting threads that spin take the cores from the thread they wait for, so
     # let them sleep soon. OpenMP reads the variable when torch loads it.
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -13,8 +13,6 @@ import typer
 from srucli.cli import next_steps, options
 from srucli.errors import InputMissingError, OutputError, UsageError
 from srucli.io.console import progress_bar, say, warn
-from srucli.io.files import check_writable, write_atomic
-from srucli.runs.claim import refuse_inputs
 
 if TYPE_CHECKING:
     from srucli.config import Config, DataConfig
@@ -125,6 +123,8 @@ def _warn_of_labels(files: Sequence[str]) -> None:
 
 def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
     """Return the paths of .model and .vocab. Raises UsageError, or OutputError if they exist."""
+    from srucli.io.files import check_writable
+
     prefix = prefix.removesuffix(".model")
     if not prefix or prefix.endswith(os.sep):
         raise UsageError(f"--model-prefix {prefix!r}: name a file, as {prefix}m")
@@ -179,6 +179,8 @@ def command(
     if not model_prefix:
         raise UsageError("no --model-prefix; pass -o m to write m.model and m.vocab")
     config, data = resolve(flags=context.obj), options.of_data(context.obj)
+    from srucli.io.files import write_atomic
+    from srucli.runs.claim import refuse_inputs
     from srucli.tokenizer.training import as_flag, check_rules
 
     rules = config.tokenizer.normalization_rule_tsv

@@ -17,7 +17,6 @@ from srucli.config.complaints import complaint
 from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
 from srucli.io.console import excerpt
-from srucli.io.yaml import load_yaml, parse_value, parse_yaml, to_word, to_yaml
 
 # Former names of `train` settings, in files of older versions.
 OLD_NAMES = {"keep": "use_checkpoint", "checkpoints": "keep_checkpoints"}
@@ -69,6 +68,8 @@ def _meant(key: str, known: Sequence[str]) -> str:
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the tree of overrides such as "model.layers=4"; values are YAML. Raises UsageError."""
+    from srucli.io.yaml import parse_value
+
     tree: dict[str, Any] = {}
     keys = list(known_keys())
     for override in overrides:
@@ -132,6 +133,8 @@ def build(tree: Mapping[str, Any], source: str = "", *, partial: bool = False) -
 
 def stored(data: bytes, source: str) -> Config:
     """Return the configuration in YAML that a version of srucli wrote. Raises UsageError."""
+    from srucli.io.yaml import parse_yaml
+
     return build(_renamed(parse_yaml(data, source)), source)
 
 
@@ -175,6 +178,8 @@ def resolve(
     A flag with the value None was not given. Each layer is checked on its own, so that an error
     names where the wrong value came from. Raises UsageError, InputMissingError.
     """
+    from srucli.io.yaml import load_yaml
+
     tree: dict[str, Any] = {}
     if file is not None:
         loaded = _renamed(load_yaml(file))
@@ -198,13 +203,15 @@ def overridden(overrides: Sequence[str], flags: Mapping[str, Any]) -> Iterator[s
 
 def dump(config: Config) -> str:
     """Return a whole configuration as YAML, from which `resolve` returns an equal one."""
+    from srucli.io.yaml import to_yaml
+
     return to_yaml(config.model_dump(mode="json"))
 
 
 def _field(key: str) -> tuple[type[Section], FieldInfo]:
     """Return the section and the field of a dotted key."""
     section, _, name = key.partition(".")
-    kind = FilesConfig if section == "files" else type(Config.model_fields[section].default)
+    kind: Any = FilesConfig if section == "files" else Config.model_fields[section].annotation
     return kind, kind.model_fields[name]
 
 
@@ -242,6 +249,8 @@ def lengths() -> list[str]:
 
 def describe_settings() -> Iterator[tuple[str, str]]:
     """Yield every dotted key with its default and help text."""
+    from srucli.io.yaml import to_word
+
     for key in known_keys():
         _, field = _field(key)
         value = list(field.default) if isinstance(field.default, tuple) else field.default

@@ -41,7 +41,7 @@ def setting(default: Any, text: str | None = None, rule: Any = None, **bounds: A
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
     # Whether a training may be resumed with other values. The rule of a setting overrides this.
     may_change_on_resume: ClassVar[bool] = False
 
@@ -328,11 +328,11 @@ class Config(Section):
 
     files: FilesConfig | None = setting(None, "Files of `srucli run`.")
 
-    data: DataConfig = DataConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    model: ModelConfig = ModelConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
 
     @property
     def metric(self) -> str:

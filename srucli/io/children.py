@@ -6,17 +6,18 @@ a `yaml.py`. A process runs `child.py`, and then the module that it was started 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from srucli.io.system_limits import no_process
+
+if TYPE_CHECKING:
+    import subprocess
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -54,6 +55,9 @@ def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
     It has its own process group, so that Ctrl-C reaches only this process. The whole group is
     killed at the end of the block.
     """
+    import json
+    import subprocess
+
     environment = dict(os.environ)
     isolate(environment)
     command = [sys.executable, "-I" if sys.flags.isolated else "-P", str(PACKAGE / "child.py")]

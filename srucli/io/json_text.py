@@ -6,7 +6,6 @@ Input data is read by `json_objects.py`; the state of a training, which may hold
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
 from typing import Any
@@ -23,6 +22,8 @@ def json_text(value: Any, indent: int | None = None) -> str:
     Numbers that are NaN or Inf become null. Control and invisible characters, and halves of
     surrogate pairs, are escaped as `\\u202e`.
     """
+    import json  # here, so that `srucli --help` does not load it
+
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     except ValueError:
@@ -37,6 +38,8 @@ def json_value(text: str | bytes) -> Any:
 
     Numbers that no 64 bits hold become floats, and those that are not finite None.
     """
+    import json
+
     return json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=lambda _: None)
 
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from srucli.cli import app
-from tests.support import RunMain
+from tests.support import RunCli, RunMain
 
 GROUP: Any = typer.main.get_command(app)
 
@@ -35,6 +35,27 @@ def test_every_page_is_in_one_style(
     for param in command.get_params(command.context_class(command)):
         assert re.fullmatch(r"[A-Z].*[.\]]", param.help), param.name
     assert not re.search(r"<(int|float|str|path)|range>|INTEGER|FLOAT", text)
+
+
+# Packages that take longer to import than a help page may take, or as long as the rest of it.
+HEAVY = {"numpy", "torch", "scipy", "sentencepiece", "tqdm", "rich", "yaml"}
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        ((), {*HEAVY, "pydantic", "srucli.io.folders"}),
+        (("slim",), {*HEAVY, "pydantic", "srucli.io.folders"}),
+        (("train",), {*HEAVY, "typer._adapters"}),
+    ],
+)
+def test_help_imports_nothing_heavy(
+    run_cli: RunCli, words: tuple[str, ...], heavy: set[str]
+) -> None:
+    done = run_cli(*words, "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "srucli.cli" in imported
+    assert not imported & heavy
 
 
 def test_the_flags_that_matter_come_first(
