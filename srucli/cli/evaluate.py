@@ -108,8 +108,7 @@ def command(
         from srucli.experiments.plots import draw
         from srucli.runs.run_dir import read_records
 
-        for path in draw(result, read_records(run / "metrics.jsonl"), plots):
-            print(path, file=sys.stderr)
+        say(*map(str, draw(result, read_records(run / "metrics.jsonl"), plots)))
     check_gates(gates, result.metrics)
 
 

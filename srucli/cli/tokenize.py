@@ -107,7 +107,7 @@ def _warn_of_no_effect(config: Config, flags: Iterable[str]) -> None:
 
     given = [key for key in flags if key.startswith("tokenizer.")]
     for line in no_effect(Setup(config, dev=False), given):
-        warn("srucli: " + re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line))
+        warn(re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line))
 
 
 def _warn_of_labels(files: Sequence[str]) -> None:
@@ -115,7 +115,7 @@ def _warn_of_labels(files: Sequence[str]) -> None:
     for name in files:
         if _LABELLED & set(Path(name.lower()).suffixes):
             warn(
-                f"srucli: {name} is read as raw text, labels and all; "
+                f"{name} is read as raw text, labels and all; "
                 "--format auto takes the texts of labelled files"
             )
             return
@@ -205,6 +205,6 @@ def command(
     _outputs(model_prefix, force)
     tokenizer = trained.tokenizer
     write_atomic({vocab: tokenizer.vocab.encode(), model: tokenizer.model_bytes})
-    say(f"srucli tokenize: {trained.describe()}")
+    say(f"tokenizer: {trained.describe()}")
     next_steps.after_tokenize(model)
     print(model)

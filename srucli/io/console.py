@@ -62,8 +62,12 @@ def warn(*lines: str) -> None:
 
 
 def put(*lines: str, colour: str | None = None, indent: int = 2) -> None:
-    """Print lines of a report to stdout; on a terminal `escaped_lines`, coloured and `folded`."""
+    """Print lines of a report to stdout; on a terminal `escaped_lines`, coloured and `folded`.
+
+    Elsewhere they are data, which no variable colours.
+    """
     stream = _below(sys.stdout)
+    colour = colour if stream.isatty() else None
     for line in lines:
         shown = line if stream is sys.stdout else escaped_lines(line)
         for row in folded(shown, stream, indent):

@@ -1269,7 +1269,6 @@ UNFOLLOWED = {
     "holds a comparison with other": "test_force_replaces_what_a_comparison_wrote",
     "--probability has no effect": "a report",
     "train.dev_share={} holds out {} examples, not {}": "a report",
-    "srucli tokenize: {}": "a report",
     "not as srucli writes it": "a damaged file",
     "is not as srucli writes it": "a damaged file",
     "this srucli reads up to": "a newer format",

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
@@ -25,6 +25,7 @@ from srucli.io.console import (
     folded,
     for_people,
     progress_bar,
+    put,
     say,
     shell_line,
     text_table,
@@ -167,6 +168,25 @@ def test_only_our_own_colours_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) 
     with redirect_stderr(EscapedStream(shown, for_people)):
         say("a \x1b[32mb", colour="warning", good=" *")
     assert shown.getvalue() == "\x1b[33ma \\x1b[32mb\x1b[0m\x1b[32m *\x1b[0m\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "shown"), [(io.StringIO(), "a\n"), (Terminal(), "\x1b[32ma\x1b[0m\n")]
+)
+def test_reports_have_colours_on_terminals_alone(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, shown: str
+) -> None:
+    """What is piped or written to a file is data, whatever FORCE_COLOR says."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with redirect_stdout(stream):
+        put("a", colour="good")
+    assert stream.getvalue() == shown
 
 
 def test_tables_are_escaped() -> None:
