@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from threading import RLock
 
 from srucli.experiments.drawing import (
     FontEntry,
@@ -28,6 +29,8 @@ BOXES = "Last Resort"
 # Categories of control and format characters, halves of surrogate pairs, and spaces.
 UNDRAWN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
 SHOWN = 5
+# Held while matplotlib's list of fonts, of which there is one per process, has more than before.
+_changing = RLock()
 
 
 @contextmanager
@@ -36,20 +39,21 @@ def families(texts: Iterable[str]) -> Iterator[list[str]]:
 
     matplotlib keeps a list of the fonts that were installed when it first ran. If a character is
     in none of them, newer fonts are used too, in the block alone; if it is in none of these either,
-    a sentence says so.
+    a sentence says so. Other threads wait for the end of the block.
     """
     wanted = {character for text in texts for character in text if _is_drawn(character)}
-    wanted -= _characters(OWN)
-    known = list(fontManager.ttflist)
-    chosen = [OWN, *_covering(wanted)]
-    try:
-        if wanted and _add_new_fonts():
-            chosen += [name for name in _covering(wanted) if name not in chosen]
-        if wanted:
-            warn(_missing(wanted))
-        yield chosen
-    finally:
-        fontManager.ttflist[:] = known
+    with _changing:
+        wanted -= _characters(OWN)
+        known = list(fontManager.ttflist)
+        chosen = [OWN, *_covering(wanted)]
+        try:
+            if wanted and _add_new_fonts():
+                chosen += [name for name in _covering(wanted) if name not in chosen]
+            if wanted:
+                warn(_missing(wanted))
+            yield chosen
+        finally:
+            fontManager.ttflist[:] = known
 
 
 def _is_drawn(character: str) -> bool:
@@ -59,10 +63,10 @@ def _is_drawn(character: str) -> bool:
 
 
 def _characters(family: str) -> set[str]:
-    """Return the characters of a font family; none if it cannot be read."""
+    """Return the characters of a font family; none if it is not listed or cannot be read."""
     faces = [face for face in fontManager.ttflist if face.name == family]
-    upright = min(faces, key=lambda face: (face.style != "normal", _boldness(face)))
     with suppress(OSError, RuntimeError, ValueError):
+        upright = min(faces, key=lambda face: (face.style != "normal", _boldness(face)))
         return set(map(chr, get_font(upright.fname).get_charmap()))
     return set()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped]
@@ -72,6 +74,39 @@ def test_a_font_installed_later_is_found_and_not_kept(
         draw(fonts)
     assert font_manager.fontManager.ttflist == before
     assert capsys.readouterr().err == ""
+
+
+def test_threads_do_not_keep_the_fonts_of_each_other(fonts: Path) -> None:
+    before = list(font_manager.fontManager.ttflist)
+    install(fonts, "One", LABEL)
+    entered, left = Event(), Event()
+
+    def enter() -> list[str]:
+        with families([LABEL]) as found:
+            entered.set()
+            left.wait()
+            return found
+
+    with ThreadPoolExecutor(1) as other:
+        with families([LABEL]) as found:
+            others = other.submit(enter)
+            waited = not entered.wait(0.1)
+        left.set()
+        assert waited
+        assert others.result() == found == [OWN, "One"]
+    assert font_manager.fontManager.ttflist == before
+
+
+def test_matplotlibs_own_font_may_be_missing(
+    fonts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a font of a weight that matplotlib does not know."""
+    odd = font_manager.FontEntry(fname="odd.ttf", name="Odd", weight="unknown")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [odd])
+    monkeypatch.setattr(font_manager, "_get_fontconfig_fonts", list)
+    with families(["cat"]) as found:
+        assert found == [OWN]
+    assert "no installed font has 3 of the labels' characters (a c t)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
