@@ -51,24 +51,41 @@ def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete KEY=VALUE. bash passes KEY, = and VALUE as three words."""
     key, equals, _ = incomplete.partition("=")
     if equals:
-        return [f"{key}={value}" for value in values_of(key)]
+        return [f"{key}={value}" for value in _values(key)]
     words = [word for word in ctx.params.get("overrides") or () if word != "="]
     last = [*(ctx.params.get("overrides") or ()), ""][-2:-1]
-    if words and (last == ["="] or not incomplete) and (values := values_of(words[-1])):
+    if words and (last == ["="] or not incomplete) and (values := _values(words[-1])):
         return values
-    return keys()
+    return keys(incomplete)
 
 
-def keys() -> list[str]:
-    """Return every dotted setting, with the = that follows it."""
-    from srucli.config import known_keys
+def _values(key: str) -> list[str]:
+    """Return the values that a setting may have, or its default; none if it is unknown."""
+    from srucli.config import default_of, known_keys
 
-    return [f"{key}=" for key in known_keys() if not key.startswith("files.")]
+    return (values_of(key) or [default_of(key)]) if key in known_keys() else []
 
 
-def metrics() -> list[str]:
-    """Return the metrics, with the = that follows them."""
-    return [f"{name}=" for name in METRICS]
+def keys(incomplete: str) -> list[str]:
+    """Return the dotted settings that begin so, with the = that follows them."""
+    from srucli.config import default_of, known_keys
+
+    settings = (key for key in known_keys() if not key.startswith("files."))
+    return _with_value([key for key in settings if key.startswith(incomplete)], default_of)
+
+
+def metrics(incomplete: str) -> list[str]:
+    """Return the metrics that begin so, with the = that follows them."""
+    return _with_value([name for name in METRICS if name.startswith(incomplete)], lambda _: "0.9")
+
+
+def _with_value(names: list[str], example: Callable[[str], str]) -> list[str]:
+    """Return names with the = that follows them.
+
+    A single one has a value beside it, since bash adds a blank after the only word that fits.
+    """
+    values = [f"{name}={example(name)}" for name in names] if len(names) == 1 else []
+    return [f"{name}=" for name in names] + values
 
 
 def runs(incomplete: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from srucli.config.loading import build as build
 from srucli.config.loading import choices as choices
+from srucli.config.loading import default_of as default_of
 from srucli.config.loading import describe_settings as describe_settings
 from srucli.config.loading import dump as dump
 from srucli.config.loading import flat as flat

@@ -249,10 +249,14 @@ def lengths() -> list[str]:
 
 def describe_settings() -> Iterator[tuple[str, str]]:
     """Yield every dotted key with its default and help text."""
+    for key in known_keys():
+        yield key, f"{default_of(key)}  {_field(key)[1].description or ''}".rstrip()
+
+
+def default_of(key: str) -> str:
+    """Return the default of a dotted setting as it is written in YAML, or `required`."""
     from srucli.io.yaml import to_word
 
-    for key in known_keys():
-        _, field = _field(key)
-        value = list(field.default) if isinstance(field.default, tuple) else field.default
-        shown = "required" if field.is_required() else to_word(value)
-        yield key, f"{shown}  {field.description or ''}".rstrip()
+    _, field = _field(key)
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return "required" if field.is_required() else to_word(value)

@@ -30,13 +30,15 @@ def offered(run_main: RunMain, monkeypatch: pytest.MonkeyPatch, line: str) -> li
         ("srucli train --optimizer adama", ["adamax"]),
         ("srucli train --encoder ", ["sru", "lstm", "gru", "cnn", "bag"]),
         ("srucli train --format f", ["fasttext"]),
-        ("srucli train x model.la", ["model.layers="]),
+        # Of one word, bash would end the line with a blank.
+        ("srucli train x model.la", ["model.layers=", "model.layers=2"]),
+        ("srucli train x model.layers=", ["2"]),
         ("srucli train x model.encoder=l", ["lstm"]),
         ("srucli run x train.metric=acc", ["accuracy"]),
         ("srucli compare x --optimizer adam,lio", ["adam,lion"]),
-        ("srucli compare x --over model.la", ["model.layers="]),
+        ("srucli compare x --over model.la", ["model.layers=", "model.layers=2"]),
         ("srucli tokenize --model-type w", ["word"]),
-        ("srucli eval r x --fail-under acc", ["accuracy="]),
+        ("srucli eval r x --fail-under acc", ["accuracy=", "accuracy=0.9"]),
         ("srucli optimizers nad", ["nadam"]),
         ("srucli info s", ["settings"]),
         ("srucli train ./", []),  # bash completes names of files
