@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from srucli.errors import OutOfMemoryError, SrucliError
-from srucli.experiments.trial_process import NO_MEMORY
 from srucli.experiments.trials import Folder, Plan, Result, Trial
 from srucli.io.children import Child, child
 from srucli.io.console import say
 from srucli.io.files import opened
-from srucli.io.memory import ending
+from srucli.io.memory import KILLED, NO_MEMORY, ending
 from srucli.runtime import cores
 
 
@@ -109,7 +108,7 @@ class Scheduler(ExitStack):
         except OSError:
             error = ending(code)
         message = f"{place}: {error}; see {place / 'log.txt'}"
-        if code not in (NO_MEMORY, -9):
+        if code not in (NO_MEMORY, KILLED):
             return SrucliError(message)
         fewer = f"; trials share the memory: --jobs {self.jobs // 2}" if self.jobs > 1 else ""
         return OutOfMemoryError(message + fewer)

@@ -33,7 +33,7 @@ from srucli.inference.predictor import Predictor
 from srucli.io.files import unwritable, write_files, writing
 from srucli.io.folders import Identity, OpenFolder
 from srucli.io.json_text import json_text
-from srucli.io.memory import enough_memory
+from srucli.io.memory import NO_MEMORY, enough_memory
 from srucli.io.python_warnings import show_warnings
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
@@ -43,9 +43,6 @@ from srucli.training.run import train
 
 # Files of a trial's run that are removed after it is evaluated.
 UNNEEDED: Layout = {key: run_dir.LAYOUT[key] for key in ("checkpoints", r"tokenizer\.model")}
-
-# The exit code of a trial that ran out of memory.
-NO_MEMORY = 4
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ _SAYS_SO = re.compile(
     r"out of memory|(can't|cannot|not enough memory: you tried to) allocate|bad_alloc|ALLOC_FAILED",
     re.IGNORECASE,
 )
+# The exit code of a child process of ours that ran out of memory, and that of `subprocess` for one
+# that the kernel killed (SIGKILL), usually because memory ran out.
+NO_MEMORY, KILLED = 4, -9
 _ON_GPU = re.compile("CU(DA|BLAS|DNN)")
 _AMOUNT = re.compile(r"(?:tried|Unable) to allocate ([\d.]+) ([KMGT]iB|bytes)", re.IGNORECASE)
 
@@ -70,6 +73,6 @@ def _which(error: BaseException) -> str:
 
 def ending(code: int) -> str:
     """Return how a process ended that nobody asked to end, from the code of `subprocess`."""
-    if code == -9:  # SIGKILL
+    if code == KILLED:
         return "was killed, probably because memory ran out"
     return f"ended with {code}"

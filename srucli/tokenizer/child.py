@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 
 from sentencepiece import SentencePieceTrainer
 
-from srucli.io.memory import ran_out
+from srucli.io.memory import NO_MEMORY, ran_out
 
-REFUSED, NO_MEMORY = 3, 4
+REFUSED = 3
 TOO_MANY = re.compile(r"Vocabulary size too high .* value <= (\d+)")
 TOO_FEW = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)")
 

@@ -19,9 +19,9 @@ from srucli.config import DEFAULT_VOCAB_SIZE, TokenizerConfig, given
 from srucli.errors import DataError, InputMissingError, OutOfMemoryError, SrucliError, UsageError
 from srucli.io.children import child
 from srucli.io.console import say
-from srucli.io.memory import ending, says_so
+from srucli.io.memory import KILLED, NO_MEMORY, ending, says_so
 from srucli.tokenizer import proto
-from srucli.tokenizer.child import NO_MEMORY, REFUSED, TOO_FEW, TOO_MANY
+from srucli.tokenizer.child import REFUSED, TOO_FEW, TOO_MANY
 from srucli.tokenizer.model import Tokenizer
 
 # Takes a few words about the progress; not always called from the same thread.
@@ -267,8 +267,8 @@ def train_tokenizer(
         if "all_chars_count" in message:
             raise DataError(source, None, "nothing but blank lines", "give it text")
         raise _refusal(message, options, named)
-    if code in (NO_MEMORY, -9) or (code and says_so(log.last)):
-        ended = ending(code) if code == -9 else "ran out of memory"
+    if code in (NO_MEMORY, KILLED) or (code and says_so(log.last)):
+        ended = ending(code) if code == KILLED else "ran out of memory"
         fewer = named("input_sentence_size", max(used // 2, 1))
         raise OutOfMemoryError(f"training the tokenizer {ended}; use fewer lines: {fewer}")
     if code == _ABORTED and config.num_threads > 1 and _TERMINATED in log.last:
