@@ -12,8 +12,8 @@ from srucli.model.classifier import Classifier
 from srucli.tokenizer.truncation import MAX_ACTIVATIONS, Limits
 
 BATCH_TEXTS, BATCH_TOKENS = 256, 16_384
-# Of a wide network, a batch has fewer tokens, and fewer texts: at least so many tokens for each.
-LEAST_OF_TEXT = 16
+# Of a wide network, a batch has fewer tokens, and as few texts as leave each this many.
+MIN_TOKENS = 16
 # The most logits, of all branches, that are computed before they become probabilities.
 MAX_LOGITS = 2**26
 # The most numbers (float32: 2 GiB) that the encoder stores for one text.
@@ -42,7 +42,7 @@ def branch_logits(
     chosen = np.arange(len(store.lengths)) if texts is None else texts
     rows: list[torch.Tensor] = []
     tokens = min(BATCH_TOKENS, MAX_ACTIVATIONS // model.width)
-    size = max(min(BATCH_TEXTS, tokens // LEAST_OF_TEXT), 1)
+    size = max(min(BATCH_TEXTS, tokens // MIN_TOKENS), 1)
     batches = order(store.lengths[chosen], size, batch_tokens=tokens, seed=None)
     for own in batches:
         batch = store.batch(chosen[own]).to(device)

@@ -17,7 +17,7 @@ _REMEDY = 'write one whole object on each line, as {"text": "...", "label": "...
 # The most values in an object: each takes far more memory than its characters.
 MAX_VALUES = 2**18
 # A line of an object over several lines takes at least as much memory as so many characters.
-_LEAST_OF_LINE = 64
+_MIN_LINE = 64
 _VALUE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]')
 _MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]')
 _BLANKS = re.compile(r"\s*")
@@ -75,9 +75,9 @@ def _whole(
         if not last or (alone and following.startswith("{")):
             raise _cut(" ".join(parts), line, source)
         parts.append(following)
-        size += max(len(following), _LEAST_OF_LINE)
+        size += max(len(following), _MIN_LINE)
         if size > MAX_LINE:
-            most = f"{MAX_LINE >> 20} MB or {MAX_LINE // _LEAST_OF_LINE:,} lines"
+            most = f"{MAX_LINE >> 20} MB or {MAX_LINE // _MIN_LINE:,} lines"
             problem = f"an object of over {most}"
             raise DataError(source, line, problem, _REMEDY)
         depth, end = _depth(following, depth)
