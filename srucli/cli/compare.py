@@ -16,6 +16,7 @@ from srucli.io.console import fitting_table, put, shell_line, warn
 from srucli.io.json_text import json_text
 
 if TYPE_CHECKING:
+    from srucli.experiments.compare import Comparison
     from srucli.experiments.trials import Candidate
 
 
@@ -36,14 +37,7 @@ class Command(options.Command):
 def command(
     context: typer.Context,
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file; - is stdin.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings of every trial.",
-            autocompletion=completion.overrides,
-        ),
-    ] = None,
+    overrides: options.Overrides = None,
     optimizer: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +143,6 @@ def command(
     if "optim.lr" in candidates[0].settings and source is not None and source.name == "COMMANDLINE":
         warn("--grid has no effect: the rates are compared")
     from srucli.experiments.page import PAGE, write_page
-    from srucli.experiments.report import HEADER, LESS_NEEDED, table_rows
 
     command_line = shell_line(["srucli", *sys.argv[1:]])
     with process.term_as_int():
@@ -165,14 +158,21 @@ def command(
     if as_json:
         print(json_text(to_json(comparison) | {"page": str(page)}))
     else:
-        (key,) = candidates[0].settings
-        rows = [[name.removeprefix(f"{key}="), *row] for name, *row in table_rows(comparison)]
-        lines = [*fitting_table([_named(key), *HEADER[1:]], rows, LESS_NEEDED)]
-        best = len(lines) - len(rows)
-        put(*lines[:best])
-        put(lines[best], colour="good")
-        put(*lines[best + 1 :])
+        _print_table(comparison, candidates)
         print(page)
+
+
+def _print_table(comparison: Comparison, candidates: list[Candidate]) -> None:
+    """Print the rows of the candidates, the best first and in a colour."""
+    from srucli.experiments.report import HEADER, LESS_NEEDED, table_rows
+
+    (key,) = candidates[0].settings
+    rows = [[name.removeprefix(f"{key}="), *row] for name, *row in table_rows(comparison)]
+    lines = [*fitting_table([_named(key), *HEADER[1:]], rows, LESS_NEEDED)]
+    best = len(lines) - len(rows)
+    put(*lines[:best])
+    put(lines[best], colour="good")
+    put(*lines[best + 1 :])
 
 
 def default_folder(train: str, candidates: list[Candidate]) -> Path:

@@ -17,8 +17,8 @@ import typer
 
 from srucli.cli import completion
 from srucli.cli import help as pages
-from srucli.errors import InputMissingError, UsageError
-from srucli.io.console import say, warn
+from srucli.errors import InputMissingError, UsageError, did_you_mean
+from srucli.io.console import excerpt, say, warn
 
 if TYPE_CHECKING:
     from srucli.config import Config, DataConfig
@@ -38,6 +38,14 @@ RunFolder = Annotated[
         metavar="RUN",
         help="Folder of a run, as `srucli train` prints it.",
         autocompletion=completion.runs,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings, such as model.layers=4.",
+        autocompletion=completion.overrides,
     ),
 ]
 FailUnder = Annotated[
@@ -140,7 +148,10 @@ class Command(pages.Command):
     def invoke(self, ctx: Any) -> Any:
         """Check the flags, and keep them out of the function's arguments. Raises UsageError."""
         given = {key: ctx.params.pop(_identifier(key)) for key in self.keys()}
-        ctx.obj = parse({key: value for key, value in given.items() if value is not None})
+        flags = {key: value for key, value in given.items() if value is not None}
+        if self.labelled and "data.format" in flags:
+            _check_format(flags["data.format"])
+        ctx.obj = parse(flags)
         return super().invoke(ctx)
 
 
@@ -200,6 +211,16 @@ def _parameter(setting: str, *, labelled: bool) -> inspect.Parameter:
         default=None,
         annotation=Annotated[bool | None if bool in types else str | None, option],
     )
+
+
+def _check_format(name: str) -> None:
+    """Raise UsageError for an unknown format, naming those of files with labels."""
+    from srucli.config import choices
+
+    known = choices("data.format")
+    if name not in known:
+        hint = did_you_mean(name, [each for each in known if each != "lines"])
+        raise UsageError(f"--format: {excerpt(name)} is unknown{hint}")
 
 
 def parse(flags: Mapping[str, Any]) -> dict[str, Any]:

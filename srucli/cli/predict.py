@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srucli.cli import options
 from srucli.errors import UsageError
 from srucli.io.console import say, warn
+
+if TYPE_CHECKING:
+    from srucli.inference.predictor import Predictor
+    from srucli.inference.stream import Style
 
 
 class Command(options.Command):
@@ -86,8 +90,6 @@ def command(
     text, blank lines too. Exceptions: a flag such as --format says otherwise, or the first line is
     a header, a JSON object with a text, in fastText format, or starts with a label of the run.
 
-    If no label of a multi-label run applies to a text, its line is empty.
-
     Texts of an endless stream are labelled as soon as they arrive.
     """
     if with_input and as_json:
@@ -102,11 +104,7 @@ def command(
 
     need_run(run)
     options.need_files(file)
-    from srucli.data.formats import format_by_ending
-    from srucli.data.readers import read_inputs
-    from srucli.inference.stream import Style, records
-    from srucli.io.streams import display_name
-    from srucli.tokenizer.truncation import Notices
+    from srucli.inference.stream import Style
 
     data = options.of_data(context.obj)
     predictor = options.load_predictor(run, context.obj)
@@ -126,6 +124,17 @@ def command(
         with_input=with_input,
         delimiter=predictor.config.data.label_delimiter,
     )
+    _print_records(predictor, file, data, style)
+
+
+def _print_records(predictor: Predictor, file: str, data: dict[str, Any], style: Style) -> None:
+    """Print a record for each text of a file, which is read as the flags in `data` say."""
+    from srucli.data.formats import format_by_ending
+    from srucli.data.readers import read_inputs
+    from srucli.inference.stream import records
+    from srucli.io.streams import display_name
+    from srucli.tokenizer.truncation import Notices
+
     is_plain = not data.keys() - options.OF_LINES and format_by_ending(file) is None
     config = options.data_config(predictor.config.data, file, data)
     inputs = read_inputs(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import completion, next_steps, options, process
+from srucli.cli import next_steps, options, process
 from srucli.cli.evaluate import check_gates, parse_gates
 from srucli.errors import UsageError
 from srucli.io.console import put, say
@@ -28,12 +28,7 @@ class Command(options.Command):
 def command(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings and files.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Settings.", autocompletion=completion.overrides
-        ),
-    ] = None,
+    overrides: options.Overrides = None,
     output: Annotated[
         str | None,
         typer.Option(

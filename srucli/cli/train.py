@@ -43,14 +43,7 @@ def command(
             metavar="TRAIN", help="Labelled file: TSV, CSV, JSON; - is stdin.", show_default=False
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings, such as model.layers=4.",
-            autocompletion=completion.overrides,
-        ),
-    ] = None,
+    overrides: options.Overrides = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srucli.cli import completion, next_steps, options, process
+from srucli.cli import next_steps, options, process
 from srucli.errors import OutputError, UsageError
 
 
@@ -26,14 +26,7 @@ class Command(options.Command):
 def command(
     context: typer.Context,
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Labelled file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings of every trial.",
-            autocompletion=completion.overrides,
-        ),
-    ] = None,
+    overrides: options.Overrides = None,
     minutes: Annotated[
         float, typer.Option(min=0.05, metavar="MINUTES", help="How long to search.")
     ] = 10.0,

@@ -309,7 +309,7 @@ def test_a_bad_dev_file(run_main: RunMain, tmp_path: Path) -> None:
         (["good.tsv", "--encoder", "rnn"], 2, "--encoder: 'rnn' is unknown (did you mean"),
         (["good.tsv", "--device", "tpu"], 2, "--device tpu: write auto, cpu, cuda or cuda:N"),
         (["good.tsv", "--lr", "-1"], 2, "--lr: -1 is too small; it must be above 0"),
-        (["good.tsv", "--format", "excel"], 2, "--format: 'excel' is unknown (known: auto, "),
+        (["good.tsv", "--format", "excel"], 2, "(known: auto, tsv, csv, fasttext, jsonl, pairs)"),
         (["good.tsv", "data.format=excel"], 2, "data.format: 'excel' is unknown (known: auto, "),
         (["good.tsv", "--encoding", "utf-9"], 2, "--encoding utf-9: no such encoding; "),
         (["good.tsv", "--text", "1", "--label", "1"], 2, "text and label are both column 1; "),
