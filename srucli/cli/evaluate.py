@@ -69,7 +69,8 @@ def command(
         typer.Option(
             metavar="RUN",
             help="Compare with another run on the same examples: the difference of each metric "
-            "with a 95% interval, and McNemar's test.",
+            "with a 95% interval, and McNemar's test. Predictions, plots and the gate are those "
+            "of the first run.",
         ),
     ] = None,
     fail_under: options.FailUnder = None,

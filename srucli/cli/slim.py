@@ -24,11 +24,11 @@ def command(
         typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=completion.runs),
     ],
 ) -> None:
-    """Remove the optimizer's state from a run: two thirds of it.
+    """Remove the optimizer's state from a run.
 
-    The run predicts as before. It can still be trained longer, or resumed if it was stopped, but
-    then ends with other weights: the optimizer starts anew from those that are saved.
-    The last line on stdout is the run folder.
+    With Adam, that is two thirds of its size. The run predicts as before. It can still be trained
+    longer, or resumed if it was stopped, but then ends with other weights: the optimizer starts
+    anew from those that are saved. The last line on stdout is the run folder.
     """
     from srucli.runs.choice import unfinished
     from srucli.runs.run_dir import RunDir
