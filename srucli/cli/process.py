@@ -6,6 +6,7 @@ denormals and memory.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from typing import Any, NoReturn, TextIO, cast
 from srucli.errors import InterruptedRun, OutputError
 from srucli.io.children import isolate
 from srucli.io.console import EscapedStream, escaped_lines, for_people
+from srucli.io.waiting import Notes, WaitingFile
 from srucli.training.interrupts import Interrupt
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is unknown to Windows
@@ -67,14 +69,46 @@ def take_descriptors() -> None:
 
 @contextmanager
 def escaped_output() -> Iterator[None]:
-    """In a block, escape all text on stderr, and on stdout if that is a terminal."""
+    """In a block, escape all text on stderr, and on stdout if that is a terminal.
+
+    Writes wait for a reader, and what cannot be written to stderr is dropped.
+    """
     with ExitStack() as stack:
+        out = stack.enter_context(_reopened(sys.stdout, WaitingFile))
+        stack.enter_context(redirect_stdout(out))
+        notes = stack.enter_context(_reopened(sys.stderr, Notes))
+        stack.enter_context(redirect_stderr(notes))
         errors = EscapedStream(sys.stderr, for_people)
         stack.enter_context(redirect_stderr(cast(TextIO, errors)))
         if sys.stdout.isatty():
             data = EscapedStream(sys.stdout, escaped_lines)
             stack.enter_context(redirect_stdout(cast(TextIO, data)))
         yield
+
+
+@contextmanager
+def _reopened(stream: TextIO, kind: type[WaitingFile]) -> Iterator[TextIO]:
+    """Return a standard stream with `kind` as its file; a stream of another sort as it is.
+
+    That is the console of Windows, or what a caller of `main` put there.
+    """
+    below = getattr(stream, "buffer", None)
+    plain = type(getattr(below, "raw", below)) is io.FileIO
+    if not plain or not isinstance(stream, io.TextIOWrapper):
+        yield stream
+        return
+    opened = io.TextIOWrapper(
+        io.BufferedWriter(kind(stream.fileno(), "w", closefd=False)),
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+    try:
+        yield opened
+    finally:
+        with suppress(OSError):
+            opened.flush()
 
 
 def drop_stdout() -> None:

@@ -42,7 +42,7 @@ def say(
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
     stream = _below(stream or sys.stderr)
-    with suppress(BrokenPipeError):  # nobody reads stderr any more
+    with suppress(OSError):  # nobody reads stderr any more, or its disk is full
         for line in lines:
             shown = escaped_lines(line) if whole else for_people(line)
             for row in [shown] if whole else folded(shown, stream):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from srucli.errors import DataError, InputMissingError, SrucliError
 from srucli.io.memory import ran_out
 from srucli.io.system_limits import RAISE_OPEN_FILES, is_open_files
+from srucli.io.waiting import WaitingFile
 
 Source = str | os.PathLike[str]
 
@@ -178,7 +179,7 @@ def _open(source: Source, name: str) -> AbstractContextManager[Any]:
         if sys.stdin is None:
             raise InputMissingError(f"{name}: is closed; pipe text into the command or name a file")
         # Not sys.stdin.buffer: the interpreter cannot end while a thread waits in that one.
-        return open(sys.stdin.fileno(), "rb", closefd=False)
+        return io.BufferedReader(WaitingFile(sys.stdin.fileno(), closefd=False))
     try:
         return open(source, "rb")
     except OSError as error:
