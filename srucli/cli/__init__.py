@@ -178,5 +178,8 @@ def _refuse(error: OSError) -> None:
     if error.errno == errno.ENAMETOOLONG:
         _fail(UsageError(f"{error.filename}: the name is too long; choose a shorter one"))
     if error.errno in _UNWRITABLE:
+        from srucli.io.files import remedy_for
+
         process.drop_stdout()
-        _fail(OutputError(f"the output cannot be written ({error.strerror}); make room for it"))
+        what = f"the output cannot be written ({error.strerror})"
+        _fail(OutputError(f"{what}; {remedy_for(error)}"))

@@ -253,6 +253,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
     If the block raises, nothing remains of it. What is not a regular file, such as /dev/stdout, is
     written directly. Raises OutputError.
     """
+    from srucli.io.files import unwritable
     from srucli.io.folders import OpenFolder
 
     try:
@@ -268,7 +269,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
         ):
             yield stream
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise unwritable(path, error) from error
 
 
 def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, delimiter: str) -> OnChunk:

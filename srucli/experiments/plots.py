@@ -30,7 +30,7 @@ from srucli.experiments.drawing import (
 )
 from srucli.experiments.fonts import families
 from srucli.io.console import abridged, escaped
-from srucli.io.files import check_writable, write_files
+from srucli.io.files import check_writable, unwritable, write_files
 from srucli.io.folders import OpenFolder
 from srucli.runs.claim import listing
 
@@ -336,7 +336,7 @@ def check_folder(folder: Path, names: Iterable[str]) -> None:
             others = [file for file in files if file in held.names() and not _is_drawn(held, file)]
         check_writable(folder / files[0])
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made or read ({error.strerror})") from error
+        raise unwritable(folder, error) from error
     if others:
         raise OutputError(
             f"{folder}: holds {listing(others)}, which srucli did not draw; name another folder"

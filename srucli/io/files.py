@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.io.folders import LinkError, OpenFolder, beside_name
 from srucli.io.json_text import json_text, json_value
-from srucli.io.system_limits import RAISE_OPEN_FILES, is_open_files
+from srucli.io.system_limits import RAISE_FILE_SIZE, RAISE_OPEN_FILES, is_open_files
 
 COPY_AGAIN = "copy the run again"
 COPY_WITHOUT_LINKS = "copy the folder with `cp -rL`, and use the copy"
@@ -90,7 +90,9 @@ def check_writable(path: Path) -> None:
 
 _REMEDIES = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), RAISE_OPEN_FILES),
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
+    errno.EFBIG: RAISE_FILE_SIZE,
+    errno.EIO: "check the disk",
     errno.ENOENT: "make its folder first",
     **dict.fromkeys(
         (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
@@ -101,9 +103,13 @@ _REMEDIES = {
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """Return the error for a file or folder that cannot be written."""
-    remedy = _REMEDIES.get(error.errno or 0, "choose a folder that can be written")
-    remedy = COPY_WITHOUT_LINKS if isinstance(error, LinkError) else remedy
+    remedy = COPY_WITHOUT_LINKS if isinstance(error, LinkError) else remedy_for(error)
     return OutputError(f"{path}: cannot be written ({error.strerror}); {remedy}")
+
+
+def remedy_for(error: OSError) -> str:
+    """Return what to do about a write that failed."""
+    return _REMEDIES.get(error.errno or 0, "choose a folder that can be written")
 
 
 def read_within(place: Place, name: str, most: int) -> bytes:

@@ -10,6 +10,7 @@ from srucli.errors import SrucliError
 from srucli.io.memory import ran_out
 
 RAISE_OPEN_FILES = "close other files, or raise the limit, as with `ulimit -n 1024`"
+RAISE_FILE_SIZE = "raise the limit of a file's size, as with `ulimit -f unlimited`"
 _RAISE_PROCESSES = "end others, or raise the limits of processes and memory: ulimit -u, ulimit -v"
 _RAISE_MEMORY = "free some memory, or raise the limit: ulimit -v"
 _NO_TEMPORARY = "No usable temporary directory"

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from srucli import config as configuration
@@ -77,7 +76,7 @@ from srucli.runs.claim import (
     need_run,
 )
 from srucli.runs.facts import FORMAT_VERSION, Facts, machine, read_facts
-from srucli.runs.tensors import Shapes, check_fit, max_bytes, tensors_of
+from srucli.runs.tensors import Shapes, check_fit, file_of, max_bytes, tensors_of
 from srucli.tokenizer.model import MAX_MODEL_BYTES, Tokenizer
 
 # Files to which a training appends lines.
@@ -290,7 +289,7 @@ class RunDir:
         """
         tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
         files = {
-            MODEL: save_tensors(tensors),
+            MODEL: file_of(tensors),
             STATE: to_json({"step": step, **state}),
             **(training or {}),
         }

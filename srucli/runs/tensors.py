@@ -1,4 +1,4 @@
-"""Untrusted safetensors files: read within limits, and compared with the expected tensors."""
+"""Safetensors files: written, and untrusted ones read within limits and compared with tensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor
 
 from srucli.errors import DataError
@@ -26,14 +26,27 @@ def max_bytes(shapes: Shapes) -> int:
     return HEADER + HEADER_OF_TENSOR * len(shapes) + numbers
 
 
+def file_of(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors, each contiguous and with memory of its own, as a file. Raises MemoryError."""
+    _check_room(2 * max_bytes(tensors))  # safetensors copies the file once more
+    return save({**tensors})
+
+
+def _check_room(size: int) -> None:
+    """Raise MemoryError if as many bytes cannot be allocated: safetensors would panic instead.
+
+    That is so under a limit of memory (ulimit -v). Without one, Linux promises any amount, and
+    nothing fails here.
+    """
+    np.empty(size, np.uint8)
+
+
 def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
     """Return the tensors in a safetensors file. Raises DataError naming `source`, MemoryError."""
     if int.from_bytes(data[:8], "little") > MAX_HEADER:
         problem = f"damaged: its header is larger than the {MAX_HEADER:,} bytes that it can need"
         raise DataError(source, None, problem, COPY_AGAIN)
-    # safetensors would panic where a limit of memory (ulimit -v) lets it not copy the data. Without
-    # such a limit Linux promises any amount, and nothing fails here.
-    np.empty(len(data), np.uint8)
+    _check_room(len(data))
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from srucli.errors import SrucliError
 from srucli.runs.checkpoints import TRAINING, TRAINING_TENSORS
+from srucli.runs.tensors import file_of
 
 # Entries of a parameter group that are set again in every step, or are its parameters.
 _APPLIED = {"params", "lr", "initial_lr"}
@@ -38,7 +38,7 @@ def to_files(tree: Any) -> dict[str, bytes]:
     whole = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     return {
         TRAINING: json.dumps(plain, allow_nan=True).encode() + b"\n",
-        TRAINING_TENSORS: save_tensors(whole),
+        TRAINING_TENSORS: file_of(whole),
     }
 
 

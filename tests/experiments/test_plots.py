@@ -177,3 +177,9 @@ def test_plots_are_reproducible(tmp_path: Path) -> None:
         plots.draw(evaluation(["cat", "dog"]), [], tmp_path / folder)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_something_else_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "plots").touch()
+    with pytest.raises(OutputError, match=r"plots: cannot be written \(.*\); move away what is in"):
+        plots.check_folder(tmp_path / "plots", ["confusion"])

@@ -19,6 +19,7 @@ from srucli.errors import OutOfMemoryError, SrucliError
 from srucli.inference.predictor import Predictor
 from srucli.io.files import read_bounded
 from srucli.io.memory import ending, enough_memory
+from srucli.runs.tensors import file_of, tensors_of
 from tests.support import Tiny, child_environment
 
 ON_GPU = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB"
@@ -172,3 +173,18 @@ def test_commands_in_little_memory(tiny: Tiny, tmp_path: Path) -> None:
         (said[6], r"model\.hidden \(now 4,096\)"),
     ):
         assert re.search(rf"prediction ran out of memory \(it .* MiB\){advice}{setting}$", each)
+
+
+def test_a_checkpoint_without_memory_for_it_ends_in_no_panic() -> None:
+    """safetensors raises no Exception, and with RUST_BACKTRACE=1 it can wait for ever."""
+    resource = pytest.importorskip("resource")
+    weights = {"a": torch.zeros(2**26)}  # 256 MB
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**28 + 2**26, hard))  # room for one copy
+    try:
+        with pytest.raises(MemoryError):
+            file_of(weights)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert tensors_of(file_of({"a": torch.ones(2)}), "a")["a"].tolist() == [1, 1]

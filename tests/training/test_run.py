@@ -334,7 +334,8 @@ def test_a_full_disk(
     assert (ended.code, ended.out) == (73, ""), ended.err
     last = ended.err.splitlines()[-1]
     assert last.startswith("srucli: runs/full/checkpoints/")
-    assert last.endswith("cannot be written (File too large); make room")
+    limit = "raise the limit of a file's size, as with `ulimit -f unlimited`"
+    assert last.endswith(f"cannot be written (File too large); {limit}")
     assert list(tmp_path.iterdir()) == []
 
 
