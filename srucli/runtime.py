@@ -55,18 +55,17 @@ def max_threads() -> int:
 
 @contextmanager
 def use_threads(threads: int) -> Iterator[None]:
-    """Use this many CPU threads in torch and Numba during a block; 0 means one per core.
+    """Use this many CPU threads during a block, in torch and in our kernels; 0: one per core.
 
     Other Python threads, running or started later, keep their thread counts. Raises UsageError for
     far more threads than processors.
     """
     threads = _checked(threads)
-    before = _set_own_torch_threads(threads), _set_numba_threads(threads)
+    before = _set_own_threads(threads)
     try:
         yield
     finally:
-        _set_own_torch_threads(before[0])
-        _set_numba_threads(before[1])
+        _set_own_threads(before)
 
 
 def tune_process(threads: int = 0) -> None:
@@ -75,7 +74,6 @@ def tune_process(threads: int = 0) -> None:
     It also lets the process say when it compiles kernels. Raises UsageError as `use_threads`.
     """
     threads = _checked(threads)
-    _set_numba_threads(threads)
     if find_spec("numba"):
         from srucli.kernels import jit
 
@@ -95,7 +93,7 @@ def _checked(threads: int) -> int:
     return threads or cores()
 
 
-def _set_own_torch_threads(threads: int) -> int:
+def _set_own_threads(threads: int) -> int:
     """Set torch's thread count for the calling thread only; return the previous one.
 
     torch also makes it the default of threads that start later. A short-lived thread restores the
@@ -109,18 +107,6 @@ def _set_own_torch_threads(threads: int) -> int:
                 default = other.submit(torch.get_num_threads).result()
                 torch.set_num_threads(threads)
                 other.submit(torch.set_num_threads, default).result()
-    return before
-
-
-def _set_numba_threads(threads: int) -> int:
-    """Set Numba's thread count for the calling thread; return the previous one."""
-    if not find_spec("numba"):
-        return threads
-    from srucli.kernels import jit
-
-    jit.launch_threads()
-    before = jit.get_num_threads()
-    jit.set_num_threads(min(threads, jit.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     return before
 
 

@@ -60,15 +60,11 @@ def _case_name(value: object) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Let torch and Numba compute with one thread, because tests run in one process per core."""
+    """Compute with one thread, because tests run in one process per core."""
     if "torch" in sys.modules:
         import torch
 
-        from srucli.kernels import jit
-
-        jit.launch_threads()
         torch.set_num_threads(1)
-        jit.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -174,19 +174,15 @@ def piped_stdin(data: str | bytes | None) -> Iterator[None]:
 
 @contextmanager
 def restored_process() -> Iterator[None]:
-    """Undo, after a command, the process-wide settings of torch and Numba that it changed."""
+    """Undo, after a command, the process-wide settings of torch that it changed."""
     import torch
 
-    from srucli.kernels import jit
-
-    jit.launch_threads()
-    threads, numba_threads = torch.get_num_threads(), jit.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
-        jit.set_num_threads(numba_threads)
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:

@@ -30,7 +30,7 @@ from tests.support import Tiny, quick
 from tests.test_architecture import modules
 
 HANDLED = sorted({*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP})
-# The number of threads of the process; trainings and Numba have others.
+# The number of threads of the process; trainings have others.
 THREADS = len(os.sched_getaffinity(0)) + 1
 # Above malloc's threshold for mapping memory.
 LARGE = 64 << 20
@@ -43,10 +43,10 @@ def state() -> dict[str, Any]:
 
     denormal = torch.from_numpy(np.full(1 << 18, 1e-40, np.float32))  # enough for all threads
     with ThreadPoolExecutor(1) as other:
-        elsewhere = other.submit(threads).result()
+        elsewhere = other.submit(torch.get_num_threads).result()
     return {
         "signal handlers": [signal.getsignal(number) for number in HANDLED],
-        "threads": threads(),
+        "threads": torch.get_num_threads(),
         "threads of a new thread": elsewhere,
         "denormals": sys.float_info.min / 2 > 0,
         "denormals in torch": int((denormal * 1).count_nonzero()),
@@ -65,17 +65,6 @@ def hash_of_torchs_state() -> str:
     import torch
 
     return hashlib.sha256(bytes(torch.get_rng_state().numpy())).hexdigest()
-
-
-def threads() -> tuple[int, int]:
-    """Return the thread counts of torch and Numba in this thread."""
-    import torch
-
-    from srucli.kernels import jit
-
-    before = torch.get_num_threads()
-    jit.launch_threads()
-    return before, jit.get_num_threads()
 
 
 def mapped_blocks() -> int | None:

@@ -13,7 +13,6 @@ import torch
 
 from srucli import runtime
 from srucli.errors import UsageError
-from srucli.kernels import jit
 from srucli.runtime import cores, resolve_device, use_threads
 
 
@@ -63,7 +62,6 @@ def test_use_threads_changes_only_the_calling_thread() -> None:
         assert other.submit(torch.get_num_threads).result() == outside
         with use_threads(0):
             assert torch.get_num_threads() == cores()
-            assert jit.get_num_threads() <= cores()
         assert torch.get_num_threads() == outside + 1
     assert torch.get_num_threads() == outside
 

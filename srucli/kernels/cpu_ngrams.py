@@ -14,21 +14,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from srucli.kernels.hashing import BITS, HASH, MIX
-from srucli.kernels.jit import array, launch_threads, njit, prange
+from srucli.kernels.jit import array, kernel
 from srucli.kernels.operator import operator
-
-launch_threads()
+from srucli.kernels.threads import by_rows, evenly, run
 
 _U = np.uint64
 _HASH, _MIX, _BITS = _U(HASH), _U(MIX), _U(BITS)
-_COLUMNS = _U(16)
+# The columns of a task of the backward pass.
+_COLUMNS = 16
+# The numbers added in the time of a step of the recurrence of one unit.
+_ADDED, _ADDED_BACK = 2, 8
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _forward(table, symbols, offsets, grams, sums):  # type: ignore[no-untyped-def]
+@kernel()
+def _forward(first, end, table, symbols, offsets, grams, sums):  # type: ignore[no-untyped-def]
     buckets = _U(table.shape[0])
-    for text in prange(offsets.size - 1):
-        start, stop = _U(offsets[text]), _U(offsets[text + 1])
+    for text in range(_U(first), _U(end)):
+        start, stop = _U(offsets[text]), _U(offsets[text + _U(1)])
         for d in range(_U(table.shape[1])):
             sums[text, d] = np.float32(0.0)
         for row in range(start, stop):
@@ -45,12 +47,12 @@ def _forward(table, symbols, offsets, grams, sums):  # type: ignore[no-untyped-d
                     sums[text, d] += table[bucket, d]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _backward(grad, grams, offsets, grad_table):  # type: ignore[no-untyped-def]
+@kernel()
+def _backward(first, end, grad, grams, offsets, grad_table):  # type: ignore[no-untyped-def]
     width = _U(grad.shape[1])
-    for task in prange((width + _COLUMNS - _U(1)) // _COLUMNS):
-        low = _U(task) * _COLUMNS
-        high = min(low + _COLUMNS, width)
+    for task in range(_U(first), _U(end)):
+        low = task * _U(_COLUMNS)
+        high = min(low + _U(_COLUMNS), width)
         for text in range(_U(offsets.size - 1)):
             for row in range(_U(offsets[text]), _U(offsets[text + _U(1)])):
                 for n in range(_U(grams.shape[1])):
@@ -74,7 +76,9 @@ def ngram_sums(
     """Return the sums (B, W) of `srucli.kernels.ngrams`, and the added rows (N, n) int32."""
     grams = torch.empty(symbols.numel(), longest, dtype=torch.int32)
     sums = torch.empty(offsets.numel() - 1, table.shape[1])
-    _forward(array(table), array(symbols), array(offsets), grams.numpy(), sums.numpy())
+    shares = by_rows(offsets, longest * table.shape[1] // _ADDED)
+    inputs = map(array, (table, symbols, offsets))
+    run(_forward, shares, *inputs, grams.numpy(), sums.numpy())
     return sums, grams
 
 
@@ -85,7 +89,9 @@ def _ngram_sums_backward_fake(grad: Tensor, grams: Tensor, offsets: Tensor, buck
 @operator("ngram_sums_backward", _ngram_sums_backward_fake, device="cpu")
 def _ngram_sums_backward(grad: Tensor, grams: Tensor, offsets: Tensor, buckets: int) -> Tensor:
     grad_table = torch.zeros(buckets, grad.shape[1])
-    _backward(array(grad), array(grams), array(offsets), grad_table.numpy())
+    width = grad.shape[1]
+    shares = evenly(-(-width // _COLUMNS), grams.numel() * width // _ADDED_BACK)
+    run(_backward, shares, *map(array, (grad, grams, offsets)), grad_table.numpy())
     return grad_table
 
 

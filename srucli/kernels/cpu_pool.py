@@ -6,18 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srucli.kernels.jit import array, launch_threads, njit, prange
-
-launch_threads()
+from srucli.kernels.jit import array, kernel
+from srucli.kernels.threads import by_rows, run
 
 _F = np.float32
 _U = np.uint64
+# The units that take as long as one of the recurrence.
+_UNITS = 8
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _pool(h, offsets, largest, argument, mean):  # type: ignore[no-untyped-def]
-    for text in prange(offsets.size - 1):
-        start, stop = _U(offsets[text]), _U(offsets[text + 1])
+@kernel()
+def _pool(first, end, h, offsets, largest, argument, mean):  # type: ignore[no-untyped-def]
+    for text in range(_U(first), _U(end)):
+        start, stop = _U(offsets[text]), _U(offsets[text + _U(1)])
         for d in range(_U(h.shape[1])):
             if start == stop:
                 largest[text, d] = _F(0.0)
@@ -40,10 +41,10 @@ def _pool(h, offsets, largest, argument, mean):  # type: ignore[no-untyped-def]
             mean[text, d] *= scale
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _pool_backward(grad_largest, grad_mean, argument, offsets, grad_h):  # type: ignore[no-untyped-def]
-    for text in prange(offsets.size - 1):
-        start, stop = _U(offsets[text]), _U(offsets[text + 1])
+@kernel()
+def _pool_backward(first, end, grad_largest, grad_mean, argument, offsets, grad_h):  # type: ignore[no-untyped-def]
+    for text in range(_U(first), _U(end)):
+        start, stop = _U(offsets[text]), _U(offsets[text + _U(1)])
         if start == stop:
             continue
         scale = _F(1.0) / _F(stop - start)
@@ -59,7 +60,8 @@ def pool(h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     shape = (offsets.numel() - 1, h.shape[1])
     largest, mean = torch.empty(shape), torch.empty(shape)
     argument = torch.empty(shape, dtype=torch.int64)
-    _pool(array(h), array(offsets), largest.numpy(), argument.numpy(), mean.numpy())
+    outputs = largest.numpy(), argument.numpy(), mean.numpy()
+    run(_pool, by_rows(offsets, h.shape[1] // _UNITS), array(h), array(offsets), *outputs)
     return largest, mean, argument
 
 
@@ -69,5 +71,5 @@ def pool_backward(
     """As `reference.pool_backward`."""
     grad_h = torch.empty(rows, grad_mean.shape[1])
     inputs = map(array, (grad_largest, grad_mean, argument, offsets))
-    _pool_backward(*inputs, grad_h.numpy())
+    run(_pool_backward, by_rows(offsets, grad_h.shape[1] // _UNITS), *inputs, grad_h.numpy())
     return grad_h

@@ -1,10 +1,10 @@
 """The SRU recurrence on a CPU, forward and backward, compiled by Numba: float32 only.
 
 A task is one text in one direction, so the result of a text depends neither on its batch nor on the
-number of threads; all threads get about as many rows. Parameter gradients are stored per text and
-summed in order. If gradients are needed, the forward pass replaces the gates' pre-activations in u
-by the gates, and the backward pass replaces u by its gradient. `np.exp` is not vectorized under
-Numba, so the sigmoid uses a polynomial. `fastmath` is without `nnan`: NaN stays NaN.
+number of threads. Parameter gradients are stored per text and summed in order. If gradients are
+needed, the forward pass replaces the gates' pre-activations in u by the gates, and the backward
+pass replaces u by its gradient. `np.exp` is not vectorized under Numba, so the sigmoid uses a
+polynomial. `fastmath` is without `nnan`: NaN stays NaN.
 
 The inner loops are vectorized because indices are unsigned (Numba wraps signed ones around), each
 plane is a flat array of its own (LLVM is told that they do not overlap), and no loop has a branch.
@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srucli.kernels.jit import array, get_num_threads, launch_threads, njit, prange
+from srucli.kernels.jit import array, kernel, njit
 from srucli.kernels.reference import Recurrence
-
-launch_threads()
+from srucli.kernels.threads import Shares, by_rows, run
 
 _F = np.float32
 _U = np.uint64
@@ -67,8 +66,10 @@ def _tanh(x):  # type: ignore[no-untyped-def]
     return _F(2.0) / _one_and_exp(_F(2.0) * x) - _ONE
 
 
-@njit(parallel=True, cache=True, fastmath=_FLAGS, error_model="numpy")
+@kernel(fastmath=_FLAGS)
 def _forward(  # type: ignore[no-untyped-def]
+    first,
+    end,
     u0,
     u1,
     u2,
@@ -82,7 +83,6 @@ def _forward(  # type: ignore[no-untyped-def]
     mask,
     offsets,
     directions,
-    shares,
     tanh,
     b_forget,
     b_reset,
@@ -93,40 +93,41 @@ def _forward(  # type: ignore[no-untyped-def]
     texts = _U(offsets.size - 1)
     width = _U(v_forget.size)
     units = width // directions
-    for share in prange(shares.size - 1):
-        for task in range(_U(shares[share]), _U(shares[share + 1])):
-            text = task % texts
-            lo = (task // texts) * units
-            start, stop = _U(offsets[text]), _U(offsets[text + _U(1)])
-            own = text * width + lo
+    for task in range(_U(first), _U(end)):
+        text = task % texts
+        lo = (task // texts) * units
+        start, stop = _U(offsets[text]), _U(offsets[text + _U(1)])
+        own = text * width + lo
+        for j in range(units):
+            last[own + j] = initial[own + j]
+        for step in range(stop - start):
+            row = start + step if lo == _U(0) else stop - _U(1) - step
+            at, to, way = row * u_row + lo, row * width + lo, row * way_row + lo
             for j in range(units):
-                last[own + j] = initial[own + j]
-            for step in range(stop - start):
-                row = start + step if lo == _U(0) else stop - _U(1) - step
-                at, to, way = row * u_row + lo, row * width + lo, row * way_row + lo
-                for j in range(units):
-                    before = last[own + j]
-                    forget, reset = _sigmoids(
-                        u1[at + j] + v_forget[lo + j] * before + b_forget[lo + j],
-                        u2[at + j] + v_reset[lo + j] * before + b_reset[lo + j],
-                    )
-                    candidate = u0[at + j]
-                    now = candidate + forget * (before - candidate)
-                    g = now
-                    if tanh is not None:
-                        g = _tanh(g)
-                    g *= mask[own + j]
-                    highway = alpha * ways[way + j]
-                    h[to + j] = highway + reset * (g - highway)
-                    last[own + j] = now
-                    if c is not None:
-                        c[to + j] = now
-                        u1[at + j] = forget
-                        u2[at + j] = reset
+                before = last[own + j]
+                forget, reset = _sigmoids(
+                    u1[at + j] + v_forget[lo + j] * before + b_forget[lo + j],
+                    u2[at + j] + v_reset[lo + j] * before + b_reset[lo + j],
+                )
+                candidate = u0[at + j]
+                now = candidate + forget * (before - candidate)
+                g = now
+                if tanh is not None:
+                    g = _tanh(g)
+                g *= mask[own + j]
+                highway = alpha * ways[way + j]
+                h[to + j] = highway + reset * (g - highway)
+                last[own + j] = now
+                if c is not None:
+                    c[to + j] = now
+                    u1[at + j] = forget
+                    u2[at + j] = reset
 
 
-@njit(parallel=True, cache=True, fastmath=_FLAGS, error_model="numpy")
+@kernel(fastmath=_FLAGS)
 def _backward(  # type: ignore[no-untyped-def]
+    first,
+    end,
     u0,
     u1,
     u2,
@@ -140,7 +141,6 @@ def _backward(  # type: ignore[no-untyped-def]
     mask,
     offsets,
     directions,
-    shares,
     tanh,
     grad_h,
     c,
@@ -157,70 +157,59 @@ def _backward(  # type: ignore[no-untyped-def]
     texts = _U(offsets.size - 1)
     width = _U(v_forget.size)
     units = width // directions
-    for share in prange(shares.size - 1):
-        for task in range(_U(shares[share]), _U(shares[share + 1])):
-            text = task % texts
-            lo = (task // texts) * units
-            start, stop = _U(offsets[text]), _U(offsets[text + _U(1)])
-            own, sums = text * width + lo, text * _U(4) * width + lo
-            for kind in range(_U(4)):
+    for task in range(_U(first), _U(end)):
+        text = task % texts
+        lo = (task // texts) * units
+        start, stop = _U(offsets[text]), _U(offsets[text + _U(1)])
+        own, sums = text * width + lo, text * _U(4) * width + lo
+        for kind in range(_U(4)):
+            for j in range(units):
+                grad_parameters[sums + kind * width + j] = _F(0.0)
+        for step in range(stop - start):
+            row = stop - _U(1) - step if lo == _U(0) else start + step
+            at, to, way = row * u_row + lo, row * width + lo, row * way_row + lo
+            if step + _U(1) == stop - start:
                 for j in range(units):
-                    grad_parameters[sums + kind * width + j] = _F(0.0)
-            for step in range(stop - start):
-                row = stop - _U(1) - step if lo == _U(0) else start + step
-                at, to, way = row * u_row + lo, row * width + lo, row * way_row + lo
-                if step + _U(1) == stop - start:
-                    for j in range(units):
-                        previous[own + j] = initial[own + j]
+                    previous[own + j] = initial[own + j]
+            else:
+                earlier = (row - _U(1) if lo == _U(0) else row + _U(1)) * width + lo
+                for j in range(units):
+                    previous[own + j] = c[earlier + j]
+            for j in range(units):
+                before, forget, reset = previous[own + j], u1[at + j], u2[at + j]
+                g, slope = c[to + j], mask[own + j]
+                if tanh is not None:
+                    g = _tanh(g)
+                    slope = slope * (_ONE - g * g)
+                out = grad_h[to + j]
+                lose, keep = _ONE - forget, _ONE - reset
+                swing = mask[own + j] * g - alpha * ways[way + j]
+                grad_reset = out * swing * reset * keep
+                grad_c = adjoint[own + j] + out * reset * slope
+                grad_forget = grad_c * (before - u0[at + j]) * forget * lose
+                u0[at + j] = grad_c * lose
+                u1[at + j] = grad_forget
+                u2[at + j] = grad_reset
+                if grad_ways is None:
+                    ways[way + j] = out * keep
                 else:
-                    earlier = (row - _U(1) if lo == _U(0) else row + _U(1)) * width + lo
-                    for j in range(units):
-                        previous[own + j] = c[earlier + j]
-                for j in range(units):
-                    before, forget, reset = previous[own + j], u1[at + j], u2[at + j]
-                    g, slope = c[to + j], mask[own + j]
-                    if tanh is not None:
-                        g = _tanh(g)
-                        slope = slope * (_ONE - g * g)
-                    out = grad_h[to + j]
-                    lose, keep = _ONE - forget, _ONE - reset
-                    swing = mask[own + j] * g - alpha * ways[way + j]
-                    grad_reset = out * swing * reset * keep
-                    grad_c = adjoint[own + j] + out * reset * slope
-                    grad_forget = grad_c * (before - u0[at + j]) * forget * lose
-                    u0[at + j] = grad_c * lose
-                    u1[at + j] = grad_forget
-                    u2[at + j] = grad_reset
-                    if grad_ways is None:
-                        ways[way + j] = out * keep
-                    else:
-                        grad_ways[way + j] = alpha * out * keep
-                    adjoint[own + j] = (
-                        grad_c * forget
-                        + grad_forget * v_forget[lo + j]
-                        + grad_reset * v_reset[lo + j]
-                    )
-                    grad_parameters[sums + j] += grad_forget * before
-                    grad_parameters[sums + width + j] += grad_reset * before
-                    grad_parameters[sums + _U(2) * width + j] += grad_forget
-                    grad_parameters[sums + _U(3) * width + j] += grad_reset
+                    grad_ways[way + j] = alpha * out * keep
+                adjoint[own + j] = (
+                    grad_c * forget + grad_forget * v_forget[lo + j] + grad_reset * v_reset[lo + j]
+                )
+                grad_parameters[sums + j] += grad_forget * before
+                grad_parameters[sums + width + j] += grad_reset * before
+                grad_parameters[sums + _U(2) * width + j] += grad_forget
+                grad_parameters[sums + _U(3) * width + j] += grad_reset
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
     return array(tensor).reshape(-1)
 
 
-def _shares(offsets: np.ndarray, directions: int) -> np.ndarray:
-    """Split the tasks (all texts of one direction, then of the other) into a share per thread.
-
-    Returns the bounds of the shares; all have about as many rows.
-    """
-    texts, rows, threads = offsets.size - 1, int(offsets[-1]), get_num_threads()
-    bounds = [0]
-    for share in range(1, threads):
-        direction, row = divmod(share * rows * directions // threads, max(rows, 1))
-        bounds.append(direction * texts + int(np.searchsorted(offsets[:-1], row)))
-    return np.array([*bounds, texts * directions])
+def _shares(given: Recurrence) -> Shares:
+    units = given.v.shape[1] // given.directions
+    return by_rows(given.offsets, units, given.directions)
 
 
 def _arguments(u: Tensor, x: Tensor | None, given: Recurrence) -> Iterator[Any]:
@@ -237,7 +226,6 @@ def _arguments(u: Tensor, x: Tensor | None, given: Recurrence) -> Iterator[Any]:
     yield _ONE if x is None else _F(given.alpha)
     yield from map(_flat, (*given.v, given.initial, given.mask, given.offsets))
     yield _U(given.directions)
-    yield _shares(_flat(given.offsets), given.directions)
     yield True if given.tanh else None
 
 
@@ -250,7 +238,7 @@ def forward(
     c = torch.empty(rows if save else 0, width)
     last = torch.empty(given.initial.shape)
     biases, states = map(_flat, given.bias), _flat(c) if save else None
-    _forward(*_arguments(u, x, given), *biases, _flat(h), states, _flat(last))
+    run(_forward, _shares(given), *_arguments(u, x, given), *biases, _flat(h), states, _flat(last))
     return h, c, last
 
 
@@ -261,7 +249,9 @@ def backward(
     grad_x = torch.empty(0) if x is None else torch.empty(x.shape)
     adjoint = grad_last.clone(memory_format=torch.contiguous_format)
     partial = torch.empty(given.initial.shape[0], 4, given.v.shape[1])
-    _backward(
+    run(
+        _backward,
+        _shares(given),
         *_arguments(u, x, given),
         *map(_flat, (grad_h, c)),
         None if x is None else _flat(grad_x),

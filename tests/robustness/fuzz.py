@@ -198,7 +198,6 @@ def prepared(targets: Iterable[str]) -> Iterator[Seeds]:
 
     What the targets compile and import is compiled and imported here, before any process is forked.
     """
-    os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # GNU OpenMP does not survive a fork
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=parent) as name:
         seeds = Seeds(Path(name).resolve())
