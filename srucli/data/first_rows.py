@@ -236,6 +236,11 @@ class FirstRows:
         return f"all rows have {max(widths)} columns, but the first one has {self.width}"
 
     @property
+    def or_predict(self) -> str:
+        """The other remedy for missing labels, if a run is evaluated; else ""."""
+        return ", or label the texts with srucli predict" if self.task.known_labels else ""
+
+    @property
     def left_out(self) -> str:
         """Say that columns were not considered, if one is guessed among too many; else ""."""
         wanted = [*zip(self.given, self.named, strict=True)][: 1 + self.task.labelled]
@@ -292,6 +297,10 @@ class FirstRows:
             return [(0, 1)] if self.known == 1 and self.width == 2 else [(1, 0)]
         if label not in self.more and (pairs := self.pairs(text, label)):
             return pairs
+        if self.given[1] is None:
+            columns = ", ".join(self.names[at] or str(at + 1) for at in (text or 0, *self.more))
+            problem = f"no column of labels besides the text's: {excerpt(columns)}"
+            raise self.task.error(self.rows[0].line, problem, f"add one{self.or_predict}")
         number = ((text or 0) if label is None else label) + 1
         raise UsageError(f"text and label are both column {number}; see --text and --label")
 

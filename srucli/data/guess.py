@@ -94,6 +94,10 @@ def _refusal(
     if (width == 1 or not text_is_last) and (missing := table.missing_columns):
         return missing, "add the others, or remove the line"
     if reason := fault(chosen):
+        wanted = table.task.names.label
+        if table.header and table.given[1] is None and wanted and wanted not in table.names:
+            problem = f"no column {excerpt(wanted)} in the header {excerpt(table.rows[0].raw)}"
+            return problem, f"name the label column with --label{table.or_predict}"
         return f"the labels in column {label + 1} are {reason}", _other_flags(table, chosen, fault)
     if open_ended and table.even and not table.cells(label).known(table.task):
         problem = f"all of the first rows have {width} columns, and nothing says what they are"

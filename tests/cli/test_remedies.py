@@ -125,6 +125,11 @@ def table(form: str) -> str:
     return "".join(form.format(label, text.replace(" ,", "")) for label, text in rows)
 
 
+# A training file, and one that lacks its column of labels.
+NO_CLASS: dict[str, str | bytes] = {
+    "x.csv": "class,text\n" + table("{},{}\n"),
+    "new.csv": "title,text\n" + "".join(f"title {n},word {n}\n" for n in range(20)),
+}
 TEXT = "".join(f"{text}\n" for _, text in sentences()[:40])
 SETTINGS = "files: {train: two.tsv}\ntrain: {epochs: 1, threads: 1}\nmodel: {encoder: bag}\n"
 
@@ -583,6 +588,22 @@ REMEDIES = {
         r"both column 1; see (--text) and --label",
         plus(r"\1 2"),
         advice="text and label are both column {}; see --text and --label",
+    ),
+    "texts without labels": Remedy(
+        "eval run new.csv",
+        r"no column 'class' in the header .*, or label the texts with srucli (predict)",
+        changed("eval", r"\1"),
+        advice=", or label the texts with srucli predict",
+        files=NO_CLASS,
+        before=(TRAIN.replace("two.tsv", "x.csv"),),
+    ),
+    "labels of another name": Remedy(
+        "eval run new.csv",
+        r"no column 'class' in the header .*; name the label column with (--label), or ",
+        plus(r"\1 title"),
+        advice="name the label column with --label{}",
+        files=NO_CLASS,
+        before=(TRAIN.replace("two.tsv", "x.csv"),),
     ),
     "commas outside of quotes": Remedy(
         TRAIN.replace("two.tsv", "x.csv"),

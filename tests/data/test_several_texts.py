@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,17 @@ def test_a_wrong_name_is_one_error(tmp_path: Path, ending: str) -> None:
 def test_impossible_columns(tmp_path: Path, config: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         list(read_examples(write(tmp_path / "x.csv"), DataConfig(**config)))
+
+
+@pytest.mark.parametrize(("known", "more"), [((), ""), (("good",), ", or label the texts with ")])
+def test_a_file_without_a_column_of_labels(
+    tmp_path: Path, known: tuple[str, ...], more: str
+) -> None:
+    """A user who evaluates a run may want to predict."""
+    (tmp_path / "x.csv").write_text("title,body\n" + "a film,it was good\n" * 20)
+    said = f"x.csv:1: no column of labels besides the text's: 'title, body'; add one{more}"
+    with pytest.raises(DataError, match=re.escape(said) + ("" if more else "$")):
+        list(read_examples(tmp_path / "x.csv", DataConfig(text="title,body"), known))
 
 
 def test_comma_lists() -> None:
