@@ -62,7 +62,7 @@ class _TemporaryLocator(UserWideCacheLocator):
         """Make it. Raises OSError."""
         user = os.getuid() if hasattr(os, "getuid") else "cache"
         top = tempfile.gettempdir()
-        if os.path.samefile(top, os.curdir):  # Python's last resort
+        if os.path.samefile(top, os.curdir) and not _is_named(top):
             raise NotADirectoryError("there is no temporary folder")
         own = os.path.join(top, f"srucli-{user}")
         os.makedirs(own, mode=0o700, exist_ok=True)
@@ -74,6 +74,16 @@ class _TemporaryLocator(UserWideCacheLocator):
         self._cache_path = os.path.join(own, below)
         super().ensure_cache_path()  # type: ignore[no-untyped-call]
         _say_once(_TEMPORARY, folder=own)
+
+
+def _is_named(folder: str) -> bool:
+    """Return whether a folder is temporary wherever a command runs.
+
+    Without a temporary folder, Python's last resort is the current folder.
+    """
+    given = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
+    named = [*filter(None, given), "/tmp", "/var/tmp", "/usr/tmp"]
+    return folder in filter(os.path.isabs, named)
 
 
 class _Files(CompileResultCacheImpl):

@@ -26,6 +26,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(config, "CACHE_DIR", "")
     monkeypatch.setattr(cache, "_said", set())
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -73,7 +75,17 @@ def test_a_temporary_folder_is_used_and_named_once(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("unsafe", ["of others", "link", "file", "current", "missing"])
+def test_a_command_may_run_in_the_temporary_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_numbas_folders(place, monkeypatch)
+    monkeypatch.chdir(place / "tmp")
+    monkeypatch.setenv("TMPDIR", str(place / "tmp"))
+    compiled(place)
+    assert names(place / "tmp", "*.nbc")
+
+
+@pytest.mark.parametrize("unsafe", ["of others", "link", "file", "current", "relative", "missing"])
 def test_without_a_safe_folder_nothing_is_kept(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unsafe: str
 ) -> None:
@@ -89,6 +101,9 @@ def test_without_a_safe_folder_nothing_is_kept(
         own.touch()
     elif unsafe == "current":
         monkeypatch.chdir(place / "tmp")
+    elif unsafe == "relative":
+        monkeypatch.chdir(place / "tmp")
+        monkeypatch.setenv("TMPDIR", os.curdir)
     else:
         monkeypatch.setattr(tempfile, "tempdir", str(place / "file" / "tmp"))
     for _ in range(2):
