@@ -78,7 +78,7 @@ def after_compare(plan: Plan, comparison: Comparison, sources: Mapping[str, str 
     train, dev = sources["train"], sources["dev"]
     words = ["srucli", "train", "FILE" if train in (None, "-") else train, *_dev(dev)]
     words += [f"{key}={as_yaml(value)}" for key, value in settings.items()]
-    _hint(f"to train the best on dev:  {shell_line(words)}")
+    _hint(f"to train the candidate that is best on dev:  {shell_line(words)}")
 
 
 def after_tune(train: str, dev: str | None, recipe: Path) -> None:

@@ -317,7 +317,7 @@ def test_each_trial_is_reported_and_how_to_train_the_best(
     best = found["rows"][0]
     assert any(line.startswith(f"{best['name']} leads on dev with ") for line in said)
     name, command = said[-1].split(":  ")
-    assert name == "to train the best on dev"
+    assert name == "to train the candidate that is best on dev"
     words = shlex.split(command)
     assert words[:3] == ["srucli", "train", str(tiny.train)]
     settings = resolve(overrides=words[3:])
