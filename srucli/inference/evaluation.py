@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CHUNK, CHUNK_CHARACTERS = 4096, 2**22
 SMALL_MATRIX, LARGE_MATRIX = 10, 2_000
 CONFUSIONS = 10
+# Of more classes, only those that occur have a row; of more unknown labels, the first are named.
+MAX_ROWS, MAX_UNKNOWN = 1_000, 50
 # The width of the longest label that is shown whole: two of them and a count fill a line.
 MAX_LABEL = 34
 
@@ -219,6 +221,9 @@ def _report(result: Evaluation) -> Iterator[str]:
     if notes:
         yield from ("", *notes)
     yield ""
+    classes = list(zip(result.names, result.per_class, strict=True))
+    if len(classes) > MAX_ROWS:
+        classes = [(name, row) for name, row in classes if row.support or row.predicted]
     rows = [
         [
             abridged(name, MAX_LABEL),
@@ -227,10 +232,12 @@ def _report(result: Evaluation) -> Iterator[str]:
             _span(row.precision_interval, 2),
             _span(row.recall_interval, 2),
         ]
-        for name, row in zip(result.names, result.per_class, strict=True)
+        for name, row in classes
     ]
     heads = ("class", "precision", "recall", "F1", "support", "95% of precision", "95% of recall")
     yield from fitting_table(heads, rows, droppable=[{5, 6}])
+    if others := len(result.names) - len(rows):
+        yield f"not shown: {others:,} classes that are neither true nor predicted here"
     if not result.outcome.multi_label:
         yield from ("", *_confusion_lines(result))
 
@@ -243,8 +250,10 @@ def _span(interval: tuple[float, float], digits: int) -> str:
 def _unknown_labels(result: Evaluation) -> Iterator[str]:
     if not result.unknown:
         return
-    named = ", ".join(f"{name} ({count})" for name, count in result.unknown.items())
-    yield f"labels that the model does not know, counted as errors: {named}"
+    named = [f"{name} ({count})" for name, count in result.unknown.items()]
+    if (more := len(named) - MAX_UNKNOWN) > 0:
+        named[MAX_UNKNOWN:] = [f"and {more:,} more"]
+    yield f"labels that the model does not know, counted as errors: {', '.join(named)}"
     if result.unscored:
         yield f"log_loss excludes these examples: {result.unscored:,} of {result.examples:,}"
 

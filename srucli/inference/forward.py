@@ -15,7 +15,7 @@ BATCH_TEXTS, BATCH_TOKENS = 256, 16_384
 # Of a wide network, a batch has fewer tokens, and as few texts as leave each this many.
 MIN_TOKENS = 16
 # The most logits, of all branches, that are computed before they become probabilities.
-MAX_LOGITS = 2**26
+MAX_LOGITS = 2**25
 # The most numbers (float32: 2 GiB) that the encoder stores for one text.
 MAX_OF_TEXT = 2**29
 

@@ -30,7 +30,7 @@ NAME_ANOTHER = "name a .model file that srucli tokenize or spm_train wrote"
 MAX_NORMALIZED = 5 * 2**24
 # The most characters, times the number of encodings, of a line that is encoded as a whole: each of
 # them takes a hundred bytes. So does each token of a line that is decoded.
-MAX_ENCODED = 2**23
+MAX_ENCODED = 2**24
 # So many characters are normalized at once to count those that result.
 _COUNTED = 2**16
 _FIRST_BYTE = 0x110000  # beyond the last code point

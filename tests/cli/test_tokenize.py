@@ -431,7 +431,7 @@ def test_a_line_that_takes_too_much_memory_is_named(
     line: str,
     said: str,
 ) -> None:
-    """64 MB of one-character tokens took 5 GB, and 512 encodings of them far more."""
+    """A line of 64 MB took 4 GB, and sampling its tokens 7."""
     monkeypatch.setattr("srucli.tokenizer.model.MAX_ENCODED", 1_000)
     monkeypatch.setattr("srucli.tokenizer.model.MAX_NORMALIZED", 2_000)
     first = '["a"]' if "--json" in command else "2"

@@ -233,6 +233,20 @@ def test_with_many_classes_only_the_worst_confusions_are_listed() -> None:
     ]
 
 
+def test_of_many_classes_those_that_occur_have_a_row() -> None:
+    """100,000 classes had 100,000 rows, and as many unknown labels were one line of a megabyte."""
+    labels = [f"c{number}" for number in range(1_500)]
+    rows = [("c1", "c1"), ("c2", "c3"), *((f"new{number}", "c4") for number in range(60))]
+    result = evaluate(LinearScorer(labels), examples(*rows))
+    lines = result.to_text().split("\n")
+    shown = {line.split()[0] for line in lines if line.startswith(("c", "new"))}
+    assert shown >= {"c1", "c2", "c3", "c4", "new0", "new59"}
+    assert "not shown: 1,496 classes that are neither true nor predicted here" in lines
+    (unknown,) = (line for line in lines if line.startswith("labels that the model does not"))
+    assert unknown.endswith("new49 (1), and 10 more")
+    assert len(result.to_json()["per_class"]) == 1_560
+
+
 def test_examples_are_evaluated_in_chunks() -> None:
     scorer, seen = LinearScorer(["cat", "dog"]), []
     rows = (Example("cat", ("cat",), n) for n in range(CHUNK + 5))
