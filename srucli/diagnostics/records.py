@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from srucli.errors import DataError, InputMissingError, UsageError
-from srucli.io.console import beginning
-from srucli.io.files import COPY_AGAIN
+from srucli.diagnostics.checks import check_epochs, check_first, check_records, damaged
+from srucli.errors import InputMissingError, UsageError
 from srucli.io.folders import OpenFolder
 from srucli.optim import OPTIMIZERS, second_moment
 from srucli.runs.claim import kind_of, need_run
@@ -25,8 +24,6 @@ Record = Mapping[str, Any]
 # The number of records that a slope needs, and the level of its interval.
 MIN_RECORDS = 6
 LEVEL = 0.95
-# The most parameter groups, and parts of the tokens by frequency, which are ten.
-MAX_PARTS = 100
 # The last epoch of a run may be incomplete; with as many epochs, there is a complete one.
 WHOLE_EPOCH = 2
 
@@ -50,7 +47,8 @@ class Diagnostics:
     def read(cls, run: Path) -> Diagnostics:
         """Read the diagnostics in a run folder.
 
-        Raises InputMissingError if there are none, UsageError for a comparison, DataError.
+        Raises InputMissingError if there are none, UsageError for a comparison, DataError if they
+        are damaged.
         """
         if not run.is_dir():
             need_run(run)
@@ -65,21 +63,21 @@ class Diagnostics:
         first, *records = lines
         metrics = read_records(run / "metrics.jsonl")
         source = str(run / "diagnostics.jsonl")
-        found = cls(first["optimizer"], records, metrics, first.get("counts", []), source)
-        with found.reading():
-            if max(len(found.groups), len(found.counts)) > MAX_PARTS:
-                raise ValueError(f"more than {MAX_PARTS} parameter groups or parts of the tokens")
-        return found
+        check_first(first, source)
+        check_records(records, source)
+        check_epochs(metrics, str(run / "metrics.jsonl"))
+        return cls(first["optimizer"], records, metrics, first.get("counts", []), source)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold a block that reads the records. Raises DataError if they are damaged."""
+        """Hold a block that computes with the numbers. Raises DataError if they do not allow that.
+
+        Other errors are bugs: `read` has checked what the records have.
+        """
         try:
             yield
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            found = f"{type(error).__name__}: {beginning(str(error))}"
-            problem = f"not as srucli writes it ({found})"
-            raise DataError(self.source, None, problem, COPY_AGAIN) from error
+        except (ValueError, ArithmeticError) as error:
+            raise damaged(self.source, f"{type(error).__name__}: {error}") from error
 
     @property
     def name(self) -> str:
@@ -136,9 +134,8 @@ class Diagnostics:
             moment = second_moment(self.name)
             option = moment.decay if moment and moment.decay else ""
         value = self.option(option)
-        if not value:
-            return None
-        return float(value[-1] if isinstance(value, list | tuple) else value)
+        last = value[-1] if isinstance(value, list | tuple) and value else value
+        return float(last) if isinstance(last, int | float) and 0 < last < 1 else None
 
     def steps_to_forget(self) -> float:
         """Return after how many steps 7/8 of a mean of squares is new; 0 if it never forgets.
