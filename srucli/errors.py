@@ -20,12 +20,13 @@ MAX_MESSAGE, MAX_WORD, MAX_WORDS = 2_000, 200, 1_000
 def shortened(text: str) -> str:
     """Return `text` with at most MAX_MESSAGE characters, since it may quote long input.
 
-    The middle is left out: the beginning names the place, and the end the remedy.
+    A part before the end is left out: the beginning names the place, and the end the remedy, which
+    may be a command with paths and settings.
     """
     if len(text) <= MAX_MESSAGE:
         return text
-    half = MAX_MESSAGE // 2 - 20
-    return f"{text[:half]}... ({len(text) - 2 * half:,} characters) ...{text[-half:]}"
+    first, last = MAX_MESSAGE // 4, MAX_MESSAGE // 4 * 3 - 40
+    return f"{text[:first]}... ({len(text) - first - last:,} characters) ...{text[-last:]}"
 
 
 class SrucliError(Exception):

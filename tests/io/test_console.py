@@ -159,6 +159,9 @@ def test_errors_are_short() -> None:
     assert str(error).startswith("file.tsv:3: odd: xxx")
     assert str(error).endswith("xxx; mend it")
     assert max(len(str(each)) for each in (error, UsageError(MEGABYTES))) <= MAX_MESSAGE
+    command = f"to start again: srucli train {MEGABYTES[:1400]} --force"
+    error = DataError("file.tsv", 3, f"odd: {MEGABYTES}", command)
+    assert for_people(str(error)).endswith(f"xxx; {command}")
 
 
 def test_only_our_own_colours_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
