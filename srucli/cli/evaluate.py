@@ -135,7 +135,7 @@ def parse_gates(wanted: Sequence[str] | None, multi_label: bool | None = None) -
             bound = float(value)
         except ValueError:
             bound = math.nan
-        if math.isnan(bound):
+        if not math.isfinite(bound):
             raise UsageError(f"--fail-under {gate}: write METRIC=NUMBER, such as accuracy=0.9")
         gates.append((name, bound))
     return gates

@@ -6,6 +6,7 @@ would take longer to import than all of `srucli --help`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from enum import Enum
@@ -40,11 +41,16 @@ class Page:
         """Raise the parser's errors as UsageError. Without arguments, a group shows its help."""
         shows_help, words = not args, list(args)
         try:
-            return list(super().parse_args(ctx, args))  # type: ignore[misc]
+            rest = list(super().parse_args(ctx, args))  # type: ignore[misc]
         except typer.TyperException as error:
             if shows_help and not isinstance(error, typer.BadParameter):
                 raise
             raise UsageError(in_words(error, ctx, words)) from None
+        for param in self.get_params(ctx):
+            value = ctx.params.get(param.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{_name(param)}: {value} is not a finite number")
+        return rest
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return all parameters. Typer's own flags, as --help, are False if they are not given.
@@ -128,12 +134,16 @@ def in_words(error: typer.TyperException, ctx: Any, words: Sequence[str] = ()) -
         wants = "takes no value" if "not take" in error.message else "needs a value"
         return f"{beginning(flag)} {wants}; {see}"
     if isinstance(error, typer.BadParameter) and error.param:
-        name = next((opt for opt in error.param.opts if opt[:2] == "--"), error.param.metavar)
-        problem = _value_problem(error)
+        name, problem = _name(error.param), _value_problem(error)
         return f"{name}: {problem}" if problem else f"no {name}; {see}"
     extra = re.search(r"unexpected extra argument\(s\) \((.*)\)", error.message, re.DOTALL)
     problem = f"{excerpt(extra[1])} is one argument too many" if extra else error.message.lower()
     return f"{problem.rstrip('.')}; {see}"
+
+
+def _name(param: Any) -> str:
+    """Return what a parameter is called in messages."""
+    return str(next((opt for opt in param.opts if opt[:2] == "--"), param.metavar))
 
 
 def _value_problem(error: typer.BadParameter) -> str:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1, le=2**31)]
+Count = Annotated[int, Field(ge=0, le=2**31)]
 # Bounds on the size of a network, because the settings of an untrusted run are read.
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Rows = Annotated[int, Field(ge=1, le=2**28)]
 Ngram = Annotated[int, Field(ge=1, le=64)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-OptionalId = Annotated[int, Field(ge=-1)]
+# The number of tokens that `tokenizer/proto.py` reads, and the ids of so many.
+Tokens = Annotated[int, Field(ge=2, le=2**20)]
+Id = Annotated[int, Field(ge=0, le=2**20 - 1)]
+OptionalId = Annotated[int, Field(ge=-1, le=2**20 - 1)]
 PoolingName = Literal["last", "mean", "max", "attention"]
 # The rows of `data/formats.py` and `model/encoders.py`, which a wrong name is checked by early.
 FormatName = Literal["auto", "tsv", "csv", "fasttext", "jsonl", "pairs", "lines"]
@@ -100,8 +104,8 @@ class TokenizerConfig(Section):
     model_type: Literal["unigram", "bpe", "word", "char"] = setting(
         "unigram", "Kind of tokenizer: unigram, bpe, word or char."
     )
-    vocab_size: int | None = setting(
-        None, f"Number of tokens. [default: {DEFAULT_VOCAB_SIZE}, or chosen by `train`]", ge=2
+    vocab_size: Tokens | None = setting(
+        None, f"Number of tokens. [default: {DEFAULT_VOCAB_SIZE}, or chosen by `train`]"
     )
     character_coverage: float = setting(
         0.9995, "Fraction of the text's characters that become tokens; 1.0: all.", ge=0.98, le=1.0
@@ -135,7 +139,7 @@ class TokenizerConfig(Section):
     max_sentence_length: int = setting(
         4192, "Maximum bytes of a line; longer lines are skipped.", ge=10, le=2**30
     )
-    input_sentence_size: NonNegativeInt = setting(0, "Number of sampled lines; 0: all lines.")
+    input_sentence_size: Count = setting(0, "Number of sampled lines; 0: all lines.")
     shuffle_input_sentence: bool = setting(
         True, "Sample these lines at random, not from the start."
     )
@@ -151,7 +155,7 @@ class TokenizerConfig(Section):
     )
     use_all_vocab: bool = setting(False, "Word, char: make every word or character a token.")
     train_extremely_large_corpus: bool = setting(False, "Unigram: for more than 2 GB of text.")
-    unk_id: NonNegativeInt = setting(0, "Id of the unknown token.")
+    unk_id: Id = setting(0, "Id of the unknown token.")
     bos_id: OptionalId = setting(1, "Id of the begin-of-text token; -1: none.")
     eos_id: OptionalId = setting(2, "Id of the end-of-text token; -1: none.")
     pad_id: OptionalId = setting(-1, "Id of the padding token; -1: none.")
@@ -271,7 +275,7 @@ class TrainConfig(Section):
     metric: str = setting(
         "auto", "Metric of the best epoch; auto: accuracy, or macro_f1 if multi-label or balanced."
     )
-    patience: NonNegativeInt = setting(
+    patience: Count = setting(
         0,
         "Epochs without improvement until early stopping; 0: no early stopping.",
         LENGTH | MAY_CHANGE,
@@ -281,7 +285,7 @@ class TrainConfig(Section):
         "Checkpoint that eval and predict use. [default: best with patience, else last]",
         MAY_CHANGE,
     )
-    save_steps: NonNegativeInt = setting(0, "Steps between extra checkpoints; 0: none.", MAY_CHANGE)
+    save_steps: Count = setting(0, "Steps between extra checkpoints; 0: none.", MAY_CHANGE)
     save_minutes: NonNegativeFloat = setting(
         5.0, "Minutes between extra checkpoints; 0: none.", MAY_CHANGE
     )
@@ -303,7 +307,7 @@ class TrainConfig(Section):
         False, "Stop at a non-finite gradient, and name the example that causes it.", MAY_CHANGE
     )
     tensorboard: bool = setting(False, "Also write TensorBoard event files.", MAY_CHANGE)
-    diagnose: NonNegativeInt = setting(0, "Steps between records for `srucli diagnose`; 0: off.")
+    diagnose: Count = setting(0, "Steps between records for `srucli diagnose`; 0: off.")
 
     @property
     def used_checkpoint(self) -> Literal["last", "best"]:

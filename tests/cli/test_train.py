@@ -390,3 +390,37 @@ def test_an_unknown_flag(run_cli: RunCli) -> None:
 def test_a_wrong_value_of_a_flag(run_main: RunMain, flag: str, value: str, said: str) -> None:
     ended = run_main("train", "x.tsv", flag, value)
     assert (ended.code, ended.out, one_line(ended.err)) == (2, "", said)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value", "said"),
+    [
+        ("tune x.tsv", "--minutes", "1e400", "inf is not a finite number"),
+        ("tune x.tsv", "--max-mb", "inf", "inf is not a finite number"),
+        ("compare x.tsv --optimizer adam,sgd", "--target", "nan", "nan is not a finite number"),
+        ("encode x.model", "--subword-dropout", "nan", "nan is not a finite number"),
+        (
+            "tokenize x.txt",
+            "--vocab-size",
+            "2000000",
+            "2000000 is too large; the largest is 1,048,576",
+        ),
+        (
+            "tokenize x.txt",
+            "--bos-id",
+            str(10**20),
+            f"{10**20} is too large; the largest is 1,048,575",
+        ),
+        (
+            "tokenize x.txt",
+            "--input-sentence-size",
+            str(10**20),
+            f"{10**20} is too large; the largest is 2,147,483,648",
+        ),
+    ],
+)
+def test_a_number_that_no_command_can_use(
+    run_main: RunMain, command: str, flag: str, value: str, said: str
+) -> None:
+    ended = run_main(*command.split(), flag, value)
+    assert (ended.code, ended.out, one_line(ended.err)) == (2, "", f"{flag}: {said}")

@@ -339,7 +339,9 @@ def test_all_gates_of_a_metric_must_hold(bounds: tuple[float, float]) -> None:
         command.check_gates(gates, {"accuracy": 0.5})
 
 
-@pytest.mark.parametrize("gate", ["accuracy", "accuracy=", "accuracy=high", "accuracy=nan"])
+@pytest.mark.parametrize(
+    "gate", ["accuracy", "accuracy=", "accuracy=high", "accuracy=nan", "accuracy=1e999"]
+)
 def test_invalid_gates(gate: str) -> None:
     with pytest.raises(UsageError, match="write METRIC=NUMBER"):
         command.parse_gates([gate])
