@@ -145,14 +145,9 @@ def encode(
     for name, asked in (("bos", bos), ("eos", eos)):
         if asked and tokenizer.control_id(name) < 0:
             raise UsageError(f"--{name}: {model} was trained without it (--{name}-id -1)")
-    if subword_dropout and tokenizer.model_type not in ("unigram", "bpe"):
-        raise UsageError(f"--subword-dropout: a {tokenizer.model_type} model has one way to cut")
+    _check_way(tokenizer.model_type, nbest, subword_dropout)
     if seed is not None and not subword_dropout:
         warn("--seed has no effect: it needs --subword-dropout")
-    if nbest > 1 and subword_dropout:
-        raise UsageError("--nbest and --subword-dropout exclude each other; pass one of them")
-    if nbest > 1 and tokenizer.model_type != "unigram":
-        raise UsageError(f"--nbest needs a unigram model; this one is {tokenizer.model_type}")
     if subword_dropout:
         from srucli.kernels.jit import announce_compiling
 
@@ -185,6 +180,16 @@ def encode(
             _write_lines((line_of(*line) for line in lines), source)
         finally:
             say(*notices.last(tally))
+
+
+def _check_way(model_type: str, nbest: int, subword_dropout: float) -> None:
+    """Raise UsageError if a type of model cannot encode in the way that is asked for."""
+    if subword_dropout and model_type not in ("unigram", "bpe"):
+        raise UsageError(f"--subword-dropout: a {model_type} model has one way to cut")
+    if nbest > 1 and subword_dropout:
+        raise UsageError("--nbest and --subword-dropout exclude each other; pass one of them")
+    if nbest > 1 and model_type != "unigram":
+        raise UsageError(f"--nbest needs a unigram model; this one is {model_type}")
 
 
 def _shown(word: Any) -> str:

@@ -60,27 +60,12 @@ def command(
     settings = options.resolved(config, overrides, context.obj)
     if not find_spec("optuna"):
         raise UsageError("srucli tune needs optuna: pip install 'srucli[tune]'")
-    if output.is_dir():
-        raise OutputError(f"{output}: is a folder; name a file with -o")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"{output}: its folder does not exist; make it first")
-    if output.exists() and not force:
-        raise OutputError(f"{output}: exists already; choose another -o, or add --force")
-    from srucli.io.files import check_writable, write_atomic
-    from srucli.io.streams import display_name, is_piped
-    from srucli.runs.claim import refuse_inputs
-
-    options.need_files(train, dev)
-    for source in filter(None, (train, dev)):
-        if is_piped(source):
-            name = display_name(source)
-            raise UsageError(f"{name}: is read once a trial, so it cannot be a pipe; give a file")
-    refuse_inputs([output], [train, dev, config])
-    check_writable(output)
+    _check_paths(output, train, dev, config, force=force)
     options.warn_of_files(settings)
     import optuna
 
     from srucli.experiments.tune import tune
+    from srucli.io.files import write_atomic
     from srucli.runtime import tune_process
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -94,3 +79,26 @@ def command(
         raise
     next_steps.after_tune(train, dev, output)
     print(output)
+
+
+def _check_paths(
+    output: Path, train: str, dev: str | None, config: Path | None, *, force: bool
+) -> None:
+    """Refuse, before the search, an output that cannot be written and inputs that it cannot use."""
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; name a file with -o")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"{output}: its folder does not exist; make it first")
+    if output.exists() and not force:
+        raise OutputError(f"{output}: exists already; choose another -o, or add --force")
+    from srucli.io.files import check_writable
+    from srucli.io.streams import display_name, is_piped
+    from srucli.runs.claim import refuse_inputs
+
+    options.need_files(train, dev)
+    for source in filter(None, (train, dev)):
+        if is_piped(source):
+            name = display_name(source)
+            raise UsageError(f"{name}: is read once a trial, so it cannot be a pipe; give a file")
+    refuse_inputs([output], [train, dev, config])
+    check_writable(output)
