@@ -243,8 +243,12 @@ class Tokenizer:
 
         Raises TextError for too long a text.
         """
-        words = (self.pieces[word] if isinstance(word, int) else word for word in row)
-        if (size := sum(map(len, words))) > MAX_NORMALIZED:
-            problem = f"tokens of {size:,} characters, and at most {MAX_NORMALIZED:,} are decoded"
+        words = [self.pieces[word] if isinstance(word, int) else word for word in row]
+        unknown = words.count(self.pieces[self.unknown]) * len(self._model.unknown_surface)
+        size = (sum(map(len, words)) + unknown) * max(self._model.decoded_growth, 1)
+        if size > MAX_NORMALIZED:
+            problem = (
+                f"tokens of up to {size:,} characters, and at most {MAX_NORMALIZED:,} are decoded"
+            )
             raise TextError(0, problem, "break the line into shorter ones")
         return str(self._processor.Decode(row))

@@ -58,6 +58,8 @@ class Model(NamedTuple):
     types: list[int]  # NORMAL, UNKNOWN, ...
     unknown: int  # the id of the unknown token
     growth: int  # the most bytes by which normalization replaces a byte
+    decoded_growth: int  # the same of what is applied to decoded text
+    unknown_surface: str  # what the unknown token is decoded to
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -122,15 +124,16 @@ def parse_model(data: bytes) -> Model:
     trainer = _message(parts.get(_TRAINER, b""), MAX_FIELDS)
     kind = trainer.get(_MODEL_TYPE, 1)
     _require(kind in _MODEL_TYPES, f"model type {kind} is unknown")
-    trainer.get(_UNK_SURFACE, b"").decode()
-    growth, _ = (
+    surface = trainer.get(_UNK_SURFACE, b"").decode()
+    growth, decoded_growth = (
         _check_rules(_message(parts.get(key, b""), MAX_FIELDS).get(_CHARSMAP, b""))
         for key in (_NORMALIZER, _DENORMALIZER)
     )
     names, scores, types = _checked_pieces(pieces)
     proto = data if sum(map(len, needed)) == len(data) else b"".join(needed)
     unknown = types.index(UNKNOWN)
-    return Model(proto, _MODEL_TYPES[kind], names, scores, types, unknown, growth)
+    kinds = _MODEL_TYPES[kind], names, scores, types, unknown
+    return Model(proto, *kinds, growth, decoded_growth, surface)
 
 
 def _require(holds: bool | np.bool_, otherwise: str) -> None:

@@ -419,7 +419,7 @@ def test_a_closed_pipe_is_quiet(model: Path, tmp_path: Path) -> None:
         (("encode", "--subword-dropout", 0.1), "a" * 1_001, "a line of 1,001 characters, and at "),
         (("decode", "--input-format", "id"), "3 " * 1_000 + "3", "over 1,000 tokens: '3 3"),
         (("decode", "--json"), f"[{'3,' * 1_000}3]", "over 1,000 tokens: '[3,3"),
-        (("decode",), "abc " * 700, "tokens of 2,100 characters, and at most 2,000 are decoded; "),
+        (("decode",), "abc " * 700, "tokens of up to 2,100 characters, and at most 2,000 are de"),
     ],
 )
 def test_a_line_that_takes_too_much_memory_is_named(

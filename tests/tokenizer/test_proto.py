@@ -13,7 +13,7 @@ import pytest
 import sentencepiece
 
 from srucli.data.store import TokenStore
-from srucli.errors import DataError, SrucliError, located
+from srucli.errors import DataError, SrucliError, TextError, located
 from srucli.tokenizer import proto
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.proto import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, parse_model
@@ -116,6 +116,25 @@ def test_a_text_that_rules_make_too_long_is_refused(
         located("x.tsv", [7, 8].__getitem__),
     ):
         TokenStore.encode(tokenizer, texts, limits=limits)
+
+
+@pytest.mark.parametrize("kind", ["unknown", "rules"])
+def test_tokens_that_decode_to_too_much_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By what the unknown token stands for, and by rules for decoded text."""
+    options: dict[str, str] = {"unk_surface": "?" * 400}
+    if kind == "rules":
+        rules = tmp_path / "rules.tsv"
+        rules.write_text(f"61\t{' '.join(['62'] * 400)}\n")
+        options = {"denormalization_rule_tsv": str(rules)}
+    tokenizer = Tokenizer(made(**options))
+    word = tokenizer.pieces[tokenizer.unknown] if kind == "unknown" else "a"
+    size = 400 * 2_000
+    assert size <= len(tokenizer.decode([word] * 2_000)) <= size + 2_000
+    monkeypatch.setattr("srucli.tokenizer.model.MAX_NORMALIZED", 700_000)
+    with pytest.raises(TextError, match=r"tokens of up to \d+,\d+ .* at most 700,000 are"):
+        tokenizer.decode([word] * 2_000)
 
 
 def test_self_test_texts_of_a_model_are_removed() -> None:
