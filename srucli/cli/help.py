@@ -18,12 +18,34 @@ from typer.core import TyperCommand
 from srucli.errors import UsageError, closest
 from srucli.io.console import beginning, excerpt
 
-# The groups of flags, in the order of a page.
+# The groups of flags for settings; a section stands for its other settings.
+OF_SETTINGS = {
+    "Reading files": {"data"},
+    "Labels": {"data.multi_label", "data.label_delimiter", "data.merge_labels"},
+    "Model": {"model"},
+    "Training": {"optim", "train", "tokenizer"},
+    "Checkpoints": {"train.save_steps", "train.save_minutes", "train.keep_checkpoints"},
+    "Normalization": {
+        *("tokenizer.normalization_rule_name", "tokenizer.normalization_rule_tsv"),
+        *("tokenizer.add_dummy_prefix", "tokenizer.remove_extra_whitespaces"),
+    },
+    "Splitting": {
+        *("tokenizer.split_digits", "tokenizer.split_by_unicode_script"),
+        *("tokenizer.split_by_whitespace", "tokenizer.split_by_number"),
+        *("tokenizer.treat_whitespace_as_suffix", "tokenizer.allow_whitespace_only_pieces"),
+        *("tokenizer.max_sentencepiece_length", "tokenizer.byte_fallback"),
+    },
+    "Special tokens": {
+        *(f"tokenizer.{name}_id" for name in ("unk", "bos", "eos", "pad")),
+        *(f"tokenizer.{name}_piece" for name in ("unk", "bos", "eos", "pad")),
+        *("tokenizer.user_defined_symbols", "tokenizer.control_symbols"),
+        *("tokenizer.required_chars", "tokenizer.unk_surface"),
+    },
+    "Computing": {"train.device", "train.threads", "tokenizer.num_threads"},
+}
 OFTEN, OTHER = "Often used", "Other flags"
-GROUPS = (
-    *("Arguments", OFTEN, "Reading files", "Labels", "Model", "Training", "Checkpoints"),
-    *("Normalization", "Splitting", "Special tokens", "Computing", "Output", OTHER),
-)
+# All groups, in the order of a page.
+GROUPS = ("Arguments", OFTEN, *OF_SETTINGS, "Output", OTHER)
 # The widest flag that has its help beside it.
 WIDTH = 22
 

@@ -80,31 +80,6 @@ VALUES = {
     "tokenizer.model_type": "TYPE",
     "tokenizer.required_chars": "CHARACTERS",
 }
-# The groups of a help page; a section stands for its other settings.
-GROUPS = {
-    "Reading files": {"data"},
-    "Labels": {"data.multi_label", "data.label_delimiter", "data.merge_labels"},
-    "Model": {"model"},
-    "Training": {"optim", "train", "tokenizer"},
-    "Checkpoints": {"train.save_steps", "train.save_minutes", "train.keep_checkpoints"},
-    "Normalization": {
-        *("tokenizer.normalization_rule_name", "tokenizer.normalization_rule_tsv"),
-        *("tokenizer.add_dummy_prefix", "tokenizer.remove_extra_whitespaces"),
-    },
-    "Splitting": {
-        *("tokenizer.split_digits", "tokenizer.split_by_unicode_script"),
-        *("tokenizer.split_by_whitespace", "tokenizer.split_by_number"),
-        *("tokenizer.treat_whitespace_as_suffix", "tokenizer.allow_whitespace_only_pieces"),
-        *("tokenizer.max_sentencepiece_length", "tokenizer.byte_fallback"),
-    },
-    "Special tokens": {
-        *(f"tokenizer.{name}_id" for name in ("unk", "bos", "eos", "pad")),
-        *(f"tokenizer.{name}_piece" for name in ("unk", "bos", "eos", "pad")),
-        *("tokenizer.user_defined_symbols", "tokenizer.control_symbols"),
-        *("tokenizer.required_chars", "tokenizer.unk_surface"),
-    },
-    "Computing": {"train.device", "train.threads", "tokenizer.num_threads"},
-}
 # The settings of `data` that are about bytes and lines, and so apply to plain text too.
 OF_LINES = {"encoding", "errors", "max_ratio"}
 # The types of a section, without their bounds; evaluating them is slow.
@@ -163,8 +138,10 @@ def flag_of(setting: str) -> str:
 def group_of(setting: str) -> str:
     """Return the group of a setting's flag in help pages."""
     section = setting.partition(".")[0]
-    groups = [name for name, keys in GROUPS.items() if setting in keys]
-    return next(iter(groups), next(name for name, keys in GROUPS.items() if section in keys))
+    groups = [name for name, keys in pages.OF_SETTINGS.items() if setting in keys]
+    return next(
+        iter(groups), next(name for name, keys in pages.OF_SETTINGS.items() if section in keys)
+    )
 
 
 def _identifier(setting: str) -> str:
