@@ -162,7 +162,7 @@ def _run() -> None:
     except BrokenPipeError:
         _leave_quietly()
     except KeyboardInterrupt:
-        sys.stderr.write("srucli: stopped\n")
+        fail("stopped")
         raise SystemExit(130) from None
     except Exception as error:
         if limit := reached(error):
