@@ -305,3 +305,5 @@ def need_files(*sources: str | None) -> None:
     for source in sources:
         if source and source != "-" and not Path(source).exists():
             raise InputMissingError(f"{source}: no such file; check the name and the folder")
+        if source and (Path(source) / "run.json").is_file():
+            raise InputMissingError(f"{source}: is a run; name a file of texts")

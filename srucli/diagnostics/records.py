@@ -58,7 +58,7 @@ class Diagnostics:
                 if kind_of(folder) == "comparison":
                     raise UsageError(f"{run}: is a comparison; its page explains its trainings")
             raise InputMissingError(
-                f"{run}: it has no diagnostics; train it again with --diagnose 20"
+                f"{run}: it has no diagnostics; train it again with --diagnose 20 and another -o"
             )
         first, *records = lines
         metrics = read_records(run / "metrics.jsonl")

@@ -68,8 +68,10 @@ class Tokenizer:
             with open(path, "rb") as file:
                 data = read_bounded(file, MAX_MODEL_BYTES)
         except OSError as error:
-            problem = f"cannot be read ({error.strerror})"
-            raise InputMissingError(f"{path}: {problem}; {NAME_ANOTHER}") from error
+            problem, remedy = f"cannot be read ({error.strerror})", NAME_ANOTHER
+            if (Path(path) / "tokenizer.model").is_file():
+                problem, remedy = "is a run", "name the .model file in it"
+            raise InputMissingError(f"{path}: {problem}; {remedy}") from error
         if len(data) > MAX_MODEL_BYTES:
             limit = f"larger than {MAX_MODEL_BYTES >> 20} MB, so not a SentencePiece model"
             raise DataError(str(path), None, limit, NAME_ANOTHER)

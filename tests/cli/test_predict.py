@@ -478,6 +478,7 @@ def test_an_empty_file_has_no_output(run_main: RunMain, tiny: Tiny, tmp_path: Pa
         (["new", "x.txt"], 65, "run.json: format version 3, this srucli reads up to 2; upgrade"),
         (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),
         (["RUN", "folder"], 66, "folder: is a folder; name a file in it"),
+        (["RUN", "RUN"], 66, ": is a run; name a file of texts"),
         (["RUN", "x.txt", "--with-input", "--json"], 2, "--with-input adds the record as text; "),
         (["RUN", "x.txt", "--reject", "x"], 2, "--reject needs --threshold"),
         (["RUN", "x.txt", "-k", "2", "--threshold", "0.5"], 2, "with --top it needs --json"),

@@ -207,6 +207,13 @@ REMEDIES = {
         changed("two.tsv", "m.model"),
         advice="name a .model file that srucli tokenize or spm_train wrote",
     ),
+    "a run in a model's place": Remedy(
+        "encode run t.txt",
+        r"run: is a run; name the (\.model) file in it",
+        changed("run", r"run/tokenizer\1"),
+        advice="name the .model file in it",
+        before=(TRAIN,),
+    ),
     "no prefix": Remedy(
         "tokenize t.txt --vocab-size 30",
         r"no --model-prefix; pass (-o m) to write m.model",
@@ -746,8 +753,9 @@ REMEDIES = {
     ),
     "no diagnostics": Remedy(
         "diagnose run",
-        r"train it again with (--diagnose 20)",
+        r"train it again with (--diagnose 20) and another (-o)",
         lambda words, match: ["diagnose", "diagnosed"],
+        advice="train it again with --diagnose 20 and another -o",
         before=(TRAIN, TRAIN.replace("-o run", "-o diagnosed") + " --diagnose 20"),
     ),
     "a model card": Remedy(
