@@ -30,7 +30,7 @@ def shortened(text: str) -> str:
 
 
 class SrucliError(Exception):
-    """An error that the user can act on. Its message has one or two lines and names the remedy."""
+    """An error that the user can act on. Its message is one sentence and names the remedy."""
 
     exit_code: ClassVar[int] = 1
 

@@ -44,7 +44,7 @@ def say(
     stream = _below(stream or sys.stderr)
     with suppress(OSError):  # nobody reads stderr any more, or its disk is full
         for line in lines:
-            shown = escaped_lines(line) if whole else for_people(line)
+            shown = one_line(escaped_lines(line) if whole else for_people(line))
             for row in [shown] if whole else folded(shown, stream):
                 marked = coloured(row, colour, stream) + coloured(good, "good", stream)
                 tqdm.write(marked, file=stream)
@@ -53,7 +53,7 @@ def say(
 def fail(message: str) -> None:
     """Write the message of an error to stderr, `for_people`."""
     stream = _below(sys.stderr)
-    stream.write(f"{coloured('srucli:', 'error', stream)} {for_people(message)}\n")
+    stream.write(f"{coloured('srucli:', 'error', stream)} {one_line(for_people(message))}\n")
 
 
 def warn(*lines: str) -> None:
@@ -145,6 +145,11 @@ def escaped(text: str) -> str:
 def for_people(message: str) -> str:
     """Return a message `shortened`, with all but its line ends and tabs `escaped`."""
     return shortened(escaped_lines(shortened(message)))
+
+
+def one_line(text: str) -> str:
+    """Return `text` with its line ends escaped, such as those in names of files."""
+    return text.replace("\n", "\\n")
 
 
 def shell_line(words: Iterable[str]) -> str:

@@ -22,13 +22,16 @@ from srucli.io.console import (
     EscapedStream,
     abridged,
     coloured,
+    fail,
     folded,
     for_people,
     progress_bar,
     put,
     say,
     shell_line,
+    shell_word,
     text_table,
+    warn,
 )
 from tests.support import RunMain, Tiny
 
@@ -122,6 +125,19 @@ def test_messages_keep_their_layout_and_scripts() -> None:
     assert for_people("good\t\x1b[31mbad\x9b") == "good\t\\x1b[31mbad\\x9b"
     assert for_people("긍정\tनमस्ते\nمی\u200cخواهم") == "긍정\tनमस्ते\nمی\u200cخواهم"
     assert is_harmless(for_people(HOSTILE))
+
+
+def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name of a file may have line ends."""
+    say("a\nb.tsv: read", f"to use it:  srucli eval {shell_word('a' + chr(10))}", whole=True)
+    warn("a\nb.tsv: damaged")
+    fail("a\nb.tsv: no such file")
+    assert capsys.readouterr().err.splitlines() == [
+        "a\\nb.tsv: read",
+        "to use it:  srucli eval $'a\\012'",
+        "a\\nb.tsv: damaged",
+        "srucli: a\\nb.tsv: no such file",
+    ]
 
 
 def test_what_is_said_is_escaped_and_short(capsys: pytest.CaptureFixture[str]) -> None:
