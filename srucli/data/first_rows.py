@@ -297,7 +297,7 @@ class FirstRows:
             return [(0, 1)] if self.known == 1 and self.width == 2 else [(1, 0)]
         if label not in self.more and (pairs := self.pairs(text, label)):
             return pairs
-        if self.given[1] is None:
+        if label is None:
             columns = ", ".join(self.names[at] or str(at + 1) for at in (text or 0, *self.more))
             problem = f"no column of labels besides the text's: {excerpt(columns)}"
             raise self.task.error(self.rows[0].line, problem, f"add one{self.or_predict}")
