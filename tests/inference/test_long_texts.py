@@ -358,3 +358,27 @@ def test_a_step_on_a_text_of_fifty_thousand_tokens(encoder: str) -> None:
     assert any(
         not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "train", "train --dev"])
+def test_a_text_that_becomes_too_long_is_named_by_its_file_and_line(
+    tiny: Tiny,
+    run_main: RunMain,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.setattr("srucli.tokenizer.model.MAX_NORMALIZED", 300)
+    long = tmp_path / "long.tsv"
+    long.write_text(f"good\tshort\nnone\tshort too\nbad\t{'long ' * 80}\ngood\tshort again\n")
+    words: dict[str, tuple[object, ...]] = {
+        "eval": ("eval", tiny.run, long),
+        "predict": ("predict", tiny.run, long),
+        "train": ("train", long),
+        "train --dev": ("train", tiny.train, "--dev", long),
+    }
+    train = ("-o", tmp_path / "run", "--tokenizer", tiny.run / "tokenizer.model", *NETWORK)
+    ended = run_main(*words[command], *(train if "train" in command else ()))
+    assert ended.code == 65
+    assert f"{long}:3: a text of " in ended.err
+    assert "characters would have over 300 when normalized: 'long long" in ended.err
