@@ -57,7 +57,7 @@ def choose(
     hints = [table.left_out]
     lists = task.labelled and are_lists(labels.filled, multi_label=multi_label)
     if task.labelled and not lists:
-        hints.append(_hint(table, chosen))
+        hints.append(_hint(table, chosen, open_ended))
     columns = Columns(
         text=text,
         label=label if task.labelled else None,
@@ -189,11 +189,13 @@ def _is_rival(table: FirstRows, at: int, pair: Pair) -> bool:
     return 2 * cells.distinct < filled and table.is_other(at) <= table.is_other(label)
 
 
-def _hint(table: FirstRows, pair: Pair) -> str:
-    """Return advice on the label's delimiter, or on a second column of texts."""
+def _hint(table: FirstRows, pair: Pair, open_ended: bool) -> str:
+    """Return advice on the label's delimiter, texts with delimiters, or a second text column."""
     text, label = pair
     if hint := _delimiter_hint(table, label):
         return hint
+    if open_ended and any(len(row.cells) > 2 for row in table.rows):
+        return "a text is all that follows its label, and --text 2 reads column 2 alone"
     if table.given[0] is not None or table.by_place:
         return ""
     rest = [at for at in range(table.width) if at not in pair and _may_be_text(table, at)]

@@ -596,6 +596,12 @@ REMEDIES = {
         plus(r"\1 2"),
         advice="text and label are both column {}; see --text and --label",
     ),
+    "tabs in texts": Remedy(
+        TRAIN.replace("two.tsv", "x.tsv"),
+        r"a text is all that follows its label, and (--text 2) reads column 2 alone",
+        advice="a text is all that follows its label, and --text 2 reads column 2 alone",
+        files={"x.tsv": table("{}\t{}\n") + "good\ta film\tof 1999\n"},
+    ),
     "texts without labels": Remedy(
         "eval run new.csv",
         r"no column 'class' in the header .*, or label the texts with srucli (predict)",
