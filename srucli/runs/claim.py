@@ -187,6 +187,8 @@ class Claim:
             )
         marked = found is not None and is_at_home(folder)
         unknown = found is None and MARKER in folder.names()
+        if unknown and self.evidence(folder):
+            raise OutputError(f"{folder.path / MARKER}: is damaged; move it away")
         if not (marked or is_free(folder)) and (unknown or not self.evidence(folder)):
             others = foreign(folder, self.layout) or folder.names()
             raise OutputError(
@@ -207,7 +209,7 @@ class Claim:
             linked = any(is_link for _, is_link in misfits)
             raise OutputError(
                 f"{folder.path}: in the way: {listing([name for name, _ in misfits])}; "
-                f"{COPY_WITHOUT_LINKS if linked else 'move it away, or choose another -o'}"
+                f"{COPY_WITHOUT_LINKS if linked else 'move it away'}"
             )
 
     def _check_inputs(self, folder: OpenFolder) -> None:

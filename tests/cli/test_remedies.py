@@ -89,6 +89,12 @@ def plus(more: str) -> Callable[[Words, Match], Words]:
     return lambda words, match: [*words, *shlex.split(match.expand(more))]
 
 
+def moved_away(words: Words, match: Match) -> Words:
+    """Move what the message names out of the folder `run`, and keep the command."""
+    Path("run", match[1]).rename("aside")
+    return words
+
+
 def file(name: str, content: str | bytes) -> Callable[[Words, Match], Words]:
     """Return a function that writes a file and keeps the command."""
 
@@ -861,9 +867,9 @@ REMEDIES = {
     ),
     "a folder in the way": Remedy(
         TRAIN,
-        r"in the way: README.md \(not a regular file\); move it away, or choose another (-o)",
-        plus(r"\1 other"),
-        advice="move it away, or choose another -o",
+        r"in the way: (README.md) \(not a regular file\); move it away$",
+        moved_away,
+        advice="move it away",
         files={"run/srucli.json": MARKED, "run/README.md/x": ""},
     ),
     "an input in the folder": Remedy(

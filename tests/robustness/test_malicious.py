@@ -416,10 +416,7 @@ def test_links_in_the_way_are_named_and_the_advice_works(
     whole = copy.with_name("whole")
     assert os.system(f"cp -rL '{copy}' '{whole}'") == 0
     ended = run_main("train", "--resume", whole, "--epochs", 6)
-    assert (
-        "in the way: README.md (not a regular file); move it away, or choose another -o"
-        in ended.err
-    )
+    assert ended.err.endswith("in the way: README.md (not a regular file); move it away\n")
     (whole / "README.md").rmdir()
     assert run_main("train", "--resume", whole, "--epochs", 6).code == 0
 

@@ -671,3 +671,14 @@ def test_a_marker_stays_if_something_was_written(tmp_path: Path, wrote: bool) ->
             folder.write({"metrics.jsonl": b""})
         raise KeyboardInterrupt
     assert (tmp_path / "run" / MARKER).exists() == wrote
+
+
+def test_a_run_with_a_damaged_marker(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:
+    """`choose another -o` would be no help to commands without that flag."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny.run, run)
+    (run / "srucli.json").write_text("")
+    ended = run_main("slim", run)
+    assert (ended.code, ended.err) == (73, f"srucli: {run}/srucli.json: is damaged; move it away\n")
+    (run / "srucli.json").rename(tmp_path / "aside")
+    assert run_main("slim", run).code == 0
