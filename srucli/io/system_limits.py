@@ -15,6 +15,7 @@ _RAISE_PROCESSES = "end others, or raise the limits of processes and memory: uli
 _RAISE_MEMORY = "free some memory, or raise the limit: ulimit -v"
 _NO_TEMPORARY = "No usable temporary directory"
 _NO_THREAD = "can't start new thread"
+_NOT_FOUND = "Could not find/load shared object file"
 _NOT_MAPPED = re.compile("failed to map segment|cannot (allocate|map)|cannot create .*mapping")
 
 
@@ -52,11 +53,13 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and what led to it.
 
     That is the cause that it names. What was being handled when it was raised is none, since a bug
-    in a handler would pass for a limit; but a package that cannot be imported often names no cause.
+    in a handler would pass for a limit; but a package that cannot be imported, or Numba's compiler
+    that cannot be loaded, often names no cause.
     """
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         yield error
         seen.append(error)
         context = None if error.__suppress_context__ else error.__context__
-        error = error.__cause__ or (context if isinstance(error, ImportError) else None)
+        unnamed = isinstance(error, ImportError) or _NOT_FOUND in str(error)
+        error = error.__cause__ or (context if unnamed else None)

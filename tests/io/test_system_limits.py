@@ -34,8 +34,15 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (OSError(errno.EMFILE, "Too many open files"), "too many files are open; close other"),
         (FileNotFoundError(2, "No usable temporary directory found in []"), "no temporary folder"),
         (caused(ImportError("cannot import name f"), MemoryError()), "memory ran out; free some"),
+        (
+            caused(
+                OSError("Could not find/load shared object file 'libllvmlite.so' from resource"),
+                OSError("libllvmlite.so: failed to map segment from shared object"),
+            ),
+            "a library cannot be loaded (libllvmlite.so: failed to map",
+        ),
     ],
-    ids=["thread", "library", "pages", "files", "temporary", "cause"],
+    ids=["thread", "library", "pages", "files", "temporary", "cause", "compiler"],
 )
 def test_a_limit_is_recognized(error: Exception, said: str) -> None:
     assert str(reached(error)).startswith(said)
