@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from srucli.cli import options
-from srucli.errors import GateError, OutputError, UsageError
+from srucli.errors import DataError, GateError, OutputError, UsageError
 from srucli.io.console import progress_bar, put, say, warn
 from srucli.io.json_text import json_text
 
@@ -200,7 +200,11 @@ def _compare(
     other = options.load_predictor(runs[1], flags)
     check_same_labels(predictor, other, names)
     one, examples = _evaluate(predictor, file, data, predictions)
-    two, same = _evaluate(other, file, data, None)
+    try:
+        two, same = _evaluate(other, file, data, None)
+    except DataError as error:  # the file is right for the first run
+        problem = f"read for {names[1]}: {error.problem}"
+        raise DataError(error.source, error.line, problem, error.remedy) from error
     check_same_examples(display_name(file), examples, same, names)
     say(*dict.fromkeys([*one.notes, *two.notes]))
     for name, each in zip(names, (one, two), strict=True):

@@ -173,6 +173,22 @@ def test_runs_with_other_labels_are_refused(tiny: Tiny, run_main: RunMain, tmp_p
     assert "other has 'neutral'; compare runs with the same labels" in done.err
 
 
+def test_the_run_that_cannot_read_the_file_is_named(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path
+) -> None:
+    other, file = tmp_path / "other", tmp_path / "x.csv"
+    shutil.copytree(tiny.run, other)
+    config = other / "config.yaml"
+    config.write_text(config.read_text().replace("  text: null\n", "  text: body,title\n", 1))
+    file.write_text("label,text\n" + "odd,a lovely soup\nnew,a rude hotel\n" * 9)
+    done = run_main("eval", tiny.run, file, "--against", other)
+    assert (done.code, done.out) == (65, "")
+    said = f"{file}:1: read for {other}: no column 'body' in the header 'label,text'; name the text"
+    assert said in done.err
+    done = run_main("eval", tiny.run, file, "--against", other, "--text", "text")
+    assert done.code == 0, done.err
+
+
 def test_remarks_on_both_runs_are_said(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("odd\ta lovely soup\nother\ta rude hotel\n" * 9)
     done = run_main("eval", tiny.run, tmp_path / "x.tsv", "--against", tiny.run)
