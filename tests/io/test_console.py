@@ -195,15 +195,15 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("stream", "shown"), [(io.StringIO(), "a\n"), (Terminal(), "\x1b[32ma\x1b[0m\n")]
+    ("kind", "shown"), [(io.StringIO, "a\n"), (Terminal, "\x1b[32ma\x1b[0m\n")]
 )
 def test_reports_have_colours_on_terminals_alone(
-    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, shown: str
+    monkeypatch: pytest.MonkeyPatch, kind: type[io.StringIO], shown: str
 ) -> None:
     """What is piped or written to a file is data, whatever FORCE_COLOR says."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with redirect_stdout(stream):
+    with redirect_stdout(kind()) as stream:
         put("a", colour="good")
     assert stream.getvalue() == shown
 

@@ -55,7 +55,7 @@ def _shape(random: Random, tensor: Tensor) -> Any:
         (
             lambda: tensor.t() if tensor.ndim == 2 else tensor[None],
             lambda: tensor.reshape(-1),
-            lambda: tensor[..., :0],
+            lambda: tensor[..., :0] if tensor.ndim else tensor,
             lambda: tensor[: size // 2] if tensor.ndim else tensor,
             lambda: tensor.sum(),
             lambda: tensor[None, None],
