@@ -16,7 +16,7 @@ from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from srucli.errors import InterruptedRun, SrucliError
+from srucli.errors import DivergedError, InterruptedRun, SrucliError
 from srucli.inference.predictor import Predictor
 from srucli.runs.run_dir import RunDir
 from srucli.training.interrupts import Interrupt
@@ -61,7 +61,7 @@ def try_resume(seeds: Seeds, random: Random, folder: Path) -> None:
                 resume(run, dict(settings), force=force, stop=stop)
             else:
                 train(bases.config, str(bases.texts), None, run, stop=stop)
-    except InterruptedRun:
+    except (InterruptedRun, DivergedError):  # it has trained
         check_usable(run)
     except SrucliError:
         after = tree(run)
