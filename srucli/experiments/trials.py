@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from srucli import optim
@@ -79,15 +79,19 @@ class Trial(NamedTuple):
         return Path("cells") / name / f"lr-{self.lr:g}" / f"seed-{self.seed}"
 
 
+# What a trial can measure. A larger number is damage, and its variance would overflow.
+Measured = Annotated[float, Field(gt=-1e100, lt=1e100)]
+
+
 class Record(BaseModel):
     """The part of a record of metrics.jsonl that a comparison uses."""
 
     model_config = ConfigDict(strict=True)
 
     step: int
-    seconds: float
-    train_loss: float
-    dev: dict[str, float | None]
+    seconds: Measured
+    train_loss: Measured
+    dev: dict[str, Measured | None]
     skipped: int = 0
 
 
@@ -100,8 +104,8 @@ class Result:
     """
 
     trial: Trial
-    dev: dict[str, float | None]
-    test: dict[str, float]
+    dev: dict[str, Measured | None]
+    test: dict[str, Measured]
     history: list[Record]
     diverged: str | None
     reading: dict[str, dict[str, int | dict[str, bool | int]]] = field(default_factory=dict)

@@ -155,6 +155,17 @@ def test_a_candidate_may_set_its_threads() -> None:
     assert plan(candidates=(candidate,)).config_of(trial, threads=1).train.threads == 3
 
 
+@pytest.mark.parametrize("part", ["dev", "test"])
+def test_a_result_that_cannot_have_been_measured_is_damaged(tmp_path: Path, part: str) -> None:
+    """The trial runs again. The variance of such numbers would overflow."""
+    trial = Trial("adam", 0.002, 0)
+    finish(tmp_path, trial, 0.5)
+    file = tmp_path / trial.folder / "result.json"
+    assert Folder(tmp_path).result(trial) is not None
+    file.write_text(json.dumps({**json.loads(file.read_text()), part: {"accuracy": 1e308}}))
+    assert Folder(tmp_path).result(trial) is None
+
+
 def test_truncated_texts_are_reported_by_candidate(tmp_path: Path) -> None:
     """Candidates are named if they differ, otherwise the line is printed once."""
     wanted = plan(grid=1, seeds=1)
