@@ -229,7 +229,7 @@ def _effective(candidate: str, diagnostics: Diagnostics) -> Curve:
             medians = [group["effective"][1] for group in groups if group.get("effective")]
             if medians and record["lr"] > 0:
                 points.append((record["step"], np.exp(np.mean(np.log(medians)))))
-        return Curve.of(points, escaped(candidate))
+        return Curve.of(points, candidate)
 
 
 def _colour(number: int) -> Any:

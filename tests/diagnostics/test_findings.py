@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -686,6 +687,15 @@ def test_damaged_records_are_not_drawn(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="not as srucli writes it"):
             plots.draw_diagnostics(run, tmp_path / "pictures")
     assert not (tmp_path / "pictures").exists()
+
+
+def test_names_of_groups_are_safe_in_a_drawing(tmp_path: Path) -> None:
+    """A control character would make the SVG one that no program reads."""
+    group = "a\x00\u202eb" + 1_000 * "c"
+    plots.draw_diagnostics(made(groups={group: {"ratio": 0.1}}), tmp_path)
+    drawn = "".join(ElementTree.parse(tmp_path / "optimizer.svg").getroot().itertext())
+    assert "a\\x00\\u202ebc" in drawn
+    assert "ccc...ccc" in drawn
 
 
 def test_a_bug_in_a_finding_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findSystemFonts
 from numpy.typing import NDArray
 
 from srucli.data.readers import Example
@@ -154,7 +155,8 @@ def check_svg(random: Random, figure: Figure) -> None:
 
 
 def prepare(seeds: Seeds) -> None:
-    """Load fonts, and draw each figure once."""
+    """Load fonts, which starts fontconfig's `fc-list` once, and draw each figure once."""
+    findSystemFonts()
     random = Random(0)
     seeds.bases  # noqa: B018
     for _ in range(4):
