@@ -97,8 +97,10 @@ def _reopened(stream: TextIO, kind: type[WaitingFile]) -> Iterator[TextIO]:
     if not plain or not isinstance(stream, io.TextIOWrapper):
         yield stream
         return
+    file = kind(stream.fileno(), "w", closefd=False)
+    unbuffered = isinstance(below, io.FileIO)  # as with PYTHONUNBUFFERED
     opened = io.TextIOWrapper(
-        io.BufferedWriter(kind(stream.fileno(), "w", closefd=False)),
+        file if unbuffered else io.BufferedWriter(file),
         stream.encoding,
         stream.errors,
         line_buffering=stream.line_buffering,

@@ -19,9 +19,15 @@ class WaitingFile(io.FileIO):
         return size
 
     def write(self, data: Any) -> int:
-        while (size := super().write(data)) is None:
-            select.select([], [self], [])
-        return size
+        """Write all of `data`: a text stream without a buffer, as with `python -u`, tries once."""
+        left = memoryview(data).cast("B")
+        while left:
+            size = super().write(left)
+            if size is None:
+                select.select([], [self], [])
+            else:
+                left = left[size:]
+        return len(data)
 
 
 class Notes(WaitingFile):

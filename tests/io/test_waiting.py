@@ -32,14 +32,15 @@ def unread(descriptor: int) -> int:
     return int(*struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))))
 
 
-def test_a_command_waits_for_non_blocking_pipes(tiny: Tiny) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_command_waits_for_non_blocking_pipes(tiny: Tiny, unbuffered: str) -> None:
     (source, to), (start, sink) = pipe(0), pipe(1)
     process = subprocess.Popen(
         [sys.executable, "-m", "srucli", "encode", tiny.run / "tokenizer.model"],
         stdin=source,
         stdout=sink,
         stderr=subprocess.PIPE,
-        env=child_environment(),
+        env=child_environment(PYTHONUNBUFFERED=unbuffered),
     )
     os.close(source)
     os.close(sink)
@@ -52,6 +53,22 @@ def test_a_command_waits_for_non_blocking_pipes(tiny: Tiny) -> None:
         until(lambda: unread(start) > almost or process.poll() is not None)
         assert first + read.read() == first * 20_001
     assert (process.communicate(timeout=30)[1], process.returncode) == (b"", 0)
+
+
+def test_what_python_does_not_buffer_is_written_at_once() -> None:
+    """With PYTHONUNBUFFERED=1, as in many containers, and else when the stream is flushed."""
+    code = (
+        "import os, sys; from srucli.cli import process; process.escaped_output().__enter__(); "
+        "print('a', end=''); os.write(1, b'b')"
+    )
+    for unbuffered, out in (("1", "ab"), ("", "ba")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=child_environment(PYTHONUNBUFFERED=unbuffered),
+            capture_output=True,
+            text=True,
+        )
+        assert (done.stdout, done.stderr) == (out, "")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
