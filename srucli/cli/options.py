@@ -138,10 +138,8 @@ def flag_of(setting: str) -> str:
 def group_of(setting: str) -> str:
     """Return the group of a setting's flag in help pages."""
     section = setting.partition(".")[0]
-    groups = [name for name, keys in pages.OF_SETTINGS.items() if setting in keys]
-    return next(
-        iter(groups), next(name for name, keys in pages.OF_SETTINGS.items() if section in keys)
-    )
+    groups = pages.OF_SETTINGS.items()
+    return next(name for key in (setting, section) for name, keys in groups if key in keys)
 
 
 def _identifier(setting: str) -> str:
