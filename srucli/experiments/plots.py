@@ -180,7 +180,7 @@ class Curve(NamedTuple):
         x, y = ([float(point[axis]) for point in points] for axis in (0, 1))
         if not all(abs(value) < MAX_DRAWN for value in (*x, *y)):
             raise ValueError("a number is too large to be drawn")
-        return cls(x, y, label and _short(label, 2), style)
+        return cls(x, y, label and _short(label, 2 * LABEL_WIDTH), style)
 
 
 class Panel(NamedTuple):
@@ -364,5 +364,5 @@ def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _short(label: str, times: int = 1) -> str:
-    return abridged(escaped(label), times * LABEL_WIDTH)
+def _short(label: str, width: int = LABEL_WIDTH) -> str:
+    return abridged(escaped(label), width)
