@@ -181,10 +181,11 @@ def loss_figure(comparison: Comparison, against: str) -> Figure:
     axes = figure.add_subplot(title=f"Training loss against {against}")
     axes.set(xlabel=against, ylabel="mean of an epoch")
     for number, row in enumerate(comparison.rows):
+        name = escaped(row.name)
         epochs = thinned(list(zip(*(result.history for result in row.results), strict=False)))
         places = [fmean(getattr(record, against) for record in epoch) for epoch in epochs]
         losses = [fmean(record.train_loss for record in epoch) for epoch in epochs]
-        axes.plot(places, losses, color=_colour(number), marker="o", markersize=3, label=row.name)
+        axes.plot(places, losses, color=_colour(number), marker="o", markersize=3, label=name)
     return figure
 
 
@@ -198,8 +199,8 @@ def rate_figure(comparison: Comparison) -> Figure:
     for number, row in enumerate(comparison.rows):
         good = [(rate, value) for rate, value in sorted(row.tried.items()) if value is not None]
         bad = [rate for rate, value in row.tried.items() if value is None]
-        colour = _colour(number)
-        axes.plot(*np.array(good).T, color=colour, marker="o", markersize=3, label=row.name)
+        colour, name = _colour(number), escaped(row.name)
+        axes.plot(*np.array(good).T, color=colour, marker="o", markersize=3, label=name)
         axes.plot(bad, [floor] * len(bad), color=colour, marker="x", linestyle="none")
     logarithmic(axes, "x")
     return figure

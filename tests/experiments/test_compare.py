@@ -20,7 +20,7 @@ import pytest
 from srucli.cli.compare import default_folder, find_candidates
 from srucli.config import resolve
 from srucli.errors import SrucliError, UsageError
-from srucli.experiments import compare, grid, report, trials
+from srucli.experiments import compare, grid, page, report, trials
 from srucli.experiments.trial_process import _measure
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial
 from srucli.io.files import read_json
@@ -164,6 +164,16 @@ def test_a_result_that_cannot_have_been_measured_is_damaged(tmp_path: Path, part
     assert Folder(tmp_path).result(trial) is not None
     file.write_text(json.dumps({**json.loads(file.read_text()), part: {"accuracy": 1e308}}))
     assert Folder(tmp_path).result(trial) is None
+
+
+def test_names_of_candidates_are_safe_in_the_drawings(tmp_path: Path) -> None:
+    """A control character would make an SVG that no program reads."""
+    candidate = Candidate("a\x00b", {"train.threads": 3})
+    wanted = plan(candidates=(candidate,), grid=1, seeds=1)
+    finish(tmp_path, Trial(candidate.name, wanted.rates(candidate)[0], 0), 0.5)
+    found = compare.summary(Folder(tmp_path), wanted)
+    for figure in (page.loss_figure(found, "step"), page.rate_figure(found)):
+        assert figure.axes[0].get_legend_handles_labels()[1] == ["a\\x00b"]
 
 
 def test_truncated_texts_are_reported_by_candidate(tmp_path: Path) -> None:
