@@ -41,7 +41,7 @@ from benchmarks.gpu_runs import measure_prediction, measure_steps, measure_train
 from benchmarks.sets import ROOT
 from benchmarks.speed import Report, Setup
 
-TESTS = ("tests/kernels/test_triton.py", "tests/training/test_step.py")
+TESTS = ("tests/kernels/test_triton.py", "tests/training/test_on_gpu.py")
 # Runs the others without a GPU.
 DESELECTED = "tests/kernels/test_triton.py::test_in_the_interpreter"
 

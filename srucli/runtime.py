@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 
 import torch
@@ -41,6 +41,16 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= found:
         raise UsageError(f"--device {name}: torch sees {found} GPUs; use --device cpu")
     return device
+
+
+@contextmanager
+def use_device(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one during a block, for streams, events and CUDA graphs.
+
+    Without it they would be made on the first GPU, while tensors and kernels are on another.
+    """
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
 
 
 def cores() -> int:

@@ -13,7 +13,7 @@ import torch
 
 from srucli import runtime
 from srucli.errors import UsageError
-from srucli.runtime import cores, resolve_device, use_threads
+from srucli.runtime import cores, resolve_device, use_device, use_threads
 
 
 @pytest.mark.parametrize("built", [True, False])
@@ -53,6 +53,25 @@ def test_joblib_does_not_warn_of_what_is_not_used(
 def test_missing_devices_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"--device {name}: "):
         resolve_device(name)
+
+
+def test_a_gpu_is_the_current_one_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch cannot be given a second GPU here, so its calls are recorded."""
+    current = [0]
+    monkeypatch.setattr(torch.cuda, "_exchange_device", lambda index: _exchange(current, index))
+    monkeypatch.setattr(
+        torch.cuda, "_maybe_exchange_device", lambda index: _exchange(current, index)
+    )
+    with use_device(torch.device("cpu")):
+        assert current == [0]
+    with use_device(torch.device("cuda:1")):
+        assert current == [1]
+    assert current == [0]
+
+
+def _exchange(current: list[int], index: int) -> int:
+    (before,), current[:] = tuple(current), [index]
+    return before
 
 
 def test_use_threads_changes_only_the_calling_thread() -> None:

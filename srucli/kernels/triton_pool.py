@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from srucli.kernels.triton_walk import STAGES, STEPS, launch, place
+from srucli.kernels.triton_walk import STAGES, STEPS, kernel, launch, place
 
 
-@triton.jit
+@kernel
 def _pool(
     h,
     offsets,
@@ -49,7 +48,7 @@ def _pool(
     tl.store(argument + at, where, live)
 
 
-@triton.jit
+@kernel
 def _pool_backward(
     grad_largest,
     grad_mean,

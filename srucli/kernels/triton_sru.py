@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from srucli.kernels.reference import Recurrence
-from srucli.kernels.triton_walk import STAGES, STEPS, launch, place
+from srucli.kernels.triton_walk import STAGES, STEPS, kernel, launch, place
 
 # sigmoid(z) = 1 / (1 + 2^(_SCALE z))
 _SCALE = tl.constexpr(-1.4426950408889634)
@@ -76,7 +76,7 @@ def _inputs(u, x, alpha, there, WIDTH: tl.constexpr, PLANES: tl.constexpr):
     return u0, u1, u2, tl.load(x, there, 0.0).to(tl.float32) * alpha
 
 
-@triton.jit
+@kernel
 def _forward(
     u,
     x,
@@ -160,7 +160,7 @@ def _store_planes(u, x, grads, alpha, there, WIDTH: tl.constexpr, PLANES: tl.con
         tl.store(x, (way * alpha).to(kind), there)
 
 
-@triton.jit
+@kernel
 def _backward(
     u,
     x,
@@ -230,7 +230,7 @@ def _backward(
     tl.store(partial + 3 * WIDTH, sum_br, live)
 
 
-def _launch(kernel, u, x, given, *others, **constants):
+def _launch(run, u, x, given, *others, **constants):
     """Run a kernel on the arguments that both kernels start with, and `others`."""
     planes, width = u.shape[1:]
     texts, directions = given.initial.shape[0], given.directions
@@ -239,7 +239,7 @@ def _launch(kernel, u, x, given, *others, **constants):
     inputs = (u if x is None else x, given.v, given.bias, given.initial, given.mask)
     contiguous = (each.contiguous() for each in inputs)
     with torch.cuda.device_of(u):
-        kernel[grid](u, *contiguous, given.offsets, given.alpha, *others, **settings, **constants)
+        run[grid](u, *contiguous, given.offsets, given.alpha, *others, **settings, **constants)
 
 
 def forward(

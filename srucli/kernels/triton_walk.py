@@ -18,6 +18,11 @@ STEPS = 4
 STAGES = 4
 
 
+# A batch's offsets are often a part of a larger tensor. If it mattered whether they begin at a
+# multiple of 16 bytes, each kernel would be compiled twice.
+kernel = triton.jit(do_not_specialize_on_alignment=["offsets"])
+
+
 def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
     """Return the units of one program: 16 bytes per thread if that keeps all of a GPU busy.
 

@@ -19,14 +19,19 @@ class Pooling(nn.Module):
         self.output_size = size * len(kinds)
 
     def _attend(self, states: Tensor, offsets: Tensor) -> Tensor:
+        """Return each text's mean state, weighted by a softmax over its scores.
+
+        It is a ratio of pooled means: torch's `index_add` adds in any order on a GPU, so that
+        reruns would differ.
+        """
         assert self.score is not None
-        text = text_of_rows(offsets, states.shape[0])
         scores = self.score(torch.tanh(states))
         highest, _ = ragged_pool(scores.detach(), offsets)
+        text = text_of_rows(offsets, states.shape[0])
         weights = (scores - highest.index_select(0, text)).exp()
-        empty = states.new_zeros(offsets.numel() - 1, states.shape[1])
-        total = empty[:, :1].index_add(0, text, weights)
-        return empty.index_add(0, text, states * weights) / total.clamp(min=1e-20)
+        _, means = ragged_pool(torch.cat((states * weights, weights), dim=1), offsets)
+        sums, totals = torch.split(means, [states.shape[1], 1], dim=1)
+        return sums / totals.clamp(min=1e-20)
 
     def forward(self, states: Tensor, last: Tensor, offsets: Tensor) -> Tensor:
         """states (N, D), last (B, D) -> (B, output_size); zeros for an empty text."""

@@ -24,15 +24,15 @@ class Adam(torch.optim.Adam):
         super().__init__(groups, **options)
         for group in self.param_groups:
             group["bias_correction"] = bias_correction
-            group["steps"] = 0
+            group["steps"] = 0  # counted only where needed: a CUDA graph would not count
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Take one step."""
         settings = [(group["lr"], group["eps"]) for group in self.param_groups]
         for group in self.param_groups:
-            group["steps"] += 1
             if not group["bias_correction"]:
+                group["steps"] += 1
                 first, second = (1 - beta ** group["steps"] for beta in group["betas"])
                 group["lr"] *= first / math.sqrt(second)
                 group["eps"] /= math.sqrt(second)

@@ -80,8 +80,9 @@ class Inputs:
 class Graphs:
     """Runs `step` on batches: directly for the first batch of a shape, then as a graph.
 
-    `step` reads a batch of `Inputs` and changes tensors in place; it must not wait for the GPU nor
-    keep tensors that it made. The graphs share one memory pool, as none keeps anything in it.
+    Both ways give the same bits, since kernels and fillers are the same. `step` reads a batch of
+    `Inputs` and changes tensors in place; it must not wait for the GPU nor keep tensors that it
+    made. The graphs share one memory pool, as none keeps anything in it.
     """
 
     def __init__(self, step: Callable[[Batch], None]) -> None:
@@ -91,27 +92,30 @@ class Graphs:
         self.pool = torch.cuda.graph_pool_handle()
         self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def run(self, batch: Batch) -> None:
-        """Run a step on a batch on the GPU with known `characters`. Raises CaptureError."""
+    def run(self, batch: Batch, instead: Callable[[Batch], None] | None = None) -> None:
+        """Run a step on a batch on the GPU with known `characters`. Raises CaptureError.
+
+        With `instead`, run that directly.
+        """
         shape = shape_of(batch)
         is_new = shape not in self.inputs
         if is_new:
             self.inputs[shape] = Inputs(shape, batch)
         inputs = self.inputs[shape]
         inputs.fill(batch)
-        if is_new:
-            self._warm_up(inputs)
+        if is_new or instead:
+            self._launch(instead or self.step, inputs)
             return
         if shape not in self.graphs:
             self.graphs[shape] = capture(lambda: self.step(inputs.batch()), self.stream, self.pool)
         self.graphs[shape].replay()
 
-    def _warm_up(self, inputs: Inputs) -> None:
-        """Run the first step of a shape: kernels get compiled, libraries allocate memory."""
+    def _launch(self, step: Callable[[Batch], None], inputs: Inputs) -> None:
+        """Run a step directly; in the first one kernels get compiled, libraries allocate memory."""
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
-            self.step(inputs.batch())
+            step(inputs.batch())
         current.wait_stream(self.stream)
 
 

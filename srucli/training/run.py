@@ -25,7 +25,7 @@ from srucli.runs.claim import Source
 from srucli.runs.model_card import write_card
 from srucli.runs.run_dir import RunDir, check_labels
 from srucli.runs.training_state import keep_random_states
-from srucli.runtime import cores, max_threads, use_threads
+from srucli.runtime import cores, max_threads, use_device, use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import make_tokenizer
 from srucli.training.build import build, restore
@@ -184,7 +184,7 @@ def _sources(
 def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
     """Train in a claimed folder, with the configured number of threads."""
     threads, device = request.config.train.threads, request.device
-    with _one_at_a_time, use_threads(threads), keep_random_states(device):
+    with _one_at_a_time, use_threads(threads), use_device(device), keep_random_states(device):
         with enough_memory("reading the examples", "train on fewer of them"):
             split = _read(request)
         config = complete(request.config, len(split.train), len(split.train.labels))

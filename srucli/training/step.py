@@ -127,10 +127,11 @@ class Step:
         optim.set_lr(self.optimizer, lr_factor)
         look = self.watch is not None and self.watch.next()
         whole = all(batch.part is None for batch in batches)
-        if self.graphs is not None and whole and not look:
+        if self.graphs is not None and whole:
             try:
                 (batch,) = batches
-                self.graphs.run(batch)
+                watched = (lambda padded: self._run([padded], look)) if look else None
+                self.graphs.run(batch, watched)
                 return
             except CaptureError as error:
                 warnings.warn(
@@ -189,9 +190,10 @@ class Step:
         self.totals[3] = (self.totals[3] + 1) * ~finite
         if watch and clip:
             watch.clipped += norm > clip
-        if self.device.type == "cuda":
+        must_not_wait = self.device.type != "cpu"
+        if must_not_wait:
             self._zero_unless(finite)
-        if self.device.type == "cuda" or finite:
+        if must_not_wait or finite:
             self.scaler.step(self.optimizer)
             if watch and look:
                 watch.after()
