@@ -111,12 +111,14 @@ def uploaded(batches: Iterable[Batch], device: torch.device, characters: Ints) -
 
 
 def upload(batches: Sequence[Batch], device: torch.device, characters: Ints) -> Iterator[Batch]:
-    """Yield a group of batches with targets, as parts of three tensors on the device."""
-    parts = [(batch.tokens, batch.offsets, batch.targets) for batch in batches]
-    columns = [_split_on(device, column) for column in zip(*parts, strict=True)]
-    for batch, (tokens, offsets, targets) in zip(batches, zip(*columns, strict=True), strict=True):
+    """Yield a group of batches, all with targets or none, as parts of tensors on the device."""
+    tokens = _split_on(device, [batch.tokens for batch in batches])
+    offsets = _split_on(device, [batch.offsets for batch in batches])
+    given = [batch.targets for batch in batches if batch.targets is not None]
+    targets = _split_on(device, given) if given else [None] * len(batches)
+    for batch, own, ends, wanted in zip(batches, tokens, offsets, targets, strict=True):
         count = int(characters[batch.tokens.numpy()].sum()) + batch.texts
-        yield Batch(tokens, offsets, targets, count, batch.part_on(device))
+        yield Batch(own, ends, wanted, count, batch.part_on(device))
 
 
 def _split_on(device: torch.device, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:

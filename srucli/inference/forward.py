@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srucli.data.batch import Ints, order
+from srucli.data.batch import Ints, order, uploaded
 from srucli.data.store import TokenStore
 from srucli.model.classifier import Classifier
 from srucli.tokenizer.truncation import MAX_ACTIVATIONS, Limits
@@ -44,9 +44,10 @@ def branch_logits(
     tokens = min(BATCH_TOKENS, MAX_ACTIVATIONS // model.width)
     size = max(min(BATCH_TEXTS, tokens // MIN_TOKENS), 1)
     batches = order(store.lengths[chosen], size, batch_tokens=tokens, seed=None)
-    for own in batches:
-        batch = store.batch(chosen[own]).to(device)
-        rows.append(torch.stack(model.branches(batch.tokens, batch.offsets, part=batch.part)))
+    left = (store.batch(chosen[own]) for own in batches)
+    for batch in uploaded(left, device, model.spelled):
+        given = batch.tokens, batch.offsets, batch.characters, batch.part
+        rows.append(torch.stack(model.branches(*given)))
     joined = torch.cat(rows, dim=1)
     logits = torch.empty_like(joined)
     logits[:, torch.from_numpy(np.concatenate(batches)).to(device)] = joined

@@ -43,12 +43,14 @@ class Classifier(nn.Module):
     """Tokens to logits; `spelling` is that of the vocabulary, `classes` is C.
 
     `blend` (n,) has the weights of the branches: equal, until they are fitted to validation data.
+    `spelled` (vocab_size,) is the number of characters of each token.
     """
 
     blend: Tensor
 
     def __init__(self, config: ModelConfig, spelling: Spelling, classes: int) -> None:
         super().__init__()
+        self.spelled = np.diff(spelling[1])
         self.word_dropout = config.word_dropout
         self.embedding = embedding_table(len(spelling[1]) - 1, config.embedding_size)
         self.encoder = ENCODERS[config.encoder](config)

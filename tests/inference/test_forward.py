@@ -1,0 +1,54 @@
+"""The forward pass for prediction does not wait for a GPU between batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from srucli.config import resolve
+from srucli.data.batch import upload
+from srucli.data.store import TokenStore
+from srucli.inference import forward
+from srucli.model.classifier import Classifier
+from srucli.model.encoders import ENCODERS
+from srucli.tokenizer.truncation import Limits, Tally
+
+VOCABULARY, TEXTS = 30, 12
+SPELLING = np.ones(2 * VOCABULARY, np.int64), np.arange(0, 2 * VOCABULARY + 1, 2)
+
+
+def store(longest_read: int = 1000) -> TokenStore:
+    generator = np.random.default_rng(0)
+    offsets = np.cumsum([0, *generator.integers(0, 9, TEXTS)])
+    ids = generator.integers(0, VOCABULARY, offsets[-1]).astype(np.int32)
+    return TokenStore(ids, offsets, tally=Tally(TEXTS, limits=Limits(encoder=longest_read)))
+
+
+def classifier(encoder: str) -> Classifier:
+    config = resolve(overrides=[f"model.encoder={encoder}", "model.hidden=4"])
+    return Classifier(config.model, SPELLING, 3)
+
+
+@pytest.mark.parametrize("encoder", [name for name, row in ENCODERS.items() if not row.waits])
+@pytest.mark.parametrize("tabulated", [True, False])
+def test_no_value_is_read_from_a_gpu(
+    encoder: str, tabulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None can be read from meta tensors. Several batches, with long texts in one."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # does not support meta
+    monkeypatch.setattr(forward, "BATCH_TEXTS", 4)
+    model = classifier(encoder).to("meta").eval()
+    if tabulated:
+        model.tabulate()
+    logits = forward.branch_logits(model, store(longest_read=6), torch.device("meta"))
+    assert logits.device.type == "meta"
+    assert logits.shape == (3, TEXTS, 3)
+
+
+def test_characters_counted_before_give_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU counts them in the speller; here they are counted as for a GPU."""
+    model = classifier("sru").eval()
+    wanted = forward.branch_logits(model, store(), torch.device("cpu"))
+    monkeypatch.setattr(forward, "uploaded", lambda batches, *rest: upload([*batches], *rest))
+    assert torch.equal(forward.branch_logits(model, store(), torch.device("cpu")), wanted)
