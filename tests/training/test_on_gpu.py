@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from srucli.config import Config
 from srucli.data.batch import uploaded
 from srucli.diagnostics.watch import Watch
+from srucli.errors import OutOfMemoryError
 from srucli.optim import OPTIMIZERS
 from srucli.runs.tensors import tensors_of
 from srucli.runs.training_state import (
@@ -24,6 +27,7 @@ from srucli.runs.training_state import (
 )
 from srucli.training.cuda_graphs import Graphs
 from srucli.training.step import Step
+from tests.support import RunMain, sentences, write_tsv
 from tests.training.test_step import (
     SPELLED,
     VOCABULARY,
@@ -213,6 +217,28 @@ def test_memory_is_flat_after_the_last_new_shape() -> None:
                 step([batch], 0.5)
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[2:] == [reserved[1]] * 4
+
+
+def test_out_of_memory_names_a_setting_with_which_the_run_resumes(
+    tmp_path: Path, run_main: RunMain
+) -> None:
+    write_tsv(
+        tmp_path / "train.tsv", [(label, f"{text} " * 400) for label, text in sentences()[:120]]
+    )
+    words = ("--epochs", 1, "--device", "cuda", "model.hidden=1024", "model.characters=false")
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties().total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**29) / total)
+    try:
+        failed = run_main("train", tmp_path / "train.tsv", "-o", tmp_path / "run", *words)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert failed.code == OutOfMemoryError.exit_code
+    (said,) = re.findall(r"training ran out of GPU memory.*", failed.err)
+    (lower,) = re.findall(r"; step 1 had a batch of .* tokens: set (train\.batch_tokens=\d+)", said)
+    resumed = run_main("train", "--resume", tmp_path / "run", lower)
+    assert resumed.code == 0, resumed.err
 
 
 def test_a_kernel_is_compiled_once_for_all_offsets() -> None:
