@@ -17,6 +17,8 @@ from srucli.config import Config
 from srucli.data.batch import uploaded
 from srucli.diagnostics.watch import Watch
 from srucli.errors import OutOfMemoryError
+from srucli.inference.forward import branch_logits
+from srucli.model.encoders import ENCODERS
 from srucli.optim import OPTIMIZERS
 from srucli.runs.tensors import tensors_of
 from srucli.runs.training_state import (
@@ -35,6 +37,7 @@ from tests.training.test_step import (
     make_step,
     plain_batches,
     settings,
+    store,
 )
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -129,6 +132,63 @@ def test_an_older_graph_is_not_collected_during_a_capture() -> None:
     finally:
         gc.set_threshold(*thresholds)
     assert step.captured
+
+
+# --- as on a CPU -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(f"model.encoder={encoder}" for encoder in ENCODERS),
+        *("model.pooling=[attention,last]", "model.activation=tanh", "model.head=mlp"),
+        *("train.class_weights=balanced", "data.multi_label=true", "train.label_smoothing=0.1"),
+        *("train.accumulate=3", "train.detect_anomaly=true", "train.kernel=reference"),
+    ],
+)
+def test_losses_are_those_of_a_cpu(setting: str) -> None:
+    """To rounding, over steps that are launched and replayed; TF32 is not used."""
+    config = settings(setting, "optim.lr=0.001")
+    size = config.train.accumulate
+    losses: dict[str, list[float]] = {"cpu": [], "cuda": []}
+    for device in losses:
+        step = make_step(config, device)
+        for _ in range(3):
+            given = batches(config, device)
+            for start in range(0, len(given), size):
+                step.begin_epoch()
+                step(given[start : start + size], 1.0)
+                losses[device].append(step.stats.loss)
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=2e-3)
+    first, second, _ = np.array_split(losses["cpu"], 3)
+    assert first != pytest.approx(second, rel=4e-3)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_small_dtypes_learn(encoder: str, precision: str) -> None:
+    config = settings(f"model.encoder={encoder}", f"train.precision={precision}", "optim.lr=0.01")
+    step = make_step(config, "cuda")
+    losses = []
+    for _ in range(15):
+        step.begin_epoch()
+        for batch in batches(config, "cuda"):
+            step([batch], 1.0)
+        losses.append(step.stats.loss)
+    assert losses[-1] < 0.8 * losses[0]
+    assert step.has_finite_weights()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_logits_are_those_of_a_cpu(encoder: str) -> None:
+    """With products of weights that are computed beforehand, and without."""
+    model = make_step(settings(f"model.encoder={encoder}")).model.eval()
+    wanted = branch_logits(model, store(settings()), torch.device("cpu"))
+    on_gpu = make_step(settings(f"model.encoder={encoder}"), "cuda").model.eval()
+    for _ in range(2):
+        found = branch_logits(on_gpu, store(settings()), torch.device("cuda"))
+        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-4, atol=1e-5)
+        on_gpu.tabulate()
 
 
 # --- equal to the bit --------------------------------------------------------------------------
