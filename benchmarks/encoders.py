@@ -42,11 +42,10 @@ from benchmarks.accuracy import (
     read_cells,
     seeds_of,
 )
-from benchmarks.sets import Files, read_rows, srucli
+from benchmarks.sets import WAYS, Files, read_rows, srucli
 
 SETS = ("trec", "sst2", "mr", "nsmc_rebuilt")
 ENCODERS = ("sru", "lstm", "gru", "cnn", "bag")
-WAYS = {"alone": ("model.wide=false", "model.characters=false"), "recipe": ()}
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 MAX_TEXTS = 30_000
 

@@ -2,11 +2,12 @@
 
 steps: steps of the default classifier on a batch that lies on the GPU, ten in a row, and by
 torch's profiler how many kernels and copies run in one and which take longest. On a GPU a step is
-replayed from a CUDA graph, as in `srucli train`.
+replayed from a CUDA graph, as in `srucli train`; CUDA's driver counts the nodes of the graph.
 
-trainings: `srucli train` with the default recipe and each encoder, twice with the same seed, and
-`srucli eval` on the test texts: seconds of the whole command and of the epochs alone, accuracy, and
-whether both runs have the same weights.
+trainings: `srucli train` with each encoder, in the default recipe and alone, without the branches
+of n-grams, and `srucli eval` on the test texts: seconds of the command, without Python's start, and
+of its epochs, and accuracy. They run in one process, whose first training, of one epoch, is not
+counted. Whether two runs are equal is measured by `gpu_reruns.py`.
 
 prediction: `srucli predict` on the training texts of the first set, repeated, by a model trained on
 them for one epoch. Texts per second are those beyond the time that a single text takes, which is
@@ -15,19 +16,31 @@ nearly all Python's start. A shorter run before warms the caches of compiled ker
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import json
 import re
+import sys
 import tempfile
-from collections.abc import Iterable
-from itertools import cycle, islice
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import cycle, islice, product
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.sets import Files, read_rows, split_files, srucli
+from benchmarks.sets import (
+    WAYS,
+    CommandError,
+    Files,
+    read_rows,
+    split_files,
+    srucli,
+    srucli_here,
+)
 from benchmarks.speed import (
     Report,
     Run,
@@ -43,6 +56,9 @@ from benchmarks.speed import (
     text_batch,
 )
 from srucli.config import resolve
+from srucli.data.batch import Batch
+from srucli.training.cuda_graphs import Graphs
+from srucli.training.step import Step
 
 SEED = 1
 PROFILED, SLOWEST = 10, 10
@@ -59,27 +75,72 @@ class StepCase(NamedTuple):
     precision: str
 
 
-# Few and many texts and labels, in the default precision and in bfloat16.
+# Few and many texts, in the default precision and in bfloat16. Labels hardly change the time.
 STEP_CASES = [
-    StepCase(texts, classes, precision)
-    for texts in (32, 256)
-    for classes in (2, 20)
-    for precision in ("float32", "bf16")
+    StepCase(texts, 2, precision) for texts in (32, 256) for precision in ("float32", "bf16")
 ]
+# The driver's numbers of kinds of nodes.
+NODES = {0: "kernel", 1: "memcpy", 2: "memset"}
 
 
-def step_run(case: StepCase, device: str) -> Run:
-    """Return a step of the default classifier; it returns the mean loss."""
+def case_step(case: StepCase, device: str) -> tuple[Step, Batch]:
+    """Return the training step of the default classifier, and a batch for it."""
     config = resolve(overrides=[f"train.precision={case.precision}"])
     step = classifier_step(config, case.classes, device)
-    batch = text_batch(case.texts, case.classes, device)
+    return step, text_batch(case.texts, case.classes, device)
+
+
+def step_run(step: Step, batch: Batch) -> Run:
+    """Return a call of a step; it returns the mean loss."""
 
     def run() -> object:
         step.begin_epoch()
         step([batch], lr_factor=0.5)
-        return step.totals[0] / case.texts
+        return step.totals[0] / batch.texts
 
     return run
+
+
+def graph_nodes(graphs: Graphs) -> Counter[str]:
+    """Return the numbers of nodes by kind in a graph of the step, captured anew.
+
+    torch keeps no graph beside the executable one unless it is told so before the capture.
+    """
+    (inputs,) = graphs.inputs.values()
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    with torch.cuda.graph(graph, pool=graphs.pool, stream=graphs.stream):
+        graphs.step(inputs.batch())
+    return node_kinds(ctypes.CDLL("libcuda.so.1"), graph.raw_cuda_graph())
+
+
+def node_kinds(driver: Any, graph: int) -> Counter[str]:
+    """Return the numbers of nodes by kind in a `cudaGraph_t`. Raises RuntimeError."""
+    count = ctypes.c_size_t()
+
+    def call(function: Any, *arguments: object) -> None:
+        if code := function(*arguments):
+            raise RuntimeError(f"CUDA's driver returns {code}")
+
+    call(driver.cuGraphGetNodes, ctypes.c_void_p(graph), None, ctypes.byref(count))
+    nodes = (ctypes.c_void_p * count.value)()
+    call(driver.cuGraphGetNodes, ctypes.c_void_p(graph), nodes, ctypes.byref(count))
+    kinds: Counter[str] = Counter()
+    for node in nodes:
+        kind = ctypes.c_int()
+        call(driver.cuGraphNodeGetType, ctypes.c_void_p(node), ctypes.byref(kind))
+        kinds[NODES.get(kind.value, "other")] += 1
+    return kinds
+
+
+def nodes_of(step: Step) -> dict[str, int] | None:
+    """Return the nodes of the step's graph by kind; None without a graph or if they are unknown."""
+    if step.graphs is None:
+        return None
+    try:
+        return dict(graph_nodes(step.graphs))
+    except (AttributeError, OSError, RuntimeError, TypeError) as error:
+        print(f"the nodes of the graph cannot be counted: {error}", file=sys.stderr)
+        return None
 
 
 def gpu_kernels(run: Run, device: str) -> list[dict[str, Any]]:
@@ -119,20 +180,24 @@ def short_name(kernel: str) -> str:
 def measure_steps(setup: Setup, report: Report, cases: Iterable[StepCase] = STEP_CASES) -> None:
     """Measure training steps of the classifier, and list the kernels that take longest in each."""
     names = ("texts", "classes", "precision", "step, ms", "GPU kernels, ms", "kernel launches")
-    heads("steps of the default classifier", *names)
+    heads("steps of the default classifier", *names, "nodes of the graph")
     slowest = {}
     for case in cases:
         torch.manual_seed(0)
-        run = step_run(case, setup.device)
+        step, batch = case_step(case, setup.device)
+        run = step_run(step, batch)
         for _ in range(3):  # one as it is, one that makes the graph, one that replays it
             run()
         times = in_turn({"step": row_of(run, calls_for(run, setup.device))}, setup)["step"]
         rows = gpu_kernels(run, setup.device)
         own, count = (sum(row[key] for row in rows) for key in ("milliseconds", "count"))
-        facts = {"ms": times, "kernel_ms": own, "kernels": count, "slowest": rows[:SLOWEST]}
+        facts = {"ms": times, "kernel_ms": own, "kernels": count, "captured": step.captured}
+        facts |= {"nodes": (nodes := nodes_of(step)), "slowest": rows[:SLOWEST]}
         report.add("steps", described(case) | facts)
         slowest[case] = rows[:SLOWEST]
-        line(*case, shown(times, 3), *((f"{own:.3f}", f"{count:.0f}") if rows else ("-", "-")))
+        profiled = (f"{own:.3f}", f"{count:.0f}") if rows else ("-", "-")
+        kinds = ", ".join(f"{number} {kind}" for kind, number in (nodes or {}).items())
+        line(*case, shown(times, 3), *profiled, kinds or "-")
     for case, rows in slowest.items():
         title = f"slowest kernels: {case.texts} texts, {case.classes} classes, {case.precision}"
         heads(title, "microseconds a step", "calls", "kernel")
@@ -149,12 +214,23 @@ def files_of(name: str, setup: Setup) -> Files:
     return files
 
 
-def train(files: Files, encoder: str, setup: Setup, run: Path, *flags: object) -> dict[str, Any]:
-    """Run `srucli train`; return its seconds, those of its epochs, and its weights' hash."""
+def train_words(files: Files, setup: Setup, run: Path, *flags: object) -> list[object]:
+    """Return the words of a `srucli train` command."""
     dev = ["--dev", files.dev] if files.dev else []
-    given = ["--device", setup.device, "--seed", SEED, f"model.encoder={encoder}", *setup.flags]
+    given = ["--device", setup.device, "--seed", SEED, *setup.flags, *flags]
+    return ["train", files.train, *dev, "-o", run, *given]
+
+
+def train(
+    files: Files,
+    setup: Setup,
+    run: Path,
+    *flags: object,
+    command: Callable[..., str] | None = None,
+) -> dict[str, Any]:
+    """Run `srucli train`; return its seconds, those of its epochs, and its weights' hash."""
     began = perf_counter()
-    srucli("train", files.train, *dev, "-o", run, *given, *flags)
+    (command or srucli)(*train_words(files, setup, run, *flags))
     seconds = perf_counter() - began
     records = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     checkpoint = run / "checkpoints" / (run / "last").read_text(encoding="utf-8").strip()
@@ -162,30 +238,46 @@ def train(files: Files, encoder: str, setup: Setup, run: Path, *flags: object) -
     return {
         "seconds": round(seconds, 2),
         "epochs_seconds": json.loads(records[-1])["seconds"],
+        "epochs": len(records),
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
 
 
 def measure_trainings(setup: Setup, report: Report) -> None:
-    """Train twice with every encoder on every set, and measure accuracy."""
-    names = ("set", "encoder", "command, s", "epochs alone, s", "accuracy", "weights")
-    heads("srucli train, twice", *names)
-    for name in setup.sets:
-        files = files_of(name, setup)
-        for encoder in setup.encoders:
-            with tempfile.TemporaryDirectory(prefix="srucli-gpu-") as scratch:
-                runs = [Path(scratch) / each for each in ("first", "second")]
-                found = [train(files, encoder, setup, run) for run in runs]
-                tested = srucli("eval", runs[0], files.test, "--json", "--device", setup.device)
-            accuracy = json.loads(tested)["metrics"]["accuracy"]
-            facts = {"set": name, "encoder": encoder, "accuracy": accuracy, "runs": found}
-            report.add("trainings", facts)
-            cells = [
-                " and ".join(f"{run[key]:.1f}" for run in found)
-                for key in ("seconds", "epochs_seconds")
-            ]
-            equal = found[0]["sha256"] == found[1]["sha256"]
-            line(name, encoder, *cells, f"{accuracy:.4f}", "equal" if equal else "differ")
+    """Train every encoder on every set, and measure accuracy.
+
+    Raises RuntimeError if a training failed, after the others.
+    """
+    names = ("set", "way", "encoder", "training, s", "epochs alone, s", "epochs", "accuracy")
+    heads("trainings", *names)
+    files = {name: files_of(name, setup) for name in setup.sets}
+    with tempfile.TemporaryDirectory(prefix="srucli-gpu-") as scratch:
+        warm = Path(scratch) / "warm"
+        train(files[setup.sets[0]], setup, warm, "--epochs", 1, command=srucli_here)
+    failed = []
+    for way, name, encoder in product(reversed(WAYS), setup.sets, setup.encoders):
+        facts = {"set": name, "way": way, "encoder": encoder}
+        try:
+            found = tested_training(files[name], setup, f"model.encoder={encoder}", *WAYS[way])
+        except CommandError as error:
+            print(error, file=sys.stderr)
+            failed.append(f"{name}, {way}, {encoder}")
+            continue
+        report.add("trainings", facts | found)
+        times = (f"{found[key]:.1f}" for key in ("seconds", "epochs_seconds"))
+        line(name, way, encoder, *times, found["epochs"], f"{found['accuracy']:.4f}")
+    if failed:
+        raise RuntimeError(f"trainings that failed: {'; '.join(failed)}")
+
+
+def tested_training(files: Files, setup: Setup, *flags: object) -> dict[str, Any]:
+    """Return what `train` returns of a training in this process, and the accuracy."""
+    with tempfile.TemporaryDirectory(prefix="srucli-gpu-") as scratch:
+        run = Path(scratch) / "run"
+        found = train(files, setup, run, *flags, command=srucli_here)
+        tested = srucli_here("eval", run, files.test, "--json", "--device", setup.device)
+    gc.collect()  # graphs, which hold memory of the GPU
+    return found | {"accuracy": json.loads(tested)["metrics"]["accuracy"]}
 
 
 def measure_prediction(setup: Setup, report: Report) -> None:
@@ -195,7 +287,7 @@ def measure_prediction(setup: Setup, report: Report) -> None:
     texts = [text for _, text in read_rows(files.train)]
     with tempfile.TemporaryDirectory(prefix="srucli-gpu-") as scratch:
         run, file = Path(scratch) / "run", Path(scratch) / "texts.txt"
-        train(files, "sru", setup, run, "--epochs", 1)
+        train(files, setup, run, "--epochs", 1)
         for device in dict.fromkeys((setup.device, "cpu")):
             seconds = {}
             for count in (min(WARM_UP, setup.lines), 1, setup.lines):

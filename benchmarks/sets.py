@@ -7,14 +7,19 @@ label and a text in each line.
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = Path(os.environ.get("SRUCLI_DATA", ROOT.parent / "shared" / "data"))
+# The default recipe, and an encoder that has to do without the branches of hashed n-grams.
+WAYS = {"alone": ("model.wide=false", "model.characters=false"), "recipe": ()}
 
 
 class Files(NamedTuple):
@@ -49,12 +54,38 @@ def read_rows(path: Path) -> list[tuple[str, str]]:
         return [(label, text) for label, _, text in rows]
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Return the variables of a child process that imports srucli and the benchmarks."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the words of a `srucli` command."""
+    return [sys.executable, "-m", "srucli", *map(str, arguments)]
+
+
 def srucli(*arguments: object) -> str:
     """Run the command and return its stdout. Raises CommandError."""
-    command = [sys.executable, "-m", "srucli", *map(str, arguments)]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    words = command(*arguments)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment())
     if done.returncode:
-        raise CommandError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
+        raise CommandError(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
     return done.stdout
+
+
+def srucli_here(*arguments: object) -> str:
+    """Run the command in this process, without the start of Python. Raises CommandError."""
+    from srucli.cli import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    words = ["srucli", *map(str, arguments)]
+    try:
+        with patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        if ended.code:
+            err.seek(0)
+            raise CommandError(f"{' '.join(words)}: exit code {ended.code}\n{err.read()}") from None
+    out.seek(0)
+    return out.read()

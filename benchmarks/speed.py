@@ -66,8 +66,25 @@ class Report:
     def add(self, part: str, row: Any) -> None:
         """Append to the list of a part."""
         self.values.setdefault(part, []).append(row)
+        self.write()
+
+    def end(self, part: str, seconds: float, failed: str | None) -> None:
+        """Record how long a part took, and why it failed, if it did."""
+        ended = {"seconds": round(seconds, 1), "failed": failed}
+        self.values.setdefault("parts", {})[part] = ended
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file at once, so that a process that is killed leaves a whole one."""
         if self.output is not None:
-            self.output.write_text(f"{self}\n", encoding="utf-8")
+            beside = self.output.with_name(f"{self.output.name}.new")
+            beside.write_text(f"{self}\n", encoding="utf-8")
+            beside.replace(self.output)
+
+    def read(self) -> None:
+        """Take the values that another process has written to the file."""
+        assert self.output is not None
+        self.values = json.loads(self.output.read_text(encoding="utf-8"))
 
     def __str__(self) -> str:
         return json.dumps(self.values, allow_nan=False)
@@ -105,10 +122,15 @@ def text_batch(texts: int, classes: int, device: str) -> Batch:
     return batch
 
 
-def classifier_step(config: Config, classes: int, device: str) -> Step:
-    """Return the training step of a classifier, as in `srucli train`."""
+def classifier_step(
+    config: Config, classes: int, device: str, targets: NDArray[Any] | None = None
+) -> Step:
+    """Return the training step of a classifier, as in `srucli train`.
+
+    targets (B,) or, with several labels, (B, C): what class weights are computed from.
+    """
     model = Classifier(config.model, spelling(), classes).to(device).train()
-    loss = loss_function(config.train, np.zeros(0), classes)
+    loss = loss_function(config.train, np.zeros(0) if targets is None else targets, classes)
     return Step(config.train, config.optim, model, loss)
 
 

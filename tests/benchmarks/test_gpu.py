@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from benchmarks import gpu, gpu_layers, gpu_runs
+from benchmarks import gpu, gpu_checks, gpu_layers, gpu_runs
 from benchmarks.speed import Quartiles, Report, Setup, ragged_lengths
-from tests.support import QUICK, ROOT, RunMain, sentences, write_tsv
+from tests.support import QUICK, ROOT, RunMain, restored_process, sentences, write_tsv
 
 SETUP = Setup(device="cpu", kernel="cpu", rounds=1)
 REFERENCE = Setup(device="cpu", kernel="reference", rounds=1)
@@ -67,13 +69,13 @@ def test_an_unknown_part_is_a_usage_error(
     with pytest.raises(SystemExit) as ended:
         gpu.main()
     assert ended.value.code == 2
-    assert "unknown part stairs: there are steps, kernels, layers" in capsys.readouterr().err
+    assert "unknown part stairs: there are tests, capture, reruns, steps" in capsys.readouterr().err
 
 
 def test_the_gpu_tests_are_there() -> None:
     """The files exist, and so does the test that is excluded on a GPU."""
-    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in gpu.TESTS}
-    file, _, name = gpu.DESELECTED.partition("::")
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in gpu_checks.TESTS}
+    file, _, name = gpu_checks.DESELECTED.partition("::")
     assert f"def {name}(" in texts[file]
     assert all("is_available()" in text for text in texts.values())
 
@@ -81,28 +83,53 @@ def test_the_gpu_tests_are_there() -> None:
 def test_a_part_that_fails_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file and the last line contain the other measurements; the exit code is 1."""
+    """Each in its own process. The file and the last line have everything; the exit code is 1."""
+    output = tmp_path / "gpu.json"
+    parts = ["--device", "cpu", "--data", str(tmp_path), "--parts", "prediction"]
+    monkeypatch.setattr(sys, "argv", ["gpu", *parts, "-o", str(output)])
+    with pytest.raises(SystemExit, match="failed: prediction"):
+        gpu.main()
+    said = capsys.readouterr().out
+    found = json.loads(said.splitlines()[-1])
+    assert json.loads(output.read_text()) == found
+    assert "has no train and test" in found["parts"]["prediction"]["failed"]
+    assert found["parts"]["prediction"]["seconds"] > 0
+    assert found["machine"]["torch"] == torch.__version__
+    assert "\n| prediction | " in said
+
+
+def test_a_part_adds_to_the_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its process. What it measured before it failed stays, and so do others' values."""
 
     def fails(setup: Setup, report: Report) -> None:
+        report.add("layers", {"rounds": setup.rounds})
+        assert json.loads(output.read_text())["layers"] == [{"rounds": 7}]
         raise RuntimeError("out of memory")
 
-    def works(setup: Setup, report: Report) -> None:
-        report.add("ragged", {"rounds": setup.rounds})
-
     output = tmp_path / "gpu.json"
-    monkeypatch.setattr(gpu, "refusal", lambda: None)
-    monkeypatch.setitem(gpu.PARTS, "layers", fails)
-    monkeypatch.setitem(gpu.PARTS, "ragged", works)
-    given = ["--no-tests", "--rounds", "7", "--parts", "layers,ragged", "-o", str(output)]
-    monkeypatch.setattr(sys, "argv", ["gpu", *given])
-    with pytest.raises(SystemExit, match="failed: layers"):
-        gpu.main()
-    said = capsys.readouterr()
-    found = json.loads(said.out.splitlines()[-1])
-    assert found["failed"] == ["layers"]
-    assert found["ragged"] == [{"rounds": 7}]
-    assert json.loads(output.read_text()) == found
-    assert "out of memory" in said.err
+    output.write_text('{"steps": [1]}')
+    monkeypatch.setitem(gpu.PARTS, "layers", gpu.Part(fails, 9))
+    given = ["--device", "cpu", "--rounds", "7", "--parts", "layers", "--in-process"]
+    monkeypatch.setattr(sys, "argv", ["gpu", *given, "-o", str(output)])
+    gpu.main()
+    found = json.loads(output.read_text())
+    assert found["steps"] == [1]
+    assert found["layers"] == [{"rounds": 7}]
+    assert found["parts"]["layers"]["failed"] == "RuntimeError: out of memory"
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"]
+
+
+def test_a_process_that_hangs_or_dies_is_reported(tmp_path: Path) -> None:
+    """Its child is killed with it, which may hold the GPU."""
+    pid = tmp_path / "pid"
+    hangs = ["sh", "-c", f"sleep 60 & echo $! > {pid}; wait"]
+    assert gpu.run_apart(hangs, 0.3) == "killed after 0.3 s"
+    child = Path("/proc") / pid.read_text().strip() / "stat"
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        sleep(0.01)
+    assert gpu.run_apart(["sh", "-c", "kill -9 $$"], 9) == "ended by signal 9"
+    assert gpu.run_apart(["sh", "-c", "exit 3"], 9) == "exit code 3"
+    assert gpu.run_apart(["true"], 9) is None
 
 
 def test_the_machine() -> None:
@@ -118,7 +145,7 @@ def test_tables_of_cases() -> None:
     shapes = {case[:3] for case in gpu_layers.LAYER_CASES}
     assert shapes == {(32, 32, 256), (128, 32, 512), (256, 128, 512)}
     assert {case.middle for case in gpu_layers.RAGGED_CASES} == {25, 230}
-    assert len(gpu_runs.STEP_CASES) == 8
+    assert len(gpu_runs.STEP_CASES) == 4
 
 
 @pytest.mark.parametrize("setup", [SETUP, REFERENCE], ids=["cpu", "reference"])
@@ -176,11 +203,13 @@ def test_ragged(setup: Setup, dtype: torch.dtype) -> None:
 
 INTERPRETED = """
 import torch
-from benchmarks import gpu_layers as layers
+from benchmarks import gpu_checks, gpu_layers as layers
 from benchmarks.speed import Report, Setup
 setup, report = Setup("cpu", "triton", 1), Report({})
 layers.measure_kernels(setup, report, [layers.KernelCase(3, 2, 8, torch.bfloat16, 2, 4)])
 layers.measure_ragged(setup, report, [layers.RaggedCase(2, 2, 6, 5, torch.float16)])
+gpu_checks.ODD_LENGTHS = (2, 0, 1)
+gpu_checks.odd_kernels("cpu", "triton")
 print(report)
 """
 
@@ -254,8 +283,31 @@ def test_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert "slowest kernels: 2 texts, 2 classes, float32" in capsys.readouterr().out
 
 
+class Driver:
+    """CUDA's driver with a graph of two kernels, one fill and a node of another kind."""
+
+    KINDS = (0, 0, 2, 7)
+
+    def cuGraphGetNodes(self, graph: Any, nodes: Any, count: Any) -> int:
+        count._obj.value = len(self.KINDS)
+        if nodes is not None:
+            nodes[:] = range(1, len(self.KINDS) + 1)
+        return 0 if graph.value == 12 else 400
+
+    def cuGraphNodeGetType(self, node: Any, kind: Any) -> int:
+        kind._obj.value = self.KINDS[node.value - 1]
+        return 0
+
+
+def test_nodes_of_a_graph_are_counted_by_kind() -> None:
+    assert gpu_runs.node_kinds(Driver(), 12) == {"kernel": 2, "memset": 1, "other": 1}
+    with pytest.raises(RuntimeError, match="driver returns 400"):
+        gpu_runs.node_kinds(Driver(), 13)
+
+
 def test_a_step_in_bfloat16() -> None:
-    run: Any = gpu_runs.step_run(gpu_runs.StepCase(2, 20, "bf16"), "cpu")
+    case = gpu_runs.StepCase(2, 20, "bf16")
+    run: Any = gpu_runs.step_run(*gpu_runs.case_step(case, "cpu"))
     first = run()
     assert first.isfinite()
     assert not torch.equal(first, run())
@@ -264,7 +316,8 @@ def test_a_step_in_bfloat16() -> None:
 def test_steps_learn() -> None:
     """The loss on one batch falls."""
     torch.manual_seed(0)
-    run: Any = gpu_runs.step_run(gpu_runs.StepCase(8, 2, "float32"), "cpu")
+    case = gpu_runs.StepCase(8, 2, "float32")
+    run: Any = gpu_runs.step_run(*gpu_runs.case_step(case, "cpu"))
     losses = [float(run()) for _ in range(25)]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -322,6 +375,17 @@ def test_names_of_kernels_are_short(kernel: str, short: str) -> None:
     assert gpu_runs.short_name(kernel) == short
 
 
+def made_set(folder: Path, examples: int) -> Setup:
+    """Return the setup for a small set in a folder."""
+    rows = sentences()
+    (folder / "made").mkdir()
+    write_tsv(folder / "made" / "train.tsv", rows[:examples])
+    write_tsv(folder / "made" / "test.tsv", rows[200:240])
+    setup = Setup("cpu", "cpu", 1, folder)
+    flags = (*QUICK, "train.epochs=1")
+    return replace(setup, sets=("made",), encoders=("sru",), flags=flags, lines=250)
+
+
 def test_trainings_and_prediction(
     tmp_path: Path,
     run_main: RunMain,
@@ -335,30 +399,31 @@ def test_trainings_and_prediction(
         return done.out
 
     monkeypatch.setattr(gpu_runs, "srucli", here)
-    rows = sentences()
-    (tmp_path / "made").mkdir()
-    write_tsv(tmp_path / "made" / "train.tsv", rows[:200])
-    write_tsv(tmp_path / "made" / "test.tsv", rows[200:240])
-    setup = Setup(
-        *("cpu", "cpu", 1, tmp_path),
-        sets=("made",),
-        encoders=("sru",),
-        flags=(*QUICK, "train.epochs=1"),
-        lines=250,
-    )
+    setup = made_set(tmp_path, 200)
     report = Report({})
-    gpu_runs.measure_trainings(setup, report)
-    assert "\n| made | sru | " in capsys.readouterr().out
+    with restored_process():
+        gpu_runs.measure_trainings(setup, report)
+    said = capsys.readouterr().out
+    assert "\n| made | recipe | sru | " in said
+    assert "\n| made | alone | sru | " in said
     gpu_runs.measure_prediction(setup, report)
     assert "\n| cpu | 250 | " in capsys.readouterr().out
     found = through_json(report)
-    (training,) = found["trainings"]
-    assert 0 < training["accuracy"] <= 1
-    first, second = training["runs"]
-    assert first["sha256"] == second["sha256"]
+    first, second = found["trainings"]
+    assert 0 < first["accuracy"] <= 1
+    assert first["sha256"] != second["sha256"]
     assert 0 < first["epochs_seconds"] < first["seconds"]
+    assert first["epochs"] == 1
     (prediction,) = found["prediction"]
     assert (prediction["device"], prediction["lines"]) == ("cpu", 250)
+
+
+def test_a_training_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    setup = replace(made_set(tmp_path, 200), encoders=("none", "sru"))
+    report = Report({})
+    with restored_process(), pytest.raises(RuntimeError, match="made, recipe, none; made, alone"):
+        gpu_runs.measure_trainings(setup, report)
+    assert [row["encoder"] for row in through_json(report)["trainings"]] == ["sru", "sru"]
 
 
 def test_a_missing_set_is_named(tmp_path: Path) -> None:
