@@ -7,8 +7,7 @@ is new in the very last; the part fails if that one reserves more.
 reruns: `srucli train` with the first set, three epochs, in float32 and in bf16: twice; stopped by
 TERM in the second epoch and resumed by the same command; and with --diagnose. Each row has the
 seconds of the command, those before its epochs (the start of Python, reading, the tokenizer), and
-whether the weights equal those of the first run. The part fails if they do not, except with
---diagnose, whose steps are not replayed from graphs.
+whether the weights equal those of the first run. The part fails if they do not.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ def measure_reruns(setup: Setup, report: Report) -> None:
             report.add("reruns", row)
             verdict = "equal" if row["equal"] else "DIFFER"
             line(precision, kind, row["seconds"], row.get("start_seconds", "-"), verdict)
-            if not row["equal"] and kind != "diagnosed":
+            if not row["equal"]:
                 wrong.append(f"{precision}, {kind}: other weights than in the first run")
     if wrong:
         raise RuntimeError("; ".join(wrong))

@@ -64,7 +64,8 @@ class Report:
         self.values, self.output = dict(values), output
 
     def add(self, part: str, row: Any) -> None:
-        """Append to the list of a part."""
+        """Append to the list of a part. Raises ValueError, and changes nothing, for NaN."""
+        json.dumps(row, allow_nan=False)
         self.values.setdefault(part, []).append(row)
         self.write()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import timeit
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +37,20 @@ def test_the_batch_of_a_step() -> None:
     assert len(starts) == speed.VOCABULARY + 1
     assert starts[-1] == len(codes)
     assert batch.characters == np.diff(starts)[tokens].sum() + 256
+
+
+def test_a_report_keeps_no_nan(tmp_path: Path) -> None:
+    """JSON has none, and the file must stay whole."""
+    report = speed.Report({}, tmp_path / "report.json")
+    report.add("steps", 1.5)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.add("steps", float("nan"))
+    report.end("steps", 0.25, "no")
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found == {"steps": [1.5], "parts": {"steps": {"seconds": 0.2, "failed": "no"}}}
+    report.values = {}
+    report.read()
+    assert report.values == found
 
 
 def test_quartiles_and_cells() -> None:
