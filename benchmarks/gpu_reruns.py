@@ -66,14 +66,16 @@ def stop_training(files: Files, setup: Setup, run: Path, *flags: object) -> str:
                 sleep(0.005)
             sleep(PAUSE)
             process.terminate()
-            code = process.wait(STOPPED)
+            process.wait(STOPPED)
+        except subprocess.TimeoutExpired:
+            raise CommandError(f"{' '.join(words)}: runs {STOPPED:g} s after TERM") from None
         finally:
             process.kill()
         said.seek(0)
         text = said.read()
-    if code != INTERRUPTED:
+    if (code := process.returncode) != INTERRUPTED:
         raise CommandError(f"{' '.join(words)}: exit code {code}, not {INTERRUPTED}\n{text}")
-    return next(each for each in reversed(text.splitlines()) if "stopped at" in each)
+    return text.rstrip().rpartition("\n")[2]
 
 
 def rerun(kind: str, files: Files, setup: Setup, *flags: object) -> dict[str, Any]:
