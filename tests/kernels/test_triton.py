@@ -6,14 +6,14 @@ tests compile the kernels for a GPU and read the compiler's output.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,20 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from srucli.kernels import (  # noqa: E402
-    reference,
-    triton_pool,
-    triton_sru,
-    triton_walk,
+from srucli.kernels import triton_pool, triton_sru, triton_walk  # noqa: E402
+from tests.kernels import random_cases  # noqa: E402
+from tests.kernels.triton_cases import (  # noqa: E402
+    DEVICE,
+    INTERPRETED,
+    NAMES,
+    Case,
+    kernel_results,
+    poison,
+    pool_errors,
+    recurrence_of,
+    sru_errors,
 )
-from srucli.kernels.reference import Recurrence  # noqa: E402
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 runs = pytest.mark.skipif(
     DEVICE == "cpu" and not INTERPRETED,
     reason="there is no GPU; test_in_the_interpreter runs this one",
@@ -54,44 +58,6 @@ def test_in_the_interpreter() -> None:
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= len(CASES)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A batch of random texts with values that `dtype` can represent."""
-
-    lengths: tuple[int, ...]
-    units: int
-    directions: int
-    planes: int
-    tanh: bool
-    dtype: torch.dtype = torch.float32
-
-    def __str__(self) -> str:
-        shape = f"{self.units}x{self.directions}x{self.planes}"
-        lengths = "-".join(map(str, self.lengths)) or "none"
-        return f"{lengths},{shape}{',tanh' * self.tanh},{str(self.dtype)[6:]}"
-
-    def tensors(self) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(self.units * 31 + self.planes)
-        width, rows, texts = self.units * self.directions, sum(self.lengths), len(self.lengths)
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator).to(self.dtype).double()
-
-        return {
-            "grad_h": draw(rows, width),
-            "grad_last": draw(texts, width),
-            "u": draw(rows, self.planes, width),
-            "x": draw(rows, width),
-            # Halved: stronger feedback can double a rounding error at every step, so that the
-            # largest error is chance.
-            "v": draw(2, width) / 2,
-            "bias": draw(2, width),
-            "initial": draw(texts, width),
-            "mask": (draw(texts, width) > 0).double() * 2,
-            "offsets": torch.tensor([0, *self.lengths]).cumsum(0),
-        }
 
 
 bf16, fp16 = torch.bfloat16, torch.float16
@@ -127,40 +93,6 @@ if INTERPRETED:  # it is slow; 33 tokens are more than two rounds of the kernels
         replace(case, units=min(case.units, 64 if 33 in case.lengths else 128)) for case in CASES
     ]
 SMALL_CASES = [case for case in CASES if case.dtype != torch.float32 and sum(case.lengths) < 20]
-NAMES = ["h", "c", "last", "grad_u", "grad_x", "grad_v", "grad_bias", "grad_initial"]
-# Inputs that the kernels read in a small dtype; all others are float32.
-SMALL = ("grad_h", "u", "x")
-
-
-def results(
-    back_end: Any,
-    case: Case,
-    dtype: torch.dtype,
-    wide: torch.dtype,
-    tensors: dict[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Return outputs and gradients, with gradients of both outputs; SMALL in `dtype`."""
-    device = DEVICE if back_end is triton_sru else "cpu"
-    given = {
-        name: tensor.to(device, dtype if name in SMALL else wide)
-        if tensor.is_floating_point()
-        else tensor.to(device)
-        for name, tensor in (tensors or case.tensors()).items()
-    }
-    grads = given.pop("grad_h"), given.pop("grad_last")
-    u, x = given["u"], None if case.planes == 4 else given["x"]
-    recurrence = recurrence_of(given, case.directions, case.tanh)
-    h, c, last = back_end.forward(u, x, recurrence, True)
-    back = back_end.backward(*grads, u.clone(), x, c, recurrence)
-    return {name: each.cpu() for name, each in zip(NAMES, (h, c, last, *back), strict=True)}
-
-
-def recurrence_of(
-    given: Mapping[str, Tensor], directions: int, tanh: bool, alpha: float = 1.3
-) -> Recurrence:
-    fields = (given[name] for name in ("v", "bias", "initial", "mask", "offsets"))
-    v, bias, initial, mask, offsets = fields
-    return Recurrence(v, bias, initial, mask, offsets, directions, tanh, alpha)
 
 
 def on_device(case: Case) -> dict[str, Tensor]:
@@ -171,50 +103,17 @@ def on_device(case: Case) -> dict[str, Tensor]:
     }
 
 
-def kernel_results(case: Case, tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    return results(triton_sru, case, case.dtype, torch.float32, tensors)
-
-
 @pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill new memory with NaN or -9, which shows if a kernel does not write all of it."""
-
-    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def made(*args: Any, **kwargs: Any) -> Tensor:
-            tensor = make(*args, **kwargs)
-            return tensor.fill_(math.nan if tensor.is_floating_point() else -9)
-
-        return made
-
-    with torch.device("cpu"):  # torch lists what takes a device at the first use of one
-        torch.empty(0)
-    if INTERPRETED or DEVICE == "cuda":
-        monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
-        monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
-        monkeypatch.setattr(Tensor, "new_empty", poisoned(Tensor.new_empty))
+def _poison() -> Iterator[None]:
+    with poison() if INTERPRETED or DEVICE == "cuda" else nullcontext():
+        yield
 
 
 @runs
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_against_float64(case: Case) -> None:
-    """At most twice the error of the reference computed in the case's dtype, plus a floor.
-
-    The floor is 2e-6 of the largest value (errors seen are up to 5e-7), and for a result in a small
-    dtype half a unit in its last place more. In a small dtype the reference rounds every step, so
-    that the bound is wide; the next test is sharp there.
-    """
-    wanted = results(reference, case, torch.float64, torch.float64)
-    plain = results(reference, case, case.dtype, case.dtype)
-    for name, got in kernel_results(case).items():
-        want = wanted[name]
-        small = name in ("h", "c", "grad_u", "grad_x")
-        assert got.dtype == (case.dtype if small else torch.float32)
-        assert got.shape == want.shape
-        if want.numel():
-            step = torch.finfo(case.dtype).eps / 2 if small else 0.0
-            floor = (2e-6 + step) * max(1.0, want.abs().max().item())
-            error = (plain[name].double() - want).abs().max()
-            assert (got.double() - want).abs().max() <= 2 * error + floor, name
+    errors = sru_errors(case)
+    assert max(errors.values()) <= 1, errors
 
 
 @runs
@@ -242,13 +141,10 @@ def stored(full: Tensor, dtype: torch.dtype) -> Tensor:
 
 @runs
 @pytest.mark.parametrize("dtype", [torch.float32, bf16])
-def test_results_do_not_depend_on_the_block_size(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_do_not_depend_on_the_block_size(dtype: torch.dtype) -> None:
     case = Case((5, 0, 2), 70, 2, 3, True, dtype)
     first, again = kernel_results(case), kernel_results(case)
-    monkeypatch.setattr(triton_walk, "_block", lambda *_: 256)
-    wide = kernel_results(case)
+    wide = kernel_results(replace(case, block=256))
     for name, result in first.items():
         assert torch.equal(result, again[name]), name
         assert torch.equal(result, wide[name]), name
@@ -300,49 +196,63 @@ def test_nan_stays_nan_and_affects_only_its_text() -> None:
 
 
 POOL_CASES = [
-    ((3,), 1, torch.float32),
-    ((0,), 7, torch.float32),
-    ((), 7, torch.float32),
-    ((63, 1, 0, 17), 63, torch.float32),
-    ((1, 0, 5, 2), 128, bf16),
-    ((130,), 7, fp16),
+    Case((3,), 1, 1, 3, False),
+    Case((0,), 7, 1, 3, False),
+    Case((), 7, 1, 3, False),
+    Case((63, 1, 0, 17), 63, 1, 3, False),
+    Case((1, 0, 5, 2), 128, 1, 3, False, bf16),
+    Case((130,), 7, 1, 3, False, fp16),
 ]
 
 
 @runs
-@pytest.mark.parametrize(("lengths", "width", "dtype"), POOL_CASES, ids=str)
-def test_pooling(lengths: tuple[int, ...], width: int, dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(width)
-    texts, rows = len(lengths), sum(lengths)
-    offsets = torch.tensor([0, *lengths]).cumsum(0)
-    # Whole numbers, so that there are equal maxima, of which the first is selected.
-    h = torch.randn(rows, width, generator=generator).mul(2).round().to(dtype)
-    got = [each.cpu() for each in triton_pool.pool(h.to(DEVICE), offsets.to(DEVICE))]
-    largest, mean, argument = reference.pool(h.double(), offsets)
-    rtol, atol = torch.finfo(dtype).eps, 1e-6
-    assert torch.equal(got[0], largest.to(dtype))
-    torch.testing.assert_close(got[1].double(), mean, rtol=rtol, atol=atol)
-    assert torch.equal(got[2], _first(h, offsets, argument))
-
-    grads = torch.randn(2, texts, width, generator=generator).to(dtype)
-    largest, mean = grads.to(DEVICE)
-    back = triton_pool.pool_backward(
-        largest, mean, got[2].to(DEVICE), offsets.to(DEVICE), rows
-    ).cpu()
-    assert back.dtype == dtype
-    largest, mean = grads.double()
-    want = reference.pool_backward(largest, mean, got[2], offsets, rows)
-    torch.testing.assert_close(back.double(), want, rtol=rtol, atol=atol)
+@pytest.mark.parametrize("case", POOL_CASES, ids=str)
+def test_pooling(case: Case) -> None:
+    errors = pool_errors(case, whole=True)
+    assert max(errors.values()) <= 1, errors
 
 
-def _first(h: Tensor, offsets: Tensor, argument: Tensor) -> Tensor:
-    """Return the first row of each maximum, which torch.max does not guarantee."""
-    first = argument.clone()
-    for text, (start, stop) in enumerate(itertools.pairwise(offsets)):
-        if start < stop:
-            rows = h[start:stop]
-            first[text] = (rows == rows.amax(dim=0)).int().argmax(dim=0) + start
-    return first
+@runs
+def test_random_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    """A short form of the command; the first case has texts of 0, 1 and over 250 tokens."""
+    assert random_cases.main(["--cases", "4", "--device", DEVICE]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines[:4]] == [
+        f"{kernel}: 4 cases" for kernel in random_cases.KERNELS
+    ]
+
+
+@runs
+def test_random_cases_name_a_failing_case(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that leaves its output unwritten, and one that stops."""
+    arguments = ["--only", "1", "--device", DEVICE]
+    case = random_cases.random_case(1, 0)
+    repeated = f"--seed 0 --only 1: {case}"
+
+    def unwritten(largest: Tensor, mean: Tensor, *others: Any) -> Tensor:
+        return mean.new_empty(sum(case.lengths), case.units)
+
+    monkeypatch.setattr(triton_pool, "pool_backward", unwritten)
+    assert random_cases.main(arguments) == 1
+    assert capsys.readouterr().out.startswith(f"{repeated}: grad_h inf\n")
+    monkeypatch.setattr(triton_pool, "pool", None)
+    assert random_cases.main(arguments) == 1
+    assert capsys.readouterr().out.startswith(f"{repeated}: TypeError")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no kernel")
+def test_random_cases_cover_what_they_should() -> None:
+    cases = [random_cases.random_case(number, 0) for number in range(400)]
+    assert {case.units for case in cases} == set(random_cases.WIDTHS)
+    assert {case.dtype for case in cases} == {torch.float32, bf16, fp16}
+    assert len({(case.directions, case.planes, case.tanh) for case in cases}) == 8
+    lengths = {length for case in cases for length in case.lengths}
+    assert set(range(21)) < lengths
+    assert max(lengths) > 290
+    assert {0, 1} < set(cases[0].lengths)
+    assert max(cases[0].lengths) > 250
 
 
 @runs
