@@ -23,12 +23,8 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
-
-from srucli.kernels import triton_pool, triton_sru, triton_walk  # noqa: E402
-from tests.kernels import random_cases  # noqa: E402
+from srucli.kernels import triton_pool, triton_sru  # noqa: E402
+from tests.kernels import compiled, random_cases  # noqa: E402
 from tests.kernels.triton_cases import (  # noqa: E402
     DEVICE,
     INTERPRETED,
@@ -295,66 +291,56 @@ def test_a_cuda_graph_captures_the_kernels() -> None:
         assert torch.equal(got.cpu(), want[name]), name
 
 
-FLOATS = ("v", "bias", "initial", "mask", "last", "grad_last", "grad_initial", "partial")
-SRU = {"PLANES": 3, "TANH": True, "STEPS": triton_walk.STEPS, "STAGES": triton_walk.STAGES}
-COMPILED: dict[str, dict[str, Any]] = {
-    "_forward": {**SRU, "SAVE": True},
-    "_backward": SRU,
-    "_pool": {"STEPS": 2 * triton_walk.STEPS, "STAGES": triton_walk.STAGES},
-    "_pool_backward": {},
-}
-
-
-def ptx(name: str, dtype: str, block: int, capability: int) -> str:
-    """Compile a kernel for a GPU that need not exist, with aligned tensors as torch allocates them.
-
-    250 units are a multiple of 4 bytes in both dtypes, but not of 16.
-    """
-    units = 512 if block >= 128 else 250
-    constants = {**COMPILED[name], "UNITS": units, "DIRECTIONS": 1, "BLOCK": block}
-    kernel = getattr(triton_pool if name.startswith("_pool") else triton_sru, name)
-    types = {"alpha": "fp32", "offsets": "*i64", "argument": "*i64"}
-    types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(constants, "constexpr")
-    signature = {argument: types.get(argument, f"*{dtype}") for argument in kernel.arg_names}
-    aligned = {
-        (place,): [["tt.divisibility", 16]]
-        for place, kind in enumerate(signature.values())
-        if kind.startswith("*")
-    }
-    source = ASTSource(kernel, signature, constants, aligned)
-    options = {"num_warps": 1, "enable_fp_fusion": False}
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    text: str = made.asm["ptx"]
-    return text
-
-
-def spilled(text: str, capability: int, folder: Path) -> int:
-    """Return the bytes of registers that the assembler spills."""
-    (folder / "kernel.ptx").write_text(text)
-    (target,) = re.findall(r"^\.target (\w+)", text, re.MULTILINE)
-    assembler = [get_ptxas(capability).path, "-v", "--fmad=false", "--gpu-name", target]
-    done = subprocess.run(
-        [*assembler, "kernel.ptx", "-o", "kernel.cubin"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (stores,) = re.findall(r"(\d+) bytes spill stores", done.stderr)
-    return int(stores)
+@compiles
+@pytest.mark.parametrize(
+    ("dtype", "width", "units", "capability"),
+    [
+        ("fp32", 128, 250, 80),
+        ("fp32", 512, 512, 90),
+        ("bf16", 128, 250, 90),
+        ("bf16", 512, 512, 80),
+    ],
+)
+def test_compiled_kernels_load_ahead_and_do_not_spill(
+    dtype: str,
+    width: int,
+    units: int,
+    capability: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both block shapes of both dtypes, each kernel. A thread loads a 32nd of a block."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    for name in compiled.CONSTANTS:
+        made = compiled.compiled(name, dtype, width, units, capability, tmp_path)
+        assert made.spilled == 0, name
+        assert made.registers > 0
+        assert made.ahead() == (set() if name == "_pool_backward" else {width // 32}), name
+        assert ("cp.async" in made.ptx) == (name != "_pool_backward"), name
 
 
 @compiles
-@pytest.mark.parametrize(
-    ("dtype", "block", "capability"),
-    [("fp32", 32, 80), ("fp32", 128, 90), ("bf16", 64, 90), ("bf16", 256, 80)],
-)
-def test_compiled_kernels_load_ahead_and_do_not_spill(
-    dtype: str, block: int, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pointers_are_aligned_unless_the_kernel_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both block shapes of both dtypes, each kernel."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    for name in COMPILED:
-        text = ptx(name, dtype, block, capability)
-        assert spilled(text, capability, tmp_path) == 0, name
-        assert ("cp.async" in text) == (name != "_pool_backward"), name
+    constants = {"UNITS": 512, "DIRECTIONS": 1, "BLOCK": 256}
+    plain = triton_pool._pool_backward.fn
+    widths = []
+    for unaligned in ([], ["grad_largest", "grad_mean"]):
+        kernel = triton.jit(plain, do_not_specialize_on_alignment=unaligned)
+        text, shared = compiled.ptx(kernel, constants, "fp16", 80)
+        widths.append(compiled.Made(text, 0, 0, shared).loads())
+    assert widths == [{8, 16}, {2, 8, 16}]  # offsets have 8 bytes, rows of `argument` 16
+
+
+def test_a_row_has_one_value_per_gpu_where_they_differ() -> None:
+    text = """
+    @%p1 cp.async.cg.shared.global [ %r88 + 0 ], [ %rd28 + 0 ], 0x10, %r89;
+    @%p1 ld.global.v4.b32 { %r1, %r2, %r3, %r4 }, [ %rd1 + 0 ];
+    ld.global.b64 { %rd1 }, [ %rd2 + 0 ];
+    """
+    made = [compiled.Made(text, 60, 0, 6144), compiled.Made(text, 62, 8, 6144)]
+    assert compiled.row("_pool_backward", "bf16", 512, 257, made) == (
+        "| pool backward | bf16 | 257 | 256 | 60 / 62 | 0 / 8 | 6 | 16 | 8, 16 |"
+    )
