@@ -15,7 +15,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -99,13 +98,12 @@ def measure_reruns(setup: Setup, report: Report) -> None:
     names = ("precision", "run", "command, s", "before the epochs, s", "weights")
     heads(f"reruns, {EPOCHS} epochs of {setup.sets[0]}", *names)
     for precision in PRECISIONS:
+        flags = ("--epochs", EPOCHS, f"train.precision={precision}")
         first = None
         for kind in RERUNS:
             row: dict[str, Any] = {"precision": precision, "run": kind}
             try:
-                row |= rerun(
-                    *(kind, files, setup, "--epochs", EPOCHS, f"train.precision={precision}")
-                )
+                row |= rerun(kind, files, setup, *flags)
             except CommandError as error:
                 print(error, file=sys.stderr)
                 wrong.append(f"{precision}, {kind}: the command failed")
@@ -148,6 +146,6 @@ def measure_graphs(setup: Setup, report: Report) -> int:
         row["graphs"] = len(step.graphs.graphs) if step.graphs else 0
         reserved.append(torch.cuda.memory_reserved() if device.type == "cuda" else 0)
         report.add("graphs", row | {"reserved": reserved[-1]})
-        mib = f"{reserved[-1] / 2**20:.1f}"
-        line(*(row[key] for key in ("epoch", "batches", "shapes", "graphs")), mib, row["loss"])
-    return [after - before for before, after in pairwise(reserved)][-1]
+        counts = (row[key] for key in ("epoch", "batches", "shapes", "graphs"))
+        line(*counts, f"{reserved[-1] / 2**20:.1f}", f"{row['loss']:.4f}")
+    return reserved[-1] - reserved[-2]
