@@ -87,10 +87,14 @@ def mutate(random: Random, path: Path, other: bytes) -> None:
 
 
 def check_usable(run: Path) -> None:
-    """Check that a run that was resumed can be resumed again, and predicts."""
+    """Check that a run that was resumed can be resumed again, and predicts.
+
+    A state with huge numbers may have made its weights huge: prediction then says so.
+    """
     try:
         saved_training(RunDir(run))
-        Predictor.load(run, "cpu").probabilities(TEXTS[:2])
+        with contextlib.suppress(DivergedError):
+            Predictor.load(run, "cpu").probabilities(TEXTS[:2])
     except SrucliError as error:
         raise AssertionError(f"resumed, but then: {error}") from error
 
