@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from srucli.data.readers import Input
 from srucli.errors import located
-from srucli.inference.forward import BATCH_TEXTS
+from srucli.inference.forward import batch_size
 from srucli.inference.predictor import Predictor
 from srucli.io.json_text import json_text
 from srucli.metrics import decide
 
-# How many inputs, and characters of them, the reading thread may be ahead of the predictions, and
-# how many characters are predicted at once. One input may be longer.
-READ_AHEAD = 4 * BATCH_TEXTS
+# How many batches, and characters, the reading thread may be ahead of the predictions, and how many
+# characters are predicted at once. One input may be longer.
+READ_AHEAD = 4
 READ_AHEAD_CHARACTERS, BATCH_CHARACTERS = 2**23, 2**22
 
 
@@ -45,7 +45,9 @@ class Style:
 class _Queue:
     """Inputs that one thread adds and another takes, limited in number and in characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """most: the number of inputs that are taken at once."""
+        self.most = most
         self.changed = threading.Condition()
         self.waiting: deque[Input] = deque()
         self.characters = 0
@@ -71,8 +73,8 @@ class _Queue:
             self.changed.notify_all()
 
     def _has_room(self, size: int) -> bool:
-        fits = len(self.waiting) < READ_AHEAD and self.characters + size <= READ_AHEAD_CHARACTERS
-        return fits or not self.waiting
+        fits = len(self.waiting) < READ_AHEAD * self.most
+        return (fits and self.characters + size <= READ_AHEAD_CHARACTERS) or not self.waiting
 
     def take(self) -> list[Input]:
         """Return the next inputs, at least one unless the source has ended: then none."""
@@ -80,7 +82,7 @@ class _Queue:
             self.changed.wait_for(lambda: self.waiting or self.ended)
             group: list[Input] = []
             characters = 0
-            while self.waiting and len(group) < BATCH_TEXTS:
+            while self.waiting and len(group) < self.most:
                 characters += _size(self.waiting[0])
                 if group and characters > BATCH_CHARACTERS:
                     break
@@ -94,13 +96,13 @@ def _size(item: Input) -> int:
     return len(item.text) + (0 if item.raw is item.text else len(item.raw))
 
 
-def arriving(inputs: Iterable[Input]) -> Iterator[list[Input]]:
-    """Yield groups of inputs as they arrive: up to BATCH_TEXTS, or fewer if the source pauses.
+def arriving(inputs: Iterable[Input], most: int) -> Iterator[list[Input]]:
+    """Yield groups of inputs as they arrive: up to `most`, or fewer if the source pauses.
 
     A thread reads, so that the inputs so far can be processed while the next line is awaited. Its
     exceptions are raised here, after the inputs before them.
     """
-    queue = _Queue()
+    queue = _Queue(most)
     threading.Thread(target=queue.add, args=(inputs,), daemon=True).start()
     while group := queue.take():
         yield group
@@ -117,7 +119,8 @@ def records(
     messages. Raises DataError for a text that cannot be read.
     """
     render, done = _renderer(predictor, style), 0
-    for group in arriving(inputs):
+    most, _ = batch_size(predictor.device)
+    for group in arriving(inputs, most):
         with located(source, [item.line for item in group].__getitem__):
             probabilities = predictor.probabilities([item.text for item in group])
         chosen = decide(probabilities, predictor.thresholds, predictor.multi_label)

@@ -19,6 +19,7 @@ from typing import IO
 
 import numpy as np
 import pytest
+import torch
 
 from srucli.data.readers import Input
 from srucli.inference.forward import BATCH_TEXTS
@@ -141,7 +142,7 @@ def test_records_are_numbered_across_groups(
     run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """The size of the groups in which texts arrive does not matter."""
-    monkeypatch.setattr("srucli.inference.stream.BATCH_TEXTS", size)
+    monkeypatch.setattr("srucli.inference.forward.BATCH_TEXTS", size)
     file = tmp_path / "many.txt"
     file.write_text("a good film\n" * (2 * size + 5))
     ended = run_main("predict", tiny.run, file, "--json")
@@ -352,6 +353,7 @@ class MultiLabel:
     """The part of a multi-label predictor that `records` uses, with known probabilities."""
 
     labels = ("a", "b", "c")
+    device = torch.device("cpu")
     multi_label = True
     thresholds = np.array([0.5, 0.3, 0.9])
 
@@ -363,6 +365,7 @@ class Even:
     """The part of a predictor that `records` uses, with two equally likely labels."""
 
     labels = ("a", "b")
+    device = torch.device("cpu")
     multi_label = False
     thresholds = None
 
@@ -407,16 +410,16 @@ def test_inputs_arrive_in_order_and_before_a_later_error() -> None:
         yield from given
         raise ValueError("line 99")
 
-    groups = arriving(broken())  # type: ignore[arg-type]
+    groups = arriving(broken(), BATCH_TEXTS)  # type: ignore[arg-type]
     found: list[Input] = []
     while len(found) < len(given):
         found += next(groups)
     assert found == given
     with pytest.raises(ValueError, match="line 99"):
         next(groups)
-    assert max(map(len, arriving(given))) <= BATCH_TEXTS
-    assert [item for group in arriving(given) for item in group] == given
-    assert list(arriving([])) == []
+    assert max(map(len, arriving(given, BATCH_TEXTS))) <= BATCH_TEXTS
+    assert [item for group in arriving(given, BATCH_TEXTS) for item in group] == given
+    assert list(arriving([], BATCH_TEXTS)) == []
 
 
 def test_a_slow_reader_holds_up_the_reading_of_long_texts() -> None:
@@ -430,14 +433,14 @@ def test_a_slow_reader_holds_up_the_reading_of_long_texts() -> None:
             read.append(item.line)
             yield item
 
-    groups = arriving(reading())
+    groups = arriving(reading(), BATCH_TEXTS)
     found = next(groups)
     until(lambda: len(read) >= 4)
     time.sleep(0.2)  # as long as a thread without a limit needs to read all
     assert len(read) <= 6
     found += [item for group in groups for item in group]
     assert [item.line for item in found] == [item.line for item in given]
-    sizes = (sum(len(item.text) for item in group) for group in arriving(given))
+    sizes = (sum(len(item.text) for item in group) for group in arriving(given, BATCH_TEXTS))
     assert sum(size > BATCH_CHARACTERS for size in sizes) == 1
 
 

@@ -37,13 +37,19 @@ def test_no_value_is_read_from_a_gpu(
 ) -> None:
     """None can be read from meta tensors. Several batches, with long texts in one."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # does not support meta
-    monkeypatch.setattr(forward, "BATCH_TEXTS", 4)
+    monkeypatch.setattr(forward, "batch_size", lambda device: (4, 1000))
     model = classifier(encoder).to("meta").eval()
     if tabulated:
         model.tabulate()
     logits = forward.branch_logits(model, store(longest_read=6), torch.device("meta"))
     assert logits.device.type == "meta"
     assert logits.shape == (3, TEXTS, 3)
+
+
+def test_batches_are_larger_on_a_gpu() -> None:
+    on_cpu, on_gpu = (forward.batch_size(torch.device(name)) for name in ("cpu", "cuda"))
+    assert on_cpu == (256, 16_384)
+    assert [large // small for large, small in zip(on_gpu, on_cpu, strict=True)] == [8, 8]
 
 
 def test_characters_counted_before_give_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_predict_reports_them_once_per_file(cut_run: Path, folder: Path, run_mai
 def test_predict_reports_them_early_in_a_stream_and_at_its_end(
     cut_run: Path, folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srucli.inference.stream.BATCH_TEXTS", 2)
+    monkeypatch.setattr("srucli.inference.forward.BATCH_TEXTS", 2)
     file = folder / "stream.txt"
     file.write_text(f"{KNOWN}\n" * 4 + f"{KNOWN * 30}\n" * 3 + f"{KNOWN}\n" * 5)
     said = warnings_in(run_main("predict", cut_run, file).err)
