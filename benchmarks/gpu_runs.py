@@ -23,6 +23,7 @@ import json
 import re
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import cycle, islice, product
@@ -34,7 +35,6 @@ import torch
 
 from benchmarks.sets import (
     WAYS,
-    CommandError,
     Files,
     read_rows,
     split_files,
@@ -259,8 +259,8 @@ def measure_trainings(setup: Setup, report: Report) -> None:
         facts = {"set": name, "way": way, "encoder": encoder}
         try:
             found = tested_training(files[name], setup, f"model.encoder={encoder}", *WAYS[way])
-        except CommandError as error:
-            print(error, file=sys.stderr)
+        except Exception:
+            traceback.print_exc()
             failed.append(f"{name}, {way}, {encoder}")
             continue
         report.add("trainings", facts | found)

@@ -118,6 +118,17 @@ def test_steps_that_fail_the_check_fail_the_part(capsys: pytest.CaptureFixture[s
     assert "| NO |" in capsys.readouterr().out
 
 
+def test_a_case_that_raises_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("illegal memory access")
+
+    monkeypatch.setattr(gpu_checks, "wait", fails)
+    report = Report({})
+    with pytest.raises(RuntimeError, match=r"not as expected: waits for the GPU \(it raised\)$"):
+        gpu_checks.measure_capture(SETUP, report, gpu_checks.CAPTURE_CASES[:2])
+    assert [row["case"] for row in rows(report, "capture")] == ["a new step after it"]
+
+
 def test_reruns(tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> None:
     """All commands but the one that is stopped run in this process."""
 
