@@ -26,11 +26,14 @@ kernel = triton.jit(do_not_specialize_on_alignment=["offsets"])
 def _block(texts: int, units: int, directions: int, like: Tensor) -> int:
     """Return the units of one program: 16 bytes per thread if that keeps all of a GPU busy.
 
-    Otherwise 4 bytes, the smallest asynchronous copy: an odd number of units in a small dtype is
-    copied synchronously, and waits for each group of loads. Results do not depend on it.
+    And if all rows begin at multiples of 16 bytes: otherwise a thread makes several loads, and the
+    backward pass spills registers in a small dtype. Else 4 bytes, the smallest asynchronous copy:
+    an odd number of units in a small dtype is copied synchronously, and waits for each group of
+    loads. Results do not depend on it.
     """
     size = like.element_size()
-    wide = texts * units * directions >= 2**17 and units * size >= 512
+    busy = texts * units * directions >= 2**17
+    wide = busy and units * size >= 512 and units * size % 16 == 0
     return (512 if wide else 128) // size
 
 

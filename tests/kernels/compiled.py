@@ -34,9 +34,9 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "_pool": {"STEPS": 2 * triton_walk.STEPS, "STAGES": triton_walk.STAGES},
     "_pool_backward": {},
 }
-# Bytes of a program's columns, and units. Rows of 250 units begin at a multiple of 4 bytes in each
-# dtype, those of 512 at one of 16, and those of 257 anywhere.
-SHAPES = ((128, 250), (512, 512), (512, 257))
+# Bytes of a program's columns, and units, as `triton_walk.py` chooses blocks: rows begin at
+# multiples of 4 bytes in each dtype (250 units), of 16 (512), and in a small dtype anywhere (257).
+SHAPES = ((128, 250), (512, 512), (128, 257))
 HEADER = """\
 | kernel | dtype | units | columns | registers | spilled | shared KiB | loads ahead | other loads |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-from srucli.kernels import triton_pool, triton_sru  # noqa: E402
+from srucli.kernels import triton_pool, triton_sru, triton_walk  # noqa: E402
 from tests.kernels import compiled, random_cases  # noqa: E402
 from tests.kernels.triton_cases import (  # noqa: E402
     DEVICE,
@@ -317,6 +317,19 @@ def test_compiled_kernels_load_ahead_and_do_not_spill(
         assert made.registers > 0
         assert made.ahead() == (set() if name == "_pool_backward" else {width // 32}), name
         assert ("cp.async" in made.ptx) == (name != "_pool_backward"), name
+
+
+@compiles
+@pytest.mark.parametrize(("units", "columns"), [(257, 64), (258, 64), (264, 256)])
+def test_only_rows_at_multiples_of_16_bytes_get_wide_blocks(
+    units: int, columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In wide blocks, the first two spill 1,632 and 224 bytes."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    _, settings = triton_walk.launch(10_000, units, 2, torch.empty(0, dtype=bf16))
+    assert settings["BLOCK"] == columns
+    made = compiled.compiled("_backward", "bf16", columns * 2, units, 90, tmp_path)
+    assert made.spilled == 0
 
 
 @compiles
