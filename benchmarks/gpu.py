@@ -8,7 +8,7 @@ The parts, in this order: tests and capture, which `gpu_checks.py` describes; re
 and prediction, in `gpu_runs.py`. How times are measured is in `speed.py`. Each part can be started
 alone. It runs in a process of its own, because an illegal access to a GPU's memory makes all later
 calls of its process fail. A part that fails, or is killed after the seconds in PARTS, leaves the
-others to run, whether or not the tests pass. All together take about 15 minutes.
+others to run, whether or not the tests pass.
 
 It needs srucli installed with its dependencies, pytest and hypothesis for the tests, and Triton. On
 a machine without a network that has torch and Triton, fetch the other wheels elsewhere, for its
