@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -52,14 +53,14 @@ class Watch:
         if event == "open":
             self._opened(folder, *arguments)
         elif event.startswith(_FORBIDDEN):
-            self.events.append(f"{event} {arguments!r}"[:300])
+            self._report(f"{event} {arguments!r}")
         elif event.startswith(_CHANGES):
             place, follows = _folder(arguments[-1]), not event.startswith(_NAMES)
             for path in arguments:
                 if isinstance(path, str | bytes | os.PathLike) and not _inside(
                     path, folder, place, follows
                 ):
-                    self.events.append(f"{event} {arguments!r}"[:300])
+                    self._report(f"{event} {arguments!r}")
         self.folder = folder
 
     def _opened(self, folder: str, path: Any, mode: str | None, flags: int) -> None:
@@ -70,7 +71,16 @@ class Watch:
         writes = flags & _WRITES or set(mode or "") & set("wax+")
         follows = not flags & os.O_NOFOLLOW
         if (_is_below(named, folder) or writes) and not _inside(path, folder, place, follows):
-            self.events.append(f"open {path!r} {mode} {flags:#o}")
+            self._report(f"open {path!r} {mode} {flags:#o}")
+
+    def _report(self, event: str) -> None:
+        """Record an event, unless Numba reads or writes a kernel in its cache, outside any run."""
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            if frame.f_globals.get("__name__") == "numba.core.caching":
+                return
+            frame = frame.f_back
+        self.events.append(event[:300])
 
 
 def _folder(descriptor: Any) -> str:
