@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -122,7 +123,7 @@ _BYTE_CHANGES: tuple[Callable[[Random, bytes, bytes], bytes], ...] = (
 def mutate_tree(random: Random, tree: Any) -> Any:
     """Replace, rename, remove or nest one value of a tree of dicts and lists."""
     if random.random() < 0.15 or not isinstance(tree, dict | list) or not tree:
-        return random.choice((random.choice(VALUES), [tree, tree], {"x": tree}))
+        return random.choice((deepcopy(random.choice(VALUES)), [tree, tree], {"x": tree}))
     if isinstance(tree, list):
         changed, index = list(tree), random.randrange(len(tree))
         if random.random() < 0.3:

@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -98,7 +99,7 @@ def random_rows(random: Random) -> Rows:
     for _ in range(random.choice((0, 0, 0, 1, 1, 1, 2, 4)) if rows else 0):
         index, way = random.randrange(len(rows)), random.randrange(6)
         if way == 0:
-            rows[index] = random.choice(ODD)
+            rows[index] = deepcopy(random.choice(ODD))  # because rows are changed in place
         elif way == 1:
             rows[index] = mutate_tree(random, rows[index])
         elif way == 2 and isinstance(rows[index], dict):
@@ -108,7 +109,7 @@ def random_rows(random: Random) -> Rows:
             key = random.choice((*rows[index], "text", "label"))
             for row in rows if everywhere else [rows[index]]:
                 if isinstance(row, dict):
-                    row[key] = odd
+                    row[key] = deepcopy(odd)
     return rows
 
 
