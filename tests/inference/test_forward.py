@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -58,3 +60,22 @@ def test_characters_counted_before_give_the_same_logits(monkeypatch: pytest.Monk
     wanted = forward.branch_logits(model, store(), torch.device("cpu"))
     monkeypatch.setattr(forward, "uploaded", lambda batches, *rest: upload([*batches], *rest))
     assert torch.equal(forward.branch_logits(model, store(), torch.device("cpu")), wanted)
+
+
+@pytest.mark.parametrize("as_for_a_gpu", [False, True])
+def test_only_the_encoder_reads_a_long_text_in_part(
+    as_for_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logits are those of the first and the last tokens; those of the n-grams are of all."""
+    whole, model, cpu = store(), classifier("sru").eval(), torch.device("cpu")
+    rows = [whole.ids[start:stop] for start, stop in itertools.pairwise(whole.offsets)]
+    cut = [row if len(row) <= 6 else np.concatenate((row[:3], row[-3:])) for row in rows]
+    ends = TokenStore(np.concatenate(cut), np.cumsum([0, *map(len, cut)]))
+    assert len(ends.ids) < len(whole.ids)
+    ngrams, encoded = (forward.branch_logits(model, each, cpu) for each in (whole, ends))
+    if as_for_a_gpu:
+        monkeypatch.setattr(forward, "uploaded", lambda batches, *rest: upload([*batches], *rest))
+    found = forward.branch_logits(model, store(longest_read=6), cpu)
+    torch.testing.assert_close(found[0], encoded[0])
+    torch.testing.assert_close(found[1:], ngrams[1:])
+    assert not torch.allclose(found[0], ngrams[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -337,6 +338,30 @@ def test_steps_that_cannot_be_captured_are_launched_with_a_warning() -> None:
     plain([first], 1.0)
     plain([second], 1.0)
     assert refused.stats == plain.stats
+
+
+class Launching(Graphs):
+    """Graphs without a GPU, which launch steps on padded batches and capture none."""
+
+    def __init__(self, step: Step) -> None:
+        self.step, self.inputs = lambda batch: step._run([batch]), {}
+
+    def _launch(self, step: Callable[[Batch], None], inputs: Inputs) -> None:
+        step(inputs.batch())
+
+
+def test_a_recorded_step_has_the_fillers_of_a_replayed_one() -> None:
+    """So that `--diagnose` changes no bit on a GPU."""
+    config = settings()
+    step, sizes = make_step(config), []
+    step.graphs = Launching(step)
+    step.watch = Watch(step.model, step.optimizer, None, 1, np.ones(VOCABULARY, int))
+    step.model.pooling.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    given = [*batches(config), *batches(config)]
+    for batch in given:
+        step([batch], 1.0)
+        assert step.watch.pop_record() is not None
+    assert sizes == [shape_of(batch).tokens for batch in given]
 
 
 # --- nothing waits -----------------------------------------------------------------------------
