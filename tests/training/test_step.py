@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from srucli.diagnostics.watch import Watch
 from srucli.kernels import backends
 from srucli.model.classifier import Classifier
 from srucli.optim import OPTIMIZERS
+from srucli.tokenizer.truncation import Limits, Tally
 from srucli.training.cuda_graphs import (
     FILLERS,
     MIN_SIZE,
@@ -313,6 +315,21 @@ def test_which_steps_a_cuda_graph_can_hold(
     monkeypatch.setattr(backends, "choose", lambda kernel, device: chosen.get(kernel, kernel))
     config = settings(*overrides)
     assert can_be_captured(config.train, config.optim, make_step(config).model) == captured
+
+
+def test_the_encoder_trains_on_both_ends_of_a_long_text() -> None:
+    """And the n-gram branches on all of it."""
+    made, step = store(settings()), make_step(settings())
+    made.tally = Tally(TEXTS, limits=Limits(encoder=6))
+    batch = made.batch(np.arange(TEXTS))
+    assert batch.part is not None
+    rows, bounds = batch.part
+    whole = step.losses(replace(batch, part=None))
+    ends = step.losses(replace(batch, tokens=batch.tokens[rows], offsets=bounds, part=None))
+    found = step.losses(batch)
+    torch.testing.assert_close(found[0], ends[0])
+    torch.testing.assert_close(found[1:], whole[1:])
+    assert not torch.allclose(found[0], whole[0])
 
 
 class Refusing(Graphs):
