@@ -81,7 +81,12 @@ def srucli_here(*arguments: object) -> str:
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
     words = ["srucli", *map(str, arguments)]
     try:
-        with patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
+        with (
+            patch.object(sys, "argv", words),
+            patch.dict(os.environ),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             main()
     except SystemExit as ended:
         if ended.code:

@@ -67,6 +67,16 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """Fail a test that leaves variables of the environment changed for the tests after it."""
+    before = dict(os.environ)
+    yield
+    # pytest sets the first, and torch the second when it imports its compiler.
+    names = {*before, *os.environ} - {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
+    assert [name for name in names if before.get(name) != os.environ.get(name)] == []
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of the public data sets: $SRUCLI_DATA, or ../shared/data."""

@@ -636,7 +636,7 @@ def test_state_that_lacks_something_is_refused(tiny: Tiny, tmp_path: Path, kill_
     kill_after(None)
     run = RunDir(tmp_path / "run")
     files = files_of(run, "step-14")
-    for old, new in ((b'"exp_avg_sq"', b'"exp_avg_no"'), (b'["steps", 14]', b'["steps", "x"]')):
+    for old, new in ((b'"exp_avg_sq"', b'"exp_avg_no"'), (b'["groups", [', b'["groups", ["x", ')):
         other = files["training.json"].replace(old, new)
         assert other != files["training.json"]
         run.checkpoints.save(14, {**files, "training.json": other}, {"last"}, 1)
