@@ -333,6 +333,15 @@ def test_only_rows_at_multiples_of_16_bytes_get_wide_blocks(
 
 
 @compiles
+def test_no_kernel_depends_on_where_offsets_begin() -> None:
+    """It would be compiled once for offsets at multiples of 16 bytes and once for others."""
+    for name in compiled.CONSTANTS:
+        parameters = compiled.kernel_named(name).params
+        free = [each.name for each in parameters if each.do_not_specialize_on_alignment]
+        assert free == ["offsets"], name
+
+
+@compiles
 def test_pointers_are_aligned_unless_the_kernel_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
