@@ -18,7 +18,7 @@ srucli's own wheel is made by `pip wheel --no-deps .`.
 Tables go to stdout, at the end one of the parts, then one JSON line, in which a time is [lower
 quartile, median, upper quartile] in milliseconds, and `parts` has each part's seconds and why it
 failed. The file given by -o holds the JSON from the first measurement on. Exit codes: 1 if a part
-failed, 2 if there is no GPU.
+failed, 2 if nothing can be measured here, for which a sentence gives the reason.
 """
 
 from __future__ import annotations
