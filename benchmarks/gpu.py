@@ -167,6 +167,8 @@ def parse() -> argparse.Namespace:
     given = parser.parse_args()
     if unknown := [name for name in given.parts if name not in PARTS]:
         parser.error(f"unknown part {unknown[0]}: there are {', '.join(PARTS)}")
+    if given.output and not given.output.absolute().parent.is_dir():
+        parser.error(f"-o {given.output}: its folder does not exist")
     return given
 
 

@@ -59,14 +59,24 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install triton" in str(gpu.refusal())
 
 
-def test_an_unknown_part_is_a_usage_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--parts", "layers,stairs"], "unknown part stairs: there are tests, capture, reruns"),
+        (["-o", "missing/gpu.json"], "-o missing/gpu.json: its folder does not exist"),
+    ],
+)
+def test_usage_errors(
+    given: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu", "--parts", "layers,stairs"])
+    monkeypatch.setattr(sys, "argv", ["gpu", *given])
     with pytest.raises(SystemExit) as ended:
         gpu.main()
     assert ended.value.code == 2
-    assert "unknown part stairs: there are tests, capture, reruns, steps" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_the_gpu_tests_are_there() -> None:

@@ -403,6 +403,20 @@ def test_multi_label_records_as_json() -> None:
     assert record["probabilities"] == {"a": 0.6, "b": 0.4, "c": 0.8}
 
 
+def test_a_gpu_gets_more_texts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    most: list[int] = []
+
+    def recorded(inputs: list[Input], size: int) -> list[list[Input]]:
+        most.append(size)
+        return []
+
+    monkeypatch.setattr("srucli.inference.stream.arriving", recorded)
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(Even, "device", torch.device(device))
+        assert list(records(Even(), [], Style())) == []  # type: ignore[arg-type]
+    assert most == [BATCH_TEXTS, 8 * BATCH_TEXTS]
+
+
 def test_inputs_arrive_in_order_and_before_a_later_error() -> None:
     given = [Input(str(n), n, "") for n in range(5 * BATCH_TEXTS + 3)]
 

@@ -48,12 +48,6 @@ def test_no_value_is_read_from_a_gpu(
     assert logits.shape == (3, TEXTS, 3)
 
 
-def test_batches_are_larger_on_a_gpu() -> None:
-    on_cpu, on_gpu = (forward.batch_size(torch.device(name)) for name in ("cpu", "cuda"))
-    assert on_cpu == (256, 16_384)
-    assert [large // small for large, small in zip(on_gpu, on_cpu, strict=True)] == [8, 8]
-
-
 def test_characters_counted_before_give_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU counts them in the speller; here they are counted as for a GPU."""
     model = classifier("sru").eval()

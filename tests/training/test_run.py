@@ -6,6 +6,8 @@ import json
 import resource
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,26 @@ def test_a_number_of_steps_can_end_a_training_within_an_epoch(tiny: Tiny, tmp_pa
     assert records[-1]["lr"] == pytest.approx(0, abs=1e-12)
     assert epochs(quick("train.steps=100").train, 160, 2) == 10
     assert epochs(quick("train.steps=101", "train.accumulate=2").train, 160, 2) == 21
+
+
+def test_the_whole_training_is_on_its_device(
+    tiny: Tiny, tmp_path: Path, on_step: OnStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There streams, events and graphs are made, which do not follow tensors to a second GPU."""
+    current: list[torch.device] = []
+
+    @contextmanager
+    def recorded(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.clear()
+
+    monkeypatch.setattr("srucli.training.run.use_device", recorded)
+    seen: list[list[torch.device]] = []
+    on_step(lambda _: seen.append([*current]))
+    run_training(tiny, tmp_path / "run", "train.steps=2", "train.device=cpu", dev=False)
+    assert seen == [[torch.device("cpu")]] * 2
+    assert current == []
 
 
 def test_dropout_decreases_with_the_number_of_examples() -> None:
