@@ -44,6 +44,7 @@ def test_tests_are_counted_and_a_failed_one_is_named(
     monkeypatch.setattr(gpu_checks, "PROCESSES", 0)
     file = tmp_path / "test_some.py"
     file.write_text(TESTS)
+    (tmp_path / "pytest.ini").touch()  # so that names of tests begin here, wherever the checkout is
     report = Report({})
     with pytest.raises(RuntimeError, match="2 failed: test_some::test_fails; test_some::test_err"):
         gpu_checks.measure_tests(SETUP, report, [str(file)])
