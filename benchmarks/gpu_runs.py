@@ -57,7 +57,7 @@ from benchmarks.speed import (
 )
 from srucli.config import resolve
 from srucli.data.batch import Batch
-from srucli.training.cuda_graphs import Graphs
+from srucli.training.cuda_graphs import Graphs, capture
 from srucli.training.step import Step
 
 SEED = 1
@@ -107,9 +107,9 @@ def graph_nodes(graphs: Graphs) -> Counter[str]:
     torch keeps no graph beside the executable one unless it is told so before the capture.
     """
     (inputs,) = graphs.inputs.values()
-    graph = torch.cuda.CUDAGraph(keep_graph=True)
-    with torch.cuda.graph(graph, pool=graphs.pool, stream=graphs.stream):
-        graphs.step(inputs.batch())
+    graph = capture(
+        lambda: graphs.step(inputs.batch()), graphs.stream, graphs.pool, keep_graph=True
+    )
     return node_kinds(ctypes.CDLL("libcuda.so.1"), graph.raw_cuda_graph())
 
 

@@ -120,13 +120,14 @@ class Graphs:
 
 
 def capture(
-    run: Callable[[], object], stream: torch.cuda.Stream, pool: Any
+    run: Callable[[], object], stream: torch.cuda.Stream, pool: Any, *, keep_graph: bool = False
 ) -> torch.cuda.CUDAGraph:
     """Return a CUDA graph of what `run` launches. It must have run before on `stream`.
 
-    `pool` is a `torch.cuda.graph_pool_handle`. Raises CaptureError; kernels can be launched then.
+    `pool` is a `torch.cuda.graph_pool_handle`; with `keep_graph`, the graph can be inspected.
+    Raises CaptureError; kernels can be launched then.
     """
-    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    graph, before = torch.cuda.CUDAGraph(keep_graph=keep_graph), torch.cuda.current_stream()
     try:
         with _no_collection(), torch.cuda.graph(graph, pool=pool, stream=stream):
             run()
