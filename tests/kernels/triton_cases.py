@@ -119,38 +119,37 @@ def recurrence_of(
     return Recurrence(v, bias, initial, mask, offsets, directions, tanh, alpha)
 
 
-def _inputs(
-    back_end: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, wide: torch.dtype
-) -> dict[str, Tensor]:
-    device = DEVICE if back_end is triton_sru else "cpu"
-    return {
+Arguments = tuple[Tensor, Tensor | None, Recurrence]
+
+
+def _arguments(
+    case: Case,
+    tensors: Mapping[str, Tensor],
+    device: str,
+    dtype: torch.dtype,
+    wide: torch.dtype,
+) -> tuple[Arguments, tuple[Tensor, Tensor]]:
+    """Return those of a forward pass, and the gradients of h and last; SMALL in `dtype`."""
+    given = {
         name: each.to(device, dtype if name in SMALL else wide)
         if each.is_floating_point()
         else each.to(device)
         for name, each in tensors.items()
     }
-
-
-def results(
-    back_end: Any,
-    case: Case,
-    dtype: torch.dtype,
-    wide: torch.dtype,
-    tensors: dict[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Return outputs and gradients, with gradients of both outputs; SMALL in `dtype`."""
-    given = _inputs(back_end, tensors or case.tensors(), dtype, wide)
-    grads = given.pop("grad_h"), given.pop("grad_last")
-    u, x = given["u"], None if case.planes == 4 else given["x"]
+    x = None if case.planes == 4 else given["x"]
     recurrence = recurrence_of(given, case.directions, case.tanh)
-    with blocks_of(case.block):
-        h, c, last = back_end.forward(u, x, recurrence, True)
-        back = back_end.backward(*grads, u.clone(), x, c, recurrence)
-    return {name: each.cpu() for name, each in zip(NAMES, (h, c, last, *back), strict=True)}
+    return (given["u"], x, recurrence), (given["grad_h"], given["grad_last"])
 
 
 def kernel_results(case: Case, tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    return results(triton_sru, case, case.dtype, torch.float32, tensors)
+    """Return outputs and gradients of the kernels, with gradients of both outputs."""
+    (u, x, recurrence), grads = _arguments(
+        case, tensors or case.tensors(), DEVICE, case.dtype, torch.float32
+    )
+    with blocks_of(case.block):
+        h, c, last = triton_sru.forward(u, x, recurrence, True)
+        back = triton_sru.backward(*grads, u.clone(), x, c, recurrence)
+    return {name: each.cpu() for name, each in zip(NAMES, (h, c, last, *back), strict=True)}
 
 
 def rounding(dtype: torch.dtype) -> float:
@@ -238,11 +237,10 @@ def sru_errors(case: Case, unsaved: bool = False) -> dict[str, float]:
 def _forward(
     back_end: Any, case: Case, dtype: torch.dtype, wide: torch.dtype, save: bool
 ) -> tuple[Tensor, ...]:
-    given = _inputs(back_end, case.tensors(), dtype, wide)
-    x = None if case.planes == 4 else given["x"]
-    recurrence = recurrence_of(given, case.directions, case.tanh)
+    device = DEVICE if back_end is triton_sru else "cpu"
+    given, _ = _arguments(case, case.tensors(), device, dtype, wide)
     with blocks_of(case.block):
-        return tuple(each.cpu() for each in back_end.forward(given["u"], x, recurrence, save))
+        return tuple(each.cpu() for each in back_end.forward(*given, save))
 
 
 def pool_errors(case: Case, whole: bool) -> dict[str, float]:

@@ -26,9 +26,9 @@ from srucli.kernels import backends
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS
 from srucli.optim import OPTIMIZERS
-from srucli.training.objectives import loss_function
 from srucli.training.step import Step, can_be_captured
-from tests.training.test_step import CLASSES, SPELLING, settings, store
+from tests.training import test_step
+from tests.training.test_step import CLASSES, SPELLING, settings
 
 TEXTS, TOKENS, CHARACTERS = 8, 100, 300
 POOLINGS = ("[max,mean,last]", "[last]", "[max]", "[mean]", "[attention]")
@@ -121,12 +121,9 @@ def _meta_is_like_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_step(config: Config) -> Step:
-    targets = store(config).targets
-    assert targets is not None
-    model = Classifier(config.model, SPELLING, CLASSES).to("meta").train()
-    step = Step(config.train, config.optim, model, loss_function(config.train, targets, CLASSES))
+    step = test_step.make_step(config, "meta")
     if optim.can_be_captured(config.optim):
-        step.optimizer = optim.build(config.optim, model, captured=True)
+        step.optimizer = optim.build(config.optim, step.model, captured=True)
     return step
 
 
