@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 
 import torch
@@ -43,14 +43,12 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-@contextmanager
-def use_device(device: torch.device) -> Iterator[None]:
+def use_device(device: torch.device) -> AbstractContextManager[object]:
     """Make a GPU the current one during a block, for streams, events and CUDA graphs.
 
     Without it they would be made on the first GPU, while tensors and kernels are on another.
     """
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        yield
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def cores() -> int:
