@@ -26,8 +26,8 @@ from tests.support import ROOT
 PACKAGE = ROOT / "srucli"
 # Packages and top-level files, bottom first.
 ORDER = (
-    *("errors", "io", "config", "metrics", "kernels", "runtime", "tokenizer", "model", "optim"),
-    *("data", "runs", "diagnostics", "inference", "training", "experiments"),
+    *("errors", "io", "config", "metrics", "kernels", "runtime", "tokenizer", "ngrams", "model"),
+    *("optim", "data", "runs", "diagnostics", "inference", "training", "experiments"),
     *("__init__", "cli", "__main__"),
 )
 MAX_EDGES, MAX_FILE, MAX_CLASS, MAX_TRAINER, MAX_TRAINER_ARGUMENTS = 90, 450, 220, 160, 8

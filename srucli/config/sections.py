@@ -167,7 +167,7 @@ class TokenizerConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network: embedding, encoder, pooling, head, and parallel branches of hashed n-grams."""
+    """The network: embedding, encoder, pooling, head, and branches of n-grams beside it."""
 
     encoder: EncoderName = setting(
         "sru", "Encoder of the text: sru, lstm, gru, cnn or bag (of n-grams)."
@@ -202,11 +202,14 @@ class ModelConfig(Section):
     kernel_sizes: tuple[Ngram, ...] = setting(
         (3, 4, 5), "Filter widths of the cnn encoder.", min_length=1, max_length=64
     )
-    wide: bool = setting(True, "Add logits of hashed n-grams of tokens.")
+    ngrams: bool = setting(
+        True, "Add the scores of a linear model of n-grams of words and of characters."
+    )
+    wide: bool = setting(False, "Add logits of hashed n-grams of tokens.")
     wide_ngrams: Ngram = setting(3, "Maximum n of the wide branch and of bag.")
     wide_buckets: Rows = setting(16_384, "Rows of the wide branch's hash table.")
     wide_size: Width = setting(32, "Width of a row of that table.")
-    characters: bool = setting(True, "Add logits of hashed n-grams of characters.")
+    characters: bool = setting(False, "Add logits of hashed n-grams of characters.")
     character_ngrams: Ngram = setting(5, "Maximum n of the character branch.")
     character_buckets: Rows = setting(32_768, "Rows of the character branch's hash table.")
     character_size: Width | None = setting(
@@ -269,8 +272,10 @@ class TrainConfig(Section):
         "Weights of labels: none, or balanced: the same total for each (multi-label: its square "
         "root).",
     )
-    dev_share: Fraction = setting(
-        0.0, "Fraction of the training examples held out without --dev FILE."
+    dev_share: Fraction | None = setting(
+        None,
+        "Fraction of the training examples held out without --dev FILE. [default: a tenth, at most "
+        "2,000 examples]",
     )
     metric: str = setting(
         "auto", "Metric of the best epoch; auto: accuracy, or macro_f1 if multi-label or balanced."

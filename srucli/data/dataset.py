@@ -21,6 +21,9 @@ from srucli.io.console import excerpt, say, warn
 from srucli.io.streams import Source, display_name
 from srucli.metrics import encode
 
+# What is held out of the training examples by default.
+HELD_OUT, MAX_HELD_OUT = 0.1, 2_000
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -116,17 +119,26 @@ class Split(NamedTuple):
 
 
 def read_split(
-    train: Source, dev: Source | None, config: DataConfig, share: float, seed: int
+    train: Source, dev: Source | None, config: DataConfig, share: float | None, seed: int
 ) -> Split:
-    """Read both files, or split the first. Raises what `read_texts` raises."""
+    """Read both files, or split the first; share: default `default_share`.
+
+    Raises what `read_texts` raises.
+    """
     examples, columns = read_texts(train, config)
     source = display_name(train)
     labels, multi_label = find_labels(examples, source), config.multi_label
     data = Dataset.make(examples, labels, multi_label, source)
     if not dev:
-        return Split(*data.split(share, seed), columns)
+        wanted = default_share(len(data)) if share is None else share
+        return Split(*data.split(wanted, seed), columns)
     held = read_held_out(dev, config, labels, columns)
     return Split(data, Dataset.make(held, labels, multi_label, display_name(dev)), columns)
+
+
+def default_share(examples: int) -> float:
+    """Return the share that is held out by default: a tenth, at most MAX_HELD_OUT examples."""
+    return min(HELD_OUT, MAX_HELD_OUT / examples)
 
 
 def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], ColumnNames]:

@@ -11,6 +11,8 @@ from srucli.data.store import TokenStore
 from srucli.model.classifier import Classifier
 from srucli.tokenizer.truncation import MAX_ACTIVATIONS, Limits
 
+# Scores (B, C) of a linear model of n-grams, if there is one.
+Scores = NDArray[np.float32] | None
 BATCH_TEXTS, BATCH_TOKENS = 256, 16_384
 # As many times more on a GPU, which computes small batches faster than their kernels are launched.
 LARGER_ON_GPU = 8
@@ -40,9 +42,15 @@ def is_wide(model: Classifier) -> bool:
 
 @torch.inference_mode()
 def branch_logits(
-    model: Classifier, store: TokenStore, device: torch.device, texts: Ints | None = None
+    model: Classifier,
+    store: TokenStore,
+    device: torch.device,
+    texts: Ints | None = None,
+    scores: Scores = None,
 ) -> torch.Tensor:
     """Return logits (n, B, C) of the n branches for all texts of a store, or for the numbers (B,).
+
+    scores: those of the linear model of n-grams for all texts of the store, which come last.
 
     The model is left in evaluation mode. A batch stores at most MAX_ACTIVATIONS, or one text.
     """
@@ -60,7 +68,9 @@ def branch_logits(
     joined = torch.cat(rows, dim=1)
     logits = torch.empty_like(joined)
     logits[:, torch.from_numpy(np.concatenate(batches)).to(device)] = joined
-    return logits
+    if scores is None:
+        return logits
+    return torch.cat((logits, torch.from_numpy(scores[chosen]).to(device)[None]))
 
 
 def texts_at_once(model: Classifier, classes: int) -> int:
@@ -69,14 +79,22 @@ def texts_at_once(model: Classifier, classes: int) -> int:
 
 
 def probabilities(
-    model: Classifier, store: TokenStore, device: torch.device, classes: int, multi_label: bool
+    model: Classifier,
+    store: TokenStore,
+    device: torch.device,
+    classes: int,
+    multi_label: bool,
+    scores: Scores = None,
 ) -> NDArray[np.float32]:
-    """Return probabilities (B, C) of the B texts of a store, with at most MAX_LOGITS at a time."""
+    """Return probabilities (B, C) of the B texts of a store, with at most MAX_LOGITS at a time.
+
+    scores: as in `branch_logits`.
+    """
     texts, size = np.arange(len(store.lengths)), texts_at_once(model, classes)
     found = np.empty((len(texts), classes), np.float32)
     for start in range(0, len(texts), size):
         part = texts[start : start + size]
-        logits = branch_logits(model, store, device, part)
+        logits = branch_logits(model, store, device, part, scores)
         found[part] = blended(logits, model.blend, multi_label)
     return found
 

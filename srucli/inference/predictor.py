@@ -45,6 +45,7 @@ class Predictor:
             self.model = uninitialized(model, self.tokenizer.spelling, classes)
             self.model.load_state_dict(checkpoint.weights)
             self.model.to(device).eval().tabulate()
+            self.ngrams = run.ngrams(classes, self.multi_label) if model.ngrams else None
         self.tally = Tally(limits=limited(self.model.limits(self.config.train), self.model))
 
     @classmethod
@@ -63,12 +64,20 @@ class Predictor:
             return np.empty((0, len(self.labels)), np.float32)
         with enough_memory("tokenization", lambda: _shorter(texts)):
             store = TokenStore.encode(self.tokenizer, texts, limits=self.tally.limits)
+            scores = self._scores(texts)
         self.tally += store.tally
         classes = len(self.labels)
         with enough_memory("prediction", lambda: self._smaller(self._limit(store))):
-            found = probabilities(self.model, store, self.device, classes, self.multi_label)
+            found = probabilities(self.model, store, self.device, classes, self.multi_label, scores)
         check_finite(found)
         return found
+
+    def _scores(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
+        """Return the scores (B, C) of the linear model of n-grams, if there is one."""
+        if self.ngrams is None:
+            return None
+        most = self.tally.limits.characters
+        return self.ngrams.scores([text[:most] for text in texts], len(self.labels))
 
     def _smaller(self, setting: str) -> str:
         """Return what to do if the memory of the device is too small: a setting is too large."""

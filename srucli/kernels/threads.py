@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Shares = list[tuple[int, int]]
@@ -96,12 +97,13 @@ def run(kernel: Any, shares: Shares, *arguments: Any) -> None:
             raise error
 
 
-def by_rows(offsets: Tensor, work: int, directions: int = 1) -> Shares:
+def by_rows(offsets: NDArray[Any] | Tensor, work: int, directions: int = 1) -> Shares:
     """Share all texts of one direction, then those of the other, by about as many rows each.
 
     work: of a row in one direction, in the unit of MIN_WORK.
     """
-    starts, rows = offsets.numpy()[:-1], int(offsets.numpy()[-1])
+    bounds_of = np.asarray(offsets)
+    starts, rows = bounds_of[:-1], int(bounds_of[-1])
     number = _number(rows * directions * work)
     bounds = [0]
     for share in range(1, number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,37 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
 Floats = npt.NDArray[np.floating[Any]]
-# How many examples the prior, equal weights, counts as.
+# How many examples the prior counts as.
 PRIOR_EXAMPLES = 1
+# The prior weights of the branches of a network, in all, and of a linear model's scores.
+NETWORK, LINEAR = 0.4, 1.2
+
+
+def prior(networks: int, linear: bool) -> list[float]:
+    """Return the prior weights of that many branches of a network, and of a linear model."""
+    if not linear:
+        return [1 / networks] * networks
+    return [*[NETWORK / networks] * networks, LINEAR]
 
 
 def fit_weights(
-    logits: Floats, targets: npt.NDArray[Any], multi_label: bool, sides: Floats | None = None
+    logits: Floats,
+    targets: npt.NDArray[Any],
+    multi_label: bool,
+    sides: Floats | None = None,
+    before: Sequence[float] | None = None,
 ) -> list[float]:
     """Return non-negative weights whose sum of branches has the least log loss.
 
     logits (n, B, C) of n branches; targets (B,) integers, where examples from C on have a label
     that the model does not know and are left out; multi-label: (B, C) bool. sides (2, C), for
     multi-label only: the weights of a label where it is false, and where it is true; default 1.
-    The sum of the branches' weights is free, since it also determines the model's confidence. The
-    prior is the mean of the branches: the squared distance from it, in units of 1/n, counts as
-    PRIOR_EXAMPLES examples.
+    The sum of the branches' weights is free, since it also determines the model's confidence.
+    before (n,): the prior, default the mean of the branches. The squared distance from it, in units
+    of the prior weights, counts as PRIOR_EXAMPLES examples.
     """
     branches, _, classes = logits.shape
-    mean = np.full(branches, 1 / branches)
+    mean = np.full(branches, 1 / branches) if before is None else np.array(before)
     if not multi_label:
         known = targets < classes
         logits, targets = logits[:, known], targets[known]
@@ -36,7 +50,7 @@ def fit_weights(
     fit = minimize(
         loss,
         mean,
-        (logits, targets, multi_label, sides),
+        (logits, targets, multi_label, sides, mean),
         jac=True,
         method="L-BFGS-B",
         bounds=[(0, None)] * branches,
@@ -51,12 +65,14 @@ def loss(
     targets: npt.NDArray[Any],
     multi_label: bool,
     sides: Floats | None = None,
+    before: Floats | None = None,
 ) -> tuple[float, Floats]:
     """Return the loss that `fit_weights` minimizes, and its gradient (n,).
 
     It is the sum of the log losses and of the prior.
     """
     branches, examples, _ = logits.shape
+    before = np.full(branches, 1 / branches) if before is None else before
     total = np.tensordot(weights, logits, axes=1)
     if multi_label:
         counts = 1.0 if sides is None else np.where(targets, sides[1], sides[0])
@@ -67,6 +83,6 @@ def loss(
         value = -logs[np.arange(examples), targets].sum()
         slope = np.exp(logs)
         slope[np.arange(examples), targets] -= 1
-    distance = branches * weights - 1
-    gradient = np.tensordot(logits, slope, axes=2) + 2 * PRIOR_EXAMPLES * branches * distance
+    distance = weights / before - 1
+    gradient = np.tensordot(logits, slope, axes=2) + 2 * PRIOR_EXAMPLES * distance / before
     return float(value + PRIOR_EXAMPLES * (distance**2).sum()), gradient

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from srucli.model.blend import prior
 from srucli.model.embedding import embedding_table
 from srucli.model.encoders import ENCODERS
 from srucli.model.ngrams import NgramBranch, Speller, Spelling
@@ -42,7 +43,8 @@ def _head(config: ModelConfig, size: int, classes: int) -> nn.Module:
 class Classifier(nn.Module):
     """Tokens to logits; `spelling` is that of the vocabulary, `classes` is C.
 
-    `blend` (n,) has the weights of the branches: equal, until they are fitted to validation data.
+    `blend` (n,) has the weights of the branches, and of the scores of a linear model of n-grams if
+    there is one (`srucli/ngrams`): the prior's, until they are fitted to validation data.
     `spelled` (vocab_size,) is the number of characters of each token.
     """
 
@@ -68,8 +70,9 @@ class Classifier(nn.Module):
             sizes = config.character_ngrams, config.character_buckets, width
             self.characters = NgramBranch(*sizes, dropout, classes)
         self.dropout = nn.Dropout(dropout)
-        count = 1 + config.wide + config.characters
-        self.register_buffer("blend", torch.full((count,), 1 / count))
+        self.ngrams = config.ngrams
+        networks = 1 + config.wide + config.characters
+        self.register_buffer("blend", torch.tensor(prior(networks, config.ngrams)))
 
     @torch.no_grad()
     def tabulate(self) -> None:
@@ -96,7 +99,7 @@ class Classifier(nn.Module):
 
     def limits(self, settings: TrainConfig) -> Limits:
         """Return how many tokens of a text are read."""
-        ngrams = self.wide is not None or self.characters is not None
+        ngrams = self.ngrams or self.wide is not None or self.characters is not None
         return Limits.of(settings, self.encoder.activations, self.encoder.max_tokens, ngrams)
 
     def branches(
@@ -124,12 +127,6 @@ class Classifier(nn.Module):
         if self.characters is not None:
             branches.append(self.characters(*self.speller(tokens, offsets, characters)))
         return [logits.float() for logits in branches]
-
-    def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """tokens (N,) int64, offsets (B+1,) int64 -> logits (B, C): the branches', blended."""
-        branches = torch.stack(self.branches(tokens, offsets))
-        logits: Tensor = torch.tensordot(self.blend, branches, dims=1)
-        return logits
 
 
 # The setting that the size of a tensor depends on most, by the beginning of its name.

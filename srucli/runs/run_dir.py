@@ -3,6 +3,7 @@
     run.json          format version, versions, data and its hashes, machine, sizes
     config.yaml       the resolved configuration
     tokenizer.model   the SentencePiece model
+    ngrams.safetensors  the linear model of n-grams, if `model.ngrams` is set
     labels.json       the labels in the order of the logits
     metrics.jsonl     one line per evaluation
     diagnostics.jsonl diagnostics of the optimizer, if `train.diagnose` is set
@@ -51,6 +52,7 @@ from srucli.io.files import (
 from srucli.io.folders import OpenFolder
 from srucli.io.json_text import json_text, json_value
 from srucli.io.yaml import MAX_YAML
+from srucli.ngrams.linear import NgramModel
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
 from srucli.runs.checkpoints import (
@@ -76,6 +78,7 @@ from srucli.runs.claim import (
     need_run,
 )
 from srucli.runs.facts import FORMAT_VERSION, Facts, machine, read_facts
+from srucli.runs.ngrams import ngram_model, ngram_tensors
 from srucli.runs.tensors import Shapes, check_fit, file_of, max_bytes, tensors_of
 from srucli.tokenizer.model import MAX_MODEL_BYTES, Tokenizer
 
@@ -91,10 +94,14 @@ LAYOUT: Layout = {
     r"(metrics|diagnostics)\.jsonl": None,
     r"tokenizer\.model": None,
     r"labels\.json": None,
+    r"ngrams\.safetensors": None,
     r"config\.yaml": None,
     r"run\.json": None,
 }
 # Size limits in bytes of the files that are read.
+NGRAMS, MAX_NGRAMS = "ngrams.safetensors", 64 * 2**20
+# The last format of runs that have no such model.
+WITHOUT_NGRAMS = 2
 MAX_LABELS_JSON, MAX_RECORDS = 16 * 2**20, 64 * 2**20
 MAX_NESTED_RECORDS, MAX_LINES = 2**21, 2**20
 # Beyond any probability; larger integers in JSON may not fit a float.
@@ -237,11 +244,18 @@ class RunDir:
                 pass
 
     def begin(
-        self, config: Config, tokenizer: Tokenizer, labels: list[str], facts: Mapping[str, Any]
+        self,
+        config: Config,
+        tokenizer: Tokenizer,
+        labels: list[str],
+        facts: Mapping[str, Any],
+        ngrams: NgramModel | None = None,
     ) -> None:
         """Write what is known before the first step, run.json last."""
         self.write("config.yaml", configuration.dump(config).encode())
         self.write("tokenizer.model", tokenizer.model_bytes)
+        if ngrams is not None:
+            self.write(NGRAMS, file_of(ngram_tensors(ngrams)))
         self.write("labels.json", to_json(labels))
         self.write("run.json", to_json({"format_version": FORMAT_VERSION, **machine(), **facts}))
 
@@ -316,7 +330,10 @@ class RunDir:
     def config(self) -> Config:
         """Return the resolved configuration. Also raises UsageError."""
         source = str(self.path / "config.yaml")
-        return configuration.stored(read_within(self.place, "config.yaml", MAX_YAML), source)
+        found = configuration.stored(read_within(self.place, "config.yaml", MAX_YAML), source)
+        if self.facts().format_version > WITHOUT_NGRAMS:
+            return found
+        return configuration.with_settings(found, {"model.ngrams": False})
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Return the JSON objects in a file with one per line; none if it does not exist.
@@ -353,6 +370,12 @@ class RunDir:
         """Return the run's tokenizer."""
         data = read_within(self.place, "tokenizer.model", MAX_MODEL_BYTES)
         return Tokenizer.from_bytes(data, str(self.path / "tokenizer.model"), COPY_AGAIN)
+
+    def ngrams(self, classes: int, multi_label: bool) -> NgramModel:
+        """Return the run's linear model of n-grams."""
+        source = str(self.path / NGRAMS)
+        tensors = tensors_of(read_within(self.place, NGRAMS, MAX_NGRAMS), source)
+        return ngram_model(tensors, 1 if classes == 2 and not multi_label else classes, source)
 
     def state(self, name: Which | str) -> dict[str, Any]:
         """Return state.json of `best`, `last` or a checkpoint by name."""

@@ -10,6 +10,7 @@ from srucli.config import Config
 from srucli.data.dataset import Dataset
 from srucli.data.loader import DataLoader
 from srucli.diagnostics.watch import Watch
+from srucli.inference.forward import Scores
 from srucli.io.console import say
 from srucli.model.classifier import Classifier
 from srucli.model.sru import use_kernel
@@ -34,8 +35,11 @@ def build(
     dev: Dataset | None,
     device: torch.device,
     stop: Interrupt,
+    scores: Scores = None,
 ) -> Trainer:
     """Return a trainer with newly initialized weights. The configuration must be complete.
+
+    scores (B, C): those of the linear model of n-grams for the dev examples, if there is one.
 
     Raises UsageError for too large a network.
     """
@@ -47,7 +51,8 @@ def build(
     loss = loss_function(train, data.targets, len(data.labels))
     step, limits = Step(train, config.optim, model, loss), model.limits(train)
     loader = DataLoader(train, data, tokenizer, limits, device)
-    validation = Validation(config.metric, train.patience, model, loss, dev, tokenizer, limits)
+    judged = model, loss, dev, tokenizer, limits, scores
+    validation = Validation(config.metric, train.patience, *judged)
     if train.diagnose:
         counts = np.bincount(loader.tokenize(0).ids, minlength=tokenizer.vocab_size)
         moment = optim.second_moment(config.optim.name)

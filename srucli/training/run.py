@@ -20,6 +20,7 @@ from srucli.io.memory import enough_memory
 from srucli.io.streams import is_piped
 from srucli.kernels import backends
 from srucli.model.encoders import ENCODERS
+from srucli.ngrams.linear import NgramModel
 from srucli.runs.choice import choose
 from srucli.runs.claim import Source
 from srucli.runs.model_card import write_card
@@ -33,6 +34,7 @@ from srucli.training.defaults import check_settings, complete
 from srucli.training.effects import Setup, given_settings, never_reached, no_effect
 from srucli.training.interrupts import Interrupt
 from srucli.training.memory import smaller_model, smaller_step
+from srucli.training.ngrams import fit_ngrams
 from srucli.training.resume import (
     SavedTraining,
     check_same,
@@ -193,18 +195,22 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
             check_same(run.path, saved, config, split, request.sources, request.force)
         _warn_of_no_effect(request, split)
         tokenizer = _tokenizer(request, saved, split)
+        ngrams = scores = None
+        if config.model.ngrams:
+            with enough_memory("fitting the n-grams", "train on fewer examples"):
+                ngrams, scores = fit_ngrams(split, config.train)
         if not saved:
             run.clear()
         run.check_logs()
         sizes = tokenizer.vocab_size, len(split.train.labels)
         with enough_memory("making the model", lambda: smaller_model(config, *sizes)):
             trainer = build(
-                config, run, tokenizer, split.train, split.dev, request.device, request.stop
+                config, run, tokenizer, split.train, split.dev, request.device, request.stop, scores
             )
             if saved and saved.checkpoint:
                 restore(trainer, saved.checkpoint, config, saved.config)
-        facts = _facts(request, found, split, trainer)
-        run.begin(config, tokenizer, split.train.labels, facts)
+        facts = _facts(request, found, split, trainer, ngrams)
+        run.begin(config, tokenizer, split.train.labels, facts, ngrams)
         _announce(trainer, config, saved)
         trainer.checkpoints.begin_diagnostics()
         request.stop.checked = True
@@ -230,11 +236,15 @@ def _loop(run: RunDir, config: Config, trainer: Trainer, on_epoch: OnEpoch | Non
 
 
 def _facts(
-    request: Request, found: SavedTraining | None, split: Split, trainer: Trainer
+    request: Request,
+    found: SavedTraining | None,
+    split: Split,
+    trainer: Trainer,
+    ngrams: NgramModel | None,
 ) -> dict[str, object]:
     """Return what run.json records about a training, besides the machine."""
     facts: dict[str, object] = {
-        "parameters": trainer.step.parameters,
+        "parameters": trainer.step.parameters + (ngrams.parameters if ngrams else 0),
         "data": {
             "texts": len(split.train),
             "dev_texts": len(split.dev or ()),
@@ -329,12 +339,14 @@ def _warn_of_rare_labels(data: Dataset) -> None:
         warn(f"{which} one training example only: {names}")
 
 
-def _warn_of_small_share(split: Split, share: float) -> None:
+def _warn_of_small_share(split: Split, share: float | None) -> None:
     """Say so if fewer examples are held out than `dev_share` asks for."""
     held = len(split.dev or ())
     total = len(split.train) + held
-    wanted = round(total * share)
+    wanted = round(total * (share or 0.0))
     why = "every label keeps an example" if wanted else "that is less than half an example"
+    if share is None:
+        return
     if share and not held:
         warn(
             f"train.dev_share={share:g} holds out none of {total:,} examples: {why}; give a "

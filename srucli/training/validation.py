@@ -19,7 +19,13 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from srucli.data.dataset import Dataset
 from srucli.data.store import TokenStore
 from srucli.errors import located
-from srucli.inference.forward import blended, branch_logits, probabilities, texts_at_once
+from srucli.inference.forward import (
+    Scores,
+    blended,
+    branch_logits,
+    probabilities,
+    texts_at_once,
+)
 from srucli.io.console import say, warn
 from srucli.io.memory import enough_memory
 from srucli.metrics import Outcome, check_size, choose_thresholds, metric_named
@@ -47,7 +53,8 @@ class Validation:
     """Evaluates a model on dev examples. Without any (`data` is None), every epoch is the best.
 
     metric: decides which epoch is best. patience: the number of epochs without improvement that
-    ends a training; 0 turns early stopping off. thresholds (C,): a label is predicted from this
+    ends a training; 0 turns early stopping off. scores (B, C): those of the linear model of n-grams
+    for the dev examples, if there is one. thresholds (C,): a label is predicted from this
     probability on; None for single-label models.
     """
 
@@ -60,10 +67,12 @@ class Validation:
         data: Dataset | None,
         tokenizer: Tokenizer,
         limits: Limits,
+        scores: Scores = None,
     ) -> None:
         self.metric, self.patience, self.model, self.data = metric, patience, model, data
         self.multi_label, self.weights = objective.multi_label, objective.weights
-        self.classes = self.weights.shape[-1]
+        self.classes, self.scores = self.weights.shape[-1], scores
+        self.prior = model.blend.tolist()
         self.store = None
         if data is not None:
             check_size(len(data), self.classes, self.multi_label, data.source)
@@ -122,13 +131,15 @@ class Validation:
             fitted = texts
         else:  # so many are enough for three weights
             fitted = np.sort(np.random.default_rng(0).choice(texts, size, replace=False))
-        logits = branch_logits(self.model, store, device, fitted)
-        blend = fit_weights(logits.double().cpu().numpy(), known[fitted], self.multi_label, weights)
+        logits = branch_logits(self.model, store, device, fitted, self.scores)
+        given = logits.double().cpu().numpy()
+        blend = fit_weights(given, known[fitted], self.multi_label, weights, self.prior)
         self.model.blend.copy_(torch.tensor(blend))
         if fits:
             found = blended(logits, self.model.blend, self.multi_label)
         else:
-            found = probabilities(self.model, store, device, self.classes, self.multi_label)
+            known_as = self.classes, self.multi_label, self.scores
+            found = probabilities(self.model, store, device, *known_as)
         if self.multi_label:
             thresholds = choose_thresholds(found, known)
             self.thresholds = [float(value) for value in thresholds]
