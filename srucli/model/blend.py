@@ -21,7 +21,8 @@ def prior(networks: int, linear: bool) -> list[float]:
     """Return the prior weights of that many branches of a network, and of a linear model."""
     if not linear:
         return [1 / networks] * networks
-    return [*[NETWORK / networks] * networks, LINEAR]
+    weights = [NETWORK / networks] * networks
+    return [*weights, LINEAR]
 
 
 def fit_weights(

@@ -1,0 +1,193 @@
+"""The linear model, compared with scikit-learn's on the same features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
+from sklearn.svm import LinearSVC
+
+from srucli.ngrams import linear, vocabulary
+from srucli.ngrams.linear import NgramModel, fit
+from srucli.ngrams.vocabulary import Features, all_grams, learn
+
+WORDS = (
+    *("good", "bad", "fine", "poor", "film", "plot", "actor", "scene"),
+    *("very", "not", "so", "it", "is", "was", "the", "an"),
+)
+
+
+def made(texts: int, classes: int, seed: int = 0) -> tuple[list[str], NDArray[np.int64]]:
+    """Return texts of random words, and labels that some of the words depend on."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(texts) % classes
+    found = [
+        " ".join([*draw.choice(WORDS, 6), *draw.choice(WORDS[label * 2 : label * 2 + 2], 2)])
+        for label in labels
+    ]
+    return found, labels
+
+
+def sparse(part: Features, rows: int) -> Any:
+    """Return features (B, R) as a matrix."""
+    texts = part.stops.size
+    lengths = part.stops - part.starts
+    places = np.concatenate([np.arange(a, b) for a, b in zip(part.starts, part.stops, strict=True)])
+    text = np.repeat(np.arange(texts), lengths)
+    values = part.values[places].astype(np.float64), (text, part.rows[places])
+    return scipy.sparse.csr_array(values, shape=(texts, rows))
+
+
+def test_features_are_those_of_scikit_learn() -> None:
+    """Words and pairs with TF-IDF, sublinear counts, and a norm of 1 of each block."""
+    texts, _ = made(60, 3)
+    texts = [*texts, "good good good film"]
+    found = all_grams(texts)
+    known = learn(found, 10**6)
+    own = sparse(known.features(found), known.keys.size)
+    words = own[:, np.flatnonzero(known.keys & 1)].toarray()
+    wanted = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
+    theirs = wanted.fit_transform(texts).toarray()
+    order = [np.lexsort(np.round(array, 4)) for array in (words, theirs)]
+    np.testing.assert_allclose(words[:, order[0]], theirs[:, order[1]], atol=1e-5)
+    norms = np.sqrt((own[:, np.flatnonzero(known.keys & 1 == 0)].toarray() ** 2).sum(axis=1))
+    np.testing.assert_allclose(norms, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "few"), [(2, False), (3, False), (3, True)])
+def test_the_model_is_the_minimum(classes: int, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LinearSVC on features times the root of the prior's variance has the same scores."""
+    monkeypatch.setattr(linear, "PASSES", 400)
+    monkeypatch.setattr(linear, "MANY_TEXTS", 10**6 if few else 1)
+    texts, targets = made(120, classes)
+    model = fit(texts, targets, classes)
+    found = all_grams(texts)
+    part = model.vocabulary.features(found)
+    features = sparse(part, model.vocabulary.keys.size)
+    truth = targets[:, None] == np.arange(classes)
+    truth = truth[:, 1:] if classes == 2 else truth
+    power, cost = (0.5, 1.0) if few else (1.5, 0.5)
+    for column in range(truth.shape[1]):
+        variances = _variances(features, model, truth[:, column], power)
+        scaled = features.toarray() * np.sqrt(variances)
+        theirs = LinearSVC(C=cost, tol=1e-8, max_iter=100_000)
+        theirs.fit(scaled, truth[:, column])
+        own = model.scores(texts, classes)[:, column + (classes == 2)]
+        np.testing.assert_allclose(own, theirs.decision_function(scaled), atol=3e-3)
+
+
+def _variances(
+    features: Any, model: NgramModel, truth: NDArray[np.bool_], power: float
+) -> NDArray[np.float64]:
+    """Return the prior as the module's docstring defines it (R,)."""
+    present = features.toarray() > 0
+    ratios = np.empty(present.shape[1])
+    for block in (0, 1):
+        own = np.flatnonzero((model.vocabulary.keys & 1) == block)
+        one, other = (present[rows][:, own].sum(axis=0) + 1.0 for rows in (truth, ~truth))
+        ratios[own] = np.log(one / one.sum()) - np.log(other / other.sum())
+    return (np.abs(ratios) + 0.1) ** power
+
+
+def test_scores_of_two_classes_are_opposite() -> None:
+    texts, targets = made(50, 2)
+    scores = fit(texts, targets, 2).scores(texts, 2)
+    np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
+    assert (scores.argmax(axis=1) == targets).mean() > 0.9
+
+
+def test_multi_label_columns_are_tasks_of_their_own() -> None:
+    texts, targets = made(90, 3)
+    several = np.zeros((90, 4), np.float32)
+    several[np.arange(90), targets] = 1
+    several[::2, 1] = 1
+    model = fit(texts, several[:, :3], 3)
+    alone = fit(texts, several[:, 1].astype(np.int64), 2)
+    assert model.scores(texts, 3).shape == (90, 3)
+    one, two = model.scores(texts, 3)[:, 1], alone.scores(texts, 2)[:, 1]
+    np.testing.assert_allclose(one, two, atol=0.02)
+
+
+def _equal_variances(part: Features, known: vocabulary.Vocabulary, *_: Any) -> Any:
+    return np.ones((known.keys.size, 1), np.float32)
+
+
+def test_weights_of_labels_count_as_repeated_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prior and the features see each text once, so they are fixed here."""
+    monkeypatch.setattr(linear, "PASSES", 200)
+    monkeypatch.setattr(
+        linear,
+        "_prior",
+        lambda part, known, truth, power: np.ones((known.keys.size, 1), np.float32),
+    )
+    monkeypatch.setattr(vocabulary.Vocabulary, "_idf", 1.0 + np.zeros(10**5, np.float32))
+    texts, targets = made(60, 2)
+    twice = [*texts, *(text for text, label in zip(texts, targets, strict=True) if label)]
+    more = np.concatenate((targets, np.ones(len(twice) - 60, np.int64)))
+    weighted = fit(texts, targets, 2, np.array([[1, 1], [1, 2]])).scores(texts, 2)
+    np.testing.assert_allclose(weighted, fit(twice, more, 2).scores(texts, 2), atol=5e-3)
+
+
+def test_a_vocabulary_keeps_the_n_grams_of_most_texts() -> None:
+    texts, _ = made(40, 3)
+    found = all_grams(texts)
+    whole, some = learn(found, 10**6), learn(found, 50)
+    assert some.keys.size == 50
+    assert set(some.keys) < set(whole.keys)
+    left = ~np.isin(whole.keys, some.keys)
+    assert some.frequencies.min() >= whole.frequencies[left].max()
+    assert (np.diff(whole.keys.astype(np.int64)) > 0).all()
+    assert whole.keys.size == np.unique(found[0]).size
+    counts = dict(zip(*np.unique(found[0], return_counts=True), strict=True))
+    assert [counts[key] for key in whole.keys] == whole.frequencies.tolist()
+
+
+def test_the_number_of_n_grams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "MAX_BYTES", 1400)
+    texts, targets = made(40, 3)
+    assert fit(texts, targets, 3).table.shape == (100, 3)
+
+
+def test_of_long_data_some_texts_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, targets = made(40, 2)
+    monkeypatch.setattr(linear, "MAX_CHARACTERS", sum(map(len, texts)) // 2)
+    assert 15 <= fit(texts, targets, 2).vocabulary.texts <= 25
+    monkeypatch.setattr(linear, "MAX_CHARACTERS", 1)
+    assert fit(texts, targets, 2).vocabulary.texts == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_do_not_depend_on_threads(threads: int) -> None:
+    import torch
+
+    texts, targets = made(200, 3)
+    once = fit(texts * 5, np.tile(targets, 5), 3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        again = fit(texts * 5, np.tile(targets, 5), 3)
+        scores = again.scores(texts * 5, 3)
+    finally:
+        torch.set_num_threads(before)
+    assert again.table.tobytes() == once.table.tobytes()
+    assert scores.tobytes() == once.scores(texts * 5, 3).tobytes()
+
+
+def test_texts_without_known_n_grams_have_the_bias() -> None:
+    texts, targets = made(40, 3)
+    model = fit(texts, targets, 3)
+    scores = model.scores(["", "你好"], 3)
+    np.testing.assert_allclose(scores, np.stack([model.bias] * 2))
+
+
+def test_features_have_norms_of_one_or_none() -> None:
+    found = all_grams(["a b", "", "c"])
+    part = learn(found, 10**6).features(found)
+    whole = normalize(sparse(part, 100))
+    assert whole.shape == (3, 100)
+    assert part.stops.tolist()[1] == part.starts.tolist()[1]
