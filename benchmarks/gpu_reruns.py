@@ -32,7 +32,6 @@ from benchmarks.speed import (
     heads,
     line,
     ragged_lengths,
-    spelling,
 )
 from srucli.config import resolve
 from srucli.data.batch import order, uploaded
@@ -134,12 +133,11 @@ def measure_graphs(setup: Setup, report: Report) -> int:
     config = resolve()
     store, device = random_store(TEXTS), torch.device(setup.device)
     step = classifier_step(config, CLASSES, setup.device)
-    characters = np.diff(spelling()[1])
     reserved = []
     for epoch, seed in enumerate(ORDERS, 1):
         groups = order(store.lengths, BATCH, config.train.batch_tokens, (seed,))
         step.begin_epoch()
-        for batch in uploaded(map(store.batch, groups), device, characters):
+        for batch in uploaded(map(store.batch, groups), device):
             step([batch], lr_factor=0.5)
         row: dict[str, Any] = {"epoch": epoch, "batches": len(groups), "loss": step.stats.loss}
         row["shapes"] = len(step.graphs.inputs) if step.graphs else 0

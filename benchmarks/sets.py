@@ -18,8 +18,8 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = Path(os.environ.get("SRUCLI_DATA", ROOT.parent / "shared" / "data"))
-# The default recipe, and an encoder that has to do without the branches of hashed n-grams.
-WAYS = {"alone": ("model.wide=false", "model.characters=false"), "recipe": ()}
+# The default recipe, and an encoder that has to do without the linear model of n-grams.
+WAYS = {"alone": ("model.ngrams=false",), "recipe": ()}
 
 
 class Files(NamedTuple):

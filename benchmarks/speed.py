@@ -103,14 +103,6 @@ def offsets_of(lengths: Iterable[int]) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0)
 
 
-def spelling() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return VOCABULARY subwords of 2 to 6 artificial characters, as `Classifier` takes them."""
-    generator = np.random.default_rng(0)
-    lengths = generator.integers(2, 7, VOCABULARY)
-    codes = generator.integers(1, 200, lengths.sum())
-    return codes.astype(np.int64), np.cumsum([0, *lengths], dtype=np.int64)
-
-
 def text_batch(texts: int, classes: int, device: str) -> Batch:
     """Return texts of 25 tokens (median) by Zipf's law with random labels, on the device."""
     generator = torch.Generator().manual_seed(0)
@@ -118,8 +110,7 @@ def text_batch(texts: int, classes: int, device: str) -> Batch:
     draws = torch.rand(int(offsets[-1]), generator=generator, dtype=torch.float64)
     tokens = (VOCABULARY**draws).long() - 1
     labels = torch.randint(classes, (texts,), generator=generator)
-    characters = np.diff(spelling()[1])
-    (batch,) = upload([Batch(tokens, offsets, labels)], torch.device(device), characters)
+    (batch,) = upload([Batch(tokens, offsets, labels)], torch.device(device))
     return batch
 
 
@@ -130,7 +121,7 @@ def classifier_step(
 
     targets (B,) or, with several labels, (B, C): what class weights are computed from.
     """
-    model = Classifier(config.model, spelling(), classes).to(device).train()
+    model = Classifier(config.model, VOCABULARY, classes).to(device).train()
     loss = loss_function(config.train, np.zeros(0) if targets is None else targets, classes)
     return Step(config.train, config.optim, model, loss)
 

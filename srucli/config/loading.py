@@ -18,9 +18,6 @@ from srucli.config.sections import Config, FilesConfig, Section
 from srucli.errors import UsageError, did_you_mean
 from srucli.io.console import excerpt
 
-# Former names of `train` settings, in files of older versions.
-OLD_NAMES = {"keep": "use_checkpoint", "checkpoints": "keep_checkpoints"}
-
 
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Yield every dotted key of the tree, such as `model.layers`."""
@@ -59,13 +56,6 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _meant(key: str, known: Sequence[str]) -> str:
-    """Return the suggestion for an unknown setting, which an older version may have known."""
-    section, _, name = key.partition(".")
-    old = section == "train" and name in OLD_NAMES
-    return did_you_mean(f"train.{OLD_NAMES[name]}" if old else key, known)
-
-
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the tree of overrides such as "model.layers=4"; values are YAML. Raises UsageError."""
     from srucli.io.yaml import parse_value
@@ -79,7 +69,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
                 f"{excerpt(override)} is not an override; write KEY=VALUE, such as model.layers=4"
             )
         if key not in keys and not key.startswith("optim.options."):
-            raise UsageError(f"unknown setting {excerpt(key)}{_meant(key, keys)}")
+            raise UsageError(f"unknown setting {excerpt(key)}{did_you_mean(key, keys)}")
         try:
             value = parse_value(raw) if raw else ""
         except ValueError as error:
@@ -105,7 +95,7 @@ def _explain(first: Mapping[str, Any], source: str) -> str:
             section, _, name = key.partition(".")
             return f"{source}: '{key}' is no YAML key; write {section}: {{{name}: VALUE}}"
         words = list(known_keys()) if "." in key else [*Config.model_fields, *known_keys()]
-        return f"{source}: unknown setting {excerpt(key)}{_meant(key, words)}"
+        return f"{source}: unknown setting {excerpt(key)}{did_you_mean(key, words)}"
     if first["type"] == "missing":
         return f"{key} is not set; add it, as {key}=VALUE"
     where = source if source.startswith("--") else ": ".join(filter(None, (source, key)))
@@ -135,15 +125,7 @@ def stored(data: bytes, source: str) -> Config:
     """Return the configuration in YAML that a version of srucli wrote. Raises UsageError."""
     from srucli.io.yaml import parse_yaml
 
-    return build(_renamed(parse_yaml(data, source)), source)
-
-
-def _renamed(tree: Any) -> Any:
-    """Return the tree of a file, with settings of older versions under their present names."""
-    if isinstance(tree, dict) and isinstance(tree.get("train"), dict):
-        train = {OLD_NAMES.get(key, key): value for key, value in tree["train"].items()}
-        return tree | {"train": train}
-    return tree
+    return build(parse_yaml(data, source), source)
 
 
 def given(section: Section) -> list[str]:
@@ -182,7 +164,7 @@ def resolve(
 
     tree: dict[str, Any] = {}
     if file is not None:
-        loaded = _renamed(load_yaml(file))
+        loaded = load_yaml(file)
         tree = {} if loaded is None else loaded
         build(tree, str(file), partial=True)
     for key, value in (flags or {}).items():

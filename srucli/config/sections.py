@@ -167,7 +167,7 @@ class TokenizerConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network: embedding, encoder, pooling, head, and branches of n-grams beside it."""
+    """The network: embedding, encoder, pooling, head; and a linear model beside it."""
 
     encoder: EncoderName = setting(
         "sru", "Encoder of the text: sru, lstm, gru, cnn or bag (of n-grams)."
@@ -205,16 +205,8 @@ class ModelConfig(Section):
     ngrams: bool = setting(
         True, "Add the scores of a linear model of n-grams of words and of characters."
     )
-    wide: bool = setting(False, "Add logits of hashed n-grams of tokens.")
-    wide_ngrams: Ngram = setting(3, "Maximum n of the wide branch and of bag.")
-    wide_buckets: Rows = setting(16_384, "Rows of the wide branch's hash table.")
-    wide_size: Width = setting(32, "Width of a row of that table.")
-    characters: bool = setting(False, "Add logits of hashed n-grams of characters.")
-    character_ngrams: Ngram = setting(5, "Maximum n of the character branch.")
-    character_buckets: Rows = setting(32_768, "Rows of the character branch's hash table.")
-    character_size: Width | None = setting(
-        None, "Width of a row of that table. [default: chosen by the number of labels]"
-    )
+    bag_ngrams: Ngram = setting(3, "Maximum n of the bag's n-grams of tokens.")
+    bag_buckets: Rows = setting(16_384, "Rows of the bag's hash table.")
 
     @property
     def dropout_rate(self) -> float:

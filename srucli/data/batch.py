@@ -26,14 +26,12 @@ UPLOAD_TOKENS = 2**20
 class Batch:
     """tokens (N,) int64, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32, or None.
 
-    characters: the number of characters in the texts, plus one per text, if it was counted. part:
-    what the encoder reads, if that is not all: indices of tokens (M,) and offsets (B+1,).
+    part: what the encoder reads, if that is not all: indices of tokens (M,) and offsets (B+1,).
     """
 
     tokens: Tensor
     offsets: Tensor
     targets: Tensor | None
-    characters: int | None = None
     part: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -45,7 +43,7 @@ class Batch:
         """Return the batch on another device."""
         targets = None if self.targets is None else _move(self.targets, device)
         tokens, offsets = _move(self.tokens, device), _move(self.offsets, device)
-        return Batch(tokens, offsets, targets, self.characters, self.part_on(device))
+        return Batch(tokens, offsets, targets, self.part_on(device))
 
     def part_on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """Return `part` on another device."""
@@ -89,11 +87,11 @@ def _cut(texts: Ints, lengths: Ints, batch_size: int, batch_tokens: int) -> Iter
         start = stop
 
 
-def uploaded(batches: Iterable[Batch], device: torch.device, characters: Ints) -> Iterator[Batch]:
-    """Yield the batches on the device, with their characters counted; on a CPU, unchanged.
+def uploaded(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield the batches on the device; on a CPU, unchanged.
 
-    characters (vocab_size,): the number of characters of each token. Batches are copied in groups
-    of about UPLOAD_TOKENS from page-locked memory while the GPU computes on earlier ones.
+    Batches are copied in groups of about UPLOAD_TOKENS from page-locked memory while the GPU
+    computes on earlier ones.
     """
     if device.type == "cpu":
         yield from batches
@@ -104,21 +102,20 @@ def uploaded(batches: Iterable[Batch], device: torch.device, characters: Ints) -
         group.append(batch)
         tokens += batch.tokens.numel()
         if tokens >= UPLOAD_TOKENS:
-            yield from upload(group, device, characters)
+            yield from upload(group, device)
             group, tokens = [], 0
     if group:
-        yield from upload(group, device, characters)
+        yield from upload(group, device)
 
 
-def upload(batches: Sequence[Batch], device: torch.device, characters: Ints) -> Iterator[Batch]:
+def upload(batches: Sequence[Batch], device: torch.device) -> Iterator[Batch]:
     """Yield a group of batches, all with targets or none, as parts of tensors on the device."""
     tokens = _split_on(device, [batch.tokens for batch in batches])
     offsets = _split_on(device, [batch.offsets for batch in batches])
     given = [batch.targets for batch in batches if batch.targets is not None]
     targets = _split_on(device, given) if given else [None] * len(batches)
     for batch, own, ends, wanted in zip(batches, tokens, offsets, targets, strict=True):
-        count = int(characters[batch.tokens.numpy()].sum()) + batch.texts
-        yield Batch(own, ends, wanted, count, batch.part_on(device))
+        yield Batch(own, ends, wanted, batch.part_on(device))
 
 
 def _split_on(device: torch.device, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -71,14 +71,6 @@ class Dataset:
         """A name that differs for different examples."""
         return f"{self.sha256} {self.part}".rstrip()
 
-    def former_digest(self, more: bytes) -> str:
-        """Return the hash of the texts and `more` by which older checkpoints name examples."""
-        digest = sha256()
-        for number, text in enumerate(self.texts):
-            digest.update(("\n" * bool(number) + text).encode())
-        digest.update(more)
-        return digest.hexdigest()
-
     def label_counts(self) -> NDArray[Any]:
         """Return the number of examples with each of the C labels (C,)."""
         classes = len(self.labels)

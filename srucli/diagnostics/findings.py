@@ -37,8 +37,7 @@ ALIKE = 1.1  # the largest ratio of step lengths that are called equal
 # The settings of the tables' numbers of rows.
 TABLES = {
     "embedding": "tokenizer.vocab_size",
-    "wide.table": "model.wide_buckets",
-    "characters.table": "model.character_buckets",
+    "encoder.table": "model.bag_buckets",
 }
 
 

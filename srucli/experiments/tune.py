@@ -133,15 +133,11 @@ SPACE: dict[str, Suggestion] = {
     "train.subword_dropout": _one_of(0.0, 0.05, 0.1, 0.2),
     "model.hidden": _one_of(32, 64, 128),
     "model.layers": _one_of(1, 2, 3),
-    "model.wide_buckets": _one_of(2048, 8192, 16384),
-    "model.character_buckets": _one_of(4096, 16384, 32768),
 }
 # The smallest values of the settings that decide the model's size.
 SMALLEST = {
     "model.hidden": 32,
     "model.layers": 1,
-    "model.wide_buckets": 2048,
-    "model.character_buckets": 4096,
 }
 
 

@@ -18,7 +18,7 @@ BATCH_TEXTS, BATCH_TOKENS = 256, 16_384
 LARGER_ON_GPU = 8
 # Of a wide network, a batch has fewer tokens, and as few texts as leave each this many.
 MIN_TOKENS = 16
-# The most logits, of all branches, that are computed before they become probabilities.
+# The most logits that are computed before they become probabilities.
 MAX_LOGITS = 2**25
 # The most numbers (float32: 2 GiB) that the encoder stores for one text.
 MAX_OF_TEXT = 2**29
@@ -41,16 +41,16 @@ def is_wide(model: Classifier) -> bool:
 
 
 @torch.inference_mode()
-def branch_logits(
+def all_logits(
     model: Classifier,
     store: TokenStore,
     device: torch.device,
     texts: Ints | None = None,
     scores: Scores = None,
 ) -> torch.Tensor:
-    """Return logits (n, B, C) of the n branches for all texts of a store, or for the numbers (B,).
+    """Return logits (1, B, C) for all texts of a store, or for those of the given numbers (B,).
 
-    scores: those of the linear model of n-grams for all texts of the store, which come last.
+    scores: those of the linear model of n-grams for all texts of the store; then (2, B, C).
 
     The model is left in evaluation mode. A batch stores at most MAX_ACTIVATIONS, or one text.
     """
@@ -62,15 +62,14 @@ def branch_logits(
     size = max(min(size, tokens // MIN_TOKENS), 1)
     batches = order(store.lengths[chosen], size, batch_tokens=tokens, seed=None)
     left = (store.batch(chosen[own]) for own in batches)
-    for batch in uploaded(left, device, model.spelled):
-        given = batch.tokens, batch.offsets, batch.characters, batch.part
-        rows.append(torch.stack(model.branches(*given)))
-    joined = torch.cat(rows, dim=1)
+    for batch in uploaded(left, device):
+        rows.append(model(batch.tokens, batch.offsets, batch.part))
+    joined = torch.cat(rows)
     logits = torch.empty_like(joined)
-    logits[:, torch.from_numpy(np.concatenate(batches)).to(device)] = joined
+    logits[torch.from_numpy(np.concatenate(batches)).to(device)] = joined
     if scores is None:
-        return logits
-    return torch.cat((logits, torch.from_numpy(scores[chosen]).to(device)[None]))
+        return logits[None]
+    return torch.stack((logits, torch.from_numpy(scores[chosen]).to(device)))
 
 
 def texts_at_once(model: Classifier, classes: int) -> int:
@@ -88,19 +87,19 @@ def probabilities(
 ) -> NDArray[np.float32]:
     """Return probabilities (B, C) of the B texts of a store, with at most MAX_LOGITS at a time.
 
-    scores: as in `branch_logits`.
+    scores: as in `all_logits`.
     """
     texts, size = np.arange(len(store.lengths)), texts_at_once(model, classes)
     found = np.empty((len(texts), classes), np.float32)
     for start in range(0, len(texts), size):
         part = texts[start : start + size]
-        logits = branch_logits(model, store, device, part, scores)
+        logits = all_logits(model, store, device, part, scores)
         found[part] = blended(logits, model.blend, multi_label)
     return found
 
 
 def blended(logits: torch.Tensor, blend: torch.Tensor, multi_label: bool) -> NDArray[np.float32]:
-    """Return probabilities (B, C) from logits (n, B, C) of the branches and their weights (n,).
+    """Return probabilities (B, C) from logits (n, B, C) and their weights (n,).
 
     They are a softmax over the classes, or a sigmoid of each in a multi-label model.
     """

@@ -42,7 +42,7 @@ class Predictor:
         ):
             checkpoint = run.checkpoint(self.choice.name, self._shapes)
             self.thresholds = checkpoint.thresholds(classes, str(run.path))
-            self.model = uninitialized(model, self.tokenizer.spelling, classes)
+            self.model = uninitialized(model, self.tokenizer.vocab_size, classes)
             self.model.load_state_dict(checkpoint.weights)
             self.model.to(device).eval().tabulate()
             self.ngrams = run.ngrams(classes, self.multi_label) if model.ngrams else None

@@ -1,4 +1,4 @@
-"""The weights of a classifier's branches, fitted to validation data."""
+"""The weights of a network and of a linear model beside it, fitted to validation data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from scipy.special import expit, log_softmax
 Floats = npt.NDArray[np.floating[Any]]
 # How many examples the prior counts as.
 PRIOR_EXAMPLES = 1
-# The prior weights of the branches of a network, in all, and of a linear model's scores.
+# The prior weights of a network's logits and of a linear model's scores.
 NETWORK, LINEAR = 0.4, 1.2
 
 
-def prior(networks: int, linear: bool) -> list[float]:
-    """Return the prior weights of that many branches of a network, and of a linear model."""
-    if not linear:
-        return [1 / networks] * networks
-    weights = [NETWORK / networks] * networks
-    return [*weights, LINEAR]
+def prior(*, linear: bool) -> list[float]:
+    """Return the prior weights of a network, and of a linear model if there is one."""
+    return [NETWORK, LINEAR] if linear else [1.0]
 
 
 def fit_weights(
@@ -47,7 +44,7 @@ def fit_weights(
         known = targets < classes
         logits, targets = logits[:, known], targets[known]
     if not len(targets):
-        return mean.tolist()
+        return [float(weight) for weight in mean]
     fit = minimize(
         loss,
         mean,

@@ -1,11 +1,10 @@
-"""The classifier: embedding, encoder, pooling, head and n-gram branches, over ragged batches."""
+"""The network: embedding, encoder, pooling and head, over ragged batches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -13,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 from srucli.model.blend import prior
 from srucli.model.embedding import embedding_table
 from srucli.model.encoders import ENCODERS
-from srucli.model.ngrams import NgramBranch, Speller, Spelling
 from srucli.model.pooling import Pooling
 from srucli.tokenizer.truncation import Limits
 
@@ -41,46 +39,29 @@ def _head(config: ModelConfig, size: int, classes: int) -> nn.Module:
 
 
 class Classifier(nn.Module):
-    """Tokens to logits; `spelling` is that of the vocabulary, `classes` is C.
+    """Tokens to logits of `classes` classes, C.
 
-    `blend` (n,) has the weights of the branches, and of the scores of a linear model of n-grams if
-    there is one (`srucli/ngrams`): the prior's, until they are fitted to validation data.
-    `spelled` (vocab_size,) is the number of characters of each token.
+    `blend` (1,) or (2,) has the weight of the logits, and of the scores of the linear model of
+    n-grams if there is one (`srucli/ngrams`): the prior's, until they are fitted.
     """
 
     blend: Tensor
 
-    def __init__(self, config: ModelConfig, spelling: Spelling, classes: int) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, classes: int) -> None:
         super().__init__()
-        self.spelled = np.diff(spelling[1])
         self.word_dropout = config.word_dropout
-        self.embedding = embedding_table(len(spelling[1]) - 1, config.embedding_size)
+        self.embedding = embedding_table(vocab_size, config.embedding_size)
         self.encoder = ENCODERS[config.encoder](config)
         self.pooling = Pooling(config.pooling, self.encoder.output_size)
         self.head = _head(config, self.pooling.output_size, classes)
-        dropout = config.dropout_rate
-        self.wide = self.characters = None
-        if config.wide:
-            sizes = config.wide_ngrams, config.wide_buckets, config.wide_size
-            self.wide = NgramBranch(*sizes, dropout, classes)
-        if config.characters:
-            self.speller = Speller(spelling)
-            # A table with a column per class can represent any linear model of its n-grams.
-            width = config.character_size or min(max(classes, 32), 64)
-            sizes = config.character_ngrams, config.character_buckets, width
-            self.characters = NgramBranch(*sizes, dropout, classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout_rate)
         self.ngrams = config.ngrams
-        networks = 1 + config.wide + config.characters
-        self.register_buffer("blend", torch.tensor(prior(networks, config.ngrams)))
+        self.register_buffer("blend", torch.tensor(prior(linear=config.ngrams)))
 
     @torch.no_grad()
     def tabulate(self) -> None:
         """Compute products of weights once, for many predictions; `train()` drops them."""
         self.encoder.tabulate(self.embedding.weight)
-        for branch in (self.wide, self.characters):
-            if branch is not None:
-                branch.tabulate()
 
     def _states(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the encoder's states (N, D) and last states (B, D) of the tokens (N,)."""
@@ -99,42 +80,27 @@ class Classifier(nn.Module):
 
     def limits(self, settings: TrainConfig) -> Limits:
         """Return how many tokens of a text are read."""
-        ngrams = self.ngrams or self.wide is not None or self.characters is not None
-        return Limits.of(settings, self.encoder.activations, self.encoder.max_tokens, ngrams)
+        return Limits.of(settings, self.encoder.activations, self.encoder.max_tokens, self.ngrams)
 
-    def branches(
-        self,
-        tokens: Tensor,
-        offsets: Tensor,
-        characters: int | None = None,
-        part: tuple[Tensor, Tensor] | None = None,
-    ) -> list[Tensor]:
-        """Return the logits (B, C) of the encoder's branch and of the n-gram branches.
+    def forward(
+        self, tokens: Tensor, offsets: Tensor, part: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """tokens (N,) int64, offsets (B+1,) int64 -> logits (B, C).
 
-        characters: their number in all texts, if it is known, as in `Speller`.
         part: what the encoder reads, as in `Batch`; default everything.
-        Each branch needs a loss of its own. If they are trained through their sum, the fastest
-        learner leaves nothing for the others to learn, and on small sets the sum is worse than
-        a single branch.
         """
         rows, bounds = (None, offsets) if part is None else part
         encoded = tokens if rows is None else tokens.index_select(0, rows)
         states, last = self._states(encoded, bounds)
         pooled = self.pooling(states.float(), last.float(), bounds)
-        branches = [self.head(self.dropout(pooled))]
-        if self.wide is not None:
-            branches.append(self.wide(tokens, offsets))
-        if self.characters is not None:
-            branches.append(self.characters(*self.speller(tokens, offsets, characters)))
-        return [logits.float() for logits in branches]
+        logits: Tensor = self.head(self.dropout(pooled)).float()
+        return logits
 
 
 # The setting that the size of a tensor depends on most, by the beginning of its name.
 SIZED_BY = {
     "embedding.": "embedding_size",
-    "encoder.table.": "wide_buckets",
-    "wide.": "wide_buckets",
-    "characters.": "character_buckets",
+    "encoder.table.": "bag_buckets",
     "head.0.": "head_hidden",
     "": "hidden",
 }
@@ -160,14 +126,13 @@ class _NoInitialization(TorchFunctionMode):
         return func(*args, **given)
 
 
-def uninitialized(config: ModelConfig, spelling: Spelling, classes: int) -> Classifier:
+def uninitialized(config: ModelConfig, vocab_size: int, classes: int) -> Classifier:
     """Return a classifier whose weights must be loaded, without drawing random numbers."""
     with _NoInitialization():
-        return Classifier(config, spelling, classes)
+        return Classifier(config, vocab_size, classes)
 
 
 def shapes(config: ModelConfig, vocab_size: int, classes: int) -> dict[str, Tensor]:
     """Return the tensors of a classifier's `state_dict` on the meta device, without memory."""
-    spelling = np.zeros(0, np.int64), np.zeros(vocab_size + 1, np.int64)
     with torch.device("meta"):
-        return dict(uninitialized(config, spelling, classes).state_dict())
+        return dict(uninitialized(config, vocab_size, classes).state_dict())

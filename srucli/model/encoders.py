@@ -200,11 +200,11 @@ class CNNEncoder(Encoder):
 class BagEncoder(Encoder):
     """Embeddings of tokens and hashed n-grams, to be averaged (fastText, arXiv 1607.01759)."""
 
-    settings = frozenset({"model.wide_ngrams", "model.wide_buckets"})
+    settings = frozenset({"model.bag_ngrams", "model.bag_buckets"})
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.ngram, self.buckets = config.wide_ngrams, config.wide_buckets
+        self.ngram, self.buckets = config.bag_ngrams, config.bag_buckets
         self.table = embedding_table(self.buckets, config.embedding_size)
         self.output_size = config.embedding_size
         self.activations = (self.ngram + 3) * config.embedding_size

@@ -8,7 +8,7 @@
     best, last         the name of a checkpoint
 
 A checkpoint is written into a temporary folder, synced and renamed; then `best` and `last` are
-replaced, one by one. This file does not interpret the files. Format version 1 has no manifests.
+replaced, one by one. This file does not interpret the files.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ LAYOUT: Layout = {_UNFINISHED.pattern: _FILES, _NAME.pattern: _FILES}
 
 
 class Checkpoints:
-    """The checkpoints in a run folder. `manifests` tells whether they must have manifests."""
+    """The checkpoints in a run folder."""
 
-    def __init__(self, run: Place, *, manifests: bool = True) -> None:
-        self.run, self.manifests = run, manifests
+    def __init__(self, run: Place) -> None:
+        self.run = run
 
     def save(self, step: int, files: Mapping[str, bytes], which: set[Which], keep: int) -> None:
         """Write a checkpoint, point `which` at it, and keep the `keep` newest. Raises OutputError.
@@ -123,8 +123,6 @@ class Checkpoints:
         """
         place = f"{FOLDER}/{name}/{file}"
         limit = min(MAX_BYTES[file], MAX_BYTES[file] if most is None else most)
-        if not self.manifests:
-            return read_within(self.run, place, limit)
         entry = self._manifest(name).get(file)
         size = entry.get("bytes") if isinstance(entry, dict) else None
         data = read_within(self.run, place, min(limit, size) if type(size) is int else limit)

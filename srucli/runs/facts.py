@@ -31,8 +31,8 @@ class DataFacts(BaseModel):
 class Facts(BaseModel):
     """The content of run.json.
 
-    sources: the files of the examples (not in format version 1). columns: the names of the text and
-    label columns in the training file (not in older runs of version 2).
+    sources: the files of the examples. columns: the names of the text and label columns in the
+    training file, if a file named them.
     """
 
     format_version: PositiveInt
@@ -63,10 +63,13 @@ def machine() -> dict[str, Any]:
 
 
 def read_facts(place: Place) -> Facts:
-    """Read run.json. Raises DataError if it is invalid, or of a newer format."""
+    """Read run.json. Raises DataError if it is invalid, or of another format."""
     read, source = read_json(place, "run.json", MAX_FACTS), str(path_of(place) / "run.json")
     found = read if isinstance(read, dict) else {}
     number = found.get("format_version")
+    if type(number) is int and 0 < number < FORMAT_VERSION:
+        problem = f"format version {number}, from before the first release, is no longer read"
+        raise DataError(source, None, problem, "train again")
     if type(number) is int and number > FORMAT_VERSION:
         problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
         raise DataError(source, None, problem, "upgrade srucli")

@@ -15,8 +15,8 @@ from srucli.runs.choice import Choice, choose, measured
 from srucli.runs.facts import Facts
 from srucli.runs.run_dir import RunDir
 
-CHOSEN = """These examples also chose the epoch, the weights of the branches and any thresholds, so
-metrics on new data may be lower; `srucli eval` measures them."""
+CHOSEN = """These examples also chose the epoch, the weights of network and n-grams, and any
+thresholds, so metrics on new data may be lower; `srucli eval` measures them."""
 
 
 def _code(text: str) -> str:
@@ -41,16 +41,15 @@ def _row(metric: str, value: float, examples: int) -> str:
 
 
 def _network(model: ModelConfig) -> str:
-    """Describe the encoder with its settings, its pooling, and the n-gram branches."""
+    """Describe the encoder with its settings, its pooling, and the linear model."""
     used = ENCODERS[model.encoder].settings
     values = model.model_dump(mode="json")
     own = sorted(key.partition(".")[2] for key in used - {"model.pooling", "train.kernel"})
     settings = ", ".join(f"{name}={values[name]}" for name in own)
-    words = f", with 1- to {model.wide_ngrams}-grams of tokens" if model.wide else ""
-    characters = f", 1- to {model.character_ngrams}-grams of characters" if model.characters else ""
+    linear = "; a linear model of n-grams of words and of characters" if model.ngrams else ""
     pooled = [name for name in model.pooling if name != "last" or "model.pooling" in used]
     pooling = f", pooling by {' and '.join(pooled)}" if pooled else ""
-    return f"{model.encoder} ({settings}){pooling}{words}{characters}"
+    return f"{model.encoder} ({settings}){pooling}{linear}"
 
 
 def model_card(

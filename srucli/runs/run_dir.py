@@ -100,8 +100,6 @@ LAYOUT: Layout = {
 }
 # Size limits in bytes of the files that are read.
 NGRAMS, MAX_NGRAMS = "ngrams.safetensors", 64 * 2**20
-# The last format of runs that have no such model.
-WITHOUT_NGRAMS = 2
 MAX_LABELS_JSON, MAX_RECORDS = 16 * 2**20, 64 * 2**20
 MAX_NESTED_RECORDS, MAX_LINES = 2**21, 2**20
 # Beyond any probability; larger integers in JSON may not fit a float.
@@ -184,9 +182,9 @@ class RunDir:
     Methods that write raise OutputError; those that read raise InputMissingError and DataError.
     """
 
-    def __init__(self, place: Place, *, manifests: bool = True) -> None:
+    def __init__(self, place: Place) -> None:
         self.place, self.path = place, path_of(place)
-        self.checkpoints = Checkpoints(place, manifests=manifests)
+        self.checkpoints = Checkpoints(place)
 
     @staticmethod
     def check_free(path: Path, *, force: bool = False, sources: Sequence[Source] = ()) -> None:
@@ -231,10 +229,10 @@ class RunDir:
     def open(cls, path: Path) -> RunDir:
         """Return a complete run. Raises InputMissingError, DataError."""
         need_run(path)
-        found = cls(path).facts()
+        cls(path).facts()
         if not (path / "last").is_file():
             raise InputMissingError(f"{path}: the training has saved no weights yet")
-        return cls(path, manifests=found.format_version > 1)
+        return cls(path)
 
     def clear(self) -> None:
         """Remove an earlier training, to start a new one."""
@@ -330,10 +328,7 @@ class RunDir:
     def config(self) -> Config:
         """Return the resolved configuration. Also raises UsageError."""
         source = str(self.path / "config.yaml")
-        found = configuration.stored(read_within(self.place, "config.yaml", MAX_YAML), source)
-        if self.facts().format_version > WITHOUT_NGRAMS:
-            return found
-        return configuration.with_settings(found, {"model.ngrams": False})
+        return configuration.stored(read_within(self.place, "config.yaml", MAX_YAML), source)
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Return the JSON objects in a file with one per line; none if it does not exist.

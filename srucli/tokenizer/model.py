@@ -33,7 +33,6 @@ MAX_NORMALIZED = 5 * 2**24
 MAX_ENCODED = 2**24
 # So many characters are normalized at once to count those that result.
 _COUNTED = 2**16
-_FIRST_BYTE = 0x110000  # beyond the last code point
 
 
 class Tokenizer:
@@ -97,24 +96,6 @@ class Tokenizer:
         from srucli.tokenizer.sampling import Sampler  # Numba takes a second to import
 
         return Sampler(self._model)
-
-    def _codes(self, index: int) -> list[int]:
-        piece, kind = self.pieces[index], self._model.types[index]
-        if kind == proto.UNKNOWN:
-            return [0]
-        if kind == proto.BYTE:
-            return [_FIRST_BYTE + int(piece[1:-1], 16)]
-        return [] if kind == proto.CONTROL else list(map(ord, piece))
-
-    @property
-    def spelling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The code points of all tokens as one row, and its offsets (vocab_size+1,).
-
-        The unknown token is 0, the byte token of b 0x110000 + b; control tokens have no codes.
-        """
-        rows = list(map(self._codes, range(self.vocab_size)))
-        codes = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
-        return codes, np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
     def _alpha(self, subword_dropout: float) -> float | None:
         """Return the sampler's alpha for a subword dropout p; None: do not sample.

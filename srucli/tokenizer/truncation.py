@@ -21,8 +21,8 @@ CHARACTERS_PER_TOKEN, MIN_CHARACTERS = 16, 2**20
 class Limits(NamedTuple):
     """The maximum number of tokens of a text, and of those that the encoder reads.
 
-    chosen: train.max_tokens sets both. ngrams: whether there are n-gram branches, which read the
-    whole text.
+    chosen: train.max_tokens sets both. ngrams: whether there is a linear model of n-grams, which
+    reads the whole text.
     """
 
     text: int = MAX_TEXT_TOKENS
@@ -97,7 +97,7 @@ class Tally:
         """Return a sentence for each kind of text that was not fully read."""
         text, encoder, chosen, ngrams = self.limits
         why = "train.max_tokens" if chosen else "the most that is read of a text"
-        others = ", and n-gram branches all of them" if ngrams else ""
+        others = ", and the linear model all of it" if ngrams else ""
         kinds = {
             "cut": f"were cut at {text:,} tokens ({why})",
             "encoded_in_part": f"were longer than the {encoder:,} tokens that the encoder reads: "

@@ -41,7 +41,7 @@ def _anomaly(step: Step, batch: Batch) -> str | None:
     step.optimizer.zero_grad(set_to_none=True)
     try:
         with torch.autograd.set_detect_anomaly(True):
-            loss = step.losses(batch).sum() / step.weight(batch)
+            loss = step.loss(batch) / step.weight(batch)
             if not loss.isfinite():
                 return f"its loss is {float(loss.detach())}"
             torch.autograd.backward(loss)

@@ -46,7 +46,7 @@ def build(
     train = config.train
     check_size(config.model, tokenizer.vocab_size, len(data.labels))
     torch.manual_seed(train.seed)
-    model = Classifier(config.model, tokenizer.spelling, len(data.labels)).to(device)
+    model = Classifier(config.model, tokenizer.vocab_size, len(data.labels)).to(device)
     use_kernel(model, train.kernel)
     loss = loss_function(train, data.targets, len(data.labels))
     step, limits = Step(train, config.optim, model, loss), model.limits(train)

@@ -27,11 +27,10 @@ class CaptureError(RuntimeError):
 
 
 class Shape(NamedTuple):
-    """The numbers of texts, tokens and characters of a batch, the last two rounded up."""
+    """The numbers of texts and of tokens of a batch, the latter rounded up."""
 
     texts: int
     tokens: int
-    characters: int
 
 
 def rounded(count: int) -> int:
@@ -45,9 +44,8 @@ def rounded(count: int) -> int:
 
 
 def shape_of(batch: Batch) -> Shape:
-    """Return the shape for a batch with known `characters`, and a space for each filler."""
-    assert batch.characters is not None
-    return Shape(batch.texts, rounded(batch.tokens.numel()), rounded(batch.characters + FILLERS))
+    """Return the shape for a batch."""
+    return Shape(batch.texts, rounded(batch.tokens.numel()))
 
 
 class Inputs:
@@ -74,7 +72,7 @@ class Inputs:
         end = self.offsets[-1:]
         fillers = end + (self.shape.tokens - end) * self.shares // FILLERS
         offsets = torch.cat((self.offsets, fillers))
-        return Batch(self.tokens, offsets, self.targets, self.shape.characters)
+        return Batch(self.tokens, offsets, self.targets)
 
 
 class Graphs:
@@ -93,7 +91,7 @@ class Graphs:
         self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def run(self, batch: Batch, instead: Callable[[Batch], None] | None = None) -> None:
-        """Run a step on a batch on the GPU with known `characters`. Raises CaptureError.
+        """Run a step on a batch on the GPU. Raises CaptureError.
 
         With `instead`, run that directly.
         """

@@ -53,8 +53,7 @@ def _special(name: str) -> Need:
     )
 
 
-_MLP, _WIDE = _is("model.head", "mlp"), _is("model.wide", True)
-_CHARACTERS = _is("model.characters", True)
+_MLP = _is("model.head", "mlp")
 _SAMPLED_LINES = Need(
     lambda setup: setup.config.tokenizer.input_sentence_size > 0,
     "tokenizer.input_sentence_size above 0",
@@ -101,12 +100,6 @@ NEEDS: dict[str, Need] = {
         lambda setup: "last" not in setup.config.model.pooling,
         "model.pooling without `last`, which would be all zeros",
     ),
-    "model.wide_ngrams": _WIDE,
-    "model.wide_buckets": _WIDE,
-    "model.wide_size": _WIDE,
-    "model.character_ngrams": _CHARACTERS,
-    "model.character_buckets": _CHARACTERS,
-    "model.character_size": _CHARACTERS,
     "optim.decay_embeddings": Need(
         lambda setup: bool(optim.resolve(setup.config.optim).weight_decay),
         "optim.weight_decay above 0",

@@ -18,7 +18,7 @@ from srucli.io.yaml import parse_yaml
 from srucli.model.classifier import shapes
 from srucli.runs.checkpoints import TRAINING
 from srucli.runs.claim import need_run
-from srucli.runs.facts import FORMAT_VERSION, Facts
+from srucli.runs.facts import Facts
 from srucli.runs.run_dir import RunDir, is_begun
 from srucli.tokenizer.model import Tokenizer
 
@@ -48,9 +48,6 @@ def saved_training(run: RunDir) -> SavedTraining:
     """Return the training in a folder. Raises InputMissingError and DataError if there is none."""
     need_run(run.path)
     facts = run.facts()
-    if facts.format_version < FORMAT_VERSION:
-        problem = f"runs of format version {facts.format_version} cannot be resumed"
-        raise DataError(str(run.path), None, problem, _ELSEWHERE)
     name, damaged = _newest_valid(run)
     finished = name is not None and bool(run.state(name).get("finished"))
     return SavedTraining(

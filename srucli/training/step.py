@@ -157,25 +157,22 @@ class Step:
 
     def _backward(self, batch: Batch, weight: Tensor, total: Tensor) -> None:
         """Add the batch's part of the gradient of a mean over examples of `total` () weight."""
-        losses = self.losses(batch)
-        scaled: Tensor = self.scaler.scale(losses.sum() / total)
+        loss = self.loss(batch)
+        scaled: Tensor = self.scaler.scale(loss / total)
         torch.autograd.backward(scaled)
-        mean = losses.detach().mean().double()
-        finite = mean.isfinite()
-        self.totals[0] += torch.where(finite, mean, 0.0)
+        value = loss.detach().double()
+        finite = value.isfinite()
+        self.totals[0] += torch.where(finite, value, 0.0)
         self.totals[1] += finite * weight
 
-    def losses(self, batch: Batch) -> Tensor:
-        """Return the summed loss of each branch (n,). Fillers at the batch's end do not count."""
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the summed loss (). Fillers at the batch's end do not count."""
         assert batch.targets is not None
         examples, precision = len(batch.targets), self.precision
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         with torch.autocast(self.device.type, dtype, enabled=precision != "float32"):
-            branches = self.model.branches(
-                batch.tokens, batch.offsets, batch.characters, batch.part
-            )
-        losses = [self.objective.losses(logits[:examples], batch.targets) for logits in branches]
-        return torch.stack(losses)
+            logits = self.model(batch.tokens, batch.offsets, batch.part)
+        return self.objective.losses(logits[:examples], batch.targets)
 
     def _update(self, look: bool) -> None:
         """Clip the gradient, update the weights, drop the gradient."""

@@ -1,7 +1,7 @@
 """Evaluation on the dev examples after each epoch, the best epoch so far, and early stopping.
 
-The weights of the branches and the thresholds of the labels are fitted to the dev examples first,
-so the metrics are measured on the same examples.
+The weights of the network and of the n-grams, and the thresholds of the labels, are fitted to the
+dev examples first, so the metrics are measured on the same examples.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from srucli.data.store import TokenStore
 from srucli.errors import located
 from srucli.inference.forward import (
     Scores,
+    all_logits,
     blended,
-    branch_logits,
     probabilities,
     texts_at_once,
 )
@@ -131,7 +131,7 @@ class Validation:
             fitted = texts
         else:  # so many are enough for three weights
             fitted = np.sort(np.random.default_rng(0).choice(texts, size, replace=False))
-        logits = branch_logits(self.model, store, device, fitted, self.scores)
+        logits = all_logits(self.model, store, device, fitted, self.scores)
         given = logits.double().cpu().numpy()
         blend = fit_weights(given, known[fitted], self.multi_label, weights, self.prior)
         self.model.blend.copy_(torch.tensor(blend))
@@ -198,11 +198,6 @@ class Validation:
         if self.thresholds is not None:
             self.thresholds = [float(value) for value in state["thresholds"]]
         self.restored_basis = dict(state.get("judge", self.basis))
-        if self.data is not None and self.restored_basis != self.basis:
-            # Older checkpoints have another hash of the same examples.
-            old_hash = self.data.former_digest(self.data.targets.tobytes())
-            if self.restored_basis["dev"] == old_hash:
-                self.restored_basis["dev"] = self.basis["dev"]
 
     def reset_best(self, step: int, value: float | None) -> None:
         """Make `step` the best so far; `value` is the metric there, if it is known."""

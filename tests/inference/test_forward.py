@@ -43,7 +43,7 @@ def test_no_value_is_read_from_a_gpu(
     model = classifier(encoder).to("meta").eval()
     if tabulated:
         model.tabulate()
-    logits = forward.branch_logits(model, store(longest_read=6), torch.device("meta"))
+    logits = forward.all_logits(model, store(longest_read=6), torch.device("meta"))
     assert logits.device.type == "meta"
     assert logits.shape == (3, TEXTS, 3)
 
@@ -51,9 +51,9 @@ def test_no_value_is_read_from_a_gpu(
 def test_characters_counted_before_give_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU counts them in the speller; here they are counted as for a GPU."""
     model = classifier("sru").eval()
-    wanted = forward.branch_logits(model, store(), torch.device("cpu"))
+    wanted = forward.all_logits(model, store(), torch.device("cpu"))
     monkeypatch.setattr(forward, "uploaded", lambda batches, *rest: upload([*batches], *rest))
-    assert torch.equal(forward.branch_logits(model, store(), torch.device("cpu")), wanted)
+    assert torch.equal(forward.all_logits(model, store(), torch.device("cpu")), wanted)
 
 
 @pytest.mark.parametrize("as_for_a_gpu", [False, True])
@@ -66,10 +66,10 @@ def test_only_the_encoder_reads_a_long_text_in_part(
     cut = [row if len(row) <= 6 else np.concatenate((row[:3], row[-3:])) for row in rows]
     ends = TokenStore(np.concatenate(cut), np.cumsum([0, *map(len, cut)]))
     assert len(ends.ids) < len(whole.ids)
-    ngrams, encoded = (forward.branch_logits(model, each, cpu) for each in (whole, ends))
+    ngrams, encoded = (forward.all_logits(model, each, cpu) for each in (whole, ends))
     if as_for_a_gpu:
         monkeypatch.setattr(forward, "uploaded", lambda batches, *rest: upload([*batches], *rest))
-    found = forward.branch_logits(model, store(longest_read=6), cpu)
+    found = forward.all_logits(model, store(longest_read=6), cpu)
     torch.testing.assert_close(found[0], encoded[0])
     torch.testing.assert_close(found[1:], ngrams[1:])
     assert not torch.allclose(found[0], ngrams[0])

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srucli.config import Config, ModelConfig, resolve
 from srucli.data.batch import Batch, Ints, order
 from srucli.data.store import TokenStore
-from srucli.inference.forward import branch_logits, is_wide, limited
+from srucli.inference.forward import all_logits, is_wide, limited
 from srucli.inference.predictor import Predictor
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS
@@ -324,7 +324,7 @@ def test_a_wide_network_is_applied_to_few_tokens_at_once() -> None:
     lengths = np.array([1] * 100 + [100] * 20 + [1_500])
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     store = Recorded(np.zeros(offsets[-1], np.int32), offsets)
-    assert branch_logits(model, store, torch.device("cpu")).shape == (3, 121, 2)
+    assert all_logits(model, store, torch.device("cpu")).shape == (3, 121, 2)
     assert store.sizes == [(73, 73), (1_127, 38), (900, 9), (1_500, 1)]
     assert is_wide(model)
     longest = model.limits(resolve(overrides=["train.batch_tokens=1000000"]).train)

@@ -18,7 +18,7 @@ from srucli.config import Config
 from srucli.data.batch import uploaded
 from srucli.diagnostics.watch import Watch
 from srucli.errors import OutOfMemoryError
-from srucli.inference.forward import branch_logits
+from srucli.inference.forward import all_logits
 from srucli.model.encoders import ENCODERS
 from srucli.optim import OPTIMIZERS
 from srucli.runs.tensors import tensors_of
@@ -185,10 +185,10 @@ def test_small_dtypes_learn(encoder: str, precision: str) -> None:
 def test_logits_are_those_of_a_cpu(encoder: str) -> None:
     """With products of weights that are computed beforehand, and without. cuDNN uses TF32."""
     model = make_step(settings(f"model.encoder={encoder}")).model.eval()
-    wanted = branch_logits(model, store(settings()), torch.device("cpu"))
+    wanted = all_logits(model, store(settings()), torch.device("cpu"))
     on_gpu = make_step(settings(f"model.encoder={encoder}"), "cuda").model.eval()
     for _ in range(2):
-        found = branch_logits(on_gpu, store(settings()), torch.device("cuda"))
+        found = all_logits(on_gpu, store(settings()), torch.device("cuda"))
         torch.testing.assert_close(found.cpu(), wanted, rtol=1e-3, atol=2e-4)
         on_gpu.tabulate()
 

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from srucli import optim
 from srucli.data.loader import Position
 from srucli.errors import InterruptedRun, SrucliError
-from srucli.inference.forward import branch_logits
+from srucli.inference.forward import all_logits
 from srucli.metrics import METRICS, Outcome, choose_thresholds
 from srucli.model.blend import fit_weights
 from srucli.model.encoders import Encoder
@@ -126,7 +126,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(make: Make, weights:
         made.train()
         losses.append(records(made)[0]["train_loss"])
     store = made.loader.tokenize(0)
-    logits = branch_logits(made.step.model, store, made.step.device).double()
+    logits = all_logits(made.step.model, store, made.step.device).double()
     targets = made.loader.data.targets
     counts = np.bincount(targets, minlength=3)
     of_text = TRAIN / (3 * counts[targets]) if weights == "balanced" else np.ones(TRAIN)
@@ -200,7 +200,7 @@ def test_steps_are_in_training_mode_and_evaluations_are_not(
 ) -> None:
     modes: list[bool] = []
     used: list[bool] = []
-    real, real_set_mode = branch_logits, optim.set_mode
+    real, real_set_mode = all_logits, optim.set_mode
 
     def logits(model: Any, *rest: Any) -> Tensor:
         found = real(model, *rest)
@@ -211,7 +211,7 @@ def test_steps_are_in_training_mode_and_evaluations_are_not(
         used.append(training)
         real_set_mode(optimizer, training=training)
 
-    monkeypatch.setattr("srucli.training.validation.branch_logits", logits)
+    monkeypatch.setattr("srucli.training.validation.all_logits", logits)
     monkeypatch.setattr(optim, "set_mode", set_mode)
     made = make("model.dropout=0.5", "train.epochs=2")
     made.train()
@@ -247,9 +247,7 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     made.train()
     assert made.validation.store is not None
     assert made.validation.data is not None
-    logits = (
-        branch_logits(made.step.model, made.validation.store, made.step.device).double().numpy()
-    )
+    logits = all_logits(made.step.model, made.validation.store, made.step.device).double().numpy()
     targets = made.validation.data.targets
     targets = targets.astype(bool) if several else targets
     sides = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from srucli.data.dataset import Dataset
 from srucli.errors import DataError
-from srucli.inference.forward import branch_logits
+from srucli.inference.forward import all_logits
 from srucli.metrics import METRICS, Outcome
 from srucli.model.classifier import Classifier
 from srucli.tokenizer.model import Tokenizer
@@ -65,13 +65,13 @@ def test_with_many_labels_few_logits_are_held_at_once(
     count, sizes = len(made.data or ()), []
 
     def logits(model: Classifier, *rest: Any) -> torch.Tensor:
-        found = branch_logits(model, *rest)
+        found = all_logits(model, *rest)
         sizes.append(found.shape[1])
         return found
 
     whole = made.fit_and_evaluate()
     for place in ("srucli.training.validation", "srucli.inference.forward"):
-        monkeypatch.setattr(f"{place}.branch_logits", logits)
+        monkeypatch.setattr(f"{place}.all_logits", logits)
     monkeypatch.setattr("srucli.inference.forward.MAX_LOGITS", 3 * len(LABELS) * (count // 2 + 1))
     part = made.fit_and_evaluate()
     assert sizes == [count // 2 + 1, count // 2 + 1, count - count // 2 - 1]
