@@ -18,7 +18,7 @@ from srucli.model.classifier import sets_size, shapes, uninitialized
 from srucli.runs.choice import choose, unfinished
 from srucli.runs.run_dir import RunDir
 from srucli.runtime import resolve_device
-from srucli.tokenizer.truncation import Tally
+from srucli.tokenizer.truncation import Tally, read_texts
 
 
 class Predictor:
@@ -76,8 +76,8 @@ class Predictor:
         """Return the scores (B, C) of the linear model of n-grams, if there is one."""
         if self.ngrams is None:
             return None
-        most = self.tally.limits.characters
-        return self.ngrams.scores([text[:most] for text in texts], len(self.labels))
+        read = read_texts(texts, self.tokenizer, self.tally.limits)
+        return self.ngrams.scores(read, len(self.labels))
 
     def _smaller(self, setting: str) -> str:
         """Return what to do if the memory of the device is too small: a setting is too large."""

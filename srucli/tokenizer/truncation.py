@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from srucli.config import TrainConfig
+    from srucli.tokenizer.model import Tokenizer
 
 # Limits if train.max_tokens is not set: tokens of a text, and the encoder's activations (float32)
 # that training keeps for one text: half a GiB.
@@ -46,6 +48,21 @@ class Limits(NamedTuple):
             return cls(settings.max_tokens, settings.max_tokens, chosen=True, ngrams=ngrams)
         fits = max(MAX_ACTIVATIONS // activations, settings.batch_tokens)
         return cls(encoder=min(fits, longest, MAX_TEXT_TOKENS), ngrams=ngrams)
+
+
+def read_texts(texts: Sequence[str], tokenizer: Tokenizer, limits: Limits) -> list[str]:
+    """Return what is read of texts without tokens: as much as their tokens, if a limit is chosen.
+
+    Without one it is their beginning, up to the maximum number of characters.
+    """
+    found = [text[: limits.characters] for text in texts]
+    if not limits.chosen:
+        return found
+    ids, offsets = tokenizer.encode(found)
+    for text, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        if stop - start > limits.text:
+            found[text] = tokenizer.decode(ids[start : start + limits.text].tolist())
+    return found
 
 
 @dataclass(frozen=True)

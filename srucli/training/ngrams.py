@@ -14,10 +14,14 @@ from srucli.data.dataset import Split
 from srucli.inference.forward import Scores
 from srucli.io.console import say
 from srucli.ngrams.linear import NgramModel, fit
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, read_texts
 from srucli.training.objectives import balanced
 
 
-def fit_ngrams(split: Split, settings: TrainConfig) -> tuple[NgramModel, Scores]:
+def fit_ngrams(
+    split: Split, tokenizer: Tokenizer, settings: TrainConfig
+) -> tuple[NgramModel, Scores]:
     """Return the model of a run, and scores (B, C) of its dev examples, if there are any.
 
     The run's model also learns from examples that were held out of the training examples. Their
@@ -25,12 +29,16 @@ def fit_ngrams(split: Split, settings: TrainConfig) -> tuple[NgramModel, Scores]
     """
     start = time.perf_counter()
     train, dev = split.train, split.dev
-    classes = len(train.labels)
-    model = _fit(train.texts, train.targets, classes, settings)
-    scores = None if dev is None else model.scores(dev.texts, classes)
+    classes, most = len(train.labels), settings.max_tokens or MAX_TEXT_TOKENS
+    limits = Limits(text=most, chosen=settings.max_tokens is not None)
+    texts, dev_texts = (
+        read_texts(data.texts if data else [], tokenizer, limits) for data in (train, dev)
+    )
+    model = _fit(texts, train.targets, classes, settings)
+    scores = None if dev is None else model.scores(dev_texts, classes)
     if dev is not None and dev.part:
         targets = np.concatenate((train.targets, dev.targets))
-        model = _fit([*train.texts, *dev.texts], targets, classes, settings)
+        model = _fit([*texts, *dev_texts], targets, classes, settings)
     known, seconds = model.vocabulary.keys.size, time.perf_counter() - start
     say(f"n-grams: {known:,} known, with a weight for each label, fitted in {seconds:.1f} s")
     return model, scores

@@ -198,7 +198,7 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
         ngrams = scores = None
         if config.model.ngrams:
             with enough_memory("fitting the n-grams", "train on fewer examples"):
-                ngrams, scores = fit_ngrams(split, config.train)
+                ngrams, scores = fit_ngrams(split, tokenizer, config.train)
         if not saved:
             run.clear()
         run.check_logs()

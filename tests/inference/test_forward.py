@@ -17,7 +17,6 @@ from srucli.model.encoders import ENCODERS
 from srucli.tokenizer.truncation import Limits, Tally
 
 VOCABULARY, TEXTS = 30, 12
-SPELLING = np.ones(2 * VOCABULARY, np.int64), np.arange(0, 2 * VOCABULARY + 1, 2)
 
 
 def store(longest_read: int = 1000) -> TokenStore:
@@ -29,7 +28,7 @@ def store(longest_read: int = 1000) -> TokenStore:
 
 def classifier(encoder: str) -> Classifier:
     config = resolve(overrides=[f"model.encoder={encoder}", "model.hidden=4"])
-    return Classifier(config.model, SPELLING, 3)
+    return Classifier(config.model, VOCABULARY, 3)
 
 
 @pytest.mark.parametrize("encoder", [name for name, row in ENCODERS.items() if not row.waits])
@@ -45,31 +44,35 @@ def test_no_value_is_read_from_a_gpu(
         model.tabulate()
     logits = forward.all_logits(model, store(longest_read=6), torch.device("meta"))
     assert logits.device.type == "meta"
-    assert logits.shape == (3, TEXTS, 3)
+    assert logits.shape == (1, TEXTS, 3)
 
 
-def test_characters_counted_before_give_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU counts them in the speller; here they are counted as for a GPU."""
-    model = classifier("sru").eval()
-    wanted = forward.all_logits(model, store(), torch.device("cpu"))
-    monkeypatch.setattr(forward, "uploaded", lambda batches, *rest: upload([*batches], *rest))
-    assert torch.equal(forward.all_logits(model, store(), torch.device("cpu")), wanted)
+def test_scores_come_after_the_logits() -> None:
+    """In the order of the given texts."""
+    model, scores = (
+        classifier("sru").eval(),
+        np.random.default_rng(0).random((TEXTS, 3), np.float32),
+    )
+    cpu, chosen = torch.device("cpu"), np.array([7, 2, 9])
+    whole = forward.all_logits(model, store(), cpu, scores=scores)
+    assert whole.shape == (2, TEXTS, 3)
+    assert torch.equal(whole[1], torch.from_numpy(scores))
+    torch.testing.assert_close(whole[:1], forward.all_logits(model, store(), cpu))
+    some = forward.all_logits(model, store(), cpu, chosen, scores)
+    torch.testing.assert_close(some, whole[:, chosen])
 
 
 @pytest.mark.parametrize("as_for_a_gpu", [False, True])
-def test_only_the_encoder_reads_a_long_text_in_part(
-    as_for_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its logits are those of the first and the last tokens; those of the n-grams are of all."""
+def test_a_long_text_is_read_in_part(as_for_a_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its logits are those of the first and the last tokens."""
     whole, model, cpu = store(), classifier("sru").eval(), torch.device("cpu")
     rows = [whole.ids[start:stop] for start, stop in itertools.pairwise(whole.offsets)]
     cut = [row if len(row) <= 6 else np.concatenate((row[:3], row[-3:])) for row in rows]
     ends = TokenStore(np.concatenate(cut), np.cumsum([0, *map(len, cut)]))
     assert len(ends.ids) < len(whole.ids)
-    ngrams, encoded = (forward.all_logits(model, each, cpu) for each in (whole, ends))
+    all_tokens, encoded = (forward.all_logits(model, each, cpu) for each in (whole, ends))
     if as_for_a_gpu:
         monkeypatch.setattr(forward, "uploaded", lambda batches, *rest: upload([*batches], *rest))
     found = forward.all_logits(model, store(longest_read=6), cpu)
-    torch.testing.assert_close(found[0], encoded[0])
-    torch.testing.assert_close(found[1:], ngrams[1:])
-    assert not torch.allclose(found[0], ngrams[0])
+    torch.testing.assert_close(found, encoded)
+    assert not torch.allclose(found, all_tokens)

@@ -18,7 +18,7 @@ from srucli.inference.forward import all_logits, is_wide, limited
 from srucli.inference.predictor import Predictor
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS
-from srucli.runs.run_dir import RunDir, read_records
+from srucli.runs.run_dir import read_records
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, Tally
 from srucli.training.objectives import loss_function
 from srucli.training.step import Step
@@ -31,7 +31,6 @@ ODD = [("good", "\u3042 soup"), ("bad", "\u200b")]
 # Three texts are long, one has an unknown character, one is empty after normalization.
 TRAIN, DEV = SHORT + LONG, SHORT + LONG[:2] + ODD
 NETWORK = ("--threads", 1, "--epochs", 1, *(word for word in QUICK if "dev_share" not in str(word)))
-SPELLING = np.arange(100, 120), np.arange(21)
 CUT = "{}: {} of {} texts were cut at 50 tokens (train.max_tokens)"
 UNKNOWN = "{}: 1 of {} texts have characters that the tokenizer does not know (unknown tokens: 1)"
 EMPTY = "{}: 1 of {} texts have no tokens: they are empty, or become so when normalized"
@@ -164,35 +163,39 @@ def test_top_is_limited_to_the_number_of_labels(
 
 
 def logits(run: Path, *texts: str, **limits: Any) -> Any:
-    """Return logits (n, B, C) of the branches, in float64."""
+    """Return logits (B, C), in float64."""
     predictor = Predictor.load(run, "cpu")
     given = predictor.tally.limits._replace(**limits)
     store = TokenStore.encode(predictor.tokenizer, texts, limits=given)
     with torch.inference_mode():
-        return torch.stack(
-            [
-                torch.stack(predictor.model.branches(batch.tokens, batch.offsets, part=batch.part))
-                for batch in (store.batch(np.array([text])) for text in range(len(texts)))
-            ],
-            dim=1,
-        )[:, :, 0].double()
+        parts = [store.batch(np.array([text])) for text in range(len(texts))]
+        found = [predictor.model(part.tokens, part.offsets, part.part) for part in parts]
+        return torch.cat(found).double()
 
 
 def test_by_default_the_last_of_thousands_of_words_counts(tiny: Tiny) -> None:
-    """It changes the logits of every branch."""
-    good, bad = logits(tiny.run, KNOWN * 400 + "lovely", KNOWN * 400 + "awful").unbind(1)
-    for branch in good - bad:
-        assert branch.abs().max() > 1e-4
-    label = Predictor.load(tiny.run, "cpu").labels.index
-    assert (good - bad)[0][label("good")] > 0 > (good - bad)[0][label("bad")]
+    """It changes the logits, and the scores of the n-grams."""
+    texts = KNOWN * 400 + "lovely", KNOWN * 400 + "awful"
+    predictor = Predictor.load(tiny.run, "cpu")
+    assert predictor.ngrams is not None
+    label = predictor.labels.index
+    for good, bad in (logits(tiny.run, *texts), predictor.ngrams.scores(texts, 3)):
+        assert (good - bad)[label("good")] > 1e-4
+        assert (good - bad)[label("bad")] < -1e-4
 
 
 def test_max_tokens_keeps_the_beginning(cut_run: Path) -> None:
-    first, same, other = logits(
-        cut_run, KNOWN * 40, KNOWN * 40 + "awful", "awful " + KNOWN * 40
-    ).unbind(1)
+    texts = KNOWN * 40, KNOWN * 40 + "awful", "awful " + KNOWN * 40
+    first, same, other = logits(cut_run, *texts)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+    predictor = Predictor.load(cut_run, "cpu")
+    first, same, other = predictor.probabilities(texts)
+    assert first.tobytes() == same.tobytes()
+    assert first.tobytes() != other.tobytes()
+    predictor.tally = Tally(limits=predictor.tally.limits)
+    alone = [predictor.probabilities([text])[0] for text in texts]
+    np.testing.assert_allclose(alone, [first, same, other], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -211,25 +214,8 @@ def test_beyond_its_limit_the_encoder_reads_both_ends(
     texts = " ".join(words), " ".join(changed)
     tokens = Predictor.load(tiny.run, "cpu").tokenizer.encode(list(texts))[1]
     assert (np.diff(tokens) > 200).all()
-    one, other = logits(tiny.run, *texts, encoder=100).unbind(1)
-    differs = [not torch.equal(a, b) for a, b in zip(one, other, strict=True)]
-    assert differs == [encoder, True, True]
-
-
-def test_a_run_of_format_version_1_truncates_as_before(tiny: Tiny) -> None:
-    """Its config.yaml has the former default of 1,024 tokens."""
-    run = Path(__file__).parents[1] / "formats" / "v1"
-    assert RunDir.open(run).config().train.max_tokens == 1_024
-    predictor = Predictor.load(run, "cpu")
-    assert predictor.tally.limits == Limits(1_024, 1_024, chosen=True)
-    ids, _ = predictor.tokenizer.encode(["what a lovely broken lamp " * 600])
-    store = TokenStore(ids[:1_024], np.array([0, 1_024]))
-    batch = store.batch(np.array([0]))
-    with torch.inference_mode():
-        wanted = predictor.model(batch.tokens, batch.offsets).softmax(1)
-    found = predictor.probabilities(["what a lovely broken lamp " * 600])
-    np.testing.assert_array_equal(found, wanted.numpy())
-    assert predictor.tally.cut == 1
+    one, other = logits(tiny.run, *texts, encoder=100)
+    assert torch.equal(one, other) != encoder
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -239,14 +225,14 @@ def test_the_limit_depends_on_the_size_of_the_network() -> None:
 
     def limits(*settings: str) -> Limits:
         config = resolve(overrides=settings)
-        return Classifier(config.model, SPELLING, 2).limits(config.train)
+        return Classifier(config.model, 20, 2).limits(config.train)
 
     assert limits() == Limits(MAX_TEXT_TOKENS, 2**27 // 1_792)
     assert limits("model.hidden=128").encoder < limits().encoder
     assert limits("model.layers=4").encoder < limits().encoder
     assert limits("model.hidden=1024").encoder == 8_192
     assert limits("model.encoder=gru").encoder == 1_024
-    assert limits("model.wide=false", "model.characters=false").ngrams is False
+    assert limits("model.ngrams=false").ngrams is False
 
 
 def saved_numbers(model: Classifier, tokens: int) -> float:
@@ -276,7 +262,7 @@ def test_the_limit_follows_the_memory_that_training_needs(
 ) -> None:
     """The limit includes gradients, which are not counted here; torch's LSTM saves some twice."""
     settings = {"encoder": encoder, "dropout": 0.1, **sizes}
-    model = Classifier(ModelConfig.model_validate(settings), SPELLING, 2)
+    model = Classifier(ModelConfig.model_validate(settings), 20, 2)
     share = (saved_numbers(model, 120) - saved_numbers(model, 40)) / 80 / model.encoder.activations
     least, most = (0.75, 1.0) if encoder == "sru" else (0.15, 2.0)
     assert least < share < most
@@ -301,7 +287,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_a_long_text_among_short_ones_causes_no_padding(encoder: str) -> None:
     """With padding, 256 texts with 2,255 tokens would have 512,000 rows."""
     config = resolve(overrides=[f"model.encoder={encoder}", "model.hidden=8"])
-    model = Classifier(config.model, SPELLING, 2).eval()
+    model = Classifier(config.model, 20, 2).eval()
     offsets = torch.tensor([0, 2_000, *range(2_001, 2_256)])
     with torch.inference_mode(), Largest() as largest:
         model._states(torch.zeros(2_255, dtype=torch.int64), offsets)
@@ -320,11 +306,11 @@ class Recorded(TokenStore):
 def test_a_wide_network_is_applied_to_few_tokens_at_once() -> None:
     """The activations of a batch are limited, whatever the width: here 1,170 tokens, 73 texts."""
     config = resolve(overrides=["model.hidden=8192", "model.layers=1", "model.embedding_size=4"])
-    model = Classifier(config.model, SPELLING, 2)
+    model = Classifier(config.model, 20, 2)
     lengths = np.array([1] * 100 + [100] * 20 + [1_500])
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     store = Recorded(np.zeros(offsets[-1], np.int32), offsets)
-    assert all_logits(model, store, torch.device("cpu")).shape == (3, 121, 2)
+    assert all_logits(model, store, torch.device("cpu")).shape == (1, 121, 2)
     assert store.sizes == [(73, 73), (1_127, 38), (900, 9), (1_500, 1)]
     assert is_wide(model)
     longest = model.limits(resolve(overrides=["train.batch_tokens=1000000"]).train)
@@ -341,7 +327,7 @@ def settings(*overrides: str) -> Config:
 def test_a_step_on_a_text_of_fifty_thousand_tokens(encoder: str) -> None:
     config = settings(f"model.encoder={encoder}", "model.dropout=0.1", "model.layers=2")
     torch.manual_seed(0)
-    model = Classifier(config.model, SPELLING, 2)
+    model = Classifier(config.model, 20, 2)
     ids = np.random.default_rng(0).integers(0, 20, 50_003).astype(np.int32)
     offsets = np.array([0, 50_000, 50_003])
     tally = Tally(2, limits=model.limits(config.train))

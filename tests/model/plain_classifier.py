@@ -29,33 +29,21 @@ sigmoid = ACTIVATIONS["sigmoid"]
 
 
 class PlainClassifier:
-    """Logits of one text after the other.
+    """Logits of one text after the other. weights: a classifier's `state_dict` as float64."""
 
-    weights: a classifier's `state_dict` as float64; spelt: the characters of each token.
-    """
-
-    def __init__(
-        self, config: ModelConfig, weights: Weights, spelt: Sequence[Sequence[int]]
-    ) -> None:
-        self.config, self.weights, self.spelt = config, weights, spelt
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        self.config, self.weights = config, weights
         self.directions = 2 if config.bidirectional else 1
 
-    def branches(self, tokens: Sequence[int], encoded: Sequence[int] | None = None) -> list[Array]:
-        """Logits (C,) of each branch. encoded: the tokens that the encoder reads, if not all."""
-        encoded = tokens if encoded is None else encoded
-        x = self.weights["embedding.weight"][np.array(encoded, int)]
+    def logits(self, tokens: Sequence[int]) -> Array:
+        """Logits (C,) from the tokens that the encoder reads."""
+        x = self.weights["embedding.weight"][np.array(tokens, int)]
         encoders = {"sru": self.sru, "lstm": self.lstm, "gru": self.gru, "cnn": self.cnn}
         if self.config.encoder == "bag":
-            states, last = self.bag(x, encoded)
+            states, last = self.bag(x, tokens)
         else:
             states, last = encoders[self.config.encoder](x)
-        found = [self.head(self.pooled(states, last))]
-        if self.config.wide:
-            found.append(self.ngrams("wide", tokens, self.config.wide_ngrams))
-        if self.config.characters:
-            characters = [*(code for token in tokens for code in self.spelt[token]), 0x2581]
-            found.append(self.ngrams("characters", characters, self.config.character_ngrams))
-        return found
+        return self.head(self.pooled(states, last))
 
     # --- encoders: x (T, E) to states (T, D) and the last state (D,) ------------------------------
 
@@ -154,7 +142,7 @@ class PlainClassifier:
         """A token's vector and those of the longer n-grams that end with it."""
         table, states = self.weights["encoder.table.weight"], x.copy()
         for end in range(len(tokens)):
-            for n in range(2, self.config.wide_ngrams + 1):
+            for n in range(2, self.config.bag_ngrams + 1):
                 if n <= end + 1:
                     states[end] += table[bucket(tokens[end + 1 - n : end + 1], len(table))]
         return states, np.zeros(x.shape[1])
@@ -186,15 +174,6 @@ class PlainClassifier:
         if self.config.head == "linear":
             return linear("head", pooled)
         return linear("head.3", ACTIVATIONS[self.config.head_activation](linear("head.0", pooled)))
-
-    def ngrams(self, name: str, symbols: Sequence[int], longest: int) -> Array:
-        """Logits (C,) from all 1- to n-grams of the symbols."""
-        table, head = self.weights[f"{name}.table.weight"], self.weights[f"{name}.head.weight"]
-        total = np.zeros(table.shape[1])
-        for end in range(len(symbols)):
-            for n in range(1, min(longest, end + 1) + 1):
-                total += table[bucket(symbols[end + 1 - n : end + 1], len(table))]
-        return head @ (total / math.sqrt(max(len(symbols) * longest, 1)))
 
 
 def bucket(symbols: Sequence[int], buckets: int) -> int:

@@ -22,14 +22,9 @@ SMALL: dict[str, Any] = {
     "embedding_size": 8,
     "hidden": 6,
     "head_hidden": 5,
-    "wide_buckets": 64,
-    "wide_size": 4,
-    "character_buckets": 64,
-    "character_size": 4,
+    "bag_buckets": 64,
 }
-# Twenty tokens: the first without characters, the n-th of the others with n % 4 + 1.
-SPELT = [[], *([n, *range(100, 100 + n % 4)] for n in range(1, 20))]
-SPELLING = np.concatenate(SPELT).astype(np.int64), np.cumsum([0, *map(len, SPELT)])
+VOCABULARY = 20
 LENGTHS = [3, 0, 1, 7, 2, 0]
 encoders = pytest.mark.parametrize("encoder", ENCODERS)
 
@@ -38,14 +33,14 @@ def offsets_of(lengths: list[int]) -> Tensor:
     return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
 
 
-def batch(lengths: list[int], vocab: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(lengths: list[int], vocab: int = VOCABULARY, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(vocab, (sum(lengths),), generator=generator), offsets_of(lengths)
 
 
 def small(classes: int = 3, **settings: Any) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(ModelConfig.model_validate(SMALL | settings), SPELLING, classes)
+    return Classifier(ModelConfig.model_validate(SMALL | settings), VOCABULARY, classes)
 
 
 @encoders
@@ -109,16 +104,6 @@ def test_the_settings_know_every_encoder() -> None:
         resolve(overrides=["model.encoder=lsmt"])
 
 
-@pytest.mark.parametrize("left_out", [("wide",), ("characters",), ("wide", "characters")])
-def test_without_branches_of_ngrams(left_out: tuple[str, ...]) -> None:
-    model = small(head="mlp", **dict.fromkeys(left_out, False)).eval()
-    modules = {name.partition(".")[0] for name, _ in model.named_parameters()}
-    assert {"wide", "characters"} - modules == set(left_out)
-    branches = model.branches(*batch(LENGTHS))
-    assert len(branches) == 3 - len(left_out)
-    torch.testing.assert_close(model(*batch(LENGTHS)), sum(branches) / len(branches))
-
-
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_head_is_linear_or_has_one_hidden_layer(activation: str) -> None:
     pooled = torch.randn(4, 36, generator=torch.Generator().manual_seed(1))
@@ -135,15 +120,14 @@ def test_the_head_is_linear_or_has_one_hidden_layer(activation: str) -> None:
 
 
 @encoders
-@pytest.mark.parametrize("width", [2, 8])
-def test_tables_of_products_only_change_rounding(encoder: str, width: int) -> None:
-    model = small(encoder=encoder, wide_size=width, hidden=4).eval()
+def test_tables_of_products_only_change_rounding(encoder: str) -> None:
+    model = small(encoder=encoder, hidden=4).eval()
     inputs = batch(LENGTHS)
-    wanted = model.branches(*inputs)
+    wanted = model(*inputs)
     model.tabulate()
     made = [module for module in model.modules() if isinstance(module, Tabulated)]
-    assert [module.product is None for module in made] == [False, width == 2, False][-len(made) :]
-    torch.testing.assert_close(model.branches(*inputs), wanted)
+    assert [module.product is None for module in made] == [False] * (encoder == "sru")
+    torch.testing.assert_close(model(*inputs), wanted)
     assert all(module.product is None for module in model.train().modules() if module in made)
 
 
@@ -159,11 +143,11 @@ def test_no_table_if_it_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> N
 
 def plain(model: Classifier, **settings: Any) -> PlainClassifier:
     weights = {name: each.double().numpy() for name, each in model.state_dict().items()}
-    return PlainClassifier(ModelConfig.model_validate(SMALL | settings), weights, SPELT)
+    return PlainClassifier(ModelConfig.model_validate(SMALL | settings), weights)
 
 
 def assert_like_plain_loops(**settings: Any) -> None:
-    """Return the logits of all branches, in training without dropout, in eval and from tables."""
+    """Compare the logits in training without dropout, in eval and from tables."""
     model = small(**{"dropout": 0.0, **settings})
     with torch.no_grad():
         for weight in model.parameters():
@@ -171,14 +155,11 @@ def assert_like_plain_loops(**settings: Any) -> None:
     tokens, offsets = batch([*LENGTHS, 40])
     texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
     reference = plain(model, **settings)
-    wanted = np.stack([reference.branches(text) for text in texts], axis=1)
+    wanted = np.stack([reference.logits(text) for text in texts])
     for prepare in (model.train, model.eval, model.tabulate):
         prepare()
-        found = torch.stack(model.branches(tokens, offsets)).detach().double().numpy()
+        found = model(tokens, offsets).detach().double().numpy()
         np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
-    np.testing.assert_allclose(
-        model(tokens, offsets).detach().double().numpy(), wanted.mean(axis=0), rtol=2e-5, atol=2e-5
-    )
 
 
 @encoders
@@ -201,9 +182,7 @@ def test_every_encoder_and_pooling(
         pytest.param({"layers": 3, "hidden": 3}, id="three layers"),
         pytest.param({"pooling": ("mean", "last", "attention", "max")}, id="all poolings, joined"),
         pytest.param({"encoder": "cnn", "kernel_sizes": (1, 7, 2)}, id="other kernels"),
-        pytest.param({"encoder": "bag", "wide_ngrams": 5, "wide": False}, id="longer n-grams"),
-        pytest.param({"wide_ngrams": 1, "character_ngrams": 2}, id="shorter n-grams"),
-        pytest.param({"wide": False, "characters": False}, id="the encoder alone"),
+        pytest.param({"encoder": "bag", "bag_ngrams": 5}, id="longer n-grams"),
         *(
             pytest.param({"head": "mlp", "head_activation": name}, id=f"a hidden layer, {name}")
             for name in ACTIVATIONS
@@ -215,16 +194,16 @@ def test_every_other_setting(settings: dict[str, object]) -> None:
 
 
 @encoders
-def test_the_encoder_reads_its_part_and_ngrams_read_all(encoder: str) -> None:
+def test_the_encoder_reads_its_part(encoder: str) -> None:
     pooling = ("mean", "last")
     model = small(encoder=encoder, pooling=pooling).eval()
     tokens, offsets = batch([9, 0, 2])
     part = torch.tensor([0, 1, 2, 7, 8, 9, 10]), offsets_of([5, 0, 2])
-    texts = [tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist())]
-    parts = [texts[0][:3] + texts[0][7:], *texts[1:]]
+    first, *rest = (tokens[start:stop].tolist() for start, stop in pairwise(offsets.tolist()))
+    parts = [first[:3] + first[7:], *rest]
     reference = plain(model, encoder=encoder, pooling=pooling)
-    wanted = np.stack(list(map(reference.branches, texts, parts)), axis=1)
-    found = torch.stack(model.branches(tokens, offsets, part=part)).detach().double().numpy()
+    wanted = np.stack(list(map(reference.logits, parts)))
+    found = model(tokens, offsets, part=part).detach().double().numpy()
     np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
 
 
@@ -245,29 +224,25 @@ def test_either_dropout_works_in_training_and_not_in_eval(
 ) -> None:
     model, without = small(encoder=encoder, **rates), small(encoder=encoder, dropout=0.0)
     inputs = batch([6, 5])
-    first, second = (model.branches(*inputs)[0] for _ in range(2))
+    first, second = (model(*inputs) for _ in range(2))
     assert not torch.equal(first, second)
     model.eval()
-    for found, wanted in zip(model.branches(*inputs), without.branches(*inputs), strict=True):
-        assert torch.equal(found, wanted)
+    assert torch.equal(model(*inputs), without(*inputs))
 
 
 @encoders
-def test_a_dropped_word_is_a_zero_vector_to_the_encoder_alone(encoder: str) -> None:
+def test_a_dropped_word_is_a_zero_vector(encoder: str) -> None:
     model = small(encoder=encoder, dropout=0.0, word_dropout=1 - 1e-9)
     whole = small(encoder=encoder, dropout=0.0)
     inputs = batch(LENGTHS)
-    kept = whole.branches(*inputs)
     with torch.no_grad():
         whole.embedding.weight.zero_()
-    found = model.branches(*inputs)
-    torch.testing.assert_close(found[0], whole.branches(*inputs)[0])
-    torch.testing.assert_close(found[1:], kept[1:])
+    torch.testing.assert_close(model(*inputs), whole(*inputs))
 
 
 def test_word_dropout_drops_its_share_of_whole_words() -> None:
     """The mean over a bag of single tokens is the share of the words that are left."""
-    model = small(encoder="bag", wide_ngrams=1, pooling=("mean",), dropout=0.0, word_dropout=0.3)
+    model = small(encoder="bag", bag_ngrams=1, pooling=("mean",), dropout=0.0, word_dropout=0.3)
     with torch.no_grad():
         model.embedding.weight.fill_(1.0)
     states = model._states(*batch([4_000]))[0].detach()
@@ -279,7 +254,7 @@ def test_word_dropout_drops_its_share_of_whole_words() -> None:
 @encoders
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_dropout_is_applied_in_every_place(encoder: str, head: str) -> None:
-    """On the embedding, before the head, in a head's hidden layer and in both n-gram branches."""
+    """On the embedding, before the head, and in a head's hidden layer."""
     model = small(encoder=encoder, head=head, dropout=0.25)
     seen: list[tuple[float, int, int]] = []
     for module in model.modules():
@@ -287,10 +262,10 @@ def test_dropout_is_applied_in_every_place(encoder: str, head: str) -> None:
             module.register_forward_hook(
                 lambda module, inputs, output: seen.append((module.p, *inputs[0].shape))
             )
-    model.branches(*batch([3, 4]))
-    embedded, pooled, branch = (7, 8), (2, model.pooling.output_size), (2, 4)
+    model(*batch([3, 4]))
+    embedded, pooled = (7, 8), (2, model.pooling.output_size)
     hidden = [(2, 5)] if head == "mlp" else []
-    assert seen == [(0.25, *shape) for shape in (embedded, pooled, *hidden, branch, branch)]
+    assert seen == [(0.25, *shape) for shape in (embedded, pooled, *hidden)]
 
 
 @pytest.mark.parametrize("encoder", ["sru", "lstm", "gru"])
@@ -301,10 +276,3 @@ def test_dropout_is_applied_between_layers_and_not_after_the_last(encoder: str) 
         model.dropout.p = 0.0  # that of the embedding
         first, second = (model._states(*inputs)[0] for _ in range(2))
         assert torch.equal(first, second) is (layers == 1)
-
-
-@pytest.mark.parametrize(("classes", "width"), [(2, 32), (32, 32), (40, 40), (64, 64), (200, 64)])
-def test_the_characters_table_has_a_column_per_class(classes: int, width: int) -> None:
-    model = Classifier(ModelConfig(character_buckets=64, wide_buckets=64), SPELLING, classes)
-    assert model.characters is not None
-    assert model.characters.table.weight.shape == (64, width)

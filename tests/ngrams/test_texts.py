@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srucli.kernels.cpu_grams import LONGEST, LONGEST_WORD
+from srucli.kernels.cpu_grams import LETTER, LONGEST, LONGEST_WORD, MARK, SPACE
 from srucli.ngrams import texts as module
 from srucli.ngrams.texts import grams
 
@@ -124,4 +124,4 @@ def test_lone_surrogates_are_read() -> None:
 def test_every_character_has_a_kind() -> None:
     codes = np.array([0x09, 0x20, 0x41, 0x5F, 0x0E34, 0x21, 0xAC00, 0x10FFFF], np.uint32)
     kinds = module._kinds_of(codes).tolist()
-    assert kinds == [module.SPACE] * 2 + [module.LETTER] * 3 + [module.MARK, module.LETTER, 2]
+    assert kinds == [SPACE] * 2 + [LETTER] * 3 + [MARK, LETTER, MARK]

@@ -17,8 +17,8 @@ WORDS = {
     "무": ["blau", "zwölf", "나무", "straße"],
 }
 SETTINGS = [
-    *("model.embedding_size=8", "model.hidden=6", "model.layers=1", "model.wide_buckets=64"),
-    *("model.character_buckets=64", "model.dropout=0.1", "train.batch_size=8", "train.epochs=3"),
+    *("model.embedding_size=8", "model.hidden=6", "model.layers=1"),
+    *("model.dropout=0.1", "train.batch_size=8", "train.epochs=3"),
     *("train.threads=1", "train.device=cpu"),
 ]
 TRAIN, DEV = 45, 20

@@ -28,9 +28,9 @@ from srucli.model.encoders import ENCODERS
 from srucli.optim import OPTIMIZERS
 from srucli.training.step import Step, can_be_captured
 from tests.training import test_step
-from tests.training.test_step import CLASSES, SPELLING, settings
+from tests.training.test_step import CLASSES, VOCABULARY, settings
 
-TEXTS, TOKENS, CHARACTERS = 8, 100, 300
+TEXTS, TOKENS = 8, 100
 POOLINGS = ("[max,mean,last]", "[last]", "[max]", "[mean]", "[attention]")
 LOSSES = (
     *("train.class_weights=none", "train.class_weights=balanced"),
@@ -137,12 +137,12 @@ def take(step: Step) -> set[str]:
     tokens = torch.zeros(TOKENS, dtype=torch.int64, device="meta")
     seen = Seen()
     with seen:
-        step([Batch(tokens, offsets, targets, CHARACTERS)], lr_factor=0.5)
+        step([Batch(tokens, offsets, targets)], lr_factor=0.5)
     return seen.names
 
 
 def says_yes(config: Config) -> bool:
-    model = Classifier(config.model, SPELLING, CLASSES)
+    model = Classifier(config.model, VOCABULARY, CLASSES)
     return can_be_captured(config.train, config.optim, model)
 
 
@@ -167,7 +167,7 @@ def test_which_steps_wait(encoder: str, pooling: str) -> None:
                 take(make_step(config))
 
 
-@pytest.mark.parametrize("setting", ["head=mlp", "wide=false", "characters=false", "dropout=0"])
+@pytest.mark.parametrize("setting", ["head=mlp", "dropout=0"])
 def test_other_layers_do_not_wait(setting: str) -> None:
     config = settings(*DROPS, f"model.{setting}")
     assert says_yes(config)

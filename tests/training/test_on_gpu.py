@@ -32,7 +32,6 @@ from srucli.training.cuda_graphs import Graphs
 from srucli.training.step import Step
 from tests.support import RunMain, sentences, write_tsv
 from tests.training.test_step import (
-    SPELLED,
     VOCABULARY,
     batches,
     make_step,
@@ -70,7 +69,7 @@ def test_no_step_waits_once_its_shape_is_captured(precision: str) -> None:
             step([batch], 1.0)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in uploaded(plain_batches(config), torch.device("cuda"), SPELLED):
+        for batch in uploaded(plain_batches(config), torch.device("cuda")):
             step([batch], 1.0)
             step.latest_stats()
     finally:

@@ -37,13 +37,9 @@ from srucli.training.objectives import loss_function
 from srucli.training.step import Step, can_be_captured
 
 VOCABULARY, CLASSES, TEXTS = 40, 3, 20
-# Tokens of 1 to 4 characters.
-STARTS = np.cumsum([0, *(1 + piece % 4 for piece in range(VOCABULARY))], dtype=np.int64)
-SPELLING = (np.arange(STARTS[-1]) % 17 + 1, STARTS)
-SPELLED = np.diff(STARTS)
 SMALL = [
     *("model.embedding_size=12", "model.hidden=8", "model.head_hidden=8"),
-    *("model.wide_buckets=64", "model.character_buckets=64"),
+    "model.bag_buckets=64",
 ]
 
 
@@ -69,14 +65,14 @@ def plain_batches(config: Config, seed: int = 0) -> list[Batch]:
 
 
 def batches(config: Config, device: str = "cpu", seed: int = 0) -> list[Batch]:
-    """Return batches of four texts with known numbers of characters."""
+    """Return batches of four texts."""
     made = plain_batches(config, seed)
-    return list(upload(made, torch.device(device), SPELLED))
+    return list(upload(made, torch.device(device)))
 
 
 def make_step(config: Config, device: str = "cpu") -> Step:
     torch.manual_seed(0)
-    model = Classifier(config.model, SPELLING, CLASSES).to(device).train()
+    model = Classifier(config.model, VOCABULARY, CLASSES).to(device).train()
     targets = store(config).targets
     assert targets is not None
     loss = loss_function(config.train, targets, CLASSES)
@@ -104,7 +100,7 @@ KINDS = [("sru", "false"), ("sru", "true"), ("bag", "false")]
 def test_fillers_are_ignored(encoder: str, several: str) -> None:
     config = settings(f"model.encoder={encoder}", f"data.multi_label={several}")
     plain, padded = make_step(config), make_step(config)
-    shape = Shape(4, rounded(4 * 30), rounded(4 * 30 * 4))
+    shape = Shape(4, rounded(4 * 30))
     inputs = Inputs(shape, batches(config)[0])
     for batch in [batch for seed in range(3) for batch in batches(config, seed=seed)]:
         inputs.fill(batch)
@@ -123,10 +119,8 @@ def test_fillers_are_ignored(encoder: str, several: str) -> None:
 def test_a_shape_has_space_for_the_batch_and_the_fillers() -> None:
     for batch in batches(settings()):
         shape = shape_of(batch)
-        assert batch.characters is not None
         assert shape.texts == batch.texts
         assert shape.tokens >= batch.tokens.numel()
-        assert shape.characters >= batch.characters + FILLERS
 
 
 @pytest.mark.parametrize("several", ["false", "true"])
@@ -153,10 +147,9 @@ def test_accumulated_batches_equal_one_batch(several: str, weights: str) -> None
 def gradients(step: Step, batch: Batch) -> dict[str, Tensor]:
     """Return the gradients of the loss on a batch, computed without the step."""
     assert batch.targets is not None
-    logits = step.model.branches(batch.tokens, batch.offsets)
-    losses = [step.objective(each, batch.targets) for each in logits]
+    loss = step.objective(step.model(batch.tokens, batch.offsets), batch.targets)
     names, weights = zip(*step.model.named_parameters(), strict=True)
-    found = torch.autograd.grad(torch.stack(losses).sum(), weights, allow_unused=True)
+    found = torch.autograd.grad(loss, weights, allow_unused=True)
     return {name: grad for name, grad in zip(names, found, strict=True) if grad is not None}
 
 
@@ -283,9 +276,8 @@ def test_the_totals_are_sums_of_losses_and_of_weights(several: str) -> None:
     total = weight = 0.0
     for batch in batches(config):
         assert batch.targets is not None
-        logits = step.model.branches(batch.tokens, batch.offsets)
-        losses = [step.objective.losses(each, batch.targets).item() for each in logits]
-        total += math.fsum(losses) / len(losses)
+        logits = step.model(batch.tokens, batch.offsets)
+        total += step.objective.losses(logits, batch.targets).item()
         weight += step.objective.weight(batch.targets).item()
         step([batch], 1.0)
     assert step.stats == pytest.approx((total, weight, 0, 0), rel=1e-5)
@@ -318,18 +310,16 @@ def test_which_steps_a_cuda_graph_can_hold(
 
 
 def test_the_encoder_trains_on_both_ends_of_a_long_text() -> None:
-    """And the n-gram branches on all of it."""
     made, step = store(settings()), make_step(settings())
     made.tally = Tally(TEXTS, limits=Limits(encoder=6))
     batch = made.batch(np.arange(TEXTS))
     assert batch.part is not None
     rows, bounds = batch.part
-    whole = step.losses(replace(batch, part=None))
-    ends = step.losses(replace(batch, tokens=batch.tokens[rows], offsets=bounds, part=None))
-    found = step.losses(batch)
-    torch.testing.assert_close(found[0], ends[0])
-    torch.testing.assert_close(found[1:], whole[1:])
-    assert not torch.allclose(found[0], whole[0])
+    whole = step.loss(replace(batch, part=None))
+    ends = step.loss(replace(batch, tokens=batch.tokens[rows], offsets=bounds, part=None))
+    found = step.loss(batch)
+    torch.testing.assert_close(found, ends)
+    assert not torch.allclose(found, whole)
 
 
 class Refusing(Graphs):
@@ -419,22 +409,10 @@ def test_uploaded_batches_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None
             assert one == other
         assert got.offsets.tolist() == wanted.offsets.tolist()
         assert got.targets.tolist() == wanted.targets.tolist()
-        spelled = SPELLED[wanted.tokens.numpy()].sum()
-        assert got.characters == spelled + wanted.texts
     monkeypatch.setattr("srucli.data.batch.UPLOAD_TOKENS", 100)
-    meta = uploaded(plain, torch.device("meta"), SPELLED)
-    assert [batch.characters for batch in meta] == [batch.characters for batch in batches(config)]
-    assert list(uploaded(plain, torch.device("cpu"), SPELLED)) == plain
-
-
-def test_the_speller_counts_the_same_characters() -> None:
-    model = Classifier(settings().model, SPELLING, CLASSES)
-    for batch in batches(settings()):
-        codes, ends = model.speller(batch.tokens, batch.offsets)
-        assert codes.numel() == batch.characters
-        given_codes, given_ends = model.speller(batch.tokens, batch.offsets, batch.characters)
-        assert torch.equal(codes, given_codes)
-        assert torch.equal(ends, given_ends)
+    meta = list(uploaded(plain, torch.device("meta")))
+    assert [batch.tokens.shape for batch in meta] == [batch.tokens.shape for batch in plain]
+    assert list(uploaded(plain, torch.device("cpu"))) == plain
 
 
 def test_totals_are_available_at_once_on_a_cpu() -> None:

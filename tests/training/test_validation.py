@@ -35,11 +35,13 @@ def make_one(tokenizer: Tokenizer) -> MakeOne:
         several = config.data.multi_label
         data = Dataset.make(examples(DEV, LABELS[:2], seed, several), LABELS, several, "dev.tsv")
         torch.manual_seed(0)
-        model = Classifier(config.model, tokenizer.spelling, len(LABELS))
+        model = Classifier(config.model, tokenizer.vocab_size, len(LABELS))
         loss = loss_function(config.train, data.targets, len(LABELS))
         limits = model.limits(config.train)
         metric, patience = config.metric, config.train.patience
-        return Validation(metric, patience, model, loss, data if dev else None, tokenizer, limits)
+        scores = np.random.default_rng(seed).normal(size=(len(data), len(LABELS)))
+        given = data if dev else None, tokenizer, limits, scores.astype(np.float32)
+        return Validation(metric, patience, model, loss, *given)
 
     return built
 
@@ -60,7 +62,7 @@ def test_evaluation_is_repeatable_and_leaves_the_weights_unchanged(
 def test_with_many_labels_few_logits_are_held_at_once(
     make_one: MakeOne, monkeypatch: pytest.MonkeyPatch, several: str
 ) -> None:
-    """The weights of the branches are fitted to as many examples as fit; the metrics use all."""
+    """The weights are fitted to as many examples as fit; the metrics use all."""
     made = make_one(f"data.multi_label={several}")
     count, sizes = len(made.data or ()), []
 
@@ -72,7 +74,7 @@ def test_with_many_labels_few_logits_are_held_at_once(
     whole = made.fit_and_evaluate()
     for place in ("srucli.training.validation", "srucli.inference.forward"):
         monkeypatch.setattr(f"{place}.all_logits", logits)
-    monkeypatch.setattr("srucli.inference.forward.MAX_LOGITS", 3 * len(LABELS) * (count // 2 + 1))
+    monkeypatch.setattr("srucli.inference.forward.MAX_LOGITS", 2 * len(LABELS) * (count // 2 + 1))
     part = made.fit_and_evaluate()
     assert sizes == [count // 2 + 1, count // 2 + 1, count - count // 2 - 1]
     assert part["log_loss"] == pytest.approx(whole["log_loss"], rel=0.1)
