@@ -282,15 +282,16 @@ def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, delimiter:
     The format is JSON lines if the ending of `path` says so, else TSV. There, labels of a
     multi-label text are joined by `delimiter`, and so are their probabilities.
     """
-    from srucli.metrics import decide
 
     as_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     numbers = count(1)
     if not as_json:
         stream.write("\t".join(COLUMNS) + "\n")
 
+    rule = predictor.thresholds, predictor.multi_label, predictor.at_least_one
+
     def write(examples: Sequence[Example], probabilities: Any) -> None:
-        decided = decide(probabilities, predictor.thresholds, predictor.multi_label)
+        decided = decide(probabilities, *rule)
         for example, p, choice in zip(examples, probabilities, decided, strict=True):
             chosen = choice.nonzero()[0] if predictor.multi_label else [choice]
             predicted = [predictor.labels[index] for index in chosen]

@@ -71,6 +71,11 @@ class Dataset:
         """A name that differs for different examples."""
         return f"{self.sha256} {self.part}".rstrip()
 
+    @property
+    def without_labels(self) -> int:
+        """The number of examples that have no label (multi-label only)."""
+        return int((~self.targets.any(axis=1)).sum()) if self.multi_label else 0
+
     def label_counts(self) -> NDArray[Any]:
         """Return the number of examples with each of the C labels (C,)."""
         classes = len(self.labels)

@@ -44,6 +44,8 @@ class Scorer(Protocol):
     @property
     def thresholds(self) -> Floats | None: ...
     @property
+    def at_least_one(self) -> bool: ...
+    @property
     def tally(self) -> Tally: ...
     def probabilities(self, texts: Sequence[str], /) -> Array: ...
 
@@ -168,7 +170,7 @@ def evaluate(
     tally = predictor.tally - before
     targets, names = metrics.encode(gold, predictor.labels, predictor.multi_label, source)
     scores = np.concatenate(found) if found else np.empty((0, classes), np.float32)
-    outcome = Outcome(scores, targets, predictor.thresholds)
+    outcome = Outcome(scores, targets, predictor.thresholds, predictor.at_least_one)
     per_class = metrics.per_class(outcome)
     rows = zip(names[classes:], per_class[classes:], strict=True)
     return Evaluation(

@@ -24,14 +24,17 @@ from srucli.tokenizer.truncation import Tally, read_texts
 class Predictor:
     """A loaded run, as `eval` and `predict` use it.
 
+    at_least_one: every text gets a label, as every training text has one (multi-label only).
     tally: counts of the texts so far. notes: sentences about the weights that are used.
     """
 
     def __init__(self, run: RunDir, device: torch.device) -> None:
         self.config, self.labels, self.tokenizer = run.config(), run.labels(), run.tokenizer()
         self.multi_label, self.device = self.config.data.multi_label, device
+        facts = run.facts()
+        self.at_least_one = self.multi_label and not facts.data.without_labels
         self.names: ColumnNames | None = None
-        if (columns := run.facts().columns) is not None:
+        if (columns := facts.columns) is not None:
             self.names = ColumnNames(columns.get("text"), columns.get("label"))
         self.choice = choose(run, self.config.train.used_checkpoint, self.config.metric)
         self.notes = [note for note in (self.choice.note, unfinished(run)) if note]

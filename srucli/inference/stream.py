@@ -16,7 +16,6 @@ from srucli.errors import located
 from srucli.inference.forward import batch_size
 from srucli.inference.predictor import Predictor
 from srucli.io.json_text import json_text
-from srucli.metrics import decide
 
 # How many batches, and characters, the reading thread may be ahead of the predictions, and how many
 # characters are predicted at once. One input may be longer.
@@ -120,10 +119,11 @@ def records(
     """
     render, done = _renderer(predictor, style), 0
     most, _ = batch_size(predictor.device)
+    rule = predictor.thresholds, predictor.multi_label, predictor.at_least_one
     for group in arriving(inputs, most):
         with located(source, [item.line for item in group].__getitem__):
             probabilities = predictor.probabilities([item.text for item in group])
-        chosen = decide(probabilities, predictor.thresholds, predictor.multi_label)
+        chosen = decide(probabilities, *rule)
         rows = zip(group, probabilities, chosen, strict=True)
         yield [render(number, *row) for number, row in enumerate(rows, done + 1)]
         done += len(group)

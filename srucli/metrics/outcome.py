@@ -21,15 +21,32 @@ THRESHOLD = 0.5
 MAX_CELLS, MAX_CELLS_MULTI_LABEL = 2**29, 2**27
 
 
-def decide(probabilities: Floats, thresholds: Floats | None, multi_label: bool) -> Array:
+def decide(
+    probabilities: Floats,
+    thresholds: Floats | None,
+    multi_label: bool,
+    at_least_one: bool = False,
+) -> Array:
     """Predict labels: probabilities (B, C) -> classes (B,), or for multi-label (B, C) bool.
 
     Single-label: the most probable class. Multi-label: every class at or above its threshold in
-    thresholds (C,), default 0.5.
+    thresholds (C,), default 0.5; with `at_least_one`, a text without any gets the class whose log
+    odds are least below those of its threshold.
     """
     if not multi_label:
         return cast(Array, probabilities.argmax(axis=1))
-    return probabilities >= (THRESHOLD if thresholds is None else thresholds)
+    limits = np.full(probabilities.shape[1], THRESHOLD) if thresholds is None else thresholds
+    chosen = probabilities >= limits
+    if at_least_one:
+        (empty,) = np.nonzero(~chosen.any(axis=1))
+        below = _log_odds(probabilities[empty]) - _log_odds(limits)
+        chosen[empty, below.argmax(axis=1)] = True
+    return cast(Array, chosen)
+
+
+def _log_odds(probabilities: Floats) -> Floats:
+    inside = np.clip(np.asarray(probabilities, np.float64), 1e-12, 1 - 1e-12)
+    return cast(Floats, np.log(inside) - np.log1p(-inside))
 
 
 def check_size(examples: int, classes: int, multi_label: bool, source: str) -> None:
@@ -79,13 +96,14 @@ class Outcome:
     """A model's probabilities for B examples, and their targets.
 
     probabilities (B, C); targets (B,) integers below K, or for multi-label (B, K) bool, K >= C;
-    thresholds (C,) or None for 0.5 (multi-label only). Raises SrucliError if there are no examples,
-    DivergedError if a probability is NaN or infinite.
+    thresholds (C,) or None for 0.5, and at_least_one: see `decide` (multi-label only). Raises
+    SrucliError if there are no examples, DivergedError if a probability is NaN or infinite.
     """
 
     probabilities: Floats
     targets: Array
     thresholds: Floats | None = None
+    at_least_one: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.targets):
@@ -112,7 +130,7 @@ class Outcome:
     @cached_property
     def predictions(self) -> Array:
         """(B,) integers below C, or for multi-label (B, K) bool."""
-        predicted = decide(self.probabilities, self.thresholds, self.multi_label)
+        predicted = decide(self.probabilities, self.thresholds, self.multi_label, self.at_least_one)
         if not self.multi_label:
             return predicted
         return np.pad(predicted, ((0, 0), (0, self.classes - self.known)))

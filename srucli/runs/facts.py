@@ -21,10 +21,14 @@ MAX_FACTS = 2**20
 
 
 class DataFacts(BaseModel):
-    """The numbers of examples, and their hashes (see `data_hash` in `data/dataset.py`)."""
+    """The numbers of examples, and their hashes (see `data_hash` in `data/dataset.py`).
+
+    without_labels: the number of training examples that have no label (multi-label only).
+    """
 
     texts: NonNegativeInt
     dev_texts: NonNegativeInt
+    without_labels: NonNegativeInt
     sha256: dict[str, str]
 
 

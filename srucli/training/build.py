@@ -51,7 +51,8 @@ def build(
     loss = loss_function(train, data.targets, len(data.labels))
     step, limits = Step(train, config.optim, model, loss), model.limits(train)
     loader = DataLoader(train, data, tokenizer, limits, device)
-    judged = model, loss, dev, tokenizer, limits, scores
+    always = data.multi_label and not data.without_labels
+    judged = model, loss, dev, tokenizer, limits, scores, always
     validation = Validation(config.metric, train.patience, *judged)
     if train.diagnose:
         counts = np.bincount(loader.tokenize(0).ids, minlength=tokenizer.vocab_size)

@@ -248,6 +248,7 @@ def _facts(
         "data": {
             "texts": len(split.train),
             "dev_texts": len(split.dev or ()),
+            "without_labels": split.train.without_labels,
             "sha256": split.hashes,
         },
         "epochs": trainer.loader.epochs,

@@ -54,7 +54,8 @@ class Validation:
 
     metric: decides which epoch is best. patience: the number of epochs without improvement that
     ends a training; 0 turns early stopping off. scores (B, C): those of the linear model of n-grams
-    for the dev examples, if there is one. thresholds (C,): a label is predicted from this
+    for the dev examples, if there is one. at_least_one: see `srucli.metrics.decide`.
+    thresholds (C,): a label is predicted from this
     probability on; None for single-label models.
     """
 
@@ -68,10 +69,12 @@ class Validation:
         tokenizer: Tokenizer,
         limits: Limits,
         scores: Scores = None,
+        at_least_one: bool = False,
     ) -> None:
         self.metric, self.patience, self.model, self.data = metric, patience, model, data
         self.multi_label, self.weights = objective.multi_label, objective.weights
         self.classes, self.scores = self.weights.shape[-1], scores
+        self.at_least_one = at_least_one
         self.prior = model.blend.tolist()
         self.store = None
         if data is not None:
@@ -143,7 +146,7 @@ class Validation:
         if self.multi_label:
             thresholds = choose_thresholds(found, known)
             self.thresholds = [float(value) for value in thresholds]
-        outcome = Outcome(found, targets, thresholds)
+        outcome = Outcome(found, targets, thresholds, self.at_least_one)
         names = dict.fromkeys([self.metric, "accuracy", "macro_f1", "log_loss"])
         return {name: metric_named(name, self.multi_label)(outcome) for name in names}
 

@@ -26,6 +26,8 @@ from tests.support import RunMain, Tiny, run_training
 class Fixed:
     """A model with fixed probabilities: the text is the number of the row."""
 
+    at_least_one = False
+
     def __init__(self, rows: np.ndarray, labels: tuple[str, ...], multi_label: bool) -> None:
         self.rows, self.labels, self.multi_label = rows, labels, multi_label
         self.thresholds, self.tally = None, Tally()

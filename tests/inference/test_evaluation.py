@@ -32,6 +32,8 @@ class LinearScorer:
     A word that is the name of a label votes for it; every other word votes at random.
     """
 
+    at_least_one = False
+
     def __init__(
         self, labels: list[str], multi_label: bool = False, thresholds: Floats | None = None
     ) -> None:

@@ -342,6 +342,17 @@ def test_a_probability_at_the_threshold_gives_the_label() -> None:
     assert metrics.decide(p, None, False).tolist() == [0, 0]
 
 
+def test_a_text_gets_the_label_nearest_to_its_threshold_if_every_text_has_one() -> None:
+    p, cuts = np.array([[0.3, 0.1], [0.3, 0.04], [0.7, 0.0], [0.0, 0.0]]), np.array([0.6, 0.2])
+    found = metrics.decide(p, cuts, True, at_least_one=True).tolist()
+    assert found == [[False, True], [True, False], [True, False], [False, True]]
+    assert metrics.decide(p[:1], None, True, at_least_one=True).tolist() == [[True, False]]
+    assert metrics.decide(p[:0], cuts, True, at_least_one=True).shape == (0, 2)
+    targets = np.array([[False, True]] * 4)
+    assert METRICS["accuracy"](Outcome(p, targets, cuts, at_least_one=True)) == 0.5
+    assert METRICS["accuracy"](Outcome(p, targets, cuts)) == 0.0
+
+
 def test_examples_without_labels_and_without_predictions() -> None:
     found = metrics.measure(Outcome(np.full((3, 2), 0.1), np.zeros((3, 2), bool)))
     assert (found["accuracy"], found["hamming_loss"]) == (1, 0)
