@@ -16,6 +16,7 @@ from srucli.errors import located
 from srucli.inference.forward import batch_size
 from srucli.inference.predictor import Predictor
 from srucli.io.json_text import json_text
+from srucli.metrics import decide
 
 # How many batches, and characters, the reading thread may be ahead of the predictions, and how many
 # characters are predicted at once. One input may be longer.
