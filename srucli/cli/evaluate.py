@@ -288,6 +288,8 @@ def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, delimiter:
     if not as_json:
         stream.write("\t".join(COLUMNS) + "\n")
 
+    from srucli.metrics import decide
+
     rule = predictor.thresholds, predictor.multi_label, predictor.at_least_one
 
     def write(examples: Sequence[Example], probabilities: Any) -> None:
