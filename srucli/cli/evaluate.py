@@ -282,13 +282,12 @@ def predictions_writer(stream: TextIO, path: Path, predictor: Scorer, delimiter:
     The format is JSON lines if the ending of `path` says so, else TSV. There, labels of a
     multi-label text are joined by `delimiter`, and so are their probabilities.
     """
+    from srucli.metrics import decide
 
     as_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     numbers = count(1)
     if not as_json:
         stream.write("\t".join(COLUMNS) + "\n")
-
-    from srucli.metrics import decide
 
     rule = predictor.thresholds, predictor.multi_label, predictor.at_least_one
 
