@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from srucli.config import resolve
-from srucli.data.dataset import Dataset
+from srucli.data.dataset import Dataset, Split
+from srucli.data.layout import NO_NAMES
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import train_tokenizer
 from srucli.training.build import build
 from srucli.training.defaults import complete
 from srucli.training.interrupts import Interrupt
+from srucli.training.ngrams import fit_ngrams
 from srucli.training.trainer import Trainer
 from tests.training.small import DEV, LABELS, TRAIN, Make, examples, quick
 
@@ -41,14 +43,21 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
         data = Dataset.make(rows, LABELS, several, "train.tsv")
         dev_data = Dataset.make(held, LABELS, several, "dev.tsv") if dev else None
         device = torch.device("cpu")
-        made = build(config, run, tokenizer, data, dev_data, device, Interrupt())
+        split = Split(data, dev_data, NO_NAMES)
+        ngrams, scores = fit_ngrams(split, tokenizer, config.train)
+        made = build(config, run, tokenizer, data, dev_data, device, Interrupt(), scores)
         facts = {
             "parameters": made.step.parameters,
-            "data": {"texts": TRAIN, "dev_texts": DEV, "sha256": {"train": "0", "dev": "0"}},
+            "data": {
+                "texts": TRAIN,
+                "dev_texts": DEV,
+                "without_labels": data.without_labels,
+                "sha256": {"train": "0", "dev": "0"},
+            },
             "epochs": made.loader.epochs,
             "device": "cpu",
         }
-        run.begin(config, tokenizer, LABELS, facts)
+        run.begin(config, tokenizer, LABELS, facts, ngrams)
         return made
 
     return built

@@ -438,11 +438,6 @@ def test_patience_that_is_set_on_resume_selects_the_best_checkpoint(
     assert RunDir.open(run).config().train.use_checkpoint == "last"
 
 
-def test_a_run_of_format_version_1_cannot_be_resumed() -> None:
-    with pytest.raises(DataError, match="runs of format version 1 cannot be resumed; train in"):
-        resume(Path(__file__).parents[1] / "formats" / "v1", {})
-
-
 def test_state_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, kill_after: Any) -> None:
     kill_after(20)
     killed(tiny, tmp_path / "run", "optim.name=momentum")
@@ -485,7 +480,7 @@ def test_running_out_of_memory_names_the_batch(
     tiny: Tiny, tmp_path: Path, on_step: OnStep, kill_after: Any, resumed: bool
 ) -> None:
     """Also in the first step of a resumed training, where other errors are the checkpoint's."""
-    small = ("model.wide=false", "model.characters=false", "model.embedding_size=2")
+    small = ("model.ngrams=false", "model.embedding_size=2")
     if resumed:
         kill_after(20)
         killed(tiny, tmp_path / "run", *small)
@@ -873,8 +868,9 @@ def test_run_json_is_written_last(
 
     monkeypatch.setattr(RunDir, "write", write)
     run_training(tiny, tmp_path / "run", "train.epochs=1")
-    assert set(written[:4]) == {"config.yaml", "tokenizer.model", "labels.json", "run.json"}
-    assert written[3] == "run.json"
+    others = {"config.yaml", "tokenizer.model", "ngrams.safetensors", "labels.json"}
+    assert set(written[:5]) == {*others, "run.json"}
+    assert written[4] == "run.json"
 
 
 def test_a_run_with_a_checkpoint_is_not_only_begun(
