@@ -167,16 +167,6 @@ def test_files_that_set_nothing(tmp_path: Path, content: str) -> None:
     assert resolve(written(tmp_path, content)) == Config()
 
 
-def test_settings_of_older_versions_keep_their_meaning(tmp_path: Path) -> None:
-    old = written(tmp_path, "train: {keep: best, checkpoints: 3}\n")
-    found = resolve(old).train
-    assert (found.use_checkpoint, found.keep_checkpoints) == ("best", 3)
-    whole = resolve(ROOT / "tests" / "formats" / "v1" / "config.yaml")
-    assert whole.train.use_checkpoint == "best"
-    with pytest.raises(UsageError, match=r"did you mean 'train\.use_checkpoint'"):
-        resolve(overrides=["train.keep=best"])
-
-
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path / "none" / "x.yaml"):
         with pytest.raises(InputMissingError, match="no such file; check the name and the folder"):

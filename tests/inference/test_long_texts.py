@@ -319,8 +319,8 @@ def test_a_wide_network_is_applied_to_few_tokens_at_once() -> None:
 
 
 def settings(*overrides: str) -> Config:
-    small = "model.embedding_size=8", "model.hidden=4", "model.wide_buckets=64"
-    return resolve(overrides=[*small, "model.character_buckets=64", "optim.lr=1e-3", *overrides])
+    small = "model.embedding_size=8", "model.hidden=4"
+    return resolve(overrides=[*small, "optim.lr=1e-3", *overrides])
 
 
 @pytest.mark.parametrize("encoder", ["sru", "cnn", "bag"])
