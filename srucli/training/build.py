@@ -10,7 +10,6 @@ from srucli.config import Config
 from srucli.data.dataset import Dataset
 from srucli.data.loader import DataLoader
 from srucli.diagnostics.watch import Watch
-from srucli.inference.forward import Scores
 from srucli.io.console import say
 from srucli.model.classifier import Classifier
 from srucli.model.sru import use_kernel
@@ -20,6 +19,7 @@ from srucli.training.checkpointing import Checkpointing
 from srucli.training.defaults import check_size
 from srucli.training.interrupts import Interrupt
 from srucli.training.logs import Log
+from srucli.training.ngrams import Ngrams
 from srucli.training.objectives import loss_function
 from srucli.training.schedule import Schedule
 from srucli.training.step import Step
@@ -35,11 +35,11 @@ def build(
     dev: Dataset | None,
     device: torch.device,
     stop: Interrupt,
-    scores: Scores = None,
+    ngrams: Ngrams | None = None,
 ) -> Trainer:
     """Return a trainer with newly initialized weights. The configuration must be complete.
 
-    scores (B, C): those of the linear model of n-grams for the dev examples, if there is one.
+    ngrams: the linear model, if there is one.
 
     Raises UsageError for too large a network.
     """
@@ -48,11 +48,13 @@ def build(
     torch.manual_seed(train.seed)
     model = Classifier(config.model, tokenizer.vocab_size, len(data.labels)).to(device)
     use_kernel(model, train.kernel)
+    if ngrams is not None:
+        model.blend[1] = ngrams.weight
     loss = loss_function(train, data.targets, len(data.labels))
     step, limits = Step(train, config.optim, model, loss), model.limits(train)
     loader = DataLoader(train, data, tokenizer, limits, device)
     always = data.multi_label and not data.without_labels
-    judged = model, loss, dev, tokenizer, limits, scores, always
+    judged = model, loss, dev, tokenizer, limits, ngrams.scores if ngrams else None, always
     validation = Validation(config.metric, train.patience, *judged)
     if train.diagnose:
         counts = np.bincount(loader.tokenize(0).ids, minlength=tokenizer.vocab_size)

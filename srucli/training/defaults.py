@@ -19,6 +19,9 @@ from srucli.runs.checkpoints import MAX_BYTES, MODEL
 from srucli.runtime import resolve_device
 from srucli.tokenizer.training import as_setting, check_rules
 
+# The least number of examples in all epochs together, by default.
+MIN_EXAMPLES = 16_000
+
 
 def check_settings(config: Config) -> torch.device:
     """Check everything that can be checked before the data is read; return the device.
@@ -56,15 +59,17 @@ def check_size(model: ModelConfig, vocab_size: int, classes: int) -> None:
 def epochs(train: TrainConfig, examples: int, classes: int) -> int:
     """Return the configured number of epochs, or 400 / sqrt(examples per class), from 3 to 30.
 
-    All epochs together have at least 32,000 examples, so that small data sets get enough steps, and
-    at most 400,000. The rule was fitted to cross-validation on small sets. If `train.steps` is
+    All epochs together have at least MIN_EXAMPLES, so that small data sets get enough steps, and at
+    most 400,000. The rule was fitted to cross-validation on small sets. If `train.steps` is
     given, return the number of epochs that these steps need.
     """
     if train.steps is not None:
         return math.ceil(train.steps * train.batch_size * train.accumulate / examples)
     if train.epochs is not None:
         return train.epochs
-    wanted = min(max(400 / math.sqrt(examples / classes), 32_000 / examples), 400_000 / examples)
+    wanted = min(
+        max(400 / math.sqrt(examples / classes), MIN_EXAMPLES / examples), 400_000 / examples
+    )
     return min(max(round(wanted), 3), 30)
 
 

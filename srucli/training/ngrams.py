@@ -1,10 +1,10 @@
-"""Fit the linear model of n-grams of a run, and score the dev examples with it."""
+"""Fit the linear model of n-grams of a run, its weight beside a network, and dev scores with it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,42 +13,73 @@ from srucli.config import TrainConfig
 from srucli.data.dataset import Split
 from srucli.inference.forward import Scores
 from srucli.io.console import say
+from srucli.model.blend import LINEAR, fit_weights
 from srucli.ngrams.linear import NgramModel, fit
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, read_texts
 from srucli.training.objectives import balanced
 
+# With fewer dev examples, the weight is fitted to the scores of as many training examples, each
+# from a model that is fitted without its fold.
+ENOUGH, FOLDS = 500, 5
 
-def fit_ngrams(
-    split: Split, tokenizer: Tokenizer, settings: TrainConfig
-) -> tuple[NgramModel, Scores]:
-    """Return the model of a run, and scores (B, C) of its dev examples, if there are any.
 
-    The run's model also learns from examples that were held out of the training examples. Their
-    scores come from a model without them, since those of known texts would be too good.
+class Ngrams(NamedTuple):
+    """The linear model of a run, its scores (B, C) of dev examples, and its weight's prior."""
+
+    model: NgramModel
+    scores: Scores
+    weight: float
+
+
+def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngrams:
+    """Return the model of a run. Examples that were held out are learned too.
+
+    Their scores come from a model without them, since those of known texts would be too good.
     """
     start = time.perf_counter()
-    train, dev = split.train, split.dev
-    classes, most = len(train.labels), settings.max_tokens or MAX_TEXT_TOKENS
-    limits = Limits(text=most, chosen=settings.max_tokens is not None)
-    texts, dev_texts = (
-        read_texts(data.texts if data else [], tokenizer, limits) for data in (train, dev)
-    )
-    model = _fit(texts, train.targets, classes, settings)
+    train, dev, classes = split.train, split.dev, len(split.train.labels)
+    most, chosen = settings.max_tokens or MAX_TEXT_TOKENS, settings.max_tokens is not None
+    limits = Limits(text=most, chosen=chosen)
+    texts = read_texts(train.texts, tokenizer, limits)
+    dev_texts = read_texts(dev.texts if dev else [], tokenizer, limits)
+    sides = _sides(train.targets, classes, settings)
+    model = fit(texts, train.targets, classes, sides, settings.seed)
     scores = None if dev is None else model.scores(dev_texts, classes)
+    weight = LINEAR
+    if len(dev_texts) < ENOUGH:
+        weight = _weight(texts, train.targets, classes, sides, settings.seed)
     if dev is not None and dev.part:
         targets = np.concatenate((train.targets, dev.targets))
-        model = _fit([*texts, *dev_texts], targets, classes, settings)
+        model = fit([*texts, *dev_texts], targets, classes, sides, settings.seed)
     known, seconds = model.vocabulary.keys.size, time.perf_counter() - start
     say(f"n-grams: {known:,} known, with a weight for each label, fitted in {seconds:.1f} s")
-    return model, scores
+    return Ngrams(model, scores, weight)
 
 
-def _fit(
-    texts: Sequence[str], targets: NDArray[Any], classes: int, settings: TrainConfig
-) -> NgramModel:
-    weights: NDArray[Any] = np.ones((2, classes))
-    if settings.class_weights == "balanced":
-        own = balanced(targets, classes)
-        weights = own if own.ndim == 2 else np.stack((np.ones(classes), own))
-    return fit(texts, targets, classes, weights, settings.seed)
+def _sides(targets: NDArray[Any], classes: int, settings: TrainConfig) -> NDArray[Any]:
+    """Return the weights (2, C) of examples, by whether a label is false or true."""
+    if settings.class_weights == "none":
+        return np.ones((2, classes))
+    own = balanced(targets, classes)
+    return own if own.ndim == 2 else np.stack((np.ones(classes), own))
+
+
+def _weight(
+    texts: Sequence[str], targets: NDArray[Any], classes: int, sides: NDArray[Any], seed: int
+) -> float:
+    """Return the weight with which out-of-fold scores have the least log loss."""
+    fold = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
+    places, found = np.zeros(0, np.int64), np.zeros((0, classes), np.float32)
+    for number in range(FOLDS):
+        inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        if len(places) >= ENOUGH or not outside.size:
+            break
+        model = fit([texts[n] for n in outside.tolist()], targets[outside], classes, sides, seed)
+        places = np.concatenate((places, inside))
+        found = np.concatenate((found, model.scores([texts[n] for n in inside.tolist()], classes)))
+    truth, multi_label = targets[places], targets.ndim == 2
+    given = truth[:, :classes].astype(bool) if multi_label else truth
+    weights = sides if multi_label else None
+    (weight,) = fit_weights(found[None].astype(np.float64), given, multi_label, weights, [LINEAR])
+    return weight

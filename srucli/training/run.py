@@ -195,22 +195,23 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
             check_same(run.path, saved, config, split, request.sources, request.force)
         _warn_of_no_effect(request, split)
         tokenizer = _tokenizer(request, saved, split)
-        ngrams = scores = None
+        ngrams = None
         if config.model.ngrams:
             with enough_memory("fitting the n-grams", "train on fewer examples"):
-                ngrams, scores = fit_ngrams(split, tokenizer, config.train)
+                ngrams = fit_ngrams(split, tokenizer, config.train)
         if not saved:
             run.clear()
         run.check_logs()
         sizes = tokenizer.vocab_size, len(split.train.labels)
         with enough_memory("making the model", lambda: smaller_model(config, *sizes)):
             trainer = build(
-                config, run, tokenizer, split.train, split.dev, request.device, request.stop, scores
+                config, run, tokenizer, split.train, split.dev, device, request.stop, ngrams
             )
             if saved and saved.checkpoint:
                 restore(trainer, saved.checkpoint, config, saved.config)
-        facts = _facts(request, found, split, trainer, ngrams)
-        run.begin(config, tokenizer, split.train.labels, facts, ngrams)
+        linear = ngrams.model if ngrams else None
+        facts = _facts(request, found, split, trainer, linear)
+        run.begin(config, tokenizer, split.train.labels, facts, linear)
         _announce(trainer, config, saved)
         trainer.checkpoints.begin_diagnostics()
         request.stop.checked = True

@@ -44,8 +44,8 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
         dev_data = Dataset.make(held, LABELS, several, "dev.tsv") if dev else None
         device = torch.device("cpu")
         split = Split(data, dev_data, NO_NAMES)
-        ngrams, scores = fit_ngrams(split, tokenizer, config.train)
-        made = build(config, run, tokenizer, data, dev_data, device, Interrupt(), scores)
+        ngrams = fit_ngrams(split, tokenizer, config.train)
+        made = build(config, run, tokenizer, data, dev_data, device, Interrupt(), ngrams)
         facts = {
             "parameters": made.step.parameters,
             "data": {
@@ -57,7 +57,7 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
             "epochs": made.loader.epochs,
             "device": "cpu",
         }
-        run.begin(config, tokenizer, LABELS, facts, ngrams)
+        run.begin(config, tokenizer, LABELS, facts, ngrams.model)
         return made
 
     return built
