@@ -31,7 +31,7 @@ Match = re.Match[str]
 # A training that takes a fraction of a second.
 TRAIN = (
     "train two.tsv -o run --tokenizer m.model --threads 1 --encoder bag --epochs 1 "
-    "model.embedding_size=4 model.wide=false model.characters=false"
+    "model.embedding_size=4 train.dev_share=0"
 )
 # The same with a tokenizer of its own.
 OWN_TOKENIZER = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
@@ -338,8 +338,8 @@ REMEDIES = {
         advice=" processors; use at most ",
     ),
     "a table that is too large": Remedy(
-        f"{TRAIN} model.wide=true model.wide_buckets=200000000 model.wide_size=64",
-        r"weights of 50\.7 GiB, and at most 4 GiB are possible; lower (model\.wide_\w+) \(now",
+        f"{TRAIN} model.bag_buckets=200000000 model.embedding_size=64",
+        r"weights of 50\.7 GiB, and at most 4 GiB are possible; lower (model\.bag_\w+) \(now",
         plus(r"\1=512"),
         advice=" GiB are possible; lower ",
     ),
@@ -1097,15 +1097,9 @@ REMEDIES = {
         ends="contains no comparison that srucli made",
     ),
     # ------------------------------------------------ settings without effect
-    "n-grams without a branch": Remedy(
-        f"{TRAIN.replace('bag', 'cnn')} model.wide_ngrams=2",
-        r"model\.wide_ngrams has no effect: it needs (model\.wide=true) or",
-        plus(r"\1 -o other"),
-        advice="model.wide",
-    ),
     "n-grams without a bag": Remedy(
-        f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.wide_ngrams=2",
-        r"model\.wide_ngrams has no effect: it needs .* or (model\.encoder=bag)",
+        f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.bag_ngrams=2",
+        r"model\.bag_ngrams has no effect: it needs (model\.encoder=bag)",
         plus(r"\1 -o other"),
         advice="model.encoder",
     ),
