@@ -69,10 +69,7 @@ LABELS = {
 }
 THINGS = ["soup", "coffee", "train", "hotel", "film", "book", "garden", "phone", "lamp", "coat"]
 SHAPES = ("the {0} was {1}", "what a {1} {0}", "{1} {0} , as always", "we found the {0} {1}")
-TABLES = (
-    "model.embedding_size=16",
-    "model.dropout=0.1",
-)
+TABLES = ("model.embedding_size=16", "model.dropout=0.1")
 # Flags of a network that trains in a second.
 QUICK = (
     *("--threads", 1, "--hidden", 16, "--layers", 1, "--batch-size", 16),

@@ -14,6 +14,9 @@ from srucli.ngrams.linear import NgramModel
 from srucli.ngrams.vocabulary import Vocabulary
 from srucli.runs.tensors import check_fit
 
+# One more text has to fit the type of frequencies.
+MAX_TEXTS = 2**31 - 2
+
 
 def ngram_tensors(model: NgramModel) -> dict[str, Tensor]:
     """Return the tensors of a model; safetensors has no unsigned 32-bit integers in old torch."""
@@ -42,7 +45,8 @@ def ngram_model(tensors: Mapping[str, Tensor], columns: int, source: str) -> Ngr
     keys = tensors["keys"].numpy().view(np.uint32)
     frequencies, texts = tensors["frequencies"].numpy(), int(tensors["texts"])
     ordered = bool((keys[1:] > keys[:-1]).all())
-    if not ordered or texts < 0 or not ((frequencies >= 0) & (frequencies <= texts)).all():
+    counted = texts <= MAX_TEXTS and bool(((frequencies >= 0) & (frequencies <= texts)).all())
+    if not ordered or texts < 0 or not counted:
         raise DataError(source, None, "damaged: no vocabulary of n-grams", COPY_AGAIN)
     table = tensors["table"].float().numpy()
     return NgramModel(Vocabulary(keys, frequencies, texts), table, tensors["bias"].numpy())

@@ -401,7 +401,7 @@ class RunDir:
 
 
 def is_run(folder: OpenFolder) -> bool:
-    """Return whether a folder has a valid run.json, of any format version."""
+    """Return whether a folder has a valid run.json, of a format version that is read."""
     try:
         return bool(read_facts(folder))
     except SrucliError:

@@ -31,7 +31,7 @@ Match = re.Match[str]
 # A training that takes a fraction of a second.
 TRAIN = (
     "train two.tsv -o run --tokenizer m.model --threads 1 --encoder bag --epochs 1 "
-    "model.embedding_size=4 model.wide=false model.characters=false"
+    "model.embedding_size=4 train.dev_share=0"
 )
 # The same with a tokenizer of its own.
 OWN_TOKENIZER = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
@@ -338,8 +338,8 @@ REMEDIES = {
         advice=" processors; use at most ",
     ),
     "a table that is too large": Remedy(
-        f"{TRAIN} model.wide=true model.wide_buckets=200000000 model.wide_size=64",
-        r"weights of 50\.7 GiB, and at most 4 GiB are possible; lower (model\.wide_\w+) \(now",
+        f"{TRAIN} model.bag_buckets=200000000 model.embedding_size=64",
+        r"weights of 47\.7 GiB, and at most 4 GiB are possible; lower (model\.bag_\w+) \(now",
         plus(r"\1=512"),
         advice=" GiB are possible; lower ",
     ),
@@ -892,14 +892,14 @@ REMEDIES = {
         advice=": the name is too long; choose a shorter one",
     ),
     "a run that cannot go on": Remedy(
-        TRAIN.replace("-o run", "-o v1"),
-        r"v1: exists already; choose another (-o), or add --force",
+        TRAIN.replace("-o run", "-o v3"),
+        r"v3: exists already; choose another (-o), or add --force",
         plus(r"\1 other"),
         advice=": exists already; choose another -o, or add --force",
     ),
     "a run to replace": Remedy(
-        TRAIN.replace("-o run", "-o v1"),
-        r"v1: exists already; choose another -o, or add (--force)",
+        TRAIN.replace("-o run", "-o v3"),
+        r"v3: exists already; choose another -o, or add (--force)",
         advice=": exists already; choose another -o, or add --force",
     ),
     "a folder that is in use": Remedy(
@@ -1016,14 +1016,15 @@ REMEDIES = {
         advice="train in another folder, with -o; it can still predict",
         before=(TRAIN, f"{DAMAGED}training.json) run"),
     ),
-    "a run of the first format": Remedy(
-        "train --resume v1",
-        r"cannot be resumed; train in another folder, with (-o); it can still predict",
-        lambda words, match: shlex.split(TRAIN),
-        advice="train in another folder, with -o; it can still predict",
+    "a run of an old format": Remedy(
+        "predict old two.tsv",
+        r"format version 2, from before the first release, is no longer read; (train) again",
+        lambda words, match: shlex.split(TRAIN.replace("train", match[1], 1)),
+        advice="train again",
+        files={"old/run.json": '{"format_version": 2}'},
     ),
     "another tokenizer": Remedy(
-        f"{TRAIN} --tokenizer v1/tokenizer.model",
+        f"{TRAIN} --tokenizer v3/tokenizer.model",
         r"--tokenizer: the run was trained with another one; (leave it out)",
         lambda words, match: without("--tokenizer", "--tokenizer")(words, match),
         before=(TRAIN,),
@@ -1090,22 +1091,16 @@ REMEDIES = {
         ends=ENDS,
     ),
     "the same texts twice": Remedy(
-        "compare two.tsv --optimizer adam,sgd --dev two.tsv --test two.tsv -o v1",
+        "compare two.tsv --optimizer adam,sgd --dev two.tsv --test two.tsv -o v3",
         r"are the same texts, .*; leave out (--dev), and a tenth of TRAIN",
         without("--dev"),
         advice="--dev and --test are the same texts",
         ends="contains no comparison that srucli made",
     ),
     # ------------------------------------------------ settings without effect
-    "n-grams without a branch": Remedy(
-        f"{TRAIN.replace('bag', 'cnn')} model.wide_ngrams=2",
-        r"model\.wide_ngrams has no effect: it needs (model\.wide=true) or",
-        plus(r"\1 -o other"),
-        advice="model.wide",
-    ),
     "n-grams without a bag": Remedy(
-        f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.wide_ngrams=2",
-        r"model\.wide_ngrams has no effect: it needs .* or (model\.encoder=bag)",
+        f"{TRAIN.replace('--encoder bag', 'model.encoder=cnn')} model.bag_ngrams=2",
+        r"model\.bag_ngrams has no effect: it needs (model\.encoder=bag)",
         plus(r"\1 -o other"),
         advice="model.encoder",
     ),
@@ -1192,7 +1187,7 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tsv(folder / "two.tsv", rows)
     (folder / "t.txt").write_text(TEXT)
     write_tsv(folder / "one.tsv", [("good", text) for _, text in rows])
-    shutil.copytree(Path(__file__).parents[1] / "formats" / "v1", folder / "v1")
+    shutil.copytree(Path(__file__).parents[1] / "formats" / "v3", folder / "v3")
     shutil.copy(tiny.run / "tokenizer.model", folder / "m.model")
     return folder
 

@@ -26,7 +26,7 @@ def recipe(tiny: Tiny, tmp_path: Path) -> Path:
     """A configuration of a small network, with its files."""
     settings: dict[str, dict[str, object]] = {
         "files": {"train": str(tiny.train), "test": str(tiny.test), "output": "out/run"},
-        "model": {"hidden": 16, "layers": 1, "embedding_size": 16, "wide": False},
+        "model": {"hidden": 16, "layers": 1, "embedding_size": 16},
         "optim": {"lr": "LR"},
         "train": {"epochs": 4, "batch_size": 16, "threads": 1},
     }

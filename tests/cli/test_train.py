@@ -125,7 +125,7 @@ def test_csv_with_a_dev_file_and_every_flag_by_name(
         *("train", "train.csv", "--dev", "dev.csv", "--config", "c.yaml", "--output", "out/run"),
         *("--optimizer", "muon", "--lr", "1e-3", "--epochs", 1, "--batch-size", 8, "--seed", 3),
         *("--encoder", "gru", "--layers", 1, "--hidden", 7, "--subword-dropout", 0, "--threads", 1),
-        *("--device", "cpu", "model.wide=false", "optim.options.momentum=0.9"),
+        *("--device", "cpu", "model.ngrams=false", "optim.options.momentum=0.9"),
     )
     assert (ended.code, ended.out) == (0, "out/run\n"), ended.err
     run = RunDir.open(Path("out/run"))
@@ -134,7 +134,7 @@ def test_csv_with_a_dev_file_and_every_flag_by_name(
     assert run.facts().data.dev_texts == 10
     config = run.config()
     assert (config.model.encoder, config.model.layers, config.model.hidden) == ("gru", 1, 7)
-    assert (config.model.embedding_size, config.model.wide) == (12, False)
+    assert (config.model.embedding_size, config.model.ngrams) == (12, False)
     assert (config.optim.name, config.optim.lr) == ("muon", 1e-3)
     assert config.optim.options["momentum"] == 0.9
     assert (config.train.seed, config.train.batch_size) == (3, 8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from srucli.config import resolve
 from srucli.data.batch import Batch, order
 from srucli.data.dataset import Dataset
-from srucli.data.loader import FINGERPRINTED, DataLoader
+from srucli.data.loader import DataLoader
 from srucli.data.readers import Example
 from srucli.data.store import TokenStore
 from srucli.tokenizer.model import Tokenizer
@@ -251,17 +250,6 @@ def test_with_other_batches_the_epoch_starts_again(
     )
     said = "the texts or their batches have changed: epoch 2 starts again"
     assert said in capsys.readouterr().err.splitlines()
-
-
-def test_the_hash_of_older_checkpoints_is_accepted(tokenizer: Tokenizer) -> None:
-    first = make(tokenizer)
-    list(islice(next(first.epochs_left()), 3))
-    texts = "\n".join(first.data.texts).encode()
-    settings = repr([getattr(first.settings, key) for key in FINGERPRINTED]).encode()
-    former = {"place": sha256(texts + settings).hexdigest()}
-    second = make(tokenizer)
-    second.load_state_dict(first.state_dict() | former)
-    assert second.position == first.position
 
 
 @pytest.mark.parametrize("bad", [-1, "x", 1.5, None], ids=str)

@@ -185,7 +185,7 @@ def test_parts_move_to_the_device_with_their_batch() -> None:
     assert [batch.part is None for batch in moved] == [False, True]
     full.targets = np.zeros(2, np.int64)
     batches = [full.batch(np.array([text])) for text in (0, 1)]
-    sent = list(upload(batches, torch.device("cpu"), np.ones(200, np.int64)))
+    sent = list(upload(batches, torch.device("cpu")))
     assert sent[0].part is not None
     assert sent[0].part[0].tolist() == [0, 1, 8, 9]
     assert sent[1].part is None

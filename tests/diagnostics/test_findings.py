@@ -425,22 +425,22 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, str]] = {
         "whether rare tokens take longer steps cannot be told: no epoch is known to be complete",
     ),
     "a table that is too large": (
-        {"untouched": {"embedding": 0.1, "wide.table": 0.95}},
+        {"untouched": {"embedding": 0.1, "encoder.table": 0.95}},
         "untouched",
         True,
-        r"wide\.table is too large: .*: embedding 10\.0%, wide\.table 95\.0%; "
-        r"lower model\.wide_buckets$",
+        r"encoder\.table is too large: .*: embedding 10\.0%, encoder\.table 95\.0%; "
+        r"lower model\.bag_buckets$",
     ),
     "tables that are too large": (
-        {"untouched": {"embedding": 0.6, "wide.table": 0.1, "characters.table": 0.95}},
+        {"untouched": {"embedding": 0.6, "encoder.table": 0.95}},
         "untouched",
         True,
-        r"embedding and characters\.table are too large: .*; "
-        r"lower tokenizer\.vocab_size and model\.character_buckets$",
+        r"embedding and encoder\.table are too large: .*; "
+        r"lower tokenizer\.vocab_size and model\.bag_buckets$",
     ),
     "tables that are used": ({}, "untouched", False, r"the tables are used: .*embedding 10\.0%$"),
     "a table in one epoch": (
-        {"untouched": {"wide.table": 0.95}, "losses": (1.0,)},
+        {"untouched": {"encoder.table": 0.95}, "losses": (1.0,)},
         "untouched",
         False,
         "whether a table is too large cannot be told: no epoch is known to be complete",
@@ -613,7 +613,7 @@ def diagnosed(
     words = (
         *("optim.name=adagrad", "train.epochs=4", "train.batch_size=16", "train.diagnose=5"),
         *("train.threads=1", "model.hidden=8", "model.layers=1", "model.embedding_size=16"),
-        *("model.wide_buckets=64", "model.character_buckets=64", "model.dropout=0.1"),
+        "model.dropout=0.1",
     )
     tokenizer = tiny.run / "tokenizer.model"
     return train(resolve(overrides=words), str(tiny.train), None, folder, tokenizer=tokenizer)

@@ -76,14 +76,14 @@ def test_a_failed_trial_is_reported_with_its_log(tmp_path: Path) -> None:
 def test_a_trial_that_runs_out_of_memory_is_named(tiny: Tiny, tmp_path: Path) -> None:
     """Its tables have 3.9 GiB, almost as much as its processes may have in all."""
     folder = with_data(tiny, tmp_path)
-    large = resolve(overrides=["model.wide_buckets=33000000"])
+    large = resolve(overrides=["model.encoder=bag", "model.bag_buckets=8000000"])
     wanted = Plan(large, ADAMS, "accuracy", 1, 1, None)
     with Scheduler(folder, wanted, 2, lambda trial: None) as scheduler:
         limit = resource.RLIMIT_AS, (2**32, resource.RLIM_INFINITY)
         resource.prlimit(scheduler.start().process.pid, *limit)
         with pytest.raises(OutOfMemoryError) as raised:
             scheduler.run([Trial("adam", 0.1, 0)])
-    what = r"making the model ran out of memory \(.*\); lower model.wide_buckets \(now 33,000,000\)"
+    what = r"making the model ran out of memory \(.*\); lower model.bag_buckets \(now 8,000,000\)"
     where = rf"{tmp_path}/cells/adam/.*/seed-0"
     fewer = r"; see .*log\.txt; trials share the memory: --jobs 1"
     assert re.fullmatch(rf"{where}: {what}{fewer}", str(raised.value))

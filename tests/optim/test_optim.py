@@ -27,7 +27,7 @@ from srucli.model.classifier import Classifier
 from srucli.optim.table import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
-SPELLING = np.arange(10), np.arange(11)  # ten tokens of one character
+VOCABULARY = 10
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -140,8 +140,8 @@ class SRUProblem(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = {"embedding_size": 8, "hidden": 4, "layers": 1, "dropout": 0.0}
-        config = ModelConfig(**sizes, wide=False, characters=False)
-        self.model = Classifier(config, SPELLING, 2)
+        config = ModelConfig(**sizes)
+        self.model = Classifier(config, VOCABULARY, 2)
         self.tokens = torch.randint(2, (60 * 5,), generator=torch.Generator().manual_seed(1))
         self.offsets = torch.arange(0, 301, 5)
         self.targets = (self.tokens.view(60, 5).sum(1) > 2).long()
@@ -490,13 +490,11 @@ def test_every_parameter_is_in_one_group_by_the_rule() -> None:
 
 def test_groups_of_the_classifier() -> None:
     """Both of an SRU's 2-d tensors of vectors escape decay, and no weight does."""
-    model = Classifier(ModelConfig(), SPELLING, classes=3)
+    model = Classifier(ModelConfig(), VOCABULARY, classes=3)
     groups = names_by_group(optim.parameter_groups(model, 0.1), model)
     assert set(groups) == {"embeddings", "matrices", "head", "vectors"}
-    assert groups["embeddings"] == [
-        *("embedding.weight", "wide.table.weight", "characters.table.weight")
-    ]
-    assert groups["head"] == ["head.weight", "wide.head.weight", "characters.head.weight"]
+    assert groups["embeddings"] == ["embedding.weight"]
+    assert groups["head"] == ["head.weight"]
     assert {name.rpartition(".")[2] for name in groups["matrices"]} == {"weight"}
     assert {name.rpartition(".")[2] for name in groups["vectors"]} == {"v", "bias"}
     assert sum(map(len, groups.values())) == len(list(model.parameters()))

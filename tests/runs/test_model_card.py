@@ -30,7 +30,7 @@ def card_of(tiny: Tiny, *overrides: str, epochs: int = 9) -> str:
             id="sru",
         ),
         pytest.param("cnn", "cnn (hidden=64, kernel_sizes=[3, 4, 5])", id="cnn"),
-        pytest.param("bag", "bag (wide_buckets=16384, wide_ngrams=3)", id="bag"),
+        pytest.param("bag", "bag (bag_buckets=16384, bag_ngrams=3)", id="bag"),
     ],
 )
 def test_the_card_describes_the_network(tiny: Tiny, encoder: str, said: str) -> None:
@@ -38,7 +38,9 @@ def test_the_card_describes_the_network(tiny: Tiny, encoder: str, said: str) -> 
         line for line in card_of(tiny, f"model.encoder={encoder}").splitlines() if said in line
     ]
     last = " and last" if encoder == "sru" else ""
-    assert line.startswith(f"- Model: {said}, pooling by max and mean{last}, with 1- to 3-grams")
+    assert line.startswith(
+        f"- Model: {said}, pooling by max and mean{last}; a linear model of n-grams"
+    )
 
 
 def test_the_card_says_how_many_epochs_were_trained(tiny: Tiny) -> None:

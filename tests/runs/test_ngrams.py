@@ -49,6 +49,11 @@ def test_an_empty_vocabulary_is_read() -> None:
         "more often than texts": lambda tensors: tensors["frequencies"].fill_(5),
         "less than never": lambda tensors: tensors["frequencies"].fill_(-1),
         "no texts": lambda tensors: tensors["texts"].fill_(-1),
+        "so many texts that frequencies overflow": lambda tensors: (
+            tensors["texts"].fill_(2**31 - 1),
+            tensors["frequencies"].fill_(2**31 - 1),
+        ),
+        "more texts than numbers": lambda tensors: tensors["texts"].fill_(2**63 - 1),
     }.items(),
     ids=lambda item: item[0],
 )

@@ -256,21 +256,6 @@ def test_encode_returns_sentencepieces_ids_with_offsets(any_tokenizer: Tokenizer
     assert rows == processor.Encode(texts, return_type=int)
 
 
-@pytest.mark.parametrize("byte_fallback", [False, True])
-def test_tokens_have_the_characters_of_the_text(byte_fallback: bool) -> None:
-    size = 400 if byte_fallback else 120
-    tokenizer = trained(vocab_size=size, byte_fallback=byte_fallback)
-    codes, starts = tokenizer.spelling
-    assert starts.shape == (tokenizer.vocab_size + 1,)
-    spelt = [codes[start:stop].tolist() for start, stop in pairwise(starts.tolist())]
-    assert spelt[1:3] == [[], []]  # text begin and end
-    ids, _ = tokenizer.encode(["baké " + LINES[0]])
-    found = [code for index in ids.tolist() for code in spelt[index]]
-    unknown = [0x110000 + byte for byte in "é".encode()] if byte_fallback else [0]
-    text = ("\u2581baké " + LINES[0]).replace(" ", "\u2581")
-    assert found == [code for c in text for code in (unknown if c == "é" else [ord(c)])]
-
-
 def test_encode_of_nothing(sampling_tokenizer: Tokenizer) -> None:
     for texts in ([], [""], ["", " "]):
         for dropout in (0.0, 0.5):

@@ -52,7 +52,7 @@ SOME = Tally(1_000, 12, 30, 4, 567, 2, LIMITS)
             [
                 "12 of 1,000 texts were cut at 2,000 tokens (the most that is read of a text)",
                 "30 of 1,000 texts were longer than the 1,500 tokens that the encoder reads: it "
-                "read their beginning and end, and n-gram branches all of them",
+                "read their beginning and end, and the linear model all of it",
                 "4 of 1,000 texts have characters that the tokenizer does not know "
                 "(unknown tokens: 567)",
                 "2 of 1,000 texts have no tokens: they are empty, or become so when normalized",

@@ -33,10 +33,6 @@ SMALL: dict[str, Any] = {
         "embedding_size": 8,
         "hidden": 8,
         "layers": 1,
-        "wide_buckets": 64,
-        "wide_size": 8,
-        "character_buckets": 64,
-        "character_size": 8,
     },
     "train": {"epochs": 2, "threads": 1, "device": "cpu", "dev_share": 0.2, "diagnose": 1},
 }
@@ -69,7 +65,7 @@ class Seeds:
         self.folder = folder
         self.labelled = labelled = folder / "train.tsv"
         labelled.write_text("".join(f"{label}\t{text}\n" for label, text in sentences()))
-        self.runs = {"v1": ROOT / "tests" / "formats" / "v1"}
+        self.runs = {"v3": ROOT / "tests" / "formats" / "v3"}
         for name, settings in KINDS.items():
             config = configuration.build(SMALL | settings, name)
             self.runs[name] = train(config, str(labelled), None, folder / name)
