@@ -32,6 +32,8 @@ HISTORY: plots.History = [
 class Table:
     """A predictor whose probabilities are written in the texts."""
 
+    at_least_one = False
+
     def __init__(self, labels: list[str], multi_label: bool = False) -> None:
         self.labels, self.multi_label, self.thresholds = labels, multi_label, None
         self.tally = Tally()

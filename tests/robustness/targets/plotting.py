@@ -60,6 +60,7 @@ class Model:
 
     def __init__(self, random: Random, labels: Sequence[str], multi_label: bool) -> None:
         self.labels, self.multi_label, self.tally = labels, multi_label, Tally()
+        self.at_least_one = multi_label and random.random() < 0.5
         self.random = np.random.default_rng(random.getrandbits(32))
         self.sharp = random.choice((0.0, 1.0, 30.0, 1000.0))
         self.odd = random.choice((None,) * 9 + (np.nan, np.inf, -1.0))
