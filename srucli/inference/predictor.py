@@ -48,7 +48,7 @@ class Predictor:
             self.model = uninitialized(model, self.tokenizer.vocab_size, classes)
             self.model.load_state_dict(checkpoint.weights)
             self.model.to(device).eval().tabulate()
-            self.ngrams = run.ngrams(classes, self.multi_label) if model.ngrams else None
+            self.ngrams = run.ngrams(columns(classes, self.multi_label)) if model.ngrams else None
         self.tally = Tally(limits=limited(self.model.limits(self.config.train), self.model))
 
     @classmethod

@@ -34,6 +34,11 @@ FLOOR, SMOOTHING = 0.1, 1.0
 PASSES = 8
 
 
+def columns(classes: int, multi_label: bool) -> int:
+    """Return K, the number of weights of an n-gram: two classes need one, unless multi-label."""
+    return 1 if classes == 2 and not multi_label else classes
+
+
 @dataclass(frozen=True, eq=False)
 class NgramModel:
     """Weights (R, K) of the n-grams of a vocabulary, and a bias (K,); K is 1 for two classes."""
@@ -78,7 +83,7 @@ def fit(
     single = targets.ndim == 1
     truth = targets[:, None] == np.arange(classes) if single else targets[:, :classes] > 0
     sides = np.ones((2, classes)) if weights is None else np.asarray(weights)
-    if single and classes == 2:
+    if columns(classes, not single) < classes:
         truth, sides = truth[:, 1:], sides[1][:, None]
     found = all_grams(texts)
     vocabulary = learn(found, MAX_BYTES // (8 + 2 * truth.shape[1]))

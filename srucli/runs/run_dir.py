@@ -295,10 +295,7 @@ class RunDir:
         training: Mapping[str, bytes] | None = None,
         keep: int = 1,
     ) -> None:
-        """Write a checkpoint, point `which` at it, and keep the `keep` newest.
-
-        `training` are the files for resuming, if there are any.
-        """
+        """Write a checkpoint with its files for resuming, as `Checkpoints.save`."""
         tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
         files = {
             MODEL: file_of(tensors),
@@ -366,11 +363,11 @@ class RunDir:
         data = read_within(self.place, "tokenizer.model", MAX_MODEL_BYTES)
         return Tokenizer.from_bytes(data, str(self.path / "tokenizer.model"), COPY_AGAIN)
 
-    def ngrams(self, classes: int, multi_label: bool) -> NgramModel:
-        """Return the run's linear model of n-grams."""
+    def ngrams(self, columns: int) -> NgramModel:
+        """Return the run's linear model of n-grams, with so many columns of weights."""
         source = str(self.path / NGRAMS)
         tensors = tensors_of(read_within(self.place, NGRAMS, MAX_NGRAMS), source)
-        return ngram_model(tensors, 1 if classes == 2 and not multi_label else classes, source)
+        return ngram_model(tensors, columns, source)
 
     def state(self, name: Which | str) -> dict[str, Any]:
         """Return state.json of `best`, `last` or a checkpoint by name."""

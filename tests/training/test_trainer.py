@@ -21,7 +21,7 @@ from srucli.data.loader import Position
 from srucli.errors import InterruptedRun, SrucliError
 from srucli.inference.forward import all_logits
 from srucli.metrics import METRICS, Outcome, choose_thresholds
-from srucli.model.blend import fit_weights, prior
+from srucli.model.blend import NETWORK, fit_weights
 from srucli.model.encoders import Encoder
 from srucli.runs.run_dir import RunDir
 from srucli.training.objectives import balanced
@@ -247,6 +247,7 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     made.train()
     assert made.validation.store is not None
     assert made.validation.data is not None
+    assert made.validation.prior[0] == pytest.approx(NETWORK)
     validated = made.step.model, made.validation.store, made.step.device
     logits = all_logits(*validated, scores=made.validation.scores).double().numpy()
     targets = made.validation.data.targets
@@ -256,9 +257,9 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
         assert made.loader.data.targets.shape[1] == logits.shape[2]
         sides = balanced(made.loader.data.targets, logits.shape[2])
         assert sides != pytest.approx(np.ones_like(sides), abs=0.1)
-    blend = fit_weights(logits, targets, several, sides, prior(linear=True))
+    blend = fit_weights(logits, targets, several, sides, made.validation.prior)
     assert made.step.model.blend.numpy() == pytest.approx(blend, rel=1e-5)
-    assert blend != pytest.approx(prior(linear=True), abs=0.01)
+    assert blend != pytest.approx(made.validation.prior, abs=0.01)
     saved = made.checkpoints.run.checkpoint("last")
     assert torch.equal(saved.weights["blend"], made.step.model.blend)
     mixed = np.tensordot(made.step.model.blend.double().numpy(), logits, axes=1)
@@ -279,7 +280,7 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
 def test_without_dev_examples_nothing_is_fitted(make: Make) -> None:
     made = make(dev=False)
     made.train()
-    assert made.step.model.blend.tolist() == pytest.approx(prior(linear=True))
+    assert made.step.model.blend.tolist() == made.validation.prior
     assert [row["dev"] for row in records(made)] == [{}, {}, {}]
     assert (made.checkpoints.run.path / "best").read_text() == (
         made.checkpoints.run.path / "last"
