@@ -34,8 +34,8 @@ class Predictor:
         facts = run.facts()
         self.at_least_one = self.multi_label and not facts.data.without_labels
         self.names: ColumnNames | None = None
-        if (columns := facts.columns) is not None:
-            self.names = ColumnNames(columns.get("text"), columns.get("label"))
+        if (named := facts.columns) is not None:
+            self.names = ColumnNames(named.get("text"), named.get("label"))
         self.choice = choose(run, self.config.train.used_checkpoint, self.config.metric)
         self.notes = [note for note in (self.choice.note, unfinished(run)) if note]
         model, classes = self.config.model, len(self.labels)
