@@ -15,6 +15,7 @@ from srucli.inference.forward import BATCH_TOKENS, limited, probabilities
 from srucli.io.memory import enough_memory
 from srucli.metrics import check_finite
 from srucli.model.classifier import sets_size, shapes, uninitialized
+from srucli.ngrams.linear import columns
 from srucli.runs.choice import choose, unfinished
 from srucli.runs.run_dir import RunDir
 from srucli.runtime import resolve_device
