@@ -66,6 +66,17 @@ class NgramModel:
         return found if self.bias.size == classes else np.concatenate((-found, found), axis=1)
 
 
+def size_of_model(texts: Sequence[str], labels: int) -> int:
+    """Return how many bytes the model of texts takes in a file, with so many columns of weights."""
+    rows = learn(all_grams(texts), MAX_BYTES // _row_bytes(labels)).keys.size
+    return rows * _row_bytes(labels)
+
+
+def _row_bytes(labels: int) -> int:
+    """Return the bytes of a key, a frequency, and weights in half precision."""
+    return 8 + 2 * labels
+
+
 def fit(
     texts: Sequence[str],
     targets: NDArray[Any],
@@ -86,7 +97,7 @@ def fit(
     if columns(classes, not single) < classes:
         truth, sides = truth[:, 1:], sides[1][:, None]
     found = all_grams(texts)
-    vocabulary = learn(found, MAX_BYTES // (8 + 2 * truth.shape[1]))
+    vocabulary = learn(found, MAX_BYTES // _row_bytes(truth.shape[1]))
     part = vocabulary.features(found)
     few = len(texts) < MANY_TEXTS * classes
     prior = _prior(part, vocabulary, truth, POWER_OF_FEW if few else POWER)

@@ -29,9 +29,9 @@ from srucli.runs.run_dir import RunDir
 from srucli.training.interrupts import Interrupt
 
 SMALL = ("train.epochs=2", "model.hidden=16", "train.threads=1", "train.batch_size=16")
-TINY = ("model.layers=1", "model.wide_buckets=64", "model.character_buckets=64")
-# Tables that no trial makes smaller.
-LARGE = ("tokenizer.vocab_size=100", "model.character_buckets=32768")
+TINY = ("model.layers=1",)
+# A width that no trial makes smaller.
+LARGE = ("tokenizer.vocab_size=100", "model.hidden=512")
 
 
 def test_the_next_command_reads_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,8 +44,8 @@ def test_a_recipe_is_found_in_time_and_trains(
     tiny: Tiny, tmp_path: Path, run_main: RunMain
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
-    words = (*SMALL, "train.max_tokens=4")
-    ended = run_main("tune", tiny.train, "--minutes", 0.1, "--max-mb", 2, "-o", recipe, *words)
+    words = ("train.epochs=2", "train.threads=1", "train.batch_size=16", "train.max_tokens=4")
+    ended = run_main("tune", tiny.train, "--minutes", 0.1, "--max-mb", 0.6, "-o", recipe, *words)
     assert (ended.code, ended.out) == (0, f"{recipe}\n"), ended.err
     cut = "texts were cut at 4 tokens (train.max_tokens)"
     told = [line for line in ended.err.splitlines() if " texts are " in line or cut in line]
@@ -62,19 +62,20 @@ def test_a_recipe_is_found_in_time_and_trains(
         r"^\d+ trials? finished of \d+ begun; the best on dev: accuracy 0", ended.err, re.M
     )
     assert ended.err.splitlines()[-1] == f"to train with it:  srucli train {tiny.train} -c {recipe}"
-    assert max(sizes) <= 2
+    assert max(sizes) <= 0.6
     found = resolve(recipe)
     # What was given is kept, and is not searched over.
-    assert (found.train.epochs, found.model.hidden) == (2, 16)
-    assert is_given(found, "model.wide_buckets")
+    assert found.train.epochs == 2
+    assert is_given(found, "model.layers")
     trained = run_main("train", tiny.train, "-c", recipe, "-o", tmp_path / "run")
     assert trained.code == 0, trained.err
     run = RunDir.open(tmp_path / "run")
     parts = (
         run.path / "tokenizer.model",
+        run.path / "ngrams.safetensors",
         *run.path.glob("checkpoints/*/model.*"),
-    )  # no dev, no best
-    assert sum(part.stat().st_size for part in parts) <= 2.05e6
+    )
+    assert sum(part.stat().st_size for part in parts) <= 0.61e6
 
 
 def test_the_size_of_a_trial_is_the_size_of_its_run(tiny: Tiny, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_the_size_of_a_trial_is_the_size_of_its_run(tiny: Tiny, tmp_path: Path) 
     examples = list(read_examples(str(tiny.train), config.data))
     task = Task(config, str(tiny.train), None, examples, run.labels(), 1.0, 1e9)
     search = Search(task, tmp_path, Interrupt())
-    own = ("tokenizer.model", "labels.json", "config.yaml", "run.json")
+    own = ("tokenizer.model", "ngrams.safetensors", "labels.json", "config.yaml", "run.json")
     last = (run.path / "last").read_text().strip()
     names = ("model.safetensors", "state.json", "manifest.json")
     used = [*own, *(f"checkpoints/{last}/{name}" for name in names)]
@@ -322,10 +323,10 @@ def test_stdin_and_an_existing_recipe_are_refused(
 
 
 def test_settings_without_effect_are_not_searched(tiny: Tiny, tmp_path: Path) -> None:
-    searched = set(searching(tiny, tmp_path, "model.encoder=bag", "model.wide=false").base)
+    searched = set(searching(tiny, tmp_path, "model.encoder=bag").base)
     assert SPACE.keys() - searched == {"model.hidden", "model.layers"}
-    searched = set(searching(tiny, tmp_path, "train.steps=9", "model.characters=false").base)
-    assert SPACE.keys() - searched == {"train.epochs", "model.character_buckets"}
+    searched = set(searching(tiny, tmp_path, "train.steps=9").base)
+    assert SPACE.keys() - searched == {"train.epochs"}
 
 
 @pytest.mark.parametrize(

@@ -139,11 +139,11 @@ def test_commands_in_little_memory(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "many.tsv").write_text(("good\t" + "lovely soup " * 30 + "\n") * 256)
     train = ["train", str(tiny.train), "--tokenizer", str(tiny.run / "tokenizer.model")]
     small = ["--threads=1", "--epochs=1", "--hidden=8", "--layers=1", "--batch-size=600", "-osmall"]
-    small += ["model.embedding_size=16", "model.wide=false", "model.characters=false"]
+    small += ["model.embedding_size=16", "model.ngrams=false"]
     warm = [[*train, *small], ["predict", "small", str(tiny.test)]]
     wide = [*train, *small, "-o", "wide", "--hidden", "4096"]
     limited = [
-        [*train, *small, "-o", "large", "model.wide=true", "model.wide_buckets=33000000"],
+        [*train, *small, "-o", "large", "model.encoder=bag", "model.bag_buckets=33000000"],
         wide,
         [*wide, "train.batch_tokens=300", "train.steps=1"],
         ["predict", "wide", "long.tsv"],
@@ -162,8 +162,8 @@ def test_commands_in_little_memory(tiny: Tiny, tmp_path: Path) -> None:
     codes, said = [int(code) for code in parts[1::2]], [part.strip() for part in parts[::2]]
     assert codes == [0, 0, 1, 1, 0, 1, 1, 0], done.stderr
     assert said[2].endswith(
-        "srucli: making the model ran out of memory (it needs another 4,028 MiB); "
-        "lower model.wide_buckets (now 33,000,000)"
+        "srucli: making the model ran out of memory (it needs another 2,014 MiB); "
+        "lower model.bag_buckets (now 33,000,000)"
     )
     step = r"step 1 had a batch of \d,\d{3} tokens: set train\.batch_tokens=\d{4}"
     assert re.search(rf"srucli: training ran out of memory \(it .* MiB\); {step}$", said[3])
