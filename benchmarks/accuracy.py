@@ -43,12 +43,12 @@ from benchmarks.calibration import calibrated_error, read_predictions
 from benchmarks.peers import PEERS, Figures, measure, read_task
 from benchmarks.results import (
     Cell,
-    comma_list,
     markdown,
     measure_missing,
     parser_for,
     percent,
     read_cells,
+    some_of,
     spread,
 )
 from benchmarks.sets import (
@@ -272,19 +272,11 @@ def show(cells: list[Cell]) -> None:
     print("\n" + json.dumps(means))
 
 
-def parse() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = parser_for(__doc__, SETS, "runs/accuracy.jsonl")
-    parser.add_argument("--systems", type=comma_list, default=list(SYSTEMS))
-    arguments = parser.parse_args()
-    if unknown := set(arguments.systems) - set(SYSTEMS):
-        parser.error(f"unknown systems {sorted(unknown)}; known: {', '.join(SYSTEMS)}")
-    return arguments
-
-
 def main() -> None:
     """Measure what is missing, then print everything."""
-    arguments = parse()
+    parser = parser_for(__doc__, SETS, "runs/accuracy.jsonl")
+    parser.add_argument("--systems", type=some_of(SYSTEMS), default=list(SYSTEMS))
+    arguments = parser.parse_args()
     if not arguments.table:
         with tempfile.TemporaryDirectory(prefix="srucli-accuracy-") as scratch:
             run_missing(arguments, Path(scratch))

@@ -35,12 +35,12 @@ from statistics import fmean, median
 from benchmarks.accuracy import folders, parts, seeds_of
 from benchmarks.results import (
     Cell,
-    comma_list,
     markdown,
     measure_missing,
     parser_for,
     percent,
     read_cells,
+    some_of,
 )
 from benchmarks.sets import WAYS, Files, read_rows, srucli, write_rows
 
@@ -132,21 +132,12 @@ def show(measured: Sequence[Cell]) -> None:
     print("\n" + json.dumps(means))
 
 
-def parse() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = parser_for(__doc__, SETS, "runs/encoders.jsonl")
-    parser.add_argument("--encoders", type=comma_list, default=list(ENCODERS))
-    parser.add_argument("--ways", type=comma_list, default=list(WAYS))
-    arguments = parser.parse_args()
-    for names, known in ((arguments.encoders, ENCODERS), (arguments.ways, WAYS)):
-        if unknown := set(names) - set(known):
-            parser.error(f"unknown {sorted(unknown)}; known: {', '.join(known)}")
-    return arguments
-
-
 def main() -> None:
     """Measure what is missing, then print everything."""
-    arguments = parse()
+    parser = parser_for(__doc__, SETS, "runs/encoders.jsonl")
+    parser.add_argument("--encoders", type=some_of(ENCODERS), default=list(ENCODERS))
+    parser.add_argument("--ways", type=some_of(WAYS), default=list(WAYS))
+    arguments = parser.parse_args()
     if not arguments.table:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="srucli-encoders-") as scratch:

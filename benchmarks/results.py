@@ -9,10 +9,10 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.sets import SHARED_DATA
 
@@ -22,6 +22,20 @@ Cell = dict[str, Any]
 def comma_list(text: str) -> list[str]:
     """Split `a,b` into two words."""
     return text.split(",")
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a function that splits `a,b` into words, of which argparse refuses unknown ones."""
+    allowed = list(known)
+
+    def words(text: str) -> list[str]:
+        found = comma_list(text)
+        if unknown := [word for word in found if word not in allowed]:
+            problem = f"unknown: {', '.join(unknown)}; known: {', '.join(allowed)}"
+            raise argparse.ArgumentTypeError(problem)
+        return found
+
+    return words
 
 
 def parser_for(
@@ -72,12 +86,12 @@ def spread(cells: Sequence[Cell], figure: str) -> tuple[float, float | None]:
     return fmean(values), stdev(values) if len(values) > 1 else None
 
 
-def percent(cells: Sequence[Cell], figure: str) -> str:
-    """Format a share as '87.9 ± 0.4', in percent."""
+def percent(cells: Sequence[Cell], figure: str, sign: Literal["", "+"] = "") -> str:
+    """Format a share as '87.9 ± 0.4', in percent; `sign` '+' marks positive means."""
     if not cells:
         return ""
     mean, deviation = spread(cells, figure)
-    return f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+    return f"{100 * mean:{sign}.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
