@@ -79,14 +79,26 @@ class Classifier(nn.Module):
             if branch is not None:
                 branch.tabulate()
 
+    def _vectors(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors (M, E), after dropout, and the row of each of the tokens (N,) in them.
+
+        Equal tokens of a batch share a vector and its dropout mask, so that the encoder need not
+        compute the same from it twice. On a GPU, which would have to be waited for to find equal
+        tokens, the vectors are those of the whole vocabulary.
+        """
+        if tokens.device.type != "cpu" or self.encoder.product is not None:
+            return self.dropout(self.embedding.weight), tokens
+        distinct, index = torch.unique(tokens, return_inverse=True)
+        return self.dropout(self.embedding(distinct)), index
+
     def _states(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the encoder's states (N, D) and last states (B, D) of the tokens (N,)."""
-        if not (self.training and (self.dropout.p > 0 or self.word_dropout > 0)):
-            return self.encoder.encode(self.embedding.weight, tokens, offsets)
-        x = self.dropout(self.embedding(tokens))
-        if self.word_dropout:
-            x = x * (torch.rand(x.shape[0], 1, device=x.device) >= self.word_dropout)
-        states, last = self.encoder(x, tokens, offsets)
+        vectors, index = self._vectors(tokens)
+        if self.training and self.word_dropout:
+            x = nn.functional.embedding(index, vectors)
+            vectors = x * (torch.rand(x.shape[0], 1, device=x.device) >= self.word_dropout)
+            index = torch.arange(x.shape[0], device=x.device)
+        states, last = self.encoder(vectors, index, tokens, offsets)
         return states, last
 
     @property

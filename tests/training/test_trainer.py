@@ -47,7 +47,7 @@ def taken() -> Iterator[list[StepTaken]]:
 
     def encode(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(module, Encoder) and torch.is_grad_enabled():
-            read.append((inputs[2].numel() - 1, module.training))
+            read.append((inputs[-1].numel() - 1, module.training))
 
     def step(optimizer: torch.optim.Optimizer, *_: object) -> None:
         if not read:  # called by the optimizer's own step, on its base class
