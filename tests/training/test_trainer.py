@@ -472,6 +472,7 @@ def test_diagnostics_are_written_at_their_steps(make: Make) -> None:
     made.train()
     first, *rows = records(made, "diagnostics.jsonl")
     assert first["optimizer"]["name"] == "adam"
+    assert first["rows"] is True
     store = made.loader.tokenize(0)
     assert len(first["counts"]) == 10
     most = np.sort(np.bincount(store.ids))[::-1]
