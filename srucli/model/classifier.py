@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from srucli.model.dropout import Dropout
 from srucli.model.embedding import embedding_table
 from srucli.model.encoders import ENCODERS
 from srucli.model.ngrams import NgramBranch, Speller, Spelling
@@ -34,7 +35,7 @@ def _head(config: ModelConfig, size: int, classes: int) -> nn.Module:
     return nn.Sequential(
         nn.Linear(size, config.head_hidden),
         ACTIVATIONS[config.head_activation](),
-        nn.Dropout(config.dropout_rate),
+        Dropout(config.dropout_rate),
         nn.Linear(config.head_hidden, classes),
     )
 
@@ -67,7 +68,7 @@ class Classifier(nn.Module):
             width = config.character_size or min(max(classes, 32), 64)
             sizes = config.character_ngrams, config.character_buckets, width
             self.characters = NgramBranch(*sizes, dropout, classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         count = 1 + config.wide + config.characters
         self.register_buffer("blend", torch.full((count,), 1 / count))
 
