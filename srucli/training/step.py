@@ -65,7 +65,7 @@ class Step:
         self, train: TrainConfig, optimizer: OptimConfig, model: Classifier, objective: Objective
     ) -> None:
         self.settings, self.clip, self.precision = optimizer, optimizer.clip, train.precision
-        self.model = model
+        self.model, self._trained = model, list(model.parameters())
         self.device = next(model.parameters()).device
         self.objective = objective.to(self.device)
         self.captured = self.device.type == "cuda" and can_be_captured(train, optimizer, model)
@@ -184,9 +184,10 @@ class Step:
         self.scaler.unscale_(self.optimizer)
         if watch and look:
             watch.before()
-        norm = self.gradient_norm()
+        gradients = self._gradients()
+        norm = nn.utils.get_total_norm(gradients)
         if clip:
-            torch._foreach_mul_(self._gradients(), (clip / (norm + 1e-6)).clamp(max=1.0))
+            torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
         finite = norm.isfinite()
         self.totals[2] += ~finite
         self.totals[3] = (self.totals[3] + 1) * ~finite
@@ -208,8 +209,7 @@ class Step:
 
     def _gradients(self) -> list[Tensor]:
         """Return the values of all gradients, which share their memory."""
-        weights = self.model.parameters()
-        return [values_of(weight) for weight in weights if weight.grad is not None]
+        return [values_of(weight) for weight in self._trained if weight.grad is not None]
 
     def _zero_unless(self, finite: Tensor) -> None:
         """Set all gradients to zero if they are not `finite` (), without waiting for a GPU."""
