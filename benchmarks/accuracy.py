@@ -3,15 +3,20 @@
 Usage: python -m benchmarks.accuracy [--sets trec,sst2] [--systems srucli,fasttext] [--seeds N]
        [--data DIR] [-o runs/accuracy.jsonl] [--table]
 
-A set is a folder with train, dev (or not) and test, or with `all`, each `.tsv` or `.tsv.gz`; the
-sets `django` and `django_keep_all` are made by data/django_locales.py on the way. srucli runs as a
-person would type it, with no flag but the file of dev texts where the set has one (and
-data.multi_label=true for goemotions, which says what the file is). Peers use dev only for
-thresholds of multi-label sets.
+A set is a folder with train, dev (or not) and test, or with `all`, each `.tsv` or `.tsv.gz`; if
+there is no test, dev is the test. The sets `django` and `django_keep_all` are made by
+data/django_locales.py on the way. srucli runs as a person would type it, with no flag but the file
+of dev texts where the set has one (and data.multi_label=true for goemotions, which says what the
+file is). `srucli-no-dev` is the same without the dev texts; it is measured where there are some.
+Peers use dev only for thresholds of multi-label sets.
 
 Seeds: 3 of each system that depends on one. A set without a split is cross-validated in 5
 stratified folds, the folds drawn anew for each seed; by default one seed. The table shows mean and
 standard deviation over seeds, or over folds where there is one seed.
+
+Calibration errors in the table are those of srucli without dev texts, on single-label sets, beside
+the mean error that a perfectly calibrated model with the same confidences would show. Below the
+table is the mean over sets, each of which counts as much.
 
 Every measurement (set, system, seed, fold) is a line of the results file as soon as it is done, and
 one that stands there is not repeated. Seconds are wall-clock: for srucli the whole command. The
@@ -27,30 +32,53 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from time import perf_counter
-from typing import Any
 
 from sklearn.model_selection import StratifiedKFold
 
+from benchmarks.calibration import calibrated_error, read_predictions
 from benchmarks.peers import PEERS, Figures, measure, read_task
-from benchmarks.sets import ROOT, SHARED_DATA, Files, find, read_rows, split_files, srucli
+from benchmarks.results import (
+    Cell,
+    markdown,
+    measure_missing,
+    parser_for,
+    percent,
+    read_cells,
+    some_of,
+    spread,
+)
+from benchmarks.sets import (
+    ROOT,
+    Files,
+    find,
+    read_rows,
+    split_files,
+    srucli,
+    write_rows,
+)
 
 MADE: dict[str, list[str]] = {"django": [], "django_keep_all": ["--keep-all"]}
 SETS = (
     *(*MADE, "trec", "sst2", "cr", "mr", "subj", "mpqa", "banking77", "agnews_10k"),
     *("nsmc_rebuilt", "sms_spam", "goemotions", "atis", "tatoeba_langid", "movie_reviews_2k"),
+    *("wisesight", "waimai_10k", "korean_hate", "tweeteval_emotion", "xlmt_sentiment"),
+    *("bbc_news", "trec_fine"),
 )
 MULTI_LABEL = {"goemotions"}
-LONG = {"movie_reviews_2k"}
-MACRO_F1_TOO = {"sms_spam", "goemotions"}
+LONG = {"movie_reviews_2k", "bbc_news"}
+MACRO_F1_TOO = {"sms_spam", "goemotions", "korean_hate", "tweeteval_emotion", "xlmt_sentiment"}
 FOLDS = 5
 SEEDS = 3
-SEEDLESS = {"linear-svm", "linear-svm-good"}
-SYSTEMS = ("srucli", *PEERS)
+SEEDLESS = {"linear-svm", "linear-svm-good", "linear-sum"}
+NO_DEV = "srucli-no-dev"
+SYSTEMS = ("srucli", NO_DEV, *PEERS)
+CALIBRATION = ("calibration_error", "calibrated_error")
 
-Cell = dict[str, Any]
+Grouped = dict[tuple[str, str], list[Cell]]  # by set and system
 
 
 def set_folder(name: str, data: Path, scratch: Path) -> Path | None:
@@ -73,8 +101,7 @@ def write_folds(file: Path, seed: int, folder: Path) -> list[Files]:
     for fold, (train, test) in enumerate(folds):
         files = Files(folder / f"train-{seed}-{fold}.tsv", folder / f"test-{seed}-{fold}.tsv", None)
         for path, chosen in ((files.train, train), (files.test, test)):
-            lines = (f"{rows[i][0]}\t{rows[i][1]}\n" for i in chosen)
-            path.write_text("".join(lines), encoding="utf-8", newline="\n")
+            write_rows(path, (rows[i] for i in chosen))
         written.append(files)
     return written
 
@@ -100,43 +127,46 @@ def prediction_megabytes(run: Path) -> float:
 
 
 def measure_srucli(files: Files, multi_label: bool, seed: int, scratch: Path) -> Figures:
-    """Train and evaluate with the commands, as users do."""
-    run = Path(tempfile.mkdtemp(dir=scratch)) / "run"
+    """Train and evaluate with the commands, as users do.
+
+    `with_dev` is 1 if there were dev texts. Calibration errors are those of single-label sets.
+    """
     dev = ["--dev", files.dev] if files.dev else []
     several = ["data.multi_label=true"] if multi_label else []
-    start = perf_counter()
-    srucli("train", files.train, *dev, *several, "-o", run, "--seed", seed)
-    seconds = perf_counter() - start
-    found = json.loads(srucli("eval", run, files.test, "--json"))
-    return {
-        "accuracy": found["metrics"]["accuracy"],
-        "macro_f1": found["metrics"]["macro_f1"],
-        "train_seconds": seconds,
-        "texts_per_second": found["texts_per_second"],
-        "parameters": json.loads((run / "run.json").read_text(encoding="utf-8"))["parameters"],
-        "megabytes": prediction_megabytes(run),
-    }
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        run, predictions = Path(folder, "run"), Path(folder, "predictions.jsonl")
+        start = perf_counter()
+        srucli("train", files.train, *dev, *several, "-o", run, "--seed", seed)
+        seconds = perf_counter() - start
+        printed = srucli("eval", run, files.test, "--json", "--predictions", predictions)
+        found = json.loads(printed)
+        figures = {
+            "accuracy": found["metrics"]["accuracy"],
+            "macro_f1": found["metrics"]["macro_f1"],
+            "train_seconds": seconds,
+            "texts_per_second": found["texts_per_second"],
+            "parameters": json.loads((run / "run.json").read_text(encoding="utf-8"))["parameters"],
+            "megabytes": prediction_megabytes(run),
+            "with_dev": int(files.dev is not None),
+        }
+        if not multi_label:
+            errors = (
+                found["metrics"]["calibration_error"],
+                calibrated_error(read_predictions(predictions)),
+            )
+            figures |= zip(CALIBRATION, errors, strict=True)
+    return figures
 
 
 def measure_system(name: str, system: str, files: Files, seed: int, scratch: Path) -> Figures:
     """Measure one system on one set's files."""
     multi_label = name in MULTI_LABEL
-    if system == "srucli":
+    if system == NO_DEV:
+        files = files._replace(dev=None)
+    if system in ("srucli", NO_DEV):
         return measure_srucli(files, multi_label, seed, scratch)
     task = read_task(files.train, files.test, files.dev, multi_label, name in LONG)
     return measure(system, task, seed)
-
-
-def read_cells(file: Path) -> list[Cell]:
-    """Return the measurements done so far."""
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def key(cell: Cell) -> tuple[Any, ...]:
-    """Return what identifies a measurement."""
-    return cell["set"], cell["system"], cell["seed"], cell["fold"]
 
 
 def seeds_of(system: str, folder: Path, wanted: int | None) -> range:
@@ -145,63 +175,64 @@ def seeds_of(system: str, folder: Path, wanted: int | None) -> range:
     return range(1 if system in SEEDLESS else wanted or (1 if folded else SEEDS))
 
 
+def folders(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the sets that are there, with their folders."""
+    for name in arguments.sets:
+        if folder := set_folder(name, arguments.data, scratch):
+            yield name, folder
+        else:
+            print(f"{name}: not in {arguments.data}, left out", file=sys.stderr)
+
+
 def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
     """Measure what is missing in the results file, and append a line each."""
-    done = {key(cell) for cell in read_cells(arguments.output)}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    for name in arguments.sets:
-        folder = set_folder(name, arguments.data, scratch)
-        if folder is None:
-            print(f"{name}: not in {arguments.data}, left out", file=sys.stderr)
-            continue
+    for name, folder in folders(arguments, scratch):
         for system in arguments.systems:
             for seed in seeds_of(system, folder, arguments.seeds):
                 for fold, files in parts(folder, seed, scratch):
+                    if system == NO_DEV and files.dev is None:
+                        continue  # as `srucli` runs
                     cell: Cell = {"set": name, "system": system, "seed": seed, "fold": fold}
-                    if key(cell) in done:
-                        continue
-                    cell |= measure_system(name, system, files, seed, scratch)
-                    with arguments.output.open("a", encoding="utf-8") as out:
-                        out.write(json.dumps(cell) + "\n")
-                    print(json.dumps(cell), file=sys.stderr)
+                    measured = partial(measure_system, name, system, files, seed, scratch)
+                    measure_missing(arguments.output, cell, measured)
 
 
-def spread(cells: Sequence[Cell], figure: str) -> tuple[float, float | None]:
-    """Return the mean, and the standard deviation over seeds or over folds of one seed, or None."""
-    by_seed: defaultdict[int, list[float]] = defaultdict(list)
-    for cell in cells:
-        by_seed[cell["seed"]].append(cell[figure])
-    values = [fmean(values) for values in by_seed.values()]
-    if len(values) == 1:
-        values = by_seed.popitem()[1]
-    return fmean(values), stdev(values) if len(values) > 1 else None
+def calibration(grouped: Grouped, name: str) -> tuple[float, float] | None:
+    """Return the calibration error without dev texts, and that of a calibrated model.
 
-
-def percent(cells: Sequence[Cell], figure: str) -> str:
-    """Format a share as '87.9 ± 0.4', in percent."""
+    None for a multi-label set, and if that was not measured.
+    """
+    cells = [cell for system in ("srucli", NO_DEV) for cell in grouped.get((name, system), [])]
+    cells = [cell for cell in cells if cell.get("with_dev") == 0 and CALIBRATION[0] in cell]
     if not cells:
-        return ""
-    mean, deviation = spread(cells, figure)
-    return f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+        return None
+    error, calibrated = (spread(cells, figure)[0] for figure in CALIBRATION)
+    return error, calibrated
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def pooled_calibration(grouped: Grouped, names: Sequence[str]) -> Figures:
+    """Return mean calibration errors over the sets that have them; empty if none has."""
+    errors = [found for name in names if (found := calibration(grouped, name))]
+    if not errors:
+        return {}
+    error, calibrated = map(fmean, zip(*errors, strict=True))
+    figures = zip(CALIBRATION, (error, calibrated), strict=True)
+    return {**dict(figures), "excess": error - calibrated, "sets": len(errors)}
 
 
-def quality_table(grouped: dict[tuple[str, str], list[Cell]], names: list[str]) -> str:
-    """Return a table with a row per set and a column per system."""
+def quality_table(grouped: Grouped, names: Sequence[str]) -> str:
+    """Return a table with a row per set and a column per system, and the calibration of srucli."""
     rows = []
     for name in names:
+        errors = [f"{error:.3f}" for error in calibration(grouped, name) or ()] or ["", ""]
         for figure in ("accuracy", "macro_f1")[: 2 if name in MACRO_F1_TOO else 1]:
             row = [percent(grouped.get((name, system), []), figure) for system in SYSTEMS]
+            row += errors if figure == "accuracy" else ["", ""]
             rows.append([name, figure.replace("_f1", "-F1"), *row])
-    return markdown(["set", "metric", *SYSTEMS], rows)
+    return markdown(["set", "metric", *SYSTEMS, "calibration error", "if calibrated"], rows)
 
 
-def cost_table(grouped: dict[tuple[str, str], list[Cell]], names: list[str]) -> str:
+def cost_table(grouped: Grouped, names: Sequence[str]) -> str:
     """Return a table of the mean costs of each system."""
     rows = []
     for name in names:
@@ -223,43 +254,29 @@ def show(cells: list[Cell]) -> None:
         grouped[cell["set"], cell["system"]].append(cell)
     found = {name for name, _ in grouped}
     names = [name for name in SETS if name in found] + sorted(found - set(SETS))
-    print(quality_table(grouped, names), cost_table(grouped, names), sep="\n\n")
+    print(quality_table(grouped, names))
+    pooled = pooled_calibration(grouped, names)
+    if pooled:
+        print(
+            "\ncalibration error without dev texts, mean over {sets} single-label sets: "
+            "{calibration_error:.3f}; perfectly calibrated models {calibrated_error:.3f}, "
+            "excess {excess:.3f}".format(**pooled)
+        )
+    print("\n" + cost_table(grouped, names))
     means: defaultdict[str, dict[str, Figures]] = defaultdict(dict)
     for (name, system), group in grouped.items():
-        figures = group[0].keys() - {"set", "system", "seed", "fold"}
+        figures = set.intersection(*map(set, group)) - {"set", "system", "seed", "fold", "with_dev"}
         means[name][system] = {figure: spread(group, figure)[0] for figure in sorted(figures)}
+    if pooled:
+        means["single-label sets"]["srucli without dev texts"] = pooled
     print("\n" + json.dumps(means))
-
-
-def comma_list(text: str) -> list[str]:
-    """Split `a,b` into two words."""
-    return text.split(",")
-
-
-def parser_for(document: str, sets: Sequence[str], output: str) -> argparse.ArgumentParser:
-    """Return the parser of a benchmark over sets; `document` is its docstring."""
-    parser = argparse.ArgumentParser(description=document.partition("\n")[0])
-    parser.add_argument("--sets", type=comma_list, default=list(sets))
-    parser.add_argument("--seeds", type=int, help="default: 3, cross-validation 1")
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of the sets")
-    parser.add_argument("-o", "--output", type=Path, default=Path(output))
-    parser.add_argument("--table", action="store_true", help="only print what is measured")
-    return parser
-
-
-def parse() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = parser_for(__doc__, SETS, "runs/accuracy.jsonl")
-    parser.add_argument("--systems", type=comma_list, default=list(SYSTEMS))
-    arguments = parser.parse_args()
-    if unknown := set(arguments.systems) - set(SYSTEMS):
-        parser.error(f"unknown systems {sorted(unknown)}; known: {', '.join(SYSTEMS)}")
-    return arguments
 
 
 def main() -> None:
     """Measure what is missing, then print everything."""
-    arguments = parse()
+    parser = parser_for(__doc__, SETS, "runs/accuracy.jsonl")
+    parser.add_argument("--systems", type=some_of(SYSTEMS), default=list(SYSTEMS))
+    arguments = parser.parse_args()
     if not arguments.table:
         with tempfile.TemporaryDirectory(prefix="srucli-accuracy-") as scratch:
             run_missing(arguments, Path(scratch))

@@ -25,24 +25,24 @@ import argparse
 import itertools
 import json
 import random
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks.accuracy import (
+from benchmarks.accuracy import folders, parts, seeds_of
+from benchmarks.results import (
     Cell,
-    comma_list,
     markdown,
+    measure_missing,
     parser_for,
-    parts,
     percent,
     read_cells,
-    seeds_of,
+    some_of,
 )
-from benchmarks.sets import WAYS, Files, read_rows, srucli
+from benchmarks.sets import WAYS, Files, read_rows, srucli, write_rows
 
 SETS = ("trec", "sst2", "mr", "nsmc_rebuilt")
 ENCODERS = ("sru", "lstm", "gru", "cnn", "bag")
@@ -62,8 +62,7 @@ def fewer(files: Files, scratch: Path) -> Files:
         return files
     short = scratch / f"{files.train.parent.name}-fewer.tsv"
     chosen = random.Random(0).sample(rows, MAX_TEXTS)
-    lines = (f"{label}\t{text}\n" for label, text in chosen)
-    short.write_text("".join(lines), encoding="utf-8", newline="\n")
+    write_rows(short, chosen)
     return files._replace(train=short)
 
 
@@ -95,9 +94,9 @@ def measure(files: Files, cell: Cell, scratch: Path, *flags: object) -> Cell:
     }
 
 
-def measure_set(arguments: argparse.Namespace, name: str, scratch: Path) -> None:
+def measure_set(arguments: argparse.Namespace, name: str, folder: Path, scratch: Path) -> None:
     """Measure what is missing in the results file for a set."""
-    folder, output = arguments.data / name, arguments.output
+    output = arguments.output
     _, files = next(parts(folder, 0, scratch))
     shortened = fewer(files, scratch)
     for way, encoder in itertools.product(arguments.ways, arguments.encoders):
@@ -107,12 +106,7 @@ def measure_set(arguments: argparse.Namespace, name: str, scratch: Path) -> None
         for seed in seeds_of("srucli", folder, arguments.seeds):
             for fold, each in parts(folder, seed, scratch):
                 cell = key | {"seed": seed, "fold": fold}
-                if any(cell.items() <= found.items() for found in read_cells(output)):
-                    continue
-                cell = measure(each, cell, scratch)
-                with output.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(cell) + "\n")
-                print(json.dumps(cell), file=sys.stderr)
+                measure_missing(output, cell, partial(measure, each, cell, scratch))
 
 
 def show(measured: Sequence[Cell]) -> None:
@@ -138,29 +132,17 @@ def show(measured: Sequence[Cell]) -> None:
     print("\n" + json.dumps(means))
 
 
-def parse() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = parser_for(__doc__, SETS, "runs/encoders.jsonl")
-    parser.add_argument("--encoders", type=comma_list, default=list(ENCODERS))
-    parser.add_argument("--ways", type=comma_list, default=list(WAYS))
-    arguments = parser.parse_args()
-    for names, known in ((arguments.encoders, ENCODERS), (arguments.ways, WAYS)):
-        if unknown := set(names) - set(known):
-            parser.error(f"unknown {sorted(unknown)}; known: {', '.join(known)}")
-    return arguments
-
-
 def main() -> None:
     """Measure what is missing, then print everything."""
-    arguments = parse()
+    parser = parser_for(__doc__, SETS, "runs/encoders.jsonl")
+    parser.add_argument("--encoders", type=some_of(ENCODERS), default=list(ENCODERS))
+    parser.add_argument("--ways", type=some_of(WAYS), default=list(WAYS))
+    arguments = parser.parse_args()
     if not arguments.table:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="srucli-encoders-") as scratch:
-            for name in arguments.sets:
-                if (arguments.data / name).is_dir():
-                    measure_set(arguments, name, Path(scratch))
-                else:
-                    print(f"{name}: not in {arguments.data}, left out", file=sys.stderr)
+            for name, folder in folders(arguments, Path(scratch)):
+                measure_set(arguments, name, folder, Path(scratch))
     show(read_cells(arguments.output))
 
 

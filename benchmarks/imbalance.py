@@ -22,6 +22,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
-from benchmarks.accuracy import (
-    Cell,
-    markdown,
-    parser_for,
-    percent,
-    read_cells,
-    spread,
-)
 from benchmarks.peers import (
     Figures,
     Task,
@@ -46,6 +39,15 @@ from benchmarks.peers import (
     judge_single,
     read_task,
     targets,
+)
+from benchmarks.results import (
+    Cell,
+    markdown,
+    measure_missing,
+    parser_for,
+    percent,
+    read_cells,
+    spread,
 )
 from benchmarks.sets import Files, find, srucli
 
@@ -128,18 +130,13 @@ def measure(name: str, system: str, seed: int, data: Path, scratch: Path) -> Fig
 
 def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
     """Measure what is missing in the results file; peers on real sets have no seed."""
-    done = {(cell["set"], cell["system"], cell["seed"]) for cell in read_cells(arguments.output)}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.sets:
         for system in arguments.systems:
             fixed = not name.startswith("made-") and not system.startswith("srucli")
             for seed in range(1 if fixed else arguments.seeds or 3):
-                if (name, system, seed) in done:
-                    continue
                 cell: Cell = {"set": name, "system": system, "seed": seed, "fold": None}
-                cell |= measure(name, system, seed, arguments.data, scratch)
-                with arguments.output.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(cell) + "\n")
+                measured = partial(measure, name, system, seed, arguments.data, scratch)
+                measure_missing(arguments.output, cell, measured)
 
 
 def show(cells: list[Cell]) -> None:

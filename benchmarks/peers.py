@@ -7,6 +7,12 @@ PEERS is the table of systems. Every one takes the texts as they stand in the fi
 the label with the highest score. Multi label (labels joined with a comma): one classifier a label,
 each with the threshold that gives its best F1 on dev.
 
+`linear-sum` adds the decision functions of `linear-svm-good`, twice, and of two logistic
+regressions on n-grams times naive Bayes' log-count ratios (Wang and Manning 2012), a third each.
+These fit one label against the rest, with features of its own for each label, so their time grows
+with the labels: about a minute for 77 labels of 10,000 short texts, a quarter of an hour for 113 of
+72,000. Nothing is approximated for that.
+
 One JSON line for each system goes to stdout.
 """
 
@@ -27,7 +33,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
@@ -168,11 +176,69 @@ def fit_linear_across(task: Task, seed: int) -> Fitted:
     return fit_linear(task, machine, analyzer="char", sublinear_tf=True)
 
 
+def log_count_ratio(features: sparse.csr_array, wanted: np.ndarray) -> np.ndarray:
+    """Return the logarithm (F,) of each feature's share with a label over that with the rest.
+
+    features (N, F), of counts or of ones; wanted (N,) bool. Every count is one larger than it is.
+    """
+    own, other = (1 + features.T @ chosen.astype(np.float64) for chosen in (wanted, ~wanted))
+    ratio: np.ndarray = np.log(own / own.sum()) - np.log(other / other.sum())
+    return ratio
+
+
+def fit_naive_bayes(task: Task, seed: int, **options: Any) -> Fitted:
+    """Fit logistic regression on n-grams times log-count ratios, one label against the rest.
+
+    An n-gram counts once in a text. Two classes need one regression.
+    """
+    vectorizer = CountVectorizer(binary=True, dtype=np.float32, **options)
+    features = vectorizer.fit_transform(task.train[0])
+    wanted = targets(task.train[1], task.labels)
+    two_sides = not task.multi_label and len(task.labels) == 2
+    if two_sides:
+        wanted = wanted[:, 1:]
+    weights = np.empty((features.shape[1], wanted.shape[1]), dtype=np.float32)
+    biases = np.empty(wanted.shape[1])
+    for label, own in enumerate(wanted.T):
+        ratio = log_count_ratio(features, own)
+        scaled = (ratio[features.indices], features.indices, features.indptr)
+        machine = LogisticRegression(solver="liblinear", random_state=seed)
+        machine.fit(sparse.csr_matrix(scaled, shape=features.shape), own)
+        weights[:, label], biases[label] = ratio * machine.coef_[0], machine.intercept_[0]
+
+    def scores(texts: Sequence[str]) -> np.ndarray:
+        margins = vectorizer.transform(texts) @ weights + biases
+        return np.hstack([-margins, margins]) if two_sides else margins
+
+    size = _Megabytes()
+    pickle.dump((vectorizer, weights, biases), size, protocol=5)
+    return Fitted(scores, weights.size + biases.size, size.value)
+
+
+def fit_linear_sum(task: Task, seed: int) -> Fitted:
+    """Fit two regressions with naive Bayes' ratios and a linear SVM, and add their scores."""
+    parts = (
+        (1 / 3, fit_naive_bayes(task, seed, token_pattern=r"\S+", ngram_range=(1, 2))),
+        (1 / 3, fit_naive_bayes(task, seed, analyzer="char_wb", ngram_range=(1, 5))),
+        (2, fit_linear_across(task, seed)),
+    )
+
+    def scores(texts: Sequence[str]) -> np.ndarray:
+        total: np.ndarray = np.sum([share * part.scores(texts) for share, part in parts], axis=0)
+        return total
+
+    parameters, megabytes = (
+        sum(getattr(part, name) for _, part in parts) for name in ("parameters", "megabytes")
+    )
+    return Fitted(scores, parameters, megabytes)
+
+
 PEERS: dict[str, Callable[[Task, int], Fitted]] = {
     "fasttext": fit_fasttext_defaults,
     "fasttext-good": fit_fasttext_good,
     "linear-svm": fit_linear_words,
     "linear-svm-good": fit_linear_across,
+    "linear-sum": fit_linear_sum,
 }
 
 

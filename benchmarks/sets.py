@@ -1,7 +1,7 @@
 """The labelled sets that benchmarks read, and `srucli` run on them as a command.
 
 A set is a folder with train, dev (or not) and test, or with `all`, each `.tsv` or `.tsv.gz`, a
-label and a text in each line.
+label and a text in each line. If there is dev but no test, dev is the test.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,8 +43,10 @@ def find(folder: Path, part: str) -> Path | None:
 
 def split_files(folder: Path) -> Files | None:
     """Return the files of a set that has a split of its own; None if it has none."""
-    train, test = find(folder, "train"), find(folder, "test")
-    return Files(train, test, find(folder, "dev")) if train and test else None
+    train, dev, test = (find(folder, part) for part in ("train", "dev", "test"))
+    if test is None:
+        dev, test = None, dev
+    return Files(train, test, dev) if train and test else None
 
 
 def read_rows(path: Path) -> list[tuple[str, str]]:
@@ -52,6 +55,12 @@ def read_rows(path: Path) -> list[tuple[str, str]]:
     with opened(path, "rt", encoding="utf-8", newline="\n") as file:
         rows = (line.rstrip("\n").partition("\t") for line in file)
         return [(label, text) for label, _, text in rows]
+
+
+def write_rows(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write (label, text) rows to a `.tsv` file."""
+    lines = (f"{label}\t{text}\n" for label, text in rows)
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def environment(**variables: str) -> dict[str, str]:

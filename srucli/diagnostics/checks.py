@@ -74,6 +74,7 @@ class First(Line):
 
     optimizer: Optimizer
     counts: Annotated[list[Size], Field(max_length=MAX_PARTS)] = []
+    rows: bool = False
 
 
 def check_first(line: Mapping[str, Any], source: str) -> None:

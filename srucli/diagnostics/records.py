@@ -33,6 +33,7 @@ class Diagnostics:
     """A run's diagnostics: the optimizer's settings, records of steps and metrics of epochs.
 
     counts: how often a token of each decile of frequency occurs in an epoch, on average.
+    rows: whether only the embedding's rows with a gradient, and their state, change in a step.
     chosen: whether the learning rate was the best of several on validation data.
     """
 
@@ -42,6 +43,7 @@ class Diagnostics:
     counts: Sequence[float]
     source: str = "diagnostics.jsonl"
     chosen: bool = False
+    rows: bool = False
 
     @classmethod
     def read(cls, run: Path) -> Diagnostics:
@@ -66,7 +68,8 @@ class Diagnostics:
         check_first(first, source)
         check_records(records, source)
         check_epochs(metrics, str(run / "metrics.jsonl"))
-        return cls(first["optimizer"], records, metrics, first.get("counts", []), source)
+        counts, rows = first.get("counts", []), first.get("rows", False)
+        return cls(first["optimizer"], records, metrics, counts, source, rows=rows)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -155,9 +158,10 @@ class Diagnostics:
     def gap(self) -> float | None:
         """Return the number of steps between two occurrences of a token of median frequency.
 
-        None without a second epoch, since the only epoch may be incomplete.
+        None without a second epoch, since the only epoch may be incomplete, and where a token's
+        state does not decay between its occurrences.
         """
-        if len(self.metrics) < WHOLE_EPOCH or not self.counts:
+        if self.rows or len(self.metrics) < WHOLE_EPOCH or not self.counts:
             return None
         first = self.metrics[0]
         middle = self.counts[len(self.counts) // 2]

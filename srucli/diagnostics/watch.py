@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from srucli.optim.effective import SecondMoment
+from srucli.optim.rows import values_of
 
 QUANTILES = (0.1, 0.5, 0.9)
 ENTRIES_PER_TENSOR = 4096
@@ -123,7 +124,7 @@ class Watch:
         """Read weights and gradients before clipping and before the optimizer's step."""
         for group in self.optimizer.param_groups:
             weights = _with_gradient(group)
-            self.grad_norms[group["name"]] = _norm([weight.grad for weight in weights])
+            self.grad_norms[group["name"]] = _norm(list(map(values_of, weights)))
             self.weight_norms[group["name"]] = _norm(weights)
             self.moves |= {weight: weight.detach().clone() for weight in weights}
 

@@ -1,7 +1,8 @@
 """The matrix products of layers, on a CPU with the faster of torch's two libraries.
 
 torch multiplies float32 matrices with Intel's MKL, which uses AVX-512 only on Intel's processors.
-On AMD's processors with AVX-512, oneDNN, which torch contains too, takes 0.4 to 0.7 times as long.
+On AMD's Zen 5, oneDNN, which torch contains too, takes 0.4 to 0.7 times as long. On Zen 4, whose
+AVX-512 is no faster than its AVX2, it gains only where there are many rows.
 torch has no public function for it; its compiler calls the operator that is called here. If that is
 missing, torch's own functions are used.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -22,18 +24,25 @@ from torch.nn.functional import linear, pad
 OPERATOR = "_linear_pointwise"
 # Fewer rows are left to MKL; more rows in one product do not stay in the cache.
 MIN_ROWS, MAX_ROWS = 16, 1024
+MIN_ROWS_ZEN4 = 2048
 
 
 @functools.cache
-def prefers_onednn() -> bool:
-    """Return whether this is an AMD processor with AVX-512, and torch has oneDNN's operator."""
+def least_rows() -> float:
+    """Return from how many rows on oneDNN is used: infinity except on AMD's Zen 4 and later.
+
+    That is also the answer for a torch without oneDNN's operator.
+    """
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     known = importlib.util.find_spec("llvmlite")  # names the processor, and comes with Numba
     if not wide or not known or not hasattr(torch.ops.mkldnn, OPERATOR):
-        return False
+        return math.inf
     from llvmlite import binding
 
-    return bool(binding.get_host_cpu_name().startswith("znver"))
+    name = binding.get_host_cpu_name()
+    if name == "znver4":
+        return MIN_ROWS_ZEN4
+    return MIN_ROWS if name.startswith("znver") else math.inf
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -66,7 +75,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
 def _uses_onednn(rows: Tensor, other: Tensor) -> bool:
     """Return whether oneDNN multiplies these; it refuses empty ones."""
     fit = (x.device.type == "cpu" and x.dtype == torch.float32 for x in (rows, other))
-    return rows.shape[0] >= MIN_ROWS and rows.numel() > 0 and all(fit) and prefers_onednn()
+    return all(fit) and rows.numel() > 0 and rows.shape[0] >= least_rows()
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:

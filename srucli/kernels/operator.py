@@ -10,6 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+
+def is_watched(*tensors: Tensor) -> bool:
+    """Return whether operators on these tensors are traced, recorded or transformed.
+
+    Otherwise their functions may be called directly. Dispatching takes a fifth of the time of an
+    SRU layer on a batch of one token per text.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or any(type(each) not in (Tensor, nn.Parameter) for each in tensors)
+        or torch._C._get_tracing_state() is not None
+        or _get_current_dispatch_mode() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def operator(

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from srucli.kernels import gemm
 from srucli.kernels.backends import backend_for
-from srucli.kernels.operator import operator
+from srucli.kernels.operator import is_watched, operator
 from srucli.kernels.reference import Recurrence
 
 # The fields of Recurrence in the syntax of torch's schemas.
@@ -53,13 +53,7 @@ def _sru_fake(
     return h, torch.empty_like(given.initial), c, u
 
 
-@operator(
-    "sru",
-    _sru_fake,
-    f"(Tensor x, Tensor weight, Tensor? product, Tensor? index, {_GIVEN}, "
-    "bool save, bool private, str kernel) -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def _sru(
+def _forward(
     x: Tensor, weight: Tensor, product: Tensor | None, index: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return h, last states, c and u; the last two are for the backward pass."""
@@ -75,6 +69,14 @@ def _sru(
     return h.to(u.dtype), last, c.to(u.dtype), u if save else u.new_empty(0)
 
 
+_sru = operator(
+    "sru",
+    _sru_fake,
+    f"(Tensor x, Tensor weight, Tensor? product, Tensor? index, {_GIVEN}, "
+    "bool save, bool private, str kernel) -> (Tensor, Tensor, Tensor, Tensor)",
+)(_forward)
+
+
 def _sru_backward_fake(
     grad_h: Tensor, grad_last: Tensor, c: Tensor, u: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -85,14 +87,7 @@ def _sru_backward_fake(
     return grad_x, *grads
 
 
-@operator(
-    "sru_backward",
-    _sru_backward_fake,
-    "(Tensor grad_h, Tensor grad_last, Tensor c, Tensor(a!) u, Tensor x, Tensor weight, "
-    f"Tensor? index, {_GIVEN}, bool wants_x, str kernel) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _sru_backward(
+def _backward(
     grad_h: Tensor, grad_last: Tensor, c: Tensor, u: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x (empty if not wanted), weight, v, bias and initial."""
@@ -115,6 +110,15 @@ def _sru_backward(
     return grad_x, grad_weight, *grads
 
 
+_sru_backward = operator(
+    "sru_backward",
+    _sru_backward_fake,
+    "(Tensor grad_h, Tensor grad_last, Tensor c, Tensor(a!) u, Tensor x, Tensor weight, "
+    f"Tensor? index, {_GIVEN}, bool wants_x, str kernel) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)(_backward)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, _, index, *fields, _, ctx.private, ctx.kernel = inputs
     ctx.settings = fields[_TENSORS:]
@@ -135,7 +139,8 @@ def _gradient(
     if retained or traced or not ctx.private:
         u = u.clone()
     wants_x = ctx.needs_input_grad[0]
-    grad_x, grad_weight, *grads = _sru_backward(
+    run = _sru_backward if is_watched(u, grad_h, grad_last) else _backward
+    grad_x, grad_weight, *grads = run(
         grad_h, grad_last, c, u, x, weight, index, *given, wants_x, ctx.kernel
     )
     others = [None] * 8  # mask, offsets and the arguments that are no tensors
@@ -143,6 +148,18 @@ def _gradient(
 
 
 torch.library.register_autograd("srucli::sru", _gradient, setup_context=_save)
+
+
+class _Direct(torch.autograd.Function):
+    """The operator without torch's dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _forward(*inputs)
+        _save(ctx, inputs, output)
+        return output[0], output[1]
+
+    backward = staticmethod(_gradient)  # type: ignore[assignment]
 
 
 def sru_layer(
@@ -195,7 +212,11 @@ def sru_layer(
     save = torch.is_grad_enabled() and any(each.requires_grad for each in trained)
     given = Recurrence(v, bias, initial, mask, offsets, directions, tanh, alpha)
     # Nobody else has u, so the backward pass may overwrite it.
-    h, last, _, _ = _sru(x, weight, product, index, *given, save, True, kernel)
+    inputs = (x, weight, product, index, *given, save, True, kernel)
+    if x.device.type == "cpu" and not is_watched(x, weight, v, bias, initial, mask):
+        direct: tuple[Tensor, Tensor] = _Direct.apply(*inputs)  # type: ignore[no-untyped-call]
+        return direct
+    h, last, _, _ = _sru(*inputs)
     return h, last
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from srucli.model.blend import prior
+from srucli.model.dropout import Dropout
 from srucli.model.embedding import embedding_table
 from srucli.model.encoders import ENCODERS
 from srucli.model.pooling import Pooling
@@ -33,7 +34,7 @@ def _head(config: ModelConfig, size: int, classes: int) -> nn.Module:
     return nn.Sequential(
         nn.Linear(size, config.head_hidden),
         ACTIVATIONS[config.head_activation](),
-        nn.Dropout(config.dropout_rate),
+        Dropout(config.dropout_rate),
         nn.Linear(config.head_hidden, classes),
     )
 
@@ -54,7 +55,7 @@ class Classifier(nn.Module):
         self.encoder = ENCODERS[config.encoder](config)
         self.pooling = Pooling(config.pooling, self.encoder.output_size)
         self.head = _head(config, self.pooling.output_size, classes)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
         self.ngrams = config.ngrams
         self.register_buffer("blend", torch.tensor(prior(linear=config.ngrams)))
 
@@ -63,14 +64,26 @@ class Classifier(nn.Module):
         """Compute products of weights once, for many predictions; `train()` drops them."""
         self.encoder.tabulate(self.embedding.weight)
 
+    def _vectors(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors (M, E), after dropout, and the row of each of the tokens (N,) in them.
+
+        Equal tokens of a batch share a vector and its dropout mask, so that the encoder need not
+        compute the same from it twice. On a GPU, which would have to be waited for to find equal
+        tokens, the vectors are those of the whole vocabulary.
+        """
+        if tokens.device.type != "cpu" or self.encoder.product is not None:
+            return self.dropout(self.embedding.weight), tokens
+        distinct, index = torch.unique(tokens, return_inverse=True)
+        return self.dropout(self.embedding(distinct)), index
+
     def _states(self, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the encoder's states (N, D) and last states (B, D) of the tokens (N,)."""
-        if not (self.training and (self.dropout.p > 0 or self.word_dropout > 0)):
-            return self.encoder.encode(self.embedding.weight, tokens, offsets)
-        x = self.dropout(self.embedding(tokens))
-        if self.word_dropout:
-            x = x * (torch.rand(x.shape[0], 1, device=x.device) >= self.word_dropout)
-        states, last = self.encoder(x, tokens, offsets)
+        vectors, index = self._vectors(tokens)
+        if self.training and self.word_dropout:
+            x = nn.functional.embedding(index, vectors)
+            vectors = x * (torch.rand(x.shape[0], 1, device=x.device) >= self.word_dropout)
+            index = torch.arange(x.shape[0], device=x.device)
+        states, last = self.encoder(vectors, index, tokens, offsets)
         return states, last
 
     @property

@@ -34,6 +34,7 @@ class Encoder(nn.Module):
     max_tokens: the length beyond which one text takes too long.
     output_size: D, the width of states.
     activations: how many numbers training stores per token, as measured on a CPU.
+    product: what `tabulate` has made, if anything.
     """
 
     settings: ClassVar[frozenset[str]]
@@ -41,21 +42,23 @@ class Encoder(nn.Module):
     max_tokens: ClassVar[int] = MAX_TEXT_TOKENS
     output_size: int
     activations: int
+    product: Tensor | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode vectors x (N, E) of tokens (N,), offsets (B + 1,).
+    def forward(
+        self, vectors: Tensor, index: Tensor, tokens: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode tokens (N,), offsets (B + 1,), whose vectors are rows `index` (N,) of (M, E).
 
         Returns states (N, D) and last states (B, D), zeros from an encoder without them.
         """
-        raise NotImplementedError
+        return self.encode(nn.functional.embedding(index, vectors), tokens, offsets)
 
-    def encode(self, embedding: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, with the tokens' vectors taken unchanged from the embedding (V, E)."""
-        states, last = self(nn.functional.embedding(tokens, embedding), tokens, offsets)
-        return states, last
+    def encode(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, for vectors x (N, E) of the tokens."""
+        raise NotImplementedError
 
     def tabulate(self, embedding: Tensor) -> None:
         """Prepare for many predictions with this embedding (V, E), if that makes them faster."""
@@ -83,21 +86,18 @@ class SRUEncoder(Tabulated, Encoder):
         self.activations = (6 * config.layers + own_highway) * self.output_size
         self.activations += 2 * config.embedding_size
 
-    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Encoder.forward`."""
-        states, last = self.stack.all_states(x, offsets)
+    def forward(
+        self, vectors: Tensor, index: Tensor, tokens: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `Encoder.forward`; on a CPU, tokens that share a vector share its product."""
+        if vectors.device.type != "cpu":
+            return super().forward(vectors, index, tokens, offsets)
+        states, last = self.stack.all_states(vectors, offsets, index=index, product=self.product)
         return states, last[-1]
 
-    def encode(self, embedding: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Encoder.encode`; on a CPU, equal tokens share their product."""
-        if self.product is not None:
-            x, index = embedding, tokens
-        elif tokens.device.type == "cpu":
-            distinct, index = torch.unique(tokens, return_inverse=True)
-            x = nn.functional.embedding(distinct, embedding)
-        else:
-            return super().encode(embedding, tokens, offsets)
-        states, last = self.stack.all_states(x, offsets, index=index, product=self.product)
+    def encode(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.encode`."""
+        states, last = self.stack.all_states(x, offsets)
         return states, last[-1]
 
     def tabulate(self, embedding: Tensor) -> None:
@@ -129,8 +129,8 @@ class RecurrentEncoder(Encoder):
             dropout=config.dropout_rate if config.layers > 1 else 0.0,
         )
 
-    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Encoder.forward`; an empty text is read as one zero vector."""
+    def encode(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.encode`; an empty text is read as one zero vector."""
         packed, rows = _packed(x, offsets)
         states, last = self.net(packed)
         last = last[0] if isinstance(last, tuple) else last
@@ -183,8 +183,8 @@ class CNNEncoder(Encoder):
         self.output_size = config.hidden * len(config.kernel_sizes)
         self.activations = 8 * self.output_size
 
-    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Encoder.forward`."""
+    def encode(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.encode`."""
         texts, gap = offsets.numel() - 1, max(self.widths) // 2 + 1
         at = torch.arange(x.shape[0], device=x.device)
         at += (text_of_rows(offsets, x.shape[0]) + 1) * gap
@@ -209,8 +209,8 @@ class BagEncoder(Encoder):
         self.output_size = config.embedding_size
         self.activations = (self.ngram + 3) * config.embedding_size
 
-    def forward(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Encoder.forward`: a token's vector plus those of the n-grams that end there."""
+    def encode(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Encoder.encode`: a token's vector plus those of the n-grams that end there."""
         grams = hashed_ngrams(tokens, offsets, self.ngram, self.buckets)[:, 1:]
         present = (grams >= 0).unsqueeze(2)
         states = x + (self.table(grams.clamp(min=0)) * present).sum(dim=1)

@@ -9,11 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from srucli.kernels.sru import sru_layer
-
-
-def text_mask(like: Tensor, texts: int, width: int, p: float) -> Tensor:
-    """Return a dropout mask (texts, width) of 0 and 1/(1-p): one per text, constant over time."""
-    return like.new_empty(texts, width).bernoulli_(1 - p).div_(1 - p)
+from srucli.model.dropout import dropout_mask
 
 
 class SRULayer(nn.Module):
@@ -135,7 +131,7 @@ class SRUStack(nn.Module):
         for number, layer in enumerate(self.layers):
             mask = None
             if self.training and self.dropout and number + 1 < len(self.layers):
-                mask = text_mask(x, texts, self.output_size, self.dropout)
+                mask = dropout_mask(x, (texts, self.output_size), self.dropout)
             before = None if initial is None else initial[number]
             x, last = layer(x, offsets, mask, before, index, product)
             index = product = None

@@ -1,6 +1,6 @@
-"""Adam whose bias correction can be turned off, which torch's Adam does not offer.
+"""Adam that takes sparse gradients, and whose bias correction can be turned off.
 
-The update itself, fused or not, is torch's own.
+torch's Adam offers neither. The update itself, fused or not, is torch's own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import math
 from typing import Any
 
 import torch
+
+from srucli.optim.rows import on_rows
 
 
 class Adam(torch.optim.Adam):
@@ -37,7 +39,8 @@ class Adam(torch.optim.Adam):
                 group["lr"] *= first / math.sqrt(second)
                 group["eps"] /= math.sqrt(second)
         try:
-            super().step()
+            with on_rows(self):
+                super().step()
         finally:
             for group, (lr, eps) in zip(self.param_groups, settings, strict=True):
                 group["lr"], group["eps"] = lr, eps

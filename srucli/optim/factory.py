@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from srucli.optim import external
 from srucli.optim.groups import parameter_groups
 from srucli.optim.options import check_names
+from srucli.optim.rows import set_sparse
 from srucli.optim.table import OPTIMIZERS, row_named
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def build(config: OptimConfig, model: nn.Module, *, captured: bool = False) -> O
 
     Its groups are those of `parameter_groups`, each with its peak learning rate, `initial_lr`. With
     `captured`, CUDA graphs can capture steps, and the groups' learning rates are tensors on the
-    parameters' device. Raises UsageError.
+    parameters' device. It is also decided which embeddings of the model have sparse gradients.
+    Raises UsageError.
     """
     config = resolve(config)
     assert config.lr is not None
     assert config.weight_decay is not None
     groups = parameter_groups(model, config.weight_decay, config.decay_embeddings)
+    set_sparse(model, groups, config.name in OPTIMIZERS and OPTIMIZERS[config.name].rows)
     if external.is_external(config.name):
         optimizer = external.build(config, groups)
     else:

@@ -33,6 +33,7 @@ class OptimizerRow:
     fixed: arguments that make the class this optimizer.
     captured: arguments with which a CUDA graph can capture a step; None where it cannot.
     second_moment: what diagnostics read, where it divides by a root of squared gradients.
+    rows: whether, on a CPU, it updates only those rows of an embedding that have a gradient.
     """
 
     target: str
@@ -47,6 +48,7 @@ class OptimizerRow:
     captured: Mapping[str, Any] | None = None
     weight_decay: float = 0.0
     second_moment: SecondMoment | None = None
+    rows: bool = False
 
 
 FUSED = frozenset({"cpu", "cuda"})
@@ -71,6 +73,8 @@ MOMENTUM = Option(0.9, "share of the velocity that is kept, per step", INNER_SHA
 FIRST_MOMENT = "m <- beta1 m + (1 - beta1) g"
 SECOND_MOMENT = "v <- beta2 v + (1 - beta2) g^2"
 ADAM_STEP = "w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)"
+
+ROWS = "on a CPU, only the rows of an embedding with a gradient, and their m and v, change"
 
 SGD_ROW = OptimizerRow(
     target="torch.optim:SGD",
@@ -97,7 +101,7 @@ ADAM_ROW = OptimizerRow(
     target="srucli.optim.adam:Adam",
     lr=2e-3,
     summary="momentum divided by the root that rmsprop uses, both with bias correction",
-    rule=(FIRST_MOMENT, SECOND_MOMENT, ADAM_STEP),
+    rule=(FIRST_MOMENT, SECOND_MOMENT, ADAM_STEP, ROWS),
     paper="Kingma & Ba 2015, ICLR, arXiv 1412.6980",
     options={
         **ADAM_OPTIONS,
@@ -107,6 +111,7 @@ ADAM_ROW = OptimizerRow(
     fused=FUSED,
     captured=CAPTURABLE,
     second_moment=ADAM,
+    rows=True,
 )
 OPTIMIZERS: dict[str, OptimizerRow] = {
     "sgd": SGD_ROW,
@@ -163,7 +168,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "adam-nobias": replace(
         ADAM_ROW,
         summary="adam without bias correction, which matters in the first steps",
-        rule=(FIRST_MOMENT, SECOND_MOMENT, "w <- w - lr m / (sqrt(v) + eps)"),
+        rule=(FIRST_MOMENT, SECOND_MOMENT, "w <- w - lr m / (sqrt(v) + eps)", ROWS),
         paper=f"{ADAM_ROW.paper}, without section 3",
         options=ADAM_OPTIONS,
         fixed={"bias_correction": False},
@@ -182,6 +187,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
         paper="Loshchilov & Hutter 2019, ICLR, arXiv 1711.05101",
         options=ADAM_OPTIONS,
         weight_decay=0.01,
+        rows=False,
     ),
     "adadelta": OptimizerRow(
         target="torch.optim:Adadelta",
@@ -352,6 +358,7 @@ def describe(name: str) -> dict[str, Any]:
         "state": dict(row.state),
         "fused": sorted(row.fused),
         "captured": row.captured is not None,
+        "rows": row.rows,
         "paper": row.paper,
     }
 

@@ -152,7 +152,8 @@ class Checkpointing:
         """Begin diagnostics.jsonl with the record that is needed to interpret the others."""
         if self.step.watch and not self.run.size("diagnostics.jsonl"):
             optimizer = self.step.settings.model_dump(mode="json")
-            self.log.add_diagnostics({"optimizer": optimizer, "counts": self.step.watch.counts})
+            first = {"optimizer": optimizer, "counts": self.step.watch.counts}
+            self.log.add_diagnostics(first | {"rows": self.step.model.embedding.sparse})
 
     def repair_pointers(self, name: str, *, finished: bool) -> None:
         """Point `last` and `best` at their checkpoints; a kill may have prevented that."""

@@ -19,6 +19,7 @@ from srucli.data.batch import Batch
 from srucli.diagnostics.watch import Watch
 from srucli.kernels import backends
 from srucli.model.classifier import Classifier
+from srucli.optim.rows import values_of
 from srucli.runs.checkpoints import TRAINING_TENSORS
 from srucli.runs.tensors import check_fit
 from srucli.runs.training_state import OptimizerState
@@ -64,7 +65,7 @@ class Step:
         self, train: TrainConfig, optimizer: OptimConfig, model: Classifier, objective: Objective
     ) -> None:
         self.settings, self.clip, self.precision = optimizer, optimizer.clip, train.precision
-        self.model = model
+        self.model, self._trained = model, list(model.parameters())
         self.device = next(model.parameters()).device
         self.objective = objective.to(self.device)
         self.captured = self.device.type == "cuda" and can_be_captured(train, optimizer, model)
@@ -180,8 +181,10 @@ class Step:
         self.scaler.unscale_(self.optimizer)
         if watch and look:
             watch.before()
-        parameters = self.model.parameters()
-        norm = nn.utils.clip_grad_norm_(parameters, clip) if clip else self.gradient_norm()
+        gradients = self._gradients()
+        norm = nn.utils.get_total_norm(gradients)
+        if clip:
+            torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
         finite = norm.isfinite()
         self.totals[2] += ~finite
         self.totals[3] = (self.totals[3] + 1) * ~finite
@@ -199,8 +202,11 @@ class Step:
 
     def gradient_norm(self) -> Tensor:
         """Return the norm () of all gradients together."""
-        gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+        return nn.utils.get_total_norm(self._gradients())
+
+    def _gradients(self) -> list[Tensor]:
+        """Return the values of all gradients, which share their memory."""
+        return [values_of(weight) for weight in self._trained if weight.grad is not None]
 
     def _zero_unless(self, finite: Tensor) -> None:
         """Set all gradients to zero if they are not `finite` (), without waiting for a GPU."""

@@ -517,6 +517,13 @@ def test_the_first_epoch_gives_the_length_of_an_epoch() -> None:
     assert "a token of median frequency occurs every 50 steps" in found.text
 
 
+def test_rows_that_are_left_alone_do_not_forget_between_their_tokens() -> None:
+    run = made("rmsprop")
+    assert "a token of median frequency" in finding(run, "memory").text
+    found = finding(replace(run, rows=True), "memory").text
+    assert found.endswith("lose half their weight in 69 of 1,000 steps")
+
+
 def test_findings_without_a_second_moment() -> None:
     run = made("sgd", effective=None)
     for record in run.records:

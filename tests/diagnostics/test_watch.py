@@ -60,7 +60,8 @@ def watched(
             watch.after()
         grad = model.embedding.weight.grad
         assert grad is not None
-        moves.append((grad.clone(), model.embedding.weight.detach() - before))
+        whole = grad.to_dense() if grad.is_sparse else grad.clone()
+        moves.append((whole, model.embedding.weight.detach() - before))
         optimizer.zero_grad()
         if record := watch.pop_record():
             records.append(record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +16,8 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Use each library, on any processor."""
     if request.param and not hasattr(torch.ops.mkldnn, gemm.OPERATOR):
         pytest.skip("torch without oneDNN")
-    monkeypatch.setattr(gemm, "prefers_onednn", lambda: request.param)
+    least = gemm.MIN_ROWS if request.param else math.inf
+    monkeypatch.setattr(gemm, "least_rows", lambda: least)
 
 
 def near(made: Tensor, one: Tensor, other: Tensor, plus: float = 0) -> None:
@@ -39,6 +42,27 @@ def test_products(rows: int, features: int, width: int, dtype: torch.dtype) -> N
     onto = torch.ones(rows, features, dtype=dtype)
     assert gemm.input_gradient(grad, weight, onto) is onto
     near(onto, grad, weight, plus=1)
+
+
+@pytest.mark.parametrize(
+    ("processor", "vectors", "least"),
+    [
+        ("znver4", "AVX512", 2048),
+        ("znver5", "AVX512", 16),
+        ("znver6", "AVX512", 16),
+        ("znver3", "AVX2", math.inf),
+        ("sapphirerapids", "AVX512", math.inf),
+    ],
+)
+def test_which_processors_use_onednn(
+    processor: str, vectors: str, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the library that the fixture has chosen
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: processor)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    assert gemm.least_rows.__wrapped__() == least
+    monkeypatch.setattr(gemm, "OPERATOR", "no such operator")
+    assert gemm.least_rows.__wrapped__() == math.inf
 
 
 def test_products_are_repeatable_to_the_bit() -> None:

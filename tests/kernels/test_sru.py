@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srucli.kernels.backends import BACKENDS
+from srucli.kernels.operator import is_watched
 from srucli.kernels.pool import ragged_pool
 from srucli.kernels.reference import Recurrence
 from srucli.kernels.sru import sru_layer
@@ -292,6 +294,54 @@ def test_backward_twice_with_a_retained_graph(kernel: str) -> None:
     loss = h.square().sum()
     first = torch.autograd.grad(loss, arguments["x"], retain_graph=True)
     assert torch.equal(first[0], torch.autograd.grad(loss, arguments["x"])[0])
+
+
+class Names(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Collects the names of the operators that are dispatched."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_way_without_the_dispatcher_is_the_same_to_the_bit(kernel: str) -> None:
+    """A dispatch mode, which must see the operators, makes the layer call them."""
+    arguments = layer(kernel, [3, 0, 2], 5, 4)
+    direct = outputs_and_gradients(arguments)
+    with Names() as names:
+        dispatched = outputs_and_gradients(arguments)
+    assert {"srucli.sru.default", "srucli.sru_backward.default"} <= names.seen
+    assert all(map(torch.equal, direct, dispatched))
+
+
+def test_what_is_watched() -> None:
+    x = torch.zeros(2)
+    assert not is_watched(x, nn.Parameter(x))
+    with Names():
+        assert is_watched(x)
+    assert is_watched(x, _Subclass(x))
+    seen = []
+
+    def look(row: Tensor) -> Tensor:
+        seen.append(is_watched(x))
+        return row + 1
+
+    torch.func.vmap(look)(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(look, x, check_trace=False)  # type: ignore[no-untyped-call]
+    assert seen == [True, True]
+
+
+class _Subclass(Tensor):
+    pass
 
 
 def test_no_gradient_of_an_input_that_needs_none() -> None:

@@ -262,10 +262,25 @@ def test_dropout_is_applied_in_every_place(encoder: str, head: str) -> None:
             module.register_forward_hook(
                 lambda module, inputs, output: seen.append((module.p, *inputs[0].shape))
             )
-    model(*batch([3, 4]))
+    model(torch.arange(7), offsets_of([3, 4]))
     embedded, pooled = (7, 8), (2, model.pooling.output_size)
     hidden = [(2, 5)] if head == "mlp" else []
     assert seen == [(0.25, *shape) for shape in (embedded, pooled, *hidden)]
+
+
+def test_equal_tokens_of_a_batch_share_a_dropout_mask() -> None:
+    model = small(embedding_size=1000, dropout=0.25)
+    tokens, _ = batch([5, 9])
+    vectors, index = model._vectors(tokens)
+    distinct = set(tokens.tolist())
+    assert vectors.shape == (len(distinct), 1000)
+    assert len(distinct) < len(tokens)
+    kept = vectors[index] != 0
+    torch.testing.assert_close(vectors[index], kept * model.embedding(tokens) / 0.75)
+    assert kept.double().mean(dim=1).sub(0.75).abs().max() < 0.07  # five standard deviations
+    assert len(set(map(tuple, kept.tolist()))) == len(distinct)
+    again, _ = model._vectors(tokens)
+    assert not torch.equal(again, vectors)
 
 
 @pytest.mark.parametrize("encoder", ["sru", "lstm", "gru"])

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from srucli.model.sru import SRULayer, SRUStack, text_mask
+from srucli.model.sru import SRULayer, SRUStack
 from tests.model.test_classifier import LENGTHS, offsets_of
 
 
@@ -71,10 +71,6 @@ def test_a_one_way_layer_does_not_read_ahead() -> None:
 
 
 def test_dropout_between_layers_has_one_mask_per_text() -> None:
-    mask = text_mask(torch.zeros(1), 4, 1000, 0.25)
-    assert mask.shape == (4, 1000)
-    assert sorted(set(mask.flatten().tolist())) == pytest.approx([0.0, 4 / 3])
-    assert float(mask.mean()) == pytest.approx(1.0, abs=0.05)
     torch.manual_seed(0)
     stack = SRUStack(8, 4, 2, dropout=0.5)
     x, offsets = torch.randn(5, 8), torch.tensor([0, 5])

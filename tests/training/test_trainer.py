@@ -47,7 +47,7 @@ def taken() -> Iterator[list[StepTaken]]:
 
     def encode(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(module, Encoder) and torch.is_grad_enabled():
-            read.append((inputs[2].numel() - 1, module.training))
+            read.append((inputs[-1].numel() - 1, module.training))
 
     def step(optimizer: torch.optim.Optimizer, *_: object) -> None:
         if not read:  # called by the optimizer's own step, on its base class
@@ -473,6 +473,7 @@ def test_diagnostics_are_written_at_their_steps(make: Make) -> None:
     made.train()
     first, *rows = records(made, "diagnostics.jsonl")
     assert first["optimizer"]["name"] == "adam"
+    assert first["rows"] is True
     store = made.loader.tokenize(0)
     assert len(first["counts"]) == 10
     most = np.sort(np.bincount(store.ids))[::-1]
