@@ -121,7 +121,8 @@ def parts(folder: Path, seed: int, scratch: Path) -> Iterator[tuple[int | None, 
 def prediction_megabytes(run: Path) -> float:
     """Return the size of what prediction needs: tokenizer, labels, settings, one checkpoint."""
     checkpoint = run / "checkpoints" / (run / "last").read_text(encoding="utf-8").strip()
-    files = [run / name for name in ("tokenizer.model", "labels.json", "config.yaml", "run.json")]
+    own = ("tokenizer.model", "ngrams.safetensors", "labels.json", "config.yaml", "run.json")
+    files = [run / name for name in own]
     files += [checkpoint / name for name in ("model.safetensors", "state.json", "manifest.json")]
     return sum(file.stat().st_size for file in files) / 1e6
 
