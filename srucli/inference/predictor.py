@@ -15,7 +15,6 @@ from srucli.inference.forward import BATCH_TOKENS, limited, probabilities
 from srucli.io.memory import enough_memory
 from srucli.metrics import check_finite
 from srucli.model.classifier import sets_size, shapes, uninitialized
-from srucli.ngrams.linear import columns
 from srucli.runs.choice import choose, unfinished
 from srucli.runs.run_dir import RunDir
 from srucli.runtime import resolve_device
@@ -49,7 +48,7 @@ class Predictor:
             self.model = uninitialized(model, self.tokenizer.vocab_size, classes)
             self.model.load_state_dict(checkpoint.weights)
             self.model.to(device).eval().tabulate()
-            self.ngrams = run.ngrams(columns(classes, self.multi_label)) if model.ngrams else None
+            self.ngrams = run.ngrams(classes, self.multi_label) if model.ngrams else None
         self.tally = Tally(limits=limited(self.model.limits(self.config.train), self.model))
 
     @classmethod

@@ -52,7 +52,7 @@ from srucli.io.files import (
 from srucli.io.folders import OpenFolder
 from srucli.io.json_text import json_text, json_value
 from srucli.io.yaml import MAX_YAML
-from srucli.ngrams.linear import NgramModel
+from srucli.ngrams.linear import NgramModel, columns
 from srucli.runs import checkpoints
 from srucli.runs.checkpoints import FOLDER as CHECKPOINTS
 from srucli.runs.checkpoints import (
@@ -363,11 +363,11 @@ class RunDir:
         data = read_within(self.place, "tokenizer.model", MAX_MODEL_BYTES)
         return Tokenizer.from_bytes(data, str(self.path / "tokenizer.model"), COPY_AGAIN)
 
-    def ngrams(self, columns: int) -> NgramModel:
-        """Return the run's linear model of n-grams, with so many columns of weights."""
+    def ngrams(self, classes: int, multi_label: bool) -> NgramModel:
+        """Return the run's linear model of n-grams."""
         source = str(self.path / NGRAMS)
         tensors = tensors_of(read_within(self.place, NGRAMS, MAX_NGRAMS), source)
-        return ngram_model(tensors, columns, source)
+        return ngram_model(tensors, columns(classes, multi_label), source)
 
     def state(self, name: Which | str) -> dict[str, Any]:
         """Return state.json of `best`, `last` or a checkpoint by name."""

@@ -352,7 +352,7 @@ def test_more_texts_than_a_batch_keep_their_order(
 class MultiLabel:
     """The part of a multi-label predictor that `records` uses, with known probabilities."""
 
-    labels = ("a", "b", "c")
+    labels, at_least_one = ("a", "b", "c"), False
     device = torch.device("cpu")
     multi_label = True
     thresholds = np.array([0.5, 0.3, 0.9])
@@ -364,7 +364,7 @@ class MultiLabel:
 class Even:
     """The part of a predictor that `records` uses, with two equally likely labels."""
 
-    labels = ("a", "b")
+    labels, at_least_one = ("a", "b"), False
     device = torch.device("cpu")
     multi_label = False
     thresholds = None
@@ -492,7 +492,7 @@ def test_an_empty_file_has_no_output(run_main: RunMain, tiny: Tiny, tmp_path: Pa
         (["none", "x.txt"], 66, "none: no such run; give the folder that `srucli train` printed"),
         (["x.txt", "x.txt"], 66, "x.txt: not a run folder: it has no run.json; "),
         (["folder", "x.txt"], 66, "folder: not a run folder: it has no run.json"),
-        (["new", "x.txt"], 65, "run.json: format version 3, this srucli reads up to 2; upgrade"),
+        (["new", "x.txt"], 65, "run.json: format version 4, this srucli reads up to 3; upgrade"),
         (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),
         (["RUN", "folder"], 66, "folder: is a folder; name a file in it"),
         (["RUN", "RUN"], 66, ": is a run; name a file of texts"),
@@ -517,7 +517,7 @@ def test_bad_arguments(
     Path("x.txt").write_text("x\n")
     Path("folder").mkdir()
     Path("new").mkdir()
-    Path("new/run.json").write_text('{"format_version": 3}')
+    Path("new/run.json").write_text('{"format_version": 4}')
     given = [str(tiny.run) if word == "RUN" else word for word in arguments]
     ended = run_main("predict", *given)
     assert (ended.code, ended.out) == (code, "")

@@ -1095,7 +1095,7 @@ REMEDIES = {
         r"are the same texts, .*; leave out (--dev), and a tenth of TRAIN",
         without("--dev"),
         advice="--dev and --test are the same texts",
-        ends="contains no comparison that srucli made",
+        ends="contains a run and not a comparison",
     ),
     # ------------------------------------------------ settings without effect
     "n-grams without a bag": Remedy(
@@ -1188,6 +1188,8 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "t.txt").write_text(TEXT)
     write_tsv(folder / "one.tsv", [("good", text) for _, text in rows])
     shutil.copytree(Path(__file__).parents[1] / "formats" / "v3", folder / "v3")
+    for file in (folder / "v3").glob("checkpoints/*/training.json"):
+        file.unlink()  # so that it cannot be resumed
     shutil.copy(tiny.run / "tokenizer.model", folder / "m.model")
     return folder
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from srucli.config import known_keys
@@ -116,10 +117,9 @@ def test_info_of_a_run(run_main: RunMain, tiny: Tiny) -> None:
     assert rows["labels"] == "3 (bad, good, none)"
     assert (rows["encoder"], rows["optimizer"]) == ("sru", "adam")
     assert rows["last"].endswith("epoch 5 (used by eval and predict)")
-    weights = RunDir.open(tiny.run).checkpoint("last").weights
-    assert (
-        rows["parameters"] == f"{sum(tensor.numel() for tensor in weights.values()) - 3:,}"
-    )  # without the blend
+    run = RunDir.open(tiny.run)
+    network = sum(map(torch.numel, run.checkpoint("last").weights.values())) - 2  # without blend
+    assert rows["parameters"] == f"{network + run.ngrams(3, False).parameters:,}"
     table = run_main("info", tiny.run)
     assert table.code == 0
     assert [line.split("  ")[0] for line in table.out.splitlines()] == list(rows)

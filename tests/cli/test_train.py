@@ -49,8 +49,9 @@ def test_output(tiny: Tiny) -> None:
         r"data: 432 examples, 48 dev examples, 3 labels \((\w+: \d+, ){2}\w+: \d+\)", lines[0]
     )
     assert lines[1].startswith("tokenizer: unigram: 432 lines; ")
-    assert lines[2].startswith("model: ")
-    assert lines[2].endswith(" parameters, sru (cpu kernel), cpu")
+    assert re.fullmatch(r"n-grams: 899 known, with a weight for each label, .* s", lines[2])
+    assert lines[3].startswith("model: ")
+    assert lines[3].endswith(" parameters, sru (cpu kernel), cpu")
     head, *epochs = lines[-10:-4]
     assert head.split("  ")[-3:] == ["dev accuracy", "macro_f1", "log_loss"]
     assert [line.split()[0] for line in epochs] == [f"{n}/5" for n in range(1, 6)]

@@ -612,7 +612,7 @@ def test_steps_to_forget(name: str, options: dict[str, Any], wanted: int) -> Non
 def diagnosed(
     tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Path:
-    """A run of 120 steps with diagnostics."""
+    """A run of 108 steps with diagnostics."""
     from srucli.config import resolve
     from srucli.training.run import train
 
@@ -664,7 +664,7 @@ def test_records_of_too_many_parts_are_refused(
 def test_the_command(diagnosed: Path, run_main: RunMain, tmp_path: Path) -> None:
     ended = run_main("diagnose", diagnosed, "--plots", tmp_path / "pictures")
     first, *lines = ended.out.splitlines()
-    assert (ended.code, first) == (0, "adagrad, learning rate 0.05, 120 steps")
+    assert (ended.code, first) == (0, "adagrad, learning rate 0.05, 108 steps")
     assert all(line.startswith(("! ", "  ")) for line in lines)
     pictures = sorted((tmp_path / "pictures").iterdir())
     assert [picture.name for picture in pictures] == ["optimizer.png", "optimizer.svg"]

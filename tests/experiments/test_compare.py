@@ -306,7 +306,7 @@ def command(tiny: Tiny, folder: Path) -> list[object]:
     return [
         *("compare", tiny.train, "-o", folder, "--over", "optim.lr=0.02,0.05,1e30"),
         *("--test", tiny.test, "--seeds", 2, "--epochs", 2, "--json", "--grid", 2),
-        *("optim.name=adagrad", "optim.clip=0", *NETWORK),
+        *("optim.name=adagrad", "optim.clip=0", "model.ngrams=false", *NETWORK),
     ]
 
 
@@ -453,7 +453,7 @@ def test_the_best_checkpoint_is_evaluated_if_it_is_the_one_in_use(
     """It is the first with the best accuracy, and differs from the last in log loss."""
     folder = with_data(tiny, tmp_path)
     words = [*NETWORK, "train.epochs=5", "train.threads=1", "optim.lr=0.03"]
-    words.append("train.use_checkpoint=best")
+    words += ["train.use_checkpoint=best", "model.ngrams=false"]
     with OpenFolder.at(tmp_path) as place:
         found = _measure(folder, resolve(overrides=words), place, folder.tokenizer)
     accuracies = [record["dev"]["accuracy"] for record in found["history"]]

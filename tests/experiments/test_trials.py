@@ -12,12 +12,11 @@ from srucli.io.files import to_json
 from tests.experiments.support import plan
 
 
-def test_a_comparison_with_older_names_of_settings_is_resumed(tmp_path: Path) -> None:
-    """As `train.keep`, now `train.use_checkpoint`; a setting that did not exist has its default."""
+def test_a_comparison_without_a_new_setting_is_resumed(tmp_path: Path) -> None:
+    """A setting that did not exist has its default."""
     path, facts = tmp_path / "out", facts_of(plan(), {})
-    old = {**facts, "settings": facts["settings"].replace("use_checkpoint:", "keep:")}
-    old["settings"] = old["settings"].replace("  tensorboard: false\n", "")
-    assert len(old["settings"]) < len(facts["settings"]) - 20
+    old = {**facts, "settings": facts["settings"].replace("  tensorboard: false\n", "")}
+    assert len(old["settings"]) < len(facts["settings"]) - 15
     with Folder.claim(path, old, (), force=False):
         (path / "plan.json").write_bytes(to_json(old))
     with Folder.claim(path, facts, (), force=False):

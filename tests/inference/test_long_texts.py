@@ -244,7 +244,7 @@ def saved_numbers(model: Classifier, tokens: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        states = model._states(torch.zeros(tokens, dtype=torch.int64), torch.tensor([0, tokens]))
+        states = model._states(torch.arange(tokens), torch.tensor([0, tokens]))
     return sum(sizes.values()) if states is not None else 0.0
 
 
@@ -262,7 +262,7 @@ def test_the_limit_follows_the_memory_that_training_needs(
 ) -> None:
     """The limit includes gradients, which are not counted here; torch's LSTM saves some twice."""
     settings = {"encoder": encoder, "dropout": 0.1, **sizes}
-    model = Classifier(ModelConfig.model_validate(settings), 20, 2)
+    model = Classifier(ModelConfig.model_validate(settings), 200, 2)
     share = (saved_numbers(model, 120) - saved_numbers(model, 40)) / 80 / model.encoder.activations
     least, most = (0.75, 1.0) if encoder == "sru" else (0.15, 2.0)
     assert least < share < most

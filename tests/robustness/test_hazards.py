@@ -79,7 +79,7 @@ def test_full_disk_read_only_disk_and_resuming(tiny: Tiny, tmp_path: Path) -> No
     lines = run_in_namespace(
         tmp_path,
         "! mkdir disk",
-        "! mount -t tmpfs -o size=900k tmpfs disk",
+        "! mount -t tmpfs -o size=400k tmpfs disk",
         command,
         "info disk/run",
         "! mount -o remount,size=50m disk",
