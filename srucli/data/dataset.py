@@ -22,7 +22,7 @@ from srucli.io.streams import Source, display_name
 from srucli.metrics import encode
 
 # What is held out of the training examples by default.
-HELD_OUT, MAX_HELD_OUT = 0.1, 2_000
+HELD_OUT, MAX_HELD_OUT, MAX_SCORES = 0.1, 2_000, 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,15 +127,18 @@ def read_split(
     labels, multi_label = find_labels(examples, source), config.multi_label
     data = Dataset.make(examples, labels, multi_label, source)
     if not dev:
-        wanted = default_share(len(data)) if share is None else share
+        wanted = default_share(len(data), len(labels)) if share is None else share
         return Split(*data.split(wanted, seed), columns)
     held = read_held_out(dev, config, labels, columns)
     return Split(data, Dataset.make(held, labels, multi_label, display_name(dev)), columns)
 
 
-def default_share(examples: int) -> float:
-    """Return the share that is held out by default: a tenth, at most MAX_HELD_OUT examples."""
-    return min(HELD_OUT, MAX_HELD_OUT / examples)
+def default_share(examples: int, labels: int) -> float:
+    """Return the share that is held out by default: a tenth, at most MAX_HELD_OUT examples.
+
+    With many labels it is less, because there is a score of each example for each label.
+    """
+    return min(HELD_OUT, min(MAX_HELD_OUT, MAX_SCORES / labels) / examples)
 
 
 def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], ColumnNames]:

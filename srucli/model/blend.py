@@ -29,17 +29,17 @@ def fit_weights(
     sides: Floats | None = None,
     before: Sequence[float] | None = None,
 ) -> list[float]:
-    """Return non-negative weights whose sum of branches has the least log loss.
+    """Return non-negative weights whose sum of logits has the least log loss.
 
-    logits (n, B, C) of n branches; targets (B,) integers, where examples from C on have a label
+    logits (n, B, C) of n models; targets (B,) integers, where examples from C on have a label
     that the model does not know and are left out; multi-label: (B, C) bool. sides (2, C), for
     multi-label only: the weights of a label where it is false, and where it is true; default 1.
-    The sum of the branches' weights is free, since it also determines the model's confidence.
-    before (n,): the prior, default the mean of the branches. The squared distance from it, in units
+    The sum of the weights is free, since it also determines the model's confidence.
+    before (n,): the prior, default the mean of the models. The squared distance from it, in units
     of the prior weights, counts as PRIOR_EXAMPLES examples.
     """
-    branches, _, classes = logits.shape
-    mean = np.full(branches, 1 / branches) if before is None else np.array(before)
+    models, _, classes = logits.shape
+    mean = np.full(models, 1 / models) if before is None else np.array(before)
     if not multi_label:
         known = targets < classes
         logits, targets = logits[:, known], targets[known]
@@ -51,7 +51,7 @@ def fit_weights(
         (logits, targets, multi_label, sides, mean),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(0, None)] * branches,
+        bounds=[(0, None)] * models,
     )
     weights: list[float] = fit.x.tolist()
     return weights
@@ -69,8 +69,8 @@ def loss(
 
     It is the sum of the log losses and of the prior.
     """
-    branches, examples, _ = logits.shape
-    before = np.full(branches, 1 / branches) if before is None else before
+    models, examples, _ = logits.shape
+    before = np.full(models, 1 / models) if before is None else before
     total = np.tensordot(weights, logits, axes=1)
     if multi_label:
         counts = 1.0 if sides is None else np.where(targets, sides[1], sides[0])

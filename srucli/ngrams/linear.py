@@ -24,8 +24,8 @@ from srucli.ngrams.vocabulary import Features, Vocabulary, all_grams, learn
 Floats = NDArray[np.float32]
 # The size of a model: of its keys and frequencies, and its weights in half precision.
 MAX_BYTES = 8 * 10**6
-# Of longer data, so many characters are drawn: they take 1.2 GB in training.
-MAX_CHARACTERS = 2**24
+# Of larger data, texts are drawn: characters take 1.2 GB in training, and texts times labels too.
+MAX_CHARACTERS, MAX_CELLS = 2**24, 2**27
 # Log ratios from few texts are mostly chance, so with fewer texts per label they count less.
 MANY_TEXTS = 200
 POWER, COST = 1.5, 0.5
@@ -89,7 +89,8 @@ def fit(
     weights (2, C): how much an example counts for each label where that is false, and where it is
     true; default 1. The model depends on the seed little, as the order of texts does.
     """
-    chosen = _drawn(texts, seed)
+    most = max(MAX_CELLS // columns(classes, targets.ndim == 2), 1)
+    chosen = _drawn(texts, most, seed)
     texts, targets = [texts[n] for n in chosen], targets[chosen]
     single = targets.ndim == 1
     truth = targets[:, None] == np.arange(classes) if single else targets[:, :classes] > 0
@@ -106,10 +107,10 @@ def fit(
     return NgramModel(vocabulary, table.astype(np.float16).astype(np.float32), bias)
 
 
-def _drawn(texts: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Return the numbers of the texts to learn from: all, or some of MAX_CHARACTERS together."""
+def _drawn(texts: Sequence[str], most: int, seed: int) -> NDArray[np.int64]:
+    """Return the numbers of the texts to learn from: all, or `most`, of MAX_CHARACTERS."""
     lengths = np.array([len(text) for text in texts])
-    order = np.random.default_rng(seed).permutation(len(texts))
+    order = np.random.default_rng(seed).permutation(len(texts))[:most]
     return np.sort(order[: max(int((lengths[order].cumsum() <= MAX_CHARACTERS).sum()), 1)])
 
 

@@ -22,6 +22,8 @@ from srucli.training.objectives import balanced
 # With fewer dev examples, the weight is fitted to the scores of as many training examples, each
 # from a model that is fitted without its fold.
 ENOUGH, FOLDS = 500, 5
+# With many labels, fewer.
+MAX_SCORES = 2**25
 
 
 class Ngrams(NamedTuple):
@@ -71,11 +73,13 @@ def _weight(
     """Return the weight with which out-of-fold scores have the least log loss."""
     fold = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
     places, found = np.zeros(0, np.int64), np.zeros((0, classes), np.float32)
+    enough = max(min(ENOUGH, MAX_SCORES // classes), 1)
     for number in range(FOLDS):
         inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-        if len(places) >= ENOUGH or not outside.size:
+        if len(places) >= enough or not outside.size:
             break
         model = fit([texts[n] for n in outside.tolist()], targets[outside], classes, sides, seed)
+        inside = inside[: enough - len(places)]
         places = np.concatenate((places, inside))
         found = np.concatenate((found, model.scores([texts[n] for n in inside.tolist()], classes)))
     truth, multi_label = targets[places], targets.ndim == 2

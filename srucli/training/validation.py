@@ -115,7 +115,7 @@ class Validation:
         return self.data.targets.astype(bool) if self.multi_label else self.data.targets
 
     def fit_and_evaluate(self) -> dict[str, float]:
-        """Fit the branches' weights and the thresholds to the dev examples; return their metrics.
+        """Fit the weights and the thresholds to the dev examples; return their metrics.
 
         The metric that decides comes first. Without dev examples the result is empty.
         """

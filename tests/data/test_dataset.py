@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srucli.config import DataConfig
-from srucli.data.dataset import Dataset, data_hash, find_labels, hold_out, read_split
+from srucli.data.dataset import Dataset, data_hash, default_share, find_labels, hold_out, read_split
 from srucli.data.readers import Example
 from srucli.errors import DataError
 from tests.support import write_tsv
@@ -110,6 +110,19 @@ def test_identities_of_parts_and_files_differ() -> None:
     parts += [part for drawn in draws for part in drawn if part is not None]
     assert len({part.identity for part in parts}) == len(parts) == 8
     assert dataset(*words, several=False).identity == data.identity
+
+
+def test_the_share_that_is_held_out_by_default(tmp_path: Path) -> None:
+    """A tenth, at most 2,000 examples, and 2^25 scores of an example for a label."""
+    held = [default_share(size, labels) * size for size, labels in SIZES]
+    assert held == pytest.approx([3, 2_000, 2_000, 335.5], rel=1e-3)
+    train = str(write_tsv(tmp_path / "t", [("a", f"one {n}") for n in range(29)] + [("b", "two")]))
+    split = read_split(train, None, DataConfig(format="tsv"), None, 0)
+    assert split.dev is not None
+    assert (len(split.train), len(split.dev)) == (27, 3)
+
+
+SIZES = [(30, 2), (20_000, 2), (10**6, 10_000), (10**6, 100_000)]
 
 
 def test_a_dev_file_or_a_split_of_one_file(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ def test_of_long_data_some_texts_are_drawn(monkeypatch: pytest.MonkeyPatch) -> N
     texts, targets = made(40, 2)
     monkeypatch.setattr(linear, "MAX_CHARACTERS", sum(map(len, texts)) // 2)
     assert 15 <= fit(texts, targets, 2).vocabulary.texts <= 25
+    monkeypatch.setattr(linear, "MAX_CELLS", 9)
+    assert fit(texts, targets, 2).vocabulary.texts == 9
     monkeypatch.setattr(linear, "MAX_CHARACTERS", 1)
     assert fit(texts, targets, 2).vocabulary.texts == 1
 

@@ -13,6 +13,7 @@ from srucli.data.dataset import Dataset, Split
 from srucli.data.layout import NO_NAMES
 from srucli.metrics import Outcome, metric_named
 from srucli.model.blend import LINEAR
+from srucli.model.blend import fit_weights as fitted_weights
 from srucli.ngrams.linear import fit
 from srucli.tokenizer.model import Tokenizer
 from srucli.training import ngrams as module
@@ -102,6 +103,22 @@ def test_with_enough_dev_examples_the_weight_is_the_prior(
     monkeypatch.setattr(module, "ENOUGH", 20)
     assert fitted((data(30), data(20, seed=1)), tokenizer).weight == LINEAR
     assert fitted((data(30), data(19, seed=1)), tokenizer).weight != LINEAR
+
+
+def test_with_many_labels_few_scores_fit_the_weight(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def record(scores: Any, *rest: Any) -> list[float]:
+        sizes.append(scores.shape)
+        return fitted_weights(scores, *rest)
+
+    monkeypatch.setattr(module, "fit_weights", record)
+    fitted((data(60), None), tokenizer)
+    monkeypatch.setattr(module, "MAX_SCORES", 3 * 7 + 1)
+    fitted((data(60), None), tokenizer)
+    assert sizes == [(1, 60, 3), (1, 7, 3)]
 
 
 def test_two_examples_are_enough(tokenizer: Tokenizer) -> None:
