@@ -3,7 +3,7 @@
 Usage: python -m benchmarks.encoders [--sets trec,sst2] [--encoders sru,lstm] [--ways alone,recipe]
        [--seeds N] [--data DIR] [-o runs/encoders.jsonl] [--table]
 
-`recipe` is the default recipe with another encoder; `alone` is that without its branches of hashed
+`recipe` is the default recipe with another encoder; `alone` is that without the linear model of
 n-grams, so that the encoder has to do everything.
 
 `srucli compare` chooses the peak learning rate of each set, way and encoder from RATES, by accuracy

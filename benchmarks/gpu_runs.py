@@ -4,8 +4,8 @@ steps: steps of the default classifier on a batch that lies on the GPU, ten in a
 torch's profiler how many kernels and copies run in one and which take longest. On a GPU a step is
 replayed from a CUDA graph, as in `srucli train`; CUDA's driver counts the nodes of the graph.
 
-trainings: `srucli train` with each encoder, in the default recipe and alone, without the branches
-of n-grams, and `srucli eval` on the test texts: seconds of the command, without Python's start, and
+trainings: `srucli train` with each encoder, in the default recipe and alone, without the linear
+model of n-grams, and `srucli eval` on the test texts: seconds of the command, without Python's start, and
 of its epochs, and accuracy. They run in one process, whose first training, of one epoch, is not
 counted. Whether two runs are equal is measured by `gpu_reruns.py`.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.config import TrainConfig
-from srucli.data.dataset import Split
+from srucli.data.dataset import MAX_SCORES, Split
 from srucli.inference.forward import Scores
 from srucli.io.console import say
 from srucli.model.blend import LINEAR, fit_weights
@@ -22,8 +22,6 @@ from srucli.training.objectives import balanced
 # With fewer dev examples, the weight is fitted to the scores of as many training examples, each
 # from a model that is fitted without its fold.
 ENOUGH, FOLDS = 500, 5
-# With many labels, fewer.
-MAX_SCORES = 2**25
 
 
 class Ngrams(NamedTuple):

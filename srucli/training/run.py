@@ -212,7 +212,7 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
         linear = ngrams.model if ngrams else None
         facts = _facts(request, found, split, trainer, linear)
         run.begin(config, tokenizer, split.train.labels, facts, linear)
-        _announce(trainer, config, saved)
+        _announce(trainer, config, saved, facts["parameters"])
         trainer.checkpoints.begin_diagnostics()
         request.stop.checked = True
         with enough_memory("training", lambda: smaller_step(config, trainer)):
@@ -269,13 +269,15 @@ def _facts(
     return facts | {"command": found.facts.command}
 
 
-def _announce(trainer: Trainer, config: Config, saved: SavedTraining | None) -> None:
+def _announce(
+    trainer: Trainer, config: Config, saved: SavedTraining | None, parameters: object
+) -> None:
     """Describe the model, and the checkpoint that is resumed."""
     device, encoder = trainer.step.device, str(config.model.encoder)
     if "train.kernel" in ENCODERS[encoder].settings:
         encoder += f" ({backends.choose(config.train.kernel, device.type)} kernel)"
     graphs = ", steps as CUDA graphs" if trainer.step.captured else ""
-    say(f"model: {trainer.step.parameters:,} parameters, {encoder}, {device}{graphs}")
+    say(f"model: {parameters:,} parameters, {encoder}, {device}{graphs}")
     warn(*never_reached(config.train, trainer.loader.planned_steps))
     if not saved:
         return

@@ -120,6 +120,7 @@ def test_info_of_a_run(run_main: RunMain, tiny: Tiny) -> None:
     run = RunDir.open(tiny.run)
     network = sum(map(torch.numel, run.checkpoint("last").weights.values())) - 2  # without blend
     assert rows["parameters"] == f"{network + run.ngrams(3, False).parameters:,}"
+    assert f"\nmodel: {rows['parameters']} parameters, sru" in tiny.result.err
     table = run_main("info", tiny.run)
     assert table.code == 0
     assert [line.split("  ")[0] for line in table.out.splitlines()] == list(rows)
