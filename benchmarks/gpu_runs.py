@@ -5,9 +5,9 @@ torch's profiler how many kernels and copies run in one and which take longest. 
 replayed from a CUDA graph, as in `srucli train`; CUDA's driver counts the nodes of the graph.
 
 trainings: `srucli train` with each encoder, in the default recipe and alone, without the linear
-model of n-grams, and `srucli eval` on the test texts: seconds of the command, without Python's start, and
-of its epochs, and accuracy. They run in one process, whose first training, of one epoch, is not
-counted. Whether two runs are equal is measured by `gpu_reruns.py`.
+model of n-grams, and `srucli eval` on the test texts: seconds of the command, without Python's
+start, and of its epochs, and accuracy. They run in one process, whose first training, of one epoch,
+is not counted. Whether two runs are equal is measured by `gpu_reruns.py`.
 
 prediction: `srucli predict` on the training texts of the first set, repeated, by a model trained on
 them for one epoch. Texts per second are those beyond the time that a single text takes, which is
