@@ -35,7 +35,7 @@ from srucli.io.folders import OpenFolder
 from srucli.io.yaml import to_yaml
 from srucli.metrics import METRICS
 from srucli.model.classifier import shapes
-from srucli.ngrams.linear import columns, size_of_model
+from srucli.ngrams.linear import size_of_model
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Claim, Layout, claimed, clear
 from srucli.runs.run_dir import read_records
@@ -174,7 +174,7 @@ class Search:
         self.own_bytes = len(tokenizer.model_bytes) + OTHER_BYTES
         if base.model.ngrams:
             several = base.data.multi_label
-            self.own_bytes += size_of_model(texts, columns(len(task.labels), several))
+            self.own_bytes += size_of_model(texts, len(task.labels), several, base.train.seed)
 
     def bytes_of(self, config: Config) -> int:
         """Return the size of what is copied for prediction."""

@@ -12,6 +12,8 @@ import numpy as np
 from srucli.kernels.jit import inner, kernel
 
 _U = np.uint64
+# With a larger share of labels that change, changing all is faster than going through a list.
+_MANY = np.float32(0.25)
 
 
 @inner
@@ -82,50 +84,70 @@ def class_counts(rows, starts, stops, texts, labels, counts):  # type: ignore[no
 
 
 @kernel(fastmath={"nsz", "arcp", "contract", "afn", "reassoc"})
-def scores(first, end, rows, values, starts, stops, table, bias, found):  # type: ignore[no-untyped-def]
-    """Write the scores (B, K) of a table (R, K) and a bias (K,)."""
+def variances(first, end, keys, frequencies, logs, shares, floor, power, counts):  # type: ignore[no-untyped-def]
+    """Replace counts (R, K) by (|r| + floor)^power, r the log ratio of an n-gram's frequencies.
+
+    logs: of the smoothed numbers from 0; shares (2, K): for either block, the log ratio of the
+    frequencies of all its n-grams in texts with and without the label.
+    """
+    for row in range(first, end):
+        block = keys[row] & np.uint32(1)
+        for k in range(shares.shape[1]):
+            inside = np.int64(counts[row, k])
+            ratio = logs[inside] - logs[frequencies[row] - inside] - shares[block, k]
+            counts[row, k] = (np.abs(ratio) + floor) ** power
+
+
+@kernel(fastmath={"nsz", "arcp", "contract", "afn", "reassoc"})
+def scores(first, end, rows, values, starts, stops, ends, labels, weights, bias, found):  # type: ignore[no-untyped-def]
+    """Write the scores (B, K) of the weights (E,) of rows, from ends (R+1,), and a bias (K,)."""
     for text in range(first, end):
         for k in range(bias.size):
             found[text, k] = bias[k]
         for place in range(starts[text], stops[text]):
             row, value = rows[place], values[place]
-            for k in range(bias.size):
-                found[text, k] += value * table[row, k]
+            for weight in range(ends[row], ends[row + 1]):
+                found[text, labels[weight]] += value * weights[weight]
 
 
 @kernel(fastmath={"nsz", "arcp", "contract", "afn", "reassoc"})
-def ascend(rows, values, starts, stops, order, signs, slack, prior, table, bias, dual, norms):  # type: ignore[no-untyped-def]
-    """Take one pass of dual coordinate ascent over the texts in `order`.
+def ascend(  # type: ignore[no-untyped-def]
+    first, end, rows, values, starts, stops, order, signs, slack, prior, table, bias, dual, norms
+):
+    """Take one pass of dual coordinate ascent over the texts in `order`, for labels of a range.
 
     signs (B, K) int8: 1 where a text has a label, else -1. slack (2, K): 1 / (2 C) of the squared
     hinge loss where a label is false, and where it is true. prior (R, K): the variances of the
     weights. table (R, K), bias (K,) and dual (B, K) change. norms (B, K): what the diagonal is.
     """
-    labels = bias.size
-    score, change = np.zeros(labels, np.float32), np.zeros(labels, np.float32)
+    score, change = np.zeros(bias.size, np.float32), np.zeros(bias.size, np.float32)
+    changed = np.zeros(bias.size, np.int32)
     for text in order:
-        for k in range(labels):
+        for k in range(first, end):
             score[k] = bias[k]
         for place in range(starts[text], stops[text]):
             row, value = rows[place], values[place]
-            for k in range(labels):
+            for k in range(first, end):
                 score[k] += value * table[row, k]
-        changed = False
-        for k in range(labels):
+        found = 0
+        for k in range(first, end):
             sign, before = np.float32(signs[text, k]), dual[text, k]
             own = slack[1, k] if sign > 0 else slack[0, k]
             slope = sign * score[k] - np.float32(1.0) + own * before
             after = max(before - slope / (norms[text, k] + np.float32(1.0) + own), np.float32(0.0))
             dual[text, k] = after
             change[k] = sign * (after - before)
-            changed |= after != before
-        if changed:
-            for place in range(starts[text], stops[text]):
-                row, value = rows[place], values[place]
-                for k in range(labels):
+            bias[k] += change[k]
+            changed[found] = k
+            found += after != before
+        for place in range(starts[text], stops[text]):
+            row, value = rows[place], values[place]
+            if found > _MANY * (end - first):
+                for k in range(first, end):
                     table[row, k] += value * prior[row, k] * change[k]
-            for k in range(labels):
-                bias[k] += change[k]
+            else:
+                for k in changed[:found]:
+                    table[row, k] += value * prior[row, k] * change[k]
 
 
 @kernel(fastmath={"nsz", "arcp", "contract", "afn", "reassoc"})

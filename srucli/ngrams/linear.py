@@ -9,22 +9,27 @@ Dual Coordinate Descent Method for Large-scale Linear SVM"), for all labels at o
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srucli.kernels import cpu_linear
+from srucli.kernels.cpu_grams import Grams
 from srucli.kernels.threads import evenly, run
 from srucli.ngrams.texts import grams
 from srucli.ngrams.vocabulary import Features, Vocabulary, all_grams, learn
 
 Floats = NDArray[np.float32]
-# The size of a model: of its keys and frequencies, and its weights in half precision.
-MAX_BYTES = 8 * 10**6
+# The size of a model. An n-gram takes a key, a frequency and the number of its weights. A weight
+# takes two bytes, and its label two more, or four with more than FEW_LABELS.
+MAX_BYTES, BYTES_OF_ROW, FEW_LABELS = 8 * 10**6, 12, 2**15
 # Of larger data, texts are drawn: characters take 1.2 GB in training, and texts times labels too.
+# So do n-grams times labels; there are no more n-grams than that allows.
 MAX_CHARACTERS, MAX_CELLS = 2**24, 2**27
 # Log ratios from few texts are mostly chance, so with fewer texts per label they count less.
 MANY_TEXTS = 200
@@ -39,18 +44,32 @@ def columns(classes: int, multi_label: bool) -> int:
     return 1 if classes == 2 and not multi_label else classes
 
 
+def _bytes_of_weight(labels: int) -> int:
+    return 4 if labels <= FEW_LABELS else 6
+
+
 @dataclass(frozen=True, eq=False)
 class NgramModel:
-    """Weights (R, K) of the n-grams of a vocabulary, and a bias (K,); K is 1 for two classes."""
+    """The n-grams of a vocabulary, each with weights for some labels; a bias (K,) of each label.
+
+    counts (R,) int32: how many weights each n-gram has; labels (E,) int32 and weights (E,): of all
+    n-grams, one after the other. K is 1 for two classes.
+    """
 
     vocabulary: Vocabulary
-    table: Floats
+    counts: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    weights: Floats
     bias: Floats
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.concatenate(([0], np.cumsum(self.counts, dtype=np.int64)))
 
     @property
     def parameters(self) -> int:
         """The number of weights."""
-        return self.table.size + self.bias.size
+        return self.weights.size + self.bias.size
 
     def scores(self, texts: Sequence[str], classes: int) -> Floats:
         """Return the scores (B, C) of texts: margins, which are near 1 for a true label, else -1.
@@ -58,23 +77,13 @@ class NgramModel:
         Of two classes that exclude each other, the scores are opposite.
         """
         found = np.empty((len(texts), self.bias.size), np.float32)
+        table = self._ends, self.labels, self.weights, self.bias
         for first, own in grams(texts):
             part = self.vocabulary.features(own)
             stop = first + part.stops.size
-            shares = evenly(part.stops.size, part.rows.size * self.bias.size)
-            run(cpu_linear.scores, shares, *part, self.table, self.bias, found[first:stop])
+            shares = evenly(part.stops.size, part.rows.size)
+            run(cpu_linear.scores, shares, *part, *table, found[first:stop])
         return found if self.bias.size == classes else np.concatenate((-found, found), axis=1)
-
-
-def size_of_model(texts: Sequence[str], labels: int) -> int:
-    """Return how many bytes the model of texts takes in a file, with so many columns of weights."""
-    rows = learn(all_grams(texts), MAX_BYTES // _row_bytes(labels)).keys.size
-    return rows * _row_bytes(labels)
-
-
-def _row_bytes(labels: int) -> int:
-    """Return the bytes of a key, a frequency, and weights in half precision."""
-    return 8 + 2 * labels
 
 
 def fit(
@@ -89,22 +98,37 @@ def fit(
     weights (2, C): how much an example counts for each label where that is false, and where it is
     true; default 1. The model depends on the seed little, as the order of texts does.
     """
-    most = max(MAX_CELLS // columns(classes, targets.ndim == 2), 1)
-    chosen = _drawn(texts, most, seed)
-    texts, targets = [texts[n] for n in chosen], targets[chosen]
     single = targets.ndim == 1
+    labels = columns(classes, not single)
+    chosen, found, vocabulary = _read(texts, labels, seed)
+    targets = targets[chosen]
     truth = targets[:, None] == np.arange(classes) if single else targets[:, :classes] > 0
     sides = np.ones((2, classes)) if weights is None else np.asarray(weights)
-    if columns(classes, not single) < classes:
+    if labels < classes:
         truth, sides = truth[:, 1:], sides[1][:, None]
-    found = all_grams(texts)
-    vocabulary = learn(found, MAX_BYTES // _row_bytes(truth.shape[1]))
     part = vocabulary.features(found)
-    few = len(texts) < MANY_TEXTS * classes
+    few = len(chosen) < MANY_TEXTS * classes
     prior = _prior(part, vocabulary, truth, POWER_OF_FEW if few else POWER)
     slack = 0.5 / (COST_OF_FEW if few else COST) / sides
     table, bias = _ascend(part, truth, prior, slack.astype(np.float32), seed)
-    return NgramModel(vocabulary, table.astype(np.float16).astype(np.float32), bias)
+    return _largest(vocabulary, table, bias)
+
+
+def size_of_model(texts: Sequence[str], classes: int, multi_label: bool, seed: int = 0) -> int:
+    """Return how many bytes the model of texts takes at most in a file."""
+    labels = columns(classes, multi_label)
+    _, _, vocabulary = _read(texts, labels, seed)
+    return min(vocabulary.keys.size * (BYTES_OF_ROW + labels * _bytes_of_weight(labels)), MAX_BYTES)
+
+
+def _read(
+    texts: Sequence[str], labels: int, seed: int
+) -> tuple[NDArray[np.int64], Grams, Vocabulary]:
+    """Return the numbers of the texts to learn from, their n-grams, and the vocabulary."""
+    most = max(MAX_CELLS // labels, 1)
+    chosen = _drawn(texts, most, seed)
+    found = all_grams([texts[n] for n in chosen])
+    return chosen, found, learn(found, most)
 
 
 def _drawn(texts: Sequence[str], most: int, seed: int) -> NDArray[np.int64]:
@@ -118,17 +142,20 @@ def _prior(
     part: Features, vocabulary: Vocabulary, truth: NDArray[np.bool_], power: float
 ) -> Floats:
     """Return the variances of the weights (R, K)."""
-    inside = np.zeros((vocabulary.keys.size, truth.shape[1]), np.float32)
-    cpu_linear.class_counts(part.rows, part.starts, part.stops, *np.nonzero(truth), inside)
-    outside = vocabulary.frequencies[:, None] - inside
-    ratio = np.empty_like(inside)
+    keys, frequencies = vocabulary.keys, vocabulary.frequencies
+    counts = np.zeros((keys.size, truth.shape[1]), np.float32)
+    cpu_linear.class_counts(part.rows, part.starts, part.stops, *np.nonzero(truth), counts)
+    shares = np.empty((2, truth.shape[1]), np.float32)
     for block in (0, 1):
-        own = (vocabulary.keys & 1) == block
-        shares = [counts[own] + np.float32(SMOOTHING) for counts in (inside, outside)]
-        one, other = (np.log(counts / counts.sum(axis=0)) for counts in shares)
-        ratio[own] = one - other
-    variances: Floats = (np.abs(ratio) + np.float32(FLOOR)) ** np.float32(power)
-    return variances
+        own = (keys & 1) == block
+        inside = counts[own].sum(axis=0, dtype=np.float64)
+        outside, smooth = frequencies[own].sum() - inside, SMOOTHING * max(own.sum(), 1)
+        shares[block] = np.log((inside + smooth) / (outside + smooth))
+    logs = np.log(np.arange(vocabulary.texts + 1) + SMOOTHING).astype(np.float32)
+    shape = np.float32(FLOOR), np.float32(power)
+    parts = evenly(keys.size, counts.size)
+    run(cpu_linear.variances, parts, keys, frequencies, logs, shares, *shape, counts)
+    return counts
 
 
 def _ascend(
@@ -143,5 +170,25 @@ def _ascend(
     random = np.random.default_rng(seed)
     for _ in range(PASSES):
         order = random.permutation(texts)
-        cpu_linear.ascend(*part, order, signs, slack, prior, table, bias, dual, norms)
+        own = order, signs, slack, prior, table, bias, dual, norms
+        run(cpu_linear.ascend, evenly(labels, part.rows.size), *part, *own)
     return table, bias
+
+
+def _largest(vocabulary: Vocabulary, table: Floats, bias: Floats) -> NgramModel:
+    """Return the model of the largest weights of a table (R, K), as many as MAX_BYTES can hold."""
+    halves = table.astype(np.float16)
+    sizes = halves.view(np.uint16) & 0x7FFF  # in the order of the absolute values
+    highest = sizes.max(axis=1, initial=0)
+    each = _bytes_of_weight(bias.size)
+
+    def room_left(least: int) -> int:
+        rows, weights = (int(np.count_nonzero(found >= least)) for found in (highest, sizes))
+        return MAX_BYTES - BYTES_OF_ROW * rows - each * weights
+
+    least = bisect_left(range(1, 2**15), 0, key=room_left) + 1
+    rows = np.flatnonzero(highest >= least)
+    kept = sizes[rows] >= least
+    counts, labels = kept.sum(axis=1, dtype=np.int32), np.nonzero(kept)[1].astype(np.int32)
+    known = Vocabulary(vocabulary.keys[rows], vocabulary.frequencies[rows], vocabulary.texts)
+    return NgramModel(known, counts, labels, halves[rows][kept].astype(np.float32), bias)

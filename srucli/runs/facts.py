@@ -16,7 +16,7 @@ from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 from srucli.errors import DataError
 from srucli.io.files import COPY_AGAIN, Place, path_of, read_json
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_FACTS = 2**20
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srucli.errors import DataError
 from srucli.io.files import COPY_AGAIN
-from srucli.ngrams.linear import NgramModel
+from srucli.ngrams.linear import FEW_LABELS, NgramModel
 from srucli.ngrams.vocabulary import Vocabulary
 from srucli.runs.tensors import check_fit
 
@@ -25,28 +25,44 @@ def ngram_tensors(model: NgramModel) -> dict[str, Tensor]:
         "keys": torch.from_numpy(known.keys.view(np.int32)),
         "frequencies": torch.from_numpy(known.frequencies),
         "texts": torch.tensor([known.texts]),
-        "table": torch.from_numpy(model.table.astype(np.float16)),
+        "counts": torch.from_numpy(model.counts),
+        "labels": torch.from_numpy(model.labels).to(_label_type(model.bias.size)),
+        "weights": torch.from_numpy(model.weights.astype(np.float16)),
         "bias": torch.from_numpy(model.bias),
     }
 
 
 def ngram_model(tensors: Mapping[str, Tensor], columns: int, source: str) -> NgramModel:
     """Return the model that such tensors describe, with so many columns. Raises DataError."""
-    rows = len(tensors["keys"]) if "keys" in tensors and tensors["keys"].ndim else 0
+    rows, size = (_length(tensors.get(name)) for name in ("keys", "weights"))
     with torch.device("meta"):
         shapes = {
             "keys": torch.empty(rows, dtype=torch.int32),
             "frequencies": torch.empty(rows, dtype=torch.int32),
             "texts": torch.empty(1, dtype=torch.int64),
-            "table": torch.empty(rows, columns, dtype=torch.float16),
+            "counts": torch.empty(rows, dtype=torch.int32),
+            "labels": torch.empty(size, dtype=_label_type(columns)),
+            "weights": torch.empty(size, dtype=torch.float16),
             "bias": torch.empty(columns),
         }
     check_fit(tensors, shapes, source)
     keys = tensors["keys"].numpy().view(np.uint32)
     frequencies, texts = tensors["frequencies"].numpy(), int(tensors["texts"])
+    counts, labels = tensors["counts"].numpy(), tensors["labels"].int().numpy()
     ordered = bool((keys[1:] > keys[:-1]).all())
     counted = texts <= MAX_TEXTS and bool(((frequencies >= 0) & (frequencies <= texts)).all())
-    if not ordered or texts < 0 or not counted:
+    known = bool(((labels >= 0) & (labels < columns)).all())
+    complete = bool((counts >= 0).all()) and counts.sum(dtype=np.int64) == size
+    if not ordered or texts < 0 or not counted or not known or not complete:
         raise DataError(source, None, "damaged: no vocabulary of n-grams", COPY_AGAIN)
-    table = tensors["table"].float().numpy()
-    return NgramModel(Vocabulary(keys, frequencies, texts), table, tensors["bias"].numpy())
+    weights = tensors["weights"].float().numpy()
+    vocabulary = Vocabulary(keys, frequencies, texts)
+    return NgramModel(vocabulary, counts, labels, weights, tensors["bias"].numpy())
+
+
+def _length(tensor: Tensor | None) -> int:
+    return len(tensor) if tensor is not None and tensor.ndim else 0
+
+
+def _label_type(columns: int) -> torch.dtype:
+    return torch.int16 if columns <= FEW_LABELS else torch.int32

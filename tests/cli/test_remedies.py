@@ -892,14 +892,14 @@ REMEDIES = {
         advice=": the name is too long; choose a shorter one",
     ),
     "a run that cannot go on": Remedy(
-        TRAIN.replace("-o run", "-o v3"),
-        r"v3: exists already; choose another (-o), or add --force",
+        TRAIN.replace("-o run", "-o v4"),
+        r"v4: exists already; choose another (-o), or add --force",
         plus(r"\1 other"),
         advice=": exists already; choose another -o, or add --force",
     ),
     "a run to replace": Remedy(
-        TRAIN.replace("-o run", "-o v3"),
-        r"v3: exists already; choose another -o, or add (--force)",
+        TRAIN.replace("-o run", "-o v4"),
+        r"v4: exists already; choose another -o, or add (--force)",
         advice=": exists already; choose another -o, or add --force",
     ),
     "a folder that is in use": Remedy(
@@ -1024,7 +1024,7 @@ REMEDIES = {
         files={"old/run.json": '{"format_version": 2}'},
     ),
     "another tokenizer": Remedy(
-        f"{TRAIN} --tokenizer v3/tokenizer.model",
+        f"{TRAIN} --tokenizer v4/tokenizer.model",
         r"--tokenizer: the run was trained with another one; (leave it out)",
         lambda words, match: without("--tokenizer", "--tokenizer")(words, match),
         before=(TRAIN,),
@@ -1091,7 +1091,7 @@ REMEDIES = {
         ends=ENDS,
     ),
     "the same texts twice": Remedy(
-        "compare two.tsv --optimizer adam,sgd --dev two.tsv --test two.tsv -o v3",
+        "compare two.tsv --optimizer adam,sgd --dev two.tsv --test two.tsv -o v4",
         r"are the same texts, .*; leave out (--dev), and a tenth of TRAIN",
         without("--dev"),
         advice="--dev and --test are the same texts",
@@ -1187,8 +1187,8 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tsv(folder / "two.tsv", rows)
     (folder / "t.txt").write_text(TEXT)
     write_tsv(folder / "one.tsv", [("good", text) for _, text in rows])
-    shutil.copytree(Path(__file__).parents[1] / "formats" / "v3", folder / "v3")
-    for file in (folder / "v3").glob("checkpoints/*/training.json"):
+    shutil.copytree(Path(__file__).parents[1] / "formats" / "v4", folder / "v3")
+    for file in (folder / "v4").glob("checkpoints/*/training.json"):
         file.unlink()  # so that it cannot be resumed
     shutil.copy(tiny.run / "tokenizer.model", folder / "m.model")
     return folder

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
 from srucli.ngrams import linear, vocabulary
-from srucli.ngrams.linear import NgramModel, fit
+from srucli.ngrams.linear import NgramModel, fit, size_of_model
 from srucli.ngrams.vocabulary import Features, all_grams, learn
 
 WORDS = (
@@ -109,8 +109,15 @@ def test_multi_label_columns_are_tasks_of_their_own() -> None:
     model = fit(texts, several[:, :3], 3)
     alone = fit(texts, several[:, 1].astype(np.int64), 2)
     assert model.scores(texts, 3).shape == (90, 3)
-    one, two = model.scores(texts, 3)[:, 1], alone.scores(texts, 2)[:, 1]
-    np.testing.assert_allclose(one, two, atol=0.02)
+    assert _weights(model, 1) == _weights(alone, 0)
+    assert model.bias[1] == alone.bias
+
+
+def _weights(model: NgramModel, label: int) -> dict[int, float]:
+    """Return a label's weights by the keys of their n-grams."""
+    own = model.labels == label
+    keys = np.repeat(model.vocabulary.keys, model.counts)[own]
+    return dict(zip(keys.tolist(), model.weights[own].tolist(), strict=True))
 
 
 def _equal_variances(part: Features, known: vocabulary.Vocabulary, *_: Any) -> Any:
@@ -148,9 +155,24 @@ def test_a_vocabulary_keeps_the_n_grams_of_most_texts() -> None:
 
 
 def test_the_number_of_n_grams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "MAX_BYTES", 1400)
+    monkeypatch.setattr(linear, "MAX_CELLS", 300)
     texts, targets = made(40, 3)
-    assert fit(texts, targets, 3).table.shape == (100, 3)
+    assert size_of_model(texts, 3, multi_label=False) == 100 * (12 + 3 * 4)
+    assert fit(texts, targets, 3).vocabulary.keys.size <= 100
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_model_has_the_largest_weights(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, targets = made(40, classes)
+    whole = fit(texts, targets, classes)
+    monkeypatch.setattr(linear, "MAX_BYTES", 1000)
+    some = fit(texts, targets, classes)
+    size = 12 * some.counts.size + 4 * some.weights.size
+    assert 800 < size <= 1000
+    assert some.counts.sum() == some.weights.size
+    largest = np.sort(np.abs(whole.weights))[-some.weights.size :]
+    np.testing.assert_array_equal(np.sort(np.abs(some.weights)), largest)
+    assert size_of_model(texts, classes, multi_label=False) == 1000
 
 
 def test_of_long_data_some_texts_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +198,7 @@ def test_results_do_not_depend_on_threads(threads: int) -> None:
         scores = again.scores(texts * 5, 3)
     finally:
         torch.set_num_threads(before)
-    assert again.table.tobytes() == once.table.tobytes()
+    assert again.weights.tobytes() == once.weights.tobytes()
     assert scores.tobytes() == once.scores(texts * 5, 3).tobytes()
 
 

@@ -20,6 +20,7 @@ from srucli.io.folders import OpenFolder
 from srucli.runs import claim
 from srucli.runs.checkpoints import Checkpoints
 from srucli.runs.claim import MARKER, Claim, claimed, contents, is_free, listing
+from srucli.runs.facts import FORMAT_VERSION
 from srucli.runs.run_dir import LAYOUT, RunDir
 from tests.support import QUICK, OnStep, RunMain, Tiny, tree, write_tsv
 
@@ -186,7 +187,7 @@ def test_a_folder_without_a_marker_is_a_run_if_run_json_is_valid(
     facts = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(facts | {"format_version": 2}))
     assert train(run_main, tiny, copy, "--force").code == 0
-    assert RunDir.open(copy).facts().format_version == 3
+    assert RunDir.open(copy).facts().format_version == FORMAT_VERSION
 
 
 def test_a_run_with_an_invalid_marker_is_refused(copy: Path, tiny: Tiny, run_main: RunMain) -> None:

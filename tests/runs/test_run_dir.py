@@ -15,6 +15,7 @@ from srucli.config import Config
 from srucli.errors import DataError, InputMissingError, OutputError
 from srucli.inference.predictor import Predictor
 from srucli.io.files import write_atomic
+from srucli.runs.facts import FORMAT_VERSION
 from srucli.runs.run_dir import Checkpoint, RunDir, check_labels, read_records
 from tests.support import RunMain, Tiny
 
@@ -332,12 +333,18 @@ def copy(tiny: Tiny, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny.run, tmp_path / "copy"))
 
 
-VERSIONS = {
-    2: "format version 2, from before the first release, is no longer read; train again",
-    4: "format version 4, this srucli reads up to 3; upgrade srucli",
-    99: "format version 99, this srucli reads up to 3; upgrade srucli",
-} | dict.fromkeys(
-    ("1", None, 1.5, 0, -1, True), "format_version is not as srucli writes it; copy the run again"
+VERSIONS = (
+    {
+        2: "format version 2, from before the first release, is no longer read; train again",
+    }
+    | {
+        number: f"format version {number}, this srucli reads up to {FORMAT_VERSION}; upgrade srucli"
+        for number in (FORMAT_VERSION + 1, 99)
+    }
+    | dict.fromkeys(
+        ("1", None, 1.5, 0, -1, True),
+        "format_version is not as srucli writes it; copy the run again",
+    )
 )
 
 

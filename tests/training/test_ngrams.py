@@ -38,7 +38,7 @@ def fitted(split: tuple[Dataset, Dataset | None], tokenizer: Tokenizer, *setting
 
 
 def equal(one: Any, other: Any) -> bool:
-    return bool(one.table.shape == other.table.shape and (one.table == other.table).all())
+    return np.array_equal(one.weights, other.weights) and np.array_equal(one.labels, other.labels)
 
 
 def test_held_out_examples_are_learned_but_not_before_they_are_scored(tokenizer: Tokenizer) -> None:
@@ -73,7 +73,7 @@ def test_max_tokens_is_a_limit_of_the_linear_model_too(tokenizer: Tokenizer) -> 
     texts = ["나무 straße " * 30 + word for word in ("blau", "zwölf", "gut")]
     split = Dataset(texts, np.array([0, 1, 2]), [1, 2, 3], LABELS, "x", "0"), None
     short = fitted(split, tokenizer, "train.max_tokens=5").model
-    assert np.ptp(short.table, axis=0).max() < 1
+    assert np.ptp(short.weights) < 1
     assert equal(short, fitted(split, tokenizer, "train.max_tokens=5").model)
     assert short.vocabulary.keys.size < fitted(split, tokenizer).model.vocabulary.keys.size
 
