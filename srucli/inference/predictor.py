@@ -80,7 +80,7 @@ class Predictor:
         if self.ngrams is None:
             return None
         read = read_texts(texts, self.tokenizer, self.tally.limits)
-        return self.ngrams.scores(read, len(self.labels))
+        return self.ngrams.scores(read, len(self.labels), multi_label=self.multi_label)
 
     def _smaller(self, setting: str) -> str:
         """Return what to do if the memory of the device is too small: a setting is too large."""

@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.floating[Any]]
 # How many examples the prior counts as.
 PRIOR_EXAMPLES = 1
 # The prior weights of a network's logits and of a linear model's scores.
-NETWORK, LINEAR = 0.2, 1.6
+NETWORK, LINEAR = 0.2, 0.8
 
 
 def prior(*, linear: bool) -> list[float]:

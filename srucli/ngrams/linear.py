@@ -37,6 +37,7 @@ POWER, COST = 1.5, 0.5
 POWER_OF_FEW, COST_OF_FEW = 0.5, 1.0
 FLOOR, SMOOTHING = 0.1, 1.0
 PASSES = 8
+SLOPE = 4.0
 
 
 def columns(classes: int, multi_label: bool) -> int:
@@ -71,10 +72,19 @@ class NgramModel:
         """The number of weights."""
         return self.weights.size + self.bias.size
 
-    def scores(self, texts: Sequence[str], classes: int) -> Floats:
-        """Return the scores (B, C) of texts: margins, which are near 1 for a true label, else -1.
+    def scores(self, texts: Sequence[str], classes: int, *, multi_label: bool) -> Floats:
+        """Return the scores (B, C) of texts, to be added to a network's logits.
 
-        Of two classes that exclude each other, the scores are opposite.
+        They are the log odds of each label by itself, of which SLOPE times the margin is an
+        estimate; of labels that exclude each other, the logarithms of their probabilities.
+        """
+        odds = np.float32(SLOPE) * self.margins(texts, classes)
+        return odds if multi_label else -np.logaddexp(np.float32(0), -odds)
+
+    def margins(self, texts: Sequence[str], classes: int) -> Floats:
+        """Return the margins (B, C) of texts, which are near 1 for a true label, else near -1.
+
+        Of two classes that exclude each other, they are opposite.
         """
         found = np.empty((len(texts), self.bias.size), np.float32)
         table = self._ends, self.labels, self.weights, self.bias

@@ -17,7 +17,7 @@ from srucli.model.blend import LINEAR, fit_weights
 from srucli.ngrams.linear import NgramModel, fit
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, read_texts
-from srucli.training.objectives import balanced
+from srucli.training.objectives import class_weights
 
 # With fewer dev examples, the weight is fitted to the scores of as many training examples, each
 # from a model that is fitted without its fold.
@@ -45,7 +45,8 @@ def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngr
     dev_texts = read_texts(dev.texts if dev else [], tokenizer, limits)
     sides = _sides(train.targets, classes, settings)
     model = fit(texts, train.targets, classes, sides, settings.seed)
-    scores = None if dev is None else model.scores(dev_texts, classes)
+    several = train.multi_label
+    scores = None if dev is None else model.scores(dev_texts, classes, multi_label=several)
     weight = LINEAR
     if len(dev_texts) < ENOUGH:
         weight = _weight(texts, train.targets, classes, sides, settings.seed)
@@ -53,15 +54,13 @@ def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngr
         targets = np.concatenate((train.targets, dev.targets))
         model = fit([*texts, *dev_texts], targets, classes, sides, settings.seed)
     known, seconds = model.vocabulary.keys.size, time.perf_counter() - start
-    say(f"n-grams: {known:,} known, with a weight for each label, fitted in {seconds:.1f} s")
+    say(f"n-grams: {known:,} with {model.weights.size:,} weights, fitted in {seconds:.1f} s")
     return Ngrams(model, scores, weight)
 
 
 def _sides(targets: NDArray[Any], classes: int, settings: TrainConfig) -> NDArray[Any]:
     """Return the weights (2, C) of examples, by whether a label is false or true."""
-    if settings.class_weights == "none":
-        return np.ones((2, classes))
-    own = balanced(targets, classes)
+    own = class_weights(settings, targets, classes)
     return own if own.ndim == 2 else np.stack((np.ones(classes), own))
 
 
@@ -69,6 +68,7 @@ def _weight(
     texts: Sequence[str], targets: NDArray[Any], classes: int, sides: NDArray[Any], seed: int
 ) -> float:
     """Return the weight with which out-of-fold scores have the least log loss."""
+    multi_label = targets.ndim == 2
     fold = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
     places, found = np.zeros(0, np.int64), np.zeros((0, classes), np.float32)
     enough = max(min(ENOUGH, MAX_SCORES // classes), 1)
@@ -78,9 +78,10 @@ def _weight(
             break
         model = fit([texts[n] for n in outside.tolist()], targets[outside], classes, sides, seed)
         inside = inside[: enough - len(places)]
+        own = [texts[n] for n in inside.tolist()]
         places = np.concatenate((places, inside))
-        found = np.concatenate((found, model.scores([texts[n] for n in inside.tolist()], classes)))
-    truth, multi_label = targets[places], targets.ndim == 2
+        found = np.concatenate((found, model.scores(own, classes, multi_label=multi_label)))
+    truth = targets[places]
     given = truth[:, :classes].astype(bool) if multi_label else truth
     weights = sides if multi_label else None
     (weight,) = fit_weights(found[None].astype(np.float64), given, multi_label, weights, [LINEAR])

@@ -103,11 +103,17 @@ def balanced(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
     return np.sqrt(weights)
 
 
-def loss_function(settings: TrainConfig, targets: NDArray[Any], classes: int) -> Objective:
-    """Return the objective for training targets (B,), or (B, K) for multi-label examples."""
-    multi_label = targets.ndim == 2
-    weights = np.ones((2, classes) if multi_label else classes)
+def class_weights(
+    settings: TrainConfig, targets: NDArray[Any], classes: int
+) -> NDArray[np.float64]:
+    """Return the weights for training targets: (C,), or (2, C) for multi-label targets (B, C)."""
     if settings.class_weights == "balanced":
-        weights = balanced(targets, classes)
-    kind = BinaryCrossEntropy if multi_label else CrossEntropy
+        return balanced(targets, classes)
+    return np.ones((2, classes) if targets.ndim == 2 else classes)
+
+
+def loss_function(settings: TrainConfig, targets: NDArray[Any], classes: int) -> Objective:
+    """Return the objective for training targets (B,), or (B, C) for multi-label examples."""
+    weights = class_weights(settings, targets, classes)
+    kind = BinaryCrossEntropy if targets.ndim == 2 else CrossEntropy
     return kind(torch.tensor(weights, dtype=torch.float32), settings.label_smoothing)

@@ -1187,7 +1187,7 @@ def place(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tsv(folder / "two.tsv", rows)
     (folder / "t.txt").write_text(TEXT)
     write_tsv(folder / "one.tsv", [("good", text) for _, text in rows])
-    shutil.copytree(Path(__file__).parents[1] / "formats" / "v4", folder / "v3")
+    shutil.copytree(Path(__file__).parents[1] / "formats" / "v4", folder / "v4")
     for file in (folder / "v4").glob("checkpoints/*/training.json"):
         file.unlink()  # so that it cannot be resumed
     shutil.copy(tiny.run / "tokenizer.model", folder / "m.model")

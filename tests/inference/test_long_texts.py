@@ -179,7 +179,7 @@ def test_by_default_the_last_of_thousands_of_words_counts(tiny: Tiny) -> None:
     predictor = Predictor.load(tiny.run, "cpu")
     assert predictor.ngrams is not None
     label = predictor.labels.index
-    for good, bad in (logits(tiny.run, *texts), predictor.ngrams.scores(texts, 3)):
+    for good, bad in (logits(tiny.run, *texts), predictor.ngrams.margins(texts, 3)):
         assert (good - bad)[label("good")] > 1e-4
         assert (good - bad)[label("bad")] < -1e-4
 

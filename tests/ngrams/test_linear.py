@@ -77,7 +77,7 @@ def test_the_model_is_the_minimum(classes: int, few: bool, monkeypatch: pytest.M
         scaled = features.toarray() * np.sqrt(variances)
         theirs = LinearSVC(C=cost, tol=1e-8, max_iter=100_000)
         theirs.fit(scaled, truth[:, column])
-        own = model.scores(texts, classes)[:, column + (classes == 2)]
+        own = model.margins(texts, classes)[:, column + (classes == 2)]
         np.testing.assert_allclose(own, theirs.decision_function(scaled), atol=3e-3)
 
 
@@ -96,9 +96,21 @@ def _variances(
 
 def test_scores_of_two_classes_are_opposite() -> None:
     texts, targets = made(50, 2)
-    scores = fit(texts, targets, 2).scores(texts, 2)
+    scores = fit(texts, targets, 2).margins(texts, 2)
     np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
     assert (scores.argmax(axis=1) == targets).mean() > 0.9
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scores_are_log_odds_or_log_probabilities(classes: int) -> None:
+    texts, targets = made(50, classes)
+    model = fit(texts, targets, classes)
+    odds = linear.SLOPE * model.margins(texts, classes)
+    found = model.scores(texts, classes, multi_label=True)
+    np.testing.assert_array_equal(found, odds)
+    logs = model.scores(texts, classes, multi_label=False)
+    assert logs.dtype == np.float32
+    np.testing.assert_allclose(logs, np.log(1 / (1 + np.exp(-odds))), atol=1e-5)
 
 
 def test_multi_label_columns_are_tasks_of_their_own() -> None:
@@ -108,7 +120,7 @@ def test_multi_label_columns_are_tasks_of_their_own() -> None:
     several[::2, 1] = 1
     model = fit(texts, several[:, :3], 3)
     alone = fit(texts, several[:, 1].astype(np.int64), 2)
-    assert model.scores(texts, 3).shape == (90, 3)
+    assert model.margins(texts, 3).shape == (90, 3)
     assert _weights(model, 1) == _weights(alone, 0)
     assert model.bias[1] == alone.bias
 
@@ -136,8 +148,8 @@ def test_weights_of_labels_count_as_repeated_texts(monkeypatch: pytest.MonkeyPat
     texts, targets = made(60, 2)
     twice = [*texts, *(text for text, label in zip(texts, targets, strict=True) if label)]
     more = np.concatenate((targets, np.ones(len(twice) - 60, np.int64)))
-    weighted = fit(texts, targets, 2, np.array([[1, 1], [1, 2]])).scores(texts, 2)
-    np.testing.assert_allclose(weighted, fit(twice, more, 2).scores(texts, 2), atol=5e-3)
+    weighted = fit(texts, targets, 2, np.array([[1, 1], [1, 2]])).margins(texts, 2)
+    np.testing.assert_allclose(weighted, fit(twice, more, 2).margins(texts, 2), atol=5e-3)
 
 
 def test_a_vocabulary_keeps_the_n_grams_of_most_texts() -> None:
@@ -195,17 +207,17 @@ def test_results_do_not_depend_on_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         again = fit(texts * 5, np.tile(targets, 5), 3)
-        scores = again.scores(texts * 5, 3)
+        scores = again.margins(texts * 5, 3)
     finally:
         torch.set_num_threads(before)
     assert again.weights.tobytes() == once.weights.tobytes()
-    assert scores.tobytes() == once.scores(texts * 5, 3).tobytes()
+    assert scores.tobytes() == once.margins(texts * 5, 3).tobytes()
 
 
 def test_texts_without_known_n_grams_have_the_bias() -> None:
     texts, targets = made(40, 3)
     model = fit(texts, targets, 3)
-    scores = model.scores(["", "你好"], 3)
+    scores = model.margins(["", "你好"], 3)
     np.testing.assert_allclose(scores, np.stack([model.bias] * 2))
 
 

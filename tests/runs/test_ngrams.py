@@ -27,13 +27,13 @@ def test_a_model_is_read_as_it_was_written(classes: int) -> None:
     model = made(classes)
     tensors = tensors_of(file_of(ngram_tensors(model)), "a file")
     read = ngram_model(tensors, model.bias.size, "a file")
-    np.testing.assert_array_equal(read.scores(TEXTS, classes), model.scores(TEXTS, classes))
+    np.testing.assert_array_equal(read.margins(TEXTS, classes), model.margins(TEXTS, classes))
 
 
 def test_an_empty_vocabulary_is_read() -> None:
     model = fit(["", " "], np.arange(2), 2)
     read = ngram_model(tensors_of(file_of(ngram_tensors(model)), "a file"), 1, "a file")
-    assert read.scores(["a"], 2).shape == (1, 2)
+    assert read.margins(["a"], 2).shape == (1, 2)
 
 
 @pytest.mark.parametrize(

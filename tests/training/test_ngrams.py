@@ -47,7 +47,7 @@ def test_held_out_examples_are_learned_but_not_before_they_are_scored(tokenizer:
     found = fitted((train, dev), tokenizer)
     without = fit(train.texts, train.targets, len(LABELS))
     assert found.scores is not None
-    np.testing.assert_array_equal(found.scores, without.scores(dev.texts, len(LABELS)))
+    np.testing.assert_array_equal(found.scores, without.scores(dev.texts, 3, multi_label=False))
     whole = fit([*train.texts, *dev.texts], np.concatenate((train.targets, dev.targets)), 3)
     assert equal(found.model, whole)
 
@@ -85,7 +85,7 @@ def test_the_weight_of_few_examples_calibrates_new_ones(
     """Their log loss is near the least that any weight gives."""
     found = fitted((noisy(data(200, several=several)), None), tokenizer)
     new = noisy(data(400, several=several, seed=5))
-    scores = found.model.scores(new.texts, len(LABELS)).astype(np.float64)
+    scores = found.model.scores(new.texts, len(LABELS), multi_label=several).astype(np.float64)
     losses = {}
     for weight in (found.weight, *np.geomspace(0.1, 100, 60)):
         total = weight * scores
