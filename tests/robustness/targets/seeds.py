@@ -65,7 +65,7 @@ class Seeds:
         self.folder = folder
         self.labelled = labelled = folder / "train.tsv"
         labelled.write_text("".join(f"{label}\t{text}\n" for label, text in sentences()))
-        self.runs = {"v3": ROOT / "tests" / "formats" / "v3"}
+        self.runs = {"v4": ROOT / "tests" / "formats" / "v4"}
         for name, settings in KINDS.items():
             config = configuration.build(SMALL | settings, name)
             self.runs[name] = train(config, str(labelled), None, folder / name)
