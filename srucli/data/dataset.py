@@ -114,6 +114,12 @@ class Split(NamedTuple):
         dev = data_hash([]) if self.dev is None or self.dev.part else self.dev.sha256
         return {"train": self.train.sha256, "dev": dev}
 
+    @property
+    def without_labels(self) -> int:
+        """The number of examples of the training file that have no label (multi-label only)."""
+        parts = [self.train, self.dev] if self.dev and self.dev.part else [self.train]
+        return sum(part.without_labels for part in parts)
+
 
 def read_split(
     train: Source, dev: Source | None, config: DataConfig, share: float | None, seed: int

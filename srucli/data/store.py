@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srucli.data.batch import Batch, Ints
+from srucli.io.memory import groups
 from srucli.tokenizer.truncation import Limits, Tally
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class TokenStore:
     ) -> TokenStore:
         """Encode texts, each truncated to its limit. Raises TextError for an unusable text."""
         ids, lengths, tally = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], Tally(limits=limits)
-        for first, group in _groups(texts):
+        for first, group in groups(texts, AT_ONCE):
             read = [text[: limits.characters] for text in group]
             found, offsets = tokenizer.encode(read, subword_dropout, seed, first)
             own = np.diff(offsets)
@@ -93,18 +94,6 @@ class TokenStore:
         selected = np.flatnonzero((place < limit - limit // 2) | (left <= limit // 2))
         offsets = _offsets(np.minimum(lengths, limit))
         return torch.from_numpy(selected), torch.from_numpy(offsets)
-
-
-def _groups(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield all texts, about AT_ONCE characters at a time, and the number of the first of them."""
-    first = characters = 0
-    for number, text in enumerate(texts):
-        characters += len(text)
-        if characters >= AT_ONCE:
-            yield first, texts[first : number + 1]
-            first, characters = number + 1, 0
-    if first < len(texts):
-        yield first, texts[first:]
 
 
 def _offsets(lengths: Ints) -> Ints:

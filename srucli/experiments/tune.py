@@ -35,7 +35,6 @@ from srucli.io.folders import OpenFolder
 from srucli.io.yaml import to_yaml
 from srucli.metrics import METRICS
 from srucli.model.classifier import shapes
-from srucli.ngrams.linear import size_of_model
 from srucli.runs import run_dir
 from srucli.runs.claim import OWN, Claim, Layout, claimed, clear
 from srucli.runs.run_dir import read_records
@@ -44,6 +43,7 @@ from srucli.tokenizer.truncation import Notices, Tally
 from srucli.training.defaults import check_settings, complete
 from srucli.training.effects import Setup, given_settings, has_effect, no_effect
 from srucli.training.interrupts import Interrupt
+from srucli.training.ngrams import bytes_of_ngrams
 from srucli.training.run import train
 
 if TYPE_CHECKING:
@@ -171,10 +171,8 @@ class Search:
         self.tokenizer = scratch / "tokenizer.model"
         write_atomic({self.tokenizer: tokenizer.model_bytes})
         self.vocab_size = tokenizer.vocab_size
-        self.own_bytes = len(tokenizer.model_bytes) + OTHER_BYTES
-        if base.model.ngrams:
-            several = base.data.multi_label
-            self.own_bytes += size_of_model(texts, len(task.labels), several, base.train.seed)
+        ngrams = bytes_of_ngrams(base, texts, len(task.labels))
+        self.own_bytes = len(tokenizer.model_bytes) + ngrams + OTHER_BYTES
 
     def bytes_of(self, config: Config) -> int:
         """Return the size of what is copied for prediction."""

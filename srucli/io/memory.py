@@ -1,10 +1,10 @@
-"""Failed allocations: which errors they are, and the sentence for people that replaces them."""
+"""Texts in groups that fit into memory; failed allocations, and the sentence that replaces them."""
 
 from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from srucli.errors import OutOfMemoryError
@@ -19,6 +19,18 @@ _SAYS_SO = re.compile(
 NO_MEMORY, KILLED = 4, -9
 _ON_GPU = re.compile("CU(DA|BLAS|DNN)")
 _AMOUNT = re.compile(r"(?:tried|Unable) to allocate ([\d.]+) ([KMGT]iB|bytes)", re.IGNORECASE)
+
+
+def groups(texts: Sequence[str], characters: int) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield all texts, about so many characters at a time, and the number of the first of them."""
+    first = size = 0
+    for number, text in enumerate(texts):
+        size += len(text)
+        if size >= characters:
+            yield first, texts[first : number + 1]
+            first, size = number + 1, 0
+    if first < len(texts):
+        yield first, texts[first:]
 
 
 def ran_out(error: BaseException) -> bool:

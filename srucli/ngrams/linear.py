@@ -124,7 +124,7 @@ def fit(
     return _largest(vocabulary, table, bias)
 
 
-def size_of_model(texts: Sequence[str], classes: int, multi_label: bool, seed: int = 0) -> int:
+def size_of_model(texts: Sequence[str], classes: int, multi_label: bool, seed: int) -> int:
     """Return how many bytes the model of texts takes at most in a file."""
     labels = columns(classes, multi_label)
     _, _, vocabulary = _read(texts, labels, seed)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from srucli.io.memory import groups
 from srucli.kernels.cpu_grams import LETTER, MARK, SPACE, Grams, grams_of
 
 # How many characters are read at once. One text may be longer.
@@ -31,14 +32,8 @@ def normalized(text: str) -> str:
 
 def grams(texts: Sequence[str]) -> Iterator[tuple[int, Grams]]:
     """Yield the n-grams of all texts, some texts at a time, and the number of the first of them."""
-    first = characters = 0
-    for number, text in enumerate(texts):
-        characters += len(text)
-        if characters >= AT_ONCE:
-            yield first, _grams(texts[first : number + 1])
-            first, characters = number + 1, 0
-    if first < len(texts):
-        yield first, _grams(texts[first:])
+    for first, group in groups(texts, AT_ONCE):
+        yield first, _grams(group)
 
 
 def _grams(texts: Sequence[str]) -> Grams:

@@ -7,7 +7,7 @@ import torch
 
 from srucli import optim
 from srucli.config import Config
-from srucli.data.dataset import Dataset
+from srucli.data.dataset import Split
 from srucli.data.loader import DataLoader
 from srucli.diagnostics.watch import Watch
 from srucli.io.console import say
@@ -31,8 +31,7 @@ def build(
     config: Config,
     run: RunDir,
     tokenizer: Tokenizer,
-    data: Dataset,
-    dev: Dataset | None,
+    split: Split,
     device: torch.device,
     stop: Interrupt,
     ngrams: Ngrams | None = None,
@@ -43,7 +42,7 @@ def build(
 
     Raises UsageError for too large a network.
     """
-    train = config.train
+    train, data = config.train, split.train
     check_size(config.model, tokenizer.vocab_size, len(data.labels))
     torch.manual_seed(train.seed)
     model = Classifier(config.model, tokenizer.vocab_size, len(data.labels)).to(device)
@@ -53,8 +52,8 @@ def build(
     loss = loss_function(train, data.targets, len(data.labels))
     step, limits = Step(train, config.optim, model, loss), model.limits(train)
     loader = DataLoader(train, data, tokenizer, limits, device)
-    always = data.multi_label and not data.without_labels
-    judged = model, loss, dev, tokenizer, limits, ngrams.scores if ngrams else None, always
+    always = data.multi_label and not split.without_labels
+    judged = model, loss, split.dev, tokenizer, limits, ngrams.scores if ngrams else None, always
     validation = Validation(config.metric, train.patience, *judged)
     if train.diagnose:
         counts = np.bincount(loader.tokenize(0).ids, minlength=tokenizer.vocab_size)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srucli.config import TrainConfig
+from srucli.config import Config, TrainConfig
 from srucli.data.dataset import MAX_SCORES, Split
 from srucli.inference.forward import Scores
 from srucli.io.console import say
 from srucli.model.blend import LINEAR, fit_weights
-from srucli.ngrams.linear import NgramModel, fit
+from srucli.ngrams.linear import NgramModel, fit, size_of_model
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, read_texts
 from srucli.training.objectives import class_weights
@@ -56,6 +56,13 @@ def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngr
     known, seconds = model.vocabulary.keys.size, time.perf_counter() - start
     say(f"n-grams: {known:,} with {model.weights.size:,} weights, fitted in {seconds:.1f} s")
     return Ngrams(model, scores, weight)
+
+
+def bytes_of_ngrams(config: Config, texts: Sequence[str], classes: int) -> int:
+    """Return how many bytes the model of a run takes at most in a file; 0 if it has none."""
+    if not config.model.ngrams:
+        return 0
+    return size_of_model(texts, classes, config.data.multi_label, config.train.seed)
 
 
 def _sides(targets: NDArray[Any], classes: int, settings: TrainConfig) -> NDArray[Any]:

@@ -204,9 +204,7 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
         run.check_logs()
         sizes = tokenizer.vocab_size, len(split.train.labels)
         with enough_memory("making the model", lambda: smaller_model(config, *sizes)):
-            trainer = build(
-                config, run, tokenizer, split.train, split.dev, device, request.stop, ngrams
-            )
+            trainer = build(config, run, tokenizer, split, device, request.stop, ngrams)
             if saved and saved.checkpoint:
                 restore(trainer, saved.checkpoint, config, saved.config)
         linear = ngrams.model if ngrams else None
@@ -249,7 +247,7 @@ def _facts(
         "data": {
             "texts": len(split.train),
             "dev_texts": len(split.dev or ()),
-            "without_labels": split.train.without_labels,
+            "without_labels": split.without_labels,
             "sha256": split.hashes,
         },
         "epochs": trainer.loader.epochs,
@@ -329,7 +327,7 @@ def _read(request: Request) -> Split:
             "no dev examples: every label has the threshold 0.5; a dev file or train.dev_share=0.1 "
             "lets the thresholds be fitted"
         )
-    if not sources["dev"]:
+    if not sources["dev"] and train.dev_share is not None:
         _warn_of_small_share(split, train.dev_share)
     return split
 
@@ -343,14 +341,12 @@ def _warn_of_rare_labels(data: Dataset) -> None:
         warn(f"{which} one training example only: {names}")
 
 
-def _warn_of_small_share(split: Split, share: float | None) -> None:
+def _warn_of_small_share(split: Split, share: float) -> None:
     """Say so if fewer examples are held out than `dev_share` asks for."""
     held = len(split.dev or ())
     total = len(split.train) + held
-    wanted = round(total * (share or 0.0))
+    wanted = round(total * share)
     why = "every label keeps an example" if wanted else "that is less than half an example"
-    if share is None:
-        return
     if share and not held:
         warn(
             f"train.dev_share={share:g} holds out none of {total:,} examples: {why}; give a "

@@ -136,3 +136,18 @@ def test_a_dev_file_or_a_split_of_one_file(tmp_path: Path) -> None:
     assert (len(held.train), len(held.dev)) == (2, 2)
     assert held.hashes == {"train": whole.train.sha256, "dev": data_hash([])}
     assert whole.hashes["dev"] == whole.dev.sha256 != held.hashes["dev"]
+
+
+@pytest.mark.parametrize("dev", [False, True])
+def test_examples_without_labels_are_counted_in_the_whole_training_file(
+    tmp_path: Path, dev: bool
+) -> None:
+    """Those that are held out count, and those of a dev file do not."""
+    config = DataConfig(multi_label=True)
+    rows = [("a,b" if n % 2 else "b", f"text {n}") for n in range(20)]
+    rows += [("", f"empty {n}") for n in range(10)]
+    file = write_tsv(tmp_path / "train.tsv", rows)
+    split = read_split(str(file), str(file) if dev else None, config, None if dev else 0.5, 0)
+    assert split.dev is not None
+    assert split.dev.without_labels > 0
+    assert split.without_labels == 10

@@ -169,7 +169,7 @@ def test_a_vocabulary_keeps_the_n_grams_of_most_texts() -> None:
 def test_the_number_of_n_grams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "MAX_CELLS", 300)
     texts, targets = made(40, 3)
-    assert size_of_model(texts, 3, multi_label=False) == 100 * (12 + 3 * 4)
+    assert size_of_model(texts, 3, False, 0) == 100 * (12 + 3 * 4)
     assert fit(texts, targets, 3).vocabulary.keys.size <= 100
 
 
@@ -184,7 +184,7 @@ def test_a_model_has_the_largest_weights(classes: int, monkeypatch: pytest.Monke
     assert some.counts.sum() == some.weights.size
     largest = np.sort(np.abs(whole.weights))[-some.weights.size :]
     np.testing.assert_array_equal(np.sort(np.abs(some.weights)), largest)
-    assert size_of_model(texts, classes, multi_label=False) == 1000
+    assert size_of_model(texts, classes, False, 0) == 1000
 
 
 def test_of_long_data_some_texts_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

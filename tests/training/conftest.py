@@ -45,7 +45,7 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
         device = torch.device("cpu")
         split = Split(data, dev_data, NO_NAMES)
         ngrams = fit_ngrams(split, tokenizer, config.train)
-        made = build(config, run, tokenizer, data, dev_data, device, Interrupt(), ngrams)
+        made = build(config, run, tokenizer, split, device, Interrupt(), ngrams)
         facts = {
             "parameters": made.step.parameters,
             "data": {
