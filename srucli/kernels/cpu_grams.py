@@ -17,8 +17,8 @@ from srucli.kernels.threads import by_rows, run
 
 _U = np.uint64
 _HASH, _MIX, _BITS = _U(HASH), _U(MIX), _U(BITS)
-# What a character is, as `kinds` says: a space, part of a word, or a mark that is a word alone.
-SPACE, LETTER, MARK = 0, 1, 2
+# What a character is, as `kinds` says: a space, part of a word, or a word alone, as marks are.
+SPACE, LETTER, ALONE = 0, 1, 2
 LONGEST = 5  # characters of an n-gram
 # Longer ones are not words, but parts of a text in a script without spaces.
 LONGEST_WORD = 16

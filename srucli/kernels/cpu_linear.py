@@ -12,8 +12,6 @@ import numpy as np
 from srucli.kernels.jit import inner, kernel
 
 _U = np.uint64
-# With a larger share of labels that change, changing all is faster than going through a list.
-_MANY = np.float32(0.25)
 
 
 @inner
@@ -120,8 +118,8 @@ def ascend(  # type: ignore[no-untyped-def]
     hinge loss where a label is false, and where it is true. prior (R, K): the variances of the
     weights. table (R, K), bias (K,) and dual (B, K) change. norms (B, K): what the diagonal is.
     """
+    first, end = _U(first), _U(end)  # a signed index may be negative, and LLVM would not vectorize
     score, change = np.zeros(bias.size, np.float32), np.zeros(bias.size, np.float32)
-    changed = np.zeros(bias.size, np.int32)
     for text in order:
         for k in range(first, end):
             score[k] = bias[k]
@@ -129,7 +127,7 @@ def ascend(  # type: ignore[no-untyped-def]
             row, value = rows[place], values[place]
             for k in range(first, end):
                 score[k] += value * table[row, k]
-        found = 0
+        changed = False
         for k in range(first, end):
             sign, before = np.float32(signs[text, k]), dual[text, k]
             own = slack[1, k] if sign > 0 else slack[0, k]
@@ -138,15 +136,11 @@ def ascend(  # type: ignore[no-untyped-def]
             dual[text, k] = after
             change[k] = sign * (after - before)
             bias[k] += change[k]
-            changed[found] = k
-            found += after != before
-        for place in range(starts[text], stops[text]):
-            row, value = rows[place], values[place]
-            if found > _MANY * (end - first):
+            changed |= after != before
+        if changed:
+            for place in range(starts[text], stops[text]):
+                row, value = rows[place], values[place]
                 for k in range(first, end):
-                    table[row, k] += value * prior[row, k] * change[k]
-            else:
-                for k in changed[:found]:
                     table[row, k] += value * prior[row, k] * change[k]
 
 

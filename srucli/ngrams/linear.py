@@ -25,11 +25,11 @@ from srucli.ngrams.texts import grams
 from srucli.ngrams.vocabulary import Features, Vocabulary, all_grams, learn
 
 Floats = NDArray[np.float32]
-# The size of a model. An n-gram takes a key, a frequency and the number of its weights. A weight
-# takes two bytes, and its label two more, or four with more than FEW_LABELS.
-MAX_BYTES, BYTES_OF_ROW, FEW_LABELS = 8 * 10**6, 12, 2**15
-# Of larger data, texts are drawn: characters take 1.2 GB in training, and texts times labels too.
-# So do n-grams times labels; there are no more n-grams than that allows.
+# The size of a model, without its biases. An n-gram takes a key, a frequency and the number of its
+# weights. A weight takes two bytes, and its label two more, or four with more than FEW_LABELS.
+MAX_BYTES, BYTES_OF_ROW, BYTES_OF_BIAS, FEW_LABELS = 8 * 10**6, 12, 4, 2**15
+# Of larger data, texts are drawn, and the commonest of their n-grams are learned. The characters
+# take 1.2 GB in training, texts times labels 1.7 GB, and n-grams times labels 2 GB.
 MAX_CHARACTERS, MAX_CELLS = 2**24, 2**27
 # Log ratios from few texts are mostly chance, so with fewer texts per label they count less.
 MANY_TEXTS = 200
@@ -118,9 +118,9 @@ def fit(
         truth, sides = truth[:, 1:], sides[1][:, None]
     part = vocabulary.features(found)
     few = len(chosen) < MANY_TEXTS * classes
-    prior = _prior(part, vocabulary, truth, POWER_OF_FEW if few else POWER)
-    slack = 0.5 / (COST_OF_FEW if few else COST) / sides
-    table, bias = _ascend(part, truth, prior, slack.astype(np.float32), seed)
+    power, cost = (POWER_OF_FEW, COST_OF_FEW) if few else (POWER, COST)
+    slack = (0.5 / cost / sides).astype(np.float32)
+    table, bias = _ascend(part, truth, _prior(part, vocabulary, truth, power), slack, seed)
     return _largest(vocabulary, table, bias)
 
 
@@ -128,7 +128,8 @@ def size_of_model(texts: Sequence[str], classes: int, multi_label: bool, seed: i
     """Return how many bytes the model of texts takes at most in a file."""
     labels = columns(classes, multi_label)
     _, _, vocabulary = _read(texts, labels, seed)
-    return min(vocabulary.keys.size * (BYTES_OF_ROW + labels * _bytes_of_weight(labels)), MAX_BYTES)
+    rows = vocabulary.keys.size * (BYTES_OF_ROW + labels * _bytes_of_weight(labels))
+    return min(rows, MAX_BYTES) + BYTES_OF_BIAS * labels
 
 
 def _read(
@@ -158,7 +159,7 @@ def _prior(
     shares = np.empty((2, truth.shape[1]), np.float32)
     for block in (0, 1):
         own = (keys & 1) == block
-        inside = counts[own].sum(axis=0, dtype=np.float64)
+        inside = counts.sum(axis=0, dtype=np.float64, where=own[:, None])
         outside, smooth = frequencies[own].sum() - inside, SMOOTHING * max(own.sum(), 1)
         shares[block] = np.log((inside + smooth) / (outside + smooth))
     logs = np.log(np.arange(vocabulary.texts + 1) + SMOOTHING).astype(np.float32)
@@ -176,7 +177,7 @@ def _ascend(
     table, bias = np.zeros_like(prior), np.zeros(labels, np.float32)
     dual, norms = np.zeros((texts, labels), np.float32), np.empty((texts, labels), np.float32)
     run(cpu_linear.diagonal, evenly(texts, part.rows.size * labels), *part, prior, norms)
-    signs = np.where(truth, 1, -1).astype(np.int8)
+    signs = np.where(truth, np.int8(1), np.int8(-1))
     random = np.random.default_rng(seed)
     for _ in range(PASSES):
         order = random.permutation(texts)
@@ -186,7 +187,7 @@ def _ascend(
 
 
 def _largest(vocabulary: Vocabulary, table: Floats, bias: Floats) -> NgramModel:
-    """Return the model of the largest weights of a table (R, K), as many as MAX_BYTES can hold."""
+    """Return the model of the largest weights of a table (R, K), at most MAX_BYTES."""
     halves = table.astype(np.float16)
     sizes = halves.view(np.uint16) & 0x7FFF  # in the order of the absolute values
     highest = sizes.max(axis=1, initial=0)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.io.memory import groups
-from srucli.kernels.cpu_grams import LETTER, MARK, SPACE, Grams, grams_of
+from srucli.kernels.cpu_grams import ALONE, LETTER, SPACE, Grams, grams_of
 
 # How many characters are read at once. One text may be longer.
 AT_ONCE = 2**18
@@ -19,10 +19,16 @@ _kinds = np.full(0x110000, UNKNOWN, np.uint8)
 
 
 def _kind(code: int) -> int:
-    """Return what a character is: combining marks, which Thai vowels are, are part of words."""
+    """Return what a character is.
+
+    Combining marks, which Thai vowels are, are part of words. An ideograph is a word alone, as
+    there are no spaces between words of several.
+    """
     if chr(code).isspace() or unicodedata.category(chr(code)) in ("Cc", "Zs"):
         return SPACE
-    return LETTER if unicodedata.category(chr(code))[0] in "LNM" or chr(code) == "_" else MARK
+    if unicodedata.name(chr(code), "").startswith("CJK UNIFIED"):
+        return ALONE
+    return LETTER if unicodedata.category(chr(code))[0] in "LNM" or chr(code) == "_" else ALONE
 
 
 def normalized(text: str) -> str:

@@ -23,7 +23,8 @@ MAX_FACTS = 2**20
 class DataFacts(BaseModel):
     """The numbers of examples, and their hashes (see `data_hash` in `data/dataset.py`).
 
-    without_labels: the number of training examples that have no label (multi-label only).
+    without_labels: how many examples of the training file, held out or not, have no label
+    (multi-label only).
     """
 
     texts: NonNegativeInt

@@ -49,11 +49,15 @@ def ngram_model(tensors: Mapping[str, Tensor], columns: int, source: str) -> Ngr
     keys = tensors["keys"].numpy().view(np.uint32)
     frequencies, texts = tensors["frequencies"].numpy(), int(tensors["texts"])
     counts, labels = tensors["counts"].numpy(), tensors["labels"].int().numpy()
-    ordered = bool((keys[1:] > keys[:-1]).all())
-    counted = texts <= MAX_TEXTS and bool(((frequencies >= 0) & (frequencies <= texts)).all())
-    known = bool(((labels >= 0) & (labels < columns)).all())
-    complete = bool((counts >= 0).all()) and counts.sum(dtype=np.int64) == size
-    if not ordered or texts < 0 or not counted or not known or not complete:
+    valid = (
+        (keys[1:] > keys[:-1]).all(),
+        0 <= texts <= MAX_TEXTS,
+        ((frequencies >= 0) & (frequencies <= texts)).all(),
+        ((labels >= 0) & (labels < columns)).all(),
+        ((counts >= 0) & (counts <= columns)).all(),
+        counts.sum(dtype=np.int64) == size,
+    )
+    if not all(valid):
         raise DataError(source, None, "damaged: no vocabulary of n-grams", COPY_AGAIN)
     weights = tensors["weights"].float().numpy()
     vocabulary = Vocabulary(keys, frequencies, texts)

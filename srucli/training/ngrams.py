@@ -22,6 +22,8 @@ from srucli.training.objectives import class_weights
 # With fewer dev examples, the weight is fitted to the scores of as many training examples, each
 # from a model that is fitted without its fold.
 ENOUGH, FOLDS = 500, 5
+# A weight is a prior, from which distances are measured in units of it.
+LEAST_WEIGHT = 1e-3
 
 
 class Ngrams(NamedTuple):
@@ -74,7 +76,7 @@ def _sides(targets: NDArray[Any], classes: int, settings: TrainConfig) -> NDArra
 def _weight(
     texts: Sequence[str], targets: NDArray[Any], classes: int, sides: NDArray[Any], seed: int
 ) -> float:
-    """Return the weight with which out-of-fold scores have the least log loss."""
+    """Return the weight with which out-of-fold scores have the least log loss; it is not 0."""
     multi_label = targets.ndim == 2
     fold = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
     places, found = np.zeros(0, np.int64), np.zeros((0, classes), np.float32)
@@ -92,4 +94,4 @@ def _weight(
     given = truth[:, :classes].astype(bool) if multi_label else truth
     weights = sides if multi_label else None
     (weight,) = fit_weights(found[None].astype(np.float64), given, multi_label, weights, [LINEAR])
-    return weight
+    return max(weight, LEAST_WEIGHT)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srucli.kernels.cpu_grams import LETTER, LONGEST, LONGEST_WORD, MARK, SPACE
+from srucli.kernels.cpu_grams import ALONE, LETTER, LONGEST, LONGEST_WORD, SPACE
 from srucli.ngrams import texts as module
 from srucli.ngrams.texts import grams
 
-WORDS = "the cat, sat! on_it 12 a.b Straße 가나다 ไทย"
+WORDS = "the cat, sat! on_it 12 a.b Straße 가나다 ไทย 漢字かな"
 
 
 def named(text: str) -> Counter[tuple[str, ...]]:
@@ -34,7 +34,8 @@ def named(text: str) -> Counter[tuple[str, ...]]:
     words: list[str] = []
     for character in folded:
         kind = unicodedata.category(character)
-        joins = kind[0] in "LNM" or character == "_"
+        ideograph = "\u4e00" <= character <= "\u9fff"
+        joins = (kind[0] in "LNM" or character == "_") and not ideograph
         if joins and words and words[-1] and words[-1][-1] != "\0":
             words[-1] += character
         elif joins:
@@ -122,6 +123,6 @@ def test_lone_surrogates_are_read() -> None:
 
 
 def test_every_character_has_a_kind() -> None:
-    codes = np.array([0x09, 0x20, 0x41, 0x5F, 0x0E34, 0x21, 0xAC00, 0x10FFFF], np.uint32)
+    codes = np.array([0x09, 0x20, 0x41, 0x5F, 0x0E34, 0x21, 0xAC00, 0x6F22, 0x10FFFF], np.uint32)
     kinds = module._kinds_of(codes).tolist()
-    assert kinds == [SPACE] * 2 + [LETTER] * 3 + [MARK, LETTER, MARK]
+    assert kinds == [SPACE] * 2 + [LETTER] * 3 + [ALONE, LETTER, ALONE, ALONE]

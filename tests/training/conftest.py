@@ -51,7 +51,7 @@ def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
             "data": {
                 "texts": TRAIN,
                 "dev_texts": DEV,
-                "without_labels": data.without_labels,
+                "without_labels": split.without_labels,
                 "sha256": {"train": "0", "dev": "0"},
             },
             "epochs": made.loader.epochs,

@@ -73,7 +73,7 @@ def test_max_tokens_is_a_limit_of_the_linear_model_too(tokenizer: Tokenizer) -> 
     texts = ["나무 straße " * 30 + word for word in ("blau", "zwölf", "gut")]
     split = Dataset(texts, np.array([0, 1, 2]), [1, 2, 3], LABELS, "x", "0"), None
     short = fitted(split, tokenizer, "train.max_tokens=5").model
-    assert np.ptp(short.weights) < 1
+    assert np.ptp(short.weights) < 0.1
     assert equal(short, fitted(split, tokenizer, "train.max_tokens=5").model)
     assert short.vocabulary.keys.size < fitted(split, tokenizer).model.vocabulary.keys.size
 
@@ -95,6 +95,20 @@ def test_the_weight_of_few_examples_calibrates_new_ones(
         losses[weight] = metric_named("log_loss", several)(Outcome(p.astype(np.float32), truth))
     assert losses[found.weight] < min(losses.values()) * 1.15
     assert found.weight != LINEAR
+
+
+def test_n_grams_that_do_not_help_leave_a_prior_to_fit_from(tokenizer: Tokenizer) -> None:
+    """Distances are measured in units of the prior, so it is above 0."""
+    draw = np.random.default_rng(0)
+    weights = []
+    for _ in range(8):
+        texts = [" ".join(map(str, draw.integers(100, 300, 8))) for _ in range(300)]
+        chance = Dataset(texts, draw.integers(0, 3, 300), [*range(300)], LABELS, "x", "0")
+        weights.append(fitted((chance, None), tokenizer).weight)
+    assert min(weights) == module.LEAST_WEIGHT
+    logits = np.stack([np.eye(3) * 5, np.zeros((3, 3))])
+    network, _ = fitted_weights(logits, np.arange(3), False, before=[0.2, min(weights)])
+    assert network > 0.25
 
 
 def test_with_enough_dev_examples_the_weight_is_the_prior(
