@@ -27,7 +27,7 @@ from srucli.ngrams.vocabulary import Features, Vocabulary, all_grams, learn
 Floats = NDArray[np.float32]
 # The size of a model, without its biases. An n-gram takes a key, a frequency and the number of its
 # weights. A weight takes two bytes, and its label two more, or four with more than FEW_LABELS.
-MAX_BYTES, BYTES_OF_ROW, BYTES_OF_BIAS, FEW_LABELS = 8 * 10**6, 12, 4, 2**15
+MAX_BYTES, BYTES_OF_ROW, BYTES_OF_BIAS, FEW_LABELS = 7_500_000, 12, 4, 2**15
 # Of larger data, texts are drawn, and the commonest of their n-grams are learned. The characters
 # take 1.2 GB in training, texts times labels 1.7 GB, and n-grams times labels 2 GB.
 MAX_CHARACTERS, MAX_CELLS = 2**24, 2**27
