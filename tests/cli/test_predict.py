@@ -31,6 +31,7 @@ from srucli.inference.stream import (
     arriving,
     records,
 )
+from srucli.runs.facts import FORMAT_VERSION
 from tests.support import RunMain, Tiny, child_environment, until
 
 TEXTS = ["what a lovely film", "the garden was awful", "wooden phone , as always"]
@@ -492,7 +493,7 @@ def test_an_empty_file_has_no_output(run_main: RunMain, tiny: Tiny, tmp_path: Pa
         (["none", "x.txt"], 66, "none: no such run; give the folder that `srucli train` printed"),
         (["x.txt", "x.txt"], 66, "x.txt: not a run folder: it has no run.json; "),
         (["folder", "x.txt"], 66, "folder: not a run folder: it has no run.json"),
-        (["new", "x.txt"], 65, "run.json: format version 4, this srucli reads up to 3; upgrade"),
+        (["new", "x.txt"], 65, f"run.json: format version {FORMAT_VERSION + 1}, this srucli"),
         (["RUN", "none.txt"], 66, "none.txt: no such file; check the name and the folder"),
         (["RUN", "folder"], 66, "folder: is a folder; name a file in it"),
         (["RUN", "RUN"], 66, ": is a run; name a file of texts"),
@@ -517,7 +518,7 @@ def test_bad_arguments(
     Path("x.txt").write_text("x\n")
     Path("folder").mkdir()
     Path("new").mkdir()
-    Path("new/run.json").write_text('{"format_version": 4}')
+    Path("new/run.json").write_text(json.dumps({"format_version": FORMAT_VERSION + 1}))
     given = [str(tiny.run) if word == "RUN" else word for word in arguments]
     ended = run_main("predict", *given)
     assert (ended.code, ended.out) == (code, "")
