@@ -21,7 +21,8 @@ from srucli.io.console import excerpt, say, warn
 from srucli.io.streams import Source, display_name
 from srucli.metrics import encode
 
-# What is held out of the training examples by default; the most scores of an example for a label.
+# What is held out of the training examples by default: this share, at most so many examples, and
+# at most so many pairs of example and label.
 HELD_OUT, MAX_HELD_OUT, MAX_SCORES = 0.1, 2_000, 2**25
 
 

@@ -333,18 +333,13 @@ def copy(tiny: Tiny, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny.run, tmp_path / "copy"))
 
 
-VERSIONS = (
-    {
-        2: "format version 2, from before the first release, is no longer read; train again",
-    }
-    | {
-        number: f"format version {number}, this srucli reads up to {FORMAT_VERSION}; upgrade srucli"
-        for number in (FORMAT_VERSION + 1, 99)
-    }
-    | dict.fromkeys(
-        ("1", None, 1.5, 0, -1, True),
-        "format_version is not as srucli writes it; copy the run again",
-    )
+NEWER = f"format version {{}}, this srucli reads up to {FORMAT_VERSION}; upgrade srucli"
+VERSIONS = {
+    2: "format version 2, from before the first release, is no longer read; train again",
+    FORMAT_VERSION + 1: NEWER.format(FORMAT_VERSION + 1),
+    99: NEWER.format(99),
+} | dict.fromkeys(
+    ("1", None, 1.5, 0, -1, True), "format_version is not as srucli writes it; copy the run again"
 )
 
 
