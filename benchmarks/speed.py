@@ -122,7 +122,8 @@ def classifier_step(
     targets (B,) or, with several labels, (B, C): what class weights are computed from.
     """
     model = Classifier(config.model, VOCABULARY, classes).to(device).train()
-    loss = loss_function(config.train, np.zeros(0) if targets is None else targets, classes)
+    given = np.zeros(0) if targets is None else targets
+    loss = loss_function(config.train, given, classes, multi_label=given.ndim == 2)
     return Step(config.train, config.optim, model, loss)
 
 

@@ -66,6 +66,7 @@ VALUES = {
     "data.format": "FORMAT",
     "data.text": "COLUMN",
     "data.label": "COLUMN",
+    "data.weight": "COLUMN",
     "data.delimiter": "MARK",
     "data.label_delimiter": "MARK",
     "data.encoding": "ENCODING",
@@ -215,7 +216,7 @@ def _value(setting: str, text: Any) -> Any:
         from srucli.optim.table import check_name
 
         check_name(text, flag_of(setting))
-    elif setting in ("data.text", "data.label"):
+    elif setting in ("data.text", "data.label", "data.weight"):
         from srucli.data.layout import numbered
 
         value = numbered(text)

@@ -71,6 +71,11 @@ class DataConfig(Section):
     label: str | int | None = setting(
         None, "Column of the label: its name, or its number from 1. [default: detected, or the 1st]"
     )
+    weight: str | int | None = setting(
+        None,
+        "Column of the weight of each training example: its name, or its number from 1. Metrics do "
+        "not use it. [default: none]",
+    )
     header: bool | None = setting(
         None, "The first row is a header. [default: detected, or true with a column name]"
     )
@@ -95,7 +100,7 @@ class DataConfig(Section):
 
 
 # The settings in which two files may differ.
-OF_LAYOUT = ("format", "text", "label", "header", "delimiter", "quotes", "encoding")
+OF_LAYOUT = ("format", "text", "label", "weight", "header", "delimiter", "quotes", "encoding")
 
 
 class TokenizerConfig(Section):
@@ -258,6 +263,18 @@ class TrainConfig(Section):
     )
     label_smoothing: Fraction = setting(
         0.1, "Fraction of the target that is spread over all labels."
+    )
+    soft_temperature: float = setting(
+        1.0,
+        "Temperature T of soft labels: a probability p becomes p^(1/T), normalized.",
+        ge=0.01,
+        le=100.0,
+    )
+    soft_share: float = setting(
+        1.0,
+        "Share of the soft label in the target of a text that also has a label.",
+        ge=0.0,
+        le=1.0,
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none",

@@ -27,12 +27,14 @@ class Batch:
     """tokens (N,) int64, offsets (B+1,) int64, targets (B,) int64 or (B, C) float32, or None.
 
     part: what the encoder reads, if that is not all: indices of tokens (M,) and offsets (B+1,).
+    weights (B,) float32: of the examples in the loss; None if all are 1.
     """
 
     tokens: Tensor
     offsets: Tensor
     targets: Tensor | None
     part: tuple[Tensor, Tensor] | None = None
+    weights: Tensor | None = None
 
     @property
     def texts(self) -> int:
@@ -41,9 +43,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        targets = None if self.targets is None else _move(self.targets, device)
+        targets, weights = (
+            None if each is None else _move(each, device) for each in (self.targets, self.weights)
+        )
         tokens, offsets = _move(self.tokens, device), _move(self.offsets, device)
-        return Batch(tokens, offsets, targets, self.part_on(device))
+        return Batch(tokens, offsets, targets, self.part_on(device), weights)
 
     def part_on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """Return `part` on another device."""
@@ -109,13 +113,21 @@ def uploaded(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def upload(batches: Sequence[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yield a group of batches, all with targets or none, as parts of tensors on the device."""
+    """Yield a group of batches as parts of tensors on the device.
+
+    All have targets or none, and so with weights.
+    """
     tokens = _split_on(device, [batch.tokens for batch in batches])
     offsets = _split_on(device, [batch.offsets for batch in batches])
-    given = [batch.targets for batch in batches if batch.targets is not None]
-    targets = _split_on(device, given) if given else [None] * len(batches)
-    for batch, own, ends, wanted in zip(batches, tokens, offsets, targets, strict=True):
-        yield Batch(own, ends, wanted, batch.part_on(device))
+    targets = _split_if_given(device, [batch.targets for batch in batches])
+    weights = _split_if_given(device, [batch.weights for batch in batches])
+    for batch, *own, wanted, counts in zip(batches, tokens, offsets, targets, weights, strict=True):
+        yield Batch(own[0], own[1], wanted, batch.part_on(device), counts)
+
+
+def _split_if_given(device: torch.device, rows: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    given = [each for each in rows if each is not None]
+    return _split_on(device, given) if given else rows
 
 
 def _split_on(device: torch.device, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srucli.config import DataConfig, given
+from srucli.config import DataConfig, TrainConfig, given
 from srucli.data.labels import Known, Spellings, clean, notes, resolve_labels
 from srucli.data.layout import NO_NAMES, ColumnNames
 from srucli.data.readers import Example, read_examples
+from srucli.data.targets import soft_targets
 from srucli.errors import DataError
 from srucli.io.console import excerpt, say, warn
 from srucli.io.streams import Source, display_name
-from srucli.metrics import encode
+from srucli.metrics import check_size, encode
 
 # What is held out of the training examples by default: this share, at most so many examples, and
 # at most so many pairs of example and label.
@@ -33,7 +34,9 @@ class Dataset:
     texts and lines: B strings and their line numbers. targets (B,) int64, or (B, K) float32 for
     multi-label. labels: the C labels of a model. Labels that the training examples lack have
     numbers from C on, so K >= C. source: the file's name in messages. sha256: of all examples of
-    the file. part: which of them these are, "" for all.
+    the file. part: which of them these are, "" for all. soft (B, C) float32: the targets that are
+    learned instead, if some examples have probabilities; `targets` are the most likely labels then.
+    weights (B,) float32: how many examples each counts as in training, if not all count as one.
     """
 
     texts: list[str]
@@ -43,21 +46,37 @@ class Dataset:
     source: str
     sha256: str
     part: str = ""
+    soft: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
 
     @classmethod
     def make(
-        cls, examples: Sequence[Example], labels: list[str], multi_label: bool, source: str
+        cls,
+        examples: Sequence[Example],
+        labels: list[str],
+        multi_label: bool,
+        source: str,
+        settings: TrainConfig | None = None,
     ) -> Dataset:
         """Number the labels of all examples of a file, and hash the examples.
 
-        Raises DataError for more than memory can hold.
+        settings: of soft labels; default those of `TrainConfig`. Raises DataError for more than
+        memory can hold.
         """
         truth = [example.labels for example in examples]
         targets, _ = encode(truth, labels, multi_label, source)
         if multi_label:
             targets = targets.astype(np.float32)
         texts, lines = [each.text for each in examples], [each.line for each in examples]
-        return cls(texts, targets, lines, labels, source, data_hash(examples))
+        soft = weights = None
+        if any(each.soft for each in examples):
+            check_size(len(examples), len(labels), True, source)
+            how = settings or TrainConfig()
+            soft = soft_targets(examples, targets, labels, how, multi_label)
+        if any(each.weight != 1 for each in examples):
+            weights = np.array([each.weight for each in examples], np.float32)
+        sha256 = data_hash(examples)
+        return cls(texts, targets, lines, labels, source, sha256, soft=soft, weights=weights)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,6 +85,11 @@ class Dataset:
     def multi_label(self) -> bool:
         """Whether an example may have any number of labels."""
         return self.targets.ndim == 2
+
+    @property
+    def learned(self) -> NDArray[Any]:
+        """The targets of training: (B,) int64, or (B, C) float32 if soft or multi-label."""
+        return self.targets if self.soft is None else self.soft
 
     @property
     def identity(self) -> str:
@@ -99,7 +123,11 @@ class Dataset:
     def _part(self, chosen: NDArray[np.bool_], part: str) -> Dataset:
         numbers = np.flatnonzero(chosen)
         texts, lines = [self.texts[n] for n in numbers], [self.lines[n] for n in numbers]
-        return replace(self, texts=texts, lines=lines, targets=self.targets[numbers], part=part)
+        soft, weights = (
+            None if rows is None else rows[numbers] for rows in (self.soft, self.weights)
+        )
+        own: dict[str, Any] = {"targets": self.targets[numbers], "soft": soft, "weights": weights}
+        return replace(self, texts=texts, lines=lines, part=part, **own)
 
 
 class Split(NamedTuple):
@@ -123,19 +151,31 @@ class Split(NamedTuple):
 
 
 def read_split(
-    train: Source, dev: Source | None, config: DataConfig, share: float | None, seed: int
+    train: Source, dev: Source | None, config: DataConfig, settings: TrainConfig
 ) -> Split:
-    """Read both files, or split the first; share: default `default_share`.
+    """Read both files, or split the first, by default with `default_share`.
 
-    Raises what `read_texts` raises.
+    Raises what `read_texts` raises, and DataError if all examples for training have the weight 0.
     """
+    split = _read_split(train, dev, config, settings)
+    weights = split.train.weights
+    if weights is not None and not weights.any():
+        problem = "all training examples have the weight 0"
+        raise DataError(display_name(train), None, problem, "give some a larger one")
+    return split
+
+
+def _read_split(
+    train: Source, dev: Source | None, config: DataConfig, settings: TrainConfig
+) -> Split:
     examples, columns = read_texts(train, config)
     source = display_name(train)
     labels, multi_label = find_labels(examples, source), config.multi_label
-    data = Dataset.make(examples, labels, multi_label, source)
+    data = Dataset.make(examples, labels, multi_label, source, settings)
     if not dev:
+        share = settings.dev_share
         wanted = default_share(len(data), len(labels)) if share is None else share
-        return Split(*data.split(wanted, seed), columns)
+        return Split(*data.split(wanted, settings.seed), columns)
     held = read_held_out(dev, config, labels, columns)
     return Split(data, Dataset.make(held, labels, multi_label, display_name(dev)), columns)
 
@@ -154,7 +194,7 @@ def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], Colum
     Reports merged labels. Raises what `read_examples` raises, and DataError for labels that look
     the same.
     """
-    reading = read_examples(source, config)
+    reading = read_examples(source, config, training=True)
     examples = list(reading.reported(say, given(config)))
     columns = reading.layout.names if reading.layout else NO_NAMES
     spellings = Spellings(examples)
@@ -209,14 +249,18 @@ def _named(
         say(f"{display_name(source)}: {note}")
     names = {label: name(label) for label, _ in spellings}
     return [
-        example._replace(labels=tuple(dict.fromkeys(map(names.__getitem__, example.labels))))
+        example._replace(
+            labels=tuple(dict.fromkeys(map(names.__getitem__, example.labels))),
+            soft=example.soft and example.soft.renamed(names, config.multi_label),
+        )
         for example in examples
     ]
 
 
 def find_labels(examples: Sequence[Example], source: str) -> list[str]:
     """Return all labels, sorted. Raises DataError if there are fewer than two."""
-    labels = sorted({label for example in examples for label in example.labels})
+    groups = {(each.labels, each.soft.names if each.soft else ()) for each in examples}
+    labels = sorted({label for group in groups for names in group for label in names})
     if len(labels) < 2:
         found = f"only the label '{labels[0]}'" if labels else "no label"
         remedy = "a classifier needs two or more; check --label and --format"
@@ -245,8 +289,13 @@ def held_out(labels: Sequence[Sequence[Any]], share: float, seed: int) -> NDArra
 
 
 def data_hash(examples: Sequence[Example]) -> str:
-    """Return the SHA-256 of labels and texts, in order, whatever their file format."""
+    """Return the SHA-256 of the examples, in order, whatever their file format."""
     digest = sha256()
     for example in examples:
         digest.update("\t".join((*example.labels, example.text, "\n")).encode())
+        if example.soft:
+            names, values, beside = example.soft
+            digest.update("\t".join((*names, str(beside), "\n")).encode() + values.tobytes())
+        if example.weight != 1:
+            digest.update(f"{example.weight!r}\t\n".encode())
     return digest.hexdigest()

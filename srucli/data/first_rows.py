@@ -116,7 +116,8 @@ class FirstRows:
     """The first rows of a table: what the settings give, the header names and the cells hold.
 
     given, named: the text and label columns of the settings and the header, counted from 0, None if
-    unknown. more: further columns of the text, if several are given. whole: there are no more rows.
+    unknown. more: further columns of the text, if several are given. weight: the column of weights,
+    which is neither text nor label. whole: there are no more rows.
     """
 
     def __init__(self, task: ReadTask, rows: Sequence[TableRow], whole: bool = True) -> None:
@@ -129,15 +130,17 @@ class FirstRows:
         names = [""] * self.row_names + names
         self.width, header = len(names), task.config.header
         texts, label = self._wanted_texts(names), _column(task.config.label)
+        weight = _column(task.config.weight)
         if header is None:
             by_name = any(
                 isinstance(column, str) and (what not in task.inherited or column in names)
-                for columns, what in ((texts, "text"), ([label], "label"))
+                for columns, what in ((texts, "text"), ([label], "label"), ([weight], "weight"))
                 for column in columns
             )
             header = by_name or _has_header(task, names, self._columns(1))
         self.header, self.names = header, names if header else []
         self.columns = self._columns(int(header))
+        self.weight = self._locate(weight, "weight") if task.training else self._unneeded(weight)
         self.named = self._named()
         text, *more = [self._locate(each, "text", several=len(texts) > 1) for each in texts]
         self.more = tuple(at for at in more if at is not None)
@@ -171,7 +174,8 @@ class FirstRows:
     def _named(self) -> Places:
         """Return the columns that the header names, as in the training file or by known names."""
         same_text, same_label = same = _named_as_in_training(self.task.names, self.names)
-        text, label = (None if at in same else at for at in find_names(self.names))
+        names = ["" if at == self.weight else name for at, name in enumerate(self.names)]
+        text, label = (None if at in same else at for at in find_names(names))
         self.language = same_label is None and label is not None and is_language(self.names[label])
         if self.language and not self._may_be_languages(label or 0):
             label = None
@@ -195,6 +199,11 @@ class FirstRows:
         problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}{hint}"
         raise row_error(self.rows, self.task, row, problem, f"name the {what} column with --{what}")
 
+    def _unneeded(self, wanted: Column | None) -> int | None:
+        """Return where the weights are that only training needs, if the file has them."""
+        place = self.names.index(wanted) if wanted in self.names else wanted
+        return place if isinstance(place, int) and self.cells(place).numbers else None
+
     def _fits(self, at: int, what: str) -> bool:
         """Whether a column may be the same as in the training file."""
         if at >= self.width or (what == "label" and not self.task.labelled):
@@ -214,7 +223,7 @@ class FirstRows:
     @property
     def by_place(self) -> bool:
         """Whether neither header nor settings name columns: of two, the first is the label."""
-        return not self.header and self.given == (None, None)
+        return not self.header and self.given == (None, None) and self.weight is None
 
     @property
     def even(self) -> bool:
@@ -255,7 +264,8 @@ class FirstRows:
             texts = sorted(range(self.width), key=self._unlike_texts)
             labels = sorted(range(self.width), key=self._unlike_labels)
         texts = texts[:_TRIED] if text is None else [text]
-        labels = [at for at in labels if at not in self.more]
+        texts = [at for at in texts if at != self.weight]
+        labels = [at for at in labels if at not in (*self.more, self.weight)]
         labels = labels[:_TRIED] if label is None else [label]
         return [(text, label) for text, label in product(texts, labels) if text != label]
 
@@ -298,7 +308,8 @@ class FirstRows:
         if label not in self.more and (pairs := self.pairs(text, label)):
             return pairs
         if label is None:
-            columns = ", ".join(self.names[at] or str(at + 1) for at in (text or 0, *self.more))
+            names = [*self.names, *[""] * self.width]
+            columns = ", ".join(names[at] or str(at + 1) for at in (text or 0, *self.more))
             problem = f"no column of labels besides the text's: {excerpt(columns)}"
             raise self.task.error(self.rows[0].line, problem, f"add one{self.or_predict}")
         number = ((text or 0) if label is None else label) + 1

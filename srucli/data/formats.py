@@ -31,7 +31,7 @@ class Format:
     title: str = ""
 
 
-_OF_OBJECTS = frozenset({"text", "label", "label_delimiter"})
+_OF_OBJECTS = frozenset({"text", "label", "weight", "label_delimiter"})
 _OF_TABLES = _OF_OBJECTS | {"header", "delimiter", "quotes"}
 
 FORMATS: dict[str, Format] = {

@@ -14,7 +14,7 @@ from srucli.data.cells import BELOW, MANY, Cells, are_lists, column_cells, label
 from srucli.data.first_rows import FEW, FirstRows, Pair, are_names
 from srucli.data.layout import Columns, ReadTask, comma_list
 from srucli.data.tables import Dialect, TableRow
-from srucli.errors import DataError
+from srucli.errors import DataError, UsageError
 from srucli.io.console import excerpt, shell_word
 
 # Labels with a longer mean length (in characters), if also longer than the texts, are texts.
@@ -45,6 +45,9 @@ def choose(
 
     likely = table.likely(open_ended)
     text, label = chosen = next((pair for pair in likely if not fault(pair)), likely[0])
+    if table.weight in (text, label, *table.more):
+        wanted = task.config.weight
+        raise UsageError(f"--weight {wanted} is the column of texts or of labels; name another")
     width = 2 if open_ended else table.width
     if not dialect.quotes and not table.header and not table.by_place:
         width = max(
@@ -54,6 +57,8 @@ def choose(
             min(len(row.cells) for row in table.rows),
         )
     labels, multi_label = table.cells(label), task.config.multi_label
+    if table.weight is not None:
+        width = max(width, table.weight + 1)
     hints = [table.left_out]
     lists = task.labelled and are_lists(labels.filled, multi_label=multi_label)
     if task.labelled and not lists:
@@ -69,6 +74,7 @@ def choose(
         lists=lists,
         hint="; ".join(filter(None, hints)),
         more=table.more,
+        weight=table.weight,
     )
     if not task.labelled:
         return columns, None
@@ -158,6 +164,7 @@ def _binary_columns(table: FirstRows, label: int) -> list[int]:
         return []
     columns = enumerate(cells.filled for cells in table.columns)
     binary = [at for at, cells in columns if len(cells) > BELOW and {*cells} <= {"0", "1"}]
+    binary = [at for at in binary if at != table.weight]
     return binary if label in binary and len(binary) > 1 else []
 
 
@@ -179,7 +186,7 @@ def _is_rival(table: FirstRows, at: int, pair: Pair) -> bool:
     text, label = pair
     cells, filled = table.cells(at), len(table.cells(at).filled)
     too_long = cells.mean_length > MAX_LABEL_LENGTH
-    if at in (text, *table.more) or cells.measurements or filled <= BELOW or too_long:
+    if at in (text, *table.more, table.weight) or cells.measurements or filled <= BELOW or too_long:
         return False
     if table.is_other(label) and not table.is_other(at) and cells.distinct > 1:
         return not cells.rarely_repeat

@@ -6,17 +6,26 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from srucli.data.guess import choose
 from srucli.data.labels import UnquotedLabel
 from srucli.data.layout import ColumnNames, ReadTask, comma_list, joined, listed
 from srucli.data.names import find_names
-from srucli.data.records import InputFile, ReadResult, Record, peek, split_list, without_blanks
+from srucli.data.records import (
+    InputFile,
+    ReadResult,
+    Record,
+    peek,
+    split_list,
+    valid_string,
+    without_blanks,
+)
+from srucli.data.soft import KEY, is_soft
 from srucli.data.tables import DOUBLED, MAX_COLUMNS, Dialect, TableRow
 from srucli.errors import DataError, closest
 from srucli.io.console import excerpt
-from srucli.io.encodings import count_replacements, counting
 from srucli.io.json_objects import Item, read_objects
 
 
@@ -30,7 +39,12 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     if len(keys) > MAX_COLUMNS:
         problem = f"over {MAX_COLUMNS:,} keys: {excerpt(first[0].raw)}"
         raise task.error(first[0].line, problem, "leave out those that are not needed")
-    numbers = {"text": _texts(task, first[0], keys), "label": _key(task, first[0], keys, "label")}
+    soft = _stands_for_label(task, first[0], keys)
+    numbers = {
+        "text": _texts(task, first[0], keys),
+        "label": keys.index(KEY) + 1 if soft else _key(task, first[0], keys, "label"),
+        "weight": _weight(task, first[0], keys),
+    }
     rows = [TableRow(first[0].line, "", keys)]
     for line, raw, value in first:
         rows.append(TableRow(line, raw, [_as_cell(value.get(key)) for key in keys]))
@@ -41,9 +55,30 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     label = None if columns.label is None else keys[columns.label]
     what = f"text = {' + '.join(f'key {excerpt(key)}' for key in texts)}"
     what += "" if label is None else f", label = key {excerpt(label)}"
+    if columns.weight is not None:
+        what += f", weight = key {excerpt(keys[columns.weight])}"
+    if soft:  # of other records, the label's key is the requested one, or has a well-known name
+        label = None if task.config.label is None else str(task.config.label)
     names = ColumnNames(comma_list(texts), label)
     layout = file.layout(style, what=what, hint=columns.hint, names=names)
     return layout, _records(task, items, texts, label, refusal, lists=columns.lists)
+
+
+def _stands_for_label(task: ReadTask, item: Item, keys: list[str]) -> bool:
+    """Whether a record has probabilities and no label."""
+    given = str(task.config.label) in keys or task.names.label in keys
+    has_label = given or (task.config.label is None and find_names(keys)[1] is not None)
+    return task.labelled and is_soft(item.value.get(KEY)) and not has_label
+
+
+def _weight(task: ReadTask, item: Item, keys: list[str]) -> int | None:
+    """Return the number of the weight's key, which only training needs. Raises DataError."""
+    wanted = task.config.weight
+    if wanted is None or str(wanted) in keys:
+        return None if wanted is None else keys.index(str(wanted)) + 1
+    if task.training:
+        raise _no_key(task, item, str(wanted), "weight")
+    return None
 
 
 def _texts(task: ReadTask, item: Item, keys: list[str]) -> int | tuple[int, ...] | None:
@@ -102,12 +137,23 @@ def _records(
     for item in items:
         line, raw, value = item
         text = joined([_text(task, item, key, alone=len(texts) == 1) for key in texts])
-        if label_key is not None and label_key not in value and not task.labels_optional:
-            raise _no_key(task, item, label_key, "label")
-        label = None if label_key is None else _label(task, line, value.get(label_key))
+        soft, key = value.get(KEY), label_key
+        if key is None and task.labelled:
+            key = _well_known(tuple(value))
+        if key is not None and key not in value and not (task.labels_optional or is_soft(soft)):
+            raise _no_key(task, item, key, "label")
+        label = None if key is None else _label(task, line, value.get(key))
         if lists and isinstance(label, str) and not isinstance(label, UnquotedLabel):
             label = split_list(task, line, label)
-        yield Record(line, raw, _string(task, line, text), label)
+        weight = value.get(str(task.config.weight))
+        yield Record(line, raw, valid_string(task, line, text), label, soft, weight)
+
+
+@lru_cache(maxsize=64)
+def _well_known(keys: tuple[str, ...]) -> str | None:
+    """Return the key with a well-known name of labels."""
+    at = find_names(keys)[1]
+    return None if at is None else keys[at]
 
 
 def _text(task: ReadTask, item: Item, key: str, *, alone: bool) -> str:
@@ -131,18 +177,6 @@ def _remedy(text: Any) -> str:
     return "put it in quotes"
 
 
-def _string(task: ReadTask, line: int, value: str) -> str:
-    """Check for NUL and unpaired surrogates, which JSON can escape. Raises DataError."""
-    if "\0" in value:
-        raise task.error(line, f"a NUL character in {excerpt(value)}", "remove it")
-    try:
-        errors = counting(task.config.errors)
-        return count_replacements(task.counts, value.encode, "utf-8", errors).decode("utf-8")
-    except UnicodeEncodeError:
-        problem = f"half of a surrogate pair in {excerpt(value)}"
-        raise task.error(line, problem, "correct the text or pass --errors replace") from None
-
-
 def _label(task: ReadTask, line: int, value: Any) -> str | list[str] | None:
     if value is None:
         return None
@@ -153,7 +187,7 @@ def _label(task: ReadTask, line: int, value: Any) -> str | list[str] | None:
 
 def _scalar(task: ReadTask, line: int, value: Any) -> str:
     if isinstance(value, str):
-        return _string(task, line, value)
+        return valid_string(task, line, value)
     if isinstance(value, float) and not math.isfinite(value):
         problem = f"the label is {json.dumps(value)}, as of a missing value"
         raise task.error(line, problem, "add a label or remove the line")

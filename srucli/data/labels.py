@@ -159,10 +159,12 @@ def shown(label: str, beside: str | None = None) -> str:
 
 
 class Labelled(Protocol):
-    """An example: its labels as written, and its line."""
+    """An example: its labels as written, all labels that it names, and its line."""
 
     @property
     def labels(self) -> Sequence[str]: ...
+    @property
+    def named(self) -> tuple[str, ...]: ...
     @property
     def line(self) -> int: ...
 
@@ -187,9 +189,9 @@ class Spellings:
             self.add(example)
 
     def add(self, example: Labelled) -> None:
-        """Count the labels of one example."""
+        """Count the labels that one example names."""
         self.repeated += len(set(example.labels)) < len(example.labels)
-        for label in example.labels:
+        for label in example.named:
             new = Occurrences(example.line)
             self._occurrences.setdefault((label, type(label)), new).texts += 1
 

@@ -80,7 +80,8 @@ class ReadTask:
     source: its name in messages. format: the name of its format. labelled: whether labels are read.
     known_labels: those of a model. inherited: settings in `config` that come from the training file
     and apply only if they fit this file. names: the columns of the training file.
-    labels_optional: records may lack labels. counts: what is skipped or replaced, by kind.
+    labels_optional: records may lack labels. training: weights are read, and probabilities beside
+    labels. counts: what is skipped or replaced, by kind.
     """
 
     source: str
@@ -91,6 +92,7 @@ class ReadTask:
     inherited: frozenset[str] = frozenset()
     names: ColumnNames = NO_NAMES
     labels_optional: bool = False
+    training: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
     def error(self, line: int | None, problem: str, remedy: str) -> DataError:
@@ -104,7 +106,7 @@ class Columns:
     more: further columns of the text. label: None if labels are not read. width: the number of
     columns. header: whether the first row names the columns. row_names: the header has no name for
     the first column. spare: how many last columns are empty in every row. lists: label cells
-    contain lists. hint: advice for the user.
+    contain lists. hint: advice for the user. weight: the column of weights, if there is one.
     """
 
     text: int
@@ -117,6 +119,7 @@ class Columns:
     lists: bool = False
     hint: str = ""
     more: tuple[int, ...] = ()
+    weight: int | None = None
 
     @property
     def texts(self) -> tuple[int, ...]:
@@ -136,7 +139,9 @@ class Columns:
         texts = [f"column {self._name(at)}" for at in self.texts]
         words.append(f"text = {' + '.join(texts)}")
         words += [] if self.label is None else [f"label = column {self._name(self.label)}"]
-        unread = [at for at in range(self.width) if at not in (*self.texts, self.label)]
+        words += [] if self.weight is None else [f"weight = column {self._name(self.weight)}"]
+        used = (*self.texts, self.label, self.weight)
+        unread = [at for at in range(self.width) if at not in used]
         if unread:
             shown = ", ".join(map(self._name, unread[:3])) + ", ..." * (len(unread) > 3)
             words.append(f"not read: column{'s' * (len(unread) > 1)} {shown}")

@@ -120,10 +120,11 @@ class DataLoader:
                 store = TokenStore.encode(
                     self.tokenizer,
                     self.data.texts,
-                    self.data.targets,
+                    self.data.learned,
                     limits=self.limits,
                     subword_dropout=settings.subword_dropout,
                     seed=settings.seed * 1_000_003 + epoch,
+                    weights=self.data.weights,
                 )
             self._tokenized = epoch, store
         return self._tokenized[1]

@@ -11,6 +11,7 @@ Nothing is shuffled, tokenized or kept here. All formats have these rules in com
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -25,20 +26,34 @@ from srucli.data.formats import FORMAT_SPECIFIC, FORMATS, format_of, format_show
 from srucli.data.labels import UnquotedLabel, clean
 from srucli.data.layout import NO_NAMES, ColumnNames, Columns, Layout, ReadTask, listed
 from srucli.data.names import KNOWN, find_names, fold, is_other
-from srucli.data.records import SAMPLE, InputFile, Record, T, is_blank, peek
+from srucli.data.records import SAMPLE, InputFile, Record, T, check_labels, is_blank, peek
+from srucli.data.soft import Soft, SoftLabels
 from srucli.data.tables import MAX_COLUMNS
-from srucli.errors import SrucliError
+from srucli.errors import SrucliError, UsageError
 from srucli.io.console import excerpt
 from srucli.io.encodings import encoding_notes, replacement_notes
 from srucli.io.streams import Source, display_name
 
 
 class Example(NamedTuple):
-    """A labelled text, its labels as written, and the line (from 1) where its record starts."""
+    """A labelled text, its labels as written, and the line (from 1) where its record starts.
+
+    soft: the probabilities of its labels, if they are learned; `labels` are the most likely ones
+    then, unless they are given too. weight: how many examples it counts as in training.
+    """
 
     text: str
     labels: tuple[str, ...]
     line: int
+    soft: Soft | None = None
+    weight: float = 1.0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All labels: those of the text, and the others that its probabilities name."""
+        if self.soft is None:
+            return self.labels
+        return *self.labels, *(name for name in self.soft.names if name not in self.labels)
 
 
 class Input(NamedTuple):
@@ -116,6 +131,7 @@ def _open(source: Source, task: ReadTask, count: int = SAMPLE) -> Reading[Record
     task = replace(task, counts=Counter())
     file = InputFile(source, task.config, task)
     task = replace(task, format=format_of(file, task))
+    _check_weight(task)
     return Reading(task, *FORMATS[task.format].read(task, file, count))
 
 
@@ -139,38 +155,67 @@ def _tasks(
         task = replace(task, inherited=frozenset({"encoding"}))
     if names is not None:
         config = config.model_copy(update={"header": requested.header})
-    settings = ("text", "label", "delimiter", "quotes")
+    settings = ("text", "label", "weight", "delimiter", "quotes")
     inherited = {key for key in settings if getattr(requested, key) is None}
     return task, replace(task, config=config, inherited=task.inherited | inherited)
 
 
-_SPACES, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
+# So that sums of weights stay finite in float32.
+MAX_WEIGHT = 1e9
 
 
-def _labels(task: ReadTask, record: Record) -> tuple[str, ...]:
-    """Return the labels of a record as written, in order; exactly one in single-label mode."""
+def _labels(
+    task: ReadTask, record: Record, probabilities: SoftLabels
+) -> tuple[tuple[str, ...], Soft | None]:
+    """Return the labels of a record as written, in order; exactly one in single-label mode.
+
+    If it has only probabilities, the most likely ones. The second value are the probabilities, if
+    they are learned.
+    """
     parts, multi_label = record.label, task.config.multi_label
     if parts is None or (isinstance(parts, str) and not clean(parts)):
         parts = []
     elif isinstance(parts, str):
         is_joined = multi_label and not isinstance(parts, UnquotedLabel)
         parts = parts.split(task.config.label_delimiter) if is_joined else [parts]
-    labels = tuple(
-        part if isinstance(part, UnquotedLabel) else part.strip(_SPACES) for part in parts
-    )
-    if not all(map(clean, labels)):
-        problem = f"an empty label among those of {excerpt(record.raw)}"
-        raise task.error(record.line, problem, "name it or remove it")
-    if bad := next((label for label in labels if _BREAK.search(label)), None):
-        problem = f"a tab or line end in the label {excerpt(bad)}"
-        raise task.error(record.line, problem, "remove it from the label")
+    labels, soft = check_labels(task, record, parts), None
+    beside = bool(labels) or (multi_label and record.label is not None)
+    if task.training or not beside:
+        soft = probabilities.read(record, beside=beside)
+    if soft and not beside:
+        labels = soft.likely(multi_label)
     if not labels and not multi_label:
         problem = f"no label for the text {excerpt(record.text)}"
         raise task.error(record.line, problem, "add a label or remove the line")
     if len(set(labels)) > 1 and not multi_label:
         problem = f"{len(labels)} labels: {excerpt(', '.join(labels))}"
         raise task.error(record.line, problem, "keep one, or train with --multi-label")
-    return labels
+    return labels, soft if task.training else None
+
+
+def _weight(task: ReadTask, record: Record) -> float:
+    """Return the weight of a record; 1 without a column of weights. Raises DataError."""
+    if task.config.weight is None or not task.training:
+        return 1.0
+    try:
+        weight = math.nan if isinstance(record.weight, bool) else float(record.weight)
+    except (TypeError, ValueError, OverflowError):
+        weight = math.nan
+    if not 0 <= weight <= MAX_WEIGHT:
+        shown = excerpt(str(record.weight)) if record.weight is not None else "missing"
+        problem = f"the weight of {excerpt(record.text)} is {shown}"
+        raise task.error(record.line, problem, f"write a number from 0 to {MAX_WEIGHT:.0e}")
+    return weight
+
+
+def _check_weight(task: ReadTask) -> None:
+    """Raise UsageError if weights are asked for in a format that has none."""
+    wanted = task.training and task.config.weight is not None
+    if wanted and "weight" not in FORMATS[task.format].settings:
+        raise UsageError(
+            f"{task.source}: --weight names a column, but {task.format} lines have none; use tsv, "
+            "csv or jsonl"
+        )
 
 
 def read_examples(
@@ -179,31 +224,35 @@ def read_examples(
     known: Iterable[str] = (),
     requested: DataConfig | None = None,
     names: ColumnNames | None = None,
+    *,
+    training: bool = False,
 ) -> Reading[Example]:
     """Read the labelled texts of a file, one by one.
 
     known: the labels of a model, which help to find the label column. requested: the settings given
     for this file, if `config` is the training file's, which then applies if it fits. names: the
-    training file's columns, None if unknown. Raises what `Lines` raises; UsageError for
-    impossible columns; DataError for an improbable layout, for a record that cannot be read or
-    lacks its text or (single-label) its label, and for a file without records.
+    training file's columns, None if unknown. training: also read weights, and probabilities beside
+    labels. Raises what `Lines` raises; UsageError for impossible columns; DataError for an
+    improbable layout, for a record that cannot be read or lacks its text or (single-label) its
+    label, and for a file without records.
     """
     task, other = _tasks(source, config, known, requested, names)
+    task, other = replace(task, training=training), replace(other, training=training)
     reading = _as_requested(source, task, requested)
     if reading is None:
         differs = requested is not None and not _if_labelled(source, task)
         reading = _open(source, other if differs else task)
-    task, records = reading.task, reading
+    task, records, probabilities = reading.task, reading, SoftLabels(reading.task)
 
     def examples() -> Iterator[Example]:
         empty = True
         for record in records:
-            labels = _labels(task, record)
+            labels, soft = _labels(task, record, probabilities)
             if is_blank(record.text):
                 problem = f"no text for the label {excerpt(', '.join(labels))}"
                 raise task.error(record.line, problem, "add a text or remove the line")
             empty = False
-            yield Example(record.text, labels, record.line)
+            yield Example(record.text, labels, record.line, soft, _weight(task, record))
         if empty:
             problem = "is empty: no labelled text in it"
             raise task.error(None, problem, "check the program that should have written it")
@@ -239,7 +288,7 @@ def read_inputs(
 
 
 def _inputs(reading: Reading[Record]) -> Reading[Input]:
-    inputs = (Input(text, line, raw) for line, raw, text, _ in reading.records)
+    inputs = (Input(each.text, each.line, each.raw) for each in reading.records)
     return Reading(reading.task, reading.layout, inputs)
 
 
@@ -296,7 +345,8 @@ def _if_labelled(source: Source, task: ReadTask) -> Reading[Record] | None:
     try:
         reading = _open(source, replace(task, labels_optional=True))
         first, records, _ = peek(reading, SAMPLE)
-        labels = [set(map(clean, _labels(reading.task, record))) for record in first]
+        soft = SoftLabels(reading.task)
+        labels = [set(map(clean, _labels(reading.task, record, soft)[0])) for record in first]
     except SrucliError:
         return None
     given = [each for each in labels if each]

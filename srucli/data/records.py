@@ -5,14 +5,17 @@ A reader looks at the beginning of a file, decides on its layout, and yields rec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from srucli.config import DataConfig
 from srucli.data.cells import list_items
+from srucli.data.labels import UnquotedLabel, clean
 from srucli.data.layout import Layout, ReadTask
 from srucli.errors import SrucliError
 from srucli.io.console import excerpt
+from srucli.io.encodings import count_replacements, counting
 from srucli.io.lines import Lines, NumberedLines
 from srucli.io.streams import Source
 
@@ -21,15 +24,21 @@ SAMPLE, MAX_PEEK = 500, 1 << 21
 
 Label = str | list[str] | None
 T = TypeVar("T", bound=tuple[Any, ...])
+_SPACES, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
 
 
 class Record(NamedTuple):
-    """One record, from `line` on. A label that is a str may be several joined labels."""
+    """One record, from `line` on. A label that is a str may be several joined labels.
+
+    soft: the JSON value of the key of probabilities. weight: a cell, or a JSON value.
+    """
 
     line: int
     raw: str
     text: str
     label: Label
+    soft: Any = None
+    weight: Any = None
 
 
 class Peeked(NamedTuple, Generic[T]):
@@ -119,6 +128,32 @@ def without_blanks(task: ReadTask, lines: NumberedLines) -> NumberedLines:
             task.counts["blank"] += 1
         else:
             yield line, raw
+
+
+def check_labels(task: ReadTask, record: Record, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels without spaces around them. Raises DataError for those that no label can be."""
+    found = tuple(
+        label if isinstance(label, UnquotedLabel) else label.strip(_SPACES) for label in labels
+    )
+    if not all(map(clean, found)):
+        problem = f"an empty label among those of {excerpt(record.raw)}"
+        raise task.error(record.line, problem, "name it or remove it")
+    if bad := next((label for label in found if _BREAK.search(label)), None):
+        problem = f"a tab or line end in the label {excerpt(bad)}"
+        raise task.error(record.line, problem, "remove it from the label")
+    return found
+
+
+def valid_string(task: ReadTask, line: int, value: str) -> str:
+    """Check for NUL and unpaired surrogates, which JSON can escape. Raises DataError."""
+    if "\0" in value:
+        raise task.error(line, f"a NUL character in {excerpt(value)}", "remove it")
+    try:
+        errors = counting(task.config.errors)
+        return count_replacements(task.counts, value.encode, "utf-8", errors).decode("utf-8")
+    except UnicodeEncodeError:
+        problem = f"half of a surrogate pair in {excerpt(value)}"
+        raise task.error(line, problem, "correct the text or pass --errors replace") from None
 
 
 def split_list(task: ReadTask, line: int, label: str) -> Label:

@@ -23,10 +23,10 @@ Targets = Ints | NDArray[np.float32]
 
 
 class TokenStore:
-    """The tokens of B texts as one row, and the texts' targets.
+    """The tokens of B texts as one row, and the texts' targets and weights.
 
-    ids (N,) int32, offsets (B+1,) int64, lengths (B,), targets (B,) int64 or (B, C) float32.
-    `tally` has the limits, and counts the truncated texts.
+    ids (N,) int32, offsets (B+1,) int64, lengths (B,), targets (B,) int64 or (B, C) float32,
+    weights (B,) float32. `tally` has the limits, and counts the truncated texts.
     """
 
     def __init__(
@@ -35,8 +35,10 @@ class TokenStore:
         offsets: Ints,
         targets: Targets | None = None,
         tally: Tally | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
-        self.ids, self.offsets, self.targets = ids, offsets, targets
+        self.ids, self.offsets = ids, offsets
+        self.targets, self.weights = targets, weights
         self.lengths = np.diff(offsets)
         self.tally = tally or Tally(len(self.lengths))
 
@@ -50,6 +52,7 @@ class TokenStore:
         limits: Limits,
         subword_dropout: float = 0.0,
         seed: int = 0,
+        weights: NDArray[np.float32] | None = None,
     ) -> TokenStore:
         """Encode texts, each truncated to its limit. Raises TextError for an unusable text."""
         ids, lengths, tally = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], Tally(limits=limits)
@@ -73,16 +76,20 @@ class TokenStore:
                 found, own = found[place < limits.text], np.minimum(own, limits.text)
             ids.append(found)
             lengths.append(own)
-        return cls(np.concatenate(ids), _offsets(np.concatenate(lengths)), targets, tally)
+        found, offsets = np.concatenate(ids), _offsets(np.concatenate(lengths))
+        return cls(found, offsets, targets, tally, weights)
 
     def batch(self, texts: Ints) -> Batch:
         """Return the batch of these texts, given by their numbers, in this order."""
         starts, lengths = self.offsets[texts], self.lengths[texts]
         offsets = _offsets(lengths)
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        targets = None if self.targets is None else torch.from_numpy(self.targets[texts])
+        targets, weights = (
+            None if each is None else torch.from_numpy(each[texts])
+            for each in (self.targets, self.weights)
+        )
         tokens = torch.from_numpy(self.ids[rows].astype(np.int64))
-        return Batch(tokens, torch.from_numpy(offsets), targets, part=self._part(lengths))
+        return Batch(tokens, torch.from_numpy(offsets), targets, self._part(lengths), weights)
 
     def _part(self, lengths: Ints) -> tuple[Tensor, Tensor] | None:
         """Select the beginning and the end of texts that are too long for the encoder."""

@@ -116,8 +116,11 @@ def _records(
         if columns.label is not None:
             label = _cell(task, row, columns.label, "label", sample)
             label = split_list(task, row.line, label) if columns.lists else label
+        weight = None
+        if columns.weight is not None and task.training:
+            weight = _cell(task, row, columns.weight, "weight", sample)
         sample = ()
-        yield Record(row.line, row.raw, text, label)
+        yield Record(row.line, row.raw, text, label, weight=weight)
 
 
 def _repeats(row: TableRow, names: Sequence[str]) -> bool:

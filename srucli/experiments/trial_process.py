@@ -24,10 +24,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TextIO
 
-from srucli.config import Config, DataConfig, build
+from srucli.config import Config, build
 from srucli.data.readers import read_examples
 from srucli.errors import DivergedError, OutOfMemoryError, SrucliError
-from srucli.experiments.trials import LEFTOVERS, Folder, Trial
+from srucli.experiments.trials import LEFTOVERS, Folder, Trial, config_of_data
 from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
 from srucli.io.files import unwritable, write_files, writing
@@ -98,9 +98,7 @@ def run_trial(
             tune_process(settings.train.threads)
             if find_spec("numba"):
                 import_module("srucli.kernels.jit").announce_compiling(people)
-            multi_label = settings.data.multi_label
-            data = DataConfig(format="jsonl", text="text", label="label", multi_label=multi_label)
-            settings = settings.model_copy(update={"data": data})
+            settings = settings.model_copy(update={"data": config_of_data(settings.data)})
             shared = Path(tokenizer) if tokenizer else None
             with enough_memory("the trial", "use fewer examples"):
                 result = _measure(Folder(Path(path)), settings, place, shared)

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from srucli import optim
-from srucli.config import Config, dump, stored, with_settings
+from srucli.config import Config, DataConfig, dump, stored, with_settings
+from srucli.data import soft
 from srucli.data.dataset import data_hash
 from srucli.data.readers import Example
 from srucli.errors import SrucliError, UsageError
@@ -215,8 +216,8 @@ class Folder:
     def prepare(self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str) -> None:
         """Write the plan, the data and the tokenizer. Raises OutputError and DataError."""
         write_files(self.place, {"plan.json": to_json(facts_of(plan, parts))})
-        multi_label = plan.config.data.multi_label
-        files = {self.data[part].name: _lines(rows, multi_label) for part, rows in parts.items()}
+        how = plan.config.data
+        files = {self.data[part].name: _lines(rows, how) for part, rows in parts.items()}
         write_files(self.place, files, within="data")
         with opened(self.place) as folder, folder.child("data") as data:
             trained = data.is_file(self.tokenizer.name)
@@ -264,10 +265,26 @@ def _replace(
         clear(folder, LAYOUT)
 
 
-def _lines(examples: Iterable[Example], multi_label: bool) -> bytes:
+def _lines(examples: Iterable[Example], config: DataConfig) -> bytes:
     """Return the examples as JSON lines, which are read back to equal examples."""
-    rows = (
-        {"text": each.text, "label": list(each.labels) if multi_label else each.labels[0]}
-        for each in examples
+    return "".join(json_text(_row(each, config)) + "\n" for each in examples).encode()
+
+
+def _row(example: Example, config: DataConfig) -> dict[str, Any]:
+    row: dict[str, Any] = {"text": example.text}
+    if not example.soft or example.soft.beside:
+        row["label"] = list(example.labels) if config.multi_label else example.labels[0]
+    if example.soft:
+        row[soft.KEY] = dict(zip(example.soft.names, example.soft.values, strict=True))
+    if config.weight is not None:
+        row["weight"] = example.weight
+    return row
+
+
+def config_of_data(config: DataConfig) -> DataConfig:
+    """Return how the examples are read back."""
+    weight = None if config.weight is None else "weight"
+    multi_label = config.multi_label
+    return DataConfig(
+        format="jsonl", text="text", label="label", weight=weight, multi_label=multi_label
     )
-    return "".join(json_text(row) + "\n" for row in rows).encode()

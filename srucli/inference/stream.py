@@ -149,13 +149,12 @@ def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, 
 
     def as_json(number: int, item: Input, row: NDArray[np.float32], decision: Any) -> str:
         given = names(row, decision)
-        record: dict[str, Any] = {"record": number, "line": item.line}
+        record: dict[str, Any] = {"record": number, "line": item.line, "text": item.text}
         record |= {"labels": given} if predictor.multi_label else {"label": given[0]}
         if not predictor.multi_label:
             record["probability"] = round(float(row.max()), 6)
-        if style.top or predictor.multi_label:
-            shown = ranked(row) if style.top else zip(labels, map(float, row), strict=True)
-            record["probabilities"] = {name: round(value, 6) for name, value in shown}
+        shown = ranked(row) if style.top else zip(labels, map(float, row), strict=True)
+        record["probabilities"] = {name: round(value, 6) for name, value in shown}
         return json_text(record)
 
     def as_text(row: NDArray[np.float32], decision: Any) -> str:

@@ -110,13 +110,28 @@ def scores(first, end, rows, values, starts, stops, ends, labels, weights, bias,
 
 @kernel(fastmath={"nsz", "arcp", "contract", "afn", "reassoc"})
 def ascend(  # type: ignore[no-untyped-def]
-    first, end, rows, values, starts, stops, order, signs, slack, prior, table, bias, dual, norms
+    first,
+    end,
+    rows,
+    values,
+    starts,
+    stops,
+    order,
+    signs,
+    slack,
+    scale,
+    prior,
+    table,
+    bias,
+    dual,
+    norms,
 ):
     """Take one pass of dual coordinate ascent over the texts in `order`, for labels of a range.
 
     signs (B, K) int8: 1 where a text has a label, else -1. slack (2, K): 1 / (2 C) of the squared
-    hinge loss where a label is false, and where it is true. prior (R, K): the variances of the
-    weights. table (R, K), bias (K,) and dual (B, K) change. norms (B, K): what the diagonal is.
+    hinge loss where a label is false, and where it is true. scale (B,): its factors of texts, or
+    None. prior (R, K): the variances of the weights. table (R, K), bias (K,) and dual (B, K)
+    change. norms (B, K): what the diagonal is.
     """
     first, end = _U(first), _U(end)  # a signed index may be negative, and LLVM would not vectorize
     score, change = np.zeros(bias.size, np.float32), np.zeros(bias.size, np.float32)
@@ -131,6 +146,8 @@ def ascend(  # type: ignore[no-untyped-def]
         for k in range(first, end):
             sign, before = np.float32(signs[text, k]), dual[text, k]
             own = slack[1, k] if sign > 0 else slack[0, k]
+            if scale is not None:  # of which Numba compiles a version of its own
+                own *= scale[text]
             slope = sign * score[k] - np.float32(1.0) + own * before
             after = max(before - slope / (norms[text, k] + np.float32(1.0) + own), np.float32(0.0))
             dual[text, k] = after

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ POWER_OF_FEW, COST_OF_FEW = 0.5, 1.0
 FLOOR, SMOOTHING = 0.1, 1.0
 PASSES = 8
 SLOPE = 4.0
+# A soft target becomes so many copies of its text, of which it is the share that have the label.
+COPIES = 10
 
 
 def columns(classes: int, multi_label: bool) -> int:
@@ -102,17 +104,19 @@ def fit(
     classes: int,
     weights: NDArray[Any] | None = None,
     seed: int = 0,
+    *,
+    multi_label: bool = False,
+    counts: NDArray[Any] | None = None,
 ) -> NgramModel:
-    """Fit a model to B texts and their targets: (B,) integers, or (B, C) for multi-label texts.
+    """Fit a model to B texts and their targets: (B,) integers, or (B, C) from 0 to 1.
 
     weights (2, C): how much an example counts for each label where that is false, and where it is
-    true; default 1. The model depends on the seed little, as the order of texts does.
+    true; default 1. counts (B,): how many examples a text counts as, above 0; default 1. The model
+    depends on the seed little, as the order of texts does.
     """
-    single = targets.ndim == 1
-    labels = columns(classes, not single)
+    labels = columns(classes, multi_label)
     chosen, found, vocabulary = _read(texts, labels, seed)
-    targets = targets[chosen]
-    truth = targets[:, None] == np.arange(classes) if single else targets[:, :classes] > 0
+    truth, copies = _truth(targets[chosen], classes, multi_label)
     sides = np.ones((2, classes)) if weights is None else np.asarray(weights)
     if labels < classes:
         truth, sides = truth[:, 1:], sides[1][:, None]
@@ -120,8 +124,57 @@ def fit(
     few = len(chosen) < MANY_TEXTS * classes
     power, cost = (POWER_OF_FEW, COST_OF_FEW) if few else (POWER, COST)
     slack = (0.5 / cost / sides).astype(np.float32)
-    table, bias = _ascend(part, truth, _prior(part, vocabulary, truth, power), slack, seed)
+    prior = _prior(part, vocabulary, truth, power)
+    scale = None if counts is None else (1 / counts[chosen]).astype(np.float32)
+    if copies is not None:
+        of, truth, shares = copies
+        truth = truth[:, 1:] if labels < classes else truth
+        part = part._replace(starts=part.starts[of], stops=part.stops[of])
+        scale = (1 / shares if scale is None else scale[of] / shares).astype(np.float32)
+    table, bias = _ascend(part, truth, prior, slack, scale, seed)
     return _largest(vocabulary, table, bias)
+
+
+class _Copies(NamedTuple):
+    """Copies of texts: the text (D,) of each, its labels (D, C), and its share of the text (D,)."""
+
+    texts: NDArray[np.int64]
+    truth: NDArray[np.bool_]
+    shares: NDArray[np.float64]
+
+
+def _truth(
+    targets: NDArray[Any], classes: int, multi_label: bool
+) -> tuple[NDArray[np.bool_], _Copies | None]:
+    """Return the (most likely) labels of texts (B, C), and copies of them if targets are soft."""
+    if targets.ndim == 1:
+        return targets[:, None] == np.arange(classes), None
+    targets = targets[:, :classes]
+    soft = bool(((targets > 0) & (targets < 1)).any())
+    if multi_label:
+        return targets >= 0.5, _copies(targets) if soft else None
+    truth = targets.argmax(axis=1)[:, None] == np.arange(classes)
+    return truth, _copies(targets) if soft else None
+
+
+def _copies(targets: NDArray[Any]) -> _Copies:
+    """Return COPIES of each text (B, C), with all labels whose target is above 0.05, 0.15, ...
+
+    So a target is the share of the copies that have the label. Equal copies are one.
+    """
+    counts, latest = np.full(len(targets), -1), np.zeros(len(targets), np.int64)
+    texts, truth, copies, made = [], [], [], 0
+    for number in range(COPIES):
+        above = targets > (number + 0.5) / COPIES
+        before, counts = counts, above.sum(axis=1)
+        (new,) = np.nonzero(counts != before)  # the labels only get fewer
+        latest[new] = np.arange(made, made + new.size)
+        made += new.size
+        texts.append(new)
+        truth.append(above[new])
+        copies.append(latest.copy())
+    shares = np.bincount(np.concatenate(copies), minlength=made) / COPIES
+    return _Copies(np.concatenate(texts), np.concatenate(truth), shares)
 
 
 def size_of_model(texts: Sequence[str], classes: int, multi_label: bool, seed: int) -> int:
@@ -170,9 +223,17 @@ def _prior(
 
 
 def _ascend(
-    part: Features, truth: NDArray[np.bool_], prior: Floats, slack: Floats, seed: int
+    part: Features,
+    truth: NDArray[np.bool_],
+    prior: Floats,
+    slack: Floats,
+    scale: Floats | None,
+    seed: int,
 ) -> tuple[Floats, Floats]:
-    """Return the weights (R, K) and the bias (K,); slack (2, K): see `cpu_linear.ascend`."""
+    """Return the weights (R, K) and the bias (K,).
+
+    slack (2, K), scale (B,): see `cpu_linear.ascend`.
+    """
     texts, labels = truth.shape
     table, bias = np.zeros_like(prior), np.zeros(labels, np.float32)
     dual, norms = np.zeros((texts, labels), np.float32), np.empty((texts, labels), np.float32)
@@ -181,7 +242,7 @@ def _ascend(
     random = np.random.default_rng(seed)
     for _ in range(PASSES):
         order = random.permutation(texts)
-        own = order, signs, slack, prior, table, bias, dual, norms
+        own = order, signs, slack, scale, prior, table, bias, dual, norms
         run(cpu_linear.ascend, evenly(labels, part.rows.size), *part, *own)
     return table, bias
 

@@ -49,7 +49,8 @@ def build(
     use_kernel(model, train.kernel)
     if ngrams is not None:
         model.blend[1] = ngrams.weight
-    loss = loss_function(train, data.targets, len(data.labels))
+    kind = {"multi_label": data.multi_label, "soft": data.soft is not None}
+    loss = loss_function(train, data.learned, len(data.labels), **kind)
     step, limits = Step(train, config.optim, model, loss), model.limits(train)
     loader = DataLoader(train, data, tokenizer, limits, device)
     always = data.multi_label and not split.without_labels

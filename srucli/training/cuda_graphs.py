@@ -58,6 +58,7 @@ class Inputs:
         self.tokens = like.tokens.new_zeros(shape.tokens)
         self.offsets = torch.empty_like(like.offsets)
         self.targets = torch.empty_like(like.targets)
+        self.weights = None if like.weights is None else torch.empty_like(like.weights)
         self.shares = torch.arange(1, FILLERS + 1, device=like.tokens.device)
 
     def fill(self, batch: Batch) -> None:
@@ -66,13 +67,15 @@ class Inputs:
         self.tokens[: batch.tokens.numel()].copy_(batch.tokens, non_blocking=True)
         self.offsets.copy_(batch.offsets, non_blocking=True)
         self.targets.copy_(batch.targets, non_blocking=True)
+        if self.weights is not None and batch.weights is not None:
+            self.weights.copy_(batch.weights, non_blocking=True)
 
     def batch(self) -> Batch:
         """Return the batch, followed by fillers, which have no targets."""
         end = self.offsets[-1:]
         fillers = end + (self.shape.tokens - end) * self.shares // FILLERS
         offsets = torch.cat((self.offsets, fillers))
-        return Batch(self.tokens, offsets, self.targets)
+        return Batch(self.tokens, offsets, self.targets, weights=self.weights)
 
 
 class Graphs:

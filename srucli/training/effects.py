@@ -20,13 +20,15 @@ class Setup:
     """The settings of a training, and where its dev examples and its tokenizer come from.
 
     dev: there are dev examples. held_out: no dev file is given, so `dev_share` counts.
-    given_tokenizer: the model type of the given tokenizer; None if one is trained.
+    given_tokenizer: the model type of the given tokenizer; None if one is trained. soft: examples
+    may have probabilities.
     """
 
     config: Config
     dev: bool
     held_out: bool = True
     given_tokenizer: str | None = None
+    soft: bool = True
 
 
 class Need(NamedTuple):
@@ -59,6 +61,7 @@ _SAMPLED_LINES = Need(
     "tokenizer.input_sentence_size above 0",
 )
 _DEV = Need(lambda setup: setup.dev, "dev examples: --dev FILE or train.dev_share=0.1")
+_SOFT = Need(lambda setup: setup.soft, "training examples with probabilities")
 _UNIGRAM = _is("tokenizer.model_type", "unigram")
 _SUBWORDS = _is("tokenizer.model_type", "unigram", "bpe")
 
@@ -114,6 +117,8 @@ NEEDS: dict[str, Need] = {
         ),
         "a unigram or bpe tokenizer",
     ),
+    "train.soft_temperature": _SOFT,
+    "train.soft_share": _SOFT,
     "train.dev_share": Need(lambda setup: setup.held_out, "no file of dev examples"),
     "train.metric": _DEV,
     "train.patience": _DEV,

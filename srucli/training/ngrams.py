@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.config import Config, TrainConfig
-from srucli.data.dataset import MAX_SCORES, Split
+from srucli.data.dataset import MAX_SCORES, Dataset, Split
 from srucli.inference.forward import Scores
 from srucli.io.console import say
 from srucli.model.blend import LINEAR, fit_weights
@@ -45,16 +45,16 @@ def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngr
     limits = Limits(text=most, chosen=chosen)
     texts = read_texts(train.texts, tokenizer, limits)
     dev_texts = read_texts(dev.texts if dev else [], tokenizer, limits)
-    sides = _sides(train.targets, classes, settings)
-    model = fit(texts, train.targets, classes, sides, settings.seed)
+    task = _Task(classes, train.multi_label, _sides(train, settings), settings.seed)
+    examples = _Examples.of(train, texts)
+    model = _fit(examples, task)
     several = train.multi_label
     scores = None if dev is None else model.scores(dev_texts, classes, multi_label=several)
     weight = LINEAR
     if len(dev_texts) < ENOUGH:
-        weight = _weight(texts, train.targets, classes, sides, settings.seed)
+        weight = _weight(examples, task)
     if dev is not None and dev.part:
-        targets = np.concatenate((train.targets, dev.targets))
-        model = fit([*texts, *dev_texts], targets, classes, sides, settings.seed)
+        model = _fit(examples.joined(_Examples.of(dev, dev_texts)), task)
     known, seconds = model.vocabulary.keys.size, time.perf_counter() - start
     say(f"n-grams: {known:,} with {model.weights.size:,} weights, fitted in {seconds:.1f} s")
     return Ngrams(model, scores, weight)
@@ -67,30 +67,70 @@ def bytes_of_ngrams(config: Config, texts: Sequence[str], classes: int) -> int:
     return size_of_model(texts, classes, config.data.multi_label, config.train.seed)
 
 
-def _sides(targets: NDArray[Any], classes: int, settings: TrainConfig) -> NDArray[Any]:
+class _Examples(NamedTuple):
+    """Texts, and their targets and weights as in `Dataset`; texts of weight 0 are left out."""
+
+    texts: Sequence[str]
+    learned: NDArray[Any]
+    targets: NDArray[Any]
+    weights: NDArray[Any] | None
+
+    @classmethod
+    def of(cls, data: Dataset, texts: Sequence[str]) -> _Examples:
+        found = cls(texts, data.learned, data.targets, data.weights)
+        return found if data.weights is None else found.at(np.flatnonzero(data.weights))
+
+    def at(self, numbers: NDArray[Any]) -> _Examples:
+        """Return those of the given numbers."""
+        weights = None if self.weights is None else self.weights[numbers]
+        texts = [self.texts[n] for n in numbers.tolist()]
+        return _Examples(texts, self.learned[numbers], self.targets[numbers], weights)
+
+    def joined(self, others: _Examples) -> _Examples:
+        """Return these and others of the same file."""
+        pairs: Any = zip(self[1:], others[1:], strict=True)
+        arrays: Any = [None if one is None else np.concatenate((one, two)) for one, two in pairs]
+        return _Examples([*self.texts, *others.texts], *arrays)
+
+
+class _Task(NamedTuple):
+    """What is fitted; sides (2, C): the weights of examples, by whether a label is true."""
+
+    classes: int
+    multi_label: bool
+    sides: NDArray[Any]
+    seed: int
+
+
+def _fit(examples: _Examples, task: _Task) -> NgramModel:
+    classes, multi_label, sides, seed = task
+    given, counts = (examples.texts, examples.learned), examples.weights
+    return fit(*given, classes, sides, seed, multi_label=multi_label, counts=counts)
+
+
+def _sides(data: Dataset, settings: TrainConfig) -> NDArray[Any]:
     """Return the weights (2, C) of examples, by whether a label is false or true."""
-    own = class_weights(settings, targets, classes)
+    classes = len(data.labels)
+    own = class_weights(settings, data.learned, classes, data.multi_label)
     return own if own.ndim == 2 else np.stack((np.ones(classes), own))
 
 
-def _weight(
-    texts: Sequence[str], targets: NDArray[Any], classes: int, sides: NDArray[Any], seed: int
-) -> float:
+def _weight(examples: _Examples, task: _Task) -> float:
     """Return the weight with which out-of-fold scores have the least log loss; it is not 0."""
-    multi_label = targets.ndim == 2
-    fold = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
+    classes, multi_label, sides, seed = task
+    fold = np.random.default_rng(seed).permutation(len(examples.texts)) % FOLDS
     places, found = np.zeros(0, np.int64), np.zeros((0, classes), np.float32)
     enough = max(min(ENOUGH, MAX_SCORES // classes), 1)
     for number in range(FOLDS):
         inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         if len(places) >= enough or not outside.size:
             break
-        model = fit([texts[n] for n in outside.tolist()], targets[outside], classes, sides, seed)
+        model = _fit(examples.at(outside), task)
         inside = inside[: enough - len(places)]
-        own = [texts[n] for n in inside.tolist()]
+        own = examples.at(inside).texts
         places = np.concatenate((places, inside))
         found = np.concatenate((found, model.scores(own, classes, multi_label=multi_label)))
-    truth = targets[places]
+    truth = examples.targets[places]
     given = truth[:, :classes].astype(bool) if multi_label else truth
     weights = sides if multi_label else None
     (weight,) = fit_weights(found[None].astype(np.float64), given, multi_label, weights, [LINEAR])

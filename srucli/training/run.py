@@ -304,6 +304,7 @@ def _warn_of_no_effect(request: Request, split: Split) -> None:
         dev=split.dev is not None,
         held_out=not request.sources["dev"],
         given_tokenizer=request.tokenizer.model_type if request.tokenizer else None,
+        soft=split.train.soft is not None,
     )
     warn(*no_effect(setup, request.settings))
 
@@ -313,13 +314,14 @@ def _read(request: Request) -> Split:
     train, sources = request.config.train, request.sources
     assert sources["train"] is not None
     config = request.config.data
-    split = read_split(sources["train"], sources["dev"], config, train.dev_share, train.seed)
+    split = read_split(sources["train"], sources["dev"], config, train)
     check_labels(split.train.labels, split.train.source)
     data, counts = split.train, split.train.label_counts()
     common = np.argsort(-counts, kind="stable")[:6].tolist()
     shown = ", ".join(f"{data.labels[n]}: {counts[n]:,}" for n in common if counts[n])
     more = ", ..." if len(data.labels) > 6 else ""
     dev = "" if split.dev is None else f", {len(split.dev):,} dev examples"
+    dev += ", with soft labels" * (data.soft is not None)
     say(f"data: {len(data):,} examples{dev}, {len(data.labels):,} labels ({shown}{more})")
     _warn_of_rare_labels(data)
     if data.multi_label and split.dev is None:

@@ -31,7 +31,7 @@ class StepStats(NamedTuple):
     """Totals over the steps of an epoch so far.
 
     loss_sum: the weighted sum of the losses of all examples. weight_sum: the sum of their weights,
-    which are 1 without class weights. skipped: steps with a non-finite gradient. skipped_in_a_row:
+    which are 1 by default. skipped: steps with a non-finite gradient. skipped_in_a_row:
     the latest consecutive ones of these, also across epochs.
     """
 
@@ -154,7 +154,7 @@ class Step:
     def weight(self, batch: Batch) -> Tensor:
         """Return the total weight () of the batch's examples."""
         assert batch.targets is not None
-        return self.objective.weight(batch.targets)
+        return self.objective.weight(batch.targets, batch.weights)
 
     def _backward(self, batch: Batch, weight: Tensor, total: Tensor) -> None:
         """Add the batch's part of the gradient of a mean over examples of `total` () weight."""
@@ -173,7 +173,7 @@ class Step:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         with torch.autocast(self.device.type, dtype, enabled=precision != "float32"):
             logits = self.model(batch.tokens, batch.offsets, batch.part)
-        return self.objective.losses(logits[:examples], batch.targets)
+        return self.objective.losses(logits[:examples], batch.targets, batch.weights)
 
     def _update(self, look: bool) -> None:
         """Clip the gradient, update the weights, drop the gradient."""

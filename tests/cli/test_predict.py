@@ -166,7 +166,10 @@ def test_top_labels(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
 def test_json_lines(run_main: RunMain, tiny: Tiny, lines: Path) -> None:
     found = [json.loads(x) for x in run_main("predict", tiny.run, lines, "--json").out.splitlines()]
     assert [record["label"] for record in found] == LABELS
-    assert list(found[0]) == ["record", "line", "label", "probability"]
+    keys = ["record", "line", "text", "label", "probability", "probabilities"]
+    assert list(found[0]) == keys
+    assert [record["text"] for record in found] == lines.read_text().splitlines()
+    assert sum(found[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert [(record["record"], record["line"]) for record in found] == [(1, 1), (2, 2), (3, 3)]
     ended = run_main("predict", tiny.run, lines, "--json", "--top", 2, "--threshold", 1)
     record = json.loads(ended.out.splitlines()[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srucli.config import DataConfig
+from srucli.config import DataConfig, TrainConfig
 from srucli.data.dataset import Dataset, data_hash, default_share, find_labels, hold_out, read_split
 from srucli.data.readers import Example
 from srucli.errors import DataError
@@ -117,7 +117,7 @@ def test_the_share_that_is_held_out_by_default(tmp_path: Path) -> None:
     held = [default_share(size, labels) * size for size, labels in SIZES]
     assert held == pytest.approx([3, 2_000, 2_000, 335.5], rel=1e-3)
     train = str(write_tsv(tmp_path / "t", [("a", f"one {n}") for n in range(29)] + [("b", "two")]))
-    split = read_split(train, None, DataConfig(format="tsv"), None, 0)
+    split = read_split(train, None, DataConfig(format="tsv"), TrainConfig())
     assert split.dev is not None
     assert (len(split.train), len(split.dev)) == (27, 3)
 
@@ -128,10 +128,10 @@ SIZES = [(30, 2), (20_000, 2), (10**6, 10_000), (10**6, 100_000)]
 def test_a_dev_file_or_a_split_of_one_file(tmp_path: Path) -> None:
     rows = [("a", "one"), ("b", "two"), ("a", "three"), ("b", "four")]
     train, dev = (str(write_tsv(tmp_path / name, rows[:n])) for name, n in (("t", 4), ("d", 2)))
-    whole = read_split(train, dev, DataConfig(format="tsv"), 0.5, 0)
+    whole = read_split(train, dev, DataConfig(format="tsv"), TrainConfig(dev_share=0.5))
     assert whole.dev is not None
     assert (len(whole.train), len(whole.dev), whole.dev.source) == (4, 2, dev)
-    held = read_split(train, None, DataConfig(format="tsv"), 0.5, 0)
+    held = read_split(train, None, DataConfig(format="tsv"), TrainConfig(dev_share=0.5))
     assert held.dev is not None
     assert (len(held.train), len(held.dev)) == (2, 2)
     assert held.hashes == {"train": whole.train.sha256, "dev": data_hash([])}
@@ -147,7 +147,8 @@ def test_examples_without_labels_are_counted_in_the_whole_training_file(
     rows = [("a,b" if n % 2 else "b", f"text {n}") for n in range(20)]
     rows += [("", f"empty {n}") for n in range(10)]
     file = write_tsv(tmp_path / "train.tsv", rows)
-    split = read_split(str(file), str(file) if dev else None, config, None if dev else 0.5, 0)
+    how = TrainConfig(dev_share=None if dev else 0.5)
+    split = read_split(str(file), str(file) if dev else None, config, how)
     assert split.dev is not None
     assert split.dev.without_labels > 0
     assert split.without_labels == 10

@@ -335,7 +335,8 @@ def test_a_step_on_a_text_of_fifty_thousand_tokens(encoder: str) -> None:
     batches = [store.batch(texts) for texts in order(store.lengths, 32, 8_192, (0,))]
     assert sorted(batch.tokens.numel() for batch in batches) == [3, 50_000]
     assert all(batch.part is None for batch in batches)
-    step = Step(config.train, config.optim, model, loss_function(config.train, np.array([0, 1]), 2))
+    loss = loss_function(config.train, np.array([0, 1]), 2, multi_label=False)
+    step = Step(config.train, config.optim, model, loss)
     before = [weight.detach().clone() for weight in model.parameters()]
     for batch in batches:
         step([batch], 1.0)

@@ -119,7 +119,7 @@ def test_multi_label_columns_are_tasks_of_their_own() -> None:
     several = np.zeros((90, 4), np.float32)
     several[np.arange(90), targets] = 1
     several[::2, 1] = 1
-    model = fit(texts, several[:, :3], 3)
+    model = fit(texts, several[:, :3], 3, multi_label=True)
     alone = fit(texts, several[:, 1].astype(np.int64), 2)
     assert model.margins(texts, 3).shape == (90, 3)
     assert _weights(model, 1) == _weights(alone, 0)

@@ -29,7 +29,7 @@ ALWAYS = {
     *("data.format", "data.encoding", "data.errors", "data.multi_label", "data.max_ratio"),
     "data.merge_labels",
     # By the format of each file that is read: see test_data.
-    *("data.text", "data.label", "data.header", "data.delimiter", "data.quotes"),
+    *("data.text", "data.label", "data.weight", "data.header", "data.delimiter", "data.quotes"),
     *("tokenizer.model_type", "tokenizer.character_coverage"),
     *("tokenizer.normalization_rule_tsv", "tokenizer.byte_fallback"),
     *("tokenizer.user_defined_symbols", "tokenizer.control_symbols"),

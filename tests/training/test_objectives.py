@@ -37,6 +37,10 @@ def all_targets(task: str) -> NDArray[Any]:
     return (draw.random((60, 4)) < [0.8, 0.3, 0.05, 0.0]).astype(np.float32)
 
 
+def loss_of(task: str, config: TrainConfig) -> Objective:
+    return loss_function(config, all_targets(task), 4, multi_label=task == "multi")
+
+
 def logits_and_targets(task: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return a batch of 9 examples: logits from -60 to 60 with a row of zeros, and targets."""
     draw = np.random.default_rng(1)
@@ -69,9 +73,9 @@ def expected(
 @each_loss
 def test_loss_and_gradient_equal_the_formulas(task: str, weights: str, smoothing: float) -> None:
     everything = all_targets(task)
-    loss = loss_function(settings(weights, smoothing), everything, 4)
+    loss = loss_of(task, settings(weights, smoothing))
     given, targets = logits_and_targets(task)
-    factors = balanced(everything, 4) if weights == "balanced" else np.ones((2, 4))
+    factors = balanced(everything, 4, task == "multi") if weights == "balanced" else np.ones((2, 4))
     if task == "single" and weights == "none":
         factors = np.ones(4)
     value, slope = expected(task, given, targets, factors, smoothing)
@@ -87,13 +91,13 @@ def test_loss_and_gradient_equal_the_formulas(task: str, weights: str, smoothing
 def test_losses_by_hand() -> None:
     """Computed on paper, to four digits."""
     row = torch.tensor([[2.0, -1.0, 0.0]])
-    several = loss_function(settings(), np.zeros((1, 3)), 3)
+    several = loss_function(settings(), np.zeros((1, 3)), 3, multi_label=True)
     assert float(several(row, torch.tensor([[1.0, 0.0, 0.0]]))) == pytest.approx(1.3000, abs=5e-5)
-    single = loss_function(settings(), np.zeros(1, int), 3)
+    single = loss_function(settings(), np.zeros(1, int), 3, multi_label=False)
     assert float(single(row, torch.tensor([0]))) == pytest.approx(0.3365, abs=5e-5)
     # Three texts of class 0 and one of class 1 weigh 2/3 and 2; the losses are ln 2 and, unsmoothed
     # at logits (0, ln 3), ln 4 for class 0 and ln 4/3 for class 1.
-    plain = loss_function(settings("balanced", 0.0), np.array([0, 0, 0, 1]), 2)
+    plain = loss_function(settings("balanced", 0.0), np.array([0, 0, 0, 1]), 2, multi_label=False)
     logits = torch.tensor([[0.0, 0.0], [0.0, np.log(3)], [0.0, np.log(3)]], dtype=torch.float32)
     wanted = (2 / 3 * np.log(2) + 2 / 3 * np.log(4) + 2 * np.log(4 / 3)) / (2 / 3 + 2 / 3 + 2)
     assert float(plain(logits, torch.tensor([0, 0, 1]))) == pytest.approx(wanted, rel=1e-6)
@@ -106,7 +110,7 @@ def test_the_loss_of_a_common_example_is_lowest_if_its_label_is_likely(task: str
     targets: Any = torch.tensor([0])
     if task == "multi":
         everything, targets = np.eye(2, dtype=np.float32)[everything], torch.tensor([[1.0, 0.0]])
-    loss = loss_function(settings("balanced", 0.1), everything, 2)
+    loss = loss_function(settings("balanced", 0.1), everything, 2, multi_label=task == "multi")
     rare = np.linspace(0.01, 0.99, 99)
     at = [torch.tensor([[np.log(1 - p) - np.log(p), np.log(p) - np.log(1 - p)]]) for p in rare]
     if task == "single":
@@ -119,7 +123,7 @@ def test_losses_and_weights_of_several_batches_add_up(
     task: str, weights: str, smoothing: float
 ) -> None:
     """The mean over several batches is the mean over all their examples."""
-    loss = loss_function(settings(weights, smoothing), all_targets(task), 4)
+    loss = loss_of(task, settings(weights, smoothing))
     logits, targets = map(torch.tensor, logits_and_targets(task))
     cuts = ((0, 2), (2, 3), (3, 9))
     total = sum(loss.losses(logits[a:b], targets[a:b]) for a, b in cuts)
@@ -132,14 +136,16 @@ def test_losses_and_weights_of_several_batches_add_up(
 
 def test_balanced_weights_equal_scikit_learn_and_multi_label_ones_their_roots() -> None:
     targets = all_targets("single")
-    assert balanced(targets, 3) == pytest.approx(
+    assert balanced(targets, 3, False) == pytest.approx(
         compute_class_weight("balanced", classes=np.arange(3), y=targets)
     )
-    assert balanced(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([4 / 9, 4 / 3, 4 / 3])
+    assert balanced(np.array([0, 0, 0, 1]), 3, False).tolist() == pytest.approx(
+        [4 / 9, 4 / 3, 4 / 3]
+    )
     several = all_targets("multi")
     for label in range(3):
         wanted = compute_class_weight("balanced", classes=np.arange(2), y=several[:, label])
-        assert balanced(several, 4)[:, label] == pytest.approx(np.sqrt(wanted))
+        assert balanced(several, 4, True)[:, label] == pytest.approx(np.sqrt(wanted))
 
 
 @pytest.mark.parametrize("rare", [1, 2, 100])
@@ -147,7 +153,7 @@ def test_multi_label_weights_of_rare_labels(rare: int) -> None:
     """Down to one example of 10,000. A label that is never or always true has weight 1."""
     targets = np.zeros((10_000, 3), np.float32)
     targets[:rare, 0] = targets[:, 1] = 1
-    false, true = balanced(targets, 3)
+    false, true = balanced(targets, 3, True)
     halves = true[0] ** 2 * rare, false[0] ** 2 * (10_000 - rare)
     assert halves == pytest.approx((5_000, 5_000))
     assert (true[1], false[2]) == (1, 1)
@@ -156,7 +162,7 @@ def test_multi_label_weights_of_rare_labels(rare: int) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_without_class_weights_all_examples_have_weight_1(task: str) -> None:
-    loss = loss_function(settings(), all_targets(task), 4)
+    loss = loss_of(task, settings())
     _, targets = logits_and_targets(task)
     assert float(loss.weight(torch.tensor(targets))) == pytest.approx(len(targets))
 
@@ -167,7 +173,7 @@ def test_a_balanced_fit_equals_scikit_learn(smoothing: float) -> None:
     draw = np.random.default_rng(0)
     labels = (draw.random(300) < 0.1).astype(int)
     x = draw.normal(size=300) + labels
-    loss = loss_function(settings("balanced", smoothing), labels, 2)
+    loss = loss_function(settings("balanced", smoothing), labels, 2, multi_label=False)
     weight = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor(np.stack([x, np.ones(300)], axis=1))
     lbfgs = torch.optim.LBFGS([weight], max_iter=200, tolerance_grad=1e-9)
@@ -180,7 +186,7 @@ def test_a_balanced_fit_equals_scikit_learn(smoothing: float) -> None:
         return value
 
     optimizer.step(closure)
-    of_example = balanced(labels, 2)[labels]
+    of_example = balanced(labels, 2, False)[labels]
     own, other = of_example * (1 - smoothing / 2), of_example * smoothing / 2
     peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
         np.concatenate([x, x])[:, None],
@@ -210,6 +216,6 @@ def _one_pass(loss: Objective, task: str, device: str) -> None:
 def test_a_loss_depends_only_on_shapes(task: str, weights: str, smoothing: float) -> None:
     """So a CUDA graph can hold it: no value is read, and no shape depends on values."""
     config = settings(weights, smoothing)
-    _one_pass(loss_function(config, all_targets(task), 4).to("meta"), task, "meta")
+    _one_pass(loss_of(task, config).to("meta"), task, "meta")
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _one_pass(loss_function(config, all_targets(task), 4), task, "cpu")
+        _one_pass(loss_of(task, config), task, "cpu")

@@ -255,7 +255,7 @@ def test_evaluation_fits_blend_and_thresholds_and_saves_them(
     sides = None
     if several and weights == "balanced":  # not in single-label models: docs/decisions.md
         assert made.loader.data.targets.shape[1] == logits.shape[2]
-        sides = balanced(made.loader.data.targets, logits.shape[2])
+        sides = balanced(made.loader.data.targets, logits.shape[2], True)
         assert sides != pytest.approx(np.ones_like(sides), abs=0.1)
     blend = fit_weights(logits, targets, several, sides, made.validation.prior)
     assert made.step.model.blend.numpy() == pytest.approx(blend, rel=1e-5)
@@ -428,9 +428,9 @@ def spoil(made: Trainer, bad: Callable[[int], bool]) -> None:
     """Make the loss NaN in the steps (from 0) for which `bad` holds."""
     real, count = made.step.objective.losses, iter(range(10**6))
 
-    def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    def losses(logits: Tensor, targets: Tensor, own: Tensor | None = None) -> Tensor:
         step = next(count)
-        return real(logits, targets) * (math.nan if bad(step) else 1.0)
+        return real(logits, targets, own) * (math.nan if bad(step) else 1.0)
 
     made.step.objective.losses = losses  # type: ignore[method-assign]
 

@@ -35,7 +35,7 @@ def make_one(tokenizer: Tokenizer) -> MakeOne:
         data = Dataset.make(examples(DEV, LABELS[:2], seed, several), LABELS, several, "dev.tsv")
         torch.manual_seed(0)
         model = Classifier(config.model, tokenizer.vocab_size, len(LABELS))
-        loss = loss_function(config.train, data.targets, len(LABELS))
+        loss = loss_function(config.train, data.targets, len(LABELS), multi_label=several)
         limits = model.limits(config.train)
         metric, patience = config.metric, config.train.patience
         scores = np.random.default_rng(seed).normal(size=(len(data), len(LABELS)))
