@@ -263,8 +263,8 @@ class FirstRows:
         if self.width > 2:
             texts = sorted(range(self.width), key=self._unlike_texts)
             labels = sorted(range(self.width), key=self._unlike_labels)
-        texts = texts[:_TRIED] if text is None else [text]
         texts = [at for at in texts if at != self.weight]
+        texts = texts[:_TRIED] if text is None else [text]
         labels = [at for at in labels if at not in (*self.more, self.weight)]
         labels = labels[:_TRIED] if label is None else [label]
         return [(text, label) for text, label in product(texts, labels) if text != label]

@@ -57,6 +57,8 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     what += "" if label is None else f", label = key {excerpt(label)}"
     if columns.weight is not None:
         what += f", weight = key {excerpt(keys[columns.weight])}"
+    if task.training and not soft and is_soft(first[0].value.get(KEY)):
+        what += f", soft labels = key '{KEY}'"
     if soft:  # of other records, the label's key is the requested one, or has a well-known name
         label = None if task.config.label is None else str(task.config.label)
     names = ColumnNames(comma_list(texts), label)
@@ -145,7 +147,7 @@ def _records(
         label = None if key is None else _label(task, line, value.get(key))
         if lists and isinstance(label, str) and not isinstance(label, UnquotedLabel):
             label = split_list(task, line, label)
-        weight = value.get(str(task.config.weight))
+        weight = value.get(str(task.config.weight)) if task.training else None
         yield Record(line, raw, valid_string(task, line, text), label, soft, weight)
 
 

@@ -202,7 +202,8 @@ def _weight(task: ReadTask, record: Record) -> float:
     except (TypeError, ValueError, OverflowError):
         weight = math.nan
     if not 0 <= weight <= MAX_WEIGHT:
-        shown = excerpt(str(record.weight)) if record.weight is not None else "missing"
+        missing = record.weight is None or is_blank(str(record.weight))
+        shown = "missing" if missing else excerpt(str(record.weight))
         problem = f"the weight of {excerpt(record.text)} is {shown}"
         raise task.error(record.line, problem, f"write a number from 0 to {MAX_WEIGHT:.0e}")
     return weight

@@ -215,6 +215,50 @@ def test_results_do_not_depend_on_threads(classes: int) -> None:
     assert found[2] == found[0]
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_soft_targets_and_counts_are_texts_that_are_repeated(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target of 0.6 is six of ten copies with the label. As above, the prior is fixed."""
+    monkeypatch.setattr(linear, "PASSES", 300)
+    monkeypatch.setattr(linear, "MANY_TEXTS", 1)
+    monkeypatch.setattr(linear, "_prior", _equal_variances)
+    monkeypatch.setattr(vocabulary.Vocabulary, "_idf", 1.0 + np.zeros(10**5, np.float32))
+    texts, targets = made(45, classes)
+    soft = np.full((45, classes), 0.4 / (classes - 1))
+    soft[np.arange(45), targets] = 0.6
+    soft[:9] = np.eye(classes)[targets[:9]]
+    counts = np.where(np.arange(45) % 2, 2.0, 0.5)
+    found = fit(texts, soft.astype(np.float32), classes, counts=counts).margins(texts, classes)
+    tenths = np.rint(soft * counts[:, None] * 20).astype(int)
+    text, label = np.nonzero(tenths)
+    often = tenths[text, label]
+    text, label = np.repeat(text, often), np.repeat(label, often)
+    sides = np.full((2, classes), 1 / 20)
+    many = fit([texts[n] for n in text], label, classes, sides).margins(texts, classes)
+    np.testing.assert_allclose(found, many, atol=2e-2)
+    assert not np.allclose(found, fit(texts, targets, classes).margins(texts, classes), atol=0.1)
+
+
+def test_multi_label_soft_targets() -> None:
+    """The more likely a label is, the higher is its score; hard targets change nothing."""
+    texts, targets = made(120, 2)
+    columns = [np.where(targets == 1, high, 1 - high) for high in (1.0, 0.8, 0.6)]
+    soft = np.stack(columns, axis=1).astype(np.float32)
+    margins = fit(texts, soft, 3, multi_label=True).margins(texts, 3)
+    of_true = margins[targets == 1].mean(axis=0)
+    assert of_true[0] > of_true[1] > of_true[2] > 0
+    hard = (soft > 0.5).astype(np.float32)
+    one = fit(texts, hard, 3, multi_label=True, counts=np.ones(120))
+    np.testing.assert_array_equal(one.weights, fit(texts, hard, 3, multi_label=True).weights)
+
+
+def test_hard_distributions_are_labels() -> None:
+    texts, targets = made(60, 3)
+    rows = np.eye(3, dtype=np.float32)[targets]
+    np.testing.assert_array_equal(fit(texts, rows, 3).weights, fit(texts, targets, 3).weights)
+
+
 def test_texts_without_known_n_grams_have_the_bias() -> None:
     texts, targets = made(40, 3)
     model = fit(texts, targets, 3)

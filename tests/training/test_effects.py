@@ -100,6 +100,8 @@ CASES: dict[str, Case] = {
     "optim.decay_embeddings": ("true", [], ["optim.name=adamw"]),
     "train.epochs": ("3", ["train.steps=9"], []),
     "train.subword_dropout": ("0.2", ["tokenizer.model_type=char"], []),
+    "train.soft_temperature": ("2", ["hard"], []),
+    "train.soft_share": ("0.5", ["hard"], []),
     "train.dev_share": ("0.2", ["file"], []),
     "train.metric": ("accuracy", [], ["dev"]),
     "train.patience": ("2", [], ["dev"]),
@@ -111,7 +113,8 @@ CASES: dict[str, Case] = {
 def setup(key: str, value: str, beside: Sequence[str]) -> Setup:
     overrides = [word for word in beside if "=" in word]
     config = resolve(overrides=[*overrides, f"{key}={value}"])
-    return Setup(config, dev="dev" in beside, held_out="file" not in beside)
+    soft = "hard" not in beside
+    return Setup(config, dev="dev" in beside, held_out="file" not in beside, soft=soft)
 
 
 # --- the table ---------------------------------------------------------------------------------

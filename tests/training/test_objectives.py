@@ -131,6 +131,104 @@ def test_losses_and_weights_of_several_batches_add_up(
     torch.testing.assert_close(total / weight, loss(logits, targets), rtol=1e-6, atol=0)
 
 
+# --- soft labels and weights of examples -------------------------------------------------------
+
+
+def soft_loss(task: str, config: TrainConfig, everything: NDArray[Any]) -> Objective:
+    return loss_function(config, everything, 4, multi_label=task == "multi", soft=True)
+
+
+def soft_targets(task: str) -> NDArray[np.float32]:
+    """Return targets of 60 examples; every third is 0 or 1."""
+    draw = np.random.default_rng(2)
+    soft = draw.dirichlet([0.5] * 4, 60) if task == "single" else draw.random((60, 4)) ** 2
+    hard = all_targets(task)
+    soft[::3] = (np.eye(4)[hard] if task == "single" else hard)[::3]
+    return soft.astype(np.float32)
+
+
+@each_loss
+def test_hard_distributions_have_the_loss_of_the_labels(
+    task: str, weights: str, smoothing: float
+) -> None:
+    config = settings(weights, smoothing)
+    given, hard = logits_and_targets(task)
+    as_rows = (lambda y: np.eye(4, dtype=np.float32)[y]) if task == "single" else (lambda y: y)
+    soft = soft_loss(task, config, as_rows(all_targets(task)))
+    logits = torch.tensor(given, requires_grad=True)
+    other = logits.detach().clone().requires_grad_()
+    one = loss_of(task, config)(logits, torch.tensor(hard))
+    two = soft(other, torch.tensor(as_rows(hard)))
+    one.backward()
+    two.backward()
+    torch.testing.assert_close(one, two, rtol=1e-6, atol=0)
+    torch.testing.assert_close(logits.grad, other.grad, rtol=1e-6, atol=1e-9)
+
+
+@each_loss
+def test_soft_labels_are_labels_with_these_weights(
+    task: str, weights: str, smoothing: float
+) -> None:
+    """In float64: an example counts once with each label, by its target. No smoothing of these."""
+    config, everything = settings(weights, smoothing), soft_targets(task)
+    loss = soft_loss(task, config, everything)
+    given = logits_and_targets(task)[0][:6]
+    targets = everything[[1, 2, 4, 5, 7, 8]].astype(float)
+    factors = balanced(everything, 4, task == "multi") if weights == "balanced" else None
+    if task == "single":
+        factors = np.ones(4) if factors is None else factors
+        losses = -(factors * targets * log_softmax(given, axis=1)).sum()
+        total = (factors * targets).sum()
+    else:
+        false, true = np.ones((2, 4)) if factors is None else factors
+        losses = (true * targets * np.logaddexp(0, -given)).sum()
+        losses += (false * (1 - targets) * np.logaddexp(0, given)).sum()
+        total = (true * targets + false * (1 - targets)).sum() / 4
+    found = loss(torch.tensor(given), torch.tensor(targets))
+    assert found.item() == pytest.approx(losses / total, rel=1e-6)
+
+
+def test_soft_labels_have_the_loss_of_torch() -> None:
+    given, targets = logits_and_targets("single")[0], soft_targets("single")[:9]
+    for kind in ("none", "balanced"):
+        loss = soft_loss("single", settings(kind, 0.0), soft_targets("single"))
+        logits, wanted = torch.tensor(given), torch.tensor(targets, dtype=torch.float64)
+        theirs = torch.nn.functional.cross_entropy(
+            logits, wanted, weight=loss.weights.double(), reduction="sum"
+        )
+        torch.testing.assert_close(loss.losses(logits, wanted), theirs, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@each_loss
+def test_a_weight_of_2_is_an_example_twice_and_of_0_none(
+    task: str, weights: str, smoothing: float, soft: bool
+) -> None:
+    config = settings(weights, smoothing)
+    loss = soft_loss(task, config, soft_targets(task)) if soft else loss_of(task, config)
+    targets = torch.tensor(soft_targets(task)[:9] if soft else logits_and_targets(task)[1])
+    own = torch.tensor([2.0, 1, 0, 1, 1, 0, 2, 1, 1])
+    rows = torch.repeat_interleave(torch.arange(9), own.long())
+    logits = torch.tensor(logits_and_targets(task)[0], requires_grad=True)
+    other = logits.detach().clone().requires_grad_()
+    one, two = loss(logits, targets, own), loss(other[rows], targets[rows])
+    one.backward()
+    two.backward()
+    torch.testing.assert_close(one, two, rtol=1e-6, atol=0)
+    torch.testing.assert_close(logits.grad, other.grad, rtol=1e-6, atol=1e-9)
+    nothing = loss(logits, targets, torch.zeros(9))
+    assert nothing.item() == 0  # and not NaN
+
+
+def test_balanced_weights_count_expected_labels() -> None:
+    """Three examples of one half each count as one and a half."""
+    targets = np.array([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.0, 1.0]], np.float32)
+    assert balanced(targets, 2, False) == pytest.approx([4 / 3, 4 / 5])
+    hard = all_targets("single")
+    rows = np.eye(4, dtype=np.float32)[hard]
+    assert balanced(rows, 4, False) == pytest.approx(balanced(hard, 4, False))
+
+
 # --- weights -----------------------------------------------------------------------------------
 
 
@@ -200,12 +298,12 @@ def test_a_balanced_fit_equals_scikit_learn(smoothing: float) -> None:
 # --- shapes ------------------------------------------------------------------------------------
 
 
-def _one_pass(loss: Objective, task: str, device: str) -> None:
+def _one_pass(loss: Objective, hard: bool, device: str) -> None:
     logits = torch.zeros(5, 4, device=device, requires_grad=True)
-    kind = torch.int64 if task == "single" else torch.float32
-    shape = (5,) if task == "single" else (5, 4)
+    kind = torch.int64 if hard else torch.float32
+    shape = (5,) if hard else (5, 4)
     targets = torch.zeros(shape, dtype=kind, device=device)
-    value = loss(logits, targets)
+    value = loss(logits, targets, torch.ones(5, device=device))
     value.backward()
     assert value.shape == ()
     assert logits.grad is not None
@@ -216,6 +314,8 @@ def _one_pass(loss: Objective, task: str, device: str) -> None:
 def test_a_loss_depends_only_on_shapes(task: str, weights: str, smoothing: float) -> None:
     """So a CUDA graph can hold it: no value is read, and no shape depends on values."""
     config = settings(weights, smoothing)
-    _one_pass(loss_of(task, config).to("meta"), task, "meta")
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        _one_pass(loss_of(task, config), task, "cpu")
+    soft = soft_loss(task, config, soft_targets(task))
+    for loss, hard in ((loss_of(task, config), task == "single"), (soft, False)):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _one_pass(loss, hard, "cpu")
+        _one_pass(loss.to("meta"), hard, "meta")

@@ -146,6 +146,56 @@ def test_accumulated_batches_equal_one_batch(several: str, weights: str) -> None
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("several", ["false", "true"])
+def test_weighted_examples_are_repeated_ones_in_any_batches(several: str) -> None:
+    """Also in accumulated batches of different sizes, one of which has no weight at all."""
+    config = settings(
+        *("train.accumulate=3", "optim.name=sgd", "optim.lr=0.5", f"data.multi_label={several}"),
+        "train.class_weights=balanced",
+    )
+    parts, steps = store(config), [make_step(config) for _ in range(3)]
+    parts.weights = np.array([0, 2, 1, 0, 3, 1, 1, 2], np.float32)
+    weighted, apart, repeated = steps
+    weighted([parts.batch(np.arange(8))], 1.0)
+    cuts = np.split(np.array([3, 0, 7, 2, 5, 1, 6, 4]), (2, 5))
+    apart([parts.batch(texts) for texts in cuts], 1.0)
+    texts = np.repeat(np.arange(8), parts.weights.astype(int))
+    parts.weights = None
+    repeated([parts.batch(texts)], 1.0)
+    for step in (apart, repeated):
+        torch.testing.assert_close(step.totals, weighted.totals, rtol=1e-5, atol=0)
+        for one, two in zip(weighted.model.parameters(), step.model.parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_of_weight_0_is_no_error() -> None:
+    parts, step = store(settings()), make_step(settings("optim.name=sgd"))
+    parts.weights = np.zeros(8, np.float32)
+    before = [weight.clone() for weight in step.model.parameters()]
+    step([parts.batch(np.arange(8))], 1.0)
+    assert step.stats.skipped == 0
+    assert step.stats.loss == 0
+    assert all(map(torch.equal, before, step.model.parameters()))
+
+
+def test_weights_go_with_their_texts_to_a_device_and_into_a_graph() -> None:
+    parts = store(settings())
+    parts.weights = np.arange(TEXTS, dtype=np.float32)
+    batches = [parts.batch(np.array(texts)) for texts in ([5, 0, 3], [2, 7, 1])]
+    cpu = torch.device("cpu")
+    for moved in ([batch.to(cpu) for batch in batches], list(upload(batches, cpu))):
+        assert [each.weights.tolist() for each in moved if each.weights is not None] == [
+            *([5, 0, 3], [2, 7, 1])
+        ]
+    inputs = Inputs(Shape(3, 200), batches[0])
+    for batch in batches:
+        inputs.fill(batch)
+        filled = inputs.batch().weights
+        assert filled is not None
+        assert batch.weights is not None
+        assert torch.equal(filled, batch.weights)
+
+
 # --- clipping, skipping, diagnostics -----------------------------------------------------------
 
 

@@ -100,6 +100,7 @@ def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
             format=random.choice(("auto", "auto", *WRITERS)),
             text=random.choice((None, None, 1, 2, "text", "2", "x")),
             label=random.choice((None, None, 1, 2, "label", "y")),
+            weight=random.choice((*[None] * 6, 1, 2, 3, "label", "y")),
             header=random.choice((None, None, True, False)),
             delimiter=random.choice((None, None, ";", "|", " ")),
             quotes=random.choice((None, None, True, False)),

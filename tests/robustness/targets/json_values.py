@@ -21,7 +21,7 @@ from srucli.config import DataConfig
 from srucli.data.dataset import find_labels, read_texts
 from srucli.data.readers import read_examples, read_inputs
 from srucli.errors import SrucliError
-from srucli.experiments.trials import _lines
+from srucli.experiments.trials import _lines, config_of_data
 from tests.robustness.mutate import VALUES, mutate_bytes, mutate_tree
 from tests.robustness.targets.seeds import Seeds, sentences
 from tests.robustness.watch import watched
@@ -92,10 +92,15 @@ WAYS: tuple[Callable[[Random, list[str]], str], ...] = (
 def random_rows(random: Random) -> Rows:
     """Return objects with a text and a label, of which some values, keys or rows are odd."""
     rows: Rows = []
-    longer = random.random() < 0.3
+    longer, soft = random.random() < 0.3, random.random() < 0.3
     for label, text in random.choices(sentences(), k=random.choice((0, 1, 4, 6, 8, 8, 8, 8))):
         more = {"id": len(rows), "title": text[:9], "body": f"{text} {len(rows)}", "weight": 1}
         rows.append({"label": label, "text": text} | (more if longer else {}))
+        if soft and random.random() < 0.8:
+            sure = random.choice((0, 0.5, 0.9, 0.98, 1))
+            rows[-1]["probabilities"] = {label: sure, "bad": 1 - sure, "new ": 0}
+            if random.random() < 0.5:
+                del rows[-1]["label"]
     for _ in range(random.choice((0, 0, 0, 1, 1, 1, 2, 4)) if rows else 0):
         index, way = random.randrange(len(rows)), random.randrange(6)
         if way == 0:
@@ -125,6 +130,7 @@ def try_json(_seeds: Seeds, random: Random, folder: Path) -> None:
             (*[None] * 20, "text", "body", "", 2, *[("title", "body")] * 4, ("text", "label"))
         ),
         label=random.choice((*[None] * 20, "label", "id", "x", 1)),
+        weight=random.choice((*[None] * 8, "weight", "weight", "id", 1)),
         multi_label=random.random() < 0.4,
         label_delimiter=random.choice((",", ",", " ", "a", "|")),
         merge_labels=random.random() < 0.5,
@@ -152,7 +158,6 @@ def _use(path: Path, config: DataConfig) -> None:
     inputs = list(read_inputs(path, config, known=labels, requested=DataConfig(), names=names))
     if all(each.labels for each in examples):
         assert [each.text for each in inputs] == [each.text for each in examples]
-    path.write_bytes(_lines(examples, config.multi_label))
-    plain = DataConfig(format="jsonl", text="text", label="label", multi_label=config.multi_label)
-    again = list(read_examples(path, plain))
+    path.write_bytes(_lines(examples, config))
+    again = list(read_examples(path, config_of_data(config)))
     assert [each[:2] for each in again] == [each[:2] for each in examples], "read differently"
