@@ -32,7 +32,7 @@ def fit_weights(
     """Return non-negative weights whose sum of logits has the least log loss.
 
     logits (n, B, C) of n models; targets (B,) integers, where examples from C on have a label
-    that the model does not know and are left out; multi-label: (B, C) bool. sides (2, C), for
+    that the model does not know and are left out; soft or multi-label: (B, C). sides (2, C), for
     multi-label only: the weights of a label where it is false, and where it is true; default 1.
     The sum of the weights is free, since it also determines the model's confidence.
     before (n,): the prior, default the mean of the models. The squared distance from it, in units
@@ -40,7 +40,7 @@ def fit_weights(
     """
     models, _, classes = logits.shape
     mean = np.full(models, 1 / models) if before is None else np.array(before)
-    if not multi_label:
+    if targets.ndim == 1:
         known = targets < classes
         logits, targets = logits[:, known], targets[known]
     if not len(targets):
@@ -73,9 +73,13 @@ def loss(
     before = np.full(models, 1 / models) if before is None else before
     total = np.tensordot(weights, logits, axes=1)
     if multi_label:
-        counts = 1.0 if sides is None else np.where(targets, sides[1], sides[0])
-        value = (counts * np.logaddexp(0, np.where(targets, -total, total))).sum()
-        slope = counts * (expit(total) - targets)
+        false, true = (1.0, 1.0) if sides is None else sides
+        false, true, chance = false * (1.0 - targets), true * targets, expit(total)
+        value = (true * np.logaddexp(0, -total) + false * np.logaddexp(0, total)).sum()
+        slope = false * chance - true * (1 - chance)
+    elif targets.ndim == 2:
+        logs = log_softmax(total, axis=1)
+        value, slope = -(targets * logs).sum(), np.exp(logs) - targets
     else:
         logs = log_softmax(total, axis=1)
         value = -logs[np.arange(examples), targets].sum()

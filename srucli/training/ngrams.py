@@ -68,23 +68,22 @@ def bytes_of_ngrams(config: Config, texts: Sequence[str], classes: int) -> int:
 
 
 class _Examples(NamedTuple):
-    """Texts, and their targets and weights as in `Dataset`; texts of weight 0 are left out."""
+    """Texts, and what is learned of them, as in `Dataset`; texts of weight 0 are left out."""
 
     texts: Sequence[str]
     learned: NDArray[Any]
-    targets: NDArray[Any]
     weights: NDArray[Any] | None
 
     @classmethod
     def of(cls, data: Dataset, texts: Sequence[str]) -> _Examples:
-        found = cls(texts, data.learned, data.targets, data.weights)
+        found = cls(texts, data.learned, data.weights)
         return found if data.weights is None else found.at(np.flatnonzero(data.weights))
 
     def at(self, numbers: NDArray[Any]) -> _Examples:
         """Return those of the given numbers."""
         weights = None if self.weights is None else self.weights[numbers]
         texts = [self.texts[n] for n in numbers.tolist()]
-        return _Examples(texts, self.learned[numbers], self.targets[numbers], weights)
+        return _Examples(texts, self.learned[numbers], weights)
 
     def joined(self, others: _Examples) -> _Examples:
         """Return these and others of the same file."""
@@ -130,8 +129,7 @@ def _weight(examples: _Examples, task: _Task) -> float:
         own = examples.at(inside).texts
         places = np.concatenate((places, inside))
         found = np.concatenate((found, model.scores(own, classes, multi_label=multi_label)))
-    truth = examples.targets[places]
-    given = truth[:, :classes].astype(bool) if multi_label else truth
+    given = examples.learned[places]
     weights = sides if multi_label else None
     (weight,) = fit_weights(found[None].astype(np.float64), given, multi_label, weights, [LINEAR])
     return max(weight, LEAST_WEIGHT)

@@ -1,7 +1,8 @@
 """Evaluation on the dev examples after each epoch, the best epoch so far, and early stopping.
 
 The weights of the network and of the n-grams, and the thresholds of the labels, are fitted to the
-dev examples first, so the metrics are measured on the same examples.
+dev examples first, so the metrics are measured on the same examples. Where these have soft labels,
+the weights are fitted to these, but metrics and thresholds see the most likely labels.
 """
 
 from __future__ import annotations
@@ -128,6 +129,7 @@ class Validation:
     def _fit_and_evaluate(self, store: TokenStore) -> dict[str, float]:
         device, thresholds, targets = self.weights.device, None, self._targets()
         known = targets[:, : self.classes] if self.multi_label else targets
+        learned = known if self.data is None or self.data.soft is None else self.data.soft
         weights = self.weights.cpu().numpy() if self.multi_label else None
         texts, size = np.arange(len(targets)), texts_at_once(self.model, self.classes)
         if fits := len(texts) <= size:
@@ -136,7 +138,7 @@ class Validation:
             fitted = np.sort(np.random.default_rng(0).choice(texts, size, replace=False))
         logits = all_logits(self.model, store, device, fitted, self.scores)
         given = logits.double().cpu().numpy()
-        blend = fit_weights(given, known[fitted], self.multi_label, weights, self.prior)
+        blend = fit_weights(given, learned[fitted], self.multi_label, weights, self.prior)
         self.model.blend.copy_(torch.tensor(blend))
         if fits:
             found = blended(logits, self.model.blend, self.multi_label)

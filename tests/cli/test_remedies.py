@@ -242,6 +242,26 @@ REMEDIES = {
         r"lines are texts without labels; pass (--format auto)",
         advice="lines are texts without labels; pass --format auto",
     ),
+    "probabilities of several labels": Remedy(
+        TRAIN.replace("two.tsv", "soft.jsonl"),
+        r"have the sum 1\.8, not 1; write those of all labels, or pass (--multi-label)",
+        advice="write those of all labels, or pass --multi-label if each is independent",
+        files={"soft.jsonl": '{"text": "a b", "probabilities": {"x": 0.9, "y": 0.9}}\n' * 9},
+    ),
+    "a weight that is the text": Remedy(
+        TRAIN.replace("two.tsv", "trust.csv --text 2 --weight text"),
+        r"--weight text is the column of texts or of labels; name another",
+        changed("text", "trust"),
+        advice=" is the column of texts or of labels; name another",
+        files={"trust.csv": "label,text,trust\n" + table("{},{},2\n")},
+    ),
+    "a weight in fastText lines": Remedy(
+        TRAIN.replace("two.tsv", "trust.txt --weight 2"),
+        r"--weight names a column, but fasttext lines have none; use tsv, csv or jsonl",
+        file("trust.txt", table("{}\t2\t{}\n")),
+        advice=": --weight names a column, but ",
+        files={"trust.txt": table("__label__{} {}\n")},
+    ),
     "labels and all": Remedy(
         "tokenize two.tsv -o new --vocab-size 30 --model-type char --force",
         r"read as raw text, labels and all; (--format auto) takes the texts",

@@ -134,3 +134,24 @@ def test_no_weight_is_negative() -> None:
     logits, targets = made(2_000)
     logits[1] = -logits[0] + logits[1]
     assert min(fit_weights(logits, targets, multi_label=False)) >= 0
+
+
+@pytest.mark.parametrize("multi_label", [False, True], ids=["single-label", "multi-label"])
+def test_soft_targets(multi_label: bool) -> None:
+    """Hard rows have the loss of labels; else it is the expected one, and its gradient is right."""
+    logits, targets = made(40)
+    hard: np.ndarray = np.eye(3)[targets]
+    weights, sides = np.array([1.3, 0.2]), np.array([[1.0, 2.0, 0.5], [3.0, 1.0, 1.0]])
+    labels = hard.astype(bool) if multi_label else targets
+    known = loss(weights, logits, labels, multi_label, sides)
+    assert loss(weights, logits, hard, multi_label, sides)[0] == pytest.approx(known[0])
+    assert loss(weights, logits, hard, multi_label, sides)[1] == pytest.approx(known[1])
+    soft = 0.7 * hard + 0.3 * np.eye(3)[(targets + 1) % 3]
+    other = loss(
+        *(weights, logits, np.roll(hard, 1, axis=1) > 0 if multi_label else (targets + 1) % 3),
+        *(multi_label, sides),
+    )
+    found = loss(weights, logits, soft, multi_label, sides)
+    assert found[0] == pytest.approx(0.7 * known[0] + 0.3 * other[0])
+    assert found[1] == pytest.approx(0.7 * known[1] + 0.3 * other[1])
+    assert min(fit_weights(logits, soft, multi_label, sides)) >= 0

@@ -116,7 +116,8 @@ def try_data(_seeds: Seeds, random: Random, folder: Path) -> None:
             with suppress(SrucliError):
                 plain = random.choice((None, config))
                 use_inputs(read_inputs(path, config, plain=plain, requested=DataConfig()))
-            examples = list(read_examples(path, config).reported(check_encodable))
+            reading = read_examples(path, config, training=random.random() < 0.5)
+            examples = list(reading.reported(check_encodable))
             use_inputs(examples)
             known = {clean(label) for example in examples for label in example.labels}
             use_inputs(inputs := list(read_inputs(path, config, known=known)))
