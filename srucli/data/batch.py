@@ -121,8 +121,10 @@ def upload(batches: Sequence[Batch], device: torch.device) -> Iterator[Batch]:
     offsets = _split_on(device, [batch.offsets for batch in batches])
     targets = _split_if_given(device, [batch.targets for batch in batches])
     weights = _split_if_given(device, [batch.weights for batch in batches])
-    for batch, *own, wanted, counts in zip(batches, tokens, offsets, targets, weights, strict=True):
-        yield Batch(own[0], own[1], wanted, batch.part_on(device), counts)
+    for batch, own, ends, wanted, counts in zip(
+        batches, tokens, offsets, targets, weights, strict=True
+    ):
+        yield Batch(own, ends, wanted, batch.part_on(device), counts)
 
 
 def _split_if_given(device: torch.device, rows: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

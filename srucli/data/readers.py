@@ -205,7 +205,7 @@ def _weight(task: ReadTask, record: Record) -> float:
         missing = record.weight is None or is_blank(str(record.weight))
         shown = "missing" if missing else excerpt(str(record.weight))
         problem = f"the weight of {excerpt(record.text)} is {shown}"
-        raise task.error(record.line, problem, f"write a number from 0 to {MAX_WEIGHT:.0e}")
+        raise task.error(record.line, problem, f"write a number from 0 to {MAX_WEIGHT:,.0f}")
     return weight
 
 

@@ -40,6 +40,8 @@ PASSES = 8
 SLOPE = 4.0
 # A soft target becomes so many copies of its text, of which it is the share that have the label.
 COPIES = 10
+# The inverse of the least weight of a text, so that all numbers are finite.
+MAX_SCALE = 1e30
 
 
 def columns(classes: int, multi_label: bool) -> int:
@@ -125,12 +127,13 @@ def fit(
     power, cost = (POWER_OF_FEW, COST_OF_FEW) if few else (POWER, COST)
     slack = (0.5 / cost / sides).astype(np.float32)
     prior = _prior(part, vocabulary, truth, power)
-    scale = None if counts is None else (1 / counts[chosen]).astype(np.float32)
+    counts = None if counts is None else counts[chosen].astype(np.float64)
     if copies is not None:
         of, truth, shares = copies
         truth = truth[:, 1:] if labels < classes else truth
         part = part._replace(starts=part.starts[of], stops=part.stops[of])
-        scale = (1 / shares if scale is None else scale[of] / shares).astype(np.float32)
+        counts = shares if counts is None else shares * counts[of]
+    scale = None if counts is None else (1 / counts).clip(max=MAX_SCALE).astype(np.float32)
     table, bias = _ascend(part, truth, prior, slack, scale, seed)
     return _largest(vocabulary, table, bias)
 

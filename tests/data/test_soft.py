@@ -287,7 +287,7 @@ def test_bad_weights_are_refused(tmp_path: Path, value: str, form: str) -> None:
         training(source, weight="w")
     said = "missing" if not value else f"'{value}'"
     assert str(raised.value) == (
-        f"{source}:{line}: the weight of 'bad' is {said}; write a number from 0 to 1e+09"
+        f"{source}:{line}: the weight of 'bad' is {said}; write a number from 0 to 1,000,000,000"
     )
 
 

@@ -133,8 +133,10 @@ def _weights(model: NgramModel, label: int) -> dict[int, float]:
     return dict(zip(keys.tolist(), model.weights[own].tolist(), strict=True))
 
 
-def _equal_variances(part: Features, known: vocabulary.Vocabulary, *_: Any) -> Any:
-    return np.ones((known.keys.size, 1), np.float32)
+def _equal_variances(
+    part: Features, known: vocabulary.Vocabulary, truth: NDArray[np.bool_], _: float
+) -> Any:
+    return np.ones((known.keys.size, truth.shape[1]), np.float32)
 
 
 def test_weights_of_labels_count_as_repeated_texts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +253,13 @@ def test_multi_label_soft_targets() -> None:
     hard = (soft > 0.5).astype(np.float32)
     one = fit(texts, hard, 3, multi_label=True, counts=np.ones(120))
     np.testing.assert_array_equal(one.weights, fit(texts, hard, 3, multi_label=True).weights)
+
+
+def test_weights_near_0_are_finite() -> None:
+    texts, targets = made(60, 3)
+    counts = np.where(np.arange(60) < 30, 1.0, 1e-40).astype(np.float32)
+    found = fit(texts, targets, 3, counts=counts).margins(texts, 3)
+    assert np.isfinite(found).all()
 
 
 def test_hard_distributions_are_labels() -> None:

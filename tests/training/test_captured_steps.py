@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 import torch.optim
@@ -26,6 +27,7 @@ from srucli.kernels import backends
 from srucli.model.classifier import Classifier
 from srucli.model.encoders import ENCODERS
 from srucli.optim import OPTIMIZERS
+from srucli.training.objectives import CrossEntropy, loss_function
 from srucli.training.step import Step, can_be_captured
 from tests.training import test_step
 from tests.training.test_step import CLASSES, VOCABULARY, settings
@@ -127,9 +129,9 @@ def make_step(config: Config) -> Step:
     return step
 
 
-def take(step: Step) -> set[str]:
+def take(step: Step, weighted: bool = False) -> set[str]:
     """Take a step; return the names of the operators. Raises where it waits."""
-    if step.objective.multi_label:
+    if not isinstance(step.objective, CrossEntropy):
         targets = torch.zeros(TEXTS, CLASSES, device="meta")
     else:
         targets = torch.zeros(TEXTS, dtype=torch.int64, device="meta")
@@ -137,7 +139,8 @@ def take(step: Step) -> set[str]:
     tokens = torch.zeros(TOKENS, dtype=torch.int64, device="meta")
     seen = Seen()
     with seen:
-        step([Batch(tokens, offsets, targets)], lr_factor=0.5)
+        weights = torch.zeros(TEXTS, device="meta") if weighted else None
+        step([Batch(tokens, offsets, targets, weights=weights)], lr_factor=0.5)
     return seen.names
 
 
@@ -172,6 +175,18 @@ def test_other_layers_do_not_wait(setting: str) -> None:
     config = settings(*DROPS, f"model.{setting}")
     assert says_yes(config)
     take(make_step(config))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_and_soft_labels_do_not_wait(loss: str, soft: bool) -> None:
+    config = settings(*DROPS, *loss.split())
+    step, several = make_step(config), config.data.multi_label
+    if soft:
+        given = np.full((9, CLASSES), 1 / CLASSES, np.float32)
+        made = loss_function(config.train, given, CLASSES, multi_label=several, soft=True)
+        step.objective = made.to("meta")
+    assert not take(step, weighted=True) & UNORDERED
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
