@@ -72,7 +72,8 @@ def command(
         bool,
         typer.Option(
             "--json",
-            help="Print one JSON object per line, with the record and line number in the input.",
+            help="Print one JSON object per line: the numbers of record and line in the input, the "
+            "text, and the probabilities of all labels, or of K. `srucli train -` reads it.",
         ),
     ] = False,
     with_input: Annotated[

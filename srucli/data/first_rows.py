@@ -132,8 +132,9 @@ class FirstRows:
         texts, label = self._wanted_texts(names), _column(task.config.label)
         weight = _column(task.config.weight)
         if header is None:
+            optional = task.inherited if task.training else task.inherited | {"weight"}
             by_name = any(
-                isinstance(column, str) and (what not in task.inherited or column in names)
+                isinstance(column, str) and (what not in optional or column in names)
                 for columns, what in ((texts, "text"), ([label], "label"), ([weight], "weight"))
                 for column in columns
             )

@@ -68,9 +68,9 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
 
 def _stands_for_label(task: ReadTask, item: Item, keys: list[str]) -> bool:
     """Whether a record has probabilities and no label."""
-    given = str(task.config.label) in keys or task.names.label in keys
-    has_label = given or (task.config.label is None and find_names(keys)[1] is not None)
-    return task.labelled and is_soft(item.value.get(KEY)) and not has_label
+    wanted, known = task.config.label, task.names.label in keys
+    has_label = find_names(keys)[1] is not None if wanted is None else str(wanted) in keys
+    return task.labelled and is_soft(item.value.get(KEY)) and not (has_label or known)
 
 
 def _weight(task: ReadTask, item: Item, keys: list[str]) -> int | None:

@@ -260,16 +260,13 @@ def test_a_column_of_weights_is_only_read_if_it_is_asked_for(tmp_path: Path) -> 
 
 
 def test_a_dev_file_may_have_weights_or_not(tmp_path: Path) -> None:
-    source, config = tables(tmp_path)["plain.tsv"]
-    labels = ["a", "b"]
-    held = read_held_out(source, DataConfig(**config), labels)
-    assert [each.labels[0] for each in held] == [label for label, *_ in ROWS]
+    wanted = [((label,), text) for label, _, text in ROWS]
     without = tmp_path / "dev.tsv"
     without.write_text("".join(f"{label}\t{text}\n" for label, _, text in ROWS))
-    again = read_held_out(str(without), DataConfig(**config), labels)
-    assert [(each.labels, each.text) for each in again] == [
-        (each.labels, each.text) for each in held
-    ]
+    for source, config in tables(tmp_path).values():
+        for dev in (source, str(without)):
+            held = read_held_out(dev, DataConfig(**config), ["a", "b"])
+            assert [(each.labels, each.text) for each in held] == wanted
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "x", "", "1e10", "0,5"])
