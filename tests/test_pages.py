@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import QUICK, ROOT, child_environment, sentences, write_tsv
+from tests.support import QUICK, ROOT, RunMain, Tiny, child_environment, sentences, write_tsv
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "jq", "paste", "grep"))), reason="needs bash and jq"
@@ -62,21 +62,22 @@ def bash(folder: Path, script: str) -> str:
     return done.stdout
 
 
-def accuracy(folder: Path, run: str) -> float:
-    found = json.loads(bash(folder, f"srucli eval {run} test.tsv --json"))
+def accuracy(run_main: RunMain, run: Path) -> float:
+    found = json.loads(run_main("eval", run, run.parents[1] / "test.tsv", "--json").out)
     return float(found["metrics"]["accuracy"])
 
 
-def test_soft_labels_of_one_run_and_of_several(folder: Path) -> None:
+def test_soft_labels_of_one_run_and_of_several(folder: Path, tiny: Tiny, run_main: RunMain) -> None:
     one, several, weighted = blocks("guide.md", "## Soft labels and weights")
-    for name, seed in (("large", 0), ("a", 1), ("b", 2)):
-        bash(folder, f"srucli train labelled.tsv -o runs/{name} --seed {seed}")
+    for name in ("large", "a"):
+        shutil.copytree(tiny.run, folder / "runs" / name)
+    bash(folder, "srucli train labelled.tsv -o runs/b")
     bash(folder, one)
-    assert accuracy(folder, "runs/small") > 0.9
+    assert accuracy(run_main, folder / "runs" / "small") > 0.9
     bash(folder, several)
-    assert accuracy(folder, "runs/student") > 0.9
-    averaged = bash(folder, several.replace("srucli train - -o runs/student", "cat"))
-    rows = [json.loads(line) for line in averaged.splitlines()]
+    assert accuracy(run_main, folder / "runs" / "student") > 0.9
+    average = several[several.index("paste") :].replace("srucli train - -o runs/student", "cat")
+    rows = [json.loads(line) for line in bash(folder, average).splitlines()]
     each = [
         [json.loads(line)["probabilities"] for line in (folder / name).read_text().splitlines()]
         for name in ("a.jsonl", "b.jsonl")
@@ -90,12 +91,13 @@ def test_soft_labels_of_one_run_and_of_several(folder: Path) -> None:
     bash(folder, weighted)
 
 
-def test_active_learning(folder: Path) -> None:
+def test_active_learning(folder: Path, run_main: RunMain) -> None:
     ask, others, append, soft = blocks("active_learning.md")
     ask = ask.replace("head -n 100", "head -n 40")
     bash(folder, ask)
     asked = (folder / "ask.txt").read_text().splitlines()
-    predicted = bash(folder, "srucli predict --json runs/first pool.txt").splitlines()
+    first = folder / "runs" / "first"
+    predicted = run_main("predict", "--json", first, folder / "pool.txt").out.splitlines()
     rows = [json.loads(line) for line in predicted]
     sure = {row["text"]: row["probability"] for row in rows}
     assert len(asked) == 40
@@ -113,6 +115,6 @@ def test_active_learning(folder: Path) -> None:
     bash(folder, append)
     rest = (folder / "rest.txt").read_text().splitlines()
     assert rest == [text for text in POOL if text not in asked]
-    assert accuracy(folder, "runs/second") > 0.9
+    assert accuracy(run_main, folder / "runs" / "second") > 0.9
     bash(folder, soft)
-    assert accuracy(folder, "runs/third") > 0.9
+    assert accuracy(run_main, folder / "runs" / "third") > 0.9
