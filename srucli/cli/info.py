@@ -107,6 +107,8 @@ def _run(path: Path) -> Rows:
     labels = run.labels()
     yield "run", str(path)
     yield "made by", f"srucli {facts.srucli}, torch {facts.torch}"
+    if base := facts.base:
+        yield "fine-tuned from", f"{base.run} ({base.labels_kept:,} of its labels kept)"
     yield "texts", f"{facts.data.texts:,}"
     yield "labels", f"{len(labels):,} ({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''})"
     yield "encoder", config.model.encoder

@@ -31,6 +31,7 @@ class Command(options.Command):
         "srucli train reviews.tsv",
         "srucli train reviews.csv --text body --label stars --dev dev.csv -o runs/a",
         "srucli train reviews.tsv --encoder cnn --epochs 5 model.dropout=0.3",
+        "srucli train more.tsv --from runs/a -o runs/b",
         "srucli train --resume runs/a --epochs 20",
     )
 
@@ -58,6 +59,15 @@ def command(
     tokenizer: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="SentencePiece model. [default: trained on TRAIN]"),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            autocompletion=completion.runs,
+            help="Fine-tune this run: start from its tokenizer, its weights and its labels.",
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -90,7 +100,7 @@ def command(
     """
     with process.interruptible() as stop:
         if resume:
-            fixed = {"-o": output, "-c": config, "--tokenizer": tokenizer}
+            fixed = {"-o": output, "-c": config, "--tokenizer": tokenizer, "--from": base}
             given = [flag for flag, value in fixed.items() if value]
             if given:
                 raise UsageError(f"--resume {resume}: the run has its own; leave out {given[0]}")
@@ -108,7 +118,7 @@ def command(
         from srucli.training.run import train as run_training
 
         options.warn_of_files(settings)
-        how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
+        how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}
         tune_process(settings.train.threads)
         run_training(settings, train, dev, folder, reads=[config], **how)
         say(*note)

@@ -238,6 +238,13 @@ class OptimConfig(Section):
     )
     warmup: Fraction = setting(0.1, "Fraction of the steps in which the learning rate rises.")
     clip: NonNegativeFloat = setting(1.0, "Maximum norm of the gradient; 0: no clipping.")
+    layer_decay: float = setting(
+        1.0,
+        "With --from: the learning rate of a layer is this multiple of that of the layer above it; "
+        "ULMFiT's is 0.385.",
+        gt=0.0,
+        le=1.0,
+    )
 
 
 class TrainConfig(Section):
@@ -322,6 +329,11 @@ class TrainConfig(Section):
     )
     tensorboard: bool = setting(False, "Also write TensorBoard event files.", MAY_CHANGE)
     diagnose: Count = setting(0, "Steps between records for `srucli diagnose`; 0: off.")
+    freeze: Literal["none", "encoder", "gradual"] = setting(
+        "none",
+        "With --from, what is not trained: none; encoder (nor the embedding); gradual: in epoch N "
+        "all but the top N layers, the head being the first.",
+    )
 
     @property
     def used_checkpoint(self) -> Literal["last", "best"]:

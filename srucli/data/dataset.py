@@ -151,13 +151,18 @@ class Split(NamedTuple):
 
 
 def read_split(
-    train: Source, dev: Source | None, config: DataConfig, settings: TrainConfig
+    train: Source,
+    dev: Source | None,
+    config: DataConfig,
+    settings: TrainConfig,
+    known: Sequence[str] = (),
 ) -> Split:
     """Read both files, or split the first, by default with `default_share`.
 
-    Raises what `read_texts` raises, and DataError if all examples for training have the weight 0.
+    known: the labels of an earlier run; see `find_labels`. Raises what `read_texts` raises, and
+    DataError if all examples for training have the weight 0.
     """
-    split = _read_split(train, dev, config, settings)
+    split = _read_split(train, dev, config, settings, known)
     weights = split.train.weights
     if weights is not None and not weights.any():
         problem = "all training examples have the weight 0"
@@ -166,11 +171,15 @@ def read_split(
 
 
 def _read_split(
-    train: Source, dev: Source | None, config: DataConfig, settings: TrainConfig
+    train: Source,
+    dev: Source | None,
+    config: DataConfig,
+    settings: TrainConfig,
+    known: Sequence[str],
 ) -> Split:
-    examples, columns = read_texts(train, config)
+    examples, columns = read_texts(train, config, known)
     source = display_name(train)
-    labels, multi_label = find_labels(examples, source), config.multi_label
+    labels, multi_label = find_labels(examples, source, known), config.multi_label
     data = Dataset.make(examples, labels, multi_label, source, settings)
     if not dev:
         share = settings.dev_share
@@ -188,20 +197,24 @@ def default_share(examples: int, labels: int) -> float:
     return min(HELD_OUT, min(MAX_HELD_OUT, MAX_SCORES / labels) / examples)
 
 
-def read_texts(source: Source, config: DataConfig) -> tuple[list[Example], ColumnNames]:
-    """Return the labelled texts of a training file, which defines the labels, and column names.
+def read_texts(
+    source: Source, config: DataConfig, labels: Sequence[str] = ()
+) -> tuple[list[Example], ColumnNames]:
+    """Return the labelled texts of a training file, and the names of its columns.
 
-    Reports merged labels. Raises what `read_examples` raises, and DataError for labels that look
-    the same.
+    The file defines the labels, besides those of an earlier run. Reports merged labels. Raises what
+    `read_examples` raises, and DataError for labels that look the same.
     """
+    known = Known(labels, merge=config.merge_labels)
     reading = read_examples(source, config, training=True)
     examples = list(reading.reported(say, given(config)))
     columns = reading.layout.names if reading.layout else NO_NAMES
     spellings = Spellings(examples)
-    names = resolve_labels(spellings, display_name(source), merge=config.merge_labels)
+    names = resolve_labels(spellings, display_name(source), known)
     if not config.multi_label:
         _report_joined(set(names.values()), source, config.label_delimiter)
-    return _named(examples, spellings, names.__getitem__, source, config), columns
+    name = names.__getitem__
+    return _named(examples, spellings, name, source, config, known if labels else None), columns
 
 
 def _report_joined(labels: set[str], source: Source, joiner: str) -> None:
@@ -257,10 +270,14 @@ def _named(
     ]
 
 
-def find_labels(examples: Sequence[Example], source: str) -> list[str]:
-    """Return all labels, sorted. Raises DataError if there are fewer than two."""
+def find_labels(examples: Sequence[Example], source: str, known: Sequence[str] = ()) -> list[str]:
+    """Return all labels, sorted, with those of an earlier run if at least one of them occurs.
+
+    Raises DataError if there are fewer than two.
+    """
     groups = {(each.labels, each.soft.names if each.soft else ()) for each in examples}
-    labels = sorted({label for group in groups for names in group for label in names})
+    own = {label for group in groups for names in group for label in names}
+    labels = sorted(own if own.isdisjoint(known) else own.union(known))
     if len(labels) < 2:
         found = f"only the label '{labels[0]}'" if labels else "no label"
         remedy = "a classifier needs two or more; check --label and --format"

@@ -220,18 +220,19 @@ def _groups(names: Mapping[str, Occurrences], key: Callable[[str], str]) -> list
     return [sorted(group, key=lambda name: -names[name].texts) for group in groups]
 
 
-def resolve_labels(spellings: Spellings, source: str, *, merge: bool) -> dict[str, str]:
-    """Return the label for each label as written, in a file that defines the labels.
+def resolve_labels(spellings: Spellings, source: str, known: Known) -> dict[str, str]:
+    """Return the label for each label as written, in a file that defines labels besides known ones.
 
-    Raises DataError for two that look the same, unless they are to be merged.
+    Raises DataError for two that look the same, unless `known` merges them.
     """
-    names = spellings.by(clean)
+    names = spellings.by(known.name)
     merged: dict[str, str] = {}
-    if merge:
-        merged = {name: group[0] for group in _groups(names, alike_key) for name in group}
+    if known.merge:
+        new = {name: found for name, found in names.items() if name not in known.labels}
+        merged = {name: group[0] for group in _groups(new, alike_key) for name in group}
     elif groups := _groups(names, same_key):
         raise _ambiguous(groups, names, source)
-    return {str(label): merged.get(clean(label), clean(label)) for label, _ in spellings}
+    return {str(label): merged.get(name := known.name(label), name) for label, _ in spellings}
 
 
 def _ambiguous(

@@ -18,7 +18,7 @@ the most frequent first.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from srucli.optim.effective import SecondMoment
 from srucli.optim.rows import values_of
+from srucli.optim.schedules import lr_of
 
 QUANTILES = (0.1, 0.5, 0.9)
 ENTRIES_PER_TENSOR = 4096
@@ -122,10 +123,10 @@ class Watch:
     @torch.no_grad()
     def before(self) -> None:
         """Read weights and gradients before clipping and before the optimizer's step."""
-        for group in self.optimizer.param_groups:
-            weights = _with_gradient(group)
-            self.grad_norms[group["name"]] = _norm(list(map(values_of, weights)))
-            self.weight_norms[group["name"]] = _norm(weights)
+        for name, groups in self._by_name().items():
+            weights = [weight for group in groups for weight in _with_gradient(group)]
+            self.grad_norms[name] = _norm(list(map(values_of, weights)))
+            self.weight_norms[name] = _norm(weights)
             self.moves |= {weight: weight.detach().clone() for weight in weights}
 
     @torch.no_grad()
@@ -133,13 +134,12 @@ class Watch:
         """Make the record, after the optimizer's step."""
         for weight, move in self.moves.items():
             move.sub_(weight)
-        groups = self.optimizer.param_groups
         self.record = {
             "step": self.step,
-            "lr": float(groups[0]["lr"]),
+            "lr": lr_of(self.optimizer),
             "grad_norm": math.hypot(*self.grad_norms.values()),
             "clipped": float(self.clipped) / self.since,
-            "groups": {group["name"]: self._group_record(group) for group in groups},
+            "groups": {name: self._record_of(name, own) for name, own in self._by_name().items()},
             "untouched": self._untouched(),
             "by_frequency": self._by_frequency(),
         }
@@ -152,9 +152,16 @@ class Watch:
         record, self.record = self.record, None
         return record
 
-    def _group_record(self, group: Mapping[str, Any]) -> Record:
-        weights, name = _with_gradient(group), group["name"]
-        update_norm = _norm([self.moves[weight] for weight in weights])
+    def _by_name(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the optimizer's groups by name: several, if layers have different rates."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for group in self.optimizer.param_groups:
+            found.setdefault(group["name"], []).append(group)
+        return found
+
+    def _record_of(self, name: str, groups: Sequence[Mapping[str, Any]]) -> Record:
+        weights = [(weight, group) for group in groups for weight in _with_gradient(group)]
+        update_norm = _norm([self.moves[weight] for weight, _ in weights])
         weight_norm = self.weight_norms[name]
         record: Record = {
             "grad_norm": self.grad_norms[name],
@@ -162,38 +169,41 @@ class Watch:
             "weight_norm": weight_norm,
             "ratio": update_norm / weight_norm if weight_norm else None,
         }
-        parts = [self._effective(weight, group, self.entries[weight]) for weight in weights]
+        parts = [self._effective(*each, self.entries[each[0]]) for each in weights]
         if any(parts):
             columns = zip(*filter(None, parts), strict=True)
-            accumulator, eps_dominates, steps, moves = (torch.cat(column) for column in columns)
+            accumulator, eps_dominates, steps, strides = (torch.cat(column) for column in columns)
             record["effective"] = _quantiles(steps)
             record["accumulator"] = _quantiles(accumulator)
             record["eps_dominates"] = _mean(eps_dominates)
-            lr = float(group["lr"])
-            record["stride"] = _mean(moves.square()) ** 0.5 / lr if lr else 0.0
+            record["stride"] = _mean(strides.square()) ** 0.5
         return record
 
     def _effective(
         self, weight: Tensor, group: Mapping[str, Any], entries: Tensor
     ) -> tuple[Tensor, ...] | None:
-        """Return accumulators, whether eps dominates, effective steps, and moves of this step.
+        """Return accumulators, whether eps dominates, effective steps, and moves in units of lr.
 
-        They are those of the entries (flat indices) that ever had a gradient. None if the
-        optimizer does not divide by a root of squared gradients here.
+        They are those of the entries (flat indices) that ever had a gradient. None if the weight
+        is frozen, or if the optimizer does not divide by a root of squared gradients here.
         """
         state = self.optimizer.state[weight]
-        if self.moment is None or self.moment.state not in state:
+        if self.moment is None or self.moment.state not in state or weight not in self.moves:
             return None
         sampled = {
             key: value.flatten()[entries]
             for key, value in state.items()
             if isinstance(value, Tensor) and value.shape == weight.shape
         }
-        found = self.moment.effective(sampled, group, self.step)
-        step = float(group["lr"]) * found.scale / (found.root + found.eps)
+        # Fewer than in the training, if the weight was frozen at first.
+        steps = int(state.get("step", self.step))
+        found = self.moment.effective(sampled, group, steps)
+        lr = float(group["lr"])
+        step = lr * found.scale / (found.root + found.eps)
         touched = found.accumulator > 0
         small = found.root < found.eps if found.eps_dominates is None else found.eps_dominates
-        parts = (found.accumulator, small, step, self.moves[weight].flatten()[entries])
+        moves = self.moves[weight].flatten()[entries]
+        parts = (found.accumulator, small, step, moves / lr if lr else torch.zeros_like(moves))
         return tuple(part[touched] for part in parts)
 
     def _embedding_group(self) -> dict[str, Any]:

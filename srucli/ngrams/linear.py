@@ -22,7 +22,7 @@ from srucli.kernels import cpu_linear
 from srucli.kernels.cpu_grams import Grams
 from srucli.kernels.threads import evenly, run
 from srucli.ngrams.texts import grams
-from srucli.ngrams.vocabulary import Features, Vocabulary, all_grams, learn
+from srucli.ngrams.vocabulary import Features, Vocabulary, all_grams, joined, learn
 
 Floats = NDArray[np.float32]
 # The size of a model, without its biases. An n-gram takes a key, a frequency and the number of its
@@ -76,6 +76,39 @@ class NgramModel:
         """The number of weights."""
         return self.weights.size + self.bias.size
 
+    def table(self, keys: NDArray[np.uint32]) -> Floats:
+        """Return the weights (R, K) of the n-grams of so many keys, 0 for unknown ones."""
+        table = np.zeros((keys.size, self.bias.size), np.float32)
+        rows = self.vocabulary.rows_of(keys)
+        own = np.full(self.counts.size, -1)
+        own[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+        places = np.repeat(own, self.counts)
+        there = places >= 0
+        table[places[there], self.labels[there]] = self.weights[there]
+        return table
+
+    def with_labels(self, found: NDArray[np.int64], *, multi_label: bool) -> NgramModel:
+        """Return the model for C labels, of which `found` (C,) has the numbers here, or -1.
+
+        Weights and bias of a new label are 0. The one column of two classes is that of the second,
+        and the negative of the first's.
+        """
+        rows = np.repeat(np.arange(self.counts.size), self.counts)
+        labels, weights, bias = self.labels.astype(np.int64), self.weights, self.bias
+        if bias.size == 1 and not multi_label:
+            rows, labels = np.tile(rows, 2), np.repeat((0, 1), labels.size)
+            weights, bias = np.concatenate((-weights, weights)), np.concatenate((-bias, bias))
+        found = found[-columns(found.size, multi_label) :]
+        known = np.flatnonzero(found >= 0)
+        number, biases = np.full(bias.size, -1), np.zeros(found.size, np.float32)
+        number[found[known]], biases[known] = known, bias[found[known]]
+        labels = number[labels]
+        order = np.lexsort((labels, rows))
+        order = order[labels[order] >= 0]
+        counts = np.bincount(rows[order], minlength=self.counts.size).astype(np.int32)
+        own = labels[order].astype(np.int32), weights[order]
+        return NgramModel(self.vocabulary, counts, *own, biases)
+
     def scores(self, texts: Sequence[str], classes: int, *, multi_label: bool) -> Floats:
         """Return the scores (B, C) of texts, to be added to a network's logits.
 
@@ -106,6 +139,7 @@ def fit(
     classes: int,
     weights: NDArray[Any] | None = None,
     seed: int = 0,
+    base: NgramModel | None = None,
     *,
     multi_label: bool = False,
     counts: NDArray[Any] | None = None,
@@ -113,8 +147,9 @@ def fit(
     """Fit a model to B texts and their targets: (B,) integers, or (B, C) from 0 to 1.
 
     weights (2, C): how much an example counts for each label where that is false, and where it is
-    true; default 1. counts (B,): how many examples a text counts as, above 0; default 1. The model
-    depends on the seed little, as the order of texts does.
+    true; default 1. The model depends on the seed little, as the order of texts does. base: a model
+    of the same labels, whose weights are the mean of the prior instead of 0, and whose n-grams are
+    known too. counts (B,): how many examples a text counts as, above 0; default 1.
     """
     labels = columns(classes, multi_label)
     chosen, found, vocabulary = _read(texts, labels, seed)
@@ -122,11 +157,15 @@ def fit(
     sides = np.ones((2, classes)) if weights is None else np.asarray(weights)
     if labels < classes:
         truth, sides = truth[:, 1:], sides[1][:, None]
+    own, start = vocabulary, None
+    if base is not None:
+        vocabulary = joined(base.vocabulary, own, _most(labels))
+        own, start = own.aligned(vocabulary.keys), (base.table(vocabulary.keys), base.bias.copy())
     part = vocabulary.features(found)
     few = len(chosen) < MANY_TEXTS * classes
     power, cost = (POWER_OF_FEW, COST_OF_FEW) if few else (POWER, COST)
     slack = (0.5 / cost / sides).astype(np.float32)
-    prior = _prior(part, vocabulary, truth, power)
+    prior = _prior(part, own, truth, power)
     counts = None if counts is None else counts[chosen].astype(np.float64)
     if copies is not None:
         of, truth, shares = copies
@@ -134,7 +173,7 @@ def fit(
         part = part._replace(starts=part.starts[of], stops=part.stops[of])
         counts = shares if counts is None else shares * counts[of]
     scale = None if counts is None else (1 / counts).clip(max=MAX_SCALE).astype(np.float32)
-    table, bias = _ascend(part, truth, prior, slack, scale, seed)
+    table, bias = _ascend(part, truth, prior, slack, scale, seed, start)
     return _largest(vocabulary, table, bias)
 
 
@@ -188,11 +227,16 @@ def size_of_model(texts: Sequence[str], classes: int, multi_label: bool, seed: i
     return min(rows, MAX_BYTES) + BYTES_OF_BIAS * labels
 
 
+def _most(labels: int) -> int:
+    """Return how many texts, and how many n-grams, a model of so many columns can be fitted to."""
+    return max(MAX_CELLS // labels, 1)
+
+
 def _read(
     texts: Sequence[str], labels: int, seed: int
 ) -> tuple[NDArray[np.int64], Grams, Vocabulary]:
     """Return the numbers of the texts to learn from, their n-grams, and the vocabulary."""
-    most = max(MAX_CELLS // labels, 1)
+    most = _most(labels)
     chosen = _drawn(texts, most, seed)
     found = all_grams([texts[n] for n in chosen])
     return chosen, found, learn(found, most)
@@ -232,13 +276,15 @@ def _ascend(
     slack: Floats,
     scale: Floats | None,
     seed: int,
+    start: tuple[Floats, Floats] | None = None,
 ) -> tuple[Floats, Floats]:
     """Return the weights (R, K) and the bias (K,).
 
-    slack (2, K), scale (B,): see `cpu_linear.ascend`.
+    slack (2, K), scale (B,): see `cpu_linear.ascend`. start: the means of the prior, weights and
+    bias, which are changed; default 0.
     """
     texts, labels = truth.shape
-    table, bias = np.zeros_like(prior), np.zeros(labels, np.float32)
+    table, bias = start or (np.zeros_like(prior), np.zeros(labels, np.float32))
     dual, norms = np.zeros((texts, labels), np.float32), np.empty((texts, labels), np.float32)
     run(cpu_linear.diagonal, evenly(texts, part.rows.size * labels), *part, prior, norms)
     signs = np.where(truth, np.int8(1), np.int8(-1))

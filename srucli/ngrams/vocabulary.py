@@ -16,6 +16,8 @@ from srucli.kernels.threads import by_rows, run
 from srucli.ngrams.texts import grams
 
 Floats = NDArray[np.float32]
+# The most texts of a model: one more has to fit the type of frequencies.
+MAX_TEXTS = 2**31 - 2
 # The time of an n-gram, in steps of the recurrence of one unit.
 _WORK = 20
 
@@ -49,6 +51,21 @@ class Vocabulary:
         idf = np.log((1 + self.texts) / (1 + self.frequencies)) + 1
         return idf.astype(np.float32)
 
+    def rows_of(self, keys: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Return the row (N,) of each of so many keys, -1 for unknown ones."""
+        rows = np.searchsorted(self.keys, keys)
+        known = np.flatnonzero(rows < self.keys.size)
+        same = np.zeros(keys.size, bool)
+        same[known] = self.keys[rows[known]] == keys[known]
+        return np.where(same, rows, -1)
+
+    def aligned(self, keys: NDArray[np.uint32]) -> Vocabulary:
+        """Return a vocabulary of other keys, with frequencies of 0 where they are unknown here."""
+        rows = self.rows_of(keys)
+        frequencies = np.zeros(keys.size, np.int32)
+        frequencies[rows >= 0] = self.frequencies[rows[rows >= 0]]
+        return Vocabulary(keys, frequencies, self.texts)
+
     def features(self, found: Grams) -> Features:
         """Return the features of texts whose n-grams are given."""
         own, times, ends = found
@@ -76,9 +93,23 @@ def all_grams(texts: Sequence[str]) -> Grams:
 def learn(found: Grams, most: int) -> Vocabulary:
     """Return the vocabulary of texts: their n-grams, at most so many, those in most texts first."""
     keys, counts = _counted(np.array_split(found[0], found[0].size // 2**20 + 1))
+    return _commonest(keys, counts, found[2].size - 1, most)
+
+
+def joined(one: Vocabulary, other: Vocabulary, most: int) -> Vocabulary:
+    """Return the n-grams of two vocabularies, at most so many, as if of all their texts."""
+    keys = np.union1d(one.keys, other.keys)
+    first, second = (each.aligned(keys).frequencies.astype(np.int64) for each in (one, other))
+    counts = np.minimum(first + second, MAX_TEXTS).astype(np.int32)
+    return _commonest(keys, counts, min(one.texts + other.texts, MAX_TEXTS), most)
+
+
+def _commonest(
+    keys: NDArray[np.uint32], counts: NDArray[np.int32], texts: int, most: int
+) -> Vocabulary:
     order = np.lexsort((keys, -counts))[:most]
     order = order[np.argsort(keys[order])]
-    return Vocabulary(keys[order], counts[order], found[2].size - 1)
+    return Vocabulary(keys[order], counts[order], texts)
 
 
 def _larger(array: NDArray[Any], room: int) -> NDArray[Any]:

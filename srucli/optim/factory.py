@@ -51,24 +51,26 @@ def can_be_captured(config: OptimConfig) -> bool:
 def build(config: OptimConfig, model: nn.Module, *, captured: bool = False) -> Optimizer:
     """Return the optimizer of `config` over the trainable parameters of `model`.
 
-    Its groups are those of `parameter_groups`, each with its peak learning rate, `initial_lr`. With
-    `captured`, CUDA graphs can capture steps, and the groups' learning rates are tensors on the
-    parameters' device. It is also decided which embeddings of the model have sparse gradients.
-    Raises UsageError.
+    Its groups are those of `parameter_groups`, each with its peak learning rate, `initial_lr`: that
+    of the head, times the layer decay for every layer further down (Howard & Ruder 2018, arXiv
+    1801.06146, section 3.2, where it is 1 / 2.6). With `captured`, CUDA graphs can capture steps,
+    and the groups' learning rates are tensors on the parameters' device. It is also decided which
+    embeddings of the model have sparse gradients. Raises UsageError.
     """
     config = resolve(config)
     assert config.lr is not None
     assert config.weight_decay is not None
-    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings)
+    decay = config.weight_decay, config.decay_embeddings
+    groups = parameter_groups(model, *decay, by_depth=config.layer_decay != 1.0)
     set_sparse(model, groups, config.name in OPTIMIZERS and OPTIMIZERS[config.name].rows)
     if external.is_external(config.name):
         optimizer = external.build(config, groups)
     else:
         optimizer = _build(config, groups, captured)
     for group in optimizer.param_groups:
-        group["initial_lr"] = config.lr
-        if captured:
-            group["lr"] = group["params"][0].new_tensor(config.lr)
+        peak = config.lr * config.layer_decay ** group.get("depth", 0)
+        group["initial_lr"] = peak
+        group["lr"] = group["params"][0].new_tensor(peak) if captured else peak
     if captured:
         # The first step of each shape is not captured on purpose: torch need not warn.
         optimizer._warned_capturable_if_run_uncaptured = True

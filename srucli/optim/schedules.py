@@ -55,6 +55,11 @@ def lr_factor(schedule: str, step: int, total: int, warmup: float) -> float:
     return 1.0 - fall((step - peak) / (last - peak))
 
 
+def lr_of(optimizer: Optimizer, key: str = "lr") -> float:
+    """Return the learning rate of the head: the largest, as lower layers' may be multiples."""
+    return max(float(group[key]) for group in optimizer.param_groups)
+
+
 def set_lr(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times its peak, `initial_lr`.
 

@@ -33,11 +33,23 @@ class DataFacts(BaseModel):
     sha256: dict[str, str]
 
 
+class BaseFacts(BaseModel):
+    """The earlier run that a run fine-tunes.
+
+    run: its folder. sha256: of its tokenizer and weights. labels_kept: how many of its labels are
+    labels of the run.
+    """
+
+    run: str
+    sha256: str
+    labels_kept: NonNegativeInt
+
+
 class Facts(BaseModel):
     """The content of run.json.
 
     sources: the files of the examples. columns: the names of the text and label columns in the
-    training file, if a file named them.
+    training file, if a file named them. base: the run that was fine-tuned, if one was.
     """
 
     format_version: PositiveInt
@@ -51,6 +63,7 @@ class Facts(BaseModel):
     command: list[str]
     sources: dict[str, str | None] = {}
     columns: dict[str, str | None] | None = None
+    base: BaseFacts | None = None
 
 
 def machine() -> dict[str, Any]:

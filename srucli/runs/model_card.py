@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from srucli.config import Config, ModelConfig
@@ -75,6 +76,10 @@ def model_card(
     rows = [_row(metric, value, sizes.dev_texts) for metric, value in dev if value is not None]
     table = "\n".join([CHOSEN, "", "| metric | value | 95% interval |", "|---|---|---|", *rows])
     on_dev = f" on {sizes.dev_texts:,} dev examples" if rows else ""
+    origin = ""
+    if base := facts.base:
+        origin = f"- Fine-tuned from {_code(Path(base.run).name)}, of which {base.labels_kept:,} "
+        origin += f"labels are kept; SHA-256 of its tokenizer and weights: {_code(base.sha256)}\n"
     planned = "" if epochs == facts.epochs else f"{epochs} of "
     return f"""# {_text(name)}
 
@@ -83,8 +88,8 @@ A text classifier made by srucli {_text(facts.srucli)}.
 - Labels ({len(labels)}): {shown}{more}
 - A text gets {"any number of labels" if config.data.multi_label else "one label"}.
 - Model: {_network(model)}; {facts.parameters:,} parameters.
-- Trained on {sizes.texts:,} examples, {planned}{facts.epochs} epochs, {config.optim.name}, \
-seed {train.seed}; torch {_text(facts.torch)} on {_text(facts.device)}.
+{origin}- Trained on {sizes.texts:,} examples, {planned}{facts.epochs} epochs, \
+{config.optim.name}, seed {train.seed}; torch {_text(facts.torch)} on {_text(facts.device)}.
 - Weights used: the {used.which} checkpoint, {used.name}{of_epoch}.
 - SHA-256 of the training examples: `{sizes.sha256.get("train")}`
 

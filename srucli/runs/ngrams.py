@@ -11,11 +11,8 @@ from torch import Tensor
 from srucli.errors import DataError
 from srucli.io.files import COPY_AGAIN
 from srucli.ngrams.linear import FEW_LABELS, NgramModel
-from srucli.ngrams.vocabulary import Vocabulary
+from srucli.ngrams.vocabulary import MAX_TEXTS, Vocabulary
 from srucli.runs.tensors import check_fit
-
-# One more text has to fit the type of frequencies.
-MAX_TEXTS = 2**31 - 2
 
 
 def ngram_tensors(model: NgramModel) -> dict[str, Tensor]:

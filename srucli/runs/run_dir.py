@@ -4,6 +4,7 @@
     config.yaml       the resolved configuration
     tokenizer.model   the SentencePiece model
     ngrams.safetensors  the linear model of n-grams, if `model.ngrams` is set
+    base.safetensors  that of the run that is fine-tuned, with the labels of this one
     labels.json       the labels in the order of the logits
     metrics.jsonl     one line per evaluation
     diagnostics.jsonl diagnostics of the optimizer, if `train.diagnose` is set
@@ -94,12 +95,14 @@ LAYOUT: Layout = {
     r"(metrics|diagnostics)\.jsonl": None,
     r"tokenizer\.model": None,
     r"labels\.json": None,
-    r"ngrams\.safetensors": None,
+    r"(ngrams|base)\.safetensors": None,
     r"config\.yaml": None,
     r"run\.json": None,
 }
 # Size limits in bytes of the files that are read.
-NGRAMS, MAX_NGRAMS = "ngrams.safetensors", 64 * 2**20
+NGRAMS, BASE_NGRAMS, MAX_NGRAMS = "ngrams.safetensors", "base.safetensors", 64 * 2**20
+# A linear model, and the one it was fine-tuned from, without which it cannot be fitted again.
+OF_NGRAMS = NGRAMS, BASE_NGRAMS
 MAX_LABELS_JSON, MAX_RECORDS = 16 * 2**20, 64 * 2**20
 MAX_NESTED_RECORDS, MAX_LINES = 2**21, 2**20
 # Beyond any probability; larger integers in JSON may not fit a float.
@@ -247,13 +250,14 @@ class RunDir:
         tokenizer: Tokenizer,
         labels: list[str],
         facts: Mapping[str, Any],
-        ngrams: NgramModel | None = None,
+        *ngrams: NgramModel | None,
     ) -> None:
-        """Write what is known before the first step, run.json last."""
+        """Write what is known before the first step, run.json last. ngrams: see OF_NGRAMS."""
         self.write("config.yaml", configuration.dump(config).encode())
         self.write("tokenizer.model", tokenizer.model_bytes)
-        if ngrams is not None:
-            self.write(NGRAMS, file_of(ngram_tensors(ngrams)))
+        for name, model in zip(OF_NGRAMS, ngrams, strict=False):
+            if model is not None:
+                self.write(name, file_of(ngram_tensors(model)))
         self.write("labels.json", to_json(labels))
         self.write("run.json", to_json({"format_version": FORMAT_VERSION, **machine(), **facts}))
 
@@ -363,10 +367,10 @@ class RunDir:
         data = read_within(self.place, "tokenizer.model", MAX_MODEL_BYTES)
         return Tokenizer.from_bytes(data, str(self.path / "tokenizer.model"), COPY_AGAIN)
 
-    def ngrams(self, classes: int, multi_label: bool) -> NgramModel:
-        """Return the run's linear model of n-grams."""
-        source = str(self.path / NGRAMS)
-        tensors = tensors_of(read_within(self.place, NGRAMS, MAX_NGRAMS), source)
+    def ngrams(self, classes: int, multi_label: bool, name: str = NGRAMS) -> NgramModel:
+        """Return the run's linear model of n-grams, or that in another file of it."""
+        source = str(self.path / name)
+        tensors = tensors_of(read_within(self.place, name, MAX_NGRAMS), source)
         return ngram_model(tensors, columns(classes, multi_label), source)
 
     def state(self, name: Which | str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from srucli.model.classifier import Classifier
 from srucli.model.sru import use_kernel
 from srucli.runs.run_dir import RunDir
 from srucli.tokenizer.model import Tokenizer
+from srucli.training.base import Base
 from srucli.training.checkpointing import Checkpointing
 from srucli.training.defaults import check_size
 from srucli.training.interrupts import Interrupt
@@ -35,17 +36,21 @@ def build(
     device: torch.device,
     stop: Interrupt,
     ngrams: Ngrams | None = None,
+    base: Base | None = None,
 ) -> Trainer:
     """Return a trainer with newly initialized weights. The configuration must be complete.
 
-    ngrams: the linear model, if there is one.
+    ngrams: the linear model, if there is one. base: an earlier run, whose weights are taken.
 
     Raises UsageError for too large a network.
     """
     train, data = config.train, split.train
     check_size(config.model, tokenizer.vocab_size, len(data.labels))
     torch.manual_seed(train.seed)
-    model = Classifier(config.model, tokenizer.vocab_size, len(data.labels)).to(device)
+    model = Classifier(config.model, tokenizer.vocab_size, len(data.labels))
+    if base is not None:
+        base.fill(model, data)
+    model.to(device)
     use_kernel(model, train.kernel)
     if ngrams is not None:
         model.blend[1] = ngrams.weight
@@ -69,11 +74,12 @@ def build(
 def restore(trainer: Trainer, name: str, config: Config, old_config: Config) -> None:
     """Restore a valid checkpoint that was saved with `old_config`. Raises DataError.
 
-    The state of another optimizer is not restored. Other examples or batches restart the epoch.
+    The state of another optimizer, or of other parameter groups, is not restored. Other examples or
+    batches restart the epoch.
     """
     # As JSON, because options from a file are lists where the defaults are tuples.
     new, old = (each.optim.model_dump(mode="json") for each in (config, old_config))
-    same = all(new[key] == old[key] for key in ("name", "options"))
+    same = all(new[key] == old[key] for key in ("name", "options", "layer_decay"))
     if not trainer.checkpoints.load(name, same_optimizer=same) and not trainer.is_over:
         say(
             "the optimizer starts anew from the saved weights, since its state was removed: the "

@@ -73,20 +73,22 @@ def epochs(train: TrainConfig, examples: int, classes: int) -> int:
     return min(max(round(wanted), 3), 30)
 
 
-def complete(config: Config, examples: int, classes: int) -> Config:
+def complete(config: Config, examples: int, classes: int, *, based: bool = False) -> Config:
     """Return the configuration with all defaults that depend on the data or the optimizer set.
 
-    The default dropout is 0.5 for up to 10,000 examples and 50 / sqrt(examples) for more.
+    The default dropout is 0.5 for up to 10,000 examples and 50 / sqrt(examples) for more. Unless an
+    earlier run is fine-tuned (`based`), the settings for that have no effect.
     """
     dropout = config.model.dropout
     if dropout is None:
         dropout = round(MAX_DROPOUT * min(math.sqrt(10_000 / examples), 1.0), 3)
-    train = config.train.model_copy(
-        update={
-            "epochs": epochs(config.train, examples, classes),
-            "use_checkpoint": config.train.used_checkpoint,
-        }
-    )
+    update: dict[str, object] = {
+        "epochs": epochs(config.train, examples, classes),
+        "use_checkpoint": config.train.used_checkpoint,
+    }
+    train = config.train.model_copy(update=update if based else update | {"freeze": "none"})
     model = config.model.model_copy(update={"dropout": dropout})
     optimizer = optim.resolve(config.optim)
+    if not based:
+        optimizer = optimizer.model_copy(update={"layer_decay": 1.0})
     return config.model_copy(update={"model": model, "train": train, "optim": optimizer})

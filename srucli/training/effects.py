@@ -21,7 +21,7 @@ class Setup:
 
     dev: there are dev examples. held_out: no dev file is given, so `dev_share` counts.
     given_tokenizer: the model type of the given tokenizer; None if one is trained. soft: examples
-    may have probabilities.
+    may have probabilities. based: the training fine-tunes an earlier run.
     """
 
     config: Config
@@ -29,6 +29,7 @@ class Setup:
     held_out: bool = True
     given_tokenizer: str | None = None
     soft: bool = True
+    based: bool = False
 
 
 class Need(NamedTuple):
@@ -62,6 +63,7 @@ _SAMPLED_LINES = Need(
 )
 _DEV = Need(lambda setup: setup.dev, "dev examples: --dev FILE or train.dev_share=0.1")
 _SOFT = Need(lambda setup: setup.soft, "training examples with probabilities")
+_BASE = Need(lambda setup: setup.based, "an earlier run: --from RUN")
 _UNIGRAM = _is("tokenizer.model_type", "unigram")
 _SUBWORDS = _is("tokenizer.model_type", "unigram", "bpe")
 
@@ -107,6 +109,8 @@ NEEDS: dict[str, Need] = {
         lambda setup: bool(optim.resolve(setup.config.optim).weight_decay),
         "optim.weight_decay above 0",
     ),
+    "optim.layer_decay": _BASE,
+    "train.freeze": _BASE,
     "train.epochs": Need(
         lambda setup: setup.config.train.steps is None,
         "no train.steps, which sets the length instead",

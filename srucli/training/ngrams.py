@@ -27,17 +27,24 @@ LEAST_WEIGHT = 1e-3
 
 
 class Ngrams(NamedTuple):
-    """The linear model of a run, its scores (B, C) of dev examples, and its weight's prior."""
+    """The linear model of a run, its scores (B, C) of dev examples, and its weight's prior.
+
+    base: the model from which it was fitted, if there is one.
+    """
 
     model: NgramModel
     scores: Scores
     weight: float
+    base: NgramModel | None = None
 
 
-def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngrams:
+def fit_ngrams(
+    split: Split, tokenizer: Tokenizer, settings: TrainConfig, base: NgramModel | None = None
+) -> Ngrams:
     """Return the model of a run. Examples that were held out are learned too.
 
-    Their scores come from a model without them, since those of known texts would be too good.
+    Their scores come from a model without them, since those of known texts would be too good. base:
+    the model that is fine-tuned, of the same labels.
     """
     start = time.perf_counter()
     train, dev, classes = split.train, split.dev, len(split.train.labels)
@@ -45,10 +52,10 @@ def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngr
     limits = Limits(text=most, chosen=chosen)
     texts = read_texts(train.texts, tokenizer, limits)
     dev_texts = read_texts(dev.texts if dev else [], tokenizer, limits)
-    task = _Task(classes, train.multi_label, _sides(train, settings), settings.seed)
+    several = train.multi_label
+    task = _Task(classes, several, _sides(train, settings), settings.seed, base)
     examples = _Examples.of(train, texts)
     model = _fit(examples, task)
-    several = train.multi_label
     scores = None if dev is None else model.scores(dev_texts, classes, multi_label=several)
     weight = LINEAR
     if len(dev_texts) < ENOUGH:
@@ -57,7 +64,7 @@ def fit_ngrams(split: Split, tokenizer: Tokenizer, settings: TrainConfig) -> Ngr
         model = _fit(examples.joined(_Examples.of(dev, dev_texts)), task)
     known, seconds = model.vocabulary.keys.size, time.perf_counter() - start
     say(f"n-grams: {known:,} with {model.weights.size:,} weights, fitted in {seconds:.1f} s")
-    return Ngrams(model, scores, weight)
+    return Ngrams(model, scores, weight, base)
 
 
 def bytes_of_ngrams(config: Config, texts: Sequence[str], classes: int) -> int:
@@ -93,18 +100,24 @@ class _Examples(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """What is fitted; sides (2, C): the weights of examples, by whether a label is true."""
+    """What is fitted; sides (2, C): the weights of examples, by whether a label is true.
+
+    base: the model that is fine-tuned, if there is one.
+    """
 
     classes: int
     multi_label: bool
     sides: NDArray[Any]
     seed: int
+    base: NgramModel | None
 
 
 def _fit(examples: _Examples, task: _Task) -> NgramModel:
-    classes, multi_label, sides, seed = task
-    given, counts = (examples.texts, examples.learned), examples.weights
-    return fit(*given, classes, sides, seed, multi_label=multi_label, counts=counts)
+    given, own = (
+        (examples.texts, examples.learned),
+        (task.classes, task.sides, task.seed, task.base),
+    )
+    return fit(*given, *own, multi_label=task.multi_label, counts=examples.weights)
 
 
 def _sides(data: Dataset, settings: TrainConfig) -> NDArray[Any]:
@@ -116,7 +129,7 @@ def _sides(data: Dataset, settings: TrainConfig) -> NDArray[Any]:
 
 def _weight(examples: _Examples, task: _Task) -> float:
     """Return the weight with which out-of-fold scores have the least log loss; it is not 0."""
-    classes, multi_label, sides, seed = task
+    classes, multi_label, sides, seed, _ = task
     fold = np.random.default_rng(seed).permutation(len(examples.texts)) % FOLDS
     places, found = np.zeros(0, np.int64), np.zeros((0, classes), np.float32)
     enough = max(min(ENOUGH, MAX_SCORES // classes), 1)

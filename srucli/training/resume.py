@@ -78,6 +78,7 @@ def _from_the_start(run: RunDir) -> str:
     sources = {part: "FILE" if name == "-" else name for part, name in run.facts().sources.items()}
     words = ["srucli", "train", sources.get("train") or "FILE"]
     words += ["--dev", dev] if (dev := sources.get("dev")) else []
+    words += ["--from", base.run] if (base := run.facts().base) else []
     given = changes(Config(), run.config())
     return shell_line([*words, *_overrides(given), "-o", str(run.path), "--force"])
 

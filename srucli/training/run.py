@@ -23,12 +23,14 @@ from srucli.model.encoders import ENCODERS
 from srucli.ngrams.linear import NgramModel
 from srucli.runs.choice import choose
 from srucli.runs.claim import Source
+from srucli.runs.facts import BaseFacts
 from srucli.runs.model_card import write_card
-from srucli.runs.run_dir import RunDir, check_labels
+from srucli.runs.run_dir import BASE_NGRAMS, RunDir, check_labels
 from srucli.runs.training_state import keep_random_states
 from srucli.runtime import cores, max_threads, use_device, use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import make_tokenizer
+from srucli.training.base import Base, from_base, from_recorded, old_task
 from srucli.training.build import build, restore
 from srucli.training.defaults import check_settings, complete
 from srucli.training.effects import Setup, given_settings, never_reached, no_effect
@@ -53,7 +55,8 @@ class Request:
     """What the caller asks for.
 
     sources: the files of the train and dev examples. tokenizer: the given one; None to train one.
-    settings: the dotted settings that the user gave. force: allow other settings and examples.
+    settings: the dotted settings that the user gave. base: the run to fine-tune, if there is one
+    and it can be read. force: allow other settings and examples.
     """
 
     config: Config
@@ -62,6 +65,7 @@ class Request:
     tokenizer: Tokenizer | None
     settings: Sequence[str]
     stop: Interrupt
+    base: Base | None = None
     force: bool = False
     on_epoch: OnEpoch | None = None
 
@@ -73,6 +77,7 @@ def train(
     output: Path,
     *,
     tokenizer: Path | None = None,
+    base: Path | None = None,
     force: bool = False,
     on_epoch: OnEpoch | None = None,
     stop: Interrupt | None = None,
@@ -82,18 +87,22 @@ def train(
     """Train a classifier and return its folder. Raises SrucliError of any kind.
 
     If the folder holds a training with the same settings and examples, it is resumed, unless
-    `force` starts a new one. `on_epoch` is called with the number of each epoch, from 1, and its
+    `force` starts a new one. `base` is a run to fine-tune; it gives the tokenizer and the settings
+    of the network. `on_epoch` is called with the number of each epoch, from 1, and its
     dev metrics; an exception in it ends the training. `stop` can request an early end. `reads` are
     other files that the command reads and that must not be replaced. `below` is the folder that
     contains the output, if it is held open. Calls in several threads train one after the other.
     """
+    if base and tokenizer:
+        raise UsageError(f"--from {base}: this run has its own tokenizer; leave out --tokenizer")
+    sources, settings = {"train": train_source, "dev": dev_source}, given_settings(config)
     device = check_settings(config)
     given = Tokenizer.load(tokenizer) if tokenizer else None
     reads = (train_source, dev_source, tokenizer, *reads, *recorded_sources(output))
-    _find_saved(output, force, reads)
-    sources, settings = {"train": train_source, "dev": dev_source}, given_settings(config)
+    config, loaded = from_base(config, output, base, _find_saved(output, force, reads))
+    given = loaded.predictor.tokenizer if loaded else given
     stop = stop or Interrupt()
-    request = Request(config, device, sources, given, settings, stop, on_epoch=on_epoch)
+    request = Request(config, device, sources, given, settings, stop, loaded, on_epoch=on_epoch)
     with RunDir.claim(output, reads, below) as run:
         _train(run, _find_saved(output, force, reads), request)
     return output
@@ -131,9 +140,10 @@ def resume(
         if "train.threads" not in settings:
             config = _with_possible_threads(config, output)
         device = check_settings(config)
+        config, base = from_recorded(config, output, saved)
         sources = _sources(saved, output, train_source, dev_source)
-        stop = stop or Interrupt()
-        request = Request(config, device, sources, saved.tokenizer, list(settings), stop, force)
+        stop, given = stop or Interrupt(), list(settings)
+        request = Request(config, device, sources, saved.tokenizer, given, stop, base, force)
         _train(run, saved, request)
     return output
 
@@ -187,34 +197,51 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
     """Train in a claimed folder, with the configured number of threads."""
     threads, device = request.config.train.threads, request.device
     with _one_at_a_time, use_threads(threads), use_device(device), keep_random_states(device):
-        with enough_memory("reading the examples", "train on fewer of them"):
-            split = _read(request)
-        config = complete(request.config, len(split.train), len(split.train.labels))
         saved = found if found and found.checkpoint else None
+        base, recorded = (None, saved.facts.base) if saved else (request.base, None)
+        known = saved.labels if saved and recorded else base.predictor.labels if base else ()
+        with enough_memory("reading the examples", "train on fewer of them"):
+            split = _read(request, known)
+        labels, based = split.train.labels, bool(base or recorded)
+        config = complete(request.config, len(split.train), len(labels), based=based)
         if saved:
             check_same(run.path, saved, config, split, request.sources, request.force)
-        _warn_of_no_effect(request, split)
+        _warn_of_no_effect(request, split, based)
         tokenizer = _tokenizer(request, saved, split)
         ngrams = None
         if config.model.ngrams:
             with enough_memory("fitting the n-grams", "train on fewer examples"):
-                ngrams = fit_ngrams(split, tokenizer, config.train)
+                old = base.ngrams(labels) if base else _base_ngrams(run, split, recorded)
+                ngrams = fit_ngrams(split, tokenizer, config.train, old)
         if not saved:
             run.clear()
         run.check_logs()
-        sizes = tokenizer.vocab_size, len(split.train.labels)
+        sizes = tokenizer.vocab_size, len(labels)
         with enough_memory("making the model", lambda: smaller_model(config, *sizes)):
-            trainer = build(config, run, tokenizer, split, device, request.stop, ngrams)
+            trainer = build(config, run, tokenizer, split, device, request.stop, ngrams, base)
             if saved and saved.checkpoint:
                 restore(trainer, saved.checkpoint, config, saved.config)
-        linear = ngrams.model if ngrams else None
-        facts = _facts(request, found, split, trainer, linear)
-        run.begin(config, tokenizer, split.train.labels, facts, linear)
+        linear = (ngrams.model, ngrams.base) if ngrams else (None, None)
+        recorded = base.to_facts(labels) if base else recorded
+        facts = _facts(request, found, split, trainer, linear[0], recorded)
+        run.begin(config, tokenizer, labels, facts, *linear)
+        if base:
+            say(base.describe(labels))
         _announce(trainer, config, saved, facts["parameters"])
         trainer.checkpoints.begin_diagnostics()
+        task = None if trainer.is_over else old_task(request.base, recorded, labels)
         request.stop.checked = True
         with enough_memory("training", lambda: smaller_step(config, trainer)):
             _loop(run, config, trainer, request.on_epoch)
+        if task:
+            task.report(run)
+
+
+def _base_ngrams(run: RunDir, split: Split, base: BaseFacts | None) -> NgramModel | None:
+    """Return the linear model from which that of a resumed run was fitted, if there is one."""
+    if base is None or not run.size(BASE_NGRAMS):
+        return None
+    return run.ngrams(len(split.train.labels), split.train.multi_label, BASE_NGRAMS)
 
 
 def _loop(run: RunDir, config: Config, trainer: Trainer, on_epoch: OnEpoch | None) -> None:
@@ -240,6 +267,7 @@ def _facts(
     split: Split,
     trainer: Trainer,
     ngrams: NgramModel | None,
+    base: BaseFacts | None,
 ) -> dict[str, object]:
     """Return what run.json records about a training, besides the machine."""
     facts: dict[str, object] = {
@@ -258,6 +286,7 @@ def _facts(
             for part, name in request.sources.items()
         },
         "columns": split.columns._asdict(),
+        "base": base and base.model_dump(),
     }
     if found is None:
         return facts
@@ -297,7 +326,7 @@ def _tokenizer(request: Request, saved: SavedTraining | None, split: Split) -> T
     return given or make_tokenizer(request.config.tokenizer, data.texts, data.source).tokenizer
 
 
-def _warn_of_no_effect(request: Request, split: Split) -> None:
+def _warn_of_no_effect(request: Request, split: Split, based: bool) -> None:
     """Name the given settings that have no effect."""
     setup = Setup(
         request.config,
@@ -305,16 +334,17 @@ def _warn_of_no_effect(request: Request, split: Split) -> None:
         held_out=not request.sources["dev"],
         given_tokenizer=request.tokenizer.model_type if request.tokenizer else None,
         soft=split.train.soft is not None,
+        based=based,
     )
     warn(*no_effect(setup, request.settings))
 
 
-def _read(request: Request) -> Split:
-    """Read the examples and describe them."""
+def _read(request: Request, known: Sequence[str]) -> Split:
+    """Read the examples and describe them. known: the labels of the run that is fine-tuned."""
     train, sources = request.config.train, request.sources
     assert sources["train"] is not None
     config = request.config.data
-    split = read_split(sources["train"], sources["dev"], config, train)
+    split = read_split(sources["train"], sources["dev"], config, train, known)
     check_labels(split.train.labels, split.train.source)
     data, counts = split.train, split.train.label_counts()
     common = np.argsort(-counts, kind="stable")[:6].tolist()

@@ -6,6 +6,7 @@ progress are not handled here; the losses are defined in `objectives.py`.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -66,6 +67,7 @@ class Step:
     ) -> None:
         self.settings, self.clip, self.precision = optimizer, optimizer.clip, train.precision
         self.model, self._trained = model, list(model.parameters())
+        self._freeze, self._depths = train.freeze, optim.depths(model)
         self.device = next(model.parameters()).device
         self.objective = objective.to(self.device)
         self.captured = self.device.type == "cuda" and can_be_captured(train, optimizer, model)
@@ -86,12 +88,12 @@ class Step:
     @property
     def lr(self) -> float:
         """The learning rate of the latest step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        return optim.lr_of(self.optimizer)
 
     @property
     def peak_lr(self) -> float:
         """The learning rate that the schedule scales."""
-        return float(self.optimizer.param_groups[0]["initial_lr"])
+        return optim.lr_of(self.optimizer, "initial_lr")
 
     def has_finite_weights(self) -> bool:
         """Return whether no weight is NaN or Inf; waits for a GPU."""
@@ -105,6 +107,15 @@ class Step:
         self.model.train(training)
         optim.set_mode(self.optimizer, training=training)
         self._training = training
+
+    def unfreeze(self, epoch: int) -> None:
+        """Let only those weights change that `train.freeze` allows in an epoch, from 0.
+
+        Gradual unfreezing is from Howard & Ruder 2018 (arXiv 1801.06146), section 3.3.
+        """
+        deepest = {"none": math.inf, "encoder": 0, "gradual": epoch}[self._freeze]
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(self._depths[name] <= deepest)
 
     def begin_epoch(self) -> None:
         """Reset the totals of the epoch."""
@@ -271,6 +282,7 @@ def can_be_captured(train: TrainConfig, optimizer: OptimConfig, model: Classifie
         and train.precision != "fp16"
         and train.accumulate == 1
         and not train.detect_anomaly
+        and train.freeze != "gradual"
     )
 
 

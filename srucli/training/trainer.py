@@ -84,6 +84,7 @@ class Trainer:
         if not self.loader.position.batches:
             self.step.begin_epoch()
         self.step.set_mode(training=True)
+        self.step.unfreeze(self.loader.position.epoch)
         for batches in steps:
             self._step(batches)
             if self.loader.is_exhausted:

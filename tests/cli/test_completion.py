@@ -58,7 +58,7 @@ def test_run_folders_are_offered(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(tiny.run)
     (tmp_path / "runs" / "three").mkdir()
-    for command in ("eval", "predict", "diagnose", "train --resume"):
+    for command in ("eval", "predict", "diagnose", "train --resume", "train x --from"):
         assert offered(run_main, monkeypatch, f"srucli {command} ") == ["one", "runs/two"]
     assert offered(run_main, monkeypatch, "srucli info runs/") == ["runs/two"]
 

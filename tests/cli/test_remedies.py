@@ -33,7 +33,9 @@ TRAIN = (
     "train two.tsv -o run --tokenizer m.model --threads 1 --encoder bag --epochs 1 "
     "model.embedding_size=4 train.dev_share=0"
 )
-# The same with a tokenizer of its own.
+# One that fine-tunes its run.
+FROM = "train two.tsv --from run -o new --threads 1 --epochs 1 train.dev_share=0"
+# The first with a tokenizer of its own.
 OWN_TOKENIZER = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
 # In a folder whose name has to be quoted.
 QUOTED = """-o 'my "run"'"""
@@ -1116,6 +1118,68 @@ REMEDIES = {
         without("--dev"),
         advice="--dev and --test are the same texts",
         ends="contains a run and not a comparison",
+    ),
+    # ------------------------------------------------ fine-tuning
+    "a tokenizer beside that of a run": Remedy(
+        f"{FROM} --tokenizer m.model",
+        r"this run has its own tokenizer; leave out (--tokenizer)",
+        without("--tokenizer"),
+        before=(TRAIN,),
+    ),
+    "fine-tuned in place": Remedy(
+        FROM.replace("-o new", "-o run"),
+        r"is in the run that --from names; choose another (-o)",
+        plus(r"\1 new"),
+        before=(TRAIN,),
+    ),
+    "a multi-label run": Remedy(
+        FROM, r"this run is multi-label; add (--multi-label)", before=(f"{TRAIN} --multi-label",)
+    ),
+    "a single-label run": Remedy(
+        f"{FROM} --multi-label",
+        r"this run is single-label; leave out (--multi-label)",
+        without("--multi-label"),
+        before=(TRAIN,),
+    ),
+    "another network than that of a run": Remedy(
+        f"{FROM} model.embedding_size=8",
+        r"was trained with 4; leave (model\.embedding_size) out, or train without --from",
+        lambda words, match: [word for word in words if not word.startswith(match[1])],
+        advice="out, or train without --from",
+        before=(TRAIN,),
+    ),
+    "another network, without the run": Remedy(
+        f"{FROM} model.embedding_size=8",
+        r"was trained with 4; leave .* out, or train without (--from)",
+        without("--from"),
+        advice="out, or train without --from",
+        before=(TRAIN,),
+    ),
+    "a run that another one fine-tuned": Remedy(
+        FROM.replace(" --from run", ""),
+        r"was trained with (--from '.*/run'); add that, or choose another -o",
+        lambda words, match: added([*words, "model.encoder=bag"], match),
+        advice="; add that, or choose another -o",
+        before=(TRAIN, FROM),
+    ),
+    "a run that none was trained from": Remedy(
+        FROM.replace("-o new", "-o other"),
+        r"was trained without --from; leave it out, or choose another (-o)",
+        plus(r"\1 new"),
+        before=(TRAIN, TRAIN.replace("-o run", "-o other")),
+    ),
+    "another run than before": Remedy(
+        FROM.replace("--from run", "--from other"),
+        r"is another run; choose another -o, or add (--force) to start again",
+        advice="choose another -o, or add --force to start again",
+        before=(TRAIN, f"{TRAIN} train.seed=1".replace("-o run", "-o other"), FROM),
+    ),
+    "frozen, but not from a run": Remedy(
+        f"{FROM} train.freeze=encoder".replace("--from run", "--encoder bag"),
+        r"train\.freeze has no effect: it needs an earlier run: (--from) RUN",
+        lambda words, match: [*without("--encoder")(words, match), match[1], "run", "-o", "b"],
+        advice="an earlier run: --from RUN",
+        before=(TRAIN,),
     ),
     # ------------------------------------------------ settings without effect
     "n-grams without a bag": Remedy(

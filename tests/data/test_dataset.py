@@ -152,3 +152,38 @@ def test_examples_without_labels_are_counted_in_the_whole_training_file(
     assert split.dev is not None
     assert split.dev.without_labels > 0
     assert split.without_labels == 10
+
+
+def test_labels_of_an_earlier_run_are_added_if_one_of_them_occurs(tmp_path: Path) -> None:
+    file = str(write_tsv(tmp_path / "t", [("b", "one"), ("c", "two"), ("b", "three")]))
+    config = DataConfig(format="tsv")
+    for known, labels in {
+        ("b", "a"): ["a", "b", "c"],
+        ("x", "a"): ["b", "c"],
+        (): ["b", "c"],
+    }.items():
+        data = read_split(file, None, config, TrainConfig(dev_share=0), known).train
+        assert data.labels == labels
+        assert [labels[n] for n in data.targets] == ["b", "c", "b"]
+        assert data.label_counts().tolist() == [{"b": 2, "c": 1}.get(each, 0) for each in labels]
+    one = str(write_tsv(tmp_path / "one", [("b", "one"), ("b", "two")]))
+    assert read_split(one, None, config, TrainConfig(dev_share=0), ["a", "b"]).train.labels == [
+        "a",
+        "b",
+    ]
+    with pytest.raises(DataError, match="only the label 'b'"):
+        read_split(one, None, config, TrainConfig(dev_share=0), ["a"])
+
+
+def test_labels_like_those_of_an_earlier_run_are_merged_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("Pos", "one"), ("pos ", "two"), ("neg", "three"), ("New", "four"), ("new", "five")]
+    file = str(write_tsv(tmp_path / "t", [*rows, ("new", "six")]))
+    config = DataConfig(format="tsv", merge_labels=True)
+    data = read_split(file, None, config, TrainConfig(dev_share=0), ["POS", "neg"]).train
+    assert data.labels == ["POS", "neg", "new"]
+    config = DataConfig(format="tsv")
+    data = read_split(file, None, config, TrainConfig(dev_share=0), ["POS", "neg"]).train
+    assert data.labels == ["New", "POS", "Pos", "neg", "new", "pos"]
+    assert "'Pos' (1 text, first in line 1) is not known, but 'POS' is" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from srucli.ngrams import linear, vocabulary
 from srucli.ngrams.linear import NgramModel, fit, size_of_model
-from srucli.ngrams.vocabulary import Features, all_grams, learn
+from srucli.ngrams.vocabulary import Features, all_grams, joined, learn
 
 WORDS = (
     *("good", "bad", "fine", "poor", "film", "plot", "actor", "scene"),
@@ -281,3 +281,77 @@ def test_features_have_norms_of_one_or_none() -> None:
     whole = normalize(sparse(part, 100))
     assert whole.shape == (3, 100)
     assert part.stops.tolist()[1] == part.starts.tolist()[1]
+
+
+# --- from an earlier model ---------------------------------------------------------------------
+
+
+def test_an_empty_model_as_base_changes_nothing() -> None:
+    texts, labels = made(90, 3)
+    plain = fit(texts, labels, 3)
+    nothing = fit(texts, labels, 3, base=plain.with_labels(np.full(3, -1), multi_label=False))
+    known = nothing.vocabulary.aligned(plain.vocabulary.keys)
+    assert (known.frequencies == 2 * plain.vocabulary.frequencies).all()
+    assert known.texts == 180
+    # The inverse document frequencies differ a little: log((1 + n) / (1 + f)).
+    np.testing.assert_allclose(nothing.margins(texts, 3), plain.margins(texts, 3), atol=0.1)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_from_its_own_weights_a_model_learns_little_more(classes: int) -> None:
+    texts, labels = made(120, classes)
+    first = fit(texts, labels, classes)
+    again = fit(texts, labels, classes, base=first)
+    before, after = (each.margins(texts, classes) for each in (first, again))
+    truth = 2 * (labels[:, None] == np.arange(classes)) - 1
+    assert (truth * after).mean() > (truth * before).mean()
+    assert np.abs(after - before).mean() < 0.3
+
+
+def test_what_the_new_texts_lack_is_kept() -> None:
+    """The prior is centred on the old weights, so that n-grams without evidence keep theirs."""
+    texts, labels = made(120, 3)
+    first = fit(texts, labels, 3)
+    others = [f"river {word} stone" for word in ("blue", "red", "green") * 10]
+    again = fit(others, np.arange(30) % 3, 3, base=first)
+    accuracy = (again.margins(texts, 3).argmax(axis=1) == labels).mean()
+    assert accuracy == (first.margins(texts, 3).argmax(axis=1) == labels).mean() > 0.9
+    assert (again.margins(others, 3).argmax(axis=1) == np.arange(30) % 3).all()
+
+
+def test_columns_move_with_their_labels() -> None:
+    texts, labels = made(90, 3)
+    model = fit(texts, labels, 3)
+    moved = model.with_labels(np.array([2, -1, 0, 1]), multi_label=False)
+    old, new = model.margins(texts, 3), moved.margins(texts, 4)
+    assert (new[:, [0, 2, 3]] == old[:, [2, 0, 1]]).all()
+    assert not new[:, 1].any()
+    back = moved.with_labels(np.array([2, 3, 0]), multi_label=False)
+    for name in ("counts", "labels", "weights", "bias"):
+        assert (getattr(back, name) == getattr(model, name)).all(), name
+
+
+def test_two_classes_become_more_and_two_again() -> None:
+    texts, labels = made(60, 2)
+    model = fit(texts, labels, 2)
+    assert model.bias.size == 1
+    more = model.with_labels(np.array([1, -1, 0]), multi_label=False)
+    old, new = model.margins(texts, 2), more.margins(texts, 3)
+    assert (new[:, [2, 0]] == old).all()
+    assert not new[:, 1].any()
+    same = model.with_labels(np.array([0, 1]), multi_label=False)
+    assert (same.margins(texts, 2) == old).all()
+    swapped = model.with_labels(np.array([1, 0]), multi_label=False)
+    assert (swapped.margins(texts, 2) == old[:, ::-1]).all()
+
+
+def test_a_union_of_vocabularies_keeps_the_commonest() -> None:
+    one, other = (learn(all_grams(texts), 10**6) for texts in (["a b", "b c"], ["b", "d e f"]))
+    both = joined(one, other, 10**6)
+    assert set(both.keys) == {*one.keys, *other.keys}
+    assert both.texts == 4
+    shared = np.intersect1d(one.keys, other.keys)
+    assert both.aligned(shared).frequencies.max() == 3
+    few = joined(one, other, 2)
+    assert few.keys.size == 2
+    assert few.frequencies.min() >= np.sort(both.frequencies)[-2]

@@ -811,3 +811,66 @@ def test_set_lr_scales_every_groups_peak() -> None:
     optim.set_lr(optimizer, 0.5)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == [1.0] + [0.25] * (len(rates) - 1)
+
+
+ENCODER_LAYERS = {"sru": 3, "lstm": 3, "gru": 3, "cnn": 1, "bag": 1}
+
+
+@pytest.mark.parametrize("encoder", ENCODER_LAYERS)
+def test_depths_of_layers(encoder: str) -> None:
+    """The head and pooling are at the top, then come the layers, and the embedding is last."""
+    layers = ENCODER_LAYERS[encoder]
+    config = ModelConfig.model_validate(
+        {"encoder": encoder, "layers": 3, "pooling": ["mean", "attention"], "head": "mlp"}
+    )
+    found = optim.depths(Classifier(config, VOCABULARY, classes=3))
+    assert {found[name] for name in found if name.startswith(("head.", "pooling."))} == {0}
+    inside = {name: depth for name, depth in found.items() if name.startswith("encoder.")}
+    assert set(inside.values()) == set(range(1, layers + 1))
+    assert found["embedding.weight"] == layers + 1
+    if layers > 1:
+        number = re.compile(r"layers\.(\d)|_l(\d)")
+        for name, depth in inside.items():
+            match = number.search(name)
+            assert match
+            assert depth == layers - int(match[1] or match[2]), name
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_layer_decay_scales_the_rate_of_every_layer(name: str) -> None:
+    """A step of the optimizer takes every weight along, at the rate of its layer."""
+    torch.manual_seed(0)
+    model = Classifier(ModelConfig(embedding_size=8, hidden=4), 20, classes=2)
+    config = OptimConfig(name=name, lr=0.1, layer_decay=0.5)
+    optimizer = optim.build(config, model)
+    found, seen = optim.depths(model), 0
+    names = {id(weight): key for key, weight in model.named_parameters()}
+    optim.set_lr(optimizer, 0.5)
+    for group in optimizer.param_groups:
+        (depth,) = {found[names[id(weight)]] for weight in group["params"]}
+        assert group["depth"] == depth
+        assert group["initial_lr"] == 0.1 * 0.5**depth
+        assert group["lr"] == 0.05 * 0.5**depth
+        seen += len(group["params"])
+    assert seen == len(names)
+    assert optim.lr_of(optimizer) == 0.05
+    undecayed = optim.build(config.model_copy(update={"layer_decay": 1.0}), model)
+    plain = [{names[id(w)] for w in group["params"]} for group in undecayed.param_groups]
+    kinds = {group["name"] for group in optimizer.param_groups}
+    assert len(plain) == len(kinds) < len(optimizer.param_groups)
+
+
+def test_layer_decay_of_sgd_shrinks_its_steps() -> None:
+    torch.manual_seed(0)
+    model = Classifier(ModelConfig(embedding_size=8, hidden=4), 20, classes=2).eval()
+    twin = copy.deepcopy(model)
+    tokens, offsets = torch.arange(12), torch.tensor([0, 5, 12])
+    moves = []
+    for net, decay in ((model, 1.0), (twin, 0.5)):
+        before = {key: weight.detach().clone() for key, weight in net.named_parameters()}
+        optimizer = optim.build(OptimConfig(name="sgd", lr=0.1, layer_decay=decay), net)
+        net(tokens, offsets).square().sum().backward()
+        optimizer.step()
+        moves.append({key: w.detach() - before[key] for key, w in net.named_parameters()})
+    for key, depth in optim.depths(model).items():
+        torch.testing.assert_close(moves[1][key], moves[0][key] * 0.5**depth, rtol=1e-3, atol=1e-6)

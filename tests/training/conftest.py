@@ -32,12 +32,12 @@ def tokenizer() -> Tokenizer:
 def make(tokenizer: Tokenizer, tmp_path: Path) -> Make:
     """Return a function that makes a trainer: make("train.epochs=2", dev=False)."""
 
-    def built(*overrides: str, dev: bool = True, name: str = "run") -> Trainer:
+    def built(*overrides: str, dev: bool = True, name: str = "run", based: bool = False) -> Trainer:
         given = quick(*overrides)
         several = given.data.multi_label
         rows = examples(TRAIN, LABELS, 0, several)
         held = examples(DEV, LABELS[:2], 1, several)
-        config = complete(given, TRAIN, len(LABELS))
+        config = complete(given, TRAIN, len(LABELS), based=based)
         run = RunDir(tmp_path / name)
         (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         data = Dataset.make(rows, LABELS, several, "train.tsv")

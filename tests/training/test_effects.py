@@ -98,6 +98,8 @@ CASES: dict[str, Case] = {
     "model.bag_ngrams": ("2", [], BAG),
     "model.bag_buckets": ("99", [], BAG),
     "optim.decay_embeddings": ("true", [], ["optim.name=adamw"]),
+    "optim.layer_decay": ("0.5", [], ["from"]),
+    "train.freeze": ("encoder", [], ["from"]),
     "train.epochs": ("3", ["train.steps=9"], []),
     "train.subword_dropout": ("0.2", ["tokenizer.model_type=char"], []),
     "train.soft_temperature": ("2", ["hard"], []),
@@ -113,8 +115,8 @@ CASES: dict[str, Case] = {
 def setup(key: str, value: str, beside: Sequence[str]) -> Setup:
     overrides = [word for word in beside if "=" in word]
     config = resolve(overrides=[*overrides, f"{key}={value}"])
-    soft = "hard" not in beside
-    return Setup(config, dev="dev" in beside, held_out="file" not in beside, soft=soft)
+    held_out, soft = "file" not in beside, "hard" not in beside
+    return Setup(config, "dev" in beside, held_out, soft=soft, based="from" in beside)
 
 
 # --- the table ---------------------------------------------------------------------------------
