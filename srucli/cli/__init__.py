@@ -22,6 +22,7 @@ from srucli.cli import (
     info,
     optimizers,
     predict,
+    pretrain,
     process,
     run,
     slim,
@@ -118,6 +119,7 @@ app.command("optimizers", cls=optimizers.Command)(optimizers.command)
 app.command("tokenize", cls=tokenize.Command, context_settings=tokenize.UNDERSCORES)(
     tokenize.command
 )
+app.command("pretrain", cls=pretrain.Command)(pretrain.command)
 app.command("encode", cls=encode.Command, context_settings=tokenize.UNDERSCORES)(encode.encode)
 app.command("decode", cls=encode.DecodeCommand, context_settings=tokenize.UNDERSCORES)(
     encode.decode

@@ -23,7 +23,7 @@ OF_SETTINGS = {
     "Reading files": {"data"},
     "Labels": {"data.multi_label", "data.label_delimiter", "data.merge_labels"},
     "Model": {"model"},
-    "Training": {"optim", "train", "tokenizer"},
+    "Training": {"optim", "train", "tokenizer", "pretrain"},
     "Checkpoints": {"train.save_steps", "train.save_minutes", "train.keep_checkpoints"},
     "Normalization": {
         *("tokenizer.normalization_rule_name", "tokenizer.normalization_rule_tsv"),

@@ -96,3 +96,8 @@ def after_tokenize(model: Path) -> None:
     name = shell_word(str(model))
     _hint(f"to see its tokens:  srucli encode {name} FILE")
     _hint(f"to train with it:   srucli train FILE --tokenizer {name}")
+
+
+def after_pretrain(folder: Path) -> None:
+    """Say how to use the vectors."""
+    _hint(f"to train with them:  srucli train FILE --from {shell_word(str(folder))}")

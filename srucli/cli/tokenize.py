@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srucli.cli import next_steps, options
-from srucli.errors import InputMissingError, OutputError, UsageError
+from srucli.cli.corpus import files_of, texts_of, warn_of_labels
+from srucli.errors import OutputError, UsageError
 from srucli.io.console import progress_bar, say, warn
 
 if TYPE_CHECKING:
-    from srucli.config import Config, DataConfig
+    from srucli.config import Config
 
 UNDERSCORES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
 _SWITCH = {"true": "", "1": "", "yes": "", "false": "no-", "0": "no-", "no": "no-"}
-_LABELLED = {".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".ft", ".fasttext"}
 
 
 def _plain_switch(argument: str, switches: set[str]) -> str:
@@ -55,52 +55,6 @@ class Command(options.Command):
         return list(super().parse_args(ctx, [_plain_switch(arg, switches) for arg in args]))
 
 
-def _inside(folder: Path) -> list[str]:
-    """Return the sorted files below a folder, without hidden files and folders."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not files:
-        raise InputMissingError(f"{folder}: no files in this folder")
-    return [str(path) for path in files]
-
-
-def _files(inputs: Sequence[str]) -> list[str]:
-    """Return the files that arguments name: files, folders, comma lists of both, `-`.
-
-    Raises UsageError, InputMissingError.
-    """
-    names: list[str] = []
-    for given in inputs:
-        is_one = given == "-" or os.path.exists(given)
-        for name in [given] if is_one else options.comma_list("--input", given):
-            if name != "-" and not os.path.exists(name):
-                raise InputMissingError(f"{name}: no such file or folder; check the name")
-            names += _inside(Path(name)) if os.path.isdir(name) else [name]
-    if not names:
-        raise UsageError("no input; name files or folders, or - for standard input")
-    if names.count("-") > 1:
-        raise UsageError("standard input (-) can be read only once")
-    return names
-
-
-def _texts(
-    files: Sequence[str], config: DataConfig, labelled: bool, data: Iterable[str]
-) -> Iterator[str]:
-    """Yield all texts. `data` names the settings of `config` that were given as flags."""
-    from srucli.data.readers import read_inputs
-
-    for file in files:
-        reading = read_inputs(file, config, plain=None if labelled else config)
-        for record in reading.reported(say, data) if labelled else reading:
-            yield record.text
-        for line in () if labelled else reading.dropped():
-            say(f"{file}: {line}")
-
-
 def _warn_of_no_effect(config: Config, flags: Iterable[str]) -> None:
     """Name the flags that have no effect together with the others."""
     from srucli.training.effects import Setup, no_effect
@@ -108,17 +62,6 @@ def _warn_of_no_effect(config: Config, flags: Iterable[str]) -> None:
     given = [key for key in flags if key.startswith("tokenizer.")]
     for line in no_effect(Setup(config, dev=False), given):
         warn(re.sub(r"tokenizer\.\w+", lambda match: options.flag_of(match[0]), line))
-
-
-def _warn_of_labels(files: Sequence[str]) -> None:
-    """Say so if a file that seems to be labelled is read as plain text."""
-    for name in files:
-        if _LABELLED & set(Path(name.lower()).suffixes):
-            warn(
-                f"{name} is read as raw text, labels and all; "
-                "--format auto takes the texts of labelled files"
-            )
-            return
 
 
 def _outputs(prefix: str, force: bool) -> tuple[Path, Path]:
@@ -187,17 +130,17 @@ def command(
     check_rules(config.tokenizer, as_flag)
     labelled = bool(data.keys() - options.OF_LINES)
     model, vocab = _outputs(model_prefix, force)
-    files = _files([*(inputs or []), *(more_inputs or [])])
+    files = files_of([*(inputs or []), *(more_inputs or [])])
     refuse_inputs([model, vocab], [*files, rules])
     _warn_of_no_effect(config, context.obj)
     if not labelled:
-        _warn_of_labels(files)
+        warn_of_labels(files)
 
     from srucli.tokenizer.training import train_tokenizer
 
     with progress_bar(bar_format="{desc}") as bar:
         trained = train_tokenizer(
-            _texts(files, config.data, labelled, data),
+            texts_of(files, config.data, labelled, data),
             config.tokenizer,
             progress=None if bar.disable else bar.set_description_str,
             source=", ".join("<stdin>" if file == "-" else file for file in files),

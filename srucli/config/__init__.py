@@ -22,6 +22,7 @@ from srucli.config.sections import Config as Config
 from srucli.config.sections import DataConfig as DataConfig
 from srucli.config.sections import ModelConfig as ModelConfig
 from srucli.config.sections import OptimConfig as OptimConfig
+from srucli.config.sections import PretrainConfig as PretrainConfig
 from srucli.config.sections import Section as Section
 from srucli.config.sections import TokenizerConfig as TokenizerConfig
 from srucli.config.sections import TrainConfig as TrainConfig

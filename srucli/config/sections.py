@@ -341,6 +341,19 @@ class TrainConfig(Section):
         return self.use_checkpoint or ("best" if self.patience else "last")
 
 
+class PretrainConfig(Section):
+    """Vectors of tokens, learned from raw text."""
+
+    may_change_on_resume: ClassVar[bool] = True
+
+    epochs: Positive | None = setting(
+        None, "Passes over the raw text. [default: chosen by its number of tokens]"
+    )
+    window: Width = setting(5, "Maximum number of tokens on either side that a token predicts.")
+    negatives: Width = setting(5, "Random tokens that each of these is told from.")
+    lr: PositiveFloat = setting(0.05, "Learning rate at the start; it falls to 0.")
+
+
 class FilesConfig(Section):
     """The files of `srucli run`; relative to the current folder."""
 
@@ -363,6 +376,7 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
 
     @property
     def metric(self) -> str:

@@ -15,7 +15,8 @@ import pytest
 import sentencepiece
 
 from srucli.cli import options
-from srucli.cli.tokenize import _files, _plain_switch
+from srucli.cli.corpus import files_of
+from srucli.cli.tokenize import _plain_switch
 from srucli.config import TokenizerConfig
 from srucli.errors import InputMissingError, UsageError
 from srucli.tokenizer.model import Tokenizer
@@ -224,15 +225,15 @@ def test_folders_comma_lists_and_hidden_files(
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert _files(["d", "c,c.txt", 'e.txt,d/b.txt,"c,c.txt"', "-"]) == [
+    assert files_of(["d", "c,c.txt", 'e.txt,d/b.txt,"c,c.txt"', "-"]) == [
         *("d/a/z.txt", "d/b.txt", "c,c.txt", "e.txt", "d/b.txt", "c,c.txt", "-"),
     ]
     for wrong in (["empty"], ["e.txt,f.txt"]):
         with pytest.raises(InputMissingError):
-            _files(wrong)
+            files_of(wrong)
     for wrong in ([], ["-", "-"]):
         with pytest.raises(UsageError):
-            _files(wrong)
+            files_of(wrong)
 
 
 def test_switches_take_values_as_in_spm_train() -> None:

@@ -1,0 +1,74 @@
+"""Files of raw text: how commands name them, and how their texts are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srucli.cli import options
+from srucli.errors import InputMissingError, UsageError
+from srucli.io.console import say, warn
+
+if TYPE_CHECKING:
+    from srucli.config import DataConfig
+
+_LABELLED = {".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".ft", ".fasttext"}
+
+
+def _inside(folder: Path) -> list[str]:
+    """Return the sorted files below a folder, without hidden files and folders."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        raise InputMissingError(f"{folder}: no files in this folder")
+    return [str(path) for path in files]
+
+
+def files_of(inputs: Sequence[str]) -> list[str]:
+    """Return the files that arguments name: files, folders, comma lists of both, `-`.
+
+    Raises UsageError, InputMissingError.
+    """
+    names: list[str] = []
+    for given in inputs:
+        is_one = given == "-" or os.path.exists(given)
+        for name in [given] if is_one else options.comma_list("--input", given):
+            if name != "-" and not os.path.exists(name):
+                raise InputMissingError(f"{name}: no such file or folder; check the name")
+            names += _inside(Path(name)) if os.path.isdir(name) else [name]
+    if not names:
+        raise UsageError("no input; name files or folders, or - for standard input")
+    if names.count("-") > 1:
+        raise UsageError("standard input (-) can be read only once")
+    return names
+
+
+def texts_of(
+    files: Sequence[str], config: DataConfig, labelled: bool, data: Iterable[str]
+) -> Iterator[str]:
+    """Yield all texts. `data` names the settings of `config` that were given as flags."""
+    from srucli.data.readers import read_inputs
+
+    for file in files:
+        reading = read_inputs(file, config, plain=None if labelled else config)
+        for record in reading.reported(say, data) if labelled else reading:
+            yield record.text
+        for line in () if labelled else reading.dropped():
+            say(f"{file}: {line}")
+
+
+def warn_of_labels(files: Sequence[str]) -> None:
+    """Say so if a file that seems to be labelled is read as plain text."""
+    for name in files:
+        if _LABELLED & set(Path(name.lower()).suffixes):
+            warn(
+                f"{name} is read as raw text, labels and all; "
+                "--format auto takes the texts of labelled files"
+            )
+            return

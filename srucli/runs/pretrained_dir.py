@@ -1,0 +1,209 @@
+"""The folder of `srucli pretrain`: a tokenizer and vectors of its tokens, from raw text.
+
+    pretrained.json        format version, versions, machine, raw text, settings
+    tokenizer.model        the SentencePiece model
+    vectors.safetensors    the vectors; once it exists, the folder is complete
+    training.safetensors   what resuming needs, until then
+    metrics.jsonl          one line per epoch
+    README.md              the model card
+    srucli.json, lock      as in a run folder
+
+`srucli train --from` starts from it. It may come from anybody, so files are checked when they
+are read, have size limits, and must not be links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from torch import Tensor
+
+from srucli.errors import DataError, OutputError, SrucliError
+from srucli.io.files import (
+    COPY_AGAIN,
+    Place,
+    append,
+    path_of,
+    read_json,
+    read_within,
+    to_json,
+    write_files,
+    writing,
+)
+from srucli.io.folders import OpenFolder
+from srucli.io.json_text import json_text
+from srucli.runs.claim import Claim, Layout, Source, claimed, clear
+from srucli.runs.facts import MAX_FACTS, machine
+from srucli.runs.tensors import check_fit, file_of, max_bytes, tensors_of
+from srucli.tokenizer.model import MAX_MODEL_BYTES, Tokenizer
+
+FORMAT_VERSION = 1
+FACTS, TOKENIZER, VECTORS = "pretrained.json", "tokenizer.model", "vectors.safetensors"
+STATE, METRICS, CARD = "training.safetensors", "metrics.jsonl", "README.md"
+# What pretraining writes, in the order in which it is removed.
+LAYOUT: Layout = {
+    r"vectors\.safetensors": None,
+    r"training\.safetensors": None,
+    r"README\.md": None,
+    r"metrics\.jsonl": None,
+    r"tokenizer\.model": None,
+    r"pretrained\.json": None,
+}
+
+
+class PretrainedFacts(BaseModel):
+    """The content of pretrained.json.
+
+    fingerprint: a hash of all that determines the vectors. sha256: of the texts.
+    """
+
+    format_version: PositiveInt
+    srucli: str
+    command: list[str]
+    sources: list[str]
+    texts: PositiveInt
+    tokens: NonNegativeInt
+    size: PositiveInt
+    epochs: PositiveInt
+    sha256: str
+    fingerprint: str
+
+
+class Pretrained(NamedTuple):
+    """A tokenizer of V tokens, and their vectors (V, E) float32."""
+
+    path: Path
+    facts: PretrainedFacts
+    tokenizer: Tokenizer
+    vectors: Tensor
+
+
+class PretrainedDir:
+    """A folder of pretrained vectors, by its path or held open.
+
+    Methods that write raise OutputError; those that read raise InputMissingError and DataError.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.path = place, path_of(place)
+
+    @classmethod
+    @contextmanager
+    def claim(cls, path: Path, sources: tuple[Source, ...]) -> Iterator[PretrainedDir]:
+        """Hold the folder, marked and locked, for a block; make it if need be.
+
+        If the block raises before anything is saved in a folder that was empty, everything is
+        removed. `sources` are files that must not be replaced. Raises OutputError.
+        """
+        with claimed(path, Claim("base", LAYOUT, is_pretrained, sources)) as (folder, fresh):
+            found = cls(folder)
+            try:
+                yield found
+            except BaseException:
+                with suppress(OSError):
+                    if fresh and folder.is_in_place() and found.saved is None:
+                        clear(folder, LAYOUT)
+                raise
+
+    @property
+    def saved(self) -> PretrainedFacts | None:
+        """The facts, if there are vectors, complete or not; None if the folder is damaged."""
+        with suppress(SrucliError):
+            facts = self.facts()
+            if any((self.path / name).is_file() for name in (VECTORS, STATE)):
+                return facts
+        return None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the vectors are finished."""
+        return (self.path / VECTORS).is_file()
+
+    def clear(self) -> None:
+        """Remove what an earlier pretraining wrote."""
+        with writing(self.place, "") as folder:
+            clear(folder, LAYOUT)
+
+    def begin(self, tokenizer: Tokenizer, facts: Mapping[str, Any]) -> None:
+        """Write what is known before the first step, pretrained.json last."""
+        write_files(self.place, {TOKENIZER: tokenizer.model_bytes})
+        content = {"format_version": FORMAT_VERSION, **machine(), **facts}
+        write_files(self.place, {FACTS: to_json(content)})
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        """Write what resuming needs."""
+        write_files(self.place, {STATE: file_of(state)})
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        append(self.place, METRICS, json_text(record).encode() + b"\n")
+
+    def finish(self, vectors: Tensor, card: str) -> None:
+        """Write the vectors (V, E) and the model card; drop what resuming needed."""
+        write_files(self.place, {CARD: card.encode(errors="backslashreplace")})
+        write_files(self.place, {VECTORS: file_of({"vectors": vectors})})
+        with writing(self.place, STATE) as folder:
+            if STATE in folder.names():
+                folder.remove(STATE)
+
+    def facts(self) -> PretrainedFacts:
+        """Return the content of pretrained.json."""
+        found, source = read_json(self.place, FACTS, MAX_FACTS), str(self.path / FACTS)
+        number = found.get("format_version") if isinstance(found, dict) else None
+        if type(number) is int and number > FORMAT_VERSION:
+            problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
+            raise DataError(source, None, problem, "upgrade srucli")
+        try:
+            return PretrainedFacts.model_validate(found, strict=True)
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            problem = f"{key or 'it'} is not as srucli writes it"
+            raise DataError(source, None, problem, COPY_AGAIN) from None
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer."""
+        data = read_within(self.place, TOKENIZER, MAX_MODEL_BYTES)
+        return Tokenizer.from_bytes(data, str(self.path / TOKENIZER), COPY_AGAIN)
+
+    def state(self, tokens: int, size: int) -> dict[str, Tensor]:
+        """Return what resuming needs, for vectors of this size."""
+        with torch.device("meta"):
+            both = {name: torch.empty(tokens, size) for name in ("inputs", "outputs")}
+            shapes = both | {"position": torch.empty(2, dtype=torch.int64)}
+        return self._tensors(STATE, shapes)
+
+    def read(self) -> Pretrained:
+        """Return the complete content."""
+        facts, tokenizer = self.facts(), self.tokenizer()
+        if not self.is_complete:
+            remedy = "run `srucli pretrain` again with the same arguments"
+            raise DataError(str(self.path), None, "the vectors are not finished", remedy)
+        with torch.device("meta"):
+            shapes = {"vectors": torch.empty(tokenizer.vocab_size, facts.size)}
+        vectors = self._tensors(VECTORS, shapes)["vectors"]
+        return Pretrained(self.path, facts, tokenizer, vectors)
+
+    def _tensors(self, name: str, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        source = str(self.path / name)
+        tensors = tensors_of(read_within(self.place, name, max_bytes(shapes)), source)
+        check_fit(tensors, shapes, source)
+        return tensors
+
+
+def is_pretrained(folder: OpenFolder) -> bool:
+    """Return whether a folder has a valid pretrained.json."""
+    try:
+        return bool(PretrainedDir(folder).facts())
+    except SrucliError:
+        return False
+
+
+def check_free(path: Path) -> None:
+    """Raise OutputError for a path that is no folder."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: is not a folder; choose another -o")

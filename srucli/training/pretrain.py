@@ -1,0 +1,235 @@
+"""Pretraining: from raw texts to a folder with a tokenizer and vectors of its tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from srucli.config import Config
+from srucli.data.store import TokenStore
+from srucli.errors import DataError, InterruptedRun, OutputError, TextError
+from srucli.io.console import progress_bar, say, shell_word
+from srucli.io.streams import display_name, is_piped
+from srucli.runs.claim import Source
+from srucli.runs.pretrained_dir import PretrainedDir, PretrainedFacts
+from srucli.tokenizer.model import Tokenizer
+from srucli.tokenizer.training import as_setting, check_rules, make_tokenizer
+from srucli.tokenizer.truncation import Limits
+from srucli.training.interrupts import Interrupt
+from srucli.training.skipgram import Part, SkipGram
+
+# What all epochs together learn by default, in tokens, and the limits of their number.
+TOKENS, MIN_EPOCHS, MAX_EPOCHS = 30_000_000, 3, 50
+# The seconds between checkpoints.
+SECONDS = 300.0
+# With fewer different texts there is nothing to learn.
+MIN_TEXTS = 2
+
+
+class RawText(NamedTuple):
+    """Texts without labels, and the names of the files they are from."""
+
+    texts: Sequence[str]
+    sources: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return ", ".join(map(display_name, self.sources))
+
+
+def pretrain(
+    config: Config,
+    raw: RawText,
+    output: Path,
+    *,
+    tokenizer: Path | None = None,
+    force: bool = False,
+    stop: Interrupt | None = None,
+    reads: Sequence[Source] = (),
+) -> Path:
+    """Learn vectors of the tokens of raw text, and return their folder.
+
+    If the folder holds the vectors of the same texts and settings, nothing is done, or they are
+    finished if they are not, unless `force` starts anew. tokenizer: a SentencePiece model; one is
+    trained otherwise. stop: can request an early end. reads: other files that must not be replaced.
+    Raises SrucliError of any kind.
+    """
+    check_rules(config.tokenizer, as_setting)
+    given = Tokenizer.load(tokenizer) if tokenizer else None
+    _check_texts(raw)
+    wanted = fingerprint(config, raw.texts, given)
+    with PretrainedDir.claim(output, (*raw.sources, tokenizer, *reads)) as folder:
+        saved = None if force else _saved(folder, wanted)
+        if saved and folder.is_complete:
+            say(f"{output}: is finished already")
+        else:
+            _learn(folder, saved, _Task(config, raw, given, wanted, stop or Interrupt()))
+    return output
+
+
+def fingerprint(config: Config, texts: Sequence[str], tokenizer: Tokenizer | None) -> str:
+    """Return a hash of all that determines the vectors of raw texts."""
+    if tokenizer:
+        of_tokens: object = sha256(tokenizer.model_bytes).hexdigest()
+    else:
+        of_tokens = config.tokenizer.model_dump(mode="json")
+    settings = [
+        config.pretrain.model_dump(mode="json"),
+        *(config.model.embedding_size, config.train.seed, config.train.subword_dropout),
+    ]
+    digest = sha256(json.dumps([of_tokens, settings]).encode())
+    digest.update(text_hash(texts).encode())
+    return digest.hexdigest()
+
+
+def text_hash(texts: Sequence[str]) -> str:
+    """Return the SHA-256 of texts, in order."""
+    digest = sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def epochs_of(config: Config, tokens: int) -> int:
+    """Return the configured number of epochs, or the one by which TOKENS are learned in all."""
+    if config.pretrain.epochs is not None:
+        return config.pretrain.epochs
+    return min(max(round(TOKENS / max(tokens, 1)), MIN_EPOCHS), MAX_EPOCHS)
+
+
+def _check_texts(raw: RawText) -> None:
+    """Raise DataError for texts from which nothing can be learned; count repeated ones."""
+    texts, different = len(raw.texts), len({*raw.texts})
+    if different < MIN_TEXTS:
+        found = f"the same text {texts:,} times" if texts else "no text"
+        raise DataError(raw.name, None, found, "give raw text with different lines")
+    if repeated := texts - different:
+        say(f"{raw.name}: {repeated:,} of {texts:,} texts repeat earlier ones")
+
+
+def _saved(folder: PretrainedDir, wanted: str) -> PretrainedFacts | None:
+    """Return what the folder holds, if it is of the same texts and settings. Raises OutputError."""
+    found = folder.saved
+    if found and found.fingerprint != wanted:
+        raise OutputError(
+            f"{folder.path}: was pretrained on other texts or with other settings; choose another "
+            "-o, or add --force"
+        )
+    return found
+
+
+class _Task(NamedTuple):
+    """What is learned. given: the tokenizer, if one is given. wanted: the fingerprint."""
+
+    config: Config
+    raw: RawText
+    given: Tokenizer | None
+    wanted: str
+    stop: Interrupt
+
+    def encoder(self, tokenizer: Tokenizer) -> Callable[[int], TokenStore]:
+        """Return a function from the number of an epoch to its tokens."""
+        train = self.config.train
+
+        @lru_cache(maxsize=1)
+        def encoded(epoch: int) -> TokenStore:
+            sampled = train.subword_dropout, train.seed * 1_000_003 + epoch
+            try:
+                return TokenStore.encode(
+                    *(tokenizer, self.raw.texts),
+                    limits=Limits(),
+                    subword_dropout=sampled[0],
+                    seed=sampled[1],
+                )
+            except TextError as error:
+                raise DataError(self.raw.name, None, error.problem, error.remedy) from None
+
+        return encoded
+
+
+def _learn(folder: PretrainedDir, saved: PretrainedFacts | None, task: _Task) -> None:
+    """Learn the vectors, or the rest of their epochs, and write the folder."""
+    config, seed = task.config, task.config.train.seed
+    if saved:
+        tokenizer, epochs = folder.tokenizer(), saved.epochs
+        vectors = SkipGram.restored(folder.state(tokenizer.vocab_size, saved.size))
+        encoded = task.encoder(tokenizer)
+        say(f"resuming after {vectors.epoch:,} of {epochs:,} epochs")
+    else:
+        raw = task.raw
+        tokenizer = task.given or make_tokenizer(config.tokenizer, raw.texts, raw.name).tokenizer
+        encoded = task.encoder(tokenizer)
+        vectors = SkipGram.new(tokenizer.vocab_size, config.model.embedding_size, seed)
+        epochs = epochs_of(config, encoded(0).ids.size)
+        folder.clear()
+        folder.begin(tokenizer, _facts(task, encoded(0).ids.size, epochs))
+    facts = folder.facts()
+    say(f"pretraining: {facts.texts:,} texts, {facts.tokens:,} tokens, {epochs:,} epochs")
+    task.stop.checked = True
+    learned = vectors.train(encoded, config.pretrain, epochs, seed)
+    with progress_bar(total=epochs * facts.tokens, unit=" tokens", unit_scale=True) as bar:
+        bar.update(vectors.epoch * facts.tokens)
+        _follow(learned, vectors, folder, task.stop, bar)
+    folder.finish(torch.from_numpy(vectors.inputs), card(folder.path.name, facts))
+
+
+def _follow(
+    parts: Iterator[Part], vectors: SkipGram, folder: PretrainedDir, stop: Interrupt, bar: Any
+) -> None:
+    """Learn part by part: log each epoch, and save now and then. Raises InterruptedRun."""
+    start = saved_at = time.monotonic()
+    loss, pairs = 0.0, 0
+    for part in parts:
+        bar.update(part.tokens)
+        loss, pairs = loss + part.loss, pairs + part.pairs
+        now = time.monotonic()
+        if not vectors.texts:
+            mean, loss, pairs = loss / max(pairs, 1), 0.0, 0
+            say(f"epoch {vectors.epoch}: loss {mean:.4f}, {now - start:,.0f} s")
+            folder.add({"epoch": vectors.epoch, "loss": mean, "seconds": round(now - start, 3)})
+        if stop.requested or now - saved_at > SECONDS:
+            folder.save(vectors.state_dict())
+            saved_at = now
+        if stop.requested:
+            raise InterruptedRun(
+                f"{folder.path}: stopped after {vectors.epoch:,} epochs, and saved; the same "
+                "command resumes"
+            )
+
+
+def _facts(task: _Task, tokens: int, epochs: int) -> dict[str, object]:
+    """Return what pretrained.json records, besides the machine."""
+    return {
+        "sources": ["-" if is_piped(name) else os.path.abspath(name) for name in task.raw.sources],
+        "texts": len(task.raw.texts),
+        "tokens": tokens,
+        "size": task.config.model.embedding_size,
+        "epochs": epochs,
+        "sha256": text_hash(task.raw.texts),
+        "fingerprint": task.wanted,
+    }
+
+
+def card(name: str, facts: PretrainedFacts) -> str:
+    """Return the README.md of the folder."""
+    return f"""# {name}
+
+A tokenizer and vectors of its tokens, learned from raw text by srucli {facts.srucli}.
+
+- Vectors of {facts.size} numbers, by skip-gram with negative sampling.
+- Learned from {facts.texts:,} texts with {facts.tokens:,} tokens, {facts.epochs} epochs.
+- SHA-256 of the texts: `{facts.sha256}`
+
+## Use
+
+    srucli train FILE --from {shell_word(name)}
+"""
