@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from srucli.config import Config
 from srucli.data.store import TokenStore
 from srucli.errors import DataError, InterruptedRun, OutputError, TextError
 from srucli.io.console import progress_bar, say, shell_word
+from srucli.io.json_text import json_text
 from srucli.io.streams import display_name, is_piped
 from srucli.runs.claim import Source
 from srucli.runs.pretrained_dir import PretrainedDir, PretrainedFacts
@@ -86,7 +86,7 @@ def fingerprint(config: Config, texts: Sequence[str], tokenizer: Tokenizer | Non
         config.pretrain.model_dump(mode="json"),
         *(config.model.embedding_size, config.train.seed, config.train.subword_dropout),
     ]
-    digest = sha256(json.dumps([of_tokens, settings]).encode())
+    digest = sha256(json_text([of_tokens, settings]).encode())
     digest.update(text_hash(texts).encode())
     return digest.hexdigest()
 
