@@ -16,6 +16,7 @@ from srucli.config import Config, PretrainConfig, resolve
 from srucli.data.store import TokenStore
 from srucli.errors import DataError, InterruptedRun, OutputError
 from srucli.io.files import to_json
+from srucli.kernels.cpu_skipgram import learn
 from srucli.runs.pretrained_dir import FACTS, STATE, VECTORS, PretrainedDir
 from srucli.training import pretrain as pretraining
 from srucli.training import skipgram
@@ -119,13 +120,12 @@ def test_interrupted_pretraining_resumes_to_the_same_bits(
     monkeypatch.setattr(skipgram, "PART", 1_000)
     whole = PretrainedDir(pretrain(config(), raw(), tmp_path / "whole")).read()
     stop, parts = Interrupt(), count(1)
-    learn = skipgram.learn
 
     def interrupted(*arguments: Any) -> Any:
         stop.requested = next(parts) in (2, 5, 7)
         return learn(*arguments)
 
-    monkeypatch.setattr(skipgram, "learn", interrupted)
+    monkeypatch.setattr("srucli.training.skipgram.learn", interrupted)
     for _ in range(3):
         with pytest.raises(InterruptedRun, match="the same command resumes"):
             pretrain(config(), raw(), tmp_path / "base", stop=stop)
