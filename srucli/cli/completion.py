@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from itertools import islice
+from itertools import compress
 from pathlib import Path
 
 import typer
@@ -90,22 +90,32 @@ def _with_value(names: list[str], example: Callable[[str], str]) -> list[str]:
 
 def runs(incomplete: str) -> list[str]:
     """Return the run folders whose path begins so, also those in `runs`."""
+    return _folders(incomplete, "run.json")
+
+
+def bases(incomplete: str) -> list[str]:
+    """Return the folders from which a training may start: runs, and pretrained vectors."""
+    return _folders(incomplete, "run.json", "pretrained.json")
+
+
+def _folders(incomplete: str, *files: str) -> list[str]:
     typed, slash, _ = incomplete.rpartition("/")
     places = [typed + slash] if slash else ["", "runs/"]
-    return [found for place in places for found in _runs_in(place)]
+    return [found for place in places for found in _folders_in(place, files)]
 
 
-def _runs_in(place: str) -> list[str]:
+def _folders_in(place: str, files: tuple[str, ...]) -> list[str]:
     try:
-        entries = islice(sorted(os.listdir(place or ".")), MAX_ENTRIES)
+        entries = sorted(os.listdir(place or "."))[:MAX_ENTRIES]
     except OSError:
         return []
-    return [place + name for name in entries if Path(place, name, "run.json").is_file()]
+    found = [any(Path(place, name, file).is_file() for file in files) for name in entries]
+    return [place + name for name in compress(entries, found)]
 
 
 def topics(incomplete: str) -> list[str]:
     """Return what `srucli info` describes."""
-    return ["machine", "settings", *runs(incomplete)]
+    return ["machine", "settings", *bases(incomplete)]
 
 
 def optimizers() -> list[str]:

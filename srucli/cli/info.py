@@ -30,7 +30,7 @@ def command(
         str,
         typer.Argument(
             metavar="[WHAT]",
-            help="A run folder, a tokenizer, or: machine, settings.",
+            help="A folder of a run or of vectors, a tokenizer, or: machine, settings.",
             autocompletion=completion.topics,
         ),
     ] = "machine",
@@ -44,6 +44,8 @@ def command(
     path = Path(what)
     if what in TOPICS and not path.is_dir():
         rows = TOPICS[what]()
+    elif (path / "pretrained.json").is_file():
+        rows = _pretrained(path)
     elif path.is_dir():
         rows = _run(path)
     elif path.is_file():
@@ -108,7 +110,8 @@ def _run(path: Path) -> Rows:
     yield "run", str(path)
     yield "made by", f"srucli {facts.srucli}, torch {facts.torch}"
     if base := facts.base:
-        yield "fine-tuned from", f"{base.run} ({base.labels_kept:,} of its labels kept)"
+        kept = base.labels_kept
+        yield "trained from", base.run + ("" if kept is None else f" ({kept:,} of its labels kept)")
     yield "texts", f"{facts.data.texts:,}"
     yield "labels", f"{len(labels):,} ({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''})"
     yield "encoder", config.model.encoder
@@ -137,6 +140,22 @@ def _progress(path: Path) -> str:
     if find_saved_training(path) is None:
         return "stopped, and cannot be resumed: it has not saved what that needs"
     return f"stopped; to resume: srucli train --resume {shell_word(str(path))}"
+
+
+def _pretrained(path: Path) -> Rows:
+    from srucli.runs.pretrained_dir import PretrainedDir
+
+    folder = PretrainedDir(path)
+    facts = folder.facts()
+    yield "pretrained", str(path)
+    yield "made by", f"srucli {facts.srucli}"
+    yield "texts", f"{facts.texts:,}"
+    yield "tokens", f"{facts.tokens:,}"
+    yield "pieces", f"{folder.tokenizer().vocab_size:,}"
+    yield "vectors", f"of {facts.size} numbers"
+    yield "epochs", f"{facts.epochs:,}"
+    if not folder.is_complete:
+        yield "pretraining", "stopped; the same command resumes"
 
 
 def _tokenizer(path: Path) -> Rows:

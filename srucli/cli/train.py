@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srucli.cli import completion, next_steps, options, process
+from srucli.cli.corpus import files_of, texts_of, warn_of_labels
 from srucli.errors import UsageError
-from srucli.io.console import say
+from srucli.io.console import say, warn
+
+if TYPE_CHECKING:
+    from srucli.config import Config
+    from srucli.training.interrupts import Interrupt
 
 
 class Command(options.Command):
@@ -65,8 +70,18 @@ def command(
         typer.Option(
             "--from",
             metavar="RUN",
-            autocompletion=completion.runs,
-            help="Fine-tune this run: start from its tokenizer, its weights and its labels.",
+            autocompletion=completion.bases,
+            help="Start from this run, with its tokenizer, weights and labels; or from what "
+            "`srucli pretrain` made.",
+        ),
+    ] = None,
+    raw: Annotated[
+        str | None,
+        typer.Option(
+            "--raw",
+            metavar="CORPUS",
+            help="Start from vectors that are learned from this raw text first: a file with a text "
+            "in each line, a folder, a comma list.",
         ),
     ] = None,
     resume: Annotated[
@@ -100,7 +115,8 @@ def command(
     """
     with process.interruptible() as stop:
         if resume:
-            fixed = {"-o": output, "-c": config, "--tokenizer": tokenizer, "--from": base}
+            fixed: dict[str, object] = {"-o": output, "-c": config, "--tokenizer": tokenizer}
+            fixed |= {"--from": base, "--raw": raw}
             given = [flag for flag, value in fixed.items() if value]
             if given:
                 raise UsageError(f"--resume {resume}: the run has its own; leave out {given[0]}")
@@ -118,6 +134,15 @@ def command(
         from srucli.training.run import train as run_training
 
         options.warn_of_files(settings)
+        if raw:
+            if base:
+                raise UsageError("--raw and --from: give one of them")
+            if train == raw == "-":
+                raise UsageError("standard input (-) can be read only once")
+            settings, base = _pretrained(settings, raw, folder.parent, tokenizer, stop)
+            tokenizer = None
+        else:
+            _warn_of_no_raw_text(settings)
         how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}
         tune_process(settings.train.threads)
         run_training(settings, train, dev, folder, reads=[config], **how)
@@ -147,6 +172,34 @@ def _resumed(
 
     tune_process()
     return resume(run, settings, train, dev, **how)
+
+
+def _pretrained(
+    settings: Config, raw: str, parent: Path, tokenizer: Path | None, stop: Interrupt
+) -> tuple[Config, Path]:
+    """Learn vectors from raw text, unless that was done; return the rest of the settings, and them.
+
+    Their folder is in `parent`, and named after all that determines them.
+    """
+    from srucli.config import DataConfig, PretrainConfig, TokenizerConfig
+    from srucli.tokenizer.model import Tokenizer
+    from srucli.training.pretrain import RawText, fingerprint, pretrain
+
+    files = files_of([raw])
+    warn_of_labels(files)
+    texts = RawText([*texts_of(files, DataConfig(), False, ())], files)
+    given = Tokenizer.load(tokenizer) if tokenizer else None
+    name = f"raw-{fingerprint(settings, texts.texts, given)[:12]}"
+    base = pretrain(settings, texts, parent / name, tokenizer=tokenizer, stop=stop)
+    used = {"tokenizer": TokenizerConfig(), "pretrain": PretrainConfig()}
+    return settings.model_copy(update=used), base
+
+
+def _warn_of_no_raw_text(settings: Config) -> None:
+    from srucli.config import given
+
+    for key in given(settings.pretrain):
+        warn(f"pretrain.{key} has no effect: it needs raw text: --raw CORPUS")
 
 
 def _is_override(word: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args
 
 from srucli.errors import InputMissingError, OutputError, SrucliError
 from srucli.io import locks
-from srucli.io.console import escaped
+from srucli.io.console import escaped, shell_word
 from srucli.io.files import COPY_WITHOUT_LINKS, read_json, to_json, unwritable
 from srucli.io.folders import Identity, OpenFolder, identity, identity_of
 
@@ -81,6 +81,11 @@ def _marker(folder: OpenFolder) -> dict[str, Any] | None:
 
 def need_run(path: Path) -> None:
     """Raise InputMissingError if there is no run, before anything slow happens."""
+    if (path / "pretrained.json").is_file():
+        raise InputMissingError(
+            f"{path}: has vectors, but no classifier; to train one: srucli train FILE --from "
+            f"{shell_word(str(path))}"
+        )
     if not (path / "run.json").is_file():
         problem = "not a run folder: it has no run.json" if path.exists() else "no such run"
         raise InputMissingError(f"{path}: {problem}; give the folder that `srucli train` printed")

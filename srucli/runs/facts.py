@@ -34,22 +34,22 @@ class DataFacts(BaseModel):
 
 
 class BaseFacts(BaseModel):
-    """The earlier run that a run fine-tunes.
+    """The earlier run that a run fine-tunes, or the pretrained vectors from which it starts.
 
-    run: its folder. sha256: of its tokenizer and weights. labels_kept: how many of its labels are
-    labels of the run.
+    run: the folder. sha256: of tokenizer and weights. labels_kept: how many of an earlier run's
+    labels are labels of the run; None of vectors.
     """
 
     run: str
     sha256: str
-    labels_kept: NonNegativeInt
+    labels_kept: NonNegativeInt | None = None
 
 
 class Facts(BaseModel):
     """The content of run.json.
 
     sources: the files of the examples. columns: the names of the text and label columns in the
-    training file, if a file named them. base: the run that was fine-tuned, if one was.
+    training file, if a file named them. base: what it was trained from, if --from was given.
     """
 
     format_version: PositiveInt

@@ -78,8 +78,11 @@ def model_card(
     on_dev = f" on {sizes.dev_texts:,} dev examples" if rows else ""
     origin = ""
     if base := facts.base:
-        origin = f"- Fine-tuned from {_code(Path(base.run).name)}, of which {base.labels_kept:,} "
-        origin += f"labels are kept; SHA-256 of its tokenizer and weights: {_code(base.sha256)}\n"
+        kept = (
+            "" if base.labels_kept is None else f", of which {base.labels_kept:,} labels are kept"
+        )
+        origin = f"- Trained from {_code(Path(base.run).name)}{kept}; SHA-256 of its tokenizer and "
+        origin += f"weights: {_code(base.sha256)}\n"
     planned = "" if epochs == facts.epochs else f"{epochs} of "
     return f"""# {_text(name)}
 

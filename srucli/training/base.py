@@ -1,16 +1,17 @@
-"""The run that a training fine-tunes: what is taken from it, and what is forgotten of its task."""
+"""What a training starts from: an earlier run, or vectors of tokens that were pretrained."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from srucli.config import Config, given
@@ -26,46 +27,78 @@ from srucli.model.classifier import Classifier
 from srucli.model.transfer import biases, fill, places
 from srucli.ngrams.linear import NgramModel
 from srucli.runs.checkpoints import MODEL
-from srucli.runs.facts import BaseFacts, Facts
+from srucli.runs.facts import BaseFacts
+from srucli.runs.pretrained_dir import FACTS as PRETRAINED
+from srucli.runs.pretrained_dir import PretrainedDir
 from srucli.runs.run_dir import RunDir
+from srucli.tokenizer.model import Tokenizer
 from srucli.training.resume import SavedTraining
 
 # The settings of a network that its weights do not depend on.
 FREE = ("dropout", "word_dropout", "ngrams")
+# The scale of pretrained vectors in a network. It makes up for Adam's steps, which do not depend on
+# the scale: at 0.1, as for new embeddings, they are soon forgotten.
+VECTORS_STD = 0.8
 
 
-@dataclass(frozen=True, eq=False)
-class Base:
-    """An earlier run. sha256: of its tokenizer and of the weights that it predicts with."""
+class Base(ABC):
+    """What a run starts from.
+
+    path: its folder. sha256: of what is taken from it. labels: those of an earlier run.
+    """
 
     path: Path
-    predictor: Predictor
-    facts: Facts
     sha256: str
+    tokenizer: Tokenizer
+    labels: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
-    @classmethod
-    def load(cls, path: Path, device: str) -> Base:
-        """Load a run as `predict` does, which may come from anybody.
+    @abstractmethod
+    def configured(self, config: Config) -> Config:
+        """Return a configuration with the settings of what is taken. Raises UsageError."""
 
-        Raises UsageError, InputMissingError, DataError.
-        """
-        predictor, run = Predictor.load(path, device), RunDir.open(path)
-        digest = sha256(predictor.tokenizer.model_bytes)
-        digest.update(run.checkpoints.read(predictor.choice.name, MODEL))
-        return cls(path, predictor, run.facts(), digest.hexdigest())
+    @abstractmethod
+    def to_facts(self, labels: Sequence[str]) -> BaseFacts:
+        """Return what run.json records of it, in a run with these labels."""
+
+    @abstractmethod
+    def describe(self, labels: Sequence[str]) -> str:
+        """Return a sentence on what a run with these labels takes from it."""
+
+    @abstractmethod
+    def fill(self, model: Classifier, data: Dataset) -> None:
+        """Copy the weights to a new network for these training examples."""
+
+    def ngrams(self, labels: list[str]) -> NgramModel | None:
+        """Return its linear model with the columns of these labels, if it has one of them."""
+        return None
+
+
+class EarlierRun(Base):
+    """A run that is fine-tuned. sha256: of its tokenizer and of the weights it predicts with."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        """Load a run as `predict` does. Raises UsageError, InputMissingError, DataError."""
+        run = RunDir.open(path)
+        self.path, self.facts, self.predictor = path, run.facts(), Predictor.load(path, device)
+        self.tokenizer, self.labels = self.predictor.tokenizer, self.predictor.labels
+        self.notes = self.predictor.notes
+        digest = sha256(self.tokenizer.model_bytes)
+        digest.update(run.checkpoints.read(self.predictor.choice.name, MODEL))
+        self.sha256 = digest.hexdigest()
+
+    def configured(self, config: Config) -> Config:
+        return with_base(config, self.predictor.config, self.path)
 
     def labels_kept(self, labels: Iterable[str]) -> int:
         """Return how many of these labels the run has."""
-        return len({*self.predictor.labels}.intersection(labels))
+        return len({*self.labels}.intersection(labels))
 
-    def to_facts(self, labels: Iterable[str]) -> BaseFacts:
-        """Return what run.json records of it, in a run with these labels."""
+    def to_facts(self, labels: Sequence[str]) -> BaseFacts:
         run, kept = os.path.abspath(self.path), self.labels_kept(labels)
         return BaseFacts(run=run, sha256=self.sha256, labels_kept=kept)
 
-    def describe(self, labels: Iterable[str]) -> str:
-        """Return a sentence on what a run with these labels takes from it."""
-        labels = list(labels)
+    def describe(self, labels: Sequence[str]) -> str:
         kept = self.labels_kept(labels)
         heads = f"{kept:,} labels kept, {len(labels) - kept:,} new"
         if not kept:
@@ -73,18 +106,57 @@ class Base:
         return f"from {self.path}: tokenizer, embedding and encoder kept; {heads}"
 
     def fill(self, model: Classifier, data: Dataset) -> None:
-        """Copy the weights to a new network for these training examples."""
         shares = data.label_counts() / len(data)
         new = biases(shares, data.multi_label)
         weights = {name: each.cpu() for name, each in self.predictor.model.state_dict().items()}
-        fill(model, weights, places(self.predictor.labels, data.labels), new)
+        fill(model, weights, places(self.labels, data.labels), new)
 
     def ngrams(self, labels: list[str]) -> NgramModel | None:
-        """Return its linear model with the columns of these labels; None if it has none of them."""
-        found, model = places(self.predictor.labels, labels), self.predictor.ngrams
+        found, model = places(self.labels, labels), self.predictor.ngrams
         if model is None or (found < 0).all():
             return None
         return model.with_labels(found, multi_label=self.predictor.multi_label)
+
+
+class Vectors(Base):
+    """Vectors of tokens from `srucli pretrain`. sha256: of the tokenizer and the vectors."""
+
+    def __init__(self, path: Path) -> None:
+        """Load them. Raises InputMissingError, DataError."""
+        self.path, found = path, PretrainedDir(path).read()
+        self.tokenizer, self.vectors = found.tokenizer, found.vectors
+        digest = sha256(self.tokenizer.model_bytes)
+        digest.update(self.vectors.numpy().tobytes())
+        self.sha256 = digest.hexdigest()
+
+    def configured(self, config: Config) -> Config:
+        size, wanted = self.vectors.shape[1], config.model.embedding_size
+        if "embedding_size" in given(config.model) and wanted != size:
+            raise UsageError(
+                f"--from {self.path}: model.embedding_size is {wanted}, but vectors there have "
+                f"{size} numbers; leave model.embedding_size out"
+            )
+        model = config.model.model_copy(update={"embedding_size": size})
+        return config.model_copy(update={"model": model})
+
+    def to_facts(self, labels: Sequence[str]) -> BaseFacts:
+        return BaseFacts(run=os.path.abspath(self.path), sha256=self.sha256)
+
+    def describe(self, labels: Sequence[str]) -> str:
+        return f"from {self.path}: tokenizer kept, and the vectors of its tokens as embedding"
+
+    @torch.no_grad()
+    def fill(self, model: Classifier, data: Dataset) -> None:
+        scale = VECTORS_STD / float(self.vectors.std().clamp(min=1e-12))
+        model.embedding.weight.copy_(self.vectors * scale)
+
+
+def load_base(path: Path, device: str) -> Base:
+    """Load a run or vectors, which may come from anybody.
+
+    Raises UsageError, InputMissingError, DataError.
+    """
+    return Vectors(path) if (path / PRETRAINED).is_file() else EarlierRun(path, device)
 
 
 def with_base(config: Config, base: Config, path: Path) -> Config:
@@ -125,19 +197,20 @@ def from_base(
         if other in (own, *own.parents):
             raise UsageError(f"-o {output}: is in the run that --from names; choose another -o")
         try:
-            base = Base.load(path, config.train.device)
+            base = load_base(path, config.train.device)
         except SrucliError:
             if saved is None:
                 raise
     if saved:
         _check_same_base(output, saved.facts.base, path, base)
     elif base:
-        say(*base.predictor.notes)
+        say(*base.notes)
     if path is None:
         return config, None
-    origin = base.predictor if base else saved
-    assert origin is not None
-    return with_base(config, origin.config, path), base
+    if base:
+        return base.configured(config), base
+    assert saved is not None
+    return with_base(config, saved.config, path), None
 
 
 def from_recorded(config: Config, output: Path, saved: SavedTraining) -> tuple[Config, Base | None]:
@@ -147,7 +220,7 @@ def from_recorded(config: Config, output: Path, saved: SavedTraining) -> tuple[C
     if saved.checkpoint is None:
         return from_base(config, output, Path(recorded.run), None)
     with suppress(SrucliError):
-        base = Base.load(Path(recorded.run), config.train.device)
+        base = load_base(Path(recorded.run), config.train.device)
         if base.sha256 == recorded.sha256:
             return config, base
     return config, None
@@ -187,7 +260,8 @@ def old_task(
     """
     if base is None and recorded and recorded.labels_kept:
         _not_measured(recorded.run, "it is gone or has changed")
-    return OldTask(base) if base and base.labels_kept(labels) else None
+    run = base if isinstance(base, EarlierRun) else None
+    return OldTask(run) if run and run.labels_kept(labels) else None
 
 
 def _not_measured(run: Path | str, why: object) -> None:
@@ -197,7 +271,7 @@ def _not_measured(run: Path | str, why: object) -> None:
 class OldTask:
     """The dev examples of an earlier run, on which a fine-tuned run shows what it has forgotten."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: EarlierRun) -> None:
         """Measure the earlier run, or say why that is not possible."""
         self.base, self.metric = base, base.predictor.config.metric
         self.dev: Dataset | None = None
@@ -246,7 +320,7 @@ def _renumbered(targets: NDArray[Any], old: list[str], new: list[str]) -> NDArra
     return found if unknown.any() else found[:, :-1]
 
 
-def _dev_examples(base: Base) -> Dataset:
+def _dev_examples(base: EarlierRun) -> Dataset:
     """Return the dev examples of a run, read again without messages. Raises SrucliError.
 
     Only a regular file is read, because its name comes from the run.

@@ -113,11 +113,10 @@ class _Task(NamedTuple):
 
 
 def _fit(examples: _Examples, task: _Task) -> NgramModel:
-    given, own = (
-        (examples.texts, examples.learned),
-        (task.classes, task.sides, task.seed, task.base),
-    )
-    return fit(*given, *own, multi_label=task.multi_label, counts=examples.weights)
+    how = task.sides, task.seed, task.base
+    several, counts = task.multi_label, examples.weights
+    given = examples.texts, examples.learned, task.classes
+    return fit(*given, *how, multi_label=several, counts=counts)
 
 
 def _sides(data: Dataset, settings: TrainConfig) -> NDArray[Any]:

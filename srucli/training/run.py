@@ -94,13 +94,13 @@ def train(
     contains the output, if it is held open. Calls in several threads train one after the other.
     """
     if base and tokenizer:
-        raise UsageError(f"--from {base}: this run has its own tokenizer; leave out --tokenizer")
+        raise UsageError(f"--from {base}: has its own tokenizer; leave out --tokenizer")
     sources, settings = {"train": train_source, "dev": dev_source}, given_settings(config)
     device = check_settings(config)
     given = Tokenizer.load(tokenizer) if tokenizer else None
     reads = (train_source, dev_source, tokenizer, *reads, *recorded_sources(output))
     config, loaded = from_base(config, output, base, _find_saved(output, force, reads))
-    given = loaded.predictor.tokenizer if loaded else given
+    given = loaded.tokenizer if loaded else given
     stop = stop or Interrupt()
     request = Request(config, device, sources, given, settings, stop, loaded, on_epoch=on_epoch)
     with RunDir.claim(output, reads, below) as run:
@@ -199,7 +199,7 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
     with _one_at_a_time, use_threads(threads), use_device(device), keep_random_states(device):
         saved = found if found and found.checkpoint else None
         base, recorded = (None, saved.facts.base) if saved else (request.base, None)
-        known = saved.labels if saved and recorded else base.predictor.labels if base else ()
+        known = saved.labels if saved and recorded else base.labels if base else ()
         with enough_memory("reading the examples", "train on fewer of them"):
             split = _read(request, known)
         labels, based = split.train.labels, bool(base or recorded)

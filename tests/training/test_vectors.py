@@ -1,0 +1,158 @@
+"""Trainings that start from vectors of raw text: --from and --raw, resuming, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from srucli.cli import completion
+from srucli.config import Config, resolve
+from srucli.errors import InputMissingError, SrucliError, UsageError
+from srucli.inference.predictor import Predictor
+from srucli.model.encoders import ENCODERS
+from srucli.runs.facts import BaseFacts
+from srucli.runs.pretrained_dir import PretrainedDir
+from srucli.runs.run_dir import RunDir
+from srucli.training.base import VECTORS_STD, load_base
+from srucli.training.pretrain import RawText, pretrain
+from srucli.training.run import train
+from tests.support import OnStep, RunMain, sentences, write_tsv
+
+SMALL = ("model.hidden=8", "model.layers=1", "train.batch_size=16", "model.dropout=0.1")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return vectors of the words of the small task."""
+    settings = ["model.embedding_size=12", "tokenizer.vocab_size=90", "pretrain.epochs=2"]
+    texts = [text for _, text in sentences()]
+    folder = tmp_path_factory.mktemp("vectors") / "base"
+    return pretrain(resolve(overrides=settings), RawText(texts, ["raw.txt"]), folder)
+
+
+def quick(*overrides: str) -> Config:
+    return resolve(overrides=[*SMALL, "train.epochs=2", "train.threads=1", *overrides])
+
+
+def trained(base: Path, output: Path, *overrides: str) -> Path:
+    data = write_tsv(output.parent / "train.tsv", sentences()[:200])
+    return train(quick(*overrides), str(data), None, output, base=base)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return RunDir.open(run).checkpoint("last").weights
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_starts_from_vectors(
+    encoder: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a learning rate of almost 0, the embedding stays what it was at the start."""
+    run = trained(base, tmp_path / "run", f"model.encoder={encoder}", "optim.lr=1e-12")
+    vectors = PretrainedDir(base).read().vectors
+    found = weights(run)["embedding.weight"]
+    torch.testing.assert_close(found, vectors * (VECTORS_STD / vectors.std()))
+    assert float(found.std()) == pytest.approx(VECTORS_STD, rel=1e-4)
+    own = Predictor.load(run, "cpu").tokenizer
+    assert own.model_bytes == PretrainedDir(base).tokenizer().model_bytes
+    assert f"from {base}: tokenizer kept, and the vectors" in capsys.readouterr().err
+    facts = RunDir(run).facts().base
+    assert facts == BaseFacts(run=str(base), sha256=load_base(base, "cpu").sha256)
+
+
+def test_a_killed_run_needs_its_vectors_no_more(
+    base: Path, tmp_path: Path, on_step: OnStep
+) -> None:
+    copy = tmp_path / "base"
+    shutil.copytree(base, copy)
+    whole = trained(copy, tmp_path / "whole", "train.save_steps=3")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(number: int) -> None:
+        if number == 8:
+            raise Killed
+
+    on_step(kill)
+    with pytest.raises(Killed):
+        trained(copy, tmp_path / "run", "train.save_steps=3")
+    shutil.rmtree(copy)
+    on_step(lambda number: None)
+    run = trained(copy, tmp_path / "run", "train.save_steps=3")
+    one, other = weights(run), weights(whole)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_size_and_another_tokenizer_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"embedding_size is 16, but vectors there have 12"):
+        trained(base, tmp_path / "run", "model.embedding_size=16")
+    with pytest.raises(UsageError, match="has its own tokenizer; leave out --tokenizer"):
+        train(quick(), "t", None, tmp_path / "run", base=base, tokenizer=base / "tokenizer.model")
+    assert not (tmp_path / "run").exists()
+
+
+def test_vectors_are_no_classifier(base: Path, run_main: RunMain) -> None:
+    with pytest.raises(InputMissingError, match="no classifier; to train one: srucli train FILE"):
+        Predictor.load(base, "cpu")
+    shown = run_main("info", base, "--json")
+    assert json.loads(shown.out)["vectors"] == "of 12 numbers"
+    assert str(base) in completion.bases(str(base)[:-1])
+    assert str(base) not in completion.runs(str(base)[:-1])
+
+
+def test_raw_text_is_learned_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_main: RunMain
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tsv(tmp_path / "train.tsv", sentences()[:200])
+    (tmp_path / "raw.txt").write_text("".join(f"{text}\n" for _, text in sentences()))
+    words = ["train", "train.tsv", "--raw", "raw.txt", "--threads", 1, "--epochs", 1, *SMALL]
+    words += ["tokenizer.vocab_size=90", "pretrain.epochs=1", "model.embedding_size=8"]
+    first = run_main(*words, "-o", "runs/a")
+    assert first.code == 0, first.err
+    assert "has no effect" not in first.err
+    (made,) = tmp_path.glob("runs/raw-*")
+    assert f"from runs/{made.name}: tokenizer kept" in first.err
+    second = run_main(*words, "-o", "runs/b")
+    assert f"runs/{made.name}: is finished already" in second.err
+    one, other = weights(tmp_path / "runs/a"), weights(tmp_path / "runs/b")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    (tmp_path / "raw.txt").write_text("other text\nand more\nof the same\n")
+    third = run_main(*words, "-o", "runs/c", "tokenizer.vocab_size=30")
+    assert third.code == 0, third.err
+    assert len([*tmp_path.glob("runs/raw-*")]) == 2
+
+
+def test_raw_text_and_other_flags(tmp_path: Path, run_main: RunMain, base: Path) -> None:
+    data = write_tsv(tmp_path / "train.tsv", sentences()[:60])
+    both = run_main("train", data, "--raw", data, "--from", base)
+    assert (both.code, both.err) == (2, "srucli: --raw and --from: give one of them\n")
+    piped = run_main("train", "-", "--raw", "-")
+    assert (piped.code, piped.err) == (2, "srucli: standard input (-) can be read only once\n")
+    missing = run_main("train", data, "--raw", tmp_path / "none.txt")
+    assert missing.code == InputMissingError.exit_code
+    none = run_main(
+        "train",
+        data,
+        "pretrain.epochs=1",
+        "model.encoder=bag",
+        "train.epochs=1",
+        "-o",
+        tmp_path / "run",
+        "model.ngrams=false",
+        "tokenizer.vocab_size=90",
+    )
+    assert "pretrain.epochs has no effect: it needs raw text: --raw CORPUS" in none.err
+
+
+def test_damaged_vectors_are_refused(base: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "base"
+    shutil.copytree(base, copy)
+    (copy / "vectors.safetensors").write_bytes(b"\0" * 64)
+    with pytest.raises(SrucliError, match="damaged"):
+        trained(copy, tmp_path / "run")
