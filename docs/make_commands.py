@@ -9,7 +9,7 @@ from pathlib import Path
 
 COMMANDS = (
     *("train", "eval", "predict", "run", "info", "slim"),
-    *("compare", "tune", "diagnose", "optimizers", "tokenize", "encode", "decode"),
+    *("compare", "tune", "diagnose", "optimizers", "pretrain", "tokenize", "encode", "decode"),
 )
 TABLES = (("info", "settings"), ("optimizers",))
 PATH = Path(__file__).with_name("commands.md")

@@ -52,10 +52,11 @@ def command(
         bool, typer.Option("--force", help="Replace what an earlier command put there.")
     ] = False,
 ) -> None:
-    """Learn a tokenizer and vectors of its tokens from raw text, without labels.
+    """Learn vectors of tokens from raw text.
 
-    `srucli train FILE --from DIR` starts from them, which helps most if few texts are labelled and
-    much text of the same kind is not. The folder is printed on stdout; progress goes to stderr.
+    No labels are needed. `srucli train FILE --from DIR` starts from the vectors, which helps most
+    if few texts are labelled and much text of the same kind is not. The folder is printed on
+    stdout; progress goes to stderr.
 
     If it was stopped or killed, the same command resumes. The first Ctrl-C, TERM or USR1 saves, and
     exits with 75.

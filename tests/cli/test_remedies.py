@@ -37,6 +37,8 @@ TRAIN = (
 FROM = "train two.tsv --from run -o new --threads 1 --epochs 1 train.dev_share=0"
 # The first with a tokenizer of its own.
 OWN_TOKENIZER = TRAIN.replace("--tokenizer m.model", "tokenizer.vocab_size=60")
+# The same for vectors of tokens.
+PRETRAIN = "pretrain two.tsv -o base --tokenizer m.model --embedding-size 4 --epochs 1"
 # In a folder whose name has to be quoted.
 QUOTED = """-o 'my "run"'"""
 # In front of a command in `before`: it is interrupted after its first epoch, or reads texts from
@@ -1122,7 +1124,7 @@ REMEDIES = {
     # ------------------------------------------------ fine-tuning
     "a tokenizer beside that of a run": Remedy(
         f"{FROM} --tokenizer m.model",
-        r"this run has its own tokenizer; leave out (--tokenizer)",
+        r"has its own tokenizer; leave out (--tokenizer)",
         without("--tokenizer"),
         before=(TRAIN,),
     ),
@@ -1180,6 +1182,43 @@ REMEDIES = {
         lambda words, match: [*without("--encoder")(words, match), match[1], "run", "-o", "b"],
         advice="an earlier run: --from RUN",
         before=(TRAIN,),
+    ),
+    # ------------------------------------------------ raw text
+    "raw text without a folder": Remedy(
+        PRETRAIN.replace(" -o base", ""),
+        r"no --output; pass (-o runs/base) to make",
+    ),
+    "other raw text in the same folder": Remedy(
+        f"{PRETRAIN} --seed 1",
+        r"with other settings; choose another -o, or add (--force)",
+        advice=" on other texts or with other settings; choose another -o, or add --force",
+        before=(PRETRAIN,),
+    ),
+    "vectors as a run": Remedy(
+        "predict base two.tsv",
+        r"no classifier; to train one: (srucli train) FILE (--from .*)",
+        lambda words, match: [*shlex.split(match[1])[1:], "two.tsv", *shlex.split(match[2])],
+        advice="has vectors, but no classifier; to train one: srucli train FILE --from ",
+        before=(PRETRAIN,),
+    ),
+    "vectors of another size": Remedy(
+        f"{FROM} model.embedding_size=5".replace("--from run", "--from base --encoder bag"),
+        r"but vectors there have 4 numbers; leave (model\.embedding_size) out",
+        lambda words, match: [word for word in words if not word.startswith(match[1])],
+        advice="but vectors there have ",
+        before=(PRETRAIN,),
+    ),
+    "raw text twice": Remedy(
+        f"{FROM} --raw two.tsv",
+        r"(--raw) and --from: give one of them",
+        without("--raw"),
+        before=(TRAIN,),
+    ),
+    "pretraining without raw text": Remedy(
+        f"{OWN_TOKENIZER} pretrain.epochs=1",
+        r"pretrain\.epochs has no effect: it needs raw text: (--raw) CORPUS",
+        lambda words, match: [*words, match[1], "two.tsv", "-o", "b"],
+        advice=" has no effect: it needs raw text: --raw CORPUS",
     ),
     # ------------------------------------------------ settings without effect
     "n-grams without a bag": Remedy(
@@ -1385,6 +1424,9 @@ UNFOLLOWED = {
     "takes no {}, so srucli cannot use it": "the optimizer has to be another one",
     "cannot be used here": "what another package says",
     "options (optim.options.NAME=VALUE)": "a heading",
+    "to train with them:  srucli train FILE --from {}": "followed in test_vectors",
+    "learned from raw text by srucli {}": "a model card",
+    "run `srucli pretrain` again with the same arguments": "an interrupt: test_pretrain",
     "the section 'files' has no effect": "a report",
     "--grid has no effect: the rates are compared": "a report",
     "has no effect: --dev FILE or a tenth of TRAIN chooses the rates": "a report",
