@@ -6,10 +6,11 @@ Usage: python -m benchmarks.encoders [--sets trec,sst2] [--encoders sru,lstm] [-
 `recipe` is the default recipe with another encoder; `alone` is that without the linear model of
 n-grams, so that the encoder has to do everything.
 
-`srucli compare` chooses the peak learning rate of each set, way and encoder from RATES, by accuracy
-on validation texts: the set's own file or a tenth of the training texts. If there are more than
-MAX_TEXTS training texts, a random MAX_TEXTS of them serve for that. Each comparison is kept in a
-folder beside the results file, and is not repeated. As many of its trainings run at once as there
+`srucli compare` chooses the peak learning rate of each set and encoder from RATES, by accuracy on
+validation texts: the set's own file or a tenth of the training texts. The encoder is alone then; it
+is trained without the linear model in both ways, so that one rate serves both. If there are more
+than MAX_TEXTS training texts, a random MAX_TEXTS of them serve for that. Each comparison is kept in
+a folder beside the results file, and is not repeated. As many of its trainings run at once as there
 are cores, with one thread each, so their seconds mean nothing.
 
 Then the encoder is trained with that rate on all training texts, 3 seeds, or 5 stratified folds
@@ -66,11 +67,11 @@ def fewer(files: Files, scratch: Path) -> Files:
     return files._replace(train=short)
 
 
-def best_rate(files: Files, way: str, encoder: str, folder: Path, *flags: object) -> float:
-    """Return the best of RATES on validation data, by `srucli compare` in this folder."""
+def best_rate(files: Files, encoder: str, folder: Path, *flags: object) -> float:
+    """Return the best of RATES for an encoder alone, by `srucli compare` in this folder."""
     command = ["compare", files.train, *dev_flags(files), "--test", files.test, "--seeds", 1]
     rates = "optim.lr=" + ",".join(f"{rate:g}" for rate in RATES)
-    settings = [*WAYS[way], f"model.encoder={encoder}", *flags]
+    settings = [*WAYS["alone"], f"model.encoder={encoder}", *flags]
     found = srucli(*command, "--over", rates, "-o", folder, "--json", *settings)
     rate: float = json.loads(found)["rows"][0]["lr"]
     return rate
@@ -99,9 +100,9 @@ def measure_set(arguments: argparse.Namespace, name: str, folder: Path, scratch:
     output = arguments.output
     _, files = next(parts(folder, 0, scratch))
     shortened = fewer(files, scratch)
-    for way, encoder in itertools.product(arguments.ways, arguments.encoders):
-        compared = output.with_name(f"{output.stem}-{name}-{way}-{encoder}")
-        rate = best_rate(shortened, way, encoder, compared)
+    for encoder, way in itertools.product(arguments.encoders, arguments.ways):
+        compared = output.with_name(f"{output.stem}-{name}-{encoder}")
+        rate = best_rate(shortened, encoder, compared)
         key: Cell = {"set": name, "way": way, "encoder": encoder, "rate": rate}
         for seed in seeds_of("srucli", folder, arguments.seeds):
             for fold, each in parts(folder, seed, scratch):
