@@ -127,8 +127,10 @@ def prediction_megabytes(run: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def measure_srucli(files: Files, multi_label: bool, seed: int, scratch: Path) -> Figures:
-    """Train and evaluate with the commands, as users do.
+def measure_srucli(
+    files: Files, multi_label: bool, seed: int, scratch: Path, *flags: object
+) -> Figures:
+    """Train, with these flags, and evaluate with the commands, as users do.
 
     `with_dev` is 1 if there were dev texts. Calibration errors are those of single-label sets.
     """
@@ -137,7 +139,7 @@ def measure_srucli(files: Files, multi_label: bool, seed: int, scratch: Path) ->
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         run, predictions = Path(folder, "run"), Path(folder, "predictions.jsonl")
         start = perf_counter()
-        srucli("train", files.train, *dev, *several, "-o", run, "--seed", seed)
+        srucli("train", files.train, *dev, *several, *flags, "-o", run, "--seed", seed)
         seconds = perf_counter() - start
         printed = srucli("eval", run, files.test, "--json", "--predictions", predictions)
         found = json.loads(printed)

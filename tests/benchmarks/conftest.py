@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import accuracy, encoders
+from benchmarks import accuracy, encoders, little_data
 from tests.support import NETWORK, RunMain
 
 
@@ -17,11 +17,13 @@ def commands(run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> list[tuple[A
 
     def small(*arguments: object) -> str:
         run.append(arguments)
-        settings = () if arguments[0] == "eval" else (*NETWORK, "train.epochs=2")
-        done = run_main(*arguments, *settings)
+        settings: dict[str, tuple[object, ...]]
+        settings = {"eval": (), "pretrain": ("--embedding-size", 16, "--epochs", 1)}
+        own = settings.get(str(arguments[0]), (*NETWORK, "train.epochs=2"))
+        done = run_main(*arguments, *own)
         assert done.code == 0, done.err
         return done.out
 
-    for module in (accuracy, encoders):
+    for module in (accuracy, encoders, little_data):
         monkeypatch.setattr(module, "srucli", small)
     return run
