@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
 from srucli.errors import DataError, OutputError, SrucliError
@@ -68,7 +68,7 @@ class PretrainedFacts(BaseModel):
     sources: list[str]
     texts: PositiveInt
     tokens: NonNegativeInt
-    size: PositiveInt
+    size: Annotated[int, Field(ge=1, le=2**16)]
     epochs: PositiveInt
     sha256: str
     fingerprint: str
@@ -170,12 +170,17 @@ class PretrainedDir:
         data = read_within(self.place, TOKENIZER, MAX_MODEL_BYTES)
         return Tokenizer.from_bytes(data, str(self.path / TOKENIZER), COPY_AGAIN)
 
-    def state(self, tokens: int, size: int) -> dict[str, Tensor]:
-        """Return what resuming needs, for vectors of this size."""
+    def state(self, tokens: int, facts: PretrainedFacts) -> dict[str, Tensor]:
+        """Return what resuming needs: inputs, outputs (V, E) of V tokens, and position (2,)."""
         with torch.device("meta"):
-            both = {name: torch.empty(tokens, size) for name in ("inputs", "outputs")}
+            both = {name: torch.empty(tokens, facts.size) for name in ("inputs", "outputs")}
             shapes = both | {"position": torch.empty(2, dtype=torch.int64)}
-        return self._tensors(STATE, shapes)
+        state = self._tensors(STATE, shapes)
+        epoch, texts = state["position"].tolist()
+        if not (0 <= epoch <= facts.epochs and 0 <= texts < facts.texts):
+            problem = f"damaged: there is no text {texts} in epoch {epoch}"
+            raise DataError(str(self.path / STATE), None, problem, COPY_AGAIN)
+        return state
 
     def read(self) -> Pretrained:
         """Return the complete content."""

@@ -10,11 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from srucli.config import Config
 from srucli.data.store import TokenStore
-from srucli.errors import DataError, InterruptedRun, OutputError, TextError
+from srucli.errors import DataError, DivergedError, InterruptedRun, OutputError, TextError
 from srucli.io.console import progress_bar, say, shell_word
 from srucli.io.json_text import json_text
 from srucli.io.streams import display_name, is_piped
@@ -161,7 +162,7 @@ def _learn(folder: PretrainedDir, saved: PretrainedFacts | None, task: _Task) ->
     config, seed = task.config, task.config.train.seed
     if saved:
         tokenizer, epochs = folder.tokenizer(), saved.epochs
-        vectors = SkipGram.restored(folder.state(tokenizer.vocab_size, saved.size))
+        vectors = SkipGram.restored(folder.state(tokenizer.vocab_size, saved))
         encoded = task.encoder(tokenizer)
         say(f"resuming after {vectors.epoch:,} of {epochs:,} epochs")
     else:
@@ -178,14 +179,18 @@ def _learn(folder: PretrainedDir, saved: PretrainedFacts | None, task: _Task) ->
     learned = vectors.train(encoded, config.pretrain, epochs, seed)
     with progress_bar(total=epochs * facts.tokens, unit=" tokens", unit_scale=True) as bar:
         bar.update(vectors.epoch * facts.tokens)
-        _follow(learned, vectors, folder, task.stop, bar)
+        _follow(learned, vectors, folder, task, bar)
     folder.finish(torch.from_numpy(vectors.inputs), card(folder.path.name, facts))
 
 
 def _follow(
-    parts: Iterator[Part], vectors: SkipGram, folder: PretrainedDir, stop: Interrupt, bar: Any
+    parts: Iterator[Part], vectors: SkipGram, folder: PretrainedDir, task: _Task, bar: Any
 ) -> None:
-    """Learn part by part: log each epoch, and save now and then. Raises InterruptedRun."""
+    """Learn part by part: log each epoch, and save now and then.
+
+    Raises InterruptedRun, DivergedError.
+    """
+    stop, rate = task.stop, task.config.pretrain.lr
     start = saved_at = time.monotonic()
     loss, pairs = 0.0, 0
     for part in parts:
@@ -193,6 +198,11 @@ def _follow(
         loss, pairs = loss + part.loss, pairs + part.pairs
         now = time.monotonic()
         if not vectors.texts:
+            if not np.isfinite(vectors.inputs).all():
+                raise DivergedError(
+                    f"a vector is NaN or Inf after epoch {vectors.epoch}: pretraining diverged; "
+                    f"lower pretrain.lr (now {rate:g})"
+                )
             mean, loss, pairs = loss / max(pairs, 1), 0.0, 0
             say(f"epoch {vectors.epoch}: loss {mean:.4f}, {now - start:,.0f} s")
             folder.add({"epoch": vectors.epoch, "loss": mean, "seconds": round(now - start, 3)})

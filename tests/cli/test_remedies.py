@@ -1426,6 +1426,7 @@ UNFOLLOWED = {
     "options (optim.options.NAME=VALUE)": "a heading",
     "to train with them:  srucli train FILE --from {}": "followed in test_vectors",
     "learned from raw text by srucli {}": "a model card",
+    "lower pretrain.lr": "vectors that diverged: test_pretrain",
     "run `srucli pretrain` again with the same arguments": "an interrupt: test_pretrain",
     "the section 'files' has no effect": "a report",
     "--grid has no effect: the rates are compared": "a report",

@@ -49,6 +49,7 @@ from tests.robustness.targets import (
     runs,
     terminal,
     tokenizers,
+    vectors,
 )
 from tests.robustness.targets.seeds import Seeds, Target
 from tests.robustness.watch import WATCH, Watch
@@ -72,6 +73,7 @@ TARGETS: dict[str, Target] = {
     "decode": Target(codes.try_codes, tokenizers.prepare),
     "converter": Target(converter.try_converter, converter.prepare),
     "terminal": Target(terminal.try_terminal, linking.prepare),
+    "vectors": Target(vectors.try_vectors, vectors.prepare),
 }
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from srucli.config import Config, PretrainConfig, resolve
 from srucli.data.store import TokenStore
-from srucli.errors import DataError, InterruptedRun, OutputError
+from srucli.errors import DataError, DivergedError, InterruptedRun, OutputError
 from srucli.io.files import to_json
 from srucli.kernels.cpu_skipgram import learn
 from srucli.runs.pretrained_dir import FACTS, STATE, VECTORS, PretrainedDir
@@ -156,6 +156,11 @@ def test_text_without_content_is_refused(tmp_path: Path, texts: list[str], probl
     assert not (tmp_path / "base").exists()
 
 
+def test_vectors_that_are_not_finite_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"lower pretrain\.lr \(now 1e\+38\)"):
+        pretrain(config("pretrain.lr=1e38"), raw(), tmp_path / "base")
+
+
 def test_repeated_texts_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = [f"soup and bread {n}" for n in range(60)]
     pretrain(config("pretrain.epochs=1"), raw([*texts, *texts[:9]]), tmp_path / "base")
@@ -179,6 +184,9 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     written(size=9)
     with pytest.raises(DataError, match="do not fit"):
         folder.read()
+    written(size=2**40)
+    with pytest.raises(DataError, match="size is not as srucli writes it"):
+        folder.read()
     written()
     (folder.path / VECTORS).write_bytes(vectors[:-4])
     with pytest.raises(DataError, match="damaged"):
@@ -186,6 +194,17 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     (folder.path / VECTORS).unlink()
     with pytest.raises(DataError, match=r"not finished; run `srucli pretrain` again"):
         folder.read()
+
+
+def test_a_damaged_position_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRun):
+        pretrain(config(), raw(), tmp_path / "base", stop=Interrupt(requested=True))
+    folder = PretrainedDir(tmp_path / "base")
+    state = folder.state(folder.tokenizer().vocab_size, folder.facts())
+    for position in ([1, -1], [1, 400], [5, 0], [-1, 0]):
+        folder.save(state | {"position": torch.tensor(position)})
+        with pytest.raises(DataError, match=f"there is no text {position[1]} in epoch"):
+            pretrain(config(), raw(), folder.path)
 
 
 def test_the_number_of_epochs_depends_on_the_tokens() -> None:
