@@ -106,18 +106,14 @@ class PretrainedDir:
                 yield found
             except BaseException:
                 with suppress(OSError):
-                    if fresh and folder.is_in_place() and found.saved is None:
+                    if fresh and folder.is_in_place() and not found.has_vectors:
                         clear(folder, LAYOUT)
                 raise
 
     @property
-    def saved(self) -> PretrainedFacts | None:
-        """The facts, if there are vectors, complete or not; None if the folder is damaged."""
-        with suppress(SrucliError):
-            facts = self.facts()
-            if any((self.path / name).is_file() for name in (VECTORS, STATE)):
-                return facts
-        return None
+    def has_vectors(self) -> bool:
+        """Whether there are vectors, finished or to be resumed."""
+        return any((self.path / name).is_file() for name in (VECTORS, STATE))
 
     @property
     def is_complete(self) -> bool:

@@ -118,8 +118,11 @@ def _check_texts(raw: RawText) -> None:
 
 
 def _saved(folder: PretrainedDir, wanted: str) -> PretrainedFacts | None:
-    """Return what the folder holds, if it is of the same texts and settings. Raises OutputError."""
-    found = folder.saved
+    """Return what the folder holds, if it has vectors. Raises DataError if it is damaged.
+
+    Raises OutputError if they are of other texts or settings.
+    """
+    found = folder.facts() if folder.has_vectors else None
     if found and found.fingerprint != wanted:
         raise OutputError(
             f"{folder.path}: was pretrained on other texts or with other settings; choose another "

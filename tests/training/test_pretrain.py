@@ -181,6 +181,8 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     written(size="8")
     with pytest.raises(DataError, match="size is not as srucli writes it"):
         folder.read()
+    with pytest.raises(DataError, match="size is not as srucli writes it"):
+        pretrain(config(), raw(), folder.path)
     written(size=9)
     with pytest.raises(DataError, match="do not fit"):
         folder.read()
