@@ -209,7 +209,7 @@ def test_threads_that_train_at_once_get_the_weights_of_one_alone(
         (r"environ\.setdefault|os\.dup2|set_start_method", "cli/process experiments/trial_process"),
         (
             r"tune_process\(",
-            "cli/options cli/run cli/train cli/tune experiments/trial_process runtime",
+            "cli/options cli/pretrain cli/run cli/train cli/tune experiments/trial_process runtime",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import typer
 from srucli.cli import completion, next_steps, options, process
 from srucli.cli.corpus import files_of, texts_of, warn_of_labels
 from srucli.errors import UsageError
-from srucli.io.console import say, warn
+from srucli.io.console import say
 
 if TYPE_CHECKING:
     from srucli.config import Config
@@ -141,8 +141,6 @@ def command(
                 raise UsageError("standard input (-) can be read only once")
             settings, base = _pretrained(settings, raw, folder.parent, tokenizer, stop)
             tokenizer = None
-        else:
-            _warn_of_no_raw_text(settings)
         how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}
         tune_process(settings.train.threads)
         run_training(settings, train, dev, folder, reads=[config], **how)
@@ -177,11 +175,12 @@ def _resumed(
 def _pretrained(
     settings: Config, raw: str, parent: Path, tokenizer: Path | None, stop: Interrupt
 ) -> tuple[Config, Path]:
-    """Learn vectors from raw text, unless that was done; return the rest of the settings, and them.
+    """Learn vectors from raw text, unless that was done; return settings and their folder.
 
-    Their folder is in `parent`, and named after all that determines them.
+    The settings are those of the training: a tokenizer is not trained again. The folder is in
+    `parent`, and named after all that determines the vectors.
     """
-    from srucli.config import DataConfig, PretrainConfig, TokenizerConfig
+    from srucli.config import DataConfig, TokenizerConfig
     from srucli.tokenizer.model import Tokenizer
     from srucli.training.pretrain import RawText, fingerprint, pretrain
 
@@ -191,15 +190,7 @@ def _pretrained(
     given = Tokenizer.load(tokenizer) if tokenizer else None
     name = f"raw-{fingerprint(settings, texts.texts, given)[:12]}"
     base = pretrain(settings, texts, parent / name, tokenizer=tokenizer, stop=stop)
-    used = {"tokenizer": TokenizerConfig(), "pretrain": PretrainConfig()}
-    return settings.model_copy(update=used), base
-
-
-def _warn_of_no_raw_text(settings: Config) -> None:
-    from srucli.config import given
-
-    for key in given(settings.pretrain):
-        warn(f"pretrain.{key} has no effect: it needs raw text: --raw CORPUS")
+    return settings.model_copy(update={"tokenizer": TokenizerConfig()}), base
 
 
 def _is_override(word: str) -> bool:

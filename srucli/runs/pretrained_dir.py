@@ -23,7 +23,7 @@ import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
-from srucli.errors import DataError, OutputError, SrucliError
+from srucli.errors import DataError, SrucliError
 from srucli.io.files import (
     COPY_AGAIN,
     Place,
@@ -202,9 +202,3 @@ def is_pretrained(folder: OpenFolder) -> bool:
         return bool(PretrainedDir(folder).facts())
     except SrucliError:
         return False
-
-
-def check_free(path: Path) -> None:
-    """Raise OutputError for a path that is no folder."""
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: is not a folder; choose another -o")

@@ -29,8 +29,8 @@ from srucli.training.skipgram import Part, SkipGram
 
 # What all epochs together learn by default, in tokens, and the limits of their number.
 TOKENS, MIN_EPOCHS, MAX_EPOCHS = 30_000_000, 3, 50
-# The seconds between checkpoints.
-SECONDS = 300.0
+# The seconds between checkpoints, and about how many epochs are reported.
+SECONDS, ROWS = 300.0, 10
 # With fewer different texts there is nothing to learn.
 MIN_TEXTS = 2
 
@@ -193,7 +193,7 @@ def _follow(
 
     Raises InterruptedRun, DivergedError.
     """
-    stop, rate = task.stop, task.config.pretrain.lr
+    stop, rate, epochs = task.stop, task.config.pretrain.lr, folder.facts().epochs
     start = saved_at = time.monotonic()
     loss, pairs = 0.0, 0
     for part in parts:
@@ -206,8 +206,12 @@ def _follow(
                     f"a vector is NaN or Inf after epoch {vectors.epoch}: pretraining diverged; "
                     f"lower pretrain.lr (now {rate:g})"
                 )
+            if not vectors.outputs.any():
+                remedy = "give longer texts"
+                raise DataError(task.raw.name, None, "no text has tokens to learn from", remedy)
             mean, loss, pairs = loss / max(pairs, 1), 0.0, 0
-            say(f"epoch {vectors.epoch}: loss {mean:.4f}, {now - start:,.0f} s")
+            if vectors.epoch % max(epochs // ROWS, 1) == 0:
+                say(f"epoch {vectors.epoch}/{epochs}: loss {mean:.4f}, {now - start:,.0f} s")
             folder.add({"epoch": vectors.epoch, "loss": mean, "seconds": round(now - start, 3)})
         if stop.requested or now - saved_at > SECONDS:
             folder.save(vectors.state_dict())

@@ -30,7 +30,7 @@ from srucli.runs.training_state import keep_random_states
 from srucli.runtime import cores, max_threads, use_device, use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import make_tokenizer
-from srucli.training.base import Base, from_base, from_recorded, old_task
+from srucli.training.base import Base, Vectors, from_base, from_recorded, old_task
 from srucli.training.build import build, restore
 from srucli.training.defaults import check_settings, complete
 from srucli.training.effects import Setup, given_settings, never_reached, no_effect
@@ -335,6 +335,7 @@ def _warn_of_no_effect(request: Request, split: Split, based: bool) -> None:
         given_tokenizer=request.tokenizer.model_type if request.tokenizer else None,
         soft=split.train.soft is not None,
         based=based,
+        vectors=isinstance(request.base, Vectors),
     )
     warn(*no_effect(setup, request.settings))
 

@@ -20,7 +20,8 @@ from srucli.kernels.cpu_skipgram import learn
 
 Floats = NDArray[np.float32]
 # A token with the share f of all tokens is kept with the probability sqrt(t / f) + t / f, where t
-# is FREQUENT. Negatives are drawn with probabilities in proportion to f to this POWER.
+# is FREQUENT, or the mean share of a token if that is larger. Negatives are drawn with
+# probabilities in proportion to f to this POWER.
 FREQUENT, POWER = 1e-4, 0.75
 # The tokens that are learned between two occasions to save.
 PART = 2**20
@@ -109,7 +110,7 @@ def _parts(ends: NDArray[np.int64], first: int) -> Iterator[tuple[int, int]]:
 
 def _kept(counts: NDArray[np.float64]) -> Floats:
     """Return the probabilities (V,) with which tokens that occur so often are kept."""
-    ratio = FREQUENT * counts.sum() / counts.clip(min=1)
+    ratio = max(FREQUENT, 1 / counts.size) * counts.sum() / counts.clip(min=1)
     kept: Floats = (np.sqrt(ratio) + ratio).astype(np.float32)
     return kept
 

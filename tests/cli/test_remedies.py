@@ -1218,7 +1218,7 @@ REMEDIES = {
         f"{OWN_TOKENIZER} pretrain.epochs=1",
         r"pretrain\.epochs has no effect: it needs raw text: (--raw) CORPUS",
         lambda words, match: [*words, match[1], "two.tsv", "-o", "b"],
-        advice=" has no effect: it needs raw text: --raw CORPUS",
+        advice="raw text: --raw CORPUS",
     ),
     # ------------------------------------------------ settings without effect
     "n-grams without a bag": Remedy(

@@ -456,7 +456,7 @@ def test_flags_that_exclude_each_other(base: Path, run_main: RunMain, tmp_path: 
     given = ("--from", base, "-o", tmp_path / "run")
     one = run_main("train", base.parent / "first.tsv", *given, "--tokenizer", "no.model")
     assert one.code == 2
-    assert "this run has its own tokenizer; leave out --tokenizer" in one.err
+    assert "has its own tokenizer; leave out --tokenizer" in one.err
     two = run_main("train", "--resume", base, "--from", base)
     assert two.code == 2
     assert "the run has its own; leave out --from" in two.err
@@ -469,7 +469,7 @@ def test_info_and_the_model_card_name_the_base(
     words = ("train", data, "--from", base, "-o", tmp_path / "run", "--epochs", 1, "--threads", 1)
     assert run_main(*words).code == 0
     info = json.loads(run_main("info", tmp_path / "run", "--json").out)
-    assert info["fine-tuned from"] == f"{base} (4 of its labels kept)"
+    assert info["trained from"] == f"{base} (4 of its labels kept)"
     card = (tmp_path / "run" / "README.md").read_text()
-    assert f"- Fine-tuned from `{base.name}`, of which 4 labels are kept; SHA-256 of" in card
+    assert f"- Trained from `{base.name}`, of which 4 labels are kept; SHA-256 of" in card
     assert str(base.parent) not in card

@@ -100,6 +100,10 @@ CASES: dict[str, Case] = {
     "optim.decay_embeddings": ("true", [], ["optim.name=adamw"]),
     "optim.layer_decay": ("0.5", [], ["from"]),
     "train.freeze": ("encoder", [], ["from"]),
+    "pretrain.epochs": ("3", [], ["raw"]),
+    "pretrain.window": ("3", [], ["raw"]),
+    "pretrain.negatives": ("3", [], ["raw"]),
+    "pretrain.lr": ("0.1", [], ["raw"]),
     "train.epochs": ("3", ["train.steps=9"], []),
     "train.subword_dropout": ("0.2", ["tokenizer.model_type=char"], []),
     "train.soft_temperature": ("2", ["hard"], []),
@@ -116,7 +120,8 @@ def setup(key: str, value: str, beside: Sequence[str]) -> Setup:
     overrides = [word for word in beside if "=" in word]
     config = resolve(overrides=[*overrides, f"{key}={value}"])
     held_out, soft = "file" not in beside, "hard" not in beside
-    return Setup(config, "dev" in beside, held_out, soft=soft, based="from" in beside)
+    based, vectors = "from" in beside, "raw" in beside
+    return Setup(config, "dev" in beside, held_out, soft=soft, based=based, vectors=vectors)
 
 
 # --- the table ---------------------------------------------------------------------------------

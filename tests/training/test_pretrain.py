@@ -148,11 +148,17 @@ def test_other_texts_or_settings_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "problem"), [([], "no text"), (["again"] * 5, "the same text 5 times")]
+    ("texts", "problem"),
+    [
+        ([], "no text; give raw text"),
+        (["again"] * 5, "the same text 5 times; give raw text"),
+        (["", " "] * 5, "nothing but blank lines; give it text"),
+        (["a", "b"], "no text has tokens to learn from; give longer texts"),
+    ],
 )
 def test_text_without_content_is_refused(tmp_path: Path, texts: list[str], problem: str) -> None:
-    with pytest.raises(DataError, match=f"corpus.txt: {problem}; give raw text"):
-        pretrain(config(), raw(texts), tmp_path / "base")
+    with pytest.raises(DataError, match=f"corpus.txt: {problem}"):
+        pretrain(config("tokenizer.model_type=word"), raw(texts), tmp_path / "base")
     assert not (tmp_path / "base").exists()
 
 
