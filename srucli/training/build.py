@@ -53,7 +53,7 @@ def build(
     model.to(device)
     use_kernel(model, train.kernel)
     if ngrams is not None:
-        model.blend[1] = ngrams.weight
+        model.blend.copy_(torch.tensor([ngrams.network, ngrams.weight]))
     kind = {"multi_label": data.multi_label, "soft": data.soft is not None}
     loss = loss_function(train, data.learned, len(data.labels), **kind)
     step, limits = Step(train, config.optim, model, loss), model.limits(train)

@@ -13,7 +13,7 @@ from srucli.config import Config, TrainConfig
 from srucli.data.dataset import MAX_SCORES, Dataset, Split
 from srucli.inference.forward import Scores
 from srucli.io.console import say
-from srucli.model.blend import LINEAR, fit_weights
+from srucli.model.blend import LINEAR, NETWORK, fit_weights
 from srucli.ngrams.linear import NgramModel, fit, size_of_model
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS, Limits, read_texts
@@ -29,13 +29,15 @@ LEAST_WEIGHT = 1e-3
 class Ngrams(NamedTuple):
     """The linear model of a run, its scores (B, C) of dev examples, and its weight's prior.
 
-    base: the model from which it was fitted, if there is one.
+    base: the model from which it was fitted, if there is one. network: the prior of the network's
+    weight beside it.
     """
 
     model: NgramModel
     scores: Scores
     weight: float
     base: NgramModel | None = None
+    network: float = NETWORK
 
 
 def fit_ngrams(

@@ -30,7 +30,15 @@ from srucli.runs.training_state import keep_random_states
 from srucli.runtime import cores, max_threads, use_device, use_threads
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import make_tokenizer
-from srucli.training.base import Base, Vectors, from_base, from_recorded, old_task
+from srucli.training.base import (
+    VECTORS_LINEAR,
+    VECTORS_NETWORK,
+    Base,
+    Vectors,
+    from_base,
+    from_recorded,
+    old_task,
+)
 from srucli.training.build import build, restore
 from srucli.training.defaults import check_settings, complete
 from srucli.training.effects import Setup, given_settings, never_reached, no_effect
@@ -202,7 +210,9 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
         known = saved.labels if saved and recorded else base.labels if base else ()
         with enough_memory("reading the examples", "train on fewer of them"):
             split = _read(request, known)
-        labels, based = split.train.labels, bool(base or recorded)
+        labels = split.train.labels
+        recorded = base.to_facts(labels) if base else recorded
+        based = recorded is not None
         config = complete(request.config, len(split.train), len(labels), based=based)
         if saved:
             check_same(run.path, saved, config, split, request.sources, request.force)
@@ -213,6 +223,8 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
             with enough_memory("fitting the n-grams", "train on fewer examples"):
                 old = base.ngrams(labels) if base else _base_ngrams(run, split, recorded)
                 ngrams = fit_ngrams(split, tokenizer, config.train, old)
+            if recorded and recorded.labels_kept is None:
+                ngrams = ngrams._replace(network=VECTORS_NETWORK, weight=VECTORS_LINEAR)
         if not saved:
             run.clear()
         run.check_logs()
@@ -222,7 +234,6 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
             if saved and saved.checkpoint:
                 restore(trainer, saved.checkpoint, config, saved.config)
         linear = (ngrams.model, ngrams.base) if ngrams else (None, None)
-        recorded = base.to_facts(labels) if base else recorded
         facts = _facts(request, found, split, trainer, linear[0], recorded)
         run.begin(config, tokenizer, labels, facts, *linear)
         if base:

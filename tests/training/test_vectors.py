@@ -17,7 +17,7 @@ from srucli.model.encoders import ENCODERS
 from srucli.runs.facts import BaseFacts
 from srucli.runs.pretrained_dir import PretrainedDir
 from srucli.runs.run_dir import RunDir
-from srucli.training.base import VECTORS_STD, load_base
+from srucli.training.base import VECTORS_LINEAR, VECTORS_NETWORK, VECTORS_STD, load_base
 from srucli.training.pretrain import RawText, pretrain
 from srucli.training.run import train
 from tests.support import OnStep, RunMain, sentences, write_tsv
@@ -60,6 +60,9 @@ def test_every_encoder_starts_from_vectors(
     own = Predictor.load(run, "cpu").tokenizer
     assert own.model_bytes == PretrainedDir(base).tokenizer().model_bytes
     assert f"from {base}: tokenizer kept, and the vectors" in capsys.readouterr().err
+    assert weights(trained(base, tmp_path / "prior", "train.dev_share=0"))["blend"].tolist() == (
+        pytest.approx([VECTORS_NETWORK, VECTORS_LINEAR])
+    )
     facts = RunDir(run).facts().base
     assert facts == BaseFacts(run=str(base), sha256=load_base(base, "cpu").sha256)
 
