@@ -40,7 +40,7 @@ from tests.robustness.watch import unwatched, watched
 # The files that srucli may write, according to the documentation and independent of the code.
 _RUN = (
     r"(srucli|run|labels)\.json|lock|config\.yaml|tokenizer\.model|(metrics|diagnostics)\.jsonl"
-    r"|README\.md|best|last|tensorboard/events\.out\.tfevents\..+"
+    r"|(ngrams|base)\.safetensors|README\.md|best|last|tensorboard/events\.out\.tfevents\..+"
     r"|checkpoints/\.?step-[0-9]+[^/]*/((model|training)\.safetensors|(state|training|manifest)\.json)"
 )
 _TRIAL = rf"cells/[\w.=,-]+/lr-[^/]+/seed-[0-9]+/(result\.json|error\.txt|log\.txt|run/({_RUN}))"
