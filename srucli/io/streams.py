@@ -99,6 +99,11 @@ def is_piped(source: Source) -> bool:
     return os.fspath(source) == "-" or Path(source).is_fifo()
 
 
+def recorded_name(source: str) -> str:
+    """Return the name of a file that is right in any current folder; "-" for any pipe."""
+    return "-" if is_piped(source) else os.path.abspath(source)
+
+
 def unreadable(source: str, error: OSError) -> InputMissingError:
     """Return the error for a file that cannot be opened or read."""
     remedy = RAISE_OPEN_FILES if is_open_files(error) else "check the disk or pipe"

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sentencepiece
@@ -17,6 +17,7 @@ from srucli.errors import DataError
 from srucli.io.files import COPY_AGAIN, Place, path_of, read_json
 
 FORMAT_VERSION = 4
+Model = TypeVar("Model", bound=BaseModel)
 MAX_FACTS = 2**20
 
 
@@ -88,11 +89,20 @@ def read_facts(place: Place) -> Facts:
     if type(number) is int and 0 < number < FORMAT_VERSION:
         problem = f"format version {number}, from before the first release, is no longer read"
         raise DataError(source, None, problem, "train again")
-    if type(number) is int and number > FORMAT_VERSION:
-        problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
+    return checked(Facts, found, FORMAT_VERSION, source)
+
+
+def checked(kind: type[Model], found: dict[str, Any], latest: int, source: str) -> Model:
+    """Return what was read as facts of this kind, of a format version up to `latest`.
+
+    Raises DataError naming `source` if they are invalid or newer.
+    """
+    number = found.get("format_version")
+    if type(number) is int and number > latest:
+        problem = f"format version {number}, this srucli reads up to {latest}"
         raise DataError(source, None, problem, "upgrade srucli")
     try:
-        return Facts.model_validate(found, strict=True)
+        return kind.model_validate(found, strict=True)
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         problem = f"{key} is not as srucli writes it"

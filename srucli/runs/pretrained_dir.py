@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from srucli.errors import DataError, SrucliError
@@ -38,7 +38,7 @@ from srucli.io.files import (
 from srucli.io.folders import OpenFolder
 from srucli.io.json_text import json_text
 from srucli.runs.claim import Claim, Layout, Source, claimed, clear
-from srucli.runs.facts import MAX_FACTS, machine
+from srucli.runs.facts import MAX_FACTS, checked, machine
 from srucli.runs.tensors import check_fit, file_of, max_bytes, tensors_of
 from srucli.tokenizer.model import MAX_MODEL_BYTES, Tokenizer
 
@@ -149,17 +149,9 @@ class PretrainedDir:
 
     def facts(self) -> PretrainedFacts:
         """Return the content of pretrained.json."""
-        found, source = read_json(self.place, FACTS, MAX_FACTS), str(self.path / FACTS)
-        number = found.get("format_version") if isinstance(found, dict) else None
-        if type(number) is int and number > FORMAT_VERSION:
-            problem = f"format version {number}, this srucli reads up to {FORMAT_VERSION}"
-            raise DataError(source, None, problem, "upgrade srucli")
-        try:
-            return PretrainedFacts.model_validate(found, strict=True)
-        except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"]))
-            problem = f"{key or 'it'} is not as srucli writes it"
-            raise DataError(source, None, problem, COPY_AGAIN) from None
+        read, source = read_json(self.place, FACTS, MAX_FACTS), str(self.path / FACTS)
+        found = read if isinstance(read, dict) else {}
+        return checked(PretrainedFacts, found, FORMAT_VERSION, source)
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -18,7 +17,7 @@ from srucli.data.store import TokenStore
 from srucli.errors import DataError, DivergedError, InterruptedRun, OutputError, TextError
 from srucli.io.console import progress_bar, say, shell_word
 from srucli.io.json_text import json_text
-from srucli.io.streams import display_name, is_piped
+from srucli.io.streams import display_name, recorded_name
 from srucli.runs.claim import Source
 from srucli.runs.pretrained_dir import PretrainedDir, PretrainedFacts
 from srucli.tokenizer.model import Tokenizer
@@ -146,13 +145,13 @@ class _Task(NamedTuple):
 
         @lru_cache(maxsize=1)
         def encoded(epoch: int) -> TokenStore:
-            sampled = train.subword_dropout, train.seed * 1_000_003 + epoch
             try:
                 return TokenStore.encode(
-                    *(tokenizer, self.raw.texts),
+                    tokenizer,
+                    self.raw.texts,
                     limits=Limits(),
-                    subword_dropout=sampled[0],
-                    seed=sampled[1],
+                    subword_dropout=train.subword_dropout,
+                    seed=train.seed * 1_000_003 + epoch,
                 )
             except TextError as error:
                 raise DataError(self.raw.name, None, error.problem, error.remedy) from None
@@ -164,36 +163,40 @@ def _learn(folder: PretrainedDir, saved: PretrainedFacts | None, task: _Task) ->
     """Learn the vectors, or the rest of their epochs, and write the folder."""
     config, seed = task.config, task.config.train.seed
     if saved:
-        tokenizer, epochs = folder.tokenizer(), saved.epochs
+        tokenizer = folder.tokenizer()
         vectors = SkipGram.restored(folder.state(tokenizer.vocab_size, saved))
         encoded = task.encoder(tokenizer)
-        say(f"resuming after {vectors.epoch:,} of {epochs:,} epochs")
+        say(f"resuming after {vectors.epoch:,} of {saved.epochs:,} epochs")
     else:
         raw = task.raw
         tokenizer = task.given or make_tokenizer(config.tokenizer, raw.texts, raw.name).tokenizer
         encoded = task.encoder(tokenizer)
         vectors = SkipGram.new(tokenizer.vocab_size, config.model.embedding_size, seed)
-        epochs = epochs_of(config, encoded(0).ids.size)
         folder.clear()
-        folder.begin(tokenizer, _facts(task, encoded(0).ids.size, epochs))
+        folder.begin(tokenizer, _facts(task, encoded(0).ids.size))
     facts = folder.facts()
-    say(f"pretraining: {facts.texts:,} texts, {facts.tokens:,} tokens, {epochs:,} epochs")
+    say(f"pretraining: {facts.texts:,} texts, {facts.tokens:,} tokens, {facts.epochs:,} epochs")
     task.stop.checked = True
-    learned = vectors.train(encoded, config.pretrain, epochs, seed)
-    with progress_bar(total=epochs * facts.tokens, unit=" tokens", unit_scale=True) as bar:
+    learned = vectors.train(encoded, config.pretrain, facts.epochs, seed)
+    with progress_bar(total=facts.epochs * facts.tokens, unit=" tokens", unit_scale=True) as bar:
         bar.update(vectors.epoch * facts.tokens)
-        _follow(learned, vectors, folder, task, bar)
+        _follow(learned, vectors, folder, task, facts.epochs, bar)
     folder.finish(torch.from_numpy(vectors.inputs), card(folder.path.name, facts))
 
 
 def _follow(
-    parts: Iterator[Part], vectors: SkipGram, folder: PretrainedDir, task: _Task, bar: Any
+    parts: Iterator[Part],
+    vectors: SkipGram,
+    folder: PretrainedDir,
+    task: _Task,
+    epochs: int,
+    bar: Any,
 ) -> None:
     """Learn part by part: log each epoch, and save now and then.
 
     Raises InterruptedRun, DivergedError.
     """
-    stop, rate, epochs = task.stop, task.config.pretrain.lr, folder.facts().epochs
+    stop, rate = task.stop, task.config.pretrain.lr
     start = saved_at = time.monotonic()
     loss, pairs = 0.0, 0
     for part in parts:
@@ -223,14 +226,14 @@ def _follow(
             )
 
 
-def _facts(task: _Task, tokens: int, epochs: int) -> dict[str, object]:
+def _facts(task: _Task, tokens: int) -> dict[str, object]:
     """Return what pretrained.json records, besides the machine."""
     return {
-        "sources": ["-" if is_piped(name) else os.path.abspath(name) for name in task.raw.sources],
+        "sources": [recorded_name(name) for name in task.raw.sources],
         "texts": len(task.raw.texts),
         "tokens": tokens,
         "size": task.config.model.embedding_size,
-        "epochs": epochs,
+        "epochs": epochs_of(task.config, tokens),
         "sha256": text_hash(task.raw.texts),
         "fingerprint": task.wanted,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from srucli.errors import UsageError
 from srucli.io.console import excerpt, say, shell_word, warn
 from srucli.io.folders import OpenFolder
 from srucli.io.memory import enough_memory
-from srucli.io.streams import is_piped
+from srucli.io.streams import recorded_name
 from srucli.kernels import backends
 from srucli.model.encoders import ENCODERS
 from srucli.ngrams.linear import NgramModel
@@ -291,11 +290,7 @@ def _facts(
         },
         "epochs": trainer.loader.epochs,
         "device": str(trainer.step.device),
-        # Absolute, because the training may be resumed from another folder; "-" is any pipe.
-        "sources": {
-            part: name and ("-" if is_piped(name) else os.path.abspath(name))
-            for part, name in request.sources.items()
-        },
+        "sources": {part: name and recorded_name(name) for part, name in request.sources.items()},
         "columns": split.columns._asdict(),
         "base": base and base.model_dump(),
     }
