@@ -83,6 +83,11 @@ VALUES = {
 }
 # The settings of `data` that are about bytes and lines, and so apply to plain text too.
 OF_LINES = {"encoding", "errors", "max_ratio"}
+# Those that only files with labels need.
+OF_LABELS = (
+    *("data.label", "data.weight", "data.multi_label", "data.label_delimiter"),
+    "data.merge_labels",
+)
 # The types of a section, without their bounds; evaluating them is slow.
 _types = cache(get_type_hints)
 

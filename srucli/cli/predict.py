@@ -28,10 +28,7 @@ class Command(options.Command):
         "echo 'a good film' | srucli predict runs/reviews --probability",
         "srucli predict runs/reviews new.csv --text body --json",
     )
-    without = (
-        *("data.label", "data.weight", "data.multi_label"),
-        *("data.label_delimiter", "data.merge_labels"),
-    )
+    without = options.OF_LABELS
 
 
 def command(

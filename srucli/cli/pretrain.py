@@ -15,10 +15,7 @@ class Command(options.Command):
     """The flags of `srucli pretrain` that stand for settings."""
 
     settings = ("tokenizer", "data", "pretrain", "model.embedding_size", "train.seed")
-    without = (
-        *("data.label", "data.multi_label", "data.label_delimiter", "data.merge_labels"),
-        "tokenizer.seed",
-    )
+    without = (*options.OF_LABELS, "tokenizer.seed")
     labelled = False
     often = ("--output", "--epochs", "--vocab-size", "--tokenizer", "--seed", "--force")
     examples = (

@@ -188,7 +188,7 @@ def _pretrained(
     warn_of_labels(files)
     texts = RawText([*texts_of(files, DataConfig(), False, ())], files)
     given = Tokenizer.load(tokenizer) if tokenizer else None
-    name = f"raw-{fingerprint(settings, texts.texts, given)[:12]}"
+    name = f"raw-{fingerprint(settings, texts, given)[:12]}"
     base = pretrain(settings, texts, parent / name, tokenizer=tokenizer, stop=stop)
     return settings.model_copy(update={"tokenizer": TokenizerConfig()}), base
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,8 @@ SECONDS, ROWS = 300.0, 10
 MIN_TEXTS = 2
 
 
-class RawText(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RawText:
     """Texts without labels, and the names of the files they are from."""
 
     texts: Sequence[str]
@@ -44,6 +46,14 @@ class RawText(NamedTuple):
     def name(self) -> str:
         """What messages call it."""
         return ", ".join(map(display_name, self.sources))
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the texts, in order."""
+        digest = sha256()
+        for text in self.texts:
+            digest.update(text.encode() + b"\0")
+        return digest.hexdigest()
 
 
 def pretrain(
@@ -66,7 +76,7 @@ def pretrain(
     check_rules(config.tokenizer, as_setting)
     given = Tokenizer.load(tokenizer) if tokenizer else None
     _check_texts(raw)
-    wanted = fingerprint(config, raw.texts, given)
+    wanted = fingerprint(config, raw, given)
     with PretrainedDir.claim(output, (*raw.sources, tokenizer, *reads)) as folder:
         saved = None if force else _saved(folder, wanted)
         if saved and folder.is_complete:
@@ -76,7 +86,7 @@ def pretrain(
     return output
 
 
-def fingerprint(config: Config, texts: Sequence[str], tokenizer: Tokenizer | None) -> str:
+def fingerprint(config: Config, raw: RawText, tokenizer: Tokenizer | None) -> str:
     """Return a hash of all that determines the vectors of raw texts."""
     if tokenizer:
         of_tokens: object = sha256(tokenizer.model_bytes).hexdigest()
@@ -87,15 +97,7 @@ def fingerprint(config: Config, texts: Sequence[str], tokenizer: Tokenizer | Non
         *(config.model.embedding_size, config.train.seed, config.train.subword_dropout),
     ]
     digest = sha256(json_text([of_tokens, settings]).encode())
-    digest.update(text_hash(texts).encode())
-    return digest.hexdigest()
-
-
-def text_hash(texts: Sequence[str]) -> str:
-    """Return the SHA-256 of texts, in order."""
-    digest = sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\0")
+    digest.update(raw.sha256.encode())
     return digest.hexdigest()
 
 
@@ -234,7 +236,7 @@ def _facts(task: _Task, tokens: int) -> dict[str, object]:
         "tokens": tokens,
         "size": task.config.model.embedding_size,
         "epochs": epochs_of(task.config, tokens),
-        "sha256": text_hash(task.raw.texts),
+        "sha256": task.raw.sha256,
         "fingerprint": task.wanted,
     }
 
