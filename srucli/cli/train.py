@@ -134,6 +134,7 @@ def command(
         from srucli.training.run import train as run_training
 
         options.warn_of_files(settings)
+        tune_process(settings.train.threads)
         if raw:
             if base:
                 raise UsageError("--raw and --from: give one of them")
@@ -142,7 +143,6 @@ def command(
             settings, base = _pretrained(settings, raw, folder.parent, tokenizer, stop)
             tokenizer = None
         how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}
-        tune_process(settings.train.threads)
         run_training(settings, train, dev, folder, reads=[config], **how)
         say(*note)
         next_steps.after_train(folder)
@@ -182,8 +182,10 @@ def _pretrained(
     """
     from srucli.config import DataConfig, TokenizerConfig
     from srucli.tokenizer.model import Tokenizer
+    from srucli.training.defaults import check_settings
     from srucli.training.pretrain import RawText, fingerprint, pretrain
 
+    check_settings(settings)
     files = files_of([raw])
     warn_of_labels(files)
     texts = RawText([*texts_of(files, DataConfig(), False, ())], files)

@@ -137,6 +137,11 @@ def test_raw_text_and_other_flags(tmp_path: Path, run_main: RunMain, base: Path)
     assert (both.code, both.err) == (2, "srucli: --raw and --from: give one of them\n")
     piped = run_main("train", "-", "--raw", "-")
     assert (piped.code, piped.err) == (2, "srucli: standard input (-) can be read only once\n")
+    wrong = run_main(
+        "train", data, "--raw", data, "--device", "tpu", "-o", tmp_path / "new" / "run"
+    )
+    assert wrong.code == 2
+    assert not (tmp_path / "new").exists()  # nothing was learned before the setting was refused
     missing = run_main("train", data, "--raw", tmp_path / "none.txt")
     assert missing.code == InputMissingError.exit_code
     none = run_main(
