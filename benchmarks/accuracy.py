@@ -169,7 +169,7 @@ def measure_system(name: str, system: str, files: Files, seed: int, scratch: Pat
     if system in ("srucli", NO_DEV):
         return measure_srucli(files, multi_label, seed, scratch)
     task = read_task(files.train, files.test, files.dev, multi_label, name in LONG)
-    return measure(system, task, seed)
+    return measure(PEERS[system], task, seed)
 
 
 def seeds_of(system: str, folder: Path, wanted: int | None) -> range:

@@ -6,8 +6,7 @@ Usage: python -m benchmarks.little_data [--sets sst2,banking77] [--systems srucl
 A draw takes texts at random from the training file of a set. Where that would lose a label, it
 takes one text of each label first, and the others at random. Seed N is draw N of every system and
 its own seed; there are 5. No system gets dev texts, and srucli no flag. All are tested on the whole
-test file. `srucli-raw` starts from vectors (`srucli pretrain`, `srucli train --from`) of all texts
-of the training file, without labels, and without those that the test file has too.
+test file.
 
 The table shows mean and standard deviation over the draws, in percent, with the best peer in bold.
 Then comes by how much srucli is ahead of that peer: the mean and standard deviation of the
@@ -30,8 +29,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks.accuracy import MULTI_LABEL, folders, measure_srucli, measure_system
-from benchmarks.peers import PEERS, Figures
+from benchmarks.accuracy import MULTI_LABEL, folders, measure_system
+from benchmarks.peers import PEERS
 from benchmarks.results import (
     Cell,
     markdown,
@@ -42,13 +41,12 @@ from benchmarks.results import (
     some_of,
     spread,
 )
-from benchmarks.sets import Files, read_rows, split_files, srucli, write_rows
+from benchmarks.sets import Files, read_rows, split_files, write_rows
 
 SETS = ("sst2", "nsmc_rebuilt", "agnews_10k", "banking77")
 SIZES = (100, 1_000)
 DRAWS = 5
-RAW = "srucli-raw"
-SYSTEMS = ("srucli", *PEERS, RAW)
+SYSTEMS = ("srucli", *PEERS)
 
 Row = tuple[str, str]
 Grouped = Mapping[tuple[str, int, str], list[Cell]]  # by set, number of texts, system
@@ -62,18 +60,6 @@ def draw(rows: Sequence[Row], size: int, seed: int) -> list[Row]:
         others = set(range(len(order))).difference(first.values())
         order = [order[index] for index in (*sorted(first.values()), *sorted(others))]
     return order[:size]
-
-
-def measure_raw(files: Files, drawn: Files, seed: int, scratch: Path) -> Figures:
-    """Measure srucli from vectors of the training texts that are not among the test texts."""
-    base = scratch / f"{files.train.parent.name}-raw"
-    if not base.exists():
-        known = {text for _, text in read_rows(files.test)}
-        raw = base.with_suffix(".txt")
-        lines = (f"{text}\n" for _, text in read_rows(files.train) if text not in known)
-        raw.write_text("".join(lines), encoding="utf-8", newline="\n")
-        srucli("pretrain", raw, "-o", base)
-    return measure_srucli(drawn, False, seed, scratch, "--from", base)
 
 
 def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
@@ -91,8 +77,6 @@ def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
             for system in arguments.systems:
                 cell: Cell = {"set": name, "texts": size, "system": system, "seed": seed}
                 measured = partial(measure_system, name, system, drawn, seed, scratch)
-                if system == RAW:
-                    measured = partial(measure_raw, files, drawn, seed, scratch)
                 measure_missing(arguments.output, cell, measured)
 
 
@@ -113,14 +97,13 @@ def table(grouped: Grouped, sizes: Sequence[tuple[str, int]]) -> str:
     for name, size in sizes:
         cells = {system: grouped.get((name, size, system), []) for system in SYSTEMS}
         shown = {system: percent(cells[system], "accuracy") for system in SYSTEMS}
-        raw = shown.pop(RAW)
         row_ahead = ""
         if peers := [system for system in PEERS if cells[system]]:
             best = max(peers, key=lambda system: spread(cells[system], "accuracy")[0])
             shown[best] = f"**{shown[best]}**"
             row_ahead = ahead(cells["srucli"], cells[best])
-        rows.append([name, f"{size:,}", *shown.values(), row_ahead, raw])
-    return markdown(["set", "texts", "srucli", *PEERS, "srucli ahead by", RAW], rows)
+        rows.append([name, f"{size:,}", *shown.values(), row_ahead])
+    return markdown(["set", "texts", "srucli", *PEERS, "srucli ahead by"], rows)
 
 
 def show(cells: Sequence[Cell]) -> None:

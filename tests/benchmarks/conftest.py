@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import accuracy, encoders, little_data
+from benchmarks import accuracy, encoders, raw_text
 from tests.support import NETWORK, RunMain
 
 
@@ -18,12 +18,12 @@ def commands(run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> list[tuple[A
     def small(*arguments: object) -> str:
         run.append(arguments)
         settings: dict[str, tuple[object, ...]]
-        settings = {"eval": (), "pretrain": ("--embedding-size", 16, "--epochs", 1)}
+        settings = {"eval": (), "predict": (), "pretrain": ("--embedding-size", 16, "--epochs", 1)}
         own = settings.get(str(arguments[0]), (*NETWORK, "train.epochs=2"))
         done = run_main(*arguments, *own)
         assert done.code == 0, done.err
         return done.out
 
-    for module in (accuracy, encoders, little_data):
+    for module in (accuracy, encoders, raw_text):
         monkeypatch.setattr(module, "srucli", small)
     return run

@@ -46,7 +46,7 @@ def test_the_sum_adds_three_linear_models(names: tuple[str, ...]) -> None:
     assert fitted.scores(texts) == pytest.approx(wanted)
     assert fitted.scores(texts).shape == (40, len(names))
     assert fitted.parameters == words.parameters + characters.parameters + svm.parameters
-    assert peers.measure("linear-sum", task)["accuracy"] > 1.5 / len(names)
+    assert peers.measure(peers.fit_linear_sum, task)["accuracy"] > 1.5 / len(names)
 
 
 def test_a_regression_reads_features_times_ratios() -> None:
@@ -81,5 +81,5 @@ def test_several_labels_get_the_thresholds_of_other_peers() -> None:
     rows += [("axe alpha", ["a"]), ("bag bun", ["b"]), ("beta", ["b"]), ("alpha", ["a"])]
     part = tuple(map(list, zip(*rows, strict=True)))
     task = Task(part, part, part, multi_label=True, long=False)  # type: ignore[arg-type]
-    found = peers.measure("linear-sum", task)
+    found = peers.measure(peers.fit_linear_sum, task)
     assert (found["accuracy"], found["macro_f1"]) == (1.0, 1.0)
