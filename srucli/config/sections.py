@@ -291,7 +291,7 @@ class TrainConfig(Section):
     dev_share: Fraction | None = setting(
         None,
         "Fraction of the training examples held out without --dev FILE. [default: a tenth, at most "
-        "2,000 examples]",
+        "2,000 examples; none of fewer than 200]",
     )
     metric: str = setting(
         "auto", "Metric of the best epoch; auto: accuracy, or macro_f1 if multi-label or balanced."

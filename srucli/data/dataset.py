@@ -23,8 +23,9 @@ from srucli.io.streams import Source, display_name
 from srucli.metrics import check_size, encode
 
 # What is held out of the training examples by default: this share, at most so many examples, and
-# at most so many pairs of example and label.
-HELD_OUT, MAX_HELD_OUT, MAX_SCORES = 0.1, 2_000, 2**25
+# at most so many pairs of example and label; nothing of fewer than FEW, because so few held-out
+# examples measure nothing well, and the others are needed.
+HELD_OUT, MAX_HELD_OUT, MAX_SCORES, FEW = 0.1, 2_000, 2**25, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +193,11 @@ def _read_split(
 def default_share(examples: int, labels: int) -> float:
     """Return the share that is held out by default: a tenth, at most MAX_HELD_OUT examples.
 
-    With many labels it is less, because there is a score of each example for each label.
+    With many labels it is less, because there is a score of each example for each label. With
+    fewer than FEW examples it is 0.
     """
+    if examples < FEW:
+        return 0.0
     return min(HELD_OUT, min(MAX_HELD_OUT, MAX_SCORES / labels) / examples)
 
 

@@ -223,7 +223,8 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
                 old = base.ngrams(labels) if base else _base_ngrams(run, split, recorded)
                 ngrams = fit_ngrams(split, tokenizer, config.train, old)
             if recorded and recorded.labels_kept is None:
-                ngrams = ngrams._replace(network=VECTORS_NETWORK, weight=VECTORS_LINEAR)
+                weight = VECTORS_LINEAR * ngrams.weight
+                ngrams = ngrams._replace(network=VECTORS_NETWORK, weight=weight)
         if not saved:
             run.clear()
         run.check_logs()

@@ -115,14 +115,16 @@ def test_identities_of_parts_and_files_differ() -> None:
 def test_the_share_that_is_held_out_by_default(tmp_path: Path) -> None:
     """A tenth, at most 2,000 examples, and 2^25 scores of an example for a label."""
     held = [default_share(size, labels) * size for size, labels in SIZES]
-    assert held == pytest.approx([3, 2_000, 2_000, 335.5], rel=1e-3)
-    train = str(write_tsv(tmp_path / "t", [("a", f"one {n}") for n in range(29)] + [("b", "two")]))
-    split = read_split(train, None, DataConfig(format="tsv"), TrainConfig())
+    assert held == pytest.approx([0, 20, 2_000, 2_000, 335.5], rel=1e-3)
+    rows = [("a", f"one {n}") for n in range(199)] + [("b", "two")]
+    train, few = (write_tsv(tmp_path / f"{n}.tsv", rows[n:]) for n in range(2))
+    split = read_split(str(train), None, DataConfig(format="tsv"), TrainConfig())
     assert split.dev is not None
-    assert (len(split.train), len(split.dev)) == (27, 3)
+    assert (len(split.train), len(split.dev)) == (180, 20)
+    assert read_split(str(few), None, DataConfig(format="tsv"), TrainConfig()).dev is None
 
 
-SIZES = [(30, 2), (20_000, 2), (10**6, 10_000), (10**6, 100_000)]
+SIZES = [(199, 2), (200, 2), (20_000, 2), (10**6, 10_000), (10**6, 100_000)]
 
 
 def test_a_dev_file_or_a_split_of_one_file(tmp_path: Path) -> None:

@@ -151,7 +151,12 @@ def test_of_other_labels_only_the_text_encoder_is_kept(
 def test_a_label_without_examples_keeps_its_weights(base: Path, tmp_path: Path) -> None:
     """Also with balanced weights: nothing is divided by its number of examples."""
     data = write_tsv(tmp_path / "new.tsv", bank("pin", "refund"))
-    settings = ("train.class_weights=balanced", "train.epochs=1", "train.freeze=encoder")
+    settings = (
+        "train.class_weights=balanced",
+        "train.dev_share=0.1",
+        "train.epochs=1",
+        "train.freeze=encoder",
+    )
     run = train(quick(*settings), str(data), None, tmp_path / "run", base=base)
     labels = RunDir.open(run).labels()
     assert labels == sorted({*FIRST, "refund"})

@@ -60,11 +60,18 @@ def test_every_encoder_starts_from_vectors(
     own = Predictor.load(run, "cpu").tokenizer
     assert own.model_bytes == PretrainedDir(base).tokenizer().model_bytes
     assert f"from {base}: tokenizer kept, and the vectors" in capsys.readouterr().err
-    assert weights(trained(base, tmp_path / "prior", "train.dev_share=0"))["blend"].tolist() == (
-        pytest.approx([VECTORS_NETWORK, VECTORS_LINEAR])
-    )
     facts = RunDir(run).facts().base
     assert facts == BaseFacts(run=str(base), sha256=load_base(base, "cpu").sha256)
+
+
+def test_weights_without_held_out_texts(base: Path, tmp_path: Path) -> None:
+    """The linear model keeps a share of the weight that it has beside a new network."""
+    settings = ("train.dev_share=0", "train.epochs=1")
+    found = weights(trained(base, tmp_path / "run", *settings))["blend"]
+    data = tmp_path / "train.tsv"
+    train(quick(*settings), str(data), None, tmp_path / "new")
+    alone = weights(tmp_path / "new")["blend"]
+    assert found.tolist() == pytest.approx([VECTORS_NETWORK, VECTORS_LINEAR * float(alone[1])])
 
 
 def test_a_killed_run_needs_its_vectors_no_more(
