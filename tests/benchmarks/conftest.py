@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import accuracy, encoders, raw_text
+from benchmarks import accuracy, encoders, raw_text, teachers
 from tests.support import NETWORK, RunMain
 
 
@@ -24,6 +24,6 @@ def commands(run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> list[tuple[A
         assert done.code == 0, done.err
         return done.out
 
-    for module in (accuracy, encoders, raw_text):
+    for module in (accuracy, encoders, raw_text, teachers):
         monkeypatch.setattr(module, "srucli", small)
     return run
