@@ -131,6 +131,7 @@ def command(
         options.need_files(train, dev)
         folder, note = (output, ()) if output else default_folder(train)
         from srucli.runtime import tune_process
+        from srucli.training.run import to_resume
         from srucli.training.run import train as run_training
 
         options.warn_of_files(settings)
@@ -140,6 +141,7 @@ def command(
                 raise UsageError("--raw and --from: give one of them")
             if train == raw == "-":
                 raise UsageError("standard input (-) can be read only once")
+            to_resume(folder, force, [train, dev, tokenizer, config])
             settings, base = _pretrained(settings, raw, folder.parent, tokenizer, stop)
             tokenizer = None
         how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}

@@ -106,17 +106,20 @@ def train(
     device = check_settings(config)
     given = Tokenizer.load(tokenizer) if tokenizer else None
     reads = (train_source, dev_source, tokenizer, *reads, *recorded_sources(output))
-    config, loaded = from_base(config, output, base, _find_saved(output, force, reads))
+    config, loaded = from_base(config, output, base, to_resume(output, force, reads))
     given = loaded.tokenizer if loaded else given
     stop = stop or Interrupt()
     request = Request(config, device, sources, given, settings, stop, loaded, on_epoch=on_epoch)
     with RunDir.claim(output, reads, below) as run:
-        _train(run, _find_saved(output, force, reads), request)
+        _train(run, to_resume(output, force, reads), request)
     return output
 
 
-def _find_saved(output: Path, force: bool, reads: Sequence[Source]) -> SavedTraining | None:
-    """Return the training to resume, or None to start one. Raises OutputError if neither is ok."""
+def to_resume(output: Path, force: bool, reads: Sequence[Source]) -> SavedTraining | None:
+    """Return the training to resume, or None to start one. Raises OutputError if neither is ok.
+
+    reads: files that the command reads and that must not be replaced.
+    """
     saved = None if force else find_saved_training(output)
     if saved is None:
         RunDir.check_free(output, force=force, sources=reads)
