@@ -12,6 +12,11 @@ from srucli.io.console import say, shell_line, shell_word, warn
 if TYPE_CHECKING:
     from srucli.experiments.compare import Comparison
     from srucli.experiments.trials import Plan
+    from srucli.runs.facts import BaseFacts
+
+
+# Up to so many training texts, raw text is known to help (docs/results.md).
+FEW_TEXTS = 5_000
 
 
 def _hint(line: str) -> None:
@@ -32,7 +37,8 @@ def _after_train(folder: Path) -> None:
     from srucli.runs.run_dir import RunDir
 
     run = RunDir.open(folder)
-    config, dev_texts = run.config(), run.facts().data.dev_texts
+    config, facts = run.config(), run.facts()
+    dev_texts = facts.data.dev_texts
     used = choose(run, config.train.used_checkpoint, config.metric)
     record = measured(run, used)
     if record and record["dev"]:
@@ -50,6 +56,20 @@ def _after_train(folder: Path) -> None:
     if states:
         what = f"{states:,.1f} of its {whole:,.1f} MB, which only longer training needs"
         _hint(f"to remove {what}:  srucli slim {name}")
+    if facts.data.texts <= FEW_TEXTS:
+        _use_raw_text(name, facts.base)
+
+
+def _use_raw_text(run: str, base: BaseFacts | None) -> None:
+    """Say how unlabelled text helps where labelled texts are few. run: the folder, quoted."""
+    if base is None:
+        _hint("to use unlabelled text of the same kind too:  srucli train FILE --raw CORPUS")
+    elif base.labels_kept is None:
+        vectors = shell_word(base.run)
+        _hint(
+            "to let it label unlabelled text and learn from that:  "
+            f"srucli predict {run} CORPUS --json | srucli train - --from {vectors} -o NEW"
+        )
 
 
 def _shown(dev: Mapping[str, float | None], metric: str, texts: int) -> str:

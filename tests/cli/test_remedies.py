@@ -1001,6 +1001,19 @@ REMEDIES = {
         lambda words, match: [*pasted(words, match), "t.txt"],
         advice="to label texts:  srucli predict ",
     ),
+    "few texts, and unlabelled ones": Remedy(
+        TRAIN,
+        r"to use unlabelled text of the same kind too:  srucli train FILE (--raw) CORPUS",
+        plus(r"\1 t.txt -o other"),
+        advice="to use unlabelled text of the same kind too:  srucli train FILE --raw CORPUS",
+    ),
+    "few texts, and unlabelled ones that were used": Remedy(
+        FROM.replace("--from run", "--from base --encoder bag"),
+        r"unlabelled text and learn from that:  (srucli predict .*) CORPUS (--json) \|",
+        lambda words, match: [*pasted(words, match), "t.txt", match[2]],
+        advice="to let it label unlabelled text and learn from that:  ",
+        before=(PRETRAIN,),
+    ),
     "tokens to see": Remedy(
         "tokenize t.txt -o new --vocab-size 60",
         r"to see its tokens:  (srucli encode .*) FILE",

@@ -52,7 +52,7 @@ def test_output(tiny: Tiny) -> None:
     assert re.fullmatch(r"n-grams: \d+ with 2,\d\d\d weights, .* s", lines[2])
     assert lines[3].startswith("model: ")
     assert lines[3].endswith(" parameters, sru (cpu kernel), cpu")
-    head, *epochs = lines[-10:-4]
+    head, *epochs = lines[-11:-5]
     assert head.split("  ")[-3:] == ["dev accuracy", "macro_f1", "log_loss"]
     assert [line.split()[0] for line in epochs] == [f"{n}/5" for n in range(1, 6)]
     assert {line.index(" s ") for line in epochs} == {head.index("time") + 2}
@@ -60,13 +60,15 @@ def test_output(tiny: Tiny) -> None:
     assert epochs[0].endswith("  best so far")
     interval = r"\(95% interval 0\.\d{4} to [01]\.\d{4}\)"
     measured = rf"on 48 dev texts, after epoch 5: accuracy [01]\.\d{{4}} {interval}"
-    assert re.fullmatch(measured, lines[-4])
-    assert lines[-3:-1] == [
+    assert re.fullmatch(measured, lines[-5])
+    assert lines[-4:-2] == [
         "to evaluate it:  srucli eval run FILE",
         "to label texts:  srucli predict run -",
     ]
     what = r"to remove \d\.\d of its \d\.\d MB, which only longer training needs"
-    assert re.fullmatch(f"{what}:  srucli slim run", lines[-1])
+    assert re.fullmatch(f"{what}:  srucli slim run", lines[-2])
+    unlabelled = "to use unlabelled text of the same kind too:  srucli train FILE --raw CORPUS"
+    assert lines[-1] == unlabelled
     assert "\r" not in tiny.result.err
 
 

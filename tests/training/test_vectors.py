@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 
 from srucli.cli import completion
 from srucli.config import Config, resolve
-from srucli.errors import InputMissingError, SrucliError, UsageError
+from srucli.errors import InputMissingError, OutputError, SrucliError, UsageError
 from srucli.inference.predictor import Predictor
 from srucli.model.encoders import ENCODERS
 from srucli.runs.facts import BaseFacts
@@ -20,7 +22,7 @@ from srucli.runs.run_dir import RunDir
 from srucli.training.base import VECTORS_LINEAR, VECTORS_NETWORK, VECTORS_STD, load_base
 from srucli.training.pretrain import RawText, pretrain
 from srucli.training.run import train
-from tests.support import OnStep, RunMain, sentences, write_tsv
+from tests.support import OnStep, RunMain, child_environment, sentences, write_tsv
 
 SMALL = ("model.hidden=8", "model.layers=1", "train.batch_size=16", "model.dropout=0.1")
 
@@ -138,6 +140,31 @@ def test_raw_text_is_learned_once(
     assert len([*tmp_path.glob("runs/raw-*")]) == 2
 
 
+def test_a_run_labels_raw_text_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_main: RunMain
+) -> None:
+    """The command that `train` names works as it stands."""
+    monkeypatch.chdir(tmp_path)
+    write_tsv(tmp_path / "train.tsv", sentences()[:100])
+    texts = [text for _, text in sentences()[100:]]
+    (tmp_path / "raw.txt").write_text("".join(f"{text}\n" for text in texts))
+    words = ["train", "train.tsv", "--raw", "raw.txt", "--threads", 1, "--epochs", 9, *SMALL]
+    words += ["tokenizer.vocab_size=90", "pretrain.epochs=2", "model.embedding_size=8"]
+    teacher = run_main(*words, "-o", "teacher")
+    hint = "to let it label unlabelled text and learn from that:  "
+    (line,) = (line for line in teacher.err.splitlines() if line.startswith(hint))
+    piped = line.removeprefix(hint).replace("CORPUS", "raw.txt").replace("NEW", "student")
+    script = f'srucli() {{ "{sys.executable}" -m srucli "$@"; }}\n{piped} --epochs 1'
+    done = subprocess.run(
+        ["bash", "-c", script], env=child_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"data: {len(texts) - len(texts) // 10} examples" in done.stderr
+    assert "with soft labels" in done.stderr
+    base = RunDir(tmp_path / "teacher").facts().base
+    assert base == RunDir(tmp_path / "student").facts().base
+
+
 def test_raw_text_and_other_flags(tmp_path: Path, run_main: RunMain, base: Path) -> None:
     data = write_tsv(tmp_path / "train.tsv", sentences()[:60])
     both = run_main("train", data, "--raw", data, "--from", base)
@@ -149,6 +176,11 @@ def test_raw_text_and_other_flags(tmp_path: Path, run_main: RunMain, base: Path)
     )
     assert wrong.code == 2
     assert not (tmp_path / "new").exists()  # nothing was learned before the setting was refused
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("notes")
+    taken = run_main("train", data, "--raw", data, "-o", tmp_path / "mine")
+    assert taken.code == OutputError.exit_code
+    assert not [*tmp_path.glob("raw-*")]  # nor before the folder was
     missing = run_main("train", data, "--raw", tmp_path / "none.txt")
     assert missing.code == InputMissingError.exit_code
     none = run_main(
