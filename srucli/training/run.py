@@ -365,6 +365,11 @@ def _read(request: Request, known: Sequence[str]) -> Split:
     dev += ", with soft labels" * (data.soft is not None)
     say(f"data: {len(data):,} examples{dev}, {len(data.labels):,} labels ({shown}{more})")
     _warn_of_rare_labels(data)
+    if split.dev is not None and split.dev.soft is not None:
+        warn(
+            "examples are held out that have soft labels: metrics on them say how often the run "
+            "agrees with the likeliest one, not how often it is right; --dev FILE measures that"
+        )
     if data.multi_label and split.dev is None:
         warn(
             "no dev examples: every label has the threshold 0.5; a dev file or train.dev_share=0.1 "

@@ -1001,6 +1001,13 @@ REMEDIES = {
         lambda words, match: [*pasted(words, match), "t.txt"],
         advice="to label texts:  srucli predict ",
     ),
+    "held-out texts with soft labels": Remedy(
+        f"{TRAIN} train.dev_share=0.5".replace("two.tsv", "soft.jsonl"),
+        r"not how often it is right; (--dev) FILE measures that",
+        plus(r"\1 two.tsv -o other"),
+        advice="not how often it is right; --dev FILE measures that",
+        files={"soft.jsonl": '{"text": "a b", "probabilities": {"good": 0.9, "bad": 0.1}}\n' * 9},
+    ),
     "few texts, and unlabelled ones": Remedy(
         TRAIN,
         r"to use unlabelled text of the same kind too:  srucli train FILE (--raw) CORPUS",

@@ -58,6 +58,12 @@ def test_a_student_learns_from_the_output_of_predict(
     assert ended.code == 0, ended.err
     assert "label = key 'label', soft labels = key 'probabilities'" in ended.err
     assert "270 examples, 30 dev examples, with soft labels, 3 labels" in ended.err
+    agrees = "metrics on them say how often the run agrees with the likeliest one"
+    assert agrees in ended.err
+    file = write_tsv(tmp_path / "dev.tsv", sentences()[300:340])
+    judged = run_main(*command, "--dev", file, "--force", input=taught.out)
+    assert judged.code == 0
+    assert agrees not in judged.err
     assert accuracy(run_main, tmp_path / "student", tiny.test) > 0.95
 
 
