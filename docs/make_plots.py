@@ -92,10 +92,13 @@ def systems() -> dict[str, dict[str, Dot]]:
 
 
 def encoders() -> dict[str, dict[str, Dot]]:
-    """Return accuracy against training time relative to SRU's, for each set, in the recipe."""
+    """Return accuracy against training time relative to SRU's, for each set, in the recipe.
+
+    Rows without a time are left out.
+    """
     found: dict[str, dict[str, Dot]] = {}
     for row in table("set", "model", "encoder"):
-        if row["model"] == "recipe":
+        if row["model"] == "recipe" and row["relative to sru"]:
             dot = number(row["relative to sru"]), number(row["accuracy"])
             found.setdefault(row["set"], {})[row["encoder"]] = dot
     return found

@@ -68,7 +68,7 @@ def _use_raw_text(run: str, base: BaseFacts | None) -> None:
         vectors = shell_word(base.run)
         _hint(
             "to let it label unlabelled text and learn from that:  "
-            f"srucli predict {run} CORPUS --json | srucli train - --from {vectors} -o NEW"
+            f"srucli predict {run} TEXTS --json | srucli train - --from {vectors} -o NEW"
         )
 
 

@@ -36,11 +36,11 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "-o", "--output", metavar="DIR", help="Folder of the result.", show_default=False
         ),
-    ] = Path(),
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="SentencePiece model. [default: trained on CORPUS]"),
@@ -62,7 +62,7 @@ def command(
     from srucli.errors import UsageError
 
     with process.interruptible() as stop:
-        if output == Path():
+        if output is None:
             raise UsageError("no --output; pass -o runs/base to make the folder runs/base")
         config, data = resolve(flags=context.obj), options.of_data(context.obj)
         files = files_of(inputs or [])

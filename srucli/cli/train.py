@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,12 +77,12 @@ def command(
         ),
     ] = None,
     raw: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--raw",
             metavar="CORPUS",
             help="Start from vectors that are learned from this raw text first: a file with a text "
-            "in each line, a folder, a comma list.",
+            "in each line, a folder, a comma list; may be repeated.",
         ),
     ] = None,
     resume: Annotated[
@@ -129,23 +130,23 @@ def command(
             raise UsageError("no TRAIN; name a labelled file, or a run with --resume")
         settings = options.resolved(config, overrides, context.obj)
         options.need_files(train, dev)
+        corpus = files_of(raw) if raw else []
+        if raw and base:
+            raise UsageError("--raw and --from: give one of them")
+        if "-" in corpus and "-" in (train, dev):
+            raise UsageError("standard input (-) can be read only once")
         folder, note = (output, ()) if output else default_folder(train)
         from srucli.runtime import tune_process
-        from srucli.training.run import to_resume
         from srucli.training.run import train as run_training
 
         options.warn_of_files(settings)
         tune_process(settings.train.threads)
+        reads = [train, dev, config, tokenizer, *corpus]
         if raw:
-            if base:
-                raise UsageError("--raw and --from: give one of them")
-            if train == raw == "-":
-                raise UsageError("standard input (-) can be read only once")
-            to_resume(folder, force, [train, dev, tokenizer, config])
-            settings, base = _pretrained(settings, raw, folder.parent, tokenizer, stop)
+            settings, base = _pretrained(settings, corpus, folder, tokenizer, force, stop, reads)
             tokenizer = None
         how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}
-        run_training(settings, train, dev, folder, reads=[config], **how)
+        run_training(settings, train, dev, folder, reads=reads, **how)
         say(*note)
         next_steps.after_train(folder)
         print(folder)
@@ -175,26 +176,42 @@ def _resumed(
 
 
 def _pretrained(
-    settings: Config, raw: str, parent: Path, tokenizer: Path | None, stop: Interrupt
+    settings: Config,
+    files: Sequence[str],
+    output: Path,
+    tokenizer: Path | None,
+    force: bool,
+    stop: Interrupt,
+    reads: Sequence[str | Path | None],
 ) -> tuple[Config, Path]:
     """Learn vectors from raw text, unless that was done; return settings and their folder.
 
-    The settings are those of the training: a tokenizer is not trained again. The folder is in
-    `parent`, and named after all that determines the vectors.
+    The settings are those of the training: neither tokenizer nor vectors are trained again. The
+    folder is beside the output, and named after all that determines the vectors. Nothing is learned
+    if the output cannot be trained from them.
     """
-    from srucli.config import DataConfig, TokenizerConfig
+    from srucli.config import DataConfig, PretrainConfig, TokenizerConfig
     from srucli.tokenizer.model import Tokenizer
     from srucli.training.defaults import check_settings
     from srucli.training.pretrain import RawText, fingerprint, pretrain
+    from srucli.training.run import to_resume
 
     check_settings(settings)
-    files = files_of([raw])
-    warn_of_labels(files)
-    texts = RawText([*texts_of(files, DataConfig(), False, ())], files)
+    saved = to_resume(output, force, reads)
+    warn_of_labels(files, "`srucli pretrain --format auto`, then --from, takes the texts alone")
+    lines = DataConfig(**settings.data.model_dump(include=options.OF_LINES))
+    texts = RawText([*texts_of(files, lines, False, ())], files)
     given = Tokenizer.load(tokenizer) if tokenizer else None
-    name = f"raw-{fingerprint(settings, texts, given)[:12]}"
-    base = pretrain(settings, texts, parent / name, tokenizer=tokenizer, stop=stop)
-    return settings.model_copy(update={"tokenizer": TokenizerConfig()}), base
+    parent = Path(os.path.relpath(os.path.join(os.path.abspath(output), os.pardir)))
+    base = parent / f"raw-{fingerprint(settings, texts, given)[:12]}"
+    if saved and (saved.facts.base is None or saved.facts.base.run != os.path.abspath(base)):
+        raise UsageError(
+            f"{output}: was not trained from this raw text with these settings; choose another -o, "
+            "or add --force to start again"
+        )
+    pretrain(settings, texts, base, tokenizer=tokenizer, stop=stop, reads=reads)
+    once = {"tokenizer": TokenizerConfig(), "pretrain": PretrainConfig()}
+    return settings.model_copy(update=once), base
 
 
 def _is_override(word: str) -> bool:

@@ -102,5 +102,9 @@ class SoftLabels:
         names = self._names.get(keys)
         if names is None:
             found = (valid_string(self.task, record.line, key) for key in keys)
-            names = self._names[keys] = check_labels(self.task, record, found)
+            names = check_labels(self.task, record, found)
+            if twice := [name for name in names if names.count(name) > 1]:
+                problem = f"the probabilities have the label {excerpt(twice[0])} twice"
+                raise self.task.error(record.line, problem, "write each label once")
+            self._names[keys] = names
         return names

@@ -83,6 +83,14 @@ class Pretrained(NamedTuple):
     vectors: Tensor
 
 
+class Progress(NamedTuple):
+    """Of pretraining: the sums of losses and pairs in an epoch that is not over, and seconds."""
+
+    loss: float = 0.0
+    pairs: float = 0.0
+    seconds: float = 0.0
+
+
 class PretrainedDir:
     """A folder of pretrained vectors, by its path or held open.
 
@@ -113,12 +121,15 @@ class PretrainedDir:
     @property
     def has_vectors(self) -> bool:
         """Whether there are vectors, finished or to be resumed."""
-        return any((self.path / name).is_file() for name in (VECTORS, STATE))
+        return self._has(VECTORS) or self._has(STATE)
+
+    def _has(self, name: str) -> bool:
+        return (self.path / name).is_file()
 
     @property
     def is_complete(self) -> bool:
         """Whether the vectors are finished."""
-        return (self.path / VECTORS).is_file()
+        return self._has(VECTORS)
 
     def clear(self) -> None:
         """Remove what an earlier pretraining wrote."""
@@ -131,9 +142,11 @@ class PretrainedDir:
         content = {"format_version": FORMAT_VERSION, **machine(), **facts}
         write_files(self.place, {FACTS: to_json(content)})
 
-    def save(self, state: Mapping[str, Tensor]) -> None:
+    def save(self, state: Mapping[str, Tensor], progress: Progress) -> None:
         """Write what resuming needs."""
-        write_files(self.place, {STATE: file_of(state)})
+        size = self.path.joinpath(METRICS).stat().st_size if self._has(METRICS) else 0
+        numbers = torch.tensor([*progress, size], dtype=torch.float64)
+        write_files(self.place, {STATE: file_of({**state, "progress": numbers})})
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -143,6 +156,10 @@ class PretrainedDir:
         """Write the vectors (V, E) and the model card; drop what resuming needed."""
         write_files(self.place, {CARD: card.encode(errors="backslashreplace")})
         write_files(self.place, {VECTORS: file_of({"vectors": vectors})})
+        self.drop_state()
+
+    def drop_state(self) -> None:
+        """Remove what resuming needed."""
         with writing(self.place, STATE) as folder:
             if STATE in folder.names():
                 folder.remove(STATE)
@@ -158,17 +175,29 @@ class PretrainedDir:
         data = read_within(self.place, TOKENIZER, MAX_MODEL_BYTES)
         return Tokenizer.from_bytes(data, str(self.path / TOKENIZER), COPY_AGAIN)
 
-    def state(self, tokens: int, facts: PretrainedFacts) -> dict[str, Tensor]:
-        """Return what resuming needs: inputs, outputs (V, E) of V tokens, and position (2,)."""
+    def state(self, tokens: int, facts: PretrainedFacts) -> tuple[dict[str, Tensor], Progress]:
+        """Return what resuming needs: inputs, outputs (V, E) of V tokens, and position (2,).
+
+        Lines that metrics.jsonl has got since are cut off.
+        """
         with torch.device("meta"):
             both = {name: torch.empty(tokens, facts.size) for name in ("inputs", "outputs")}
-            shapes = both | {"position": torch.empty(2, dtype=torch.int64)}
+            counts = {"progress": torch.empty(4, dtype=torch.float64)}
+            shapes = both | counts | {"position": torch.empty(2, dtype=torch.int64)}
         state = self._tensors(STATE, shapes)
         epoch, texts = state["position"].tolist()
         if not (0 <= epoch <= facts.epochs and 0 <= texts < facts.texts):
             problem = f"damaged: there is no text {texts} in epoch {epoch}"
             raise DataError(str(self.path / STATE), None, problem, COPY_AGAIN)
-        return state
+        numbers = state.pop("progress")
+        if not (numbers >= 0).all():
+            problem = f"damaged: its progress is {numbers.tolist()}"
+            raise DataError(str(self.path / STATE), None, problem, COPY_AGAIN)
+        *progress, size = numbers.tolist()
+        if self._has(METRICS) and (self.path / METRICS).stat().st_size > size:
+            with writing(self.place, METRICS) as folder:
+                folder.cut(METRICS, int(size))
+        return state, Progress(*progress)
 
     def read(self) -> Pretrained:
         """Return the complete content."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from srucli.config import Config, given
 from srucli.data.dataset import Dataset, default_share
 from srucli.data.labels import Known
-from srucli.data.readers import read_examples
+from srucli.data.readers import Example, read_examples
 from srucli.errors import SrucliError, UsageError
 from srucli.inference.predictor import Predictor
 from srucli.io.console import say, shell_word
@@ -249,10 +249,10 @@ def _check_same_base(
         raise UsageError(f"{run}: was trained with --from {word}; add that, or choose another -o")
     place = os.path.abspath(path)
     if base.sha256 != recorded.sha256 if base else place != recorded.run:
-        now = "as it is now" if place == recorded.run else "another run"
+        which = "which has changed since" if place == recorded.run else f"not from {path}"
         raise UsageError(
-            f"{run}: was trained from {recorded.run}, and --from {path} is {now}; choose another "
-            "-o, or add --force to start again"
+            f"{run}: was trained from {recorded.run}, {which}; to go on as it began: "
+            f"srucli train --resume {shell_word(str(run))}; or choose another -o, or add --force"
         )
 
 
@@ -325,6 +325,13 @@ def _renumbered(targets: NDArray[Any], old: list[str], new: list[str]) -> NDArra
     return found if unknown.any() else found[:, :-1]
 
 
+def _renamed(example: Example, known: Known, multi_label: bool) -> Example:
+    soft = example.soft
+    if soft:
+        soft = soft.renamed({name: known.name(name) for name in soft.names}, multi_label)
+    return example._replace(labels=known.names(example.labels), soft=soft)
+
+
 def _dev_examples(base: EarlierRun) -> Dataset:
     """Return the dev examples of a run, read again without messages. Raises SrucliError.
 
@@ -341,8 +348,9 @@ def _dev_examples(base: EarlierRun) -> Dataset:
         raise SrucliError(f"its {part} examples were piped in, or are not there any more")
     known = Known(labels, merge=config.data.merge_labels)
     names = own.names if is_dev else None
-    reading = read_examples(file, config.data, labels if is_dev else (), names=names)
-    examples = [each._replace(labels=known.names(each.labels)) for each in reading]
+    given = labels if is_dev else ()
+    reading = read_examples(file, config.data, given, names=names, training=not is_dev)
+    examples = [_renamed(each, known, own.multi_label) for each in reading]
     data = Dataset.make(examples, labels, own.multi_label, file)
     if data.sha256 != facts.data.sha256.get(part):
         raise SrucliError(f"{file} has changed since")

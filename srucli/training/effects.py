@@ -21,8 +21,7 @@ class Setup:
 
     dev: there are dev examples. held_out: no dev file is given, so `dev_share` counts.
     given_tokenizer: the model type of the given tokenizer; None if one is trained. soft: examples
-    may have probabilities. based: the training fine-tunes an earlier run. vectors: it starts from
-    pretrained vectors.
+    may have probabilities. based: the training fine-tunes an earlier run.
     """
 
     config: Config
@@ -31,7 +30,6 @@ class Setup:
     given_tokenizer: str | None = None
     soft: bool = True
     based: bool = False
-    vectors: bool = False
 
 
 class Need(NamedTuple):
@@ -66,7 +64,8 @@ _SAMPLED_LINES = Need(
 _DEV = Need(lambda setup: setup.dev, "dev examples: --dev FILE or train.dev_share=0.1")
 _SOFT = Need(lambda setup: setup.soft, "training examples with probabilities")
 _BASE = Need(lambda setup: setup.based, "an earlier run: --from RUN")
-_RAW = Need(lambda setup: setup.vectors, "raw text: --raw CORPUS")
+# What is left of these settings when vectors were learned.
+_RAW = Need(lambda setup: False, "raw text: --raw CORPUS")
 _UNIGRAM = _is("tokenizer.model_type", "unigram")
 _SUBWORDS = _is("tokenizer.model_type", "unigram", "bpe")
 

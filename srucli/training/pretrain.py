@@ -20,10 +20,10 @@ from srucli.io.console import progress_bar, say, shell_word
 from srucli.io.json_text import json_text
 from srucli.io.streams import display_name, recorded_name
 from srucli.runs.claim import Source
-from srucli.runs.pretrained_dir import PretrainedDir, PretrainedFacts
+from srucli.runs.pretrained_dir import PretrainedDir, PretrainedFacts, Progress
 from srucli.tokenizer.model import Tokenizer
 from srucli.tokenizer.training import as_setting, check_rules, make_tokenizer
-from srucli.tokenizer.truncation import Limits
+from srucli.tokenizer.truncation import Limits, Notices
 from srucli.training.interrupts import Interrupt
 from srucli.training.skipgram import Part, SkipGram
 
@@ -73,13 +73,13 @@ def pretrain(
     trained otherwise. stop: can request an early end. reads: other files that must not be replaced.
     Raises SrucliError of any kind.
     """
-    check_rules(config.tokenizer, as_setting)
     given = Tokenizer.load(tokenizer) if tokenizer else None
     _check_texts(raw)
     wanted = fingerprint(config, raw, given)
     with PretrainedDir.claim(output, (*raw.sources, tokenizer, *reads)) as folder:
         saved = None if force else _saved(folder, wanted)
         if saved and folder.is_complete:
+            folder.drop_state()
             say(f"{output}: is finished already")
         else:
             _learn(folder, saved, _Task(config, raw, given, wanted, stop or Interrupt()))
@@ -87,11 +87,14 @@ def pretrain(
 
 
 def fingerprint(config: Config, raw: RawText, tokenizer: Tokenizer | None) -> str:
-    """Return a hash of all that determines the vectors of raw texts."""
+    """Return a hash of all that determines the vectors of raw texts. Raises SrucliError."""
+    check_rules(config.tokenizer, as_setting)
     if tokenizer:
         of_tokens: object = sha256(tokenizer.model_bytes).hexdigest()
     else:
-        of_tokens = config.tokenizer.model_dump(mode="json")
+        rules = config.tokenizer.normalization_rule_tsv
+        content = sha256(Path(rules).read_bytes()).hexdigest() if rules else ""
+        of_tokens = [config.tokenizer.model_dump(mode="json"), content]
     settings = [
         config.pretrain.model_dump(mode="json"),
         *(config.model.embedding_size, config.train.seed, config.train.subword_dropout),
@@ -112,7 +115,7 @@ def _check_texts(raw: RawText) -> None:
     """Raise DataError for texts from which nothing can be learned; count repeated ones."""
     texts, different = len(raw.texts), len({*raw.texts})
     if different < MIN_TEXTS:
-        found = f"the same text {texts:,} times" if texts else "no text"
+        found = {0: "no text", 1: "one text"}.get(texts, f"the same text {texts:,} times")
         raise DataError(raw.name, None, found, "give raw text with different lines")
     if repeated := texts - different:
         say(f"{raw.name}: {repeated:,} of {texts:,} texts repeat earlier ones")
@@ -166,7 +169,8 @@ def _learn(folder: PretrainedDir, saved: PretrainedFacts | None, task: _Task) ->
     config, seed = task.config, task.config.train.seed
     if saved:
         tokenizer = folder.tokenizer()
-        vectors = SkipGram.restored(folder.state(tokenizer.vocab_size, saved))
+        state, progress = folder.state(tokenizer.vocab_size, saved)
+        vectors = SkipGram.restored(state)
         encoded = task.encoder(tokenizer)
         say(f"resuming after {vectors.epoch:,} of {saved.epochs:,} epochs")
     else:
@@ -175,14 +179,17 @@ def _learn(folder: PretrainedDir, saved: PretrainedFacts | None, task: _Task) ->
         encoded = task.encoder(tokenizer)
         vectors = SkipGram.new(tokenizer.vocab_size, config.model.embedding_size, seed)
         folder.clear()
-        folder.begin(tokenizer, _facts(task, encoded(0).ids.size))
+        store, progress = encoded(0), Progress()
+        say(*Notices(raw.name).last(store.tally))
+        folder.begin(tokenizer, _facts(task, store.ids.size))
     facts = folder.facts()
     say(f"pretraining: {facts.texts:,} texts, {facts.tokens:,} tokens, {facts.epochs:,} epochs")
     task.stop.checked = True
     learned = vectors.train(encoded, config.pretrain, facts.epochs, seed)
     with progress_bar(total=facts.epochs * facts.tokens, unit=" tokens", unit_scale=True) as bar:
         bar.update(vectors.epoch * facts.tokens)
-        _follow(learned, vectors, folder, task, facts.epochs, bar)
+        _follow(learned, vectors, folder, task, progress, bar)
+    task.stop.checked = False
     folder.finish(torch.from_numpy(vectors.inputs), card(folder.path.name, facts))
 
 
@@ -191,16 +198,17 @@ def _follow(
     vectors: SkipGram,
     folder: PretrainedDir,
     task: _Task,
-    epochs: int,
+    done: Progress,
     bar: Any,
 ) -> None:
     """Learn part by part: log each epoch, and save now and then.
 
-    Raises InterruptedRun, DivergedError.
+    done: what was done before. Raises InterruptedRun, DivergedError.
     """
-    stop, rate = task.stop, task.config.pretrain.lr
-    start = saved_at = time.monotonic()
-    loss, pairs = 0.0, 0
+    stop, rate, epochs = task.stop, task.config.pretrain.lr, folder.facts().epochs
+    saved_at = time.monotonic()
+    start = saved_at - done.seconds
+    loss, pairs = done.loss, done.pairs
     for part in parts:
         bar.update(part.tokens)
         loss, pairs = loss + part.loss, pairs + part.pairs
@@ -214,12 +222,12 @@ def _follow(
             if not vectors.outputs.any():
                 remedy = "give longer texts"
                 raise DataError(task.raw.name, None, "no text has tokens to learn from", remedy)
-            mean, loss, pairs = loss / max(pairs, 1), 0.0, 0
+            mean, loss, pairs = loss / max(pairs, 1), 0.0, 0.0
             if vectors.epoch % max(epochs // ROWS, 1) == 0:
                 say(f"epoch {vectors.epoch}/{epochs}: loss {mean:.4f}, {now - start:,.0f} s")
             folder.add({"epoch": vectors.epoch, "loss": mean, "seconds": round(now - start, 3)})
         if stop.requested or now - saved_at > SECONDS:
-            folder.save(vectors.state_dict())
+            folder.save(vectors.state_dict(), Progress(loss, pairs, now - start))
             saved_at = now
         if stop.requested:
             raise InterruptedRun(

@@ -33,7 +33,6 @@ from srucli.training.base import (
     VECTORS_LINEAR,
     VECTORS_NETWORK,
     Base,
-    Vectors,
     from_base,
     from_recorded,
     old_task,
@@ -214,7 +213,7 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
             split = _read(request, known)
         labels = split.train.labels
         recorded = base.to_facts(labels) if base else recorded
-        based = recorded is not None
+        based = recorded is not None and recorded.labels_kept is not None
         config = complete(request.config, len(split.train), len(labels), based=based)
         if saved:
             check_same(run.path, saved, config, split, request.sources, request.force)
@@ -345,7 +344,6 @@ def _warn_of_no_effect(request: Request, split: Split, based: bool) -> None:
         given_tokenizer=request.tokenizer.model_type if request.tokenizer else None,
         soft=split.train.soft is not None,
         based=based,
-        vectors=isinstance(request.base, Vectors),
     )
     warn(*no_effect(setup, request.settings))
 

@@ -269,7 +269,20 @@ REMEDIES = {
     "labels and all": Remedy(
         "tokenize two.tsv -o new --vocab-size 30 --model-type char --force",
         r"read as raw text, labels and all; (--format auto) takes the texts",
-        advice="is read as raw text, labels and all; --format auto",
+        advice="--format auto takes the texts of labelled files",
+    ),
+    "labels and all of raw text": Remedy(
+        f"{OWN_TOKENIZER} --raw two.tsv",
+        r"labels and all; `(srucli pretrain --format auto)`, then --from, takes the texts alone",
+        lambda words, match: [*pasted(words, match), *["two.tsv", "-o", "b", "--vocab-size", "40"]],
+        advice="`srucli pretrain --format auto`, then --from, takes the texts alone",
+    ),
+    "other raw text": Remedy(
+        f"{OWN_TOKENIZER} --raw two.tsv",
+        r"was not trained from this raw text with these settings; choose another (-o)",
+        plus(r"\1 other"),
+        advice="was not trained from this raw text with these settings; choose another -o",
+        before=(f"{OWN_TOKENIZER} --raw t.txt",),
     ),
     "nbest and dropout": Remedy(
         "encode m.model t.txt --nbest 2 --subword-dropout 0.1",
@@ -1016,7 +1029,7 @@ REMEDIES = {
     ),
     "few texts, and unlabelled ones that were used": Remedy(
         FROM.replace("--from run", "--from base --encoder bag"),
-        r"unlabelled text and learn from that:  (srucli predict .*) CORPUS (--json) \|",
+        r"unlabelled text and learn from that:  (srucli predict .*) TEXTS (--json) \|",
         lambda words, match: [*pasted(words, match), "t.txt", match[2]],
         advice="to let it label unlabelled text and learn from that:  ",
         before=(PRETRAIN,),
@@ -1192,8 +1205,8 @@ REMEDIES = {
     ),
     "another run than before": Remedy(
         FROM.replace("--from run", "--from other"),
-        r"is another run; choose another -o, or add (--force) to start again",
-        advice="choose another -o, or add --force to start again",
+        r"not from other; to go on as it began: srucli train --resume new; .* or add (--force)",
+        advice="; or choose another -o, or add --force",
         before=(TRAIN, f"{TRAIN} train.seed=1".replace("-o run", "-o other"), FROM),
     ),
     "frozen, but not from a run": Remedy(
@@ -1403,6 +1416,7 @@ HELP = {"Option", "Argument", "Field", "setting", "Row", "Typer"}
 NOT_MESSAGES = {"examples"}
 # Advice without a row, and why.
 UNFOLLOWED = {
+    "{}: left out, as srucli made it": "a report",
     "pip install": "tests install no packages; see test_settings_and_packages_that_are_named",
     "; trials share the memory: --jobs {}": "memory ran out: test_scheduler",
     "a smaller train.batch_tokens": "the same: test_tune",

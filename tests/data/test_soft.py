@@ -379,3 +379,10 @@ def test_a_split_keeps_probabilities_and_weights_with_their_texts(tmp_path: Path
         assert part.soft[:, 0] == pytest.approx(numbers / 40)
         assert part.weights.tolist() == numbers.tolist()
         assert part.targets.tolist() == (numbers < 20).tolist()
+
+
+def test_a_label_twice_is_refused(tmp_path: Path) -> None:
+    """Also if only the blanks around it differ."""
+    rows = [{"text": "x", "probabilities": {"pos": 0.5, "pos ": 0.4, "neg": 0.1}}]
+    with pytest.raises(DataError, match="the probabilities have the label 'pos' twice; write each"):
+        data(written(tmp_path, *rows))

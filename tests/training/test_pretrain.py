@@ -17,11 +17,12 @@ from srucli.data.store import TokenStore
 from srucli.errors import DataError, DivergedError, InterruptedRun, OutputError
 from srucli.io.files import to_json
 from srucli.kernels.cpu_skipgram import learn
-from srucli.runs.pretrained_dir import FACTS, STATE, VECTORS, PretrainedDir
+from srucli.runs.pretrained_dir import FACTS, METRICS, STATE, VECTORS, PretrainedDir, Progress
+from srucli.tokenizer.truncation import Limits
 from srucli.training import pretrain as pretraining
 from srucli.training import skipgram
 from srucli.training.interrupts import Interrupt
-from srucli.training.pretrain import RawText, epochs_of, pretrain
+from srucli.training.pretrain import RawText, epochs_of, fingerprint, pretrain
 from srucli.training.skipgram import SkipGram, alias_table
 
 TOPICS = ("soup bread salt plate spoon", "train track wheel engine signal")
@@ -135,6 +136,49 @@ def test_interrupted_pretraining_resumes_to_the_same_bits(
     assert torch.equal(found.vectors, whole.vectors)
     assert found.tokenizer.model_bytes == whole.tokenizer.model_bytes
     assert not (tmp_path / "base" / STATE).exists()
+    lines = [
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / name / METRICS).open()]
+        for name in ("base", "whole")
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_lines_after_the_saved_state_are_cut(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRun):
+        pretrain(config(), raw(), tmp_path / "base", stop=Interrupt(requested=True))
+    folder = PretrainedDir(tmp_path / "base")
+    before = (folder.path / METRICS).read_bytes() if (folder.path / METRICS).exists() else b""
+    folder.add({"epoch": 9, "loss": 1.0, "seconds": 1.0})  # then it was killed
+    pretrain(config(), raw(), folder.path)
+    after = (folder.path / METRICS).read_bytes()
+    assert after.startswith(before)
+    assert [json.loads(line)["epoch"] for line in after.splitlines()] == [1, 2, 3, 4]
+
+
+def test_what_resuming_needed_is_removed_later(tmp_path: Path) -> None:
+    """It was killed between writing the vectors and removing that."""
+    folder = PretrainedDir(pretrain(config(), raw(), tmp_path / "base"))
+    (folder.path / STATE).write_bytes(b"left")
+    pretrain(config(), raw(), folder.path)
+    assert not (folder.path / STATE).exists()
+
+
+def test_changed_rules_are_other_settings(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.tsv"
+    rules.write_text("41\t42\n")
+    settings = config(f"tokenizer.normalization_rule_tsv={rules}")
+    before = fingerprint(settings, raw(), None)
+    assert fingerprint(settings, raw(), None) == before
+    rules.write_text("41\t43\n")
+    assert fingerprint(settings, raw(), None) != before
+
+
+def test_long_texts_that_are_cut_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("srucli.training.pretrain.Limits", lambda: Limits(text=20, chosen=True))
+    pretrain(config("pretrain.epochs=1"), raw([*corpus(), "soup and bread " * 40]), tmp_path / "b")
+    assert "corpus.txt: 1 of 401 texts" in capsys.readouterr().err
 
 
 def test_other_texts_or_settings_are_refused(tmp_path: Path) -> None:
@@ -208,11 +252,14 @@ def test_a_damaged_position_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InterruptedRun):
         pretrain(config(), raw(), tmp_path / "base", stop=Interrupt(requested=True))
     folder = PretrainedDir(tmp_path / "base")
-    state = folder.state(folder.tokenizer().vocab_size, folder.facts())
+    state, progress = folder.state(folder.tokenizer().vocab_size, folder.facts())
     for position in ([1, -1], [1, 400], [5, 0], [-1, 0]):
-        folder.save(state | {"position": torch.tensor(position)})
+        folder.save(state | {"position": torch.tensor(position)}, progress)
         with pytest.raises(DataError, match=f"there is no text {position[1]} in epoch"):
             pretrain(config(), raw(), folder.path)
+    folder.save(state, Progress(-1.0))
+    with pytest.raises(DataError, match="damaged: its progress is"):
+        pretrain(config(), raw(), folder.path)
 
 
 def test_the_number_of_epochs_depends_on_the_tokens() -> None:

@@ -240,6 +240,21 @@ def test_settings_without_soft_labels_are_named(
     assert said in ended.err.splitlines()
 
 
+@pytest.mark.parametrize("weighted", [True, False])
+def test_what_is_forgotten_of_soft_labels_is_measured(
+    weighted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held-out examples of such a file are found again."""
+    file = write_soft(tmp_path / "soft.jsonl", weighted=weighted)
+    settings = ["data.weight=w"] * weighted
+    base = train(quick(*settings, "train.dev_share=0.2"), str(file), None, tmp_path / "base")
+    more = str(write_tsv(tmp_path / "more.tsv", sentences()[200:400]))
+    train(quick("train.epochs=1"), more, None, tmp_path / "run", base=base)
+    said = capsys.readouterr().err
+    assert f"{base} on its own dev examples" in said
+    assert "before, " in said
+
+
 def test_eval_and_predict_read_such_files(run_main: RunMain, tiny: Tiny, tmp_path: Path) -> None:
     """predict does not look at probabilities, not even at wrong ones; eval only without a label."""
     rows: list[dict[str, Any]] = [

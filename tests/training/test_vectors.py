@@ -24,6 +24,10 @@ from srucli.training.pretrain import RawText, pretrain
 from srucli.training.run import train
 from tests.support import OnStep, RunMain, child_environment, sentences, write_tsv
 
+QUICKEST = (
+    *("--encoder", "bag", "--epochs", "1", "tokenizer.vocab_size=60", "model.embedding_size=4"),
+    *("pretrain.epochs=1", "train.threads=1"),
+)
 SMALL = ("model.hidden=8", "model.layers=1", "train.batch_size=16", "model.dropout=0.1")
 
 
@@ -134,10 +138,11 @@ def test_raw_text_is_learned_once(
     assert f"runs/{made.name}: is finished already" in second.err
     one, other = weights(tmp_path / "runs/a"), weights(tmp_path / "runs/b")
     assert all(torch.equal(one[name], other[name]) for name in one)
-    (tmp_path / "raw.txt").write_text("other text\nand more\nof the same\n")
-    third = run_main(*words, "-o", "runs/c", "tokenizer.vocab_size=30")
+    (tmp_path / "more.txt").write_text("other text\nand more\nof the same\n")
+    third = run_main(*words, "--raw", "more.txt", "-o", "runs/c")
     assert third.code == 0, third.err
-    assert len([*tmp_path.glob("runs/raw-*")]) == 2
+    (new,) = {*tmp_path.glob("runs/raw-*")} - {made}
+    assert len(PretrainedDir(new).facts().sources) == 2
 
 
 def test_a_run_labels_raw_text_for_the_next(
@@ -153,7 +158,7 @@ def test_a_run_labels_raw_text_for_the_next(
     teacher = run_main(*words, "-o", "teacher")
     hint = "to let it label unlabelled text and learn from that:  "
     (line,) = (line for line in teacher.err.splitlines() if line.startswith(hint))
-    piped = line.removeprefix(hint).replace("CORPUS", "raw.txt").replace("NEW", "student")
+    piped = line.removeprefix(hint).replace("TEXTS", "raw.txt").replace("NEW", "student")
     script = f'srucli() {{ "{sys.executable}" -m srucli "$@"; }}\n{piped} --epochs 1'
     done = subprocess.run(
         ["bash", "-c", script], env=child_environment(), capture_output=True, text=True
@@ -176,6 +181,17 @@ def test_raw_text_and_other_flags(tmp_path: Path, run_main: RunMain, base: Path)
     )
     assert wrong.code == 2
     assert not (tmp_path / "new").exists()  # nothing was learned before the setting was refused
+    cut = tmp_path / "latin.txt"
+    cut.write_bytes("".join(f"{text} caf\xe9\n" for _, text in sentences()[:40]).encode("cp1252"))
+    latin = run_main("train", data, "--raw", cut, "-o", tmp_path / "latin" / "run", *QUICKEST)
+    assert "not utf-8" in latin.err
+    latin = run_main(
+        *("train", data, "--raw", cut, "-o", tmp_path / "latin" / "run", *QUICKEST),
+        *("--encoding", "cp1252"),
+    )
+    assert latin.code == 0, latin.err
+    twice = run_main("train", data, "--dev", "-", "--raw", "-")
+    assert (twice.code, twice.err) == (2, "srucli: standard input (-) can be read only once\n")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("notes")
     taken = run_main("train", data, "--raw", data, "-o", tmp_path / "mine")
@@ -203,3 +219,61 @@ def test_damaged_vectors_are_refused(base: Path, tmp_path: Path) -> None:
     (copy / "vectors.safetensors").write_bytes(b"\0" * 64)
     with pytest.raises(SrucliError, match="damaged"):
         trained(copy, tmp_path / "run")
+
+
+def test_raw_text_is_not_replaced_by_the_run(tmp_path: Path, run_main: RunMain) -> None:
+    """Not even by --force, if it has the name of a file of the run."""
+    data = write_tsv(tmp_path / "train.tsv", sentences()[:60])
+    run = train(quick("model.encoder=bag"), str(data), None, tmp_path / "runs" / "run")
+    raw = run / "README.md"
+    raw.write_text("".join(f"{text}\n" for _, text in sentences()))
+    before = raw.read_bytes()
+    ended = run_main("train", data, "--raw", raw, "-o", run, "--force", *QUICKEST)
+    assert ended.code == OutputError.exit_code
+    assert raw.read_bytes() == before
+    assert not [*run.parent.glob("raw-*")]
+
+
+def test_changed_raw_text_is_refused_before_it_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_main: RunMain
+) -> None:
+    """Also in the current folder, beside which the vectors are."""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    data = write_tsv(tmp_path / "train.tsv", sentences()[:60])
+    raw = tmp_path / "raw.txt"
+    raw.write_text("".join(f"{text}\n" for _, text in sentences()))
+    words = ("train", data, "--raw", raw, "-o", ".", *QUICKEST)
+    first = run_main(*words)
+    assert first.code == 0, first.err
+    (made,) = tmp_path.glob("raw-*")
+    again = run_main(*words)
+    assert "is finished" in again.err
+    assert again.code == 0, again.err
+    raw.write_text("other text\nof the same kind\n")
+    other = run_main(*words)
+    assert other.code == UsageError.exit_code
+    assert "was not trained from this raw text with these settings" in other.err
+    assert [*tmp_path.glob("raw-*")] == [made]
+
+
+def test_freezing_needs_an_earlier_run(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The encoder above vectors is new, and is trained."""
+    run = trained(base, tmp_path / "run", "train.freeze=encoder", "pretrain.lr=0.1")
+    said = capsys.readouterr().err
+    assert "train.freeze has no effect: it needs an earlier run: --from RUN" in said
+    assert "pretrain.lr has no effect: it needs raw text: --raw CORPUS" in said
+    one, other = weights(run), weights(trained(base, tmp_path / "free"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_folder_of_raw_text_with_what_srucli_made(tmp_path: Path, run_main: RunMain) -> None:
+    (tmp_path / "raw.txt").write_text("".join(f"{text}\n" for _, text in sentences()))
+    words = ("pretrain", tmp_path, "-o", tmp_path / "base", "--vocab-size", 60, "--epochs", 1)
+    first, second = run_main(*words), run_main(*words)
+    assert (first.code, second.code) == (0, 0), second.err
+    assert f"{tmp_path / 'base'}: left out, as srucli made it" in second.err
+    assert "is finished already" in second.err
