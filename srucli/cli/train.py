@@ -143,6 +143,7 @@ def command(
         tune_process(settings.train.threads)
         reads = [train, dev, config, tokenizer, *corpus]
         if raw:
+            _check_first(train, settings)
             settings, base = _pretrained(settings, corpus, folder, tokenizer, force, stop, reads)
             tokenizer = None
         how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}
@@ -173,6 +174,14 @@ def _resumed(
 
     tune_process()
     return resume(run, settings, train, dev, **how)
+
+
+def _check_first(train: str, settings: Config) -> None:
+    """Read the first example of a labelled file, so that a wrong format is found at once."""
+    from srucli.data.readers import read_examples
+
+    if train != "-":
+        next(iter(read_examples(train, settings.data, training=True)), None)
 
 
 def _pretrained(

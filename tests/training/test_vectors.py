@@ -13,7 +13,7 @@ import torch
 
 from srucli.cli import completion
 from srucli.config import Config, resolve
-from srucli.errors import InputMissingError, OutputError, SrucliError, UsageError
+from srucli.errors import DataError, InputMissingError, OutputError, SrucliError, UsageError
 from srucli.inference.predictor import Predictor
 from srucli.model.encoders import ENCODERS
 from srucli.runs.facts import BaseFacts
@@ -190,6 +190,10 @@ def test_raw_text_and_other_flags(tmp_path: Path, run_main: RunMain, base: Path)
         *("--encoding", "cp1252"),
     )
     assert latin.code == 0, latin.err
+    (tmp_path / "none.tsv").write_text("no label\n" * 9)
+    unlabelled = run_main("train", tmp_path / "none.tsv", "--raw", data, "-o", tmp_path / "u" / "r")
+    assert unlabelled.code == DataError.exit_code
+    assert not (tmp_path / "u").exists()
     twice = run_main("train", data, "--dev", "-", "--raw", "-")
     assert (twice.code, twice.err) == (2, "srucli: standard input (-) can be read only once\n")
     (tmp_path / "mine").mkdir()
