@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from srucli.runs.facts import BaseFacts
 
 
-# Up to so many training texts, raw text is known to help (docs/results.md).
-FEW_TEXTS = 5_000
+# Up to so many training texts, raw text was measured to help (docs/results.md).
+FEW_TEXTS = 1_000
 
 
 def _hint(line: str) -> None:
