@@ -44,10 +44,10 @@ from benchmarks.peers import PEERS, Figures, measure, read_task
 from benchmarks.results import (
     Cell,
     markdown,
+    measure_and_show,
     measure_missing,
     parser_for,
     percent,
-    read_cells,
     some_of,
     spread,
 )
@@ -279,11 +279,7 @@ def main() -> None:
     """Measure what is missing, then print everything."""
     parser = parser_for(__doc__, SETS, "runs/accuracy.jsonl")
     parser.add_argument("--systems", type=some_of(SYSTEMS), default=list(SYSTEMS))
-    arguments = parser.parse_args()
-    if not arguments.table:
-        with tempfile.TemporaryDirectory(prefix="srucli-accuracy-") as scratch:
-            run_missing(arguments, Path(scratch))
-    show(read_cells(arguments.output))
+    measure_and_show(parser.parse_args(), "accuracy", run_missing, show)
 
 
 if __name__ == "__main__":

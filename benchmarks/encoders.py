@@ -37,10 +37,10 @@ from benchmarks.accuracy import folders, parts, seeds_of
 from benchmarks.results import (
     Cell,
     markdown,
+    measure_and_show,
     measure_missing,
     parser_for,
     percent,
-    read_cells,
     some_of,
 )
 from benchmarks.sets import WAYS, Files, read_rows, srucli, write_rows
@@ -110,6 +110,13 @@ def measure_set(arguments: argparse.Namespace, name: str, folder: Path, scratch:
                 measure_missing(output, cell, partial(measure, each, cell, scratch))
 
 
+def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
+    """Measure what is missing in the results file for all sets."""
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    for name, folder in folders(arguments, scratch):
+        measure_set(arguments, name, folder, scratch)
+
+
 def show(measured: Sequence[Cell]) -> None:
     """Print the table, then one JSON line."""
     grouped: defaultdict[tuple[str, ...], list[Cell]] = defaultdict(list)
@@ -138,13 +145,7 @@ def main() -> None:
     parser = parser_for(__doc__, SETS, "runs/encoders.jsonl")
     parser.add_argument("--encoders", type=some_of(ENCODERS), default=list(ENCODERS))
     parser.add_argument("--ways", type=some_of(WAYS), default=list(WAYS))
-    arguments = parser.parse_args()
-    if not arguments.table:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="srucli-encoders-") as scratch:
-            for name, folder in folders(arguments, Path(scratch)):
-                measure_set(arguments, name, folder, Path(scratch))
-    show(read_cells(arguments.output))
+    measure_and_show(parser.parse_args(), "encoders", run_missing, show)
 
 
 if __name__ == "__main__":

@@ -43,10 +43,10 @@ from benchmarks.peers import (
 from benchmarks.results import (
     Cell,
     markdown,
+    measure_and_show,
     measure_missing,
     parser_for,
     percent,
-    read_cells,
     spread,
 )
 from benchmarks.sets import Files, find, srucli
@@ -167,11 +167,7 @@ def main() -> None:
     """Measure what is missing, then print everything."""
     parser = parser_for(__doc__, SETS, "runs/imbalance.jsonl")
     parser.add_argument("--systems", type=lambda text: text.split(";"), default=list(SYSTEMS))
-    arguments = parser.parse_args()
-    if not arguments.table:
-        with tempfile.TemporaryDirectory(prefix="srucli-imbalance-") as scratch:
-            run_missing(arguments, Path(scratch))
-    show(read_cells(arguments.output))
+    measure_and_show(parser.parse_args(), "imbalance", run_missing, show)
 
 
 if __name__ == "__main__":

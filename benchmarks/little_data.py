@@ -22,7 +22,6 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -34,10 +33,10 @@ from benchmarks.peers import PEERS
 from benchmarks.results import (
     Cell,
     markdown,
+    measure_and_show,
     measure_missing,
     parser_for,
     percent,
-    read_cells,
     some_of,
     spread,
 )
@@ -134,11 +133,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Measure what is missing, then print everything."""
-    arguments = parse()
-    if not arguments.table:
-        with tempfile.TemporaryDirectory(prefix="srucli-little-data-") as scratch:
-            run_missing(arguments, Path(scratch))
-    show(read_cells(arguments.output))
+    measure_and_show(parse(), "little-data", run_missing, show)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ from benchmarks.results import (
     Cell,
     comma_list,
     markdown,
+    measure_and_show,
     measure_missing,
     parser_for,
     percent,
-    read_cells,
     some_of,
     spread,
 )
@@ -206,11 +206,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Measure what is missing, then print everything."""
-    arguments = parse()
-    if not arguments.table:
-        with tempfile.TemporaryDirectory(prefix="srucli-raw-text-") as scratch:
-            run_missing(arguments, Path(scratch))
-    show(read_cells(arguments.output))
+    measure_and_show(parse(), "raw-text", run_missing, show)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -73,6 +74,22 @@ def measure_missing(output: Path, cell: Cell, measured: Callable[[], Cell]) -> N
     with output.open("a", encoding="utf-8") as out:
         out.write(line + "\n")
     print(line, file=sys.stderr)
+
+
+def measure_and_show(
+    arguments: argparse.Namespace,
+    name: str,
+    run_missing: Callable[[argparse.Namespace, Path], None],
+    show: Callable[[list[Cell]], None],
+) -> None:
+    """Measure what is missing, unless only the table is wanted; then print everything.
+
+    name: of the benchmark. run_missing gets a folder for its files, which is removed at the end.
+    """
+    if not arguments.table:
+        with tempfile.TemporaryDirectory(prefix=f"srucli-{name}-") as scratch:
+            run_missing(arguments, Path(scratch))
+    show(read_cells(arguments.output))
 
 
 def spread(cells: Sequence[Cell], figure: str) -> tuple[float, float | None]:

@@ -42,10 +42,10 @@ from benchmarks.accuracy import folders, measure_srucli, parts, prediction_megab
 from benchmarks.results import (
     Cell,
     markdown,
+    measure_and_show,
     measure_missing,
     parser_for,
     percent,
-    read_cells,
     some_of,
 )
 from benchmarks.sets import Files, read_rows, srucli, write_rows
@@ -226,11 +226,7 @@ def main() -> None:
     parser = parser_for(__doc__, SETS, "runs/teachers.jsonl", f"default: {SEEDS}")
     parser.add_argument("--teachers", type=some_of(TEACHERS), default=list(TEACHERS))
     parser.set_defaults(seeds=SEEDS)
-    arguments = parser.parse_args()
-    if not arguments.table:
-        with tempfile.TemporaryDirectory(prefix="srucli-teachers-") as scratch:
-            run_missing(arguments, Path(scratch))
-    show(read_cells(arguments.output))
+    measure_and_show(parser.parse_args(), "teachers", run_missing, show)
 
 
 if __name__ == "__main__":
