@@ -1,18 +1,14 @@
-"""Files of raw text: how commands name them, and how their texts are read."""
+"""Files of raw text: how commands name them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from srucli.cli import options
 from srucli.errors import InputMissingError, UsageError
 from srucli.io.console import say, warn
-
-if TYPE_CHECKING:
-    from srucli.config import DataConfig
 
 _LABELLED = {".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".ft", ".fasttext"}
 
@@ -51,20 +47,6 @@ def files_of(inputs: Sequence[str]) -> list[str]:
     if names.count("-") > 1:
         raise UsageError("standard input (-) can be read only once")
     return names
-
-
-def texts_of(
-    files: Sequence[str], config: DataConfig, labelled: bool, data: Iterable[str]
-) -> Iterator[str]:
-    """Yield all texts. `data` names the settings of `config` that were given as flags."""
-    from srucli.data.readers import read_inputs
-
-    for file in files:
-        reading = read_inputs(file, config, plain=None if labelled else config)
-        for record in reading.reported(say, data) if labelled else reading:
-            yield record.text
-        for line in () if labelled else reading.dropped():
-            say(f"{file}: {line}")
 
 
 def warn_of_labels(

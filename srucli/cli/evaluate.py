@@ -219,12 +219,13 @@ def _evaluate(
 
     Return the line and the labels of each example too.
     """
+    from srucli.data.formats import data_config, fresh_config
     from srucli.data.readers import read_examples
     from srucli.inference.evaluation import evaluate
     from srucli.io.streams import display_name
 
-    config = options.data_config(predictor.config.data, file, data)
-    fresh = options.fresh_config(predictor.config.data, data)
+    config = data_config(predictor.config.data, file, data)
+    fresh = fresh_config(predictor.config.data, data)
     seen: list[Labelled] = []
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar(unit=" texts"))

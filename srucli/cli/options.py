@@ -21,7 +21,7 @@ from srucli.errors import InputMissingError, UsageError, did_you_mean
 from srucli.io.console import excerpt, say, warn
 
 if TYPE_CHECKING:
-    from srucli.config import Config, DataConfig
+    from srucli.config import Config
     from srucli.inference.predictor import Predictor
 
 ConfigFile = Annotated[
@@ -247,28 +247,6 @@ def of_data(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key.removeprefix("data."): value for key, value in flags.items() if key.startswith("data.")
     }
-
-
-def data_config(trained: DataConfig, file: str, given: dict[str, Any]) -> DataConfig:
-    """Return how `file` is read: like the run's training file, except as the flags `given` say.
-
-    If the file's ending names another format, the run's columns do not apply.
-    """
-    from srucli.data.formats import format_by_ending
-
-    named = format_by_ending(file)
-    same = named in (None, trained.format) or (named, trained.format) == ("tsv", "csv")
-    settings = trained.model_dump()
-    if trained.format != "auto" and not same:
-        settings = trained.model_dump(include={"multi_label", "label_delimiter", "merge_labels"})
-    return type(trained)(**(settings | given))
-
-
-def fresh_config(trained: DataConfig, given: dict[str, Any]) -> DataConfig:
-    """Return how a file is read that has another layout than the run's training file."""
-    from srucli.config import OF_LAYOUT
-
-    return type(trained)(**(trained.model_dump(exclude=set(OF_LAYOUT)) | given))
 
 
 def load_predictor(run: Path, flags: Mapping[str, Any]) -> Predictor:

@@ -130,20 +130,20 @@ def command(
 
 def _print_records(predictor: Predictor, file: str, data: dict[str, Any], style: Style) -> None:
     """Print a record for each text of a file, which is read as the flags in `data` say."""
-    from srucli.data.formats import format_by_ending
+    from srucli.data.formats import data_config, format_by_ending, fresh_config
     from srucli.data.readers import read_inputs
     from srucli.inference.stream import records
     from srucli.io.streams import display_name
     from srucli.tokenizer.truncation import Notices
 
     is_plain = not data.keys() - options.OF_LINES and format_by_ending(file) is None
-    config = options.data_config(predictor.config.data, file, data)
+    config = data_config(predictor.config.data, file, data)
     inputs = read_inputs(
         file,
         config,
         plain=config if is_plain else None,
         known=predictor.labels,
-        requested=options.fresh_config(predictor.config.data, data),
+        requested=fresh_config(predictor.config.data, data),
         names=predictor.names,
     )
     notices = Notices(display_name(file))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from srucli.cli import next_steps, options, process
-from srucli.cli.corpus import files_of, texts_of, warn_of_labels
+from srucli.cli.corpus import files_of, warn_of_labels
 
 
 class Command(options.Command):
@@ -69,6 +69,7 @@ def command(
         labelled = bool(data.keys() - options.OF_LINES)
         if not labelled:
             warn_of_labels(files)
+        from srucli.data.corpus import texts_of
         from srucli.runtime import tune_process
         from srucli.training.pretrain import RawText, pretrain
 

@@ -25,6 +25,7 @@ from typing import Any, NoReturn, TextIO, cast
 from srucli.errors import InterruptedRun, OutputError
 from srucli.io.children import isolate
 from srucli.io.console import EscapedStream, escaped_lines, for_people
+from srucli.io.openmp import sleep_soon
 from srucli.io.waiting import Notes, WaitingFile
 from srucli.training.interrupts import Interrupt
 
@@ -39,10 +40,7 @@ def set_environment() -> None:
     isolate(os.environ)
     # pydantic would look for plugins in all installed packages.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # On a busy machine, waiting threads that spin take the cores from the thread they wait for, so
-    # let them sleep soon. OpenMP reads the variable when torch loads it.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    sleep_soon()
     # torch makes a cache folder when it imports its compiler, which srucli does not use. Where
     # no temporary one can be made, name one that exists; torch would make it in the current folder.
     given = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srucli.cli import next_steps, options
-from srucli.cli.corpus import files_of, texts_of, warn_of_labels
+from srucli.cli.corpus import files_of, warn_of_labels
 from srucli.errors import OutputError, UsageError
 from srucli.io.console import progress_bar, say, warn
 
@@ -136,6 +136,7 @@ def command(
     if not labelled:
         warn_of_labels(files)
 
+    from srucli.data.corpus import texts_of
     from srucli.tokenizer.training import train_tokenizer
 
     with progress_bar(bar_format="{desc}") as bar:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srucli.cli import completion, next_steps, options, process
-from srucli.cli.corpus import files_of, texts_of, warn_of_labels
+from srucli.cli.corpus import files_of, warn_of_labels
 from srucli.errors import UsageError
 from srucli.io.console import say
 
 if TYPE_CHECKING:
     from srucli.config import Config
-    from srucli.training.interrupts import Interrupt
+    from srucli.training.pretrain import RawText
 
 
 class Command(options.Command):
@@ -137,17 +137,18 @@ def command(
             raise UsageError("standard input (-) can be read only once")
         folder, note = (output, ()) if output else default_folder(train)
         from srucli.runtime import tune_process
+        from srucli.training.from_raw import train_from_raw
         from srucli.training.run import train as run_training
 
         options.warn_of_files(settings)
         tune_process(settings.train.threads)
-        reads = [train, dev, config, tokenizer, *corpus]
+        how: dict[str, Any] = {"tokenizer": tokenizer, "force": force, "stop": stop}
+        how["reads"] = [config, *corpus]
         if raw:
-            _check_first(train, settings)
-            settings, base = _pretrained(settings, corpus, folder, tokenizer, force, stop, reads)
-            tokenizer = None
-        how: dict[str, Any] = {"tokenizer": tokenizer, "base": base, "force": force, "stop": stop}
-        run_training(settings, train, dev, folder, reads=reads, **how)
+            read = partial(_raw_text, settings, corpus)
+            train_from_raw(settings, train, dev, folder, read, **how)
+        else:
+            run_training(settings, train, dev, folder, base=base, **how)
         say(*note)
         next_steps.after_train(folder)
         print(folder)
@@ -176,51 +177,15 @@ def _resumed(
     return resume(run, settings, train, dev, **how)
 
 
-def _check_first(train: str, settings: Config) -> None:
-    """Read the first example of a labelled file, so that a wrong format is found at once."""
-    from srucli.data.readers import read_examples
+def _raw_text(settings: Config, files: Sequence[str]) -> RawText:
+    """Read the files of raw text."""
+    from srucli.config import DataConfig
+    from srucli.data.corpus import texts_of
+    from srucli.training.pretrain import RawText
 
-    if train != "-":
-        next(iter(read_examples(train, settings.data, training=True)), None)
-
-
-def _pretrained(
-    settings: Config,
-    files: Sequence[str],
-    output: Path,
-    tokenizer: Path | None,
-    force: bool,
-    stop: Interrupt,
-    reads: Sequence[str | Path | None],
-) -> tuple[Config, Path]:
-    """Learn vectors from raw text, unless that was done; return settings and their folder.
-
-    The settings are those of the training: neither tokenizer nor vectors are trained again. The
-    folder is beside the output, and named after all that determines the vectors. Nothing is learned
-    if the output cannot be trained from them.
-    """
-    from srucli.config import DataConfig, PretrainConfig, TokenizerConfig
-    from srucli.tokenizer.model import Tokenizer
-    from srucli.training.defaults import check_settings
-    from srucli.training.pretrain import RawText, fingerprint, pretrain
-    from srucli.training.run import to_resume
-
-    check_settings(settings)
-    saved = to_resume(output, force, reads)
     warn_of_labels(files, "`srucli pretrain --format auto`, then --from, takes the texts alone")
     lines = DataConfig(**settings.data.model_dump(include=options.OF_LINES))
-    texts = RawText([*texts_of(files, lines, False, ())], files)
-    given = Tokenizer.load(tokenizer) if tokenizer else None
-    parent = Path(os.path.relpath(os.path.join(os.path.abspath(output), os.pardir)))
-    base = parent / f"raw-{fingerprint(settings, texts, given)[:12]}"
-    if saved and (saved.facts.base is None or saved.facts.base.run != os.path.abspath(base)):
-        raise UsageError(
-            f"{output}: was not trained from this raw text with these settings; choose another -o, "
-            "or add --force to start again"
-        )
-    pretrain(settings, texts, base, tokenizer=tokenizer, stop=stop, reads=reads)
-    once = {"tokenizer": TokenizerConfig(), "pretrain": PretrainConfig()}
-    return settings.model_copy(update=once), base
+    return RawText([*texts_of(files, lines, False, ())], files)
 
 
 def _is_override(word: str) -> bool:

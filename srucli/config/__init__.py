@@ -4,6 +4,7 @@ from srucli.config.loading import build as build
 from srucli.config.loading import choices as choices
 from srucli.config.loading import default_of as default_of
 from srucli.config.loading import describe_settings as describe_settings
+from srucli.config.loading import dotted as dotted
 from srucli.config.loading import dump as dump
 from srucli.config.loading import flat as flat
 from srucli.config.loading import given as given
@@ -13,6 +14,7 @@ from srucli.config.loading import may_change_on_resume as may_change_on_resume
 from srucli.config.loading import overridden as overridden
 from srucli.config.loading import parse_overrides as parse_overrides
 from srucli.config.loading import resolve as resolve
+from srucli.config.loading import short_names as short_names
 from srucli.config.loading import stored as stored
 from srucli.config.loading import with_settings as with_settings
 from srucli.config.sections import DEFAULT_VOCAB_SIZE as DEFAULT_VOCAB_SIZE

@@ -140,6 +140,35 @@ def given(section: Section) -> list[str]:
     return [name for name in found if getattr(section, name) != fields[name].default]
 
 
+def short_names() -> dict[str, str]:
+    """Return the dotted keys of settings by the names that Python takes: `epochs`, `optimizer`.
+
+    If several sections have a name, the last of these counts.
+    """
+    sections = ("pretrain", "tokenizer", "data", "model", "optim", "train")
+    parts = [key.partition(".") for key in known_keys()]
+    names = {
+        name: f"{section}.{name}"
+        for wanted in sections
+        for section, _, name in parts
+        if section == wanted
+    }
+    return {"optimizer": names.pop("name"), **names}
+
+
+def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted key, given by these or by short names. Raises UsageError."""
+    names, found = short_names(), {}
+    for name, value in settings.items():
+        key = names.get(name, name)
+        if key not in known_keys() or key.startswith("files."):
+            raise UsageError(f"unknown setting {excerpt(name)}{did_you_mean(name, list(names))}")
+        if key in found:
+            raise UsageError(f"{key} is given twice; give it once")
+        found[key] = value
+    return found
+
+
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     """Return a configuration with some dotted settings replaced. Raises UsageError."""
     tree: dict[str, Any] = config.model_dump(exclude_unset=True)

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.config import DataConfig, TrainConfig, given
+from srucli.data.given import Source, display_name
 from srucli.data.labels import Known, Spellings, clean, notes, resolve_labels
 from srucli.data.layout import NO_NAMES, ColumnNames
 from srucli.data.readers import Example, read_examples
 from srucli.data.targets import soft_targets
 from srucli.errors import DataError
 from srucli.io.console import excerpt, say, warn
-from srucli.io.streams import Source, display_name
 from srucli.metrics import check_size, encode
 
 # What is held out of the training examples by default: this share, at most so many examples, and

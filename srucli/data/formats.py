@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
+from srucli.config import OF_LAYOUT, DataConfig
 from srucli.data.json_reader import read_json
 from srucli.data.layout import ReadTask
 from srucli.data.line_readers import read_fasttext, read_pairs, read_texts
@@ -91,3 +93,21 @@ def format_of(file: InputFile, task: ReadTask) -> str:
         problem = f"{FORMATS[shown].title}, but read as {named}: {excerpt(first[1])}"
         raise task.error(first[0], problem, f"pass --format {shown}")
     return named or shown
+
+
+def data_config(trained: DataConfig, file: str, given: dict[str, Any]) -> DataConfig:
+    """Return how `file` is read: like the run's training file, except as the flags `given` say.
+
+    If the file's ending names another format, the run's columns do not apply.
+    """
+    named = format_by_ending(file)
+    same = named in (None, trained.format) or (named, trained.format) == ("tsv", "csv")
+    settings = trained.model_dump()
+    if trained.format != "auto" and not same:
+        settings = trained.model_dump(include={"multi_label", "label_delimiter", "merge_labels"})
+    return type(trained)(**(settings | given))
+
+
+def fresh_config(trained: DataConfig, given: dict[str, Any]) -> DataConfig:
+    """Return how a file is read that has another layout than the run's training file."""
+    return type(trained)(**(trained.model_dump(exclude=set(OF_LAYOUT)) | given))

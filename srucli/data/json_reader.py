@@ -9,9 +9,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from srucli.data.given import LABEL, TEXT, Given
 from srucli.data.guess import choose
 from srucli.data.labels import UnquotedLabel
-from srucli.data.layout import ColumnNames, ReadTask, comma_list, joined, listed
+from srucli.data.layout import ColumnNames, Layout, ReadTask, comma_list, joined, listed
 from srucli.data.names import find_names
 from srucli.data.records import (
     InputFile,
@@ -32,6 +33,22 @@ from srucli.io.json_objects import Item, read_objects
 def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     """Read objects, whose keys are chosen like the columns of a table. Raises DataError."""
     style, items = read_objects(without_blanks(task, file.lines), task.source)
+    found, records = _read(task, items, count)
+    return file.layout(style, **found) if found else None, records
+
+
+def read_given(task: ReadTask, given: Given, count: int) -> ReadResult:
+    """Read objects in memory in the same way. Raises DataError."""
+    if not given.is_table:
+        return None, _records(task, given.items(), [TEXT], LABEL)
+    found, records = _read(task, given.items(), count)
+    return Layout("a table", encoding="", **found) if found else None, records
+
+
+def _read(
+    task: ReadTask, items: Iterator[Item], count: int
+) -> tuple[dict[str, Any] | None, Iterator[Record]]:
+    """Return what a layout says of the keys, None without any object, and the records."""
     first, items, whole = peek(items, count)
     if not first:
         return None, _records(task, items, ["text"], None)
@@ -62,8 +79,8 @@ def read_json(task: ReadTask, file: InputFile, count: int) -> ReadResult:
     if soft:  # of other records, the label's key is the requested one, or has a well-known name
         label = None if task.config.label is None else str(task.config.label)
     names = ColumnNames(comma_list(texts), label)
-    layout = file.layout(style, what=what, hint=columns.hint, names=names)
-    return layout, _records(task, items, texts, label, refusal, lists=columns.lists)
+    found = {"what": what, "hint": columns.hint, "names": names}
+    return found, _records(task, items, texts, label, refusal, lists=columns.lists)
 
 
 def _stands_for_label(task: ReadTask, item: Item, keys: list[str]) -> bool:

@@ -178,6 +178,6 @@ class Layout:
             quotes = {"": "no quotes", DOUBLED: "quotes", ESCAPED: r"quotes (\" inside of them)"}
             words.append(quotes[self.dialect.quotes])
             words += ["without blanks after delimiters"] * self.dialect.spaced
-        words.append(self.encoding)
+        words += [self.encoding] * bool(self.encoding)
         words += ["lines end at CR"] * (self.ends == "CR")
         return ", ".join(words) + (f"; {self.hint}" if self.hint else "")

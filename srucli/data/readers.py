@@ -23,6 +23,8 @@ from typing import Generic, NamedTuple
 from srucli.config import DataConfig
 from srucli.data.cells import label_parts
 from srucli.data.formats import FORMAT_SPECIFIC, FORMATS, format_of, format_shown
+from srucli.data.given import Given, Source, display_name
+from srucli.data.json_reader import read_given
 from srucli.data.labels import UnquotedLabel, clean
 from srucli.data.layout import NO_NAMES, ColumnNames, Columns, Layout, ReadTask, listed
 from srucli.data.names import KNOWN, find_names, fold, is_other
@@ -32,7 +34,7 @@ from srucli.data.tables import MAX_COLUMNS
 from srucli.errors import SrucliError, UsageError
 from srucli.io.console import excerpt
 from srucli.io.encodings import encoding_notes, replacement_notes
-from srucli.io.streams import Source, display_name
+from srucli.io.streams import Source as File
 
 
 class Example(NamedTuple):
@@ -129,6 +131,9 @@ def _count(number: int, what: str) -> str:
 
 def _open(source: Source, task: ReadTask, count: int = SAMPLE) -> Reading[Record]:
     task = replace(task, counts=Counter())
+    if isinstance(source, Given):
+        task = replace(task, format="jsonl")
+        return Reading(task, *read_given(task, source, count))
     file = InputFile(source, task.config, task)
     task = replace(task, format=format_of(file, task))
     _check_weight(task)
@@ -262,7 +267,7 @@ def read_examples(
 
 
 def read_inputs(
-    source: Source,
+    source: File,
     config: DataConfig,
     *,
     plain: DataConfig | None = None,
@@ -293,7 +298,7 @@ def _inputs(reading: Reading[Record]) -> Reading[Input]:
     return Reading(reading.task, reading.layout, inputs)
 
 
-def _labelled(source: Source, task: ReadTask) -> Reading[Record] | None:
+def _labelled(source: File, task: ReadTask) -> Reading[Record] | None:
     """Return the records of a file if at least half of the first ones have known labels.
 
     Raises the DataError of a file that has them only if read as CSV, as `read_examples` does.
@@ -341,7 +346,7 @@ def _header(reading: Reading[Record]) -> tuple[str, ...]:
 
 def _if_labelled(source: Source, task: ReadTask) -> Reading[Record] | None:
     """Return the records of a file if at least half of the first ones have known labels."""
-    if not task.known_labels or not os.path.isfile(source):
+    if not task.known_labels or isinstance(source, Given) or not os.path.isfile(source):
         return None
     try:
         reading = _open(source, replace(task, labels_optional=True))
@@ -356,7 +361,7 @@ def _if_labelled(source: Source, task: ReadTask) -> Reading[Record] | None:
     return Reading(reading.task, reading.layout, records)
 
 
-def _plain(source: Source, config: DataConfig, other: ReadTask, count: int) -> Reading[Input]:
+def _plain(source: File, config: DataConfig, other: ReadTask, count: int) -> Reading[Input]:
     """Return each line as a text; if the first line shows another format, read by `other`."""
     task = replace(other, format="lines", counts=Counter())
     file = InputFile(source, config, task)

@@ -8,7 +8,8 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import dropwhile
 from typing import Any, TextIO
 
@@ -25,6 +26,17 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 # Invisible characters that are needed to write Persian, Hindi and many emoji.
 JOINERS = "\u200c\u200d"
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """In a block, write to people only what is a warning: no notes and no progress."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 def say(
@@ -41,6 +53,8 @@ def say(
     """
     from tqdm import tqdm  # here, so that `srucli --help` does not load it
 
+    if _quiet.get() and colour != "warning":
+        return
     stream = _below(stream or sys.stderr)
     with suppress(OSError):  # nobody reads stderr any more, or its disk is full
         for line in lines:
@@ -121,18 +135,29 @@ def _columns(stream: TextIO) -> int | None:
 
 
 def progress_bar(**options: Any) -> Any:
-    """Return tqdm's bar on stderr, shown only on a terminal and until it is closed.
+    """Return tqdm's bar on stderr, shown on a terminal or in a notebook, until it is closed.
 
     It starts no monitor: that is a thread which would outlive a library call. Without it, each
     update must check whether the bar is to be drawn again.
     """
-    from tqdm import tqdm
+    in_notebook = _in_notebook()
+    if in_notebook:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm  # type: ignore[assignment]
 
     class Bar(tqdm):  # type: ignore[type-arg]
         monitor_interval = 0
 
-    always = {"file": _below(sys.stderr), "disable": None, "leave": False, "miniters": 1}
+    hidden = True if _quiet.get() else False if in_notebook else None  # None: if no terminal
+    always = {"file": _below(sys.stderr), "disable": hidden, "leave": False, "miniters": 1}
     return Bar(**{**always, "dynamic_ncols": True, **options})
+
+
+def _in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def escaped(text: str) -> str:

@@ -45,7 +45,7 @@ class RawText:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return ", ".join(map(display_name, self.sources))
+        return ", ".join(map(display_name, self.sources)) or "raw texts"
 
     @cached_property
     def sha256(self) -> str:

@@ -12,6 +12,8 @@ import torch
 
 from srucli.config import Config, with_settings
 from srucli.data.dataset import Dataset, Split, read_split
+from srucli.data.given import Source as Examples
+from srucli.data.given import file_of
 from srucli.errors import UsageError
 from srucli.io.console import excerpt, say, shell_word, warn
 from srucli.io.folders import OpenFolder
@@ -60,14 +62,14 @@ _one_at_a_time = threading.RLock()
 class Request:
     """What the caller asks for.
 
-    sources: the files of the train and dev examples. tokenizer: the given one; None to train one.
+    sources: the train and dev examples. tokenizer: the given one; None to train one.
     settings: the dotted settings that the user gave. base: the run to fine-tune, if there is one
     and it can be read. force: allow other settings and examples.
     """
 
     config: Config
     device: torch.device
-    sources: Mapping[str, str | None]
+    sources: Mapping[str, Examples | None]
     tokenizer: Tokenizer | None
     settings: Sequence[str]
     stop: Interrupt
@@ -75,11 +77,16 @@ class Request:
     force: bool = False
     on_epoch: OnEpoch | None = None
 
+    @property
+    def files(self) -> dict[str, str | None]:
+        """The files of the examples; see `file_of`."""
+        return {part: file_of(source) for part, source in self.sources.items()}
+
 
 def train(
     config: Config,
-    train_source: str,
-    dev_source: str | None,
+    train_source: Examples,
+    dev_source: Examples | None,
     output: Path,
     *,
     tokenizer: Path | None = None,
@@ -90,7 +97,7 @@ def train(
     reads: Sequence[Source] = (),
     below: OpenFolder | None = None,
 ) -> Path:
-    """Train a classifier and return its folder. Raises SrucliError of any kind.
+    """Train a classifier on labelled files or texts in memory, and return its folder.
 
     If the folder holds a training with the same settings and examples, it is resumed, unless
     `force` starts a new one. `base` is a run to fine-tune; it gives the tokenizer and the settings
@@ -98,13 +105,15 @@ def train(
     dev metrics; an exception in it ends the training. `stop` can request an early end. `reads` are
     other files that the command reads and that must not be replaced. `below` is the folder that
     contains the output, if it is held open. Calls in several threads train one after the other.
+    Raises SrucliError of any kind.
     """
     if base and tokenizer:
         raise UsageError(f"--from {base}: has its own tokenizer; leave out --tokenizer")
     sources, settings = {"train": train_source, "dev": dev_source}, given_settings(config)
     device = check_settings(config)
     given = Tokenizer.load(tokenizer) if tokenizer else None
-    reads = (train_source, dev_source, tokenizer, *reads, *recorded_sources(output))
+    files = (file_of(train_source), file_of(dev_source))
+    reads = (*files, tokenizer, *reads, *recorded_sources(output))
     config, loaded = from_base(config, output, base, to_resume(output, force, reads))
     given = loaded.tokenizer if loaded else given
     stop = stop or Interrupt()
@@ -216,7 +225,7 @@ def _train(run: RunDir, found: SavedTraining | None, request: Request) -> None:
         based = recorded is not None and recorded.labels_kept is not None
         config = complete(request.config, len(split.train), len(labels), based=based)
         if saved:
-            check_same(run.path, saved, config, split, request.sources, request.force)
+            check_same(run.path, saved, config, split, request.files, request.force)
         _warn_of_no_effect(request, split, based)
         tokenizer = _tokenizer(request, saved, split)
         ngrams = None
@@ -293,7 +302,7 @@ def _facts(
         },
         "epochs": trainer.loader.epochs,
         "device": str(trainer.step.device),
-        "sources": {part: name and recorded_name(name) for part, name in request.sources.items()},
+        "sources": {part: name and recorded_name(name) for part, name in request.files.items()},
         "columns": split.columns._asdict(),
         "base": base and base.model_dump(),
     }

@@ -16,6 +16,7 @@ from scipy.special import expit, softmax
 from srucli.cli import evaluate as command
 from srucli.cli import options
 from srucli.config import DataConfig
+from srucli.data.formats import data_config, fresh_config
 from srucli.data.readers import Example, read_examples
 from srucli.errors import DataError, GateError, OutputError, SrucliError, UsageError
 from srucli.inference.evaluation import CHUNK, evaluate
@@ -486,7 +487,7 @@ CSV_RUN = DataConfig(format="csv", text="review", label="stars", encoding="cp949
 def test_files_are_read_as_the_run_was_unless_something_says_otherwise(
     trained: DataConfig, file: str, given: dict[str, Any], expected: DataConfig | None
 ) -> None:
-    assert options.data_config(trained, file, given) == (expected or trained)
+    assert data_config(trained, file, given) == (expected or trained)
 
 
 def test_what_fits_no_other_file_is_left_out() -> None:
@@ -502,7 +503,7 @@ def test_what_fits_no_other_file_is_left_out() -> None:
         merge_labels=True,
     )
     expected = DataConfig(text=3, multi_label=True, merge_labels=True)
-    assert options.fresh_config(trained, {"text": 3}) == expected
+    assert fresh_config(trained, {"text": 3}) == expected
 
 
 def test_data_flags_become_settings() -> None:

@@ -1,0 +1,107 @@
+"""Train a classifier from Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from srucli.api.classifier import Classifier
+from srucli.api.jobs import Job, OnEpoch, in_process, in_thread
+from srucli.api.sources import is_file, is_multi_label, source_of, texts_of
+from srucli.config import dotted, resolve
+from srucli.data.given import WEIGHT, Source
+from srucli.errors import UsageError
+from srucli.io.console import say
+
+Name = str | os.PathLike[str]
+
+
+def train(
+    texts: Any,
+    labels: Any = None,
+    *,
+    weights: Any = None,
+    dev: Any = None,
+    raw: Any = None,
+    base: Name | None = None,
+    tokenizer: Name | None = None,
+    config: Name | None = None,
+    output: Name | None = None,
+    force: bool = False,
+    process: bool = False,
+    quiet: bool = False,
+    on_epoch: OnEpoch | None = None,
+    **settings: Any,
+) -> Classifier:
+    """Train a classifier, as `srucli train` does, and return it.
+
+    texts: a list of strings with `labels`; or a table (pandas, Polars, Arrow, Hugging Face
+    datasets, a dict of columns, a list of dicts); or the name of a labelled file.
+    labels: for each text a label, a list of labels (multi-label), or a dict of the probability of
+    each label. Labels that are numbers become strings.
+    weights: for each text, as how many it counts.
+    dev: texts to evaluate on after each epoch: a pair (texts, labels), a table or a file. By
+    default a tenth of the texts is held out.
+    raw: unlabelled texts to learn vectors from first: a list of strings, or a file with a text in
+    each line. base: a run to start from, or what `srucli pretrain` made. tokenizer: a SentencePiece
+    model. config: settings in YAML.
+    output: the folder of the run. The same call resumes a training that was stopped there. Without
+    it the run is in a temporary folder, which `Classifier.save` copies.
+    force: replace a run in that folder.
+    process: train in a process of its own that is set up for speed, as a command is. It leaves the
+    calling one alone, and on a busy machine it is several times as fast.
+    quiet: show warnings, but no notes and no progress.
+    on_epoch: is called with the number of each epoch, from 1, and its dev metrics. An exception in
+    it ends the training.
+    settings: any setting by its name in `srucli info settings` or the last part of it, as in
+    `epochs=5, optimizer="lion", dropout=0.2`; `text`, `label` and `weight` name the columns of a
+    table.
+
+    KeyboardInterrupt leaves a run in `output` that the same call resumes. Raises UsageError for
+    wrong settings, DataError for texts and labels that cannot be used, InputMissingError,
+    OutputError, DivergedError and OutOfMemoryError, which are all SrucliError.
+
+    >>> classifier = srucli.train(texts, labels, output="runs/reviews", epochs=5)
+    >>> classifier.predict(["what a lovely film"])
+    ['positive']
+    """
+    given = dotted(settings)
+    if weights is not None:
+        given["data.weight"] = WEIGHT
+    if labels is not None and is_multi_label(labels):
+        given.setdefault("data.multi_label", True)
+    sources = source_of(texts, labels, weights), _dev(dev)
+    temporary = None if output else TemporaryDirectory(prefix="srucli-")
+    job = Job(
+        resolve(Path(config) if config else None, flags=given),
+        *sources,
+        Path(output or Path(temporary.name if temporary else "", "run")),
+        raw=raw if raw is None else os.fspath(raw) if is_file(raw) else texts_of(raw, "raw"),
+        base=Path(base) if base else None,
+        tokenizer=Path(tokenizer) if tokenizer else None,
+        force=force,
+        quiet=quiet,
+    )
+    try:
+        if process:
+            in_thread(lambda stop: in_process(job, on_epoch, stop))
+        else:
+            in_thread(lambda stop: job.run(stop, on_epoch))
+    except KeyboardInterrupt:
+        if temporary is not None:
+            say("nothing is kept of the training; with output='runs/mine' it could be resumed")
+        raise
+    return Classifier(job.output, device=job.config.train.device, temporary=temporary)
+
+
+def _dev(dev: Any) -> Source | None:
+    """Return the texts to evaluate on: of a pair, a table or a file. Raises UsageError."""
+    if dev is None:
+        return None
+    if isinstance(dev, tuple):
+        if len(dev) != 2:
+            raise UsageError(f"dev: a pair (texts, labels) is needed, not {len(dev)} values")
+        return source_of(*dev, name="dev")
+    return source_of(dev, name="dev")
