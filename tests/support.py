@@ -35,9 +35,10 @@ def until(condition: Callable[[], object]) -> None:
 def children(pid: int) -> list[int]:
     """Return the ids of a process's children and their descendants (on Linux, else none)."""
     try:
-        direct = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        of_threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
         return []
+    direct = " ".join(of_threads).split()
     return [each for child in map(int, direct) for each in (child, *children(child))]
 
 

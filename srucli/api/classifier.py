@@ -157,7 +157,7 @@ class Classifier:
         return _load, (str(self.path), self._device)
 
     def __repr__(self) -> str:
-        return f"srucli.load({str(self.path)!r})  # {len(self.labels)} labels"
+        return f"<srucli.Classifier {self.path}: {len(self.labels):,} labels>"
 
 
 def _load(path: str, device: str) -> Classifier:

@@ -23,7 +23,7 @@ from srucli.config import Config, DataConfig
 from srucli.data.corpus import texts_of
 from srucli.data.given import Source
 from srucli.errors import InterruptedRun
-from srucli.io.children import Child, child
+from srucli.io.children import Child, child, kill_children_of
 from srucli.io.console import quiet, say
 from srucli.io.memory import ending
 from srucli.training.from_raw import train_from_raw
@@ -95,9 +95,11 @@ def in_thread(work: Callable[[Interrupt], None]) -> None:
         stop.requested = True
         if stop.checked:
             say("stopping after this step; interrupt once more to stop at once")
-        elif thread.ident is not None:
-            interrupt = ctypes.py_object(KeyboardInterrupt)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), interrupt)
+        else:
+            ident = thread.ident or 0
+            interrupt = ctypes.c_ulong(ident), ctypes.py_object(KeyboardInterrupt)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(*interrupt)
+            kill_children_of(ident)
         ended.wait()
         say(*(str(error) for error in failed if isinstance(error, InterruptedRun)))
         raise
@@ -116,14 +118,15 @@ def in_process(job: Job, on_epoch: OnEpoch | None, stop: Interrupt) -> None:
     helpers: list[Thread] = []
     try:
         with child("srucli.api.child", own_stderr=not sys.stderr.isatty()) as process:
+            data = pickle.dumps(job)
+            with suppress(BrokenPipeError):  # `_follow` says how the process ended
+                process.stdin.write(len(data).to_bytes(SIZE, "big") + data)
+                process.stdin.flush()
             helpers += [Thread(target=_tell, args=(stop, process), daemon=True)]
             if process.stderr is not None:
                 helpers += [Thread(target=_pass_on, args=(process.stderr,), daemon=True)]
             for helper in helpers:
                 helper.start()
-            data = pickle.dumps(job)
-            process.stdin.write(len(data).to_bytes(SIZE, "big") + data)
-            process.stdin.flush()
             _follow(process, on_epoch)
     finally:
         for helper in helpers:

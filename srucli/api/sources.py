@@ -6,6 +6,7 @@ Packages of tables are recognized by the methods that theirs have, and none is i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from srucli.data.given import LABEL, TEXT, WEIGHT, Given, Source
 from srucli.data.soft import KEY
 from srucli.errors import UsageError
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _PLAIN = (str, bool, int, float, type(None))
 
 
@@ -65,6 +67,8 @@ def texts_of(texts: Any, name: str = "texts") -> list[str]:
                 f"{name}[{number}] is {'missing' if _is_missing(text) else repr(text)[:50]}, not "
                 "a string; remove it, or make it one"
             )
+        if _HALF_PAIR.search(text):
+            raise UsageError(f"{name}[{number}] has half of a surrogate pair; correct the text")
     return found
 
 
@@ -94,9 +98,13 @@ def rows_of(table: Any) -> list[dict[str, Any]] | None:
     """Return the rows of a table or a list of dicts; None for anything else. Raises UsageError."""
     columns = _columns(table)
     if columns is not None:
-        values = (values_of(column, "a column") for column in columns.values())
-        rows = zip(*values, strict=True)
-        return [{key: _value(x) for key, x in zip(columns, row, strict=True)} for row in rows]
+        values = {name: values_of(column, f"column {name}") for name, column in columns.items()}
+        sizes = {name: len(column) for name, column in values.items()}
+        if len({*sizes.values()}) > 1:
+            shown = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            raise UsageError(f"columns of different lengths: {shown}; give one value for each text")
+        rows = zip(*values.values(), strict=True)
+        return [dict(zip(values, map(_value, row), strict=True)) for row in rows]
     if isinstance(table, Sequence) and table and all(isinstance(row, Mapping) for row in table):
         return [{str(key): _value(value) for key, value in row.items()} for row in table]
     return None

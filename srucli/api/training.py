@@ -10,7 +10,7 @@ from typing import Any
 from srucli.api.classifier import Classifier
 from srucli.api.jobs import Job, OnEpoch, in_process, in_thread
 from srucli.api.sources import is_file, is_multi_label, source_of, texts_of
-from srucli.config import dotted, resolve
+from srucli.config import dotted, resolve, with_settings
 from srucli.data.given import WEIGHT, Source
 from srucli.errors import UsageError
 from srucli.io.console import say
@@ -68,6 +68,8 @@ def train(
     ['positive']
     """
     given = dotted(settings)
+    if base and raw is not None:
+        raise UsageError("base= and raw=: give one of them")
     if weights is not None:
         given["data.weight"] = WEIGHT
     if labels is not None and is_multi_label(labels):
@@ -75,7 +77,7 @@ def train(
     sources = source_of(texts, labels, weights), _dev(dev)
     temporary = None if output else TemporaryDirectory(prefix="srucli-")
     job = Job(
-        resolve(Path(config) if config else None, flags=given),
+        with_settings(resolve(Path(config) if config else None), given),
         *sources,
         Path(output or Path(temporary.name if temporary else "", "run")),
         raw=raw if raw is None else os.fspath(raw) if is_file(raw) else texts_of(raw, "raw"),

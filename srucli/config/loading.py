@@ -157,8 +157,11 @@ def short_names() -> dict[str, str]:
 
 
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by dotted key, given by these or by short names. Raises UsageError."""
-    names, found = short_names(), {}
+    """Return settings by dotted key, given by these or by short names; None is not given.
+
+    Raises UsageError.
+    """
+    names, found = short_names(), dict[str, Any]()
     for name, value in settings.items():
         key = names.get(name, name)
         if key not in known_keys() or key.startswith("files."):
@@ -166,7 +169,7 @@ def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in found:
             raise UsageError(f"{key} is given twice; give it once")
         found[key] = value
-    return found
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:

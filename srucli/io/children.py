@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from srucli.io.system_limits import no_process
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import subprocess
 
 PACKAGE = Path(__file__).resolve().parent
+# The processes that each thread runs.
+_of_threads: dict[int, list[subprocess.Popen[bytes]]] = {}
 
 
 class Child(NamedTuple):
@@ -48,6 +51,21 @@ def inherited_path() -> list[str]:
     return [entry for entry in sys.path if os.path.isabs(entry) and os.path.realpath(entry) != here]
 
 
+def kill_children_of(thread: int) -> None:
+    """Kill the processes that a thread runs, so that it waits for none of them."""
+    for process in [*_of_threads.get(thread, ())]:
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the group of a process."""
+    with suppress(OSError):  # it has ended
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:  # Windows
+            process.kill()
+
+
 @contextmanager
 def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
     """Run `main` of a module of this package in a process that ends with this block.
@@ -74,15 +92,14 @@ def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
         raise no_process(error) from error
     assert process.stdin is not None
     assert process.stdout is not None
+    running = _of_threads.setdefault(get_ident(), [])
+    running.append(process)
     try:
         yield Child(process, process.stdin, process.stdout, process.stderr)
     finally:
+        running.remove(process)
         if process.returncode is None:
-            with suppress(OSError):  # it has ended
-                if hasattr(os, "killpg"):
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:  # Windows
-                    process.kill()
+            _kill(process)
             process.wait()
         process.stdout.read()  # until the last process of the group has ended
         process.stdout.close()

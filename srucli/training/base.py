@@ -345,7 +345,7 @@ def _dev_examples(base: EarlierRun) -> Dataset:
     if not facts.data.dev_texts:
         raise SrucliError("it had no dev examples")
     if file is None or not Path(file).is_file():
-        raise SrucliError(f"its {part} examples were piped in, or are not there any more")
+        raise SrucliError(f"its {part} examples were not in a file, or are not there any more")
     known = Known(labels, merge=config.data.merge_labels)
     names = own.names if is_dev else None
     given = labels if is_dev else ()

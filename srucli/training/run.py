@@ -203,7 +203,7 @@ def _sources(
         sources[part] = saved.facts.sources.get(part)
         if sources[part] == "-":
             raise UsageError(
-                f"{run}: its {part} examples were piped in; give them again: "
+                f"{run}: its {part} examples were not in a file; give them again: "
                 f"srucli train --resume {shell_word(str(run))} {flag}FILE"
             )
     if sources["train"] is None:

@@ -1136,9 +1136,9 @@ REMEDIES = {
     ),
     "texts that came from stdin": Remedy(
         """train --resume 'my "run"'""",
-        r"were piped in; give them again: (srucli train --resume .*) FILE",
+        r"were not in a file; give them again: (srucli train --resume .*) FILE",
         lambda words, match: [*pasted(words, match), "two.tsv"],
-        advice=" examples were piped in; give them again: srucli train --resume ",
+        advice=" examples were not in a file; give them again: srucli train --resume ",
         before=(f"{STDIN}{TRAIN.replace('two.tsv', '-').replace('-o run', QUOTED)}",),
     ),
     "a target in percent": Remedy(

@@ -390,7 +390,7 @@ def test_the_old_task_is_measured_where_it_can_be(
         assert re.search(r"own dev examples: accuracy \d+\.\d% before, \d+\.\d% after", said)
         return
     reasons = {"changed": "has changed since", "none": "it had no dev examples"}
-    why = reasons.get(how, "its train examples were piped in, or are not there any more")
+    why = reasons.get(how, "its train examples were not in a file, or are not there any more")
     assert f"{base}: what a new run forgets of its task is not measured: " in said
     assert why in said
     assert "own dev examples" not in said

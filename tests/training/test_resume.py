@@ -606,7 +606,7 @@ def test_piped_examples_must_be_given_again(
     run = run_training(tiny, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(facts | {"sources": {"train": "-", "dev": None}}))
-    with pytest.raises(SrucliError, match=r"its train examples were piped in; give them again"):
+    with pytest.raises(SrucliError, match="its train examples were not in a file; give them"):
         resume(run, {})
 
 
