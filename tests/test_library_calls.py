@@ -20,13 +20,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import Tiny, quick
+from tests.support import Tiny, quick, sentences
 from tests.test_architecture import modules
 
 HANDLED = sorted({*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP})
@@ -113,6 +114,22 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
     predictor = Predictor.load(run, "cpu")
     yield "Predictor", lambda: predictor.probabilities(["a lovely film"] * 300)
     yield "evaluate", lambda: evaluate(predictor, read_examples(str(data), config.data))
+    yield from of_the_public_api(run, folder)
+
+
+def of_the_public_api(run: Path, folder: Path) -> Calls:
+    """Yield the calls that `srucli.__all__` has."""
+    import srucli
+
+    labels, texts = zip(*sentences()[:200], strict=True)
+    small = {"epochs": 1, "hidden": 8, "layers": 1, "embedding_size": 16}
+    for process in (False, True):
+        how: dict[str, Any] = {"process": process, "output": folder / f"public-{process}", **small}
+        yield f"train, process={process}", partial(srucli.train, texts, labels, **how)
+    loaded = srucli.load(run)
+    yield "predict_proba", lambda: loaded.predict_proba(texts)
+    yield "predict_iter", lambda: list(loaded.predict_iter(texts))
+    yield "save", lambda: loaded.save(folder / "saved")
 
 
 def experiments(data: Path, run: Path, folder: Path) -> Calls:
@@ -206,10 +223,15 @@ def test_threads_that_train_at_once_get_the_weights_of_one_alone(
         (r"signal\.signal", "cli/process"),
         (r"set_flush_denormal|mallopt", "runtime"),
         (r"torch\.set_num_threads", "runtime"),
-        (r"environ\.setdefault|os\.dup2|set_start_method", "cli/process experiments/trial_process"),
+        (
+            r"environ\.setdefault|os\.dup2|set_start_method",
+            "api/child cli/process experiments/trial_process io/openmp",
+        ),
+        (r"sleep_soon\(", "api/child api/process cli/process io/openmp"),
         (
             r"tune_process\(",
-            "cli/options cli/pretrain cli/run cli/train cli/tune experiments/trial_process runtime",
+            "api/child api/process cli/options cli/pretrain cli/run cli/train cli/tune "
+            "experiments/trial_process runtime",
         ),
     ],
 )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,14 @@ def test_values_that_are_no_texts(classifier: Classifier, texts: object) -> None
             call(texts)  # type: ignore[arg-type]
     with pytest.raises(UsageError):
         list(classifier.predict_iter(texts))  # type: ignore[arg-type]
+
+
+def test_several_threads_predict_at_once(classifier: Classifier, tiny: Tiny) -> None:
+    texts = [line.split("\t")[1] for line in tiny.train.read_text().splitlines()]
+    expected = classifier.predict_proba(texts)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(classifier.predict_proba, [texts] * 16):
+            assert (found == expected).all()
 
 
 def test_an_unusable_text_is_named(classifier: Classifier) -> None:
