@@ -86,7 +86,7 @@ def in_thread(work: Callable[[Interrupt], None]) -> None:
         finally:
             ended.set()
 
-    thread = Thread(target=target, name="srucli training", daemon=True)
+    thread = Thread(target=target, daemon=True)
     thread.start()
     try:
         while not ended.wait(_POLL):

@@ -135,7 +135,8 @@ ROUND_TRIPS = {
     "tsv": (write_tsv, TEXTS, labels(",").filter(begins_no_list)),
     "csv": (write_csv, words("\r\0").filter(is_plain), labels(",").filter(begins_no_list)),
     "jsonl": (write_jsonl, words("\0"), labels("")),
-    "fasttext": (write_fasttext, BARE, labels(" ")),
+    # A text with a word that begins so has another label.
+    "fasttext": (write_fasttext, BARE.filter(lambda t: "__label__" not in t), labels(" ")),
     "pairs": (write_pairs, BARE, labels(" ,")),
 }
 
