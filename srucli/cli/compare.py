@@ -24,6 +24,7 @@ class Command(options.Command):
     """The flags of `srucli compare` that stand for settings."""
 
     settings = ("data", "train.epochs", "train.steps", "train.device")
+    without = ("data.group",)
     often = (
         *("--optimizer", "--encoder", "--over", "--output", "--dev", "--test"),
         *("--epochs", "--seeds", "--grid", "--jobs"),

@@ -33,7 +33,7 @@ class Command(options.Command):
     """The flags of `srucli eval` that stand for settings."""
 
     settings = ("data", "train.device", "train.threads")
-    without = ("data.multi_label", "data.weight")
+    without = ("data.multi_label", "data.weight", "data.group")
     often = ("--predictions", "--plots", "--fail-under", "--json")
     examples = (
         "srucli eval runs/reviews test.tsv",

@@ -67,6 +67,7 @@ VALUES = {
     "data.text": "COLUMN",
     "data.label": "COLUMN",
     "data.weight": "COLUMN",
+    "data.group": "COLUMN",
     "data.delimiter": "MARK",
     "data.label_delimiter": "MARK",
     "data.encoding": "ENCODING",
@@ -85,7 +86,7 @@ VALUES = {
 OF_LINES = {"encoding", "errors", "max_ratio"}
 # Those that only files with labels need.
 OF_LABELS = (
-    *("data.label", "data.weight", "data.multi_label", "data.label_delimiter"),
+    *("data.label", "data.weight", "data.group", "data.multi_label", "data.label_delimiter"),
     "data.merge_labels",
 )
 # The types of a section, without their bounds; evaluating them is slow.
@@ -221,7 +222,7 @@ def _value(setting: str, text: Any) -> Any:
         from srucli.optim.table import check_name
 
         check_name(text, flag_of(setting))
-    elif setting in ("data.text", "data.label", "data.weight"):
+    elif VALUES.get(setting) == "COLUMN":
         from srucli.data.layout import numbered
 
         value = numbered(text)

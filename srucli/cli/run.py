@@ -18,6 +18,7 @@ class Command(options.Command):
     """The flags of `srucli run` that stand for settings."""
 
     settings = ("data", "train.device", "train.threads")
+    without = ("data.group",)
     often = ("--output", "--fail-under", "--force")
     examples = (
         "srucli run recipe.yaml",

@@ -35,7 +35,10 @@ class Command(options.Command):
     """A command with the flags of TokenizerConfig, and with those of data files."""
 
     settings = ("tokenizer", "data")
-    without = ("data.label", "data.weight", "data.multi_label", "data.label_delimiter")
+    without = (
+        *("data.label", "data.weight", "data.group", "data.multi_label"),
+        "data.label_delimiter",
+    )
     labelled = False
     often = (
         *("--model-prefix", "--vocab-size", "--model-type", "--character-coverage"),

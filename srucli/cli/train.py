@@ -29,6 +29,7 @@ class Command(options.Command):
         *("train.save_minutes", "train.keep_checkpoints", "train.seed", "train.device"),
         *("train.threads", "train.detect_anomaly", "train.diagnose"),
     )
+    without = ("data.group",)
     often = (
         *("--output", "--dev", "--text", "--label", "--multi-label"),
         *("--epochs", "--lr", "--encoder", "--seed", "--resume"),

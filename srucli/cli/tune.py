@@ -16,6 +16,7 @@ class Command(options.Command):
     """The flags of `srucli tune` that stand for settings."""
 
     settings = ("data", "train.device", "train.threads", "train.seed")
+    without = ("data.group",)
     often = ("--minutes", "--max-mb", "--output", "--dev")
     examples = (
         "srucli tune reviews.tsv --minutes 30",

@@ -19,6 +19,7 @@ from srucli.config.loading import stored as stored
 from srucli.config.loading import with_settings as with_settings
 from srucli.config.sections import DEFAULT_VOCAB_SIZE as DEFAULT_VOCAB_SIZE
 from srucli.config.sections import MAX_DROPOUT as MAX_DROPOUT
+from srucli.config.sections import OF_COLUMNS as OF_COLUMNS
 from srucli.config.sections import OF_LAYOUT as OF_LAYOUT
 from srucli.config.sections import Config as Config
 from srucli.config.sections import DataConfig as DataConfig

@@ -76,6 +76,11 @@ class DataConfig(Section):
         "Column of the weight of each training example: its name, or its number from 1. Metrics do "
         "not use it. [default: none]",
     )
+    group: str | int | None = setting(
+        None,
+        "Column of the group of each example, such as its author: its name, or its number from 1. "
+        "All examples of a group are in the same fold. [default: none]",
+    )
     header: bool | None = setting(
         None, "The first row is a header. [default: detected, or true with a column name]"
     )
@@ -99,8 +104,9 @@ class DataConfig(Section):
     )
 
 
-# The settings in which two files may differ.
-OF_LAYOUT = ("format", "text", "label", "weight", "header", "delimiter", "quotes", "encoding")
+# The settings that name columns, and all in which two files may differ.
+OF_COLUMNS = ("text", "label", "weight", "group")
+OF_LAYOUT = ("format", *OF_COLUMNS, "header", "delimiter", "quotes", "encoding")
 
 
 class TokenizerConfig(Section):

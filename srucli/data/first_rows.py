@@ -14,7 +14,15 @@ from itertools import product
 
 from srucli.data.cells import BELOW, Cells, column_cells, is_number, label_parts
 from srucli.data.labels import is_missing
-from srucli.data.layout import Column, ColumnNames, ReadTask, joined, listed, numbered
+from srucli.data.layout import (
+    OF_TRAINING,
+    Column,
+    ColumnNames,
+    ReadTask,
+    joined,
+    listed,
+    numbered,
+)
 from srucli.data.names import KNOWN, are_numbered, find_names, fold, is_language, is_other
 from srucli.data.tables import MAX_COLUMNS, TableRow
 from srucli.errors import DataError, UsageError, closest
@@ -116,8 +124,8 @@ class FirstRows:
     """The first rows of a table: what the settings give, the header names and the cells hold.
 
     given, named: the text and label columns of the settings and the header, counted from 0, None if
-    unknown. more: further columns of the text, if several are given. weight: the column of weights,
-    which is neither text nor label. whole: there are no more rows.
+    unknown. more: further columns of the text, if several are given. weight, group: the columns of
+    weights and of groups, which are neither texts nor labels. whole: there are no more rows.
     """
 
     def __init__(self, task: ReadTask, rows: Sequence[TableRow], whole: bool = True) -> None:
@@ -130,18 +138,18 @@ class FirstRows:
         names = [""] * self.row_names + names
         self.width, header = len(names), task.config.header
         texts, label = self._wanted_texts(names), _column(task.config.label)
-        weight = _column(task.config.weight)
+        apart = {what: _column(getattr(task.config, what)) for what in OF_TRAINING}
         if header is None:
-            optional = task.inherited if task.training else task.inherited | {"weight"}
-            by_name = any(
-                isinstance(column, str) and (what not in optional or column in names)
-                for columns, what in ((texts, "text"), ([label], "label"), ([weight], "weight"))
-                for column in columns
-            )
+            optional = task.inherited if task.training else task.inherited.union(OF_TRAINING)
+            wanted = *(("text", each) for each in texts), ("label", label), *apart.items()
+            sure = [column for what, column in wanted if what not in optional or column in names]
+            by_name = any(isinstance(column, str) for column in sure)
             header = by_name or _has_header(task, names, self._columns(1))
         self.header, self.names = header, names if header else []
         self.columns = self._columns(int(header))
-        self.weight = self._locate(weight, "weight") if task.training else self._unneeded(weight)
+        locate = self._locate if task.training else self._unneeded
+        self.weight, self.group = (locate(column, what) for what, column in apart.items())
+        self.apart = [at for at in (self.weight, self.group) if at is not None]
         self.named = self._named()
         text, *more = [self._locate(each, "text", several=len(texts) > 1) for each in texts]
         self.more = tuple(at for at in more if at is not None)
@@ -175,7 +183,7 @@ class FirstRows:
     def _named(self) -> Places:
         """Return the columns that the header names, as in the training file or by known names."""
         same_text, same_label = same = _named_as_in_training(self.task.names, self.names)
-        names = ["" if at == self.weight else name for at, name in enumerate(self.names)]
+        names = ["" if at in self.apart else name for at, name in enumerate(self.names)]
         text, label = (None if at in same else at for at in find_names(names))
         self.language = same_label is None and label is not None and is_language(self.names[label])
         if self.language and not self._may_be_languages(label or 0):
@@ -200,10 +208,11 @@ class FirstRows:
         problem = f"no column {excerpt(wanted)} in the header {excerpt(row.raw)}{hint}"
         raise row_error(self.rows, self.task, row, problem, f"name the {what} column with --{what}")
 
-    def _unneeded(self, wanted: Column | None) -> int | None:
-        """Return where the weights are that only training needs, if the file has them."""
+    def _unneeded(self, wanted: Column | None, what: str) -> int | None:
+        """Return where a column is that only training needs, if the file has it."""
         place = self.names.index(wanted) if wanted in self.names else wanted
-        return place if isinstance(place, int) and self.cells(place).numbers else None
+        fits = what == "group" or (isinstance(place, int) and self.cells(place).numbers)
+        return place if isinstance(place, int) and place < self.width and fits else None
 
     def _fits(self, at: int, what: str) -> bool:
         """Whether a column may be the same as in the training file."""
@@ -224,7 +233,7 @@ class FirstRows:
     @property
     def by_place(self) -> bool:
         """Whether neither header nor settings name columns: of two, the first is the label."""
-        return not self.header and self.given == (None, None) and self.weight is None
+        return not self.header and self.given == (None, None) and not self.apart
 
     @property
     def even(self) -> bool:
@@ -264,9 +273,9 @@ class FirstRows:
         if self.width > 2:
             texts = sorted(range(self.width), key=self._unlike_texts)
             labels = sorted(range(self.width), key=self._unlike_labels)
-        texts = [at for at in texts if at != self.weight]
+        texts = [at for at in texts if at not in self.apart]
         texts = texts[:_TRIED] if text is None else [text]
-        labels = [at for at in labels if at not in (*self.more, self.weight)]
+        labels = [at for at in labels if at not in (*self.more, *self.apart)]
         labels = labels[:_TRIED] if label is None else [label]
         return [(text, label) for text, label in product(texts, labels) if text != label]
 

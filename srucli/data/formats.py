@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from srucli.config import OF_LAYOUT, DataConfig
+from srucli.config import OF_COLUMNS, OF_LAYOUT, DataConfig
 from srucli.data.json_reader import read_json
 from srucli.data.layout import ReadTask
 from srucli.data.line_readers import read_fasttext, read_pairs, read_texts
@@ -33,7 +33,7 @@ class Format:
     title: str = ""
 
 
-_OF_OBJECTS = frozenset({"text", "label", "weight", "label_delimiter"})
+_OF_OBJECTS = frozenset({*OF_COLUMNS, "label_delimiter"})
 _OF_TABLES = _OF_OBJECTS | {"header", "delimiter", "quotes"}
 
 FORMATS: dict[str, Format] = {

@@ -45,9 +45,10 @@ def choose(
 
     likely = table.likely(open_ended)
     text, label = chosen = next((pair for pair in likely if not fault(pair)), likely[0])
-    if table.weight in (text, label, *table.more):
-        wanted = task.config.weight
-        raise UsageError(f"--weight {wanted} is the column of texts or of labels; name another")
+    for what, at in (("weight", table.weight), ("group", table.group)):
+        if at in (text, label, *table.more):
+            wanted = getattr(task.config, what)
+            raise UsageError(f"--{what} {wanted} is the column of texts or of labels; name another")
     width = 2 if open_ended else table.width
     if not dialect.quotes and not table.header and not table.by_place:
         width = max(
@@ -57,8 +58,7 @@ def choose(
             min(len(row.cells) for row in table.rows),
         )
     labels, multi_label = table.cells(label), task.config.multi_label
-    if table.weight is not None:
-        width = max(width, table.weight + 1)
+    width = max(width, *(at + 1 for at in table.apart), 0)
     hints = [table.left_out]
     lists = task.labelled and are_lists(labels.filled, multi_label=multi_label)
     if task.labelled and not lists:
@@ -75,6 +75,7 @@ def choose(
         hint="; ".join(filter(None, hints)),
         more=table.more,
         weight=table.weight,
+        group=table.group,
     )
     if not task.labelled:
         return columns, None
@@ -164,7 +165,7 @@ def _binary_columns(table: FirstRows, label: int) -> list[int]:
         return []
     columns = enumerate(cells.filled for cells in table.columns)
     binary = [at for at, cells in columns if len(cells) > BELOW and {*cells} <= {"0", "1"}]
-    binary = [at for at in binary if at != table.weight]
+    binary = [at for at in binary if at not in table.apart]
     return binary if label in binary and len(binary) > 1 else []
 
 
@@ -186,7 +187,8 @@ def _is_rival(table: FirstRows, at: int, pair: Pair) -> bool:
     text, label = pair
     cells, filled = table.cells(at), len(table.cells(at).filled)
     too_long = cells.mean_length > MAX_LABEL_LENGTH
-    if at in (text, *table.more, table.weight) or cells.measurements or filled <= BELOW or too_long:
+    apart = at in (text, *table.more, *table.apart)
+    if apart or cells.measurements or filled <= BELOW or too_long:
         return False
     if table.is_other(label) and not table.is_other(at) and cells.distinct > 1:
         return not cells.rarely_repeat

@@ -60,7 +60,8 @@ def _read(
     numbers = {
         "text": _texts(task, first[0], keys),
         "label": keys.index(KEY) + 1 if soft else _key(task, first[0], keys, "label"),
-        "weight": _weight(task, first[0], keys),
+        "weight": _of_training(task, first[0], keys, "weight"),
+        "group": _of_training(task, first[0], keys, "group"),
     }
     rows = [TableRow(first[0].line, "", keys)]
     for line, raw, value in first:
@@ -72,8 +73,8 @@ def _read(
     label = None if columns.label is None else keys[columns.label]
     what = f"text = {' + '.join(f'key {excerpt(key)}' for key in texts)}"
     what += "" if label is None else f", label = key {excerpt(label)}"
-    if columns.weight is not None:
-        what += f", weight = key {excerpt(keys[columns.weight])}"
+    for name, at in (("weight", columns.weight), ("group", columns.group)):
+        what += "" if at is None else f", {name} = key {excerpt(keys[at])}"
     if task.training and not soft and is_soft(first[0].value.get(KEY)):
         what += f", soft labels = key '{KEY}'"
     if soft:  # of other records, the label's key is the requested one, or has a well-known name
@@ -90,13 +91,13 @@ def _stands_for_label(task: ReadTask, item: Item, keys: list[str]) -> bool:
     return task.labelled and is_soft(item.value.get(KEY)) and not (has_label or known)
 
 
-def _weight(task: ReadTask, item: Item, keys: list[str]) -> int | None:
-    """Return the number of the weight's key, which only training needs. Raises DataError."""
-    wanted = task.config.weight
+def _of_training(task: ReadTask, item: Item, keys: list[str], what: str) -> int | None:
+    """Return the number of a requested key that only training needs. Raises DataError."""
+    wanted = getattr(task.config, what)
     if wanted is None or str(wanted) in keys:
         return None if wanted is None else keys.index(str(wanted)) + 1
     if task.training:
-        raise _no_key(task, item, str(wanted), "weight")
+        raise _no_key(task, item, str(wanted), what)
     return None
 
 
@@ -164,8 +165,9 @@ def _records(
         label = None if key is None else _label(task, line, value.get(key))
         if lists and isinstance(label, str) and not isinstance(label, UnquotedLabel):
             label = split_list(task, line, label)
-        weight = value.get(str(task.config.weight)) if task.training else None
-        yield Record(line, raw, valid_string(task, line, text), label, soft, weight)
+        wanted = (task.config.weight, task.config.group)
+        weight, group = (value.get(str(name)) if task.training else None for name in wanted)
+        yield Record(line, raw, valid_string(task, line, text), label, soft, weight, group)
 
 
 @lru_cache(maxsize=64)

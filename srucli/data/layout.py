@@ -26,6 +26,8 @@ class ColumnNames(NamedTuple):
 
 
 NO_NAMES = ColumnNames()
+# Settings that name columns which are read only for training.
+OF_TRAINING = ("weight", "group")
 Column = str | int
 # Of the number of a column. Python refuses to convert thousands of digits.
 _MAX_DIGITS = 9
@@ -80,8 +82,8 @@ class ReadTask:
     source: its name in messages. format: the name of its format. labelled: whether labels are read.
     known_labels: those of a model. inherited: settings in `config` that come from the training file
     and apply only if they fit this file. names: the columns of the training file.
-    labels_optional: records may lack labels. training: weights are read, and probabilities beside
-    labels. counts: what is skipped or replaced, by kind.
+    labels_optional: records may lack labels. training: weights and groups are read, and
+    probabilities beside labels. counts: what is skipped or replaced, by kind.
     """
 
     source: str
@@ -106,7 +108,7 @@ class Columns:
     more: further columns of the text. label: None if labels are not read. width: the number of
     columns. header: whether the first row names the columns. row_names: the header has no name for
     the first column. spare: how many last columns are empty in every row. lists: label cells
-    contain lists. hint: advice for the user. weight: the column of weights, if there is one.
+    contain lists. hint: advice for the user. weight, group: these columns, if there are any.
     """
 
     text: int
@@ -120,6 +122,7 @@ class Columns:
     hint: str = ""
     more: tuple[int, ...] = ()
     weight: int | None = None
+    group: int | None = None
 
     @property
     def texts(self) -> tuple[int, ...]:
@@ -138,9 +141,11 @@ class Columns:
         words = ["header" if self.header else "no header"]
         texts = [f"column {self._name(at)}" for at in self.texts]
         words.append(f"text = {' + '.join(texts)}")
-        words += [] if self.label is None else [f"label = column {self._name(self.label)}"]
-        words += [] if self.weight is None else [f"weight = column {self._name(self.weight)}"]
-        used = (*self.texts, self.label, self.weight)
+        others = {"label": self.label, "weight": self.weight, "group": self.group}
+        words += [
+            f"{what} = column {self._name(at)}" for what, at in others.items() if at is not None
+        ]
+        used = (*self.texts, *others.values())
         unread = [at for at in range(self.width) if at not in used]
         if unread:
             shown = ", ".join(map(self._name, unread[:3])) + ", ..." * (len(unread) > 3)

@@ -20,13 +20,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Generic, NamedTuple
 
-from srucli.config import DataConfig
+from srucli.config import OF_COLUMNS, DataConfig
 from srucli.data.cells import label_parts
 from srucli.data.formats import FORMAT_SPECIFIC, FORMATS, format_of, format_shown
 from srucli.data.given import Given, Source, display_name
 from srucli.data.json_reader import read_given
 from srucli.data.labels import UnquotedLabel, clean
-from srucli.data.layout import NO_NAMES, ColumnNames, Columns, Layout, ReadTask, listed
+from srucli.data.layout import NO_NAMES, OF_TRAINING, ColumnNames, Columns, Layout, ReadTask, listed
 from srucli.data.names import KNOWN, find_names, fold, is_other
 from srucli.data.records import SAMPLE, InputFile, Record, T, check_labels, is_blank, peek
 from srucli.data.soft import Soft, SoftLabels
@@ -41,7 +41,8 @@ class Example(NamedTuple):
     """A labelled text, its labels as written, and the line (from 1) where its record starts.
 
     soft: the probabilities of its labels, if they are learned; `labels` are the most likely ones
-    then, unless they are given too. weight: how many examples it counts as in training.
+    then, unless they are given too. weight: how many examples it counts as in training. group: what
+    it has in common with others, such as its author.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Example(NamedTuple):
     line: int
     soft: Soft | None = None
     weight: float = 1.0
+    group: str | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -136,7 +138,7 @@ def _open(source: Source, task: ReadTask, count: int = SAMPLE) -> Reading[Record
         return Reading(task, *read_given(task, source, count))
     file = InputFile(source, task.config, task)
     task = replace(task, format=format_of(file, task))
-    _check_weight(task)
+    _check_columns(task)
     return Reading(task, *FORMATS[task.format].read(task, file, count))
 
 
@@ -160,7 +162,7 @@ def _tasks(
         task = replace(task, inherited=frozenset({"encoding"}))
     if names is not None:
         config = config.model_copy(update={"header": requested.header})
-    settings = ("text", "label", "weight", "delimiter", "quotes")
+    settings = (*OF_COLUMNS, "delimiter", "quotes")
     inherited = {key for key in settings if getattr(requested, key) is None}
     return task, replace(task, config=config, inherited=task.inherited | inherited)
 
@@ -214,14 +216,31 @@ def _weight(task: ReadTask, record: Record) -> float:
     return weight
 
 
-def _check_weight(task: ReadTask) -> None:
-    """Raise UsageError if weights are asked for in a format that has none."""
-    wanted = task.training and task.config.weight is not None
-    if wanted and "weight" not in FORMATS[task.format].settings:
-        raise UsageError(
-            f"{task.source}: --weight names a column, but {task.format} lines have none; use tsv, "
-            "csv or jsonl"
-        )
+def _group(task: ReadTask, record: Record) -> str | None:
+    """Return the group of a record; None without a column of groups. Raises DataError."""
+    if task.config.group is None or not task.training:
+        return None
+    value = record.group
+    if isinstance(value, str):
+        value = value.strip()
+    if value in (None, "") or (isinstance(value, float) and not math.isfinite(value)):
+        problem = f"the group of {excerpt(record.text)} is missing"
+        raise task.error(record.line, problem, "name it, or remove the line")
+    if isinstance(value, (list, dict)):
+        problem = f"the group of {excerpt(record.text)} is {excerpt(str(value))}"
+        raise task.error(record.line, problem, "make it a string or a number")
+    return str(value)
+
+
+def _check_columns(task: ReadTask) -> None:
+    """Raise UsageError if weights or groups are asked for in a format that has none."""
+    for what in OF_TRAINING if task.training else ():
+        wanted = getattr(task.config, what) is not None
+        if wanted and what not in FORMATS[task.format].settings:
+            raise UsageError(
+                f"{task.source}: --{what} names a column, but {task.format} lines have none; use "
+                "tsv, csv or jsonl"
+            )
 
 
 def read_examples(
@@ -237,8 +256,8 @@ def read_examples(
 
     known: the labels of a model, which help to find the label column. requested: the settings given
     for this file, if `config` is the training file's, which then applies if it fits. names: the
-    training file's columns, None if unknown. training: also read weights, and probabilities beside
-    labels. Raises what `Lines` raises; UsageError for impossible columns; DataError for an
+    training file's columns, None if unknown. training: also read weights, groups, and probabilities
+    beside labels. Raises what `Lines` raises; UsageError for impossible columns; DataError for an
     improbable layout, for a record that cannot be read or lacks its text or (single-label) its
     label, and for a file without records.
     """
@@ -258,7 +277,8 @@ def read_examples(
                 problem = f"no text for the label {excerpt(', '.join(labels))}"
                 raise task.error(record.line, problem, "add a text or remove the line")
             empty = False
-            yield Example(record.text, labels, record.line, soft, _weight(task, record))
+            own = _weight(task, record), _group(task, record)
+            yield Example(record.text, labels, record.line, soft, *own)
         if empty:
             problem = "is empty: no labelled text in it"
             raise task.error(None, problem, "check the program that should have written it")

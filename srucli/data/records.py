@@ -30,7 +30,7 @@ _SPACES, _BREAK = " \t\r\n", re.compile(r"[\t\r\n]")
 class Record(NamedTuple):
     """One record, from `line` on. A label that is a str may be several joined labels.
 
-    soft: the JSON value of the key of probabilities. weight: a cell, or a JSON value.
+    soft: the JSON value of the key of probabilities. weight, group: a cell, or a JSON value.
     """
 
     line: int
@@ -39,6 +39,7 @@ class Record(NamedTuple):
     label: Label
     soft: Any = None
     weight: Any = None
+    group: Any = None
 
 
 class Peeked(NamedTuple, Generic[T]):

@@ -116,11 +116,12 @@ def _records(
         if columns.label is not None:
             label = _cell(task, row, columns.label, "label", sample)
             label = split_list(task, row.line, label) if columns.lists else label
-        weight = None
-        if columns.weight is not None and task.training:
-            weight = _cell(task, row, columns.weight, "weight", sample)
+        weight, group = (
+            None if at is None or not task.training else _cell(task, row, at, what, sample)
+            for at, what in ((columns.weight, "weight"), (columns.group, "group"))
+        )
         sample = ()
-        yield Record(row.line, row.raw, text, label, weight=weight)
+        yield Record(row.line, row.raw, text, label, weight=weight, group=group)
 
 
 def _repeats(row: TableRow, names: Sequence[str]) -> bool:

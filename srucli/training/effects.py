@@ -70,6 +70,7 @@ _UNIGRAM = _is("tokenizer.model_type", "unigram")
 _SUBWORDS = _is("tokenizer.model_type", "unigram", "bpe")
 
 NEEDS: dict[str, Need] = {
+    "data.group": Need(lambda setup: False, "`srucli crossval`, whose folds keep groups apart"),
     "data.label_delimiter": _is("data.multi_label", True),
     "tokenizer.vocab_size": Need(
         lambda setup: not setup.config.tokenizer.use_all_vocab,

@@ -100,6 +100,7 @@ CASES: dict[str, Case] = {
     "optim.decay_embeddings": ("true", [], ["optim.name=adamw"]),
     "optim.layer_decay": ("0.5", [], ["from"]),
     "train.freeze": ("encoder", [], ["from"]),
+    "data.group": ("author", [], []),
     "pretrain.epochs": ("3", [], []),
     "pretrain.window": ("3", [], []),
     "pretrain.negatives": ("3", [], []),
@@ -140,7 +141,7 @@ def test_a_setting_without_effect_is_named(key: str) -> None:
     (said,) = no_effect(setup(key, value, without), [key])
     assert said.startswith(f"{key} has no effect: it needs ")
     assert list(no_effect(setup(key, value, without), [])) == []
-    if not key.startswith("pretrain."):  # these have had their effect before a training
+    if not key.startswith(("pretrain.", "data.group")):  # their effect is outside of a training
         assert list(no_effect(setup(key, value, beside), [key])) == []
 
 
