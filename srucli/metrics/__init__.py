@@ -17,5 +17,6 @@ from srucli.metrics.outcome import (
     encode,
 )
 from srucli.metrics.paired import Difference, correct, differences, mcnemar
+from srucli.metrics.pooled import Pooled, Portion, pooled
 from srucli.metrics.table import BINS, METRICS, measure, metric_named
 from srucli.metrics.thresholds import choose_thresholds

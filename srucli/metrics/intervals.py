@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -63,50 +63,64 @@ def confidence_intervals(
     The ranking metrics (AUC, average precision) have no interval, nor has the calibration error,
     whose resamples are larger than it if it is small.
     """
-    wanted = {n: m for n, m in applicable(outcome).items() if isinstance(m, SumMetric)}
-    examples = len(outcome.targets)
+    wanted, examples = sum_metrics(outcome), len(outcome.targets)
+    (drawn,) = resampled([summands(outcome, wanted)], wanted, resamples, seed)
     found = {}
-    for name, (low, high) in _bootstrapped(outcome, wanted, resamples, level, seed).items():
+    for name, values in drawn.items():
         value = wanted[name](outcome)
-        is_share = name == "accuracy" or (name == "micro_f1" and not outcome.multi_label)
-        if is_share or (name == "hamming_loss" and value in (0.0, 1.0)):
+        if has_wilson(name, value, outcome.multi_label):
             found[name] = wilson(value * examples, examples, level)
-        elif examples < MIN_RESAMPLED or high - low < 1e-12:
-            found[name] = float("nan"), float("nan")
         else:
-            found[name] = low, high
+            found[name] = percentiles(values, level, examples)
     return found
 
 
-def _bootstrapped(
-    outcome: Outcome, wanted: dict[str, SumMetric], resamples: int, level: float, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Return percentile intervals of the `wanted` metrics."""
-    (drawn,) = resampled([outcome], wanted, resamples, seed)
-    return {name: percentiles(values, level) for name, values in drawn.items()}
+def sum_metrics(outcome: Outcome) -> dict[str, SumMetric]:
+    """Return the metrics of the task that depend on sums over examples."""
+    return {n: m for n, m in applicable(outcome).items() if isinstance(m, SumMetric)}
 
 
-def percentiles(values: Floats, level: float) -> tuple[float, float]:
-    """Return the ends of the interval that has `level` of the defined values (r,)."""
+def has_wilson(name: str, value: float, multi_label: bool) -> bool:
+    """Return whether a metric is a proportion of examples, or as good as one at this value."""
+    is_share = name == "accuracy" or (name == "micro_f1" and not multi_label)
+    return is_share or (name == "hamming_loss" and value in (0.0, 1.0))
+
+
+def percentiles(values: Floats, level: float, units: int) -> tuple[float, float]:
+    """Return the ends of the interval that has `level` of the defined values (r,).
+
+    They are NaN if fewer than MIN_RESAMPLED units were resampled, or if all values are the same.
+    """
     values = values[np.isfinite(values)]
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(values, tails) if values.size else (np.nan, np.nan)
+    if units < MIN_RESAMPLED or high - low < 1e-12:
+        return float("nan"), float("nan")
     return float(low), float(high)
 
 
+# The summands (B, P) of metrics, by the function that computes them.
+Summands = Mapping[Callable[[Outcome], sparse.csr_array], sparse.csr_array]
+
+
+def summands(outcome: Outcome, wanted: Mapping[str, SumMetric]) -> Summands:
+    """Return what the `wanted` metrics add up over examples."""
+    kinds = {metric.parts: None for metric in wanted.values()}
+    return {parts: parts(outcome) for parts in kinds}
+
+
 def resampled(
-    outcomes: Sequence[Outcome], wanted: dict[str, SumMetric], resamples: int, seed: int
+    models: Sequence[Summands], wanted: Mapping[str, SumMetric], resamples: int, seed: int
 ) -> list[dict[str, Floats]]:
     """Return, for each model, values (r,) of the metrics over bootstrap samples.
 
-    Outcomes of the same examples; every model is measured on the same samples.
+    The summands are of the same examples; every model is measured on the same samples.
     """
-    kinds = list({metric.parts: None for metric in wanted.values()})
-    summands = [parts(outcome) for outcome in outcomes for parts in kinds]
-    ends = np.cumsum([0, *(matrix.shape[1] for matrix in summands)])
-    stacked = sparse.hstack(summands, format="csr")
+    kinds, every = list(models[0]), [matrix for model in models for matrix in model.values()]
+    ends = np.cumsum([0, *(matrix.shape[1] for matrix in every)])
+    stacked = sparse.hstack(every, format="csr")
     columns = [slice(*pair) for pair in pairwise(ends)]
-    found: list[dict[str, list[Floats]]] = [{name: [] for name in wanted} for _ in outcomes]
+    found: list[dict[str, list[Floats]]] = [{name: [] for name in wanted} for _ in models]
     for sums in _resampled_sums(stacked, resamples, seed):
         for model, values in enumerate(found):
             own = dict(zip(kinds, columns[model * len(kinds) :], strict=False))

@@ -7,9 +7,9 @@ from typing import NamedTuple, cast
 import numpy as np
 from scipy.special import bdtr
 
-from srucli.metrics.intervals import MIN_RESAMPLED, percentiles, resampled
+from srucli.metrics.intervals import percentiles, resampled, sum_metrics, summands
 from srucli.metrics.outcome import Array, Outcome
-from srucli.metrics.table import SumMetric, applicable
+from srucli.metrics.table import applicable
 
 
 class Difference(NamedTuple):
@@ -34,16 +34,14 @@ def differences(
     and both models are measured on them. Metrics without sums over examples have no interval, nor
     has any for fewer than MIN_RESAMPLED examples or if all resamples have the same difference.
     """
-    metrics = applicable(one)
-    wanted = {n: m for n, m in metrics.items() if isinstance(m, SumMetric)}
-    values = resampled([one, other], wanted, resamples, seed)
+    wanted = sum_metrics(one)
+    values = resampled([summands(each, wanted) for each in (one, other)], wanted, resamples, seed)
     found = {}
-    for name, metric in metrics.items():
+    for name, metric in applicable(one).items():
         low, high = float("nan"), float("nan")
-        if name in wanted and len(one.targets) >= MIN_RESAMPLED:
-            low, high = percentiles(values[0][name] - values[1][name], level)
-            if high - low < 1e-12:
-                low = high = float("nan")
+        if name in wanted:
+            difference = values[0][name] - values[1][name]
+            low, high = percentiles(difference, level, len(one.targets))
         found[name] = Difference(metric(one) - metric(other), low, high)
     return found
 
