@@ -18,7 +18,7 @@ from srucli.data.dataset import data_hash, find_labels, hold_out, read_held_out,
 from srucli.data.readers import Example
 from srucli.errors import SrucliError, UsageError
 from srucli.experiments import grid
-from srucli.experiments.scheduler import check_system
+from srucli.experiments.scheduler import check_system, default_jobs
 from srucli.experiments.trials import (
     MAX_GRID,
     MAX_SEEDS,
@@ -31,7 +31,6 @@ from srucli.experiments.trials import (
 from srucli.io.console import say, warn
 from srucli.metrics import METRICS
 from srucli.runs.claim import Source
-from srucli.runtime import cores, resolve_device
 from srucli.tokenizer.truncation import Notices, Tally
 from srucli.training.defaults import check_settings
 from srucli.training.effects import Setup, given_settings, has_effect, no_effect
@@ -199,7 +198,7 @@ def compare(
 
     Raises every kind of SrucliError.
     """
-    check_system()
+    check_system("comparison")
     validate(plan)
     warn(*without_effect(plan))
     train = sources["train"]
@@ -208,7 +207,7 @@ def compare(
     say("data: " + ", ".join(f"{len(texts):,} {part} texts" for part, texts in parts.items()))
     with Folder.claim(path, facts_of(plan, parts), [*sources.values(), *reads], force) as folder:
         folder.prepare(plan, parts, train)
-        grid.run_missing(folder, plan, jobs or default_jobs(plan))
+        grid.run_missing(folder, plan, jobs or default_jobs(plan.config))
         comparison = summary(folder, plan)
         show(folder, comparison)
     say(*truncated(comparison))
@@ -270,12 +269,6 @@ def skipped(comparison: Comparison) -> Iterator[str]:
         if count:
             why = "because of non-finite gradients"
             yield f"{row.name}: {count:,} of {steps:,} steps were skipped {why}"
-
-
-def default_jobs(plan: Plan) -> int:
-    """Return the number of trials at once: the number of cores, or one on a GPU."""
-    on_cpu = resolve_device(plan.config.train.device).type == "cpu"
-    return cores() if on_cpu else 1
 
 
 def validate(plan: Plan) -> None:

@@ -7,33 +7,47 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
+from srucli.config import Config
 from srucli.errors import OutOfMemoryError, SrucliError
-from srucli.experiments.trials import Folder, Plan, Result, Trial
+from srucli.experiments.trials import R, T, TrialFolder
 from srucli.io.children import Child, child
 from srucli.io.console import say
 from srucli.io.files import opened
 from srucli.io.memory import KILLED, NO_MEMORY, ending
-from srucli.runtime import cores
+from srucli.runs.claim import Kind
+from srucli.runtime import cores, resolve_device
+
+F = TypeVar("F", contravariant=True)
+S = TypeVar("S", contravariant=True)
 
 
-def check_system() -> None:
+def check_system(kind: Kind) -> None:
     """Raise SrucliError if this system cannot end a group of processes, which trials are."""
     if not hasattr(os, "killpg"):
-        raise SrucliError(
-            "a comparison needs Linux or macOS: Windows cannot end groups of processes"
-        )
+        raise SrucliError(f"a {kind} needs Linux or macOS: Windows cannot end groups of processes")
 
 
-class Scheduler(ExitStack):
+def default_jobs(config: Config) -> int:
+    """Return the number of trials at once: the number of cores, or one on a GPU."""
+    return cores() if resolve_device(config.train.device).type == "cpu" else 1
+
+
+class Plans(Protocol[F, S]):
+    """What a scheduler needs of a plan: the arguments of `run_trial` about a trial."""
+
+    def job(self, folder: F, trial: S, threads: int) -> dict[str, Any]: ...
+
+
+class Scheduler(ExitStack, Generic[T, R]):
     """Run trials in processes, at most `jobs` at once; all of them end with the `with` block.
 
     `done` is called with the result of each finished trial.
     """
 
     def __init__(
-        self, folder: Folder, plan: Plan, jobs: int, done: Callable[[Result], None]
+        self, folder: TrialFolder[T, R], plan: Plans[Any, T], jobs: int, done: Callable[[R], None]
     ) -> None:
         super().__init__()
         self.folder, self.plan, self.jobs, self.done = folder, plan, jobs, done
@@ -43,7 +57,7 @@ class Scheduler(ExitStack):
         self.server: Child | None = None
         self.said: set[str] = set()
 
-    def run(self, trials: Sequence[Trial]) -> None:
+    def run(self, trials: Sequence[T]) -> None:
         """Run trials. Raises SrucliError if one fails."""
         for number, trial in enumerate(trials):
             if number >= self.jobs:
@@ -52,16 +66,13 @@ class Scheduler(ExitStack):
         for _ in range(min(self.jobs, len(trials))):
             self._wait(trials)
 
-    def job(self, trial: Trial) -> dict[str, Any]:
+    def job(self, trial: T) -> dict[str, Any]:
         """Return the arguments of `run_trial`, as JSON can hold them."""
-        shared = None if self.plan.own_tokenizers else str(self.folder.tokenizer)
-        config = self.plan.config_of(trial, self.threads)
         return {
             "path": str(self.folder.path),
             "identity": self.identity,
-            "config": config.model_dump(mode="json", exclude_unset=True),
-            "trial": trial,
-            "tokenizer": shared,
+            "trial": str(trial.folder),
+            **self.plan.job(self.folder, trial, self.threads),
         }
 
     def start(self) -> Child:
@@ -71,7 +82,7 @@ class Scheduler(ExitStack):
             self.server = self.enter_context(started)
         return self.server
 
-    def _send(self, number: int, trial: Trial) -> None:
+    def _send(self, number: int, trial: T) -> None:
         """Send a trial to the process that starts it."""
         jobs = self.start().stdin
         with suppress(BrokenPipeError):  # `_wait` raises the error
@@ -84,7 +95,7 @@ class Scheduler(ExitStack):
             self.said.add(line)
             say(line)
 
-    def _wait(self, trials: Sequence[Trial]) -> None:
+    def _wait(self, trials: Sequence[T]) -> None:
         """Wait until a running trial has ended. Raises SrucliError if it has no result."""
         server = self.start()
         while (answer := server.stdout.readline()) and not answer.startswith(b"["):

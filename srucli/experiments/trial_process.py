@@ -24,11 +24,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from srucli.config import Config, build
 from srucli.data.readers import read_examples
 from srucli.errors import DivergedError, OutOfMemoryError, SrucliError
-from srucli.experiments.trials import LEFTOVERS, Folder, Trial, config_of_data
-from srucli.inference.evaluation import evaluate
+from srucli.experiments.trials import LEFTOVERS, PREDICTIONS, config_of_data
+from srucli.inference.evaluation import Evaluation, evaluate
 from srucli.inference.predictor import Predictor
 from srucli.io.files import unwritable, write_files, writing
 from srucli.io.folders import Identity, OpenFolder
@@ -38,6 +40,7 @@ from srucli.io.python_warnings import show_warnings
 from srucli.runs import run_dir
 from srucli.runs.claim import Layout, clear
 from srucli.runs.run_dir import read_records
+from srucli.runs.tensors import file_of
 from srucli.runtime import tune_process
 from srucli.training.run import train
 
@@ -82,16 +85,19 @@ def import_for_trials() -> None:
 def run_trial(
     path: str,
     identity: Sequence[int],
+    trial: str,
     config: Mapping[str, Any],
-    trial: Sequence[Any],
-    tokenizer: str | None,
+    files: Mapping[str, str | None],
+    keep: bool = False,
 ) -> None:
     """Train and evaluate one trial, and write its result, or exit with 1 or NO_MEMORY.
 
-    identity: the device and inode of the comparison's folder, to notice if it was replaced.
+    identity: the device and inode of the folder that holds all trials, to notice if it was
+    replaced. trial: the folder of the trial in it. files: train, dev, test and tokenizer. keep:
+    also write the predictions for the test texts.
     """
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    opened = _trial_folder(Path(path), (identity[0], identity[1]), Trial(*trial))
+    opened = _trial_folder(Path(path), (identity[0], identity[1]), trial)
     with opened as (place, people):
         try:
             settings = build(config, str(place.path))
@@ -99,9 +105,8 @@ def run_trial(
             if find_spec("numba"):
                 import_module("srucli.kernels.jit").announce_compiling(people)
             settings = settings.model_copy(update={"data": config_of_data(settings.data)})
-            shared = Path(tokenizer) if tokenizer else None
             with enough_memory("the trial", "use fewer examples"):
-                result = _measure(Folder(Path(path)), settings, place, shared)
+                result = _measure(settings, files, place, keep=keep)
         except DivergedError as error:
             result = {"dev": {}, "test": {}, "history": [], "diverged": str(error)}
         except SrucliError as error:
@@ -112,7 +117,7 @@ def run_trial(
 
 @contextmanager
 def _trial_folder(
-    path: Path, identity: Identity, trial: Trial
+    path: Path, identity: Identity, trial: str
 ) -> Iterator[tuple[OpenFolder, TextIO]]:
     """Hold the folder of a trial open, without leftovers of a killed one; print to its log.
 
@@ -122,11 +127,11 @@ def _trial_folder(
         try:
             top = stack.enter_context(OpenFolder.at(path, identity))
             top.check_in_place()
-            place = stack.enter_context(top.below(str(trial.folder), make=True))
+            place = stack.enter_context(top.below(trial, make=True))
             clear(place, LEFTOVERS)
             old = _redirect_output(place.open_to_write("log.txt", os.O_CREAT | os.O_APPEND))
         except OSError as error:
-            raise unwritable(path / trial.folder, error) from error
+            raise unwritable(path / trial, error) from error
         yield place, old
 
 
@@ -145,28 +150,43 @@ def _redirect_output(log: int) -> TextIO:
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process if the comparison is killed."""
+    """End this process if the command is killed."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def _measure(
-    folder: Folder, config: Config, place: OpenFolder, tokenizer: Path | None
+    config: Config, files: Mapping[str, str | None], place: OpenFolder, *, keep: bool = False
 ) -> dict[str, Any]:
     """Train and evaluate, and return the content of result.json. Raises SrucliError."""
-    run = place.path / "run"
-    sources = {part: str(file) for part, file in folder.data.items()}
+    run, train_source, test_source = place.path / "run", files["train"], files["test"]
+    assert train_source is not None
+    assert test_source is not None
+    tokenizer = Path(files["tokenizer"]) if files["tokenizer"] else None
     how: dict[str, Any] = {"tokenizer": tokenizer, "force": True, "below": place}
-    train(config, sources["train"], sources["dev"], run, **how)
+    train(config, train_source, files["dev"], run, **how)
     history = read_records(run / "metrics.jsonl")
     predictor = Predictor.load(run, config.train.device)
     used = predictor.choice.name
     (dev,) = [record["dev"] for record in history if f"step-{record['step']}" == used]
-    tested = evaluate(predictor, read_examples(sources["test"], config.data))
+    tested = evaluate(predictor, read_examples(test_source, config.data))
+    own = _kept(place, predictor, tested) if keep else {}
     with writing(place, "run"), place.child("run") as trained:
         clear(trained, UNNEEDED)
     test = {name: value for name, value in tested.metrics.items() if math.isfinite(value)}
     reading = {**history[-1].get("reading", {}), "test": tested.tally.to_json()}
     result = {"dev": dev, "test": test, "history": history, "diverged": None}
-    return {**result, "reading": reading}
+    return {**result, "reading": reading, **own}
+
+
+def _kept(place: OpenFolder, predictor: Predictor, tested: Evaluation) -> dict[str, Any]:
+    """Write the probabilities, and return what else is needed to decide on labels."""
+    probabilities = torch.from_numpy(tested.outcome.probabilities)
+    write_files(place, {PREDICTIONS: file_of({"probabilities": probabilities})})
+    thresholds = predictor.thresholds
+    return {
+        "labels": list(predictor.labels),
+        "thresholds": None if thresholds is None else thresholds.tolist(),
+        "at_least_one": predictor.at_least_one,
+    }

@@ -1,8 +1,9 @@
-"""The trials of a comparison: what a trial is, and the folder that holds them.
+"""Trials: the folder that holds them, and those of a comparison.
 
-A trial is one training: a candidate with a learning rate and a seed. A finished trial has one file
-with its result and is never run again, whenever the comparison is killed. How a trial runs is in
-`trial_process.py`, which trials there are in `grid.py`.
+A trial is one training: in a comparison a candidate with a learning rate and a seed. A finished
+trial has one file with its result and is never run again, whenever the command is killed. How a
+trial runs is in `trial_process.py`, which trials a comparison has in `grid.py`, the trials of a
+cross-validation in `fold_trials.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -36,7 +37,7 @@ from srucli.io.files import (
 from srucli.io.folders import OpenFolder
 from srucli.io.json_text import json_text
 from srucli.runs import run_dir
-from srucli.runs.claim import OWN, Claim, Layout, Source, claimed, clear, kind_of
+from srucli.runs.claim import OWN, Claim, Kind, Layout, Source, claimed, clear, kind_of
 from srucli.tokenizer.training import make_tokenizer
 from srucli.tokenizer.truncation import Tally
 
@@ -46,6 +47,8 @@ RATE_FACTOR = math.sqrt(10)
 MAX_GRID, MAX_SEEDS, MAX_CANDIDATES = 64, 1_000, 100
 # Steps between records of diagnostics if optimizers are compared.
 DIAGNOSE_EVERY = 50
+# The file of a trial's predictions, if they are kept.
+PREDICTIONS = "predictions.safetensors"
 # What a comparison's folder holds (see `claim.Layout`). A killed trial may leave LEFTOVERS.
 LEFTOVERS: Layout = {r"error\.txt": None, "run": {**run_dir.LAYOUT, **OWN}}
 _TRIAL: Layout = {r"result\.json": None, **LEFTOVERS, r"log\.txt": None}
@@ -66,6 +69,13 @@ class Candidate(NamedTuple):
     settings: Mapping[str, Any]
 
 
+class HasFolder(Protocol):
+    """What is needed of a trial: its folder, relative to the folder that holds all trials."""
+
+    @property
+    def folder(self) -> Path: ...
+
+
 class Trial(NamedTuple):
     """One training of a comparison."""
 
@@ -80,6 +90,8 @@ class Trial(NamedTuple):
         return Path("cells") / name / f"lr-{self.lr:g}" / f"seed-{self.seed}"
 
 
+T = TypeVar("T", bound=HasFolder)
+R = TypeVar("R")
 # What a trial can measure. A larger number is damage, and its variance would overflow.
 Measured = Annotated[float, Field(gt=-1e100, lt=1e100)]
 
@@ -96,20 +108,36 @@ class Record(BaseModel):
     skipped: int = 0
 
 
-@pydantic_dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
-class Result:
+STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+@pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)
+class Measurement:
     """What a trial measured, as in result.json: metrics, and a record of each evaluation.
 
     diverged: the message if training diverged; everything else is empty then. reading: how much of
     train, dev and test was truncated.
     """
 
-    trial: Trial
     dev: dict[str, Measured | None]
     test: dict[str, Measured]
     history: list[Record]
     diverged: str | None
     reading: dict[str, dict[str, int | dict[str, bool | int]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise what `Tally.from_json` raises, or ValueError if there is no record."""
+        for tally in self.reading.values():
+            Tally.from_json(tally)
+        if self.diverged is None and not self.history:
+            raise ValueError("no record of an evaluation")
+
+
+@pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)
+class Result(Measurement):
+    """What a trial of a comparison measured."""
+
+    trial: Trial
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,15 @@ class Plan:
         if any(key.startswith("optim.") for key in candidate.settings):
             given["train.diagnose"] = self.config.train.diagnose or DIAGNOSE_EVERY
         return with_settings(self.config, given)
+
+    def job(self, folder: Folder, trial: Trial, threads: int) -> dict[str, Any]:
+        """Return what `run_trial` needs to know about a trial."""
+        files = {part: str(path) for part, path in folder.data.items()}
+        shared = None if self.own_tokenizers else str(folder.tokenizer)
+        return {
+            "config": self.config_of(trial, threads).model_dump(mode="json", exclude_unset=True),
+            "files": {**files, "tokenizer": shared},
+        }
 
     def rates(self, candidate: Candidate) -> list[float]:
         """Return a candidate's learning rates: a grid around its default, or the rate it sets."""
@@ -183,41 +220,85 @@ def _stored_facts(folder: OpenFolder) -> dict[str, Any]:
     return facts
 
 
-class Folder:
-    """The folder of a comparison: its data, its trials and its page, by path or held open."""
+class TrialFolder(Generic[T, R]):
+    """A folder of trials (T) and their results (R), by path or held open."""
+
+    kind: ClassVar[Kind]
+    layout: ClassVar[Layout]
 
     def __init__(self, place: Place) -> None:
         self.place, self.path = place, path_of(place)
-        path = self.path
-        self.data = {part: path / "data" / f"{part}.jsonl" for part in ("train", "dev", "test")}
-        self.tokenizer = path / "data" / "tokenizer.model"
-        self._results: dict[Trial, Result] = {}
+        self._results: dict[T, R] = {}
 
     @classmethod
     @contextmanager
     def claim(
         cls, path: Path, facts: Mapping[str, Any], sources: Sequence[Source], force: bool
-    ) -> Iterator[Folder]:
-        """Lock the folder of the comparison that `facts` identify, for a block.
+    ) -> Iterator[Self]:
+        """Lock the folder of the trials that `facts` identify, for a block.
 
         `sources` are the files that the command reads. Raises OutputError if the folder is not
-        srucli's, UsageError if it holds another comparison, unless `force` replaces that.
+        srucli's, UsageError if it holds trials of other facts, unless `force` replaces them.
         """
 
-        def is_comparison(folder: OpenFolder) -> bool:
-            found, marked = _stored_facts(folder), kind_of(folder) == "comparison"
+        def is_same_kind(folder: OpenFolder) -> bool:
+            found, marked = _stored_facts(folder), kind_of(folder) == cls.kind
             return found == facts or (marked and found.keys() == facts.keys())
 
-        with claimed(path, Claim("comparison", LAYOUT, is_comparison, sources)) as (folder, _):
+        with claimed(path, Claim(cls.kind, cls.layout, is_same_kind, sources)) as (folder, _):
             if "plan.json" in folder.names() and (found := _stored_facts(folder)) != facts:
-                _replace(folder, found, facts, force)
+                cls._replace(folder, found, facts, force)
             yield cls(folder)
+
+    @classmethod
+    def _replace(
+        cls, folder: OpenFolder, found: Mapping[str, Any], facts: Mapping[str, Any], force: bool
+    ) -> None:
+        """Empty the folder, which holds `found`. Raises UsageError without `force`, OutputError."""
+        if not force:
+            different = [key for key in facts if found.get(key) != facts[key]]
+            raise UsageError(
+                f"{folder.path}: holds a {cls.kind} with other {' and '.join(different)}; choose "
+                "another -o, or add --force to replace it"
+            )
+        with writing(folder, ""):
+            clear(folder, cls.layout)
+
+    def result(self, trial: T) -> R | None:
+        """Return the result of a trial, if it is finished. It is read once, as it never changes."""
+        if trial not in self._results:
+            try:
+                stored = read_json(self.place, f"{trial.folder}/result.json", _MAX_RESULT)
+                self._results[trial] = self.checked(trial, stored)
+            except (SrucliError, ValidationError, TypeError, LookupError, ValueError):
+                return None
+        return self._results[trial]
+
+    def checked(self, trial: T, stored: Any) -> R:
+        """Return the result of a trial from its file's JSON value.
+
+        For what cannot be a result, raises SrucliError, ValidationError, TypeError, LookupError or
+        ValueError.
+        """
+        raise NotImplementedError
+
+
+class Folder(TrialFolder[Trial, Result]):
+    """The folder of a comparison: its data, its trials and its page."""
+
+    kind, layout = "comparison", LAYOUT
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        path = self.path
+        self.data = {part: path / "data" / f"{part}.jsonl" for part in ("train", "dev", "test")}
+        self.tokenizer = path / "data" / "tokenizer.model"
 
     def prepare(self, plan: Plan, parts: Mapping[str, Sequence[Example]], source: str) -> None:
         """Write the plan, the data and the tokenizer. Raises OutputError and DataError."""
         write_files(self.place, {"plan.json": to_json(facts_of(plan, parts))})
         how = plan.config.data
-        files = {self.data[part].name: _lines(rows, how) for part, rows in parts.items()}
+        files = {self.data[part].name: json_lines(rows, how) for part, rows in parts.items()}
         write_files(self.place, files, within="data")
         with opened(self.place) as folder, folder.child("data") as data:
             trained = data.is_file(self.tokenizer.name)
@@ -234,38 +315,11 @@ class Folder:
         except OSError:
             return 0
 
-    def result(self, trial: Trial) -> Result | None:
-        """Return the result of a trial, if it is finished. It is read once, as it never changes."""
-        if trial in self._results:
-            return self._results[trial]
-        try:
-            stored = read_json(self.place, f"{trial.folder}/result.json", _MAX_RESULT)
-            result = Result(trial, **stored)
-            for tally in result.reading.values():
-                Tally.from_json(tally)
-        except (SrucliError, ValidationError, TypeError, LookupError, ValueError):
-            return None
-        if result.diverged is None and not result.history:
-            return None
-        self._results[trial] = result
-        return result
+    def checked(self, trial: Trial, stored: Any) -> Result:
+        return Result(trial=trial, **stored)
 
 
-def _replace(
-    folder: OpenFolder, found: Mapping[str, Any], facts: Mapping[str, Any], force: bool
-) -> None:
-    """Empty the folder of comparison `found`. Raises UsageError without `force`, OutputError."""
-    if not force:
-        different = [key for key in facts if found.get(key) != facts[key]]
-        raise UsageError(
-            f"{folder.path}: holds a comparison with other {' and '.join(different)}; choose "
-            "another -o, or add --force to replace it"
-        )
-    with writing(folder, ""):
-        clear(folder, LAYOUT)
-
-
-def _lines(examples: Iterable[Example], config: DataConfig) -> bytes:
+def json_lines(examples: Iterable[Example], config: DataConfig) -> bytes:
     """Return the examples as JSON lines, which are read back to equal examples."""
     return "".join(json_text(_row(each, config)) + "\n" for each in examples).encode()
 

@@ -27,7 +27,7 @@ MARKER_FORMAT = 1
 _MAX_MARKER = 2**12
 _SHOWN = 5
 
-Kind = Literal["run", "base", "comparison", "tuning"]
+Kind = Literal["run", "base", "comparison", "cross-validation", "tuning"]
 # What srucli writes into a folder, in the order in which it is removed: patterns of file names
 # (None), and of folder names with what the folders contain.
 Layout = Mapping[str, Union["Layout", None]]

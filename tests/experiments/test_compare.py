@@ -455,7 +455,9 @@ def test_the_best_checkpoint_is_evaluated_if_it_is_the_one_in_use(
     words = [*NETWORK, "train.epochs=5", "train.threads=1", "optim.lr=0.03"]
     words += ["train.use_checkpoint=best", "model.ngrams=false"]
     with OpenFolder.at(tmp_path) as place:
-        found = _measure(folder, resolve(overrides=words), place, folder.tokenizer)
+        files = {part: str(path) for part, path in folder.data.items()}
+        files["tokenizer"] = str(folder.tokenizer)
+        found = _measure(resolve(overrides=words), files, place)
     accuracies = [record["dev"]["accuracy"] for record in found["history"]]
     best = found["history"][accuracies.index(max(accuracies))]["dev"]
     assert best["log_loss"] > 1.1 * found["history"][-1]["dev"]["log_loss"]

@@ -20,7 +20,7 @@ import pytest
 from srucli.config import build, resolve
 from srucli.errors import OutOfMemoryError, SrucliError
 from srucli.experiments.scheduler import Scheduler
-from srucli.experiments.trials import Candidate, Folder, Plan, Trial
+from srucli.experiments.trials import Candidate, Folder, Plan, Result, Trial
 from tests.experiments.support import ADAMS, plan, with_data
 from tests.support import NETWORK, Tiny, child_environment, children, until
 
@@ -144,21 +144,20 @@ def test_a_job_keeps_every_setting_of_its_trial(tmp_path: Path) -> None:
     assert found.model_dump(exclude_unset=True) == original.model_dump(exclude_unset=True)
     assert found.optim.lr == 1 / 3
     assert (found.train.seed, found.train.diagnose) == (7, 50)
-    assert Trial(*job["trial"]) == trial
-    assert job["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
+    assert job["trial"] == str(trial.folder)
+    assert job["files"]["tokenizer"] == str(tmp_path / "data" / "tokenizer.model")
     own = (Candidate("a", {"tokenizer.vocab_size": 100}),)
     differs = Plan(settings, own, "accuracy", 1, 1, None)
     trial = Trial("a", 0.1, 0)
-    assert (
-        Scheduler(Folder(tmp_path), differs, 1, lambda trial: None).job(trial)["tokenizer"] is None
-    )
+    scheduler = Scheduler(Folder(tmp_path), differs, 1, lambda trial: None)
+    assert scheduler.job(trial)["files"]["tokenizer"] is None
 
 
 @pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (9, 5)])
 def test_at_most_jobs_trials_run_at_once(tmp_path: Path, jobs: int, most: int) -> None:
     running, seen, sent = 0, [], []
 
-    class Counted(Scheduler):
+    class Counted(Scheduler[Trial, Result]):
         def _send(self, number: int, trial: Trial) -> None:
             nonlocal running
             running += 1

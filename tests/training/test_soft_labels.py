@@ -277,13 +277,13 @@ def test_eval_and_predict_read_such_files(run_main: RunMain, tiny: Tiny, tmp_pat
 def test_comparisons_write_and_read_the_same_examples(tmp_path: Path) -> None:
     from srucli.config import DataConfig
     from srucli.data.dataset import read_texts
-    from srucli.experiments.trials import _lines, config_of_data
+    from srucli.experiments.trials import config_of_data, json_lines
 
     file = write_soft(tmp_path / "x.jsonl")
     config = DataConfig(weight="w")
     examples, _ = read_texts(str(file), config)
     copy = tmp_path / "copy.jsonl"
-    copy.write_bytes(_lines(examples, config))
+    copy.write_bytes(json_lines(examples, config))
     again, _ = read_texts(str(copy), config_of_data(config))
     for one, two in zip(examples, again, strict=True):
         assert one._replace(soft=None) == two._replace(soft=None)

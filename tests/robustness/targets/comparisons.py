@@ -67,7 +67,7 @@ class Trials(contextlib.ExitStack):
             place = self.folder.path / trial.folder
             place.mkdir(parents=True, exist_ok=True)
             (place / "result.json").write_text(json.dumps(result))
-            self.done(Result(trial, **result))
+            self.done(Result(trial=trial, **result))
 
 
 def run(seeds: Seeds, place: Path, show: Callable[[Folder, Comparison], None]) -> Comparison:

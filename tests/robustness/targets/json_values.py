@@ -21,7 +21,7 @@ from srucli.config import DataConfig
 from srucli.data.dataset import find_labels, read_texts
 from srucli.data.readers import read_examples, read_inputs
 from srucli.errors import SrucliError
-from srucli.experiments.trials import _lines, config_of_data
+from srucli.experiments.trials import config_of_data, json_lines
 from tests.robustness.mutate import VALUES, mutate_bytes, mutate_tree
 from tests.robustness.targets.seeds import Seeds, sentences
 from tests.robustness.watch import watched
@@ -158,6 +158,6 @@ def _use(path: Path, config: DataConfig) -> None:
     inputs = list(read_inputs(path, config, known=labels, requested=DataConfig(), names=names))
     if all(each.labels for each in examples):
         assert [each.text for each in inputs] == [each.text for each in examples]
-    path.write_bytes(_lines(examples, config))
+    path.write_bytes(json_lines(examples, config))
     again = list(read_examples(path, config_of_data(config)))
     assert [each[:2] for each in again] == [each[:2] for each in examples], "read differently"
