@@ -9,7 +9,8 @@ from pathlib import Path
 
 COMMANDS = (
     *("train", "eval", "predict", "run", "info", "slim"),
-    *("compare", "tune", "diagnose", "optimizers", "pretrain", "tokenize", "encode", "decode"),
+    *("compare", "crossval", "tune", "diagnose", "optimizers", "pretrain", "tokenize", "encode"),
+    "decode",
 )
 TABLES = (("info", "settings"), ("optimizers",))
 PATH = Path(__file__).with_name("commands.md")

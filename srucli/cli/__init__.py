@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from srucli.cli import (
     compare,
+    crossval,
     diagnose,
     encode,
     evaluate,
@@ -113,6 +114,7 @@ app.command("run", cls=run.Command)(run.command)
 app.command("info", cls=info.Command)(info.command)
 app.command("slim", cls=slim.Command)(slim.command)
 app.command("compare", cls=compare.Command)(compare.command)
+app.command("crossval", cls=crossval.Command)(crossval.command)
 app.command("tune", cls=tune.Command)(tune.command)
 app.command("diagnose", cls=diagnose.Command)(diagnose.command)
 app.command("optimizers", cls=optimizers.Command)(optimizers.command)

@@ -11,6 +11,7 @@ from srucli.io.console import say, shell_line, shell_word, warn
 
 if TYPE_CHECKING:
     from srucli.experiments.compare import Comparison
+    from srucli.experiments.fold_trials import Plan as CrossvalPlan
     from srucli.experiments.trials import Plan
     from srucli.runs.facts import BaseFacts
 
@@ -99,6 +100,18 @@ def after_compare(plan: Plan, comparison: Comparison, sources: Mapping[str, str 
     words = ["srucli", "train", "FILE" if train in (None, "-") else train, *_dev(dev)]
     words += [f"{key}={as_yaml(value)}" for key, value in settings.items()]
     _hint(f"to train the candidate that is best on dev:  {shell_line(words)}")
+
+
+def after_crossval(plan: CrossvalPlan, file: str) -> None:
+    """Say how to train the recipe on all texts."""
+    from srucli.config import flat
+    from srucli.training.resume import as_yaml
+
+    given = plan.config.model_dump(mode="json", exclude_unset=True, exclude={"files"})
+    settings = {key: value for key, value in flat(given).items() if key != "data.group"}
+    words = ["srucli", "train", "FILE" if file == "-" else file]
+    words += [f"{key}={as_yaml(value)}" for key, value in settings.items()]
+    _hint(f"to train this recipe on all texts:  {shell_line(words)}")
 
 
 def after_tune(train: str, dev: str | None, recipe: Path) -> None:

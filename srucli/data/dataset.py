@@ -209,16 +209,32 @@ def read_texts(
     The file defines the labels, besides those of an earlier run. Reports merged labels. Raises what
     `read_examples` raises, and DataError for labels that look the same.
     """
-    known = Known(labels, merge=config.merge_labels)
+    examples, columns = read_as_written(source, config)
+    return with_names(examples, source, config, labels), columns
+
+
+def read_as_written(source: Source, config: DataConfig) -> tuple[list[Example], ColumnNames]:
+    """Return the labelled texts of a training file with labels as written, and its columns."""
     reading = read_examples(source, config, training=True)
     examples = list(reading.reported(say, given(config)))
-    columns = reading.layout.names if reading.layout else NO_NAMES
+    return examples, reading.layout.names if reading.layout else NO_NAMES
+
+
+def with_names(
+    examples: Sequence[Example], source: Source, config: DataConfig, labels: Sequence[str] = ()
+) -> list[Example]:
+    """Return training examples with their labels' names instead of labels as written.
+
+    labels: those of an earlier run. Reports merged labels. Raises DataError for labels that look
+    the same.
+    """
+    known = Known(labels, merge=config.merge_labels)
     spellings = Spellings(examples)
     names = resolve_labels(spellings, display_name(source), known)
     if not config.multi_label:
         _report_joined(set(names.values()), source, config.label_delimiter)
     name = names.__getitem__
-    return _named(examples, spellings, name, source, config, known if labels else None), columns
+    return _named(examples, spellings, name, source, config, known if labels else None)
 
 
 def _report_joined(labels: set[str], source: Source, joiner: str) -> None:

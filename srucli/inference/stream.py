@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.data.readers import Input
+from srucli.data.soft import KEY
 from srucli.errors import located
 from srucli.inference.forward import batch_size
 from srucli.inference.predictor import Predictor
@@ -130,6 +131,23 @@ def records(
         done += len(group)
 
 
+def predicted(
+    given: Sequence[str],
+    multi_label: bool,
+    row: NDArray[np.float32],
+    shown: Iterable[tuple[str, float]],
+) -> dict[str, Any]:
+    """Return the keys of a JSON record that say what is predicted for a text.
+
+    given: the labels, one if not `multi_label`. row (C,): the probabilities. shown: labels with
+    their probabilities, as `srucli train` reads them.
+    """
+    found: dict[str, Any] = {"labels": list(given)} if multi_label else {"label": given[0]}
+    if not multi_label:
+        found["probability"] = round(float(row.max()), 6)
+    return {**found, KEY: {name: round(value, 6) for name, value in shown}}
+
+
 _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
 
 
@@ -149,13 +167,9 @@ def _renderer(predictor: Predictor, style: Style) -> Callable[[int, Input, Any, 
 
     def as_json(number: int, item: Input, row: NDArray[np.float32], decision: Any) -> str:
         given = names(row, decision)
-        record: dict[str, Any] = {"record": number, "line": item.line, "text": item.text}
-        record |= {"labels": given} if predictor.multi_label else {"label": given[0]}
-        if not predictor.multi_label:
-            record["probability"] = round(float(row.max()), 6)
+        record = {"record": number, "line": item.line, "text": item.text}
         shown = ranked(row) if style.top else zip(labels, map(float, row), strict=True)
-        record["probabilities"] = {name: round(value, 6) for name, value in shown}
-        return json_text(record)
+        return json_text(record | predicted(given, predictor.multi_label, row, shown))
 
     def as_text(row: NDArray[np.float32], decision: Any) -> str:
         if style.top:
