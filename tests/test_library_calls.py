@@ -136,6 +136,8 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
     """Yield calls that train several times."""
     from srucli.errors import SrucliError
     from srucli.experiments.compare import compare
+    from srucli.experiments.crossval import crossval
+    from srucli.experiments.fold_trials import Plan as FoldPlan
     from srucli.experiments.trials import Candidate, Plan
     from srucli.experiments.tune import tune
 
@@ -148,6 +150,8 @@ def experiments(data: Path, run: Path, folder: Path) -> Calls:
     plan = Plan(config, candidates, "accuracy", 1, 1, None)
     files = {"train": str(data), "dev": None, "test": None}
     yield "compare", lambda: compare(plan, files, folder / "compared", jobs=1)
+    folds = FoldPlan(config, folds=2)
+    yield "crossval", lambda: crossval(folds, str(data), folder / "validated", jobs=1)
     yield "tune", search
 
 

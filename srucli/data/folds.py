@@ -29,13 +29,12 @@ def folds(
     Raises UsageError for fewer than two folds, or more than there are examples or groups.
     """
     members = _members(len(labels), groups)
-    if count < 2:
-        raise UsageError(f"--folds {count}: one fold leaves nothing to train on; pass 2 or more")
+    check_count(count)
     if count > len(members):
-        what = "examples" if groups is None else "groups"
-        raise UsageError(
-            f"--folds {count:,}: there are only {len(members):,} {what}, and each fold needs one"
-        )
+        what = ("example" if groups is None else "group") + "s" * (len(members) > 1)
+        there = f"there {'is' if len(members) == 1 else 'are'} only {len(members):,} {what}"
+        fewer = f"pass --folds {len(members)}" if len(members) > 1 else "add others"
+        raise UsageError(f"--folds {count:,}: {there}, and each fold needs one; {fewer}")
     order = np.random.default_rng(seed).permutation(len(members))
     units = [members[number] for number in order]
     fold_of = np.empty(len(labels), np.int64)
@@ -43,6 +42,14 @@ def folds(
     for unit, fold in zip(units, numbers, strict=True):
         fold_of[unit] = fold
     return [np.flatnonzero(fold_of == fold) for fold in range(count)]
+
+
+def check_count(count: int) -> None:
+    """Raise UsageError for a number of folds that is too small."""
+    if count < 2:
+        raise UsageError(
+            f"{count} folds: 2 or more are needed, to train on one and test on another"
+        )
 
 
 def _members(examples: int, groups: Sequence[Hashable] | None) -> list[list[int]]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srucli.data.dataset import default_share, find_labels, read_as_written, with_names
+from srucli.data.folds import check_count
 from srucli.data.readers import Example
 from srucli.errors import DataError, DivergedError, InterruptedRun, UsageError
 from srucli.experiments.crossval_results import Crossval, lines, name_of, summarized, undefined
@@ -94,14 +95,16 @@ def check(plan: Plan) -> None:
     """Raise UsageError or SrucliError, before any data is read, for what cannot be done."""
     check_system("cross-validation")
     check_settings(plan.config)
-    if plan.folds < 2:
-        raise UsageError(f"--folds {plan.folds}: pass 2 or more, to train on one and test on one")
+    check_count(plan.folds)
     if plan.repeats < 1:
-        raise UsageError(f"--repeats {plan.repeats}: pass 1 or more")
+        raise UsageError(f"{plan.repeats} repeats: 1 or more are needed")
     if plan.folds * plan.repeats > MAX_TRAININGS:
+        fewer = f"--repeats {MAX_TRAININGS // plan.folds}"
+        if plan.folds > MAX_TRAININGS:
+            fewer = f"--folds {MAX_TRAININGS} --repeats 1"
         raise UsageError(
-            f"--folds {plan.folds:,} --repeats {plan.repeats:,}: more trainings than anyone waits "
-            f"for; together at most {MAX_TRAININGS:,}"
+            f"{plan.folds * plan.repeats:,} trainings are more than anyone waits for; pass {fewer} "
+            "or less"
         )
 
 

@@ -73,7 +73,7 @@ def test_groups_never_cross_folds(
 ) -> None:
     labels, groups = [own for own, _ in examples], [group for _, group in examples]
     if len({*groups}) < count:
-        with pytest.raises(UsageError, match="groups, and each fold needs one"):
+        with pytest.raises(UsageError, match=r"groups?, and each fold needs one"):
             folds(labels, count, seed, groups)
         return
     found = folds(labels, count, seed, groups)
@@ -126,10 +126,18 @@ def test_the_seed_decides() -> None:
 @pytest.mark.parametrize(
     ("count", "groups", "said"),
     [
-        (1, None, "--folds 1: one fold leaves nothing to train on; pass 2 or more"),
-        (4, None, "--folds 4: there are only 3 examples, and each fold needs one"),
-        (3, ["x", "y", "x"], "--folds 3: there are only 2 groups, and each fold needs one"),
-        (2, ["x", "x", "x"], "--folds 2: there are only 1 groups, and each fold needs one"),
+        (1, None, "1 folds: 2 or more are needed, to train on one and test on another"),
+        (4, None, "--folds 4: there are only 3 examples, and each fold needs one; pass --folds 3"),
+        (
+            3,
+            ["x", "y", "x"],
+            "--folds 3: there are only 2 groups, and each fold needs one; pass --folds 2",
+        ),
+        (
+            2,
+            ["x", "x", "x"],
+            "--folds 2: there is only 1 group, and each fold needs one; add others",
+        ),
     ],
 )
 def test_what_cannot_be_divided_is_refused(count: int, groups: list[str] | None, said: str) -> None:
