@@ -28,7 +28,7 @@ from srucli.experiments.scheduler import Scheduler, check_system, default_jobs
 from srucli.io.console import excerpt, progress_bar, say, warn
 from srucli.io.files import write_files
 from srucli.io.streams import Source, display_name
-from srucli.metrics import METRICS
+from srucli.metrics import METRICS, check_size
 from srucli.runs.claim import Source as Read
 from srucli.tokenizer.truncation import Notices, Tally
 from srucli.training.defaults import check_settings
@@ -117,7 +117,9 @@ def _task(plan: Plan, examples: Sequence[Example], source: str) -> Task:
     if len({*groups}) == 1:
         problem = f"all examples have the group {excerpt(groups[0])}"
         raise DataError(source, None, problem, "name another column with --group")
-    return Task(named, find_labels(named, source), groups or None, source)
+    labels = find_labels(named, source)
+    check_size(len(named), len(labels), plan.config.data.multi_label, source)
+    return Task(named, labels, groups or None, source)
 
 
 def _described(plan: Plan, task: Task, folds: Mapping[Fold, Any]) -> Iterator[str]:
@@ -209,7 +211,8 @@ def _shown(plan: Plan, result: FoldResult) -> str:
     if result.tested is None:
         return f"fold {name}: diverged"
     value = METRICS[metric](result.tested.outcome)
-    return f"fold {name}: {metric} {value:.4f} on {len(result.tested.rows):,} examples"
+    shown = f"{value:.4f}" if math.isfinite(value) else "undefined"
+    return f"fold {name}: {metric} {shown} on {len(result.tested.rows):,} examples"
 
 
 def _not_read(task: Task, results: Sequence[FoldResult]) -> Iterator[str]:
