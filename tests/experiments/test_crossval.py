@@ -32,7 +32,8 @@ from srucli.metrics import METRICS
 from srucli.training.run import train
 from tests.support import NETWORK, SETTINGS, RunCli, RunMain, Tiny, child_environment, write_tsv
 
-FLAGS = (*NETWORK, "train.threads=1", "train.epochs=1")
+# Without n-grams, whose linear model makes no mistake on these texts.
+FLAGS = (*NETWORK, "train.threads=1", "train.epochs=1", "model.ngrams=false")
 METRIC_NAMES = [name for name, metric in METRICS.items() if not metric.multi_label_only]
 
 
