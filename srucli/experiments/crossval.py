@@ -200,8 +200,8 @@ def _run_missing(folder: FoldFolder, plan: Plan, jobs: int) -> list[FoldResult]:
             f"{folder.path}: stopped; finished folds are kept, the same command resumes"
         ) from None
     results = [result for fold in folds if (result := folder.result(fold)) is not None]
-    for fold, measured, _ in results:
-        if measured.diverged:
+    for fold, measured, tested in results:
+        if tested is None:
             raise DivergedError(f"fold {name_of(plan, fold)}: {measured.diverged}")
     return results
 

@@ -542,6 +542,10 @@ def test_a_diverged_fold_ends_it(tiny: Tiny, tmp_path: Path) -> None:
     for _ in range(2):  # the second time it is read from the folder
         with pytest.raises(DivergedError, match=r"fold 1: .*optim\.lr"):
             crossval_examples(plan, examples_of(tiny, 80), tmp_path / "out", jobs=1)
+    file = tmp_path / "out" / Fold(1, 1).folder / "result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "diverged": ""}))
+    with pytest.raises(DivergedError, match=r"fold 1: $"):
+        crossval_examples(plan, examples_of(tiny, 80), tmp_path / "out", jobs=1)
 
 
 def test_a_fold_that_fails_is_named_with_its_log(tiny: Tiny, tmp_path: Path) -> None:
