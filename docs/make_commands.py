@@ -12,7 +12,7 @@ COMMANDS = (
     *("compare", "crossval", "tune", "diagnose", "optimizers", "pretrain", "tokenize", "encode"),
     "decode",
 )
-TABLES = (("info", "settings"), ("optimizers",))
+TABLES = (("info", "recipes"), ("info", "settings"), ("optimizers",))
 PATH = Path(__file__).with_name("commands.md")
 
 

@@ -88,6 +88,13 @@ def _with_value(names: list[str], example: Callable[[str], str]) -> list[str]:
     return [f"{name}=" for name in names] + values
 
 
+def configurations(incomplete: str) -> list[str]:
+    """Return the recipes; a name of a file that none begins with is left to the shell."""
+    from srucli.config import recipes
+
+    return [name for name in recipes() if name.startswith(incomplete)]
+
+
 def runs(incomplete: str) -> list[str]:
     """Return the run folders whose path begins so, also those in `runs`."""
     return _folders(incomplete, "run.json")
@@ -115,7 +122,7 @@ def _folders_in(place: str, files: tuple[str, ...]) -> list[str]:
 
 def topics(incomplete: str) -> list[str]:
     """Return what `srucli info` describes."""
-    return ["machine", "settings", *bases(incomplete)]
+    return ["machine", "settings", "recipes", *bases(incomplete)]
 
 
 def optimizers() -> list[str]:

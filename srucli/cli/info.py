@@ -1,4 +1,4 @@
-"""`srucli info`: describe this machine, a run, a tokenizer or the settings."""
+"""`srucli info`: describe this machine, a run, a tokenizer, the settings or the recipes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def command(
         str,
         typer.Argument(
             metavar="[WHAT]",
-            help="A folder of a run or of vectors, a tokenizer, or: machine, settings.",
+            help="A folder of a run or of vectors, a tokenizer, or: machine, settings, recipes.",
             autocompletion=completion.topics,
         ),
     ] = "machine",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Describe this machine, a run, a tokenizer or all settings.
+    """Describe this machine, a run, a tokenizer, all settings or all recipes.
 
     For the machine, say what is fast, what is missing and why. The description is printed on
     stdout.
@@ -174,4 +174,10 @@ def _settings() -> Rows:
     return describe_settings()
 
 
-TOPICS = {"machine": _machine, "settings": _settings}
+def _recipes() -> Rows:
+    from srucli.config import describe_recipes
+
+    return describe_recipes()
+
+
+TOPICS = {"machine": _machine, "settings": _settings, "recipes": _recipes}

@@ -24,12 +24,23 @@ if TYPE_CHECKING:
     from srucli.config import Config
     from srucli.inference.predictor import Predictor
 
+
+def _configuration(word: str) -> Path:
+    """Return the file of a recipe or of settings. Raises InputMissingError."""
+    from srucli.config import configuration
+
+    return configuration(word)
+
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         *("-c", "--config"),
-        metavar="FILE",
-        help="Settings in YAML, such as a run's config.yaml.",
+        metavar="CONFIG",
+        help="Settings: a name that `srucli info recipes` lists, or a YAML file, such as a run's "
+        "config.yaml.",
+        parser=_configuration,
+        autocompletion=completion.configurations,
     ),
 ]
 RunFolder = Annotated[
@@ -270,8 +281,10 @@ def resolved(
     file: Path | None, overrides: Sequence[str] | None, flags: Mapping[str, Any]
 ) -> Config:
     """Return the configuration, and say which flags an override replaces. Raises UsageError."""
-    from srucli.config import overridden, resolve
+    from srucli.config import overridden, recipes, resolve
 
+    if file and recipes().get(file.stem) == file and Path(file.stem).is_file():
+        warn(f"-c {file.stem} is the recipe; the file of this name is -c ./{file.stem}")
     settings = resolve(file, overrides or (), flags)
     warn(*overridden(overrides or (), flags))
     return settings

@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """Search for a better recipe, within limits of time and size.
 
-    The recipe's file, for `srucli train TRAIN -c FILE`, is printed on stdout; progress goes to
-    stderr. Ctrl-C ends the search early and keeps the best recipe so far.
+    The recipe's file, for `srucli train TRAIN -c recipe.yaml`, is printed on stdout; progress goes
+    to stderr. Ctrl-C ends the search early and keeps the best recipe so far.
     """
     settings = options.resolved(config, overrides, context.obj)
     if not find_spec("optuna"):

@@ -17,6 +17,9 @@ from srucli.config.loading import resolve as resolve
 from srucli.config.loading import short_names as short_names
 from srucli.config.loading import stored as stored
 from srucli.config.loading import with_settings as with_settings
+from srucli.config.recipes import configuration as configuration
+from srucli.config.recipes import describe_recipes as describe_recipes
+from srucli.config.recipes import recipes as recipes
 from srucli.config.sections import DEFAULT_VOCAB_SIZE as DEFAULT_VOCAB_SIZE
 from srucli.config.sections import MAX_DROPOUT as MAX_DROPOUT
 from srucli.config.sections import OF_COLUMNS as OF_COLUMNS

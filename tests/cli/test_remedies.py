@@ -974,6 +974,25 @@ REMEDIES = {
         advice="stop it, or train in another folder, with -o",
         before=(LOCKED,),
     ),
+    "a recipe's file": Remedy(
+        f"{TRAIN} -c configs/no_spaces.yaml",
+        r"no such file; pass -c (no_spaces) for the recipe",
+        lambda words, match: [*words[:-1], match[1]],
+        advice=": no such file; pass -c {} for the recipe",
+    ),
+    "an unknown recipe": Remedy(
+        f"{TRAIN} -c defaults",
+        r"neither a recipe nor a file; the recipes are (default), ",
+        lambda words, match: [*words[:-1], match[1]],
+        advice=": neither a recipe nor a file; the recipes are {}",
+    ),
+    "a file named as a recipe": Remedy(
+        f"{TRAIN} -c no_spaces",
+        r"the file of this name is -c (./no_spaces)",
+        lambda words, match: [*words[:-1], match[1], "-o", "other"],
+        advice=" is the recipe; the file of this name is -c ./",
+        files={"no_spaces": "model: {layers: 2}\n"},
+    ),
     "a dotted key in a file": Remedy(
         f"{TRAIN} -c dotted.yaml",
         r"write (model: \{layers: )VALUE(\})",

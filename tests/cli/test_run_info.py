@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from srucli.config import known_keys
+from srucli.config import known_keys, recipes
 from srucli.optim import OPTIMIZERS
 from srucli.runs.run_dir import RunDir
 from tests.robustness.mutate import repair_manifests
@@ -154,6 +154,14 @@ def test_info_of_the_settings(run_cli: RunCli) -> None:
     done = run_cli("info", "settings")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(known_keys())
+
+
+def test_info_of_the_recipes(run_main: RunMain) -> None:
+    ended = run_main("info", "recipes")
+    assert (ended.code, ended.err) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in ended.out.splitlines())
+    assert list(rows) == list(recipes())
+    assert rows["korean"] == "Korean and other languages with rich suffixes"
 
 
 def test_optimizers_are_listed(run_main: RunMain) -> None:

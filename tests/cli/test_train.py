@@ -143,6 +143,19 @@ def test_csv_with_a_dev_file_and_every_flag_by_name(
     assert (config.train.seed, config.train.batch_size) == (3, 8)
 
 
+def test_a_recipe_by_name_whatever_files_there_are(
+    run_main: RunMain, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lstm").write_text("model: {encoder: cnn, layers: 1}\n")
+    words = ("--tokenizer", tiny.run / "tokenizer.model", "--epochs", 1, *QUICK)
+    for name, encoder, said in (("lstm", "lstm", True), ("./lstm", "cnn", False)):
+        ended = run_main("train", tiny.train, "-o", f"of-{encoder}", "-c", name, *words)
+        assert ended.code == 0, ended.err
+        assert RunDir.open(Path(f"of-{encoder}")).config().model.encoder == encoder
+        assert ("-c lstm is the recipe; the file of this name is -c ./lstm" in ended.err) == said
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -300,6 +313,8 @@ def test_a_bad_dev_file(run_main: RunMain, tmp_path: Path) -> None:
         (["."], 66, ".: is a folder; name a file in it"),
         (["good.tsv", "--dev", "none.tsv"], 66, "none.tsv: no such file; "),
         (["good.tsv", "-c", "none.yaml"], 66, "none.yaml: no such file; check the name"),
+        (["good.tsv", "-c", "koraen"], 66, "koraen: neither a recipe nor a file; the recipes are"),
+        (["good.tsv", "-c", "a/korean.yaml"], 66, "no such file; pass -c korean for the recipe"),
         (["good.tsv", "-c", "bad.yaml"], 2, "bad.yaml: unknown setting 'model.layer' (did you"),
         (["good.tsv", "--tokenizer", "none.model"], 66, "none.model: cannot be read (No such"),
         (["good.tsv", "--tokenizer", "good.tsv"], 65, "good.tsv: not a SentencePiece model; "),

@@ -14,19 +14,20 @@ from srucli.config import (
     Config,
     DataConfig,
     build,
+    describe_recipes,
     describe_settings,
     dump,
     known_keys,
     lengths,
     overridden,
     parse_overrides,
+    recipes,
     resolve,
 )
 from srucli.config.sections import ON_ONE_LINE
 from srucli.errors import InputMissingError, UsageError, closest, did_you_mean
 from srucli.io.yaml import load_yaml
 from srucli.optim import validate
-from tests.support import ROOT
 
 
 def written(folder: Path, content: str | bytes) -> Path:
@@ -287,12 +288,10 @@ def test_settings_are_described_with_their_defaults() -> None:
     assert set(described) >= {f"data.{name}" for name in DataConfig.model_fields}
 
 
-RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
-def test_every_recipe_loads(recipe: Path) -> None:
-    validate(resolve(recipe).optim)
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_loads(name: str) -> None:
+    validate(resolve(recipes()[name]).optim)
+    assert dict(describe_recipes())[name]
 
 
 def test_a_flag_that_an_override_replaces_is_reported() -> None:

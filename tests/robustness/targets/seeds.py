@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from srucli import config as configuration
-from srucli.config import TokenizerConfig
+from srucli.config import TokenizerConfig, recipes
 from srucli.tokenizer.training import train_tokenizer
 from srucli.training.run import train
 from tests.robustness.folders import Bases
@@ -87,8 +87,10 @@ class Seeds:
             plain = TokenizerConfig(model_type=kind, vocab_size=30, hard_vocab_limit=False)
             lines = [text for _, text in sentences()]
             self.models.append(train_tokenizer(lines, plain).tokenizer.model_bytes)
-        recipes = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
-        self.yaml = [*recipes, *(files[Path("config.yaml")] for files in self.files.values())]
+        self.yaml = [
+            *(path.read_bytes() for path in recipes().values()),
+            *(files[Path("config.yaml")] for files in self.files.values()),
+        ]
 
     @cached_property
     def bases(self) -> Bases:
