@@ -37,8 +37,7 @@ from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 
-from sklearn.model_selection import StratifiedKFold
-
+from benchmarks import extra
 from benchmarks.calibration import calibrated_error, read_predictions
 from benchmarks.peers import PEERS, Figures, measure, read_task
 from benchmarks.results import (
@@ -60,6 +59,9 @@ from benchmarks.sets import (
     srucli,
     write_rows,
 )
+
+with extra():
+    from sklearn.model_selection import StratifiedKFold
 
 MADE: dict[str, list[str]] = {"django": [], "django_keep_all": ["--keep-all"]}
 SETS = (

@@ -27,10 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
-from sklearn.svm import LinearSVC
 
+from benchmarks import extra
 from benchmarks.peers import (
     Figures,
     Task,
@@ -50,6 +48,11 @@ from benchmarks.results import (
     spread,
 )
 from benchmarks.sets import Files, find, srucli
+
+with extra():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+    from sklearn.svm import LinearSVC
 
 SETS = ("made-20", "made-40", "made-60", "atis", "goemotions", "goemotions-0.5")
 MODELS: dict[str, Callable[[str | None], Any]] = {

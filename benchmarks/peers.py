@@ -34,13 +34,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.svm import LinearSVC
 
+from benchmarks import extra
 from benchmarks.sets import read_rows
+
+with extra():
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.svm import LinearSVC
 
 Figures = dict[str, float]
 
@@ -99,7 +102,8 @@ class _Megabytes:
 
 def fit_fasttext(task: Task, seed: int, **options: Any) -> Fitted:
     """Train fastText's supervised mode with a thread per core."""
-    import fasttext
+    with extra():
+        import fasttext
 
     number = {label: index for index, label in enumerate(task.labels)}
     if task.multi_label:

@@ -35,6 +35,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from benchmarks import extra
 from benchmarks.accuracy import folders, measure_srucli, parts
 from benchmarks.little_data import draw
 from benchmarks.peers import PEERS, Figures, Fitted, Task, fit_fasttext_good, measure, read_task
@@ -106,7 +107,8 @@ class Source:
     @cached_property
     def fasttext_vectors(self) -> Path:
         """The file of fastText's vectors."""
-        import fasttext
+        with extra():
+            import fasttext
 
         threads = os.cpu_count() or 1
         model = fasttext.train_unsupervised(str(self.raw), "skipgram", thread=threads, verbose=0)

@@ -35,9 +35,8 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score
 
+from benchmarks import extra
 from benchmarks.accuracy import folders, measure_srucli, parts, prediction_megabytes
 from benchmarks.results import (
     Cell,
@@ -49,6 +48,10 @@ from benchmarks.results import (
     some_of,
 )
 from benchmarks.sets import Files, read_rows, srucli, write_rows
+
+with extra():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score
 
 SETS = ("trec", "mr", "nsmc_rebuilt", "sst2", "subj", "banking77")
 LABELLED, UNLABELLED, RUNS, SEEDS = 10_000, 30_000, 5, 3

@@ -88,16 +88,18 @@ def _machine() -> Rows:
         yield "GPU", f"none: {reason}"
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     yield "C compiler", compiler or "none: needed by Triton on a GPU, not on a CPU"
-    for package, use in OPTIONAL.items():
-        yield package, version(package) if find_spec(package) else f"not installed ({use})"
+    for package, (use, extra) in OPTIONAL.items():
+        missing = f"not installed ({use}): pip install 'srucli[{extra}]'"
+        yield package, version(package) if find_spec(package) else missing
 
 
+# What each package is for, and the extra that installs it.
 OPTIONAL = {
-    "zstandard": "reads .zst files",
-    "tensorboard": "train.tensorboard=true",
-    "schedulefree": "schedule-free optimizers",
-    "pytorch_optimizer": "more optimizers",
-    "optuna": "srucli tune",
+    "zstandard": ("reads .zst files", "zst"),
+    "tensorboard": ("train.tensorboard=true", "tensorboard"),
+    "schedulefree": ("schedule-free optimizers", "schedulefree"),
+    "pytorch_optimizer": ("more optimizers", "pytorch-optimizer"),
+    "optuna": ("srucli tune", "tune"),
 }
 
 
