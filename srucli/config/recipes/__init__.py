@@ -1,4 +1,4 @@
-"""The recipes: configurations that `-c` takes by name. Each is a file in `srucli/recipes/`."""
+"""The recipes: configurations that `-c` takes by name. Each is a YAML file in this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from srucli.errors import InputMissingError
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = Path(__file__).parent
 
 
 def recipes() -> dict[str, Path]:
