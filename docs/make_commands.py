@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = (
-    *("train", "eval", "predict", "run", "info", "slim"),
+    *("train", "eval", "predict", "run", "info", "help", "slim"),
     *("compare", "crossval", "tune", "diagnose", "optimizers", "pretrain", "tokenize", "encode"),
     "decode",
 )

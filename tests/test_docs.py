@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from srucli.cli import app
+from srucli.cli.topics import GUIDE
 from tests.support import ROOT
 
 
@@ -44,7 +45,7 @@ def test_readme_names_every_command() -> None:
         assert f"`srucli {command.name}" in readme
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", GUIDE, *sorted((ROOT / "docs").glob("*.md"))]
 GROUP: Any = typer.main.get_command(app)
 # `srucli NAME WORDS` up to the end of the shell command or of the code in backquotes.
 COMMAND = re.compile(rf"(?<![\w/.-])srucli ({'|'.join(GROUP.commands)})\b([^`|;)>#$\n]*)")

@@ -20,7 +20,7 @@ from setuptools import build_meta
 print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))
 """
 # The files of the wheel besides Python's, without its metadata.
-DATA = {"srucli/py.typed", "srucli/config/recipes/*.yaml"}
+DATA = {"srucli/py.typed", "srucli/guide.md", "srucli/config/recipes/*.yaml"}
 
 
 def tracked() -> list[str]:

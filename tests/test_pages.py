@@ -21,7 +21,7 @@ TRUTH = {text: label for label, text in sentences()}
 
 def blocks(page: str, heading: str = "# ") -> list[str]:
     """Return the indented blocks below a heading, up to the next one of its level."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     level = heading.partition(" ")[0]
     _, _, below = f"\n{text}".partition(f"\n{heading}")
     found: list[str] = []
@@ -68,7 +68,7 @@ def accuracy(run_main: RunMain, run: Path) -> float:
 
 
 def test_soft_labels_of_one_run_and_of_several(folder: Path, tiny: Tiny, run_main: RunMain) -> None:
-    one, several, weighted = blocks("guide.md", "## Soft labels and weights")
+    one, several, weighted = blocks("srucli/guide.md", "## Soft labels and weights")
     for name in ("large", "a"):
         shutil.copytree(tiny.run, folder / "runs" / name)
     bash(folder, "srucli train labelled.tsv -o runs/b")
@@ -92,7 +92,7 @@ def test_soft_labels_of_one_run_and_of_several(folder: Path, tiny: Tiny, run_mai
 
 
 def test_active_learning(folder: Path, run_main: RunMain) -> None:
-    ask, others, append, soft = blocks("active_learning.md")
+    ask, others, append, soft = blocks("docs/active_learning.md")
     ask = ask.replace("head -n 100", "head -n 40")
     bash(folder, ask)
     asked = (folder / "ask.txt").read_text().splitlines()

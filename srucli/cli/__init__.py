@@ -28,6 +28,7 @@ from srucli.cli import (
     run,
     slim,
     tokenize,
+    topics,
     train,
     tune,
 )
@@ -126,6 +127,7 @@ app.command("encode", cls=encode.Command, context_settings=tokenize.UNDERSCORES)
 app.command("decode", cls=encode.DecodeCommand, context_settings=tokenize.UNDERSCORES)(
     encode.decode
 )
+app.command("help", cls=topics.Command)(topics.command)
 
 
 def _leave_quietly() -> NoReturn:

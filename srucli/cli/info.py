@@ -36,10 +36,10 @@ def command(
     ] = "machine",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Describe this machine, a run, a tokenizer, all settings or all recipes.
+    """Describe this machine, a run, a tokenizer or all settings.
 
-    For the machine, say what is fast, what is missing and why. The description is printed on
-    stdout.
+    For the machine, say what is fast, what is missing and why. `recipes` lists what `-c` takes by
+    name. The description is printed on stdout.
     """
     path = Path(what)
     if what in TOPICS and not path.is_dir():

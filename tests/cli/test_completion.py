@@ -41,6 +41,8 @@ def offered(run_main: RunMain, monkeypatch: pytest.MonkeyPatch, line: str) -> li
         ("srucli eval r x --fail-under acc", ["accuracy=", "accuracy=0.9"]),
         ("srucli optimizers nad", ["nadam"]),
         ("srucli info s", ["settings"]),
+        ("srucli help exit", ["exit-codes"]),
+        ("srucli help tr", ["train"]),
         ("srucli info rec", ["recipes"]),
         ("srucli train x -c k", ["kim_cnn", "korean"]),
         ("srucli train x -c my", []),  # bash completes names of files

@@ -9,6 +9,8 @@ import pytest
 import typer
 
 from srucli.cli import app
+from srucli.cli.topics import GUIDE, TOPICS
+from srucli.io.console import is_narrow
 from tests.support import RunCli, RunMain
 
 GROUP: Any = typer.main.get_command(app)
@@ -140,3 +142,37 @@ def test_a_wrong_command_line_is_one_sentence(run_main: RunMain, words: str, sai
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"srucli: {said}")
     assert ended.err.count("\n") == 1
+
+
+def test_every_section_of_the_guide_is_a_topic(run_main: RunMain) -> None:
+    guide = GUIDE.read_text(encoding="utf-8")
+    assert re.findall("^## (.*)$", guide, re.MULTILINE) == list(TOPICS.values())
+    listed = run_main("help").out
+    assert all(f"\n  {topic} " in listed for topic in TOPICS)
+    assert all(f"\n  {command} " in listed for command in GROUP.commands)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_topic_is_its_section_as_plain_text(run_main: RunMain, topic: str) -> None:
+    ended = run_main("help", topic)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"{TOPICS[topic]}\n\n")
+    assert is_narrow(line for line in ended.out.splitlines() if not line.startswith("    "))
+    assert not re.search(r"\]\(|\*\*|```|\|-", ended.out)
+    section = GUIDE.read_text(encoding="utf-8").partition(f"\n## {TOPICS[topic]}\n")[2]
+    prose = re.sub(r"^```.*$|\]\([^)]*\)|[^\w\s]", " ", section.partition("\n## ")[0], flags=re.M)
+    missing = {*prose.split()} - {*re.sub(r"[^\w\s]", " ", ended.out).split()}
+    assert missing == set()
+
+
+def test_code_and_tables_of_a_topic(run_main: RunMain) -> None:
+    assert "\n    import torch\n    from srucli import SRU\n" in run_main("help", "python").out
+    assert "\n3     a check such as `--fail-under` failed\n" in run_main("help", "exit-codes").out
+
+
+def test_a_word_of_a_title_is_a_topic_and_so_is_a_command(run_main: RunMain) -> None:
+    assert run_main("help", "Korean").out == run_main("help", "languages").out
+    assert run_main("help", "train").out == run_main("train", "--help").out
+    ended = run_main("help", "fromats")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no topic or command 'fromats' (did you mean 'formats'?); see srucli help" in ended.err

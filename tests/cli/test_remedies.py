@@ -974,6 +974,12 @@ REMEDIES = {
         advice="stop it, or train in another folder, with -o",
         before=(LOCKED,),
     ),
+    "an unknown topic": Remedy(
+        "help guide",
+        r"no topic or command 'guide'; see (srucli help)",
+        pasted,
+        advice="no topic or command {}{}; see srucli help",
+    ),
     "a recipe's file": Remedy(
         f"{TRAIN} -c configs/no_spaces.yaml",
         r"no such file; pass -c (no_spaces) for the recipe",
@@ -1499,6 +1505,7 @@ UNFOLLOWED = {
     "say how to read it with --format, --label and --text": "two runs: test_comparison",
     "give each text one label, or train": "said to Python alone: files are refused before",
     ", which srucli did not draw; name another folder": "test_plots",
+    "Topics of `srucli help TOPIC`:": "a heading",
     # Not advice: they report facts, or name a flag that has no other value.
     "--nbest needs a unigram model": "the model has to be another one",
     "model has one way to cut": "the model has to be another one",

@@ -19,7 +19,18 @@ from srucli.runs.run_dir import RunDir
 from tests.robustness.mutate import repair_manifests
 from tests.support import QUICK, ROOT, RunCli, RunMain, Tiny
 
-COMMANDS = ("tokenize", "encode", "decode", "train", "eval", "predict", "run", "info", "slim")
+COMMANDS = (
+    "tokenize",
+    "encode",
+    "decode",
+    "train",
+    "eval",
+    "predict",
+    "run",
+    "info",
+    "slim",
+    "help",
+)
 
 
 @pytest.fixture

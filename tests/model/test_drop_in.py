@@ -309,7 +309,7 @@ srucli.nothing"""
 
 
 def test_the_code_in_the_guide_runs() -> None:
-    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    guide = (ROOT / "srucli" / "guide.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.S)
     names: dict[str, Any] = {}
     exec(code, names)
