@@ -122,7 +122,7 @@ def _folders_in(place: str, files: tuple[str, ...]) -> list[str]:
 
 def topics(incomplete: str) -> list[str]:
     """Return what `srucli info` describes."""
-    return ["machine", "settings", "recipes", *bases(incomplete)]
+    return ["machine", "settings", "recipes", "schema", *bases(incomplete)]
 
 
 def optimizers() -> list[str]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,8 @@ def command(
         str,
         typer.Argument(
             metavar="[WHAT]",
-            help="A folder of a run or of vectors, a tokenizer, or: machine, settings, recipes.",
+            help="A folder of a run or of vectors, a tokenizer, or: machine, settings, recipes, "
+            "schema.",
             autocompletion=completion.topics,
         ),
     ] = "machine",
@@ -39,9 +40,12 @@ def command(
     """Describe this machine, a run, a tokenizer or all settings.
 
     For the machine, say what is fast, what is missing and why. `recipes` lists what `-c` takes by
-    name. The description is printed on stdout.
+    name, and `schema` is the JSON Schema of such files. The description is printed on stdout.
     """
     path = Path(what)
+    if what == "schema" and not path.is_dir():
+        print(json_text(_schema(), indent=2))
+        return
     if what in TOPICS and not path.is_dir():
         rows = TOPICS[what]()
     elif (path / "pretrained.json").is_file():
@@ -51,7 +55,7 @@ def command(
     elif path.is_file():
         rows = _tokenizer(path)
     else:
-        hint = did_you_mean(what, list(TOPICS))
+        hint = did_you_mean(what, [*TOPICS, "schema"])
         raise UsageError(f"'{what}' is no run, no tokenizer and no topic{hint}")
     if as_json:
         print(json_text(dict(rows)))
@@ -183,3 +187,13 @@ def _recipes() -> Rows:
 
 
 TOPICS = {"machine": _machine, "settings": _settings, "recipes": _recipes}
+
+
+def _schema() -> dict[str, Any]:
+    from srucli.config import schema
+    from srucli.optim.external import PACKAGES
+
+    others = "|".join(PACKAGES).replace("_", "[_-]")
+    optimizers = [{"enum": completion.values_of("optim.name")}, {"pattern": f"^({others}):"}]
+    metrics = completion.values_of("train.metric")
+    return schema({"optim.name": {"anyOf": optimizers}, "train.metric": {"enum": metrics}})

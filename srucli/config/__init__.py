@@ -20,6 +20,7 @@ from srucli.config.loading import with_settings as with_settings
 from srucli.config.recipes import configuration as configuration
 from srucli.config.recipes import describe_recipes as describe_recipes
 from srucli.config.recipes import recipes as recipes
+from srucli.config.schema import schema as schema
 from srucli.config.sections import DEFAULT_VOCAB_SIZE as DEFAULT_VOCAB_SIZE
 from srucli.config.sections import MAX_DROPOUT as MAX_DROPOUT
 from srucli.config.sections import OF_COLUMNS as OF_COLUMNS

@@ -40,7 +40,7 @@ def offered(run_main: RunMain, monkeypatch: pytest.MonkeyPatch, line: str) -> li
         ("srucli tokenize --model-type w", ["word"]),
         ("srucli eval r x --fail-under acc", ["accuracy=", "accuracy=0.9"]),
         ("srucli optimizers nad", ["nadam"]),
-        ("srucli info s", ["settings"]),
+        ("srucli info s", ["settings", "schema"]),
         ("srucli help exit", ["exit-codes"]),
         ("srucli help tr", ["train"]),
         ("srucli info rec", ["recipes"]),
