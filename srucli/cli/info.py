@@ -101,6 +101,8 @@ def _machine() -> Rows:
 OPTIONAL = {
     "zstandard": ("reads .zst files", "zst"),
     "tensorboard": ("train.tensorboard=true", "tensorboard"),
+    "mlflow": ("train.mlflow=true", "mlflow"),
+    "wandb": ("train.wandb=true", "wandb"),
     "schedulefree": ("schedule-free optimizers", "schedulefree"),
     "pytorch_optimizer": ("more optimizers", "pytorch-optimizer"),
     "optuna": ("srucli tune", "tune"),

@@ -33,6 +33,8 @@ TOPICS = {
     "fine-tuning": "Fine-tuning an earlier run",
     "untrusted": "Untrusted files",
     "runs": "Run folders",
+    "containers": "Containers",
+    "trackers": "Trackers",
     "json": "The JSON of an evaluation",
     "comparing": "Comparing optimizers",
     "python": "SRU in your own PyTorch code",

@@ -334,6 +334,8 @@ class TrainConfig(Section):
         False, "Stop at a non-finite gradient, and name the example that causes it.", MAY_CHANGE
     )
     tensorboard: bool = setting(False, "Also write TensorBoard event files.", MAY_CHANGE)
+    mlflow: bool = setting(False, "Also send metrics to MLflow.", MAY_CHANGE)
+    wandb: bool = setting(False, "Also send metrics to Weights & Biases.", MAY_CHANGE)
     diagnose: Count = setting(0, "Steps between records for `srucli diagnose`; 0: off.")
     freeze: Literal["none", "encoder", "gradual"] = setting(
         "none",

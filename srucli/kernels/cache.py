@@ -1,5 +1,8 @@
 """Where Numba keeps compiled functions: in its folders, else in a temporary one, else nowhere.
 
+Code that lies beside srucli where nothing can be written, as in an image of a container, comes
+first: it was compiled when srucli was installed.
+
 A cache that cannot be read or written costs time and nothing else, so it raises no error; a line on
 stderr says so once. Code in a cache is run, so it is read only from folders that others cannot
 write by default, and never from one that depends on the current folder.
@@ -12,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from numba.core.caching import (
@@ -86,6 +90,24 @@ def _is_named(folder: str) -> bool:
     return folder in filter(os.path.isabs, named)
 
 
+class _ShippedLocator(InTreeCacheLocator):
+    """The folder beside the code, if it has compiled code and cannot be written."""
+
+    def ensure_cache_path(self) -> None:
+        """Raise OSError if it is another folder."""
+        try:
+            super().ensure_cache_path()  # type: ignore[no-untyped-call]
+        except OSError:
+            if any(name.endswith(".nbi") for name in os.listdir(self._cache_path)):
+                return
+            raise
+        raise FileExistsError(f"{self._cache_path} can be written")
+
+
+class _ShippedFiles(CompileResultCacheImpl):
+    _locator_classes = [_ShippedLocator]  # noqa: RUF012
+
+
 class _Files(CompileResultCacheImpl):
     _locator_classes = [  # noqa: RUF012
         UserProvidedCacheLocator,
@@ -101,31 +123,66 @@ class _Cache(FunctionCache):
     _impl_class = _Files
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with self._going_on(_DAMAGED):
+        with _going_on(_DAMAGED, self.cache_path):
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        with self._going_on(_FULL):
+        with _going_on(_FULL, self.cache_path):
             self.flush()  # else it could not be saved
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with self._going_on(_FULL):
+        with _going_on(_FULL, self.cache_path):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
-    @contextmanager
-    def _going_on(self, message: str) -> Iterator[None]:
-        """Say what failed in a block. Damaged pickles raise errors of any class."""
-        try:
-            yield
-        except MemoryError:
-            raise
-        except Exception as error:
-            reason = getattr(error, "strerror", None) or repr(error)
-            _say_once(message, folder=self.cache_path, error=reason)
+
+class _Shipped(FunctionCache):
+    """The compiled versions that came with srucli, before those in the user's folder."""
+
+    _impl_class = _ShippedFiles
+
+    @cached_property
+    def _own(self) -> _Cache | None:
+        return _writable(self._py_func)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
+        with _going_on(_DAMAGED, self.cache_path):
+            found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        if found is None and self._own:
+            return self._own.load_overload(sig, target_context)
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        if self._own:
+            self._own.save_overload(sig, data)
+
+
+@contextmanager
+def _going_on(message: str, folder: str) -> Iterator[None]:
+    """Say what failed in a block. Damaged pickles raise errors of any class."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or repr(error)
+        _say_once(message, folder=folder, error=reason)
+
+
+def _writable(function: Any) -> _Cache | None:
+    """Return a cache that keeps what it is given; None if no folder can be written."""
+    try:
+        return _Cache(function)  # type: ignore[no-untyped-call]
+    except RuntimeError:  # Numba's error for that
+        _say_once(_NOWHERE)
+        return None
 
 
 def keep(dispatcher: Any) -> None:
     """Let a function's compiled versions be kept on disk, if that is possible."""
+    cache: FunctionCache | None
     try:
-        dispatcher._cache = _Cache(dispatcher.py_func)  # type: ignore[no-untyped-call]
-    except RuntimeError:  # Numba's error if no folder can be written
-        _say_once(_NOWHERE)
+        cache = _Shipped(dispatcher.py_func)  # type: ignore[no-untyped-call]
+    except RuntimeError:  # nothing came with srucli
+        cache = _writable(dispatcher.py_func)
+    if cache is not None:
+        dispatcher._cache = cache

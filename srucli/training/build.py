@@ -24,6 +24,7 @@ from srucli.training.ngrams import Ngrams
 from srucli.training.objectives import loss_function
 from srucli.training.schedule import Schedule
 from srucli.training.step import Step
+from srucli.training.trackers import TRACKERS
 from srucli.training.trainer import Trainer
 from srucli.training.validation import Validation
 
@@ -65,7 +66,7 @@ def build(
         counts = np.bincount(loader.tokenize(0).ids, minlength=tokenizer.vocab_size)
         moment = optim.second_moment(config.optim.name)
         step.watch = Watch(model, step.optimizer, moment, train.diagnose, counts)
-    log = Log(run, tensorboard=train.tensorboard)
+    log = Log(run, [name for name in TRACKERS if getattr(train, name)])
     checkpoints = Checkpointing(train, run, step, loader, validation, log)
     schedule = Schedule.of(config.optim, train, len(data))
     return Trainer(train, step, schedule, loader, validation, log, checkpoints, stop)

@@ -18,6 +18,7 @@ from srucli.model.encoders import ENCODERS
 from srucli.runs.checkpoints import MAX_BYTES, MODEL
 from srucli.runtime import resolve_device
 from srucli.tokenizer.training import as_setting, check_rules
+from srucli.training.trackers import TRACKERS
 
 # The least number of examples in all epochs together, by default.
 MIN_EXAMPLES = 16_000
@@ -40,8 +41,9 @@ def check_settings(config: Config) -> torch.device:
         backends.choose(config.train.kernel, device.type)
     if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):  # set by torchrun
         raise UsageError("srucli trains in one process; start it with --nproc-per-node 1, or alone")
-    if config.train.tensorboard and not find_spec("tensorboard"):
-        raise UsageError("train.tensorboard needs TensorBoard: pip install 'srucli[tensorboard]'")
+    for name in TRACKERS:
+        if getattr(config.train, name) and not find_spec(name):
+            raise UsageError(f"train.{name} needs {name}: pip install 'srucli[{name}]'")
     return device
 
 

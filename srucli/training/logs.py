@@ -1,71 +1,30 @@
-"""The log of a training: metrics.jsonl, diagnostics.jsonl, TensorBoard, and what people see.
+"""The log of a training: metrics.jsonl, diagnostics.jsonl, trackers, and what people see.
 
 Lines are only appended. A training that resumes first cuts off the lines after its checkpoint.
-TensorBoard's own writer opens its files by path and would follow links, so it is not used.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from typing import Any
 
 from srucli.io.console import WIDTH, progress_bar, say
-from srucli.io.files import Place, writing
 from srucli.runs.run_dir import LOGS, RunDir
 from srucli.tokenizer.truncation import Tally
+from srucli.training.trackers import Trackers
 
-TENSORBOARD = "tensorboard"
 # What marks an epoch that is better than all before it, and the width of the epochs' column.
 BEST, _EPOCH = "best so far", 7
 
 
-class Board:
-    """An event file of TensorBoard for the steps after `step`. Its methods raise OutputError."""
-
-    def __init__(self, run: Place, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        self.run = run
-        now = time.time()
-        self.name = f"events.out.tfevents.{now:.6f}.{platform.node()}.{os.getpid()}"
-        # A new session replaces later steps that an interrupted process recorded.
-        start = SessionLog(status=SessionLog.START)
-        self._write(
-            Event(wall_time=now, file_version="brain.Event:2"),
-            Event(wall_time=now, step=step + 1, session_log=start),
-        )
-
-    def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Write the metrics after a step."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-
-    def _write(self, *events: Any) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        data = BytesIO()
-        records = RecordWriter(data)
-        for event in events:
-            records.write(event.SerializeToString())
-        with writing(self.run, TENSORBOARD) as run, run.child(TENSORBOARD, make=True) as folder:
-            folder.append(self.name, data.getvalue())
-
-
 class Log:
-    """The log of one run."""
+    """The log of one run. trackers: the names of those that get its metrics too."""
 
-    def __init__(self, run: RunDir, *, tensorboard: bool) -> None:
-        self.run, self.tensorboard = run, tensorboard
-        self.board: Board | None = None
+    def __init__(self, run: RunDir, trackers: Sequence[str] = ()) -> None:
+        self.run, self.trackers = run, Trackers(run, trackers)
         self.bar = progress_bar(disable=True)
         self._seconds_before, self._started = 0.0, time.monotonic()
         self._has_heading = False
@@ -77,14 +36,10 @@ class Log:
 
     @contextmanager
     def open(self, step: int, examples: int, total: int) -> Iterator[None]:
-        """Show a progress bar during a block that starts at `examples` of `total` examples.
-
-        Raises OutputError if TensorBoard's file cannot be written.
-        """
-        if self.tensorboard:
-            self.board = Board(self.run.place, step)
+        """Show a progress bar during a block that starts at `examples` of `total` examples."""
         style = {"unit": " examples", "unit_scale": True}
-        with progress_bar(total=total, initial=examples, **style) as self.bar:
+        bar = progress_bar(total=total, initial=examples, **style)
+        with self.trackers.open(step), bar as self.bar:
             yield
 
     def advance(self, examples: int) -> None:
@@ -110,7 +65,7 @@ class Log:
         tallies: Mapping[str, Tally | None],
         skipped: int,
     ) -> None:
-        """Append an epoch to metrics.jsonl and to TensorBoard's file. Raises OutputError.
+        """Send an epoch to the trackers, and append it to metrics.jsonl. Raises OutputError.
 
         metrics: on the dev examples. tallies: counts of truncated train and dev examples.
         """
@@ -126,10 +81,10 @@ class Log:
             **({"reading": truncated} if truncated else {}),
             **({"skipped": skipped} if skipped else {}),
         }
+        scalars = {"train/loss": loss, "train/lr": lr}
+        self.trackers.add(scalars | {f"dev/{name}": x for name, x in metrics.items()}, step)
+        # After the trackers: after a kill, this line says that they have the epoch.
         self.run.add("metrics.jsonl", record)
-        if self.board is not None:
-            scalars = {"train/loss": loss, "train/lr": lr}
-            self.board.add(scalars | {f"dev/{name}": x for name, x in metrics.items()}, step)
 
     def say_epoch(
         self, epoch: int, epochs: int, loss: float, metrics: Mapping[str, float], best: bool
@@ -153,13 +108,17 @@ class Log:
         say(row, good=mark)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seconds spent, and the sizes of the files in bytes."""
+        """Return the seconds spent, the sizes of the files in bytes, and what trackers need."""
         sizes = {name: self.run.size(name) for name in LOGS}
-        return {"progress": {"seconds": self.seconds}, "logs": sizes}
+        tracked = {"trackers": ids} if (ids := self.trackers.state_dict()) else {}
+        return {"progress": {"seconds": self.seconds}, "logs": sizes, **tracked}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Cut the files to their sizes. Raises LookupError, TypeError, ValueError, OutputError."""
         sizes = {name: int(state["logs"][name]) for name in LOGS}
         self._seconds_before = float(state["progress"]["seconds"])
+        if ids := state.get("trackers"):
+            steps = [record.get("step") for record in self.run.records("metrics.jsonl")]
+            self.trackers.load_state_dict(ids, max([s for s in steps if isinstance(s, int)] or [0]))
         for name, size in sizes.items():
             self.run.cut(name, size)

@@ -18,6 +18,8 @@ TRAIN = ("train", "x.tsv", "-o", "run")
 COMMANDS = {
     "tune": ("optuna", ("tune", "x.tsv")),
     "tensorboard": ("tensorboard", (*TRAIN, "train.tensorboard=true")),
+    "mlflow": ("mlflow", (*TRAIN, "train.mlflow=true")),
+    "wandb": ("wandb", (*TRAIN, "train.wandb=true")),
     "schedulefree": ("schedulefree", (*TRAIN, "--optimizer", "schedulefree:AdamWScheduleFree")),
     "pytorch-optimizer": ("pytorch_optimizer", (*TRAIN, "--optimizer", "pytorch_optimizer:Lion")),
     "zst": ("zstandard", ("train", "x.tsv.zst", "-o", "run")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from numba.core import config
+from numba.core.caching import InTreeCacheLocator
 
 from srucli.kernels import cache
 from srucli.kernels.jit import njit
@@ -123,6 +125,32 @@ def test_no_code_is_read_from_the_current_folder_without_a_home(
     compiled(place)
     assert names(place / "tmp", "*.nbc")
     assert list((place / "elsewhere").iterdir()) == []
+
+
+def test_code_that_came_with_a_read_only_package_is_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is missing there is kept in the user's folder."""
+    compiled(place)
+    shipped = names(place, "*.nb?")
+
+    def refuse(self: InTreeCacheLocator) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(InTreeCacheLocator, "ensure_cache_path", refuse)
+    monkeypatch.setattr(config, "CACHE_DIR", str(place / "file" / "of" / "nobody"))
+    (place / "file").touch()
+    double = compiled(place)
+    assert sum(double.stats.cache_hits.values()) == 1
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(config, "CACHE_DIR", str(place / "mine"))
+    for hits in (1, 2):
+        double = compiled(place)
+        assert double(0.5) == 1.0
+        assert sum(double.stats.cache_hits.values()) == hits
+    assert len(names(place / "mine", "*.nbc")) == 1
+    assert names(place / "__pycache__", "*.nb?") == shipped
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])

@@ -53,6 +53,7 @@ ALWAYS = {
         "train.threads",
     ),
     *("train.precision", "train.detect_anomaly", "train.tensorboard", "train.diagnose"),
+    *("train.mlflow", "train.wandb"),
 }
 BAG = ("model.encoder=bag", "model.pooling=[mean]")
 # key -> a value other than the default, overrides with which it has no effect, and overrides with

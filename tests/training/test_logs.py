@@ -20,7 +20,7 @@ def add_epoch(log: Log, epoch: int, value: float = 0.5, skipped: int = 0) -> Non
 
 
 def test_the_record_of_an_epoch(tmp_path: Path) -> None:
-    add_epoch(Log(RunDir(tmp_path), tensorboard=False), 1, math.nan, skipped=3)
+    add_epoch(Log(RunDir(tmp_path)), 1, math.nan, skipped=3)
     record = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert record.pop("seconds") >= 0
     assert record == {
@@ -35,14 +35,14 @@ def test_the_record_of_an_epoch(tmp_path: Path) -> None:
 
 
 def test_records_after_the_checkpoint_are_cut_off(tmp_path: Path) -> None:
-    log = Log(RunDir(tmp_path), tensorboard=False)
+    log = Log(RunDir(tmp_path))
     log.add_diagnostics({"step": 1})
     add_epoch(log, 1)
     state, kept = log.state_dict(), (tmp_path / "metrics.jsonl").read_bytes()
     add_epoch(log, 2)
     log.add_diagnostics({"step": 2})
     state["progress"]["seconds"] = 3600.0
-    resumed = Log(RunDir(tmp_path), tensorboard=False)
+    resumed = Log(RunDir(tmp_path))
     resumed.load_state_dict(state)
     assert (tmp_path / "metrics.jsonl").read_bytes() == kept
     assert (tmp_path / "diagnostics.jsonl").read_text() == '{"step": 1}\n'
@@ -51,7 +51,7 @@ def test_records_after_the_checkpoint_are_cut_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["logs", "progress"])
 def test_an_incomplete_state_cuts_nothing(tmp_path: Path, part: str) -> None:
-    log = Log(RunDir(tmp_path), tensorboard=False)
+    log = Log(RunDir(tmp_path))
     state = log.state_dict()
     add_epoch(log, 1)
     del state[part]

@@ -335,7 +335,7 @@ def test_changed_examples_are_shown_and_refused(
 MAY_CHANGE = {
     *("train.device", "train.threads", "train.kernel", "train.tensorboard", "train.patience"),
     *("train.use_checkpoint", "train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
-    "train.detect_anomaly",
+    *("train.detect_anomaly", "train.mlflow", "train.wandb"),
 }
 MAY_GROW = {"train.epochs", "train.steps"}
 
