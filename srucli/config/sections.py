@@ -45,7 +45,13 @@ def setting(default: Any, text: str | None = None, rule: Any = None, **bounds: A
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        defer_build=True,
+        protected_namespaces=(),  # before 2.10, pydantic warns of `model_type`
+    )
     # Whether a training may be resumed with other values. The rule of a setting overrides this.
     may_change_on_resume: ClassVar[bool] = False
 

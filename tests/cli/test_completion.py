@@ -42,7 +42,7 @@ def offered(run_main: RunMain, monkeypatch: pytest.MonkeyPatch, line: str) -> li
         ("srucli optimizers nad", ["nadam"]),
         ("srucli info s", ["settings", "schema"]),
         ("srucli help exit", ["exit-codes"]),
-        ("srucli help tr", ["train"]),
+        ("srucli help tr", ["trackers", "train"]),
         ("srucli info rec", ["recipes"]),
         ("srucli train x -c k", ["kim_cnn", "korean"]),
         ("srucli train x -c my", []),  # bash completes names of files

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.test_library_calls import state
 
 # Trains, and kills its own process when the metrics of the third epoch were sent but not saved.
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from srucli.cli import main
 from srucli.runs.run_dir import RunDir
 
@@ -36,6 +36,7 @@ add = RunDir.add
 def add_and_die(self, name, record):
     add(self, name, record)
     if name == "metrics.jsonl" and record["epoch"] == 3:
+        time.sleep(float(os.environ["WAIT"]))
         os.kill(os.getpid(), signal.SIGKILL)
 
 if "--kill" in sys.argv:
@@ -50,8 +51,10 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"needs {package}: pip install 'srucli[{package}]'")
 
 
-def train_in_two_processes(tiny: Tiny, folder: Path, name: str, **variables: str) -> RunDir:
-    """Train for four epochs; the first process is killed in the third."""
+def train_in_two_processes(
+    tiny: Tiny, folder: Path, name: str, wait: int = 0, **variables: str
+) -> RunDir:
+    """Train for four epochs; the first process is killed in the third, after `wait` seconds."""
     words = [str(word) for word in ("train", tiny.train, "-o", "run", "--epochs", 4, *QUICK)]
     for flags, code in ((["--kill"], -signal.SIGKILL), ([], 0)):
         # Into a file: a pipe would also wait for processes that outlive the training.
@@ -59,7 +62,7 @@ def train_in_two_processes(tiny: Tiny, folder: Path, name: str, **variables: str
             done = subprocess.run(
                 [sys.executable, "-c", KILLED, *words, f"train.{name}=true", *flags],
                 cwd=folder,
-                env=child_environment(**variables),
+                env=child_environment(WAIT=str(wait), **variables),
                 stdout=file,
                 stderr=file,
                 check=False,
@@ -100,7 +103,8 @@ def test_mlflow_has_one_run_with_each_step_once(tiny: Tiny, tmp_path: Path) -> N
 @needs("wandb")
 @pytest.mark.timeout(600)
 def test_wandb_has_one_run_with_each_step_once(tiny: Tiny, tmp_path: Path) -> None:
-    run = train_in_two_processes(tiny, tmp_path, "wandb", WANDB_MODE="offline")
+    # Offline, Weights & Biases writes its file every 15 seconds.
+    run = train_in_two_processes(tiny, tmp_path, "wandb", wait=30, WANDB_MODE="offline")
     parts = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(parts) == 2
     assert len({part.name for part in parts}) == 1  # the id of the run
@@ -110,14 +114,30 @@ def test_wandb_has_one_run_with_each_step_once(tiny: Tiny, tmp_path: Path) -> No
     assert [row["train/loss"] for row in rows] == pytest.approx(list(measured(run).values()))
 
 
+def payloads(data: bytes) -> Iterator[bytes]:
+    """Yield the records of a log in LevelDB's format, in blocks of 32 KiB, after 7 bytes."""
+    position, parts = 7, b""
+    while position + 7 <= len(data):
+        if (left := 32_768 - position % 32_768) < 7:
+            position += left
+            continue
+        length, kind = (
+            int.from_bytes(data[position + 4 : position + 6], "little"),
+            data[position + 6],
+        )
+        start = position + 7
+        parts = (b"" if kind in (1, 2) else parts) + data[start : start + length]
+        position = start + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+
+
 def history(file: Path) -> list[dict[str, Any]]:
     """Return the metrics in a file that Weights & Biases wrote offline."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store, rows = DataStore(), []
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    rows = []
+    for data in payloads(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":

@@ -45,7 +45,7 @@ class WandB:
     def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Send the metrics after a step, unless the run has them."""
         if step > self._last:
-            self.run.log(dict(scalars), step=step)
+            self.run.log(dict(scalars), step=step, commit=True)
 
     def close(self, *, finished: bool) -> None:
         """Send the rest, and restore the process."""
