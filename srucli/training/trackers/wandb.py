@@ -25,12 +25,13 @@ class WandB:
         self._hook = sys.excepthook
         # Offline, Weights & Biases does not know the steps that an earlier process logged.
         self._last = start.logged if start.id else -1
+        is_online = os.environ.get("WANDB_MODE", "online") == "online"
         try:
-            if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.api.api_key:
+            if is_online and not wandb.api.api_key:
                 raise RuntimeError("no API key; run `wandb login`, or set WANDB_MODE=offline")
             self.run = wandb.init(
                 id=start.id,
-                resume="allow",
+                resume="allow" if is_online else None,
                 reinit="create_new",
                 name=start.run.path.absolute().name,
                 config=flat(start.run.config().model_dump(mode="json")),
@@ -40,7 +41,7 @@ class WandB:
             self._restore()
             raise
         self.id = self.run.id
-        say(f"wandb: {self.run.url or self.run.settings.sync_dir}")
+        say(f"wandb: {self.run.settings.sync_dir if self.run.offline else self.run.url}")
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Send the metrics after a step, unless the run has them."""
