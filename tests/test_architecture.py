@@ -28,7 +28,7 @@ PACKAGE = ROOT / "srucli"
 ORDER = (
     *("errors", "io", "config", "metrics", "kernels", "runtime", "tokenizer", "ngrams", "model"),
     *("optim", "data", "runs", "diagnostics", "inference", "training", "experiments"),
-    *("api", "__init__", "cli", "__main__"),
+    *("api", "sklearn", "__init__", "cli", "__main__"),
 )
 MAX_EDGES, MAX_FILE, MAX_CLASS, MAX_TRAINER, MAX_TRAINER_ARGUMENTS = 110, 450, 220, 160, 8
 MODULE_STRING = re.compile(r"(srucli(?:\.\w+)+)(?::\w+)?")

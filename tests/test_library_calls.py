@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import multiprocessing
 import os
+import pickle
 import platform
 import random
 import re
@@ -100,6 +101,7 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
     from srucli.data.readers import read_examples
     from srucli.inference.evaluation import evaluate
     from srucli.inference.predictor import Predictor
+    from srucli.sklearn import SRUClassifier
     from srucli.training.run import resume, train
 
     def layers() -> None:
@@ -130,6 +132,9 @@ def of_the_public_api(run: Path, folder: Path) -> Calls:
     yield "predict_proba", lambda: loaded.predict_proba(texts)
     yield "predict_iter", lambda: list(loaded.predict_iter(texts))
     yield "save", lambda: loaded.save(folder / "saved")
+    estimator = SRUClassifier(encoder="bag", epochs=1, random_state=0)
+    yield "SRUClassifier", lambda: estimator.fit(texts, labels)
+    yield "its copy", lambda: pickle.loads(pickle.dumps(estimator)).predict(texts)
 
 
 def experiments(data: Path, run: Path, folder: Path) -> Calls:
