@@ -309,8 +309,8 @@ def _labels(targets: NDArray[Any], names: Sequence[str]) -> list[Any]:
         found = f"1 class, {excerpt(names[used[0]])}" if len(used) else "0 classes"
         raise ValueError(f"y has {found}, of texts that count; a classifier needs two or more")
     if multi_label:
-        return [[names[column] for column in np.flatnonzero(row)] for row in targets]
-    return [names[number] for number in targets]
+        return [[names[column] for column in np.flatnonzero(row).tolist()] for row in targets]
+    return [names[number] for number in targets.tolist()]
 
 
 def _weights(sample_weight: Any, texts: int) -> NDArray[np.float64]:

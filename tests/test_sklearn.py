@@ -119,6 +119,7 @@ def test_containers_of_texts(fitted: SRUClassifier, package: str) -> None:
             module = pytest.importorskip(package)
         column, labels = module.Series(X), module.Series(Y)
     else:
+        kind: dict[str, Callable[[list[str]], Any]]
         kind = {"numpy": np.array, "numpy objects": lambda x: np.array(x, object), "tuple": tuple}
         column, labels = kind[package](X), kind[package](Y)
     estimator = fast().fit(column, labels)
@@ -226,8 +227,8 @@ def test_before_fit(tmp_path: Path) -> None:
 
 
 def test_parameters_by_both_names() -> None:
-    estimator = SRUClassifier(epochs=3, **{"model.layers": 1})
-    given = {"epochs": 3, "model.layers": 1}
+    given: dict[str, Any] = {"epochs": 3, "model.layers": 1}
+    estimator = SRUClassifier(**given)
     others = {"base": None, "raw": None, "tokenizer": None, "config": None, "random_state": None}
     assert estimator.get_params() == {**others, "process": False, "verbose": 0, **given}
     estimator.set_params(layers=2, **{"train.epochs": 4, "optim.lr": 0.1}, verbose=1)
@@ -521,7 +522,9 @@ NOT_FOR_TEXTS = {
 }
 
 
-@parametrize_with_checks([OfNumbers(**FAST)], expected_failed_checks=lambda _: NOT_FOR_TEXTS)
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [OfNumbers(**FAST)], expected_failed_checks=lambda _: NOT_FOR_TEXTS
+)
 @pytest.mark.filterwarnings("ignore")
 def test_check_of_scikit_learn(
     estimator: Any, check: Any, capfd: pytest.CaptureFixture[str]
