@@ -63,6 +63,7 @@ class SRUClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     settings: any setting by its name in `srucli info settings` or the last part of it, as in
     `SRUClassifier(epochs=5, optimizer="lion", **{"model.layers": 3})`. `set_params` and grids take
     both names of a setting, too. Those that are not given have the defaults of `srucli train`.
+    Settings of labelled files, as `data.label`, are refused.
     base: a run to start from, or what `srucli pretrain` made. raw: unlabelled texts to learn
     vectors from first: a list of strings, or a file with a text in each line; they are learned
     again in each fit, while those of `base` are not. tokenizer: a SentencePiece model. config:
