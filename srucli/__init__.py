@@ -16,6 +16,7 @@ it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from srucli.api.classifier import Classifier, Prediction, load
+    from srucli.api.crossval import crossval
     from srucli.api.process import tune_process
     from srucli.api.training import train
     from srucli.errors import SrucliError
@@ -31,6 +32,7 @@ __all__ = [
     "SrucliError",
     "Tokenizer",
     "__version__",
+    "crossval",
     "load",
     "train",
     "tune_process",
@@ -42,6 +44,7 @@ _MODULES = {
     "SRU": "srucli.model.drop_in",
     "SrucliError": "srucli.errors",
     "Tokenizer": "srucli.tokenizer.model",
+    "crossval": "srucli.api.crossval",
     "load": "srucli.api.classifier",
     "train": "srucli.api.training",
     "tune_process": "srucli.api.process",

@@ -101,7 +101,6 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
     from srucli.data.readers import read_examples
     from srucli.inference.evaluation import evaluate
     from srucli.inference.predictor import Predictor
-    from srucli.sklearn import SRUClassifier
     from srucli.training.run import resume, train
 
     def layers() -> None:
@@ -120,8 +119,9 @@ def calls(data: Path, run: Path, folder: Path) -> Calls:
 
 
 def of_the_public_api(run: Path, folder: Path) -> Calls:
-    """Yield the calls that `srucli.__all__` has."""
+    """Yield the calls that `srucli.__all__` and `srucli.sklearn` have."""
     import srucli
+    from srucli.sklearn import SRUClassifier
 
     labels, texts = zip(*sentences()[:200], strict=True)
     small = {"epochs": 1, "hidden": 8, "layers": 1, "embedding_size": 16}

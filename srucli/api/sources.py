@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from srucli.data.given import LABEL, TEXT, WEIGHT, Given, Source
+from srucli.data.given import GROUP, LABEL, TEXT, WEIGHT, Given, Source
 from srucli.data.soft import KEY
 from srucli.errors import UsageError
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+# The keys of what is given beside texts and labels.
+KEYS = {"weights": WEIGHT, "groups": GROUP}
 _PLAIN = (str, bool, int, float, type(None))
 
 
@@ -25,19 +27,18 @@ def is_file(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike))
 
 
-def source_of(
-    texts: Any, labels: Any = None, weights: Any = None, *, name: str = "texts"
-) -> Source:
+def source_of(texts: Any, labels: Any = None, *, name: str = "texts", **beside: Any) -> Source:
     """Return labelled texts as the readers take them.
 
     texts: the name of a file, a table, a list of dicts, or with `labels` a sequence of strings.
-    labels: for each text a label, a list of them (multi-label) or a dict of probabilities. weights:
-    a number for each text. name: what messages call the texts.
+    labels: for each text a label, a list of them (multi-label) or a dict of probabilities. name:
+    what messages call the texts. beside: `weights` and `groups`, a value for each text, or None.
 
     Raises UsageError.
     """
+    given = {key: values for key, values in beside.items() if values is not None}
     if is_file(texts):
-        if labels is not None or weights is not None:
+        if labels is not None or given:
             raise UsageError(
                 f"{os.fspath(texts)}: labels are given beside texts, not beside a file of them; "
                 "give the texts as a list, or the file alone"
@@ -45,7 +46,7 @@ def source_of(
         return str(os.fspath(texts))
     rows = rows_of(texts)
     if rows is not None:
-        if labels is not None or weights is not None:
+        if labels is not None or given:
             raise UsageError(
                 f"{name}: a table has its labels in a column; give its column of texts instead, "
                 "or name its columns by text= and label="
@@ -53,7 +54,7 @@ def source_of(
         return Given(rows, name, is_table=True)
     if labels is None:
         raise UsageError(f"{name}: no labels; give one for each text")
-    return Given(_paired(texts_of(texts, name), labels, weights, name), name)
+    return Given(_paired(texts_of(texts, name), labels, given, name), name)
 
 
 def texts_of(texts: Any, name: str = "texts") -> list[str]:
@@ -72,25 +73,26 @@ def texts_of(texts: Any, name: str = "texts") -> list[str]:
     return found
 
 
-def _paired(texts: list[str], labels: Any, weights: Any, name: str) -> list[dict[str, Any]]:
-    """Return texts, labels and weights as objects. Raises UsageError."""
-    found = values_of(labels, "labels")
-    if len(found) != len(texts):
-        raise UsageError(
-            f"{len(texts):,} {name}, but {len(found):,} labels; give one for each text"
-        )
+def _paired(
+    texts: list[str], labels: Any, beside: Mapping[str, Any], name: str
+) -> list[dict[str, Any]]:
+    """Return texts, labels and what is given beside them as objects. Raises UsageError."""
+
+    def values(what: str, given: Any) -> list[Any]:
+        found = values_of(given, what)
+        if len(found) != len(texts):
+            raise UsageError(
+                f"{len(texts):,} {name}, but {len(found):,} {what}; give one for each text"
+            )
+        return found
+
     rows = [
         {TEXT: text, KEY if isinstance(label, Mapping) else LABEL: _value(label)}
-        for text, label in zip(texts, found, strict=True)
+        for text, label in zip(texts, values("labels", labels), strict=True)
     ]
-    if weights is not None:
-        numbers = values_of(weights, "weights")
-        if len(numbers) != len(texts):
-            raise UsageError(
-                f"{len(texts):,} {name}, but {len(numbers):,} weights; give one for each text"
-            )
-        for row, weight in zip(rows, numbers, strict=True):
-            row[WEIGHT] = _value(weight)
+    for what, given in beside.items():
+        for row, value in zip(rows, values(what, given), strict=True):
+            row[KEYS[what]] = _value(value)
     return rows
 
 

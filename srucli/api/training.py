@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from srucli.api.classifier import Classifier
 from srucli.api.jobs import Job, OnEpoch, in_process, in_thread
-from srucli.api.sources import is_file, is_multi_label, source_of, texts_of
+from srucli.api.sources import KEYS, is_file, is_multi_label, source_of, texts_of
 from srucli.config import dotted, resolve, with_settings
-from srucli.data.given import WEIGHT, Source
+from srucli.data.given import Source
 from srucli.errors import UsageError
 from srucli.io.console import say
 
@@ -67,14 +68,10 @@ def train(
     >>> classifier.predict(["what a lovely film"])
     ['positive']
     """
-    given = dotted(settings)
     if base and raw is not None:
         raise UsageError("base= and raw=: give one of them")
-    if weights is not None:
-        given["data.weight"] = WEIGHT
-    if labels is not None and is_multi_label(labels):
-        given.setdefault("data.multi_label", True)
-    sources = source_of(texts, labels, weights), _dev(dev)
+    given = settings_of(settings, labels, weights=weights)
+    sources = source_of(texts, labels, weights=weights), _dev(dev)
     temporary = None if output else TemporaryDirectory(prefix="srucli-")
     job = Job(
         with_settings(resolve(Path(config) if config else None), given),
@@ -96,6 +93,20 @@ def train(
             say("nothing is kept of the training; with output='runs/mine' it could be resumed")
         raise
     return Classifier(job.output, device=job.config.train.device, temporary=temporary)
+
+
+def settings_of(settings: Mapping[str, Any], labels: Any, **beside: Any) -> dict[str, Any]:
+    """Return dotted settings, with those that labels and what is beside them imply.
+
+    beside: see `source_of`. Raises UsageError.
+    """
+    given = dotted(settings)
+    for what, values in beside.items():
+        if values is not None:
+            given[f"data.{KEYS[what]}"] = KEYS[what]
+    if labels is not None and is_multi_label(labels):
+        given.setdefault("data.multi_label", True)
+    return given
 
 
 def _dev(dev: Any) -> Source | None:

@@ -11,7 +11,7 @@ from srucli.io import streams
 from srucli.io.json_objects import Item
 
 # The keys of texts that are not the rows of a table.
-TEXT, LABEL, WEIGHT = "text", "label", "weight"
+TEXT, LABEL, WEIGHT, GROUP = "text", "label", "weight", "group"
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,7 +135,9 @@ def test_several_labels() -> None:
 
 def test_probabilities_and_weights() -> None:
     labels = [{"a": 0.75, "b": 0.25}, "b", {"b": 1.0}]
-    examples, _ = read_texts(source_of(TEXTS, labels, [1, 0.5, 2]), DataConfig(weight="weight"))
+    examples, _ = read_texts(
+        source_of(TEXTS, labels, weights=[1, 0.5, 2]), DataConfig(weight="weight")
+    )
     assert [each.labels for each in examples] == [("a",), ("b",), ("b",)]
     assert [each.weight for each in examples] == [1, 0.5, 2]
     assert examples[0].soft is not None
@@ -148,7 +150,6 @@ def test_probabilities_and_weights() -> None:
         (("one text", "a"), "one text: labels are given beside texts, not beside a file"),
         ((TEXTS,), "texts: no labels; give one for each text"),
         ((TEXTS, ["a"]), "3 texts, but 1 labels"),
-        ((TEXTS, LABELS, [1.0]), "3 texts, but 1 weights"),
         ((COLUMNS, LABELS), "texts: a table has its labels in a column"),
         ((TEXTS, "abc"), "labels: a list is needed, not str"),
         ((3, LABELS), "texts: a list is needed, not int"),
@@ -181,6 +182,15 @@ def test_what_is_refused(arguments: tuple[Any, ...], message: str) -> None:
 def test_unusable_texts_and_labels(texts: Any, labels: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(source_of(texts, labels))
+
+
+@pytest.mark.parametrize("beside", ["weights", "groups"])
+def test_a_value_for_each_text(beside: str) -> None:
+    few: dict[str, Any] = {beside: [1.0]}
+    with pytest.raises(UsageError, match=f"3 texts, but 1 {beside}; give one for each text"):
+        source_of(TEXTS, LABELS, **few)
+    with pytest.raises(UsageError, match="a table has its labels in a column"):
+        source_of(COLUMNS, **few)
 
 
 def test_a_file_stays_a_file(tmp_path: Path) -> None:

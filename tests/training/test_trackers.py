@@ -85,7 +85,8 @@ def test_mlflow_has_one_run_with_each_step_once(tiny: Tiny, tmp_path: Path) -> N
     from mlflow import MlflowClient
 
     store = (tmp_path / "store").as_uri()
-    variables = {"MLFLOW_TRACKING_URI": store, "MLFLOW_ALLOW_FILE_STORE": "true"}
+    variables: dict[str, Any] = {"MLFLOW_TRACKING_URI": store}
+    variables["MLFLOW_ALLOW_FILE_STORE"] = "true"
     variables["MLFLOW_EXPERIMENT_NAME"] = "reviews"
     run = train_in_two_processes(tiny, tmp_path, "mlflow", **variables)
     with pytest.MonkeyPatch.context() as patch:
