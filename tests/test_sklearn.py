@@ -430,7 +430,7 @@ def test_grid_search_in_two_processes() -> None:
 
 
 def test_cross_validation() -> None:
-    macro = make_scorer(f1_score, average="macro")
+    macro = make_scorer(f1_score, average="macro", pos_label=None)
     assert cross_val_score(fast(), X, Y, cv=2, scoring=macro).min() > 0.8
     assert cross_val_score(fast(), X, Y, cv=2, scoring="neg_log_loss").min() > -1
     proba = cross_val_predict(fast(), X, Y, cv=2, method="predict_proba")
