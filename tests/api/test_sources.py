@@ -70,6 +70,7 @@ class HuggingFace:
         HuggingFace(),
         [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)],
     ],
+    ids=lambda table: type(table).__name__,
 )
 def test_tables(table: Any) -> None:
     assert read(source_of(table)) == EXPECTED
