@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,7 +67,9 @@ class Classifier:
     ) -> None:
         """temporary: the folder that contains the run and is removed with this object."""
         self._predictor = Predictor.load(path, device)
-        self._device, self._temporary = device, temporary
+        self._device = device
+        # With this object, and not by chance at the end of the process, when Python would warn.
+        self._remove = weakref.finalize(self, temporary.cleanup) if temporary else None
         self.path = path.absolute()
         say(*self._predictor.notes)
 
@@ -145,11 +148,14 @@ class Classifier:
         The copy has all that prediction needs, and no optimizer state. Raises OutputError.
         """
         copy(RunDir(self.path), Path(path))
-        self.path, self._temporary = Path(path).absolute(), None
+        self.path = Path(path).absolute()
+        if self._remove is not None:
+            self._remove()
+            self._remove = None
         return Path(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._temporary is not None:
+        if self._remove is not None:
             raise pickle.PicklingError(
                 "the classifier is in a temporary folder, which another process may not find; "
                 "save it first, as classifier.save('runs/mine')"

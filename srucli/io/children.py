@@ -98,6 +98,8 @@ def child(module: str, *, own_stderr: bool) -> Iterator[Child]:
         yield Child(process, process.stdin, process.stdout, process.stderr)
     finally:
         running.remove(process)
+        if not running:
+            del _of_threads[get_ident()]
         if process.returncode is None:
             _kill(process)
             process.wait()

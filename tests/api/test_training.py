@@ -115,6 +115,7 @@ def test_dev_texts_and_a_file(tmp_path: Path, tiny: Tiny) -> None:
     assert weights(one.path) == weights(two.path) == weights(three.path)
 
 
+@pytest.mark.filterwarnings("error::ResourceWarning")
 def test_a_run_without_a_folder_is_temporary(tmp_path: Path) -> None:
     classifier = srucli.train(TEXTS, LABELS, epochs=1, **SMALL)
     folder = classifier.path
