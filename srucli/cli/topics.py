@@ -36,6 +36,7 @@ TOPICS = {
     "containers": "Containers",
     "trackers": "Trackers",
     "json": "The JSON of an evaluation",
+    "cross-validation": "Cross-validation",
     "comparing": "Comparing optimizers",
     "python": "SRU in your own PyTorch code",
 }

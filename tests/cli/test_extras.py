@@ -24,8 +24,8 @@ COMMANDS = {
     "pytorch-optimizer": ("pytorch_optimizer", (*TRAIN, "--optimizer", "pytorch_optimizer:Lion")),
     "zst": ("zstandard", ("train", "x.tsv.zst", "-o", "run")),
 }
-# Those of scripts: the demo's is in tests/data/test_demo_data.py.
-OF_SCRIPTS = {"demo", "benchmarks", "dev"}
+# Those of scripts and of Python; see tests/data/test_demo_data.py and tests/test_sklearn.py.
+OF_OTHERS = {"demo", "benchmarks", "dev", "sklearn"}
 
 
 @pytest.mark.parametrize("extra", COMMANDS)
@@ -51,7 +51,7 @@ def test_info_names_all_extras_of_commands(
         monkeypatch.setitem(sys.modules, module, None)
     said = run_main("info").out
     assert all(f"pip install 'srucli[{extra}]'" in said for extra in COMMANDS)
-    assert set(COMMANDS) | OF_SCRIPTS == set(EXTRAS)
+    assert set(COMMANDS) | OF_OTHERS == set(EXTRAS)
 
 
 def test_benchmarks_name_their_extra() -> None:
