@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench docs tutorials clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -31,6 +31,9 @@ bench: .venv/installed-benchmarks ## accuracy of srucli, fastText and linear mod
 docs: .venv/installed ## generate docs/commands.md from the help texts, and the plots from docs/results.md
 	python docs/make_commands.py
 	python docs/make_plots.py
+
+tutorials: .venv/installed ## run the commands of the tutorials; keep what they print and draw (2 minutes)
+	python docs/make_tutorial.py
 
 clean: ## remove everything that make created
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
