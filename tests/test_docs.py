@@ -53,7 +53,8 @@ COMMAND = re.compile(rf"(?<![\w/.-])srucli ({'|'.join(GROUP.commands)})\b([^`|;)
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_commands_in_documents_can_be_parsed(page: Path) -> None:
-    for name, rest in COMMAND.findall(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for name, rest in COMMAND.findall(text):
         words = shlex.split(
             f"{rest}RUN FILE".replace('"RUN', "RUN") if rest.endswith('"') else rest
         )
