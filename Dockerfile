@@ -25,6 +25,6 @@ RUN cd "$(mktemp -d)" \
     && rm -r "$PWD"
 
 USER 1000:1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["srucli"]
 CMD ["--help"]
