@@ -58,7 +58,7 @@ SMALL = {
     "pretrain": ["--epochs", "1", "--embedding-size", "16"],
     "compare": ["--epochs", "1", "--grid", "1", "--seeds", "2", "--jobs", "1", *NETWORK],
     "crossval": ["--epochs", "1", "--folds", "2", "--repeats", "1", *NETWORK],
-    "tune": ["--minutes", "0.05"],
+    "tune": ["--minutes", "0.25"],  # less may end before a first trial on a busy machine
 }
 API: dict[str, Any] = {"threads": 1, "hidden": 16, "embedding_size": 16, "epochs": 1}
 already_run: set[str] = set()
