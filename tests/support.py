@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,22 @@ def until(condition: Callable[[], object]) -> None:
     """Wait until a condition is true. pytest's timeout ends the test if it never is."""
     while not condition():
         time.sleep(0.02)
+
+
+@contextmanager
+def interrupted_when(condition: Callable[[], object]) -> Iterator[None]:
+    """Send SIGINT to this process, during a block, as soon as a condition is true."""
+
+    def interrupt() -> None:
+        until(condition)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def children(pid: int) -> list[int]:

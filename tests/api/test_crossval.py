@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import srucli
 from srucli.errors import UsageError
 from srucli.sklearn import SRUClassifier
 from tests.api.test_training import LABELS, SMALL, TEXTS
-from tests.support import QUICK, RunMain, until
+from tests.support import QUICK, RunMain, interrupted_when
 
 # So few texts and steps that the runs make mistakes.
 FEW: dict[str, Any] = {**SMALL, "steps": 2, "device": "auto", "model.ngrams": False}
@@ -58,16 +56,9 @@ def test_an_interrupt_keeps_finished_folds(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     how: dict[str, Any] = {"folds": 4, "jobs": 1, "output": tmp_path / "out", **FEW}
-
-    def interrupt() -> None:
-        until(lambda: list(tmp_path.glob("out/folds/*/*/result.json")))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    finished = partial(tmp_path.glob, "out/folds/*/*/result.json")
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: [*finished()]):
         srucli.crossval(TEXTS, LABELS, **how)
-    thread.join()
     assert "finished folds are kept" in capfd.readouterr().err
     again = srucli.crossval(TEXTS, LABELS, **how)
     assert "folds are finished already" in capfd.readouterr().err

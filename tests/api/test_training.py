@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.support import (
     RunMain,
     Tiny,
     children,
+    interrupted_when,
     is_running,
     sentences,
     unique_words,
@@ -201,16 +201,9 @@ def test_an_interrupt_leaves_a_run_that_resumes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], process: bool
 ) -> None:
     how: dict[str, Any] = {"output": tmp_path / "run", "epochs": 40, **SMALL}
-
-    def interrupt() -> None:
-        until(lambda: list(tmp_path.glob("run/checkpoints/step-*")))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    saved = partial(tmp_path.glob, "run/checkpoints/step-*")
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: [*saved()]):
         srucli.train(TEXTS, LABELS, process=process, **how)
-    thread.join()
     assert "and saved; to resume" in capfd.readouterr().err
     resumed = srucli.train(TEXTS, LABELS, process=process, **how)
     assert "resuming from step" in capfd.readouterr().err
@@ -230,15 +223,9 @@ def test_an_interrupt_before_the_first_step_ends_the_training(
         seen.extend(children(os.getpid()) if (tmp_path / "run").is_dir() else [])
         return seen
 
-    def interrupt() -> None:
-        until(started)  # SentencePiece's trainer
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    # SentencePiece's trainer
+    with pytest.raises(KeyboardInterrupt), interrupted_when(started):
         srucli.train(words, labels, process=process, output=tmp_path / "run", **SMALL)
-    thread.join()
     until(lambda: not any(map(is_running, seen)))
     srucli.train(TEXTS, LABELS, output=tmp_path / "run", epochs=1, **SMALL)
 
