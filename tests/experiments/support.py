@@ -1,14 +1,18 @@
-"""Plans and results of comparisons, without training."""
+"""Plans and results of comparisons without training, and commands that are stopped meanwhile."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from srucli.config import resolve
 from srucli.experiments.trials import Candidate, Folder, Plan, Trial
-from tests.support import Tiny
+from tests.support import Tiny, child_environment
 
 ADAMS = (Candidate("adam", {"optim.name": "adam"}), Candidate("sgd", {"optim.name": "sgd"}))
 
@@ -53,3 +57,23 @@ def with_data(tiny: Tiny, folder: Path) -> Folder:
         found.data[part].write_text("".join(lines[:90]))
     shutil.copy(tiny.run / "tokenizer.model", found.tokenizer)
     return found
+
+
+def results(folder: Path) -> dict[Path, int]:
+    """Return the results of finished trials or folds, with the time of each."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+
+
+def started(words: Sequence[object], folder: Path, *, finished: int) -> subprocess.Popen[str]:
+    """Start a command, and return when this many trials or folds are finished."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "srucli", *map(str, words)],
+        env=child_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(results(folder)) < finished:
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process

@@ -10,8 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,9 @@ from srucli.experiments.trials import Candidate, Folder, Plan, Trial
 from srucli.io.files import read_json
 from srucli.io.folders import OpenFolder
 from srucli.tokenizer.truncation import Limits, Tally
-from tests.experiments.support import ADAMS, finish, plan, with_data
+from tests.experiments.support import ADAMS, finish, plan, results, started, with_data
 from tests.experiments.test_grid import searched
-from tests.support import NETWORK, RunMain, Tiny, child_environment
+from tests.support import NETWORK, RunMain, Tiny
 
 
 def test_skipped_steps_are_counted(tmp_path: Path) -> None:
@@ -346,39 +344,18 @@ def test_each_trial_is_reported_and_how_to_train_the_best(
     assert (settings.optim.clip, settings.train.epochs) == (0, 2)
 
 
-def started(tiny: Tiny, folder: Path, *, finished: int) -> subprocess.Popen[str]:
-    """Start a comparison, and return when this many trials are finished."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "srucli", *map(str, command(tiny, folder))],
-        env=child_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while len(results(folder)) < finished:
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
-
-
-def results(folder: Path) -> dict[Path, int]:
-    """Return the results of finished trials, with the time of each."""
-    found = folder.glob("cells/*/*/*/result.json")
-    return {path: path.stat().st_mtime_ns for path in found}
-
-
 def test_a_comparison_that_is_interrupted_or_killed_resumes(
     tiny: Tiny, run_main: RunMain, compared: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     """Finished trials are not run again."""
     folder = tmp_path / "out"
-    process = started(tiny, folder, finished=1)
+    process = started(command(tiny, folder), folder, finished=1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 75
     assert said.rstrip().endswith("the same command resumes")
     first = results(folder)
-    process = started(tiny, folder, finished=len(first) + 1)
+    process = started(command(tiny, folder), folder, finished=len(first) + 1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     second = results(folder)

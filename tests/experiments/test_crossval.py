@@ -8,9 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +27,8 @@ from srucli.inference.evaluation import evaluate
 from srucli.inference.predictor import Predictor
 from srucli.metrics import METRICS
 from srucli.training.run import train
-from tests.support import NETWORK, SETTINGS, RunCli, RunMain, Tiny, child_environment, write_tsv
+from tests.experiments.support import results, started
+from tests.support import NETWORK, SETTINGS, RunCli, RunMain, Tiny, write_tsv
 
 # Without n-grams, whose linear model makes no mistake on these texts.
 FLAGS = (*NETWORK, "train.threads=1", "train.epochs=1", "model.ngrams=false")
@@ -320,26 +318,6 @@ def test_the_only_group_with_a_label_may_leave_nothing_to_learn(tmp_path: Path) 
 
 
 # --- stopped, killed, repeated ------------------------------------------------------------------
-
-
-def results(folder: Path) -> dict[Path, int]:
-    """Return the results of finished folds, with the time of each."""
-    return {path: path.stat().st_mtime_ns for path in folder.glob("folds/*/*/result.json")}
-
-
-def started(words: Sequence[object], folder: Path, *, finished: int) -> subprocess.Popen[str]:
-    """Start a cross-validation, and return when this many folds are finished."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "srucli", *map(str, words)],
-        env=child_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while len(results(folder)) < finished:
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
 
 
 def test_a_stopped_or_killed_cross_validation_resumes(
