@@ -3,10 +3,10 @@
 Usage: python -m benchmarks.steps [--sets trec,sst2] [--threads 1,2] [--data DIR]
 
 `srucli train` is run on the whole training file of each set for EPOCHS epochs, without the linear
-model of n-grams, which is not trained in steps. After WARM_UP steps, TIMED steps are timed as they
-are. As many are then run under torch's profiler, which tells how long matrix products, the
-recurrences and the optimizer take. Steps under the profiler are slower, so their own time is not
-used.
+model of n-grams, which is not trained in steps, and without dev examples, whose evaluation would be
+profiled too. After WARM_UP steps, TIMED steps are timed as they are. As many are then run under
+torch's profiler, which tells how long matrix products, the recurrences and the optimizer take.
+Steps under the profiler are slower, so their own time is not used.
 
 `rest` is all else: lookups, pooling, dropout, losses, and Python. `times products` is the time of a
 step divided by that of its matrix products. The table goes to stdout, then one JSON line.
@@ -126,7 +126,7 @@ def measure(files: Files, threads: int) -> dict[str, Any]:
 
     tune_process(threads)
     with tempfile.TemporaryDirectory(prefix="srucli-steps-") as folder, Watch().watching() as watch:
-        settings = ["model.ngrams=false", f"train.epochs={EPOCHS}"]
+        settings = ["model.ngrams=false", "train.dev_share=0", f"train.epochs={EPOCHS}"]
         srucli_here(
             "train", files.train, "-o", Path(folder, "run"), "--threads", threads, *settings
         )
