@@ -1,5 +1,8 @@
 """A training that was asked for in Python, and how it is run: in a thread or in a process.
 
+What loads torch, which takes seconds, is imported where a training runs. So its process starts at
+once, and this one loads torch meanwhile.
+
 Ctrl-C raises KeyboardInterrupt in the main thread at any instant. So that it finds the training
 between two steps, the training runs in another thread.
 """
@@ -14,9 +17,10 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from srucli.api.child import SIZE
 from srucli.config import Config, DataConfig
@@ -26,11 +30,13 @@ from srucli.errors import InterruptedRun
 from srucli.io.children import Child, child, kill_children_of
 from srucli.io.console import quiet, say
 from srucli.io.memory import ending
-from srucli.training.from_raw import train_from_raw
 from srucli.training.interrupts import Interrupt
-from srucli.training.pretrain import RawText
-from srucli.training.run import train
 
+if TYPE_CHECKING:
+    from srucli.training.pretrain import RawText
+
+# Where the trained classifier is loaded with.
+LOADED_LATER = "srucli.api.classifier"
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 # The seconds between looks for Ctrl-C, which on Windows interrupts no wait.
 _POLL = 0.2
@@ -52,6 +58,9 @@ class Job:
 
     def run(self, stop: Interrupt, on_epoch: OnEpoch | None = None) -> None:
         """Train. Raises SrucliError of any kind, and what `on_epoch` raises."""
+        from srucli.training.from_raw import train_from_raw
+        from srucli.training.run import train
+
         how: dict[str, Any] = {"tokenizer": self.tokenizer, "force": self.force, "stop": stop}
         how |= {"on_epoch": on_epoch}
         with quiet() if self.quiet else nullcontext():
@@ -63,6 +72,8 @@ class Job:
                 )
 
     def _raw_text(self) -> RawText:
+        from srucli.training.pretrain import RawText
+
         if isinstance(self.raw, str):
             config = DataConfig(encoding=self.config.data.encoding, errors=self.config.data.errors)
             return RawText([*texts_of([self.raw], config, False, ())], [self.raw])
@@ -122,6 +133,7 @@ def in_process(job: Job, on_epoch: OnEpoch | None, stop: Interrupt) -> None:
             with suppress(BrokenPipeError):  # `_follow` says how the process ended
                 process.stdin.write(len(data).to_bytes(SIZE, "big") + data)
                 process.stdin.flush()
+            helpers += [Thread(target=import_module, args=(LOADED_LATER,), daemon=True)]
             helpers += [Thread(target=_tell, args=(stop, process), daemon=True)]
             if process.stderr is not None:
                 helpers += [Thread(target=_pass_on, args=(process.stderr,), daemon=True)]

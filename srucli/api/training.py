@@ -6,15 +6,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from srucli.api.classifier import Classifier
 from srucli.api.jobs import Job, OnEpoch, in_process, in_thread
 from srucli.api.sources import KEYS, is_file, is_multi_label, source_of, texts_of
 from srucli.config import dotted, resolve, with_settings
 from srucli.data.given import Source
 from srucli.errors import UsageError
 from srucli.io.console import say
+
+if TYPE_CHECKING:
+    from srucli.api.classifier import Classifier
 
 Name = str | os.PathLike[str]
 
@@ -92,6 +94,8 @@ def train(
         if temporary is not None:
             say("nothing is kept of the training; with output='runs/mine' it could be resumed")
         raise
+    from srucli.api.classifier import Classifier
+
     return Classifier(job.output, device=job.config.train.device, temporary=temporary)
 
 
