@@ -107,9 +107,19 @@ class OutOfMemoryError(SrucliError):
 
 
 class InterruptedRun(SrucliError):
-    """The user or the machine interrupted the run; everything worth keeping is on disk."""
+    """The user or the machine interrupted the run; everything worth keeping is on disk.
+
+    stopped: what was stopped, and where. how: how a command resumes it, empty if it cannot.
+    """
 
     exit_code = 75
+
+    def __init__(self, stopped: str, how: str = "") -> None:
+        super().__init__(f"{stopped}; {how}" if how else stopped)
+        self.stopped, self.how = stopped, how
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.stopped, self.how)
 
 
 def closest(word: str, words: Sequence[str]) -> str | None:

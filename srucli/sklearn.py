@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -29,8 +28,8 @@ from srucli.config import dotted, resolve, short_names
 from srucli.data.labels import clean, same_key
 from srucli.errors import DataError, UsageError
 from srucli.io.console import excerpt, quiet
-from srucli.runs.copies import pack, unpack
-from srucli.runs.run_dir import RunDir
+from srucli.io.folders import temporary_folder
+from srucli.runs.copies import unpack
 from srucli.runtime import cores
 
 try:
@@ -78,7 +77,7 @@ class SRUClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     classes_: the C classes, sorted, with the type that they have in y; multi-label: the numbers of
     the columns. The trained run is kept in memory, and pickled, as bytes without code. The pickle
-    needs no folder.
+    needs no folder but a temporary one, when it is first used.
 
     >>> SRUClassifier(random_state=0).fit(texts, labels).predict(["what a lovely film"])
     array(['positive'], dtype='<U8')
@@ -142,7 +141,7 @@ class SRUClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = np.flatnonzero(weights)
         names = _names(classes)
         labels = _labels(targets[rows], names)
-        with TemporaryDirectory(prefix="srucli-") as folder, _value_errors(rows):
+        with _value_errors(rows):
             classifier = train(
                 [texts[row] for row in rows],
                 labels,
@@ -151,12 +150,11 @@ class SRUClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raw=self.raw,
                 tokenizer=self.tokenizer,
                 config=self.config,
-                output=Path(folder, "run"),
                 process=self.process,
                 quiet=not self.verbose,
                 **self._complete_settings(),
             )
-            self._run = pack(RunDir(classifier.path))
+            self._run = classifier.packed()
         self._classifier: Classifier | None = classifier
         self._names, self.classes_ = names, classes
         return self
@@ -224,7 +222,7 @@ class SRUClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if self._classifier is None:
             with (
-                TemporaryDirectory(prefix="srucli-") as folder,
+                temporary_folder() as folder,
                 nullcontext() if self.verbose else quiet(),
                 _value_errors(),
             ):
@@ -318,6 +316,8 @@ def _weights(sample_weight: Any, texts: int) -> NDArray[np.float64]:
     """Return the weights (B,) of texts, by default 1. Raises ValueError."""
     if sample_weight is None:
         return np.ones(texts)
+    if isinstance(sample_weight, Real):
+        return np.full(texts, float(sample_weight))
     weights = check_array(
         sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
     )

@@ -132,8 +132,9 @@ def test_weights(fitted: SRUClassifier) -> None:
         fast().fit(X, Y, heavy).predict_proba(["square"])[0, 0]
         > (fitted.predict_proba(["square"])[0, 0])
     )
-    ones = fast().fit(X, Y, [1] * len(X))
-    np.testing.assert_array_equal(ones.predict_proba(X), fitted.predict_proba(X))
+    for ones in ([1] * len(X), 1.0):
+        same = fast().fit(X, Y, ones)
+        np.testing.assert_array_equal(same.predict_proba(X), fitted.predict_proba(X))
 
 
 def test_texts_of_weight_0_are_left_out() -> None:

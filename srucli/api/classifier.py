@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srucli.api.sources import source_of, texts_of
+from srucli.api.sources import check_column, check_text, source_of, texts_of
 from srucli.data.formats import data_config, fresh_config
 from srucli.data.given import Given
 from srucli.data.readers import Input, read_examples
-from srucli.errors import located
+from srucli.errors import InputMissingError, located
 from srucli.inference.evaluation import Evaluation
 from srucli.inference.evaluation import evaluate as evaluate_examples
 from srucli.inference.forward import batch_size
@@ -25,7 +25,8 @@ from srucli.inference.predictor import Predictor
 from srucli.inference.stream import arriving
 from srucli.io.console import say
 from srucli.metrics import decide
-from srucli.runs.copies import copy
+from srucli.runs.choice import choose
+from srucli.runs.copies import copy, pack
 from srucli.runs.run_dir import RunDir
 
 # The label of a text, or its labels if the classifier is multi-label.
@@ -50,7 +51,9 @@ def load(run: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
     device: auto, cpu, cuda or cuda:N. Raises UsageError for an unknown or missing device,
     InputMissingError if there is no run, DataError if it is damaged.
     """
-    return Classifier(Path(run), device=device)
+    classifier = Classifier(Path(run), device=device)
+    say(*classifier.notes)
+    return classifier
 
 
 class Classifier:
@@ -58,8 +61,9 @@ class Classifier:
 
     labels: the C labels, in the order of the columns of probabilities. path: the folder of the run.
 
-    It pickles as its folder and device, so a process that unpickles it needs the folder. Its
-    methods raise DivergedError if a probability is NaN or Inf, as with weights that are too large.
+    It pickles as its folder and device, so a process that unpickles it needs the folder. If that
+    holds other weights by now, it can be neither pickled nor saved. Its methods raise DivergedError
+    if a probability is NaN or Inf, as with weights that are too large.
     """
 
     def __init__(
@@ -71,12 +75,17 @@ class Classifier:
         # With this object, and not by chance at the end of the process, when Python would warn.
         self._remove = weakref.finalize(self, temporary.cleanup) if temporary else None
         self.path = path.absolute()
-        say(*self._predictor.notes)
+        self._state = _state_of(RunDir(self.path))
 
     @property
     def labels(self) -> list[str]:
         """The C labels, sorted."""
         return list(self._predictor.labels)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the weights that are used, if others might be expected."""
+        return list(self._predictor.notes)
 
     @property
     def multi_label(self) -> bool:
@@ -145,14 +154,37 @@ class Classifier:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Copy the run to a new or empty folder, which this object refers to from now on.
 
-        The copy has all that prediction needs, and no optimizer state. Raises OutputError.
+        The copy has all that prediction needs, and no optimizer state. Raises OutputError, and
+        InputMissingError if the folder has other weights now than this object.
         """
-        copy(RunDir(self.path), Path(path))
+        copy(self._run(), Path(path))
         self.path = Path(path).absolute()
         if self._remove is not None:
             self._remove()
             self._remove = None
         return Path(path)
+
+    def packed(self) -> bytes:
+        """Return the run as `srucli.runs.copies.pack` does, and remove its folder if temporary.
+
+        Raises InputMissingError as `save`.
+        """
+        packed = pack(self._run())
+        if self._remove is not None:
+            self._remove()
+        return packed
+
+    def _run(self) -> RunDir:
+        """Return the folder, if it still has the weights and labels of this object.
+
+        Raises InputMissingError if not.
+        """
+        run = RunDir.open(self.path)
+        if _state_of(run) != self._state:
+            raise InputMissingError(
+                f"{self.path}: was trained again after this classifier was loaded; load it anew"
+            )
+        return run
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._remove is not None:
@@ -160,7 +192,7 @@ class Classifier:
                 "the classifier is in a temporary folder, which another process may not find; "
                 "save it first, as classifier.save('runs/mine')"
             )
-        return _load, (str(self.path), self._device)
+        return _load, (str(self._run().path), self._device)
 
     def __repr__(self) -> str:
         return f"<srucli.Classifier {self.path}: {len(self.labels):,} labels>"
@@ -170,7 +202,18 @@ def _load(path: str, device: str) -> Classifier:
     return load(path, device=device)
 
 
+def _state_of(run: RunDir) -> tuple[str, str, list[str]]:
+    """Return the name and digest of the checkpoint that is loaded from a run, and its labels."""
+    config = run.config()
+    name = choose(run, config.train.used_checkpoint, config.metric).name
+    return name, run.checkpoints.digest(name), run.labels()
+
+
 def _checked(texts: Iterable[str]) -> Iterator[str]:
     """Yield texts as they arrive. Raises UsageError for what is none."""
-    for text in texts if not isinstance(texts, (str, bytes)) else texts_of(texts):
-        yield from texts_of([text])
+    if isinstance(texts, (str, bytes)):
+        texts_of(texts)  # says that it is no list
+    check_column(texts, "texts")
+    for number, text in enumerate(texts):
+        check_text(text, number)
+        yield text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from srucli.api.sources import source_of
+from srucli.api.sources import labels_of, source_of
 from srucli.api.training import Name, settings_of
 from srucli.config import resolve, with_settings
 from srucli.data.dataset import read_as_written
@@ -18,6 +18,7 @@ from srucli.experiments.crossval import check, crossval_examples
 from srucli.experiments.crossval_results import Crossval
 from srucli.experiments.fold_trials import Plan
 from srucli.io import console
+from srucli.io.folders import temporary_folder
 
 
 def crossval(
@@ -48,6 +49,7 @@ def crossval(
     >>> found = srucli.crossval(texts, labels, epochs=5)
     >>> found.summary["accuracy"].mean, found.probabilities.shape
     """
+    labels = None if labels is None else labels_of(labels)  # once, since it may be a generator
     given = settings_of(settings, labels, weights=weights, groups=groups)
     plan = Plan(with_settings(resolve(Path(config) if config else None), given), folds, repeats)
     check(plan)
@@ -57,13 +59,15 @@ def crossval(
         if quiet:
             stack.enter_context(console.quiet())
         if output is None:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="srucli-")), "crossval")
+            folder = Path(stack.enter_context(temporary_folder()), "crossval")
         else:
             folder = Path(output)
         examples, _ = read_as_written(source, plan.config.data)
         how: dict[str, Any] = {"source": display_name(source), "reads": reads}
         try:
-            return crossval_examples(plan, examples, folder, jobs=jobs, force=force, **how)
+            found = crossval_examples(plan, examples, folder, jobs=jobs, force=force, **how)
         except InterruptedRun as error:
-            console.say(str(error))
+            kept = "nothing is kept, which output='runs/folds' would make resumable"
+            console.say(f"{error.stopped}; the same call resumes" if output else f"stopped; {kept}")
             raise KeyboardInterrupt from None
+    return found if output else replace(found, predictions=None)

@@ -80,11 +80,14 @@ class Job:
         return RawText(self.raw or [], [])
 
 
-def in_thread(work: Callable[[Interrupt], None]) -> None:
+def in_thread(
+    work: Callable[[Interrupt], None], tell: Callable[[InterruptedRun | None], None]
+) -> None:
     """Run `work` in a thread, and raise what it raises. Ctrl-C requests a stop.
 
     It waits until the training has saved; where there is nothing to save, the thread gets a
-    KeyboardInterrupt too. A second Ctrl-C does not wait.
+    KeyboardInterrupt too. A second Ctrl-C does not wait. tell: says what is kept after a stop; it
+    gets the error of the training, or None if nothing was saved.
     """
     stop, context, failed = Interrupt(), copy_context(), list[BaseException]()
     ended = Event()  # `join` of a thread may return early after a KeyboardInterrupt in it
@@ -108,15 +111,27 @@ def in_thread(work: Callable[[Interrupt], None]) -> None:
             say("stopping after this step; interrupt once more to stop at once")
         else:
             ident = thread.ident or 0
+            while not ended.is_set() and _imports(ident):
+                time.sleep(_POLL / 10)
             interrupt = ctypes.c_ulong(ident), ctypes.py_object(KeyboardInterrupt)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(*interrupt)
             kill_children_of(ident)
         ended.wait()
-        say(*(str(error) for error in failed if isinstance(error, InterruptedRun)))
+        tell(next((error for error in failed if isinstance(error, InterruptedRun)), None))
         raise
     thread.join()
     if failed:
         raise failed[0]
+
+
+def _imports(ident: int) -> bool:
+    """Return whether a thread is importing a module, which an exception would leave half loaded."""
+    frame = sys._current_frames().get(ident)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def in_process(job: Job, on_epoch: OnEpoch | None, stop: Interrupt) -> None:

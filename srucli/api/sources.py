@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,14 @@ import numpy as np
 from srucli.data.given import GROUP, LABEL, TEXT, WEIGHT, Given, Source
 from srucli.data.soft import KEY
 from srucli.errors import UsageError
+from srucli.io.console import excerpt
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 # The keys of what is given beside texts and labels.
 KEYS = {"weights": WEIGHT, "groups": GROUP}
+# The methods that make a column a list: of Arrow, of pandas and Polars, of NumPy.
+_TO_LIST = ("to_pylist", "to_list", "tolist")
+_NUMBERS = (bool, int, float, np.generic)
 _PLAIN = (str, bool, int, float, type(None))
 
 
@@ -63,14 +67,38 @@ def texts_of(texts: Any, name: str = "texts") -> list[str]:
         raise UsageError(f"{name}: a list of texts is needed, not one text; put it in brackets")
     found = values_of(texts, name)
     for number, text in enumerate(found):
-        if not isinstance(text, str):
-            raise UsageError(
-                f"{name}[{number}] is {'missing' if _is_missing(text) else repr(text)[:50]}, not "
-                "a string; remove it, or make it one"
-            )
-        if _HALF_PAIR.search(text):
-            raise UsageError(f"{name}[{number}] has half of a surrogate pair; correct the text")
+        check_text(text, number, name)
     return found
+
+
+def check_text(text: Any, number: int, name: str = "texts") -> None:
+    """Raise UsageError for a value that is no text. number: its index."""
+    if not isinstance(text, str):
+        shown = "missing" if _is_missing(text) else excerpt(text)
+        raise UsageError(f"{name}[{number}] is {shown}, not a string; remove it, or make it one")
+    if _HALF_PAIR.search(text):
+        raise UsageError(f"{name}[{number}] has half of a surrogate pair; correct the text")
+
+
+def labels_of(labels: Any) -> list[Any]:
+    """Return the labels of texts as a list. Raises UsageError, also for a matrix of 0 and 1."""
+    is_matrix = len(getattr(labels, "shape", ())) > 1
+    found = [] if is_matrix else values_of(labels, "labels")
+    if is_matrix or _is_indicator(found):
+        raise UsageError(
+            "labels: a matrix does not name the labels of a text; give each text a label, or the "
+            "list of its labels; srucli.sklearn.SRUClassifier takes a matrix of 0 and 1"
+        )
+    return found
+
+
+def _is_indicator(labels: Sequence[Any]) -> bool:
+    """Return whether labels are rows of a matrix of 0 and 1, not lists of different labels."""
+    rows = [[*each] for each in labels if isinstance(each, (list, tuple, np.ndarray))]
+    if not rows or len(rows) < len(labels) or len({*map(len, rows)}) > 1:
+        return False
+    numbers = all(isinstance(value, _NUMBERS) and value in (0, 1) for row in rows for value in row)
+    return numbers and any(len({*row}) < len(row) for row in rows)
 
 
 def _paired(
@@ -88,7 +116,7 @@ def _paired(
 
     rows = [
         {TEXT: text, KEY if isinstance(label, Mapping) else LABEL: _value(label)}
-        for text, label in zip(texts, values("labels", labels), strict=True)
+        for text, label in zip(texts, values("labels", labels_of(labels)), strict=True)
     ]
     for what, given in beside.items():
         for row, value in zip(rows, values(what, given), strict=True):
@@ -118,10 +146,8 @@ def _columns(table: Any) -> dict[str, Any] | None:
         if any(_columns(part) is not None for part in table.values()):  # of Hugging Face
             raise UsageError(f"several tables ({', '.join(map(str, table))}); give one of them")
         return {str(name): column for name, column in table.items()}
-    names = getattr(table, "column_names", None)
+    names = _names_of_columns(table)
     if names is None:
-        names = getattr(table, "columns", None)
-    if names is None or not hasattr(table, "__getitem__"):
         return None
     columns = {str(name): table[name] for name in names}
     if len(columns) < len(names):
@@ -133,14 +159,33 @@ def _columns(table: Any) -> dict[str, Any] | None:
     return columns
 
 
+def _names_of_columns(table: Any) -> Collection[Any] | None:
+    """Return the names that a table of any package has for its columns; None for no table."""
+    names = getattr(table, "column_names", None)
+    if names is None:
+        names = getattr(table, "columns", None)
+    return names if hasattr(table, "__getitem__") else None
+
+
+def check_column(values: Any, name: str) -> None:
+    """Raise UsageError for what is not one column of values: one value, a table, a matrix."""
+    if _names_of_columns(values) is not None:
+        raise UsageError(f"{name}: a table, not one column; give one of its columns")
+    many = isinstance(values, Iterable) or any(hasattr(values, each) for each in _TO_LIST)
+    if isinstance(values, (str, bytes, Mapping)) or not many:
+        raise UsageError(f"{name}: a list is needed, not {type(values).__name__}")
+    if len(shape := getattr(values, "shape", ())) > 1:
+        remedy = "give a list, or an array of one axis"
+        raise UsageError(f"{name}: an array of the shape {shape}, not one column; {remedy}")
+
+
 def values_of(values: Any, name: str) -> list[Any]:
     """Return a column or sequence of any package as a list. Raises UsageError."""
-    for method in ("to_pylist", "to_list", "tolist"):  # Arrow; pandas and Polars; NumPy
+    check_column(values, name)
+    for method in _TO_LIST:
         if callable(convert := getattr(values, method, None)):
             listed = convert()
             return listed if isinstance(listed, list) else [listed]
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise UsageError(f"{name}: a list is needed, not {type(values).__name__}")
     return list(values)
 
 
@@ -170,9 +215,6 @@ def _is_missing(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
 
 
-def is_multi_label(labels: Any) -> bool:
+def is_multi_label(labels: Sequence[Any]) -> bool:
     """Return whether labels are lists of them."""
-    return any(
-        isinstance(each, (list, tuple, set, frozenset, np.ndarray))
-        for each in values_of(labels, "labels")
-    )
+    return any(isinstance(each, (list, tuple, set, frozenset, np.ndarray)) for each in labels)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from srucli.api.jobs import Job, OnEpoch, in_process, in_thread
-from srucli.api.sources import KEYS, is_file, is_multi_label, source_of, texts_of
+from srucli.api.sources import KEYS, is_file, is_multi_label, labels_of, source_of, texts_of
 from srucli.config import dotted, resolve, with_settings
 from srucli.data.given import Source
-from srucli.errors import UsageError
+from srucli.errors import InterruptedRun, UsageError
 from srucli.io.console import say
+from srucli.io.folders import temporary_folder
 
 if TYPE_CHECKING:
     from srucli.api.classifier import Classifier
@@ -72,31 +73,48 @@ def train(
     """
     if base and raw is not None:
         raise UsageError("base= and raw=: give one of them")
+    if on_epoch is not None and not callable(on_epoch):
+        raise UsageError("on_epoch: a function of an epoch's number and its metrics is needed")
+    labels = None if labels is None else labels_of(labels)  # once, since it may be a generator
     given = settings_of(settings, labels, weights=weights)
+    settled = with_settings(resolve(Path(config) if config else None), given)
     sources = source_of(texts, labels, weights=weights), _dev(dev)
-    temporary = None if output else TemporaryDirectory(prefix="srucli-")
-    job = Job(
-        with_settings(resolve(Path(config) if config else None), given),
-        *sources,
-        Path(output or Path(temporary.name if temporary else "", "run")),
-        raw=raw if raw is None else os.fspath(raw) if is_file(raw) else texts_of(raw, "raw"),
-        base=Path(base) if base else None,
-        tokenizer=Path(tokenizer) if tokenizer else None,
-        force=force,
-        quiet=quiet,
-    )
-    try:
+    with ExitStack() as unless_trained:
+        temporary = None if output else temporary_folder()
+        if temporary:
+            unless_trained.callback(temporary.cleanup)
+        job = Job(
+            settled,
+            *sources,
+            Path(output or Path(temporary.name if temporary else "", "run")),
+            raw=raw if raw is None else os.fspath(raw) if is_file(raw) else texts_of(raw, "raw"),
+            base=Path(base) if base else None,
+            tokenizer=Path(tokenizer) if tokenizer else None,
+            force=force,
+            quiet=quiet,
+        )
+        tell = _tell_what_is_kept if output else _tell_that_nothing_is
+        tell = (lambda _: None) if quiet else tell
         if process:
-            in_thread(lambda stop: in_process(job, on_epoch, stop))
+            in_thread(lambda stop: in_process(job, on_epoch, stop), tell)
         else:
-            in_thread(lambda stop: job.run(stop, on_epoch))
-    except KeyboardInterrupt:
-        if temporary is not None:
-            say("nothing is kept of the training; with output='runs/mine' it could be resumed")
-        raise
-    from srucli.api.classifier import Classifier
+            in_thread(lambda stop: job.run(stop, on_epoch), tell)
+        from srucli.api.classifier import Classifier
 
-    return Classifier(job.output, device=job.config.train.device, temporary=temporary)
+        classifier = Classifier(job.output, device=settled.train.device, temporary=temporary)
+        unless_trained.pop_all()
+        return classifier
+
+
+def _tell_what_is_kept(stopped: InterruptedRun | None) -> None:
+    """Say how to resume a training that was stopped. stopped: None if nothing was saved."""
+    if stopped is not None:
+        say(f"{stopped.stopped}; the same call resumes" if stopped.how else stopped.stopped)
+
+
+def _tell_that_nothing_is(_: InterruptedRun | None) -> None:
+    """Say that the folder of a training that was stopped was temporary."""
+    say("stopped; nothing is kept of the training, which output='runs/mine' would make resumable")
 
 
 def settings_of(settings: Mapping[str, Any], labels: Any, **beside: Any) -> dict[str, Any]:

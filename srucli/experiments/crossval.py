@@ -197,7 +197,7 @@ def _run_missing(folder: FoldFolder, plan: Plan, jobs: int) -> list[FoldResult]:
             scheduler.run(missing)
     except KeyboardInterrupt:
         raise InterruptedRun(
-            f"{folder.path}: stopped; finished folds are kept, the same command resumes"
+            f"{folder.path}: stopped; finished folds are kept", "the same command resumes"
         ) from None
     results = [result for fold in folds if (result := folder.result(fold)) is not None]
     for fold, measured, tested in results:

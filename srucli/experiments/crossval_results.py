@@ -51,7 +51,8 @@ class Crossval:
 
     scores: of the folds, in order. repeats (R, B, C) float32: the probabilities of each example by
     the run that was not trained on it, 0 for a label that this run does not know; decisions
-    (R, B, C) bool: the labels it predicts. predictions: the file with these.
+    (R, B, C) bool: the labels it predicts. predictions: the file with these, None if no
+    folder was kept.
     """
 
     plan: Plan
@@ -61,7 +62,12 @@ class Crossval:
     repeats: NDArray[np.float32]
     decisions: NDArray[np.bool_]
     groups: int | None
-    predictions: Path
+    predictions: Path | None
+
+    def __repr__(self) -> str:
+        own = self.summary["accuracy"]
+        many = f"{self.plan.folds} folds of {self.repeats.shape[1]:,} texts"
+        return f"<srucli cross-validation, {many}: accuracy {own.mean:.4f}, sd {own.sd:.4f}>"
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -98,7 +104,7 @@ class Crossval:
                 }
                 for score in self.scores
             ],
-            "predictions": str(self.predictions),
+            "predictions": None if self.predictions is None else str(self.predictions),
         }
 
 

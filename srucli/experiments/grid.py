@@ -111,7 +111,7 @@ def run_missing(folder: Folder, plan: Plan, jobs: int) -> None:
             scheduler.run([trial for trial in wanted if folder.result(trial) is None])
     except KeyboardInterrupt:
         raise InterruptedRun(
-            f"{folder.path}: stopped; finished trials are kept, the same command resumes"
+            f"{folder.path}: stopped; finished trials are kept", "the same command resumes"
         ) from None
 
 

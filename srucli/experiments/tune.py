@@ -286,7 +286,7 @@ class Search:
         if self.stop.requested:
             if not self.best.trials:
                 raise InterruptedRun(
-                    "stopped before a trial was finished; the same command starts again"
+                    "stopped before a trial was finished", "the same command starts again"
                 )
             say("stopped: the best so far is kept")
         if not self.best.trials:

@@ -74,6 +74,10 @@ class Evaluation:
     tally: Tally
     notes: list[str]
 
+    def __repr__(self) -> str:
+        found = f"{self.examples:,} texts: accuracy {self.metrics['accuracy']:.4f}"
+        return f"<srucli evaluation of {self.source}, {found}>"
+
     @property
     def examples(self) -> int:
         return len(self.outcome.targets)

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from srucli.errors import OutputError
 
@@ -36,6 +37,16 @@ _ALWAYS = _flags("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_NOINHER
 HAS_DESCRIPTORS = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 
 Identity = tuple[int, int]
+
+
+def temporary_folder() -> TemporaryDirectory[str]:
+    """Return a new folder that is removed with the object. Raises OutputError."""
+    try:
+        return TemporaryDirectory(prefix="srucli-")
+    except OSError as error:
+        raise OutputError(
+            f"no folder for temporary files can be written ({error}); set TMPDIR to one that can"
+        ) from error
 
 
 class LinkError(OSError):

@@ -139,6 +139,11 @@ class Checkpoints:
         """Return whether a checkpoint has this file. Raises InputMissingError, DataError."""
         return file in self._manifest(name)
 
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of a checkpoint's weights. Raises InputMissingError, DataError."""
+        entry = self._manifest(name).get(MODEL)
+        return str(entry.get("sha256")) if isinstance(entry, dict) else ""
+
     def drop(self, name: str, file: str) -> None:
         """Remove a file from a checkpoint, which is valid at any instant. Raises OutputError.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from srucli.config import TrainConfig
 from srucli.data.loader import DataLoader
-from srucli.errors import DataError
+from srucli.errors import DataError, InterruptedRun
 from srucli.io.console import say, shell_word
 from srucli.io.files import COPY_AGAIN
 from srucli.io.memory import ran_out
@@ -185,8 +185,10 @@ class Checkpointing:
         command = f"srucli train --resume {shell_word(str(self.run.path))} --force {setting}"
         return f"; {command} resumes from {name}"
 
-    def how_to_resume(self) -> str:
-        """Return the words that say how to resume an interrupted training."""
+    def interrupted(self, stopped: str) -> InterruptedRun:
+        """Return the error of an interrupted training, which says how to resume it."""
         if not self.resumable:
-            return "the weights can be used, but the training cannot be resumed"
-        return f"to resume: srucli train --resume {shell_word(str(self.run.path))}"
+            unusable = "the weights can be used, but the training cannot be resumed"
+            return InterruptedRun(f"{stopped}; {unusable}")
+        how = f"to resume: srucli train --resume {shell_word(str(self.run.path))}"
+        return InterruptedRun(stopped, how)

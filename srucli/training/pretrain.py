@@ -231,8 +231,8 @@ def _follow(
             saved_at = now
         if stop.requested:
             raise InterruptedRun(
-                f"{folder.path}: stopped after {vectors.epoch:,} epochs, and saved; the same "
-                "command resumes"
+                f"{folder.path}: stopped after {vectors.epoch:,} epochs, and saved",
+                "the same command resumes",
             )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from srucli.config import TrainConfig
 from srucli.data.batch import Batch
 from srucli.data.loader import DataLoader
-from srucli.errors import DivergedError, InterruptedRun
+from srucli.errors import DivergedError
 from srucli.io.console import say, warn
 from srucli.runs.checkpoints import Which
 from srucli.training.anomaly import anomaly_error
@@ -146,9 +146,7 @@ class Trainer:
         self._save({"last"})
         position, path = self.loader.position, self.checkpoints.run.path
         where = f"step {position.step:,}, in epoch {position.epoch + 1} of {self.loader.epochs}"
-        raise InterruptedRun(
-            f"{path}: stopped at {where}, and saved; {self.checkpoints.how_to_resume()}"
-        )
+        raise self.checkpoints.interrupted(f"{path}: stopped at {where}, and saved")
 
     def _check_weights(self) -> None:
         if not self.step.has_finite_weights():

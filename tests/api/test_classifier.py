@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ import pytest
 import srucli
 from srucli.api.classifier import Classifier
 from srucli.errors import InputMissingError, OutputError, UsageError
-from tests.support import LABELS, RunMain, Tiny, child_environment, run_training, tree
+from tests.api.test_sources import Frame
+from tests.api.test_training import SMALL
+from tests.support import LABELS, RunMain, Tiny, child_environment, run_training, sentences, tree
 
 TEXTS = ["the soup was lovely", "an awful train", "the second lamp"]
 
@@ -96,7 +99,9 @@ def test_errors_of_a_stream_come_after_what_is_before_them(classifier: Classifie
         next(predictions)
 
 
-@pytest.mark.parametrize("texts", ["one text", b"one text", [1], [None], [TEXTS]])
+@pytest.mark.parametrize(
+    "texts", ["one text", b"one text", [1], [None], [TEXTS], np.array([TEXTS]), Frame()]
+)
 def test_values_that_are_no_texts(classifier: Classifier, texts: object) -> None:
     for call in (classifier.predict, classifier.predict_proba):
         with pytest.raises(UsageError):
@@ -114,8 +119,11 @@ def test_several_threads_predict_at_once(classifier: Classifier, tiny: Tiny) -> 
 
 
 def test_an_unusable_text_is_named(classifier: Classifier) -> None:
+    texts = ["fine", "\ud800"]
     with pytest.raises(UsageError, match=r"texts\[1\] has half of a surrogate pair"):
-        classifier.predict(["fine", "\ud800"])
+        classifier.predict(texts)
+    with pytest.raises(UsageError, match=r"texts\[1\] has half of a surrogate pair"):
+        list(classifier.predict_iter(texts))
 
 
 def test_metrics(classifier: Classifier, tiny: Tiny, run_main: RunMain) -> None:
@@ -153,6 +161,22 @@ def test_a_copy_predicts_the_same(tiny: Tiny, tmp_path: Path, run_main: RunMain)
         srucli.load(tiny.run).save(tmp_path / "a" / "copy")
     with pytest.raises(OutputError, match="is the run itself"):
         copied.save(copied.path)
+
+
+def test_what_was_trained_again_is_neither_saved_nor_pickled(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"output": tmp_path / "run", "epochs": 1, **SMALL}
+    labels = [label for label, _ in sentences()[:60]]
+    texts = [text for _, text in sentences()[:60]]
+    first = srucli.train(texts, labels, **how)
+    second = srucli.train(texts, [f"other {label}" for label in labels], force=True, **how)
+    assert first.labels != second.labels
+    for call in (lambda: first.save(tmp_path / "copy"), lambda: pickle.dumps(first)):
+        with pytest.raises(InputMissingError, match="was trained again after this classifier"):
+            call()
+    second.path.rename(tmp_path / "moved")
+    with pytest.raises(InputMissingError):
+        second.save(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_copy_can_be_trained_longer(tiny: Tiny, tmp_path: Path, run_main: RunMain) -> None:

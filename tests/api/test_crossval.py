@@ -59,11 +59,12 @@ def test_an_interrupt_keeps_finished_folds(
     finished = partial(tmp_path.glob, "out/folds/*/*/result.json")
     with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: [*finished()]):
         srucli.crossval(TEXTS, LABELS, **how)
-    assert "finished folds are kept" in capfd.readouterr().err
+    assert "finished folds are kept; the same call resumes" in capfd.readouterr().err
     again = srucli.crossval(TEXTS, LABELS, **how)
     assert "folds are finished already" in capfd.readouterr().err
     straight = srucli.crossval(TEXTS, LABELS, folds=4, **FEW)
     assert (again.probabilities == straight.probabilities).all()
+    assert again.predictions is not None
     assert again.predictions.is_file()
 
 
@@ -72,5 +73,8 @@ def test_wrong_arguments(capfd: pytest.CaptureFixture[str]) -> None:
         srucli.crossval(["a", "b", "c"], ["x", "y", "x"], groups=["g"])
     with pytest.raises(UsageError, match="unknown setting 'fold'"):
         srucli.crossval(TEXTS, LABELS, fold=3)
-    srucli.crossval(TEXTS, LABELS, folds=2, quiet=True, **FEW)
+    found = srucli.crossval(TEXTS, iter(LABELS), folds=2, quiet=True, **FEW)
     assert capfd.readouterr().err == ""
+    assert found.predictions is None
+    accuracy = found.summary["accuracy"]
+    assert f"2 folds of 480 texts: accuracy {accuracy.mean:.4f}" in repr(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +45,10 @@ class Frame:
     """What a frame of pandas or Polars has."""
 
     columns = ("text", "label")
+    shape = (3, 2)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
 
     def __getitem__(self, name: str) -> Any:
         return SimpleNamespace(to_list=lambda: COLUMNS[name])
@@ -159,6 +163,10 @@ def test_probabilities_and_weights() -> None:
         ((["one", 2.5, "x"], LABELS), r"texts\[1\] is 2.5, not a string"),
         ((["one", "\ud800", "x"], LABELS), r"texts\[1\] has half of a surrogate pair"),
         (({"train": COLUMNS, "test": COLUMNS},), r"several tables \(train, test\)"),
+        ((TEXTS, np.eye(3)), "labels: a matrix does not name"),
+        ((TEXTS, [[1, 0, 1], [0, 1, 1], [1, 1, 1]]), "labels: a matrix does not name"),
+        ((TEXTS, [(True, False)] * 2 + [(True, True)]), "labels: a matrix does not name"),
+        ((np.array([TEXTS]), LABELS), r"texts: an array of the shape \(1, 3\), not one column"),
         (({"text": TEXTS, "label": ["a"]},), "columns of different lengths: text 3, label 1"),
     ],
 )
@@ -183,6 +191,19 @@ def test_what_is_refused(arguments: tuple[Any, ...], message: str) -> None:
 def test_unusable_texts_and_labels(texts: Any, labels: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(source_of(texts, labels))
+
+
+def test_a_table_is_no_column() -> None:
+    """pandas iterates over the names of its columns, which may be taken for texts."""
+    for table in (Frame(), ArrowTable()):
+        with pytest.raises(UsageError, match=r"labels: a (matrix|table)"):
+            source_of(TEXTS, table)
+        with pytest.raises(UsageError, match="weights: a table, not one column"):
+            source_of(TEXTS, LABELS, weights=table)
+        with pytest.raises(UsageError, match="raw: a table, not one column"):
+            texts_of(table, "raw")
+        with pytest.raises(UsageError, match="a table has its labels in a column"):
+            source_of(table, LABELS)
 
 
 @pytest.mark.parametrize("beside", ["weights", "groups"])

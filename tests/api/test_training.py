@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,7 @@ from tests.support import (
     QUICK,
     RunMain,
     Tiny,
+    child_environment,
     children,
     interrupted_when,
     is_running,
@@ -174,6 +178,7 @@ def test_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         ({"files.train": "x"}, "unknown setting 'files.train'"),
         ({"dev": (1, 2, 3)}, "a pair .texts, labels. is needed, not 3 values"),
         ({"base": "x", "raw": ["a"]}, "base= and raw=: give one of them"),
+        ({"on_epoch": 3}, "on_epoch: a function of an epoch's number"),
     ],
 )
 @pytest.mark.parametrize("process", [False, True])
@@ -204,7 +209,7 @@ def test_an_interrupt_leaves_a_run_that_resumes(
     saved = partial(tmp_path.glob, "run/checkpoints/step-*")
     with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: [*saved()]):
         srucli.train(TEXTS, LABELS, process=process, **how)
-    assert "and saved; to resume" in capfd.readouterr().err
+    assert "and saved; the same call resumes" in capfd.readouterr().err
     resumed = srucli.train(TEXTS, LABELS, process=process, **how)
     assert "resuming from step" in capfd.readouterr().err
     straight = srucli.train(TEXTS, LABELS, **{**how, "output": tmp_path / "straight"})
@@ -228,6 +233,66 @@ def test_an_interrupt_before_the_first_step_ends_the_training(
         srucli.train(words, labels, process=process, output=tmp_path / "run", **SMALL)
     until(lambda: not any(map(is_running, seen)))
     srucli.train(TEXTS, LABELS, output=tmp_path / "run", epochs=1, **SMALL)
+
+
+def test_an_interrupt_of_a_temporary_run_says_that_nothing_is_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    saved = partial(tmp_path.glob, "*/run/checkpoints/step-*")
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: [*saved()]):
+        srucli.train(TEXTS, LABELS, epochs=40, **SMALL)
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("stopped; nothing is kept of the training")
+    assert not [*tmp_path.iterdir()]
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys, threading, time
+import srucli
+
+def interrupt():
+    while "torch._C" not in sys.modules:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+how = {"epochs": 1, "hidden": 8, "layers": 1, "quiet": True}
+try:
+    srucli.train(["a", "b"] * 40, ["x", "y"] * 40, **how)
+except KeyboardInterrupt:
+    print("stopped")
+print(srucli.train(["a", "b"] * 40, ["x", "y"] * 40, **how).labels)
+"""
+
+
+def test_an_interrupt_leaves_torch_whole() -> None:
+    """A module that is interrupted while it is imported cannot be imported again."""
+    words = [sys.executable, "-c", INTERRUPTED_IMPORT]
+    done = subprocess.run(words, env=child_environment(), capture_output=True, text=True)
+    assert done.stdout == "stopped\n['x', 'y']\n", done.stderr
+
+
+def test_without_a_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(OutputError, match="set TMPDIR"):
+        srucli.train(TEXTS, LABELS, **SMALL)
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_a_failed_training_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(DataError):
+        srucli.train(["a", "b"], ["x", "x"])
+    gc.collect()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_labels_of_a_generator() -> None:
+    found = srucli.train(iter(TEXTS), (label for label in LABELS), epochs=1, **SMALL)
+    assert found.labels == ["bad", "good", "none"]
 
 
 def test_names(tiny: Tiny) -> None:

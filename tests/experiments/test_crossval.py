@@ -331,7 +331,7 @@ def test_a_stopped_or_killed_cross_validation_resumes(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 75
-    assert said.rstrip().endswith("finished folds are kept, the same command resumes")
+    assert said.rstrip().endswith("finished folds are kept; the same command resumes")
     first = results(folder)
     process = started(words, folder, finished=len(first) + 1)
     process.send_signal(signal.SIGKILL)
