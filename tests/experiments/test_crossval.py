@@ -239,6 +239,7 @@ def test_multi_label_folds_with_weights_equal_those_by_hand(tiny: Tiny, tmp_path
     assert np.allclose(found.probabilities, found.repeats.mean(axis=0))
     place = found.labels.index("once")
     assert (found.repeats[:, 5, place] == 0).all()
+    assert found.predictions is not None
     rows = [json.loads(line) for line in found.predictions.read_text().splitlines()]
     names = np.array(found.labels, dtype=object)
     for row in rows:

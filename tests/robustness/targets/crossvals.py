@@ -111,5 +111,6 @@ def try_crossval(seeds: Seeds, random: Random, folder: Path) -> None:
     for text in text_table([heads, *rows]):
         check_printed(text)
     check_json(json_text(result.to_json()))
+    assert result.predictions is not None
     for line in result.predictions.read_text(encoding="utf-8").splitlines():
         check_json(line)
