@@ -67,7 +67,7 @@ class Crossval:
     def __repr__(self) -> str:
         own = self.summary["accuracy"]
         many = f"{self.plan.folds} folds of {self.repeats.shape[1]:,} texts"
-        return f"<srucli cross-validation, {many}: accuracy {own.mean:.4f}, sd {own.sd:.4f}>"
+        return f"<Crossval, {many}: accuracy {own.mean:.4f}, sd {own.sd:.4f}>"
 
     @property
     def probabilities(self) -> NDArray[np.float32]:

@@ -76,7 +76,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         found = f"{self.examples:,} texts: accuracy {self.metrics['accuracy']:.4f}"
-        return f"<srucli evaluation of {self.source}, {found}>"
+        return f"<Evaluation of {self.source}, {found}>"
 
     @property
     def examples(self) -> int:

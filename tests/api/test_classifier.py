@@ -137,6 +137,8 @@ def test_metrics(classifier: Classifier, tiny: Tiny, run_main: RunMain) -> None:
     found = classifier.evaluate(other, text="t", label="l")
     assert found.metrics == pytest.approx(expected, abs=1e-6)
     assert "accuracy" in found.to_text()
+    accuracy = found.metrics["accuracy"]
+    assert repr(found) == f"<Evaluation of texts, {len(texts)} texts: accuracy {accuracy:.4f}>"
 
 
 def test_metrics_of_several_labels(multi_label: Classifier) -> None:
