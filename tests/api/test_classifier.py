@@ -100,7 +100,12 @@ def test_errors_of_a_stream_come_after_what_is_before_them(classifier: Classifie
 
 
 @pytest.mark.parametrize(
-    "texts", ["one text", b"one text", [1], [None], [TEXTS], np.array([TEXTS]), Frame()]
+    "texts",
+    [
+        *("one text", b"one text", [1], [None], [TEXTS]),
+        pytest.param(np.array([TEXTS]), id="matrix"),
+        pytest.param(Frame(), id="table"),
+    ],
 )
 def test_values_that_are_no_texts(classifier: Classifier, texts: object) -> None:
     for call in (classifier.predict, classifier.predict_proba):
