@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from srucli.api.sources import labels_of, source_of
-from srucli.api.training import Name, settings_of
+from srucli.api.training import (
+    Name,
+    settings_of,
+    tell_that_nothing_is,
+    tell_what_is_kept,
+)
 from srucli.config import resolve, with_settings
 from srucli.data.dataset import read_as_written
 from srucli.data.given import Given, display_name
@@ -67,7 +72,6 @@ def crossval(
         try:
             found = crossval_examples(plan, examples, folder, jobs=jobs, force=force, **how)
         except InterruptedRun as error:
-            kept = "nothing is kept, which output='runs/folds' would make resumable"
-            console.say(f"{error.stopped}; the same call resumes" if output else f"stopped; {kept}")
+            (tell_what_is_kept if output else tell_that_nothing_is)(error)
             raise KeyboardInterrupt from None
     return found if output else replace(found, predictions=None)

@@ -93,7 +93,7 @@ def train(
             force=force,
             quiet=quiet,
         )
-        tell = _tell_what_is_kept if output else _tell_that_nothing_is
+        tell = tell_what_is_kept if output else tell_that_nothing_is
         tell = (lambda _: None) if quiet else tell
         if process:
             in_thread(lambda stop: in_process(job, on_epoch, stop), tell)
@@ -106,15 +106,15 @@ def train(
         return classifier
 
 
-def _tell_what_is_kept(stopped: InterruptedRun | None) -> None:
-    """Say how to resume a training that was stopped. stopped: None if nothing was saved."""
+def tell_what_is_kept(stopped: InterruptedRun | None) -> None:
+    """Say how to resume what was stopped. stopped: None if nothing was saved."""
     if stopped is not None:
         say(f"{stopped.stopped}; the same call resumes" if stopped.how else stopped.stopped)
 
 
-def _tell_that_nothing_is(_: InterruptedRun | None) -> None:
-    """Say that the folder of a training that was stopped was temporary."""
-    say("stopped; nothing is kept of the training, which output='runs/mine' would make resumable")
+def tell_that_nothing_is(_: InterruptedRun | None) -> None:
+    """Say that what was stopped was in a temporary folder."""
+    say("stopped; nothing is kept: with output='runs/mine' the same call could resume")
 
 
 def settings_of(settings: Mapping[str, Any], labels: Any, **beside: Any) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def test_an_interrupt_of_a_temporary_run_says_that_nothing_is_kept(
     with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: [*saved()]):
         srucli.train(TEXTS, LABELS, epochs=40, **SMALL)
     said = capfd.readouterr().err.splitlines()[-1]
-    assert said.startswith("stopped; nothing is kept of the training")
+    assert said.startswith("stopped; nothing is kept")
     assert not [*tmp_path.iterdir()]
 
 
