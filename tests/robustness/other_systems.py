@@ -72,6 +72,7 @@ def refuse_pipes(*arguments: object) -> None:
 if system := os.environ.get("SRUCLI_SYSTEM"):
     remove(LINUX)
     sys.addaudithook(refuse_linux_folders)
+    sys.modules["psutil"] = None  # type: ignore[assignment]  # this one is made for Linux
     if system == "windows":
         remove(POSIX)
         sys.modules.update(dict.fromkeys(POSIX_MODULES))  # type: ignore[arg-type]
