@@ -28,7 +28,7 @@ from statistics import median, quantiles
 from time import perf_counter
 
 from benchmarks.results import comma_list, markdown
-from benchmarks.sets import SHARED_DATA, command, environment, read_rows, split_files, write_rows
+from benchmarks.sets import SHARED_DATA, command, environment, need_split, read_rows, write_rows
 
 SETS = ("trec", "sst2")
 REPEATED = 10
@@ -160,9 +160,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {}
     for name in arguments.sets:
-        files = split_files(arguments.data / name)
-        if files is None:
-            sys.exit(f"{arguments.data / name}: no train and test (.tsv or .tsv.gz)")
+        files = need_split(arguments.data / name)
         with tempfile.TemporaryDirectory(prefix="srucli-from-python-") as folder:
             found[name] = measure(files.train, arguments, Path(folder))
             print(json.dumps({name: found[name]}), file=sys.stderr)

@@ -40,7 +40,7 @@ from benchmarks.results import (
     some_of,
     spread,
 )
-from benchmarks.sets import Files, read_rows, split_files, write_rows
+from benchmarks.sets import Files, need_split, read_rows, write_rows
 
 SETS = ("sst2", "nsmc_rebuilt", "agnews_10k", "banking77")
 SIZES = (100, 1_000)
@@ -64,9 +64,7 @@ def draw(rows: Sequence[Row], size: int, seed: int) -> list[Row]:
 def run_missing(arguments: argparse.Namespace, scratch: Path) -> None:
     """Measure what is missing in the results file, and append a line each."""
     for name, folder in folders(arguments, scratch):
-        files = split_files(folder)
-        if files is None:
-            sys.exit(f"{folder}: no train and test (.tsv or .tsv.gz)")
+        files = need_split(folder)
         rows = read_rows(files.train)
         for size, seed in product(SIZES, range(arguments.seeds)):
             if len(rows) < size:

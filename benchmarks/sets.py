@@ -49,6 +49,14 @@ def split_files(folder: Path) -> Files | None:
     return Files(train, test, dev) if train and test else None
 
 
+def need_split(folder: Path) -> Files:
+    """Return the files of a set that has a split; end the program if it has none."""
+    files = split_files(folder)
+    if files is None:
+        sys.exit(f"{folder}: no train and test (.tsv or .tsv.gz)")
+    return files
+
+
 def read_rows(path: Path) -> list[tuple[str, str]]:
     """Return the (label, text) rows of a `.tsv` or `.tsv.gz` file."""
     opened: Any = gzip.open if path.suffix == ".gz" else open

@@ -29,7 +29,7 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from benchmarks.results import comma_list, markdown
-from benchmarks.sets import SHARED_DATA, Files, split_files, srucli_here
+from benchmarks.sets import SHARED_DATA, Files, need_split, srucli_here
 
 SETS = ("trec", "sst2", "banking77", "nsmc_rebuilt")
 EPOCHS, WARM_UP, TIMED = 2, 30, 100
@@ -163,9 +163,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for name in arguments.sets:
-        files = split_files(arguments.data / name)
-        if files is None:
-            sys.exit(f"{arguments.data / name}: no train and test (.tsv or .tsv.gz)")
+        files = need_split(arguments.data / name)
         for threads in map(int, arguments.threads):
             rows.append({"set": name, "threads": threads, **measure_apart(files, threads)})
             print(json.dumps(rows[-1]), file=sys.stderr)
