@@ -75,7 +75,8 @@ class Classifier:
         # With this object, and not by chance at the end of the process, when Python would warn.
         self._remove = weakref.finalize(self, temporary.cleanup) if temporary else None
         self.path = path.absolute()
-        self._state = _state_of(RunDir(self.path))
+        name = self._predictor.choice.name
+        self._state = name, RunDir(self.path).checkpoints.digest(name), self._predictor.labels
 
     @property
     def labels(self) -> list[str]:
