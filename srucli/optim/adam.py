@@ -27,6 +27,8 @@ class Adam(torch.optim.Adam):
         for group in self.param_groups:
             group["bias_correction"] = bias_correction
             group["steps"] = 0  # counted only where needed: a CUDA graph would not count
+        if not bias_correction:  # a kernel that skips a step would not be counted right
+            self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]

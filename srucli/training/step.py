@@ -24,6 +24,7 @@ from srucli.optim.rows import values_of
 from srucli.runs.checkpoints import TRAINING_TENSORS
 from srucli.runs.tensors import check_fit
 from srucli.runs.training_state import OptimizerState
+from srucli.training.clipping import clipped, is_finite
 from srucli.training.cuda_graphs import CaptureError, Graphs
 from srucli.training.objectives import Objective
 
@@ -56,10 +57,10 @@ class StepStats(NamedTuple):
 class Step:
     """A training step of a model and its optimizer, on one batch or on several accumulated ones.
 
-    A step with a non-finite gradient changes nothing. On a GPU, where reading the gradient's norm
-    would mean waiting, it is a step with a gradient of zero. totals (4,) float64 on the device: the
-    fields of `StepStats` since `begin_epoch`. captured: steps are replayed as CUDA graphs. watch:
-    records diagnostics, if it is set.
+    A step with a non-finite gradient changes nothing, or is one with a gradient of zero
+    (`clipping.py`). totals (4,) float64 on the device: the fields of `StepStats` since
+    `begin_epoch`. captured: steps are replayed as CUDA graphs. watch: records diagnostics, if it is
+    set.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Step:
     def _run(self, batches: Sequence[Batch], look: bool = False) -> None:
         """Take a step; with `look`, record diagnostics of it."""
         weights = [self.weight(batch) for batch in batches]
-        total = torch.stack(weights).sum()
+        total = sum(weights[1:], start=weights[0])
         for batch, weight in zip(batches, weights, strict=True):
             self._backward(batch, weight, total)
         self._update(look)
@@ -172,10 +173,8 @@ class Step:
         loss = self.loss(batch)
         scaled: Tensor = self.scaler.scale(loss / total)
         torch.autograd.backward(scaled)
-        value = loss.detach().double()
-        finite = value.isfinite()
-        self.totals[0] += torch.where(finite, value, 0.0)
-        self.totals[1] += finite * weight
+        figures = torch.stack((loss.detach(), weight)).double()
+        self.totals[:2].add_(torch.where(is_finite(figures[0]), figures, 0.0))
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the summed loss (). Fillers at the batch's end do not count."""
@@ -188,26 +187,22 @@ class Step:
 
     def _update(self, look: bool) -> None:
         """Clip the gradient, update the weights, drop the gradient."""
-        clip, watch = self.clip, self.watch
+        watch = self.watch
         self.scaler.unscale_(self.optimizer)
         if watch and look:
             watch.before()
         gradients = self._gradients()
         norm = nn.utils.get_total_norm(gradients)
-        if clip:
-            torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
-        finite = norm.isfinite()
-        self.totals[2] += ~finite
-        self.totals[3] = (self.totals[3] + 1) * ~finite
-        if watch and clip:
-            watch.clipped += norm > clip
-        must_not_wait = self.device.type != "cpu"
-        if must_not_wait:
-            self._zero_unless(finite)
-        if must_not_wait or finite:
-            self.scaler.step(self.optimizer)
-            if watch and look:
-                watch.after()
+        skipped = ~is_finite(norm)
+        self.totals[2].add_(skipped)
+        self.totals[3].add_(1).mul_(skipped)
+        if watch and self.clip:
+            watch.clipped += norm > self.clip
+        with clipped(self.optimizer, gradients, norm, self.clip) as taken:
+            if taken:
+                self.scaler.step(self.optimizer)
+                if watch and look:
+                    watch.after()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -218,12 +213,6 @@ class Step:
     def _gradients(self) -> list[Tensor]:
         """Return the values of all gradients, which share their memory."""
         return [values_of(weight) for weight in self._trained if weight.grad is not None]
-
-    def _zero_unless(self, finite: Tensor) -> None:
-        """Set all gradients to zero if they are not `finite` (), without waiting for a GPU."""
-        for weight in self.model.parameters():
-            if weight.grad is not None:
-                weight.grad.copy_(torch.where(finite, weight.grad, 0.0))
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights for prediction."""
