@@ -25,6 +25,7 @@ class Backend(NamedTuple):
 
     sru: the module whose `forward` and `backward` compute what those of `reference` do.
     pool: the module whose `pool` and `pool_backward` do.
+    rows: the module whose `sum_rows` does.
     widens: whether `sru` must get small dtypes as float32. All back ends compute in float32.
     package: what the modules need in addition to torch.
     device, dtypes: of the tensors that they accept; None for all.
@@ -33,6 +34,7 @@ class Backend(NamedTuple):
 
     sru: str
     pool: str
+    rows: str = "srucli.kernels.reference"
     widens: bool = False
     package: str | None = None
     device: str | None = None
@@ -59,6 +61,7 @@ BACKENDS: dict[str, Backend] = {
     "triton": Backend(
         "srucli.kernels.triton_sru",
         "srucli.kernels.triton_pool",
+        "srucli.kernels.triton_rows",
         package="triton",
         device="cuda",
         dtypes=(torch.float32, *SMALL),

@@ -180,3 +180,9 @@ def pool_backward(
     grad_h = shares.repeat_interleave(lengths, dim=0, output_size=rows)
     full = lengths > 0
     return grad_h.scatter_add_(0, argument[full], grad_largest[full])
+
+
+def sum_rows(grad: Tensor, index: Tensor, rows: int) -> Tensor:
+    """Return (rows, E): the sum of the gradients (N, E) of all places of index (N,) with a row."""
+    found: Tensor = torch.ops.aten.embedding_dense_backward(grad, index, rows, -1, False)
+    return found

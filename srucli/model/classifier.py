@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from srucli.kernels.rows import take_rows
 from srucli.model.blend import prior
 from srucli.model.dropout import Dropout
 from srucli.model.embedding import embedding_table
@@ -80,7 +81,7 @@ class Classifier(nn.Module):
         """Return the encoder's states (N, D) and last states (B, D) of the tokens (N,)."""
         vectors, index = self._vectors(tokens)
         if self.training and self.word_dropout:
-            x = nn.functional.embedding(index, vectors)
+            x = take_rows(vectors, index)
             vectors = x * (torch.rand(x.shape[0], 1, device=x.device) >= self.word_dropout)
             index = torch.arange(x.shape[0], device=x.device)
         states, last = self.encoder(vectors, index, tokens, offsets)

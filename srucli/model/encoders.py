@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from srucli.kernels import gemm
 from srucli.kernels.hashing import hashed_ngrams, places, text_of_rows
+from srucli.kernels.rows import take_rows
 from srucli.model.embedding import Tabulated, embedding_table
 from srucli.model.sru import SRULayer, SRUStack
 from srucli.tokenizer.truncation import MAX_TEXT_TOKENS
@@ -54,7 +55,7 @@ class Encoder(nn.Module):
 
         Returns states (N, D) and last states (B, D), zeros from an encoder without them.
         """
-        return self.encode(nn.functional.embedding(index, vectors), tokens, offsets)
+        return self.encode(take_rows(vectors, index), tokens, offsets)
 
     def encode(self, x: Tensor, tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, for vectors x (N, E) of the tokens."""

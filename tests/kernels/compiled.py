@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from srucli.kernels import triton_pool, triton_sru, triton_walk
+from srucli.kernels import triton_pool, triton_rows, triton_sru, triton_walk
 
 CAPABILITIES = (80, 90, 100)
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -34,6 +34,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "_pool": {"STEPS": 2 * triton_walk.STEPS, "STAGES": triton_walk.STAGES},
     "_pool_backward": {},
 }
+ROWS = {"PLACES": triton_rows.PLACES, "BLOCK": triton_rows.BLOCK}
 # Bytes of a program's columns, and units, as `triton_walk.py` chooses blocks: rows begin at
 # multiples of 4 bytes in each dtype (250 units), of 16 (512), and in a small dtype anywhere (257).
 SHAPES = ((128, 250), (512, 512), (128, 257))
@@ -63,7 +64,8 @@ class Made:
 
 
 def kernel_named(name: str) -> Any:
-    return getattr(triton_pool if name.startswith("_pool") else triton_sru, name)
+    modules = triton_pool, triton_rows, triton_sru
+    return next(getattr(module, name) for module in modules if hasattr(module, name))
 
 
 def ptx(kernel: Any, constants: dict[str, Any], dtype: str, capability: int) -> tuple[str, int]:
@@ -71,7 +73,7 @@ def ptx(kernel: Any, constants: dict[str, Any], dtype: str, capability: int) -> 
 
     Tensors are aligned as torch allocates them, unless the kernel is not specialized on that.
     """
-    types = {"alpha": "fp32", "offsets": "*i64", "argument": "*i64"}
+    types = {"alpha": "fp32"} | dict.fromkeys(("offsets", "argument", "index"), "*i64")
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(constants, "constexpr")
     signature = {each.name: types.get(each.name, f"*{dtype}") for each in kernel.params}
     aligned = {
@@ -89,7 +91,14 @@ def ptx(kernel: Any, constants: dict[str, Any], dtype: str, capability: int) -> 
 def compiled(name: str, dtype: str, width: int, units: int, capability: int, folder: Path) -> Made:
     """Compile a kernel for programs of `width` bytes of columns; its files go to the folder."""
     block = width // SIZES[dtype]
-    constants = {**CONSTANTS[name], "UNITS": units, "DIRECTIONS": 1, "BLOCK": block}
+    shape = {"UNITS": units, "DIRECTIONS": 1, "BLOCK": block}
+    return assembled(name, {**CONSTANTS[name], **shape}, dtype, capability, folder)
+
+
+def assembled(
+    name: str, constants: dict[str, Any], dtype: str, capability: int, folder: Path
+) -> Made:
+    """Compile a kernel with these constants; its files go to the folder."""
     text, shared = ptx(kernel_named(name), constants, dtype, capability)
     (folder / "kernel.ptx").write_text(text)
     (target,) = re.findall(r"^\.target (\w+)", text, re.MULTILINE)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-from srucli.kernels import triton_pool, triton_sru, triton_walk  # noqa: E402
+from srucli.kernels import triton_pool, triton_rows, triton_sru, triton_walk  # noqa: E402
 from tests.kernels import compiled, random_cases  # noqa: E402
 from tests.kernels.triton_cases import (  # noqa: E402
     DEVICE,
@@ -366,3 +366,54 @@ def test_a_row_has_one_value_per_gpu_where_they_differ() -> None:
     assert compiled.row("_pool_backward", "bf16", 512, 257, made) == (
         "| pool backward | bf16 | 257 | 256 | 60 / 62 | 0 / 8 | 6 | 16 | 8, 16 |"
     )
+
+
+# Places, rows of the table, columns: more than one block of places, and of columns.
+LOOKUPS = [(1, 1, 1), (5, 3, 7), (300, 9, 130), (140, 1000, 128), (0, 4, 3)]
+
+
+def looked_up(places: int, rows: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return gradients (N, E) and an index (N,) that has some rows often and others rarely."""
+    generator = torch.Generator().manual_seed(places)
+    grad = torch.randn(places, width, generator=generator).to(DEVICE, dtype)
+    often = torch.rand(places, generator=generator) ** 3 * rows
+    return grad, often.long().to(DEVICE)
+
+
+@runs
+@pytest.mark.parametrize("dtype", [torch.float32, bf16, fp16], ids=str)
+@pytest.mark.parametrize("shape", LOOKUPS, ids=str)
+def test_rows_are_summed_in_the_order_of_their_places(
+    shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    grad, index = looked_up(*shape, dtype)
+    want = torch.zeros(shape[1:])
+    for place, row in enumerate(index.tolist()):
+        want[row] += grad[place].float().cpu()
+    got = triton_rows.sum_rows(grad, index, shape[1]).cpu()
+    assert got.dtype == dtype
+    if dtype == torch.float32:
+        assert torch.equal(got, want)
+    else:
+        torch.testing.assert_close(got.float(), want, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@runs
+def test_larger_batches_are_summed_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    grad, index = looked_up(300, 9, 130, torch.float32)
+    want = triton_rows.sum_rows(grad, index, 9)
+    monkeypatch.setattr(triton_rows, "MAX_PLACES", 299)
+    torch.testing.assert_close(triton_rows.sum_rows(grad, index, 9), want)
+
+
+@compiles
+@pytest.mark.parametrize("capability", [80, 100])
+def test_the_compiled_sum_of_rows_does_not_spill(
+    capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    for dtype in compiled.SIZES:
+        constants = {"WIDTH": 128, **compiled.ROWS}
+        made = compiled.assembled("_sum_rows", constants, dtype, capability, tmp_path)
+        assert made.spilled == 0
+        assert 16 // (4 // compiled.SIZES[dtype]) in made.loads()
