@@ -26,6 +26,7 @@ class Backend(NamedTuple):
     sru: the module whose `forward` and `backward` compute what those of `reference` do.
     pool: the module whose `pool` and `pool_backward` do.
     rows: the module whose `sum_rows` does.
+    loss: the module whose `cross_entropy` does.
     widens: whether `sru` must get small dtypes as float32. All back ends compute in float32.
     package: what the modules need in addition to torch.
     device, dtypes: of the tensors that they accept; None for all.
@@ -35,6 +36,7 @@ class Backend(NamedTuple):
     sru: str
     pool: str
     rows: str = "srucli.kernels.reference"
+    loss: str = "srucli.kernels.reference"
     widens: bool = False
     package: str | None = None
     device: str | None = None
@@ -62,6 +64,7 @@ BACKENDS: dict[str, Backend] = {
         "srucli.kernels.triton_sru",
         "srucli.kernels.triton_pool",
         "srucli.kernels.triton_rows",
+        "srucli.kernels.triton_loss",
         package="triton",
         device="cuda",
         dtypes=(torch.float32, *SMALL),

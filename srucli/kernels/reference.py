@@ -186,3 +186,15 @@ def sum_rows(grad: Tensor, index: Tensor, rows: int) -> Tensor:
     """Return (rows, E): the sum of the gradients (N, E) of all places of index (N,) with a row."""
     found: Tensor = torch.ops.aten.embedding_dense_backward(grad, index, rows, -1, False)
     return found
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, weights: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Return the losses (B,) as in `loss.py`, and the gradient (B, C) of each by its logits."""
+    logs, weight = logits.log_softmax(dim=1), weights.index_select(0, targets)
+    rest = smoothing / logits.shape[1]
+    wanted = torch.full_like(logs, rest)
+    wanted.scatter_(1, targets.unsqueeze(1), rest + 1 - smoothing)
+    losses = -weight * (wanted * logs).sum(dim=1)
+    return losses, weight.unsqueeze(1) * (logs.exp() - wanted)

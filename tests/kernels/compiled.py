@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from srucli.kernels import triton_pool, triton_rows, triton_sru, triton_walk
+from srucli.kernels import triton_loss, triton_pool, triton_rows, triton_sru, triton_walk
 
 CAPABILITIES = (80, 90, 100)
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -64,7 +64,7 @@ class Made:
 
 
 def kernel_named(name: str) -> Any:
-    modules = triton_pool, triton_rows, triton_sru
+    modules = triton_loss, triton_pool, triton_rows, triton_sru
     return next(getattr(module, name) for module in modules if hasattr(module, name))
 
 
@@ -73,7 +73,8 @@ def ptx(kernel: Any, constants: dict[str, Any], dtype: str, capability: int) -> 
 
     Tensors are aligned as torch allocates them, unless the kernel is not specialized on that.
     """
-    types = {"alpha": "fp32"} | dict.fromkeys(("offsets", "argument", "index"), "*i64")
+    types = dict.fromkeys(("alpha", "smoothing"), "fp32")
+    types |= dict.fromkeys(("offsets", "argument", "index", "targets"), "*i64")
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(constants, "constexpr")
     signature = {each.name: types.get(each.name, f"*{dtype}") for each in kernel.params}
     aligned = {

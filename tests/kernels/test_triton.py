@@ -23,7 +23,14 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-from srucli.kernels import triton_pool, triton_rows, triton_sru, triton_walk  # noqa: E402
+from srucli.kernels import (  # noqa: E402
+    reference,
+    triton_loss,
+    triton_pool,
+    triton_rows,
+    triton_sru,
+    triton_walk,
+)
 from tests.kernels import compiled, random_cases  # noqa: E402
 from tests.kernels.triton_cases import (  # noqa: E402
     DEVICE,
@@ -407,8 +414,8 @@ def test_larger_batches_are_summed_by_torch(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @compiles
-@pytest.mark.parametrize("capability", [80, 100])
-def test_the_compiled_sum_of_rows_does_not_spill(
+@pytest.mark.parametrize("capability", compiled.CAPABILITIES)
+def test_the_other_compiled_kernels_do_not_spill(
     capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
@@ -416,4 +423,45 @@ def test_the_compiled_sum_of_rows_does_not_spill(
         constants = {"WIDTH": 128, **compiled.ROWS}
         made = compiled.assembled("_sum_rows", constants, dtype, capability, tmp_path)
         assert made.spilled == 0
-        assert 16 // (4 // compiled.SIZES[dtype]) in made.loads()
+        assert 4 * compiled.SIZES[dtype] in made.loads()
+    constants = {"CLASSES": 1000, "BLOCK": triton_loss.MAX_BLOCK}
+    made = compiled.assembled("_cross_entropy", constants, "fp32", capability, tmp_path)
+    assert made.spilled == 0
+    assert 16 in made.loads()
+
+
+# Texts, classes, smoothing: no text, one block of classes, several.
+LOSSES = [(1, 1, 0.0), (0, 3, 0.1), (5, 2, 0.1), (3, 151, 0.0), (4, 1300, 0.2)]
+
+
+@runs
+@pytest.mark.parametrize("shape", LOSSES, ids=str)
+def test_losses_against_float64(shape: tuple[int, int, float]) -> None:
+    texts, classes, smoothing = shape
+    generator = torch.Generator().manual_seed(classes)
+    logits = 20 * torch.randn(texts, classes, generator=generator)
+    targets = torch.randint(classes, (texts,), generator=generator)
+    weights = torch.rand(classes, generator=generator) + 0.5
+    want = reference.cross_entropy(logits.double(), targets, weights.double(), smoothing)
+    plain = reference.cross_entropy(logits, targets, weights, smoothing)
+    got = triton_loss.cross_entropy(
+        logits.to(DEVICE), targets.to(DEVICE), weights.to(DEVICE), smoothing
+    )
+    for each, right, simple in zip(got, want, plain, strict=True):
+        assert each.shape == right.shape
+        if right.numel():
+            floor = 2e-6 * right.abs().max().clamp(min=1)
+            allowed = 2 * (simple.double() - right).abs().max() + floor
+            assert (each.double().cpu() - right).abs().max() <= allowed
+
+
+@runs
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_seen(bad: float) -> None:
+    logits = torch.zeros(2, 40, device=DEVICE)
+    logits[0, 7] = bad
+    targets = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    losses, grad = triton_loss.cross_entropy(logits, targets, logits.new_ones(40), 0.1)
+    assert losses.isfinite().tolist() == [False, True]
+    assert not grad[0].isfinite().all()
+    assert grad[1].isfinite().all()
