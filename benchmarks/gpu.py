@@ -4,11 +4,11 @@ Usage: python -m benchmarks.gpu [-o gpu.json] [--parts steps,kernels] [--rounds 
        [--data DIR] [--sets trec,sst2] [--encoders sru,lstm]
 
 The parts, in this order: tests and capture, which `gpu_checks.py` describes; reruns, in
-`gpu_reruns.py`; steps, in `gpu_runs.py`; kernels, layers and ragged, in `gpu_layers.py`; trainings
-and prediction, in `gpu_runs.py`. How times are measured is in `speed.py`. Each part can be started
-alone. It runs in a process of its own, because an illegal access to a GPU's memory makes all later
-calls of its process fail. A part that fails, or is killed after the seconds in PARTS, leaves the
-others to run, whether or not the tests pass.
+`gpu_reruns.py`; steps, in `gpu_runs.py`; kernels, layers and ragged, in `gpu_layers.py`; operators
+and sweep, in `gpu_sweep.py`; trainings and prediction, in `gpu_runs.py`. How times are measured is
+in `speed.py`. Each part can be started alone. It runs in a process of its own, because an illegal
+access to a GPU's memory makes all later calls of its process fail. A part that fails, or is killed
+after the seconds in PARTS, leaves the others to run, whether or not the tests pass.
 
 It needs srucli installed with its dependencies, pytest and hypothesis for the tests, and Triton. On
 a machine without a network that has torch and Triton, fetch the other wheels elsewhere, for its
@@ -48,6 +48,7 @@ from benchmarks.gpu_checks import measure_capture, measure_tests
 from benchmarks.gpu_layers import measure_kernels, measure_layers, measure_ragged
 from benchmarks.gpu_reruns import measure_reruns
 from benchmarks.gpu_runs import measure_prediction, measure_steps, measure_trainings
+from benchmarks.gpu_sweep import measure_operators, measure_sweep
 from benchmarks.sets import environment
 from benchmarks.speed import Report, Setup, heads, line
 
@@ -67,6 +68,8 @@ PARTS = {
     "kernels": Part(measure_kernels, 180),
     "layers": Part(measure_layers, 240),
     "ragged": Part(measure_ragged, 240),
+    "operators": Part(measure_operators, 120),
+    "sweep": Part(measure_sweep, 300),
     "trainings": Part(measure_trainings, 480),
     "prediction": Part(measure_prediction, 300),
 }

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import gpu, gpu_checks, gpu_layers, gpu_runs
+from benchmarks import gpu, gpu_checks, gpu_layers, gpu_runs, gpu_sweep
 from benchmarks.speed import Quartiles, Report, Setup, ragged_lengths
 from tests.support import ROOT
 
@@ -193,6 +193,25 @@ def test_layers(setup: Setup, dtype: torch.dtype, capsys: pytest.CaptureFixture[
     assert all(map(is_time, row["ms"].values()))
     assert "TF32 in cuDNN" in row["tf32"]
     assert "| 3, 2, 8 |" in capsys.readouterr().out
+
+
+def test_operators() -> None:
+    report = Report({})
+    gpu_sweep.measure_operators(SETUP, report, [gpu_sweep.OperatorCase(9, 4, 3)])
+    rows = through_json(report)["operators"]
+    assert [row["operator"] for row in rows] == ["rows", "loss"]
+    assert all(is_time(row["ms"][name]) for row in rows for name in ("srucli", "torch"))
+
+
+def test_a_sweep_compares_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("triton")
+    report, case = Report({}), gpu_layers.KernelCase(3, 2, 8, torch.float32, 2, 3)
+    gpu_sweep.measure_sweep(SETUP, report, [case], [(128, 4, 2), (512, 2, 4)])
+    rows = through_json(report)["sweep"]
+    assert [row["pass"] for row in rows] == list(gpu_sweep.PASSES)
+    assert [each["bytes"] for each in rows[0]["ms"]] == [128, 512]
+    assert all(is_time(row["own"]) for row in rows)
+    assert "own / fastest" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
+from benchmarks.gpu_sweep import Choice, chosen  # noqa: E402
 from srucli.kernels import (  # noqa: E402
     reference,
     triton_loss,
@@ -373,6 +374,15 @@ def test_a_row_has_one_value_per_gpu_where_they_differ() -> None:
     assert compiled.row("_pool_backward", "bf16", 512, 257, made) == (
         "| pool backward | bf16 | 257 | 256 | 60 / 62 | 0 / 8 | 6 | 16 | 8, 16 |"
     )
+
+
+@runs
+def test_results_do_not_depend_on_the_choices_of_a_sweep() -> None:
+    case = Case((9, 0, 5), 40, 2, 3, True)
+    own = kernel_results(case)
+    for choice in (Choice(128, 2, 2), Choice(512, 8, 4)):
+        with chosen(choice):
+            assert all(torch.equal(own[name], got) for name, got in kernel_results(case).items())
 
 
 # Places, rows of the table, columns: more than one block of places, and of columns.
