@@ -193,8 +193,9 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Return the losses (B,) as in `loss.py`, and the gradient (B, C) of each by its logits."""
     logs, weight = logits.log_softmax(dim=1), weights.index_select(0, targets)
-    rest = smoothing / logits.shape[1]
-    wanted = torch.full_like(logs, rest)
-    wanted.scatter_(1, targets.unsqueeze(1), rest + 1 - smoothing)
-    losses = -weight * (wanted * logs).sum(dim=1)
-    return losses, weight.unsqueeze(1) * (logs.exp() - wanted)
+    rest, own = smoothing / logits.shape[1], targets.unsqueeze(1)
+    right = (1 - smoothing) * logs.gather(1, own).squeeze(1)
+    if smoothing:
+        right = right + smoothing * logs.mean(dim=1)
+    wanted = torch.full_like(logs, rest).scatter_(1, own, rest + 1 - smoothing)
+    return -weight * right, weight.unsqueeze(1) * (logs.exp() - wanted)

@@ -2,8 +2,7 @@
 
 A program belongs to a place of the index and to some columns. If the row of that place was looked
 up at an earlier place too, the program ends; otherwise it adds the gradients of all places with
-that row, one after the other. So there is no sort and there are no atomics, and the order of the
-sums is fixed. Comparing every place with every other costs less than a sort up to MAX_PLACES.
+that row, in their order. So there is no sort and there are no atomics.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from torch import Tensor
 
 from srucli.kernels import reference
 
-# torch's own kernel, which sorts, serves larger batches.
-MAX_PLACES = 8192
-# Places that a warp compares at once, and columns that it adds: 16 bytes per thread.
+# Larger batches are left to torch, which sorts from here on: every place is compared with every
+# other, and one program adds all gradients of a frequent row.
+MAX_PLACES = 3072
+# Places that a warp compares at once, and columns that it adds.
 PLACES = BLOCK = 128
 
 
@@ -33,6 +33,13 @@ def _first(index, place, row, start, stop, PLACES: tl.constexpr):
 
 
 @triton.jit
+def _gradient(grad, place, places, d, live, WIDTH: tl.constexpr):
+    """Columns d of the gradient at a place; zeros if there is no such place."""
+    at = grad + place.to(tl.int64) * WIDTH + d
+    return tl.load(at, live & (place < places), 0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize_on_alignment=["index"])  # as in `triton_walk.py`
 def _sum_rows(grad, index, table, WIDTH: tl.constexpr, PLACES: tl.constexpr, BLOCK: tl.constexpr):
     blocks: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
     own, places = tl.program_id(0) // blocks, tl.num_programs(0) // blocks
@@ -44,14 +51,20 @@ def _sum_rows(grad, index, table, WIDTH: tl.constexpr, PLACES: tl.constexpr, BLO
         earlier = _first(index, -1, row, start, own, PLACES)
         start += PLACES
     if earlier == own:
-        total = tl.load(grad + own.to(tl.int64) * WIDTH + d, live, 0.0).to(tl.float32)
+        total = _gradient(grad, own, places, d, live, WIDTH)
         start = own
         while start < places:
-            place = _first(index, own, row, start, places, PLACES)
-            while place < places:
-                at = grad + place.to(tl.int64) * WIDTH + d
-                total += tl.load(at, live, 0.0).to(tl.float32)
-                place = _first(index, place, row, start, places, PLACES)
+            one = _first(index, own, row, start, places, PLACES)
+            while one < places:  # four at once, as a load takes long
+                two = _first(index, one, row, start, places, PLACES)
+                three = _first(index, two, row, start, places, PLACES)
+                four = _first(index, three, row, start, places, PLACES)
+                first = _gradient(grad, one, places, d, live, WIDTH)
+                second = _gradient(grad, two, places, d, live, WIDTH)
+                third = _gradient(grad, three, places, d, live, WIDTH)
+                fourth = _gradient(grad, four, places, d, live, WIDTH)
+                total = total + first + second + third + fourth
+                one = _first(index, four, row, start, places, PLACES)
             start += PLACES
         tl.store(table + row * WIDTH + d, total.to(table.dtype.element_ty), live)
 

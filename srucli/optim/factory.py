@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from srucli.optim import external
 from srucli.optim.groups import parameter_groups
@@ -48,20 +48,23 @@ def can_be_captured(config: OptimConfig) -> bool:
     return row_named(config.name).captured is not None and bool(corrected)
 
 
-def build(config: OptimConfig, model: nn.Module, *, captured: bool = False) -> Optimizer:
+def build(
+    config: OptimConfig, model: nn.Module, *, captured: bool = False, by_depth: bool = False
+) -> Optimizer:
     """Return the optimizer of `config` over the trainable parameters of `model`.
 
     Its groups are those of `parameter_groups`, each with its peak learning rate, `initial_lr`: that
     of the head, times the layer decay for every layer further down (Howard & Ruder 2018, arXiv
     1801.06146, section 3.2, where it is 1 / 2.6). With `captured`, CUDA graphs can capture steps,
-    and the groups' learning rates are tensors on the parameters' device. It is also decided which
-    embeddings of the model have sparse gradients. Raises UsageError.
+    and the groups' learning rates are tensors on the parameters' device. by_depth: no group has
+    parameters of several depths, as is needed if they get gradients from different steps on. It is
+    also decided which embeddings of the model have sparse gradients. Raises UsageError.
     """
     config = resolve(config)
     assert config.lr is not None
     assert config.weight_decay is not None
     decay = config.weight_decay, config.decay_embeddings
-    groups = parameter_groups(model, *decay, by_depth=config.layer_decay != 1.0)
+    groups = parameter_groups(model, *decay, by_depth=by_depth or config.layer_decay != 1.0)
     set_sparse(model, groups, config.name in OPTIMIZERS and OPTIMIZERS[config.name].rows)
     if external.is_external(config.name):
         optimizer = external.build(config, groups)
@@ -86,5 +89,8 @@ def _build(config: OptimConfig, groups: list[dict[str, Any]], captured: bool) ->
         assert row.captured is not None
         arguments |= row.captured
     module, _, name = row.target.partition(":")
-    optimizer: Optimizer = getattr(import_module(module), name)(groups, lr=config.lr, **arguments)
-    return optimizer
+    optimizer: Any = getattr(import_module(module), name)(groups, lr=config.lr, **arguments)
+    if any(group.get("momentum") for group in optimizer.param_groups):
+        # torch's kernel leaves the velocity uninitialized in a first step that it is told to skip.
+        optimizer._step_supports_amp_scaling = False
+    return cast("Optimizer", optimizer)

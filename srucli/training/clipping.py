@@ -1,9 +1,9 @@
 """Clip gradients, and leave non-finite ones out of a step.
 
 On a CPU a step with a non-finite gradient is not taken. Reading the norm on a GPU would mean
-waiting for it. torch's fused optimizers are therefore told there what to divide gradients by and
-whether to skip the step, as for mixed precision (`torch.amp.GradScaler`), and a skipped step
-changes nothing. Others take a step with a gradient of zero.
+waiting for it. Optimizers of torch that support it are therefore told there what to divide
+gradients by and whether to skip the step, as for mixed precision (`torch.amp.GradScaler`), and a
+skipped step changes nothing. Others take a step with a gradient of zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 
 def is_finite(value: Tensor) -> Tensor:
-    """Return whether values are neither NaN nor Inf: two kernels, of which `isfinite` needs four.
+    """Return whether values are neither NaN nor Inf, by two kernels; `isfinite` launches four.
 
     >>> is_finite(torch.tensor([0.0, 3e38, torch.inf, torch.nan])).tolist()
     [True, True, False, False]
@@ -58,9 +58,11 @@ def _telling(optimizer: Any, gradients: list[Tensor], norm: Tensor, limit: float
     if limit:
         optimizer.grad_scale = (norm / limit).clamp(min=1.0)
     optimizer.found_inf = (~is_finite(norm)).to(norm.dtype)
-    yield True
-    for name in ("grad_scale", "found_inf"):  # a GradScaler deletes them itself
-        vars(optimizer).pop(name, None)
+    try:
+        yield True
+    finally:
+        for name in ("grad_scale", "found_inf"):  # a GradScaler deletes them itself
+            vars(optimizer).pop(name, None)
 
 
 @contextmanager

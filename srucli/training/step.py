@@ -72,7 +72,8 @@ class Step:
         self.device = next(model.parameters()).device
         self.objective = objective.to(self.device)
         self.captured = self.device.type == "cuda" and can_be_captured(train, optimizer, model)
-        self.optimizer = optim.build(optimizer, model, captured=self.captured)
+        gradual = train.freeze == "gradual"
+        self.optimizer = optim.build(optimizer, model, captured=self.captured, by_depth=gradual)
         self._state = OptimizerState(model, self.optimizer, own=optimizer.name in optim.OPTIMIZERS)
         self._training = True
         self.scaler = torch.amp.GradScaler(enabled=train.precision == "fp16")

@@ -59,8 +59,9 @@ def random_case(number: int, seed: int) -> Case:
 def errors_of(case: Case, number: int) -> dict[str, float]:
     """Return the error of each result of all kernels, in units of the allowed one."""
     from tests.kernels import triton_cases
+    from tests.poison import poison
 
-    with triton_cases.poison():
+    with poison():
         errors = triton_cases.sru_errors(case, unsaved=number % 2 == 1)
         return errors | triton_cases.pool_errors(case, whole=number % 4 < 2)
 

@@ -39,11 +39,11 @@ from tests.kernels.triton_cases import (  # noqa: E402
     NAMES,
     Case,
     kernel_results,
-    poison,
     pool_errors,
     recurrence_of,
     sru_errors,
 )
+from tests.poison import poison  # noqa: E402
 
 runs = pytest.mark.skipif(
     DEVICE == "cpu" and not INTERPRETED,
@@ -433,11 +433,11 @@ def test_the_other_compiled_kernels_do_not_spill(
         constants = {"WIDTH": 128, **compiled.ROWS}
         made = compiled.assembled("_sum_rows", constants, dtype, capability, tmp_path)
         assert made.spilled == 0
-        assert 4 * compiled.SIZES[dtype] in made.loads()
+        assert compiled.SIZES[dtype] not in made.loads()  # a thread loads four columns at once
     constants = {"CLASSES": 1000, "BLOCK": triton_loss.MAX_BLOCK}
     made = compiled.assembled("_cross_entropy", constants, "fp32", capability, tmp_path)
     assert made.spilled == 0
-    assert 16 in made.loads()
+    assert 16 in made.loads()  # four logits
 
 
 # Texts, classes, smoothing: no text, one block of classes, several.
@@ -463,6 +463,26 @@ def test_losses_against_float64(shape: tuple[int, int, float]) -> None:
             floor = 2e-6 * right.abs().max().clamp(min=1)
             allowed = 2 * (simple.double() - right).abs().max() + floor
             assert (each.double().cpu() - right).abs().max() <= allowed
+
+
+@runs
+def test_what_logits_have_in_common_costs_no_precision() -> None:
+    logits = torch.randn(3, 1300, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    far = (logits + 2.0**14).double()  # rounded once
+    targets, weights = torch.tensor([0, 5, 1299], device=DEVICE), logits.new_ones(1300)
+    got, _ = triton_loss.cross_entropy(far.float(), targets, weights, 0.1)
+    want, _ = reference.cross_entropy(far, targets, weights.double(), 0.1)
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-6)
+
+
+@runs
+def test_a_class_that_cannot_be_has_no_loss_without_smoothing() -> None:
+    logits = torch.tensor([[1.0, -math.inf, 0.0]], device=DEVICE)
+    targets, weights = torch.tensor([0], device=DEVICE), logits.new_ones(3)
+    got = triton_loss.cross_entropy(logits, targets, weights, 0.0)
+    want = reference.cross_entropy(logits, targets, weights, 0.0)
+    torch.testing.assert_close(got, want)
+    assert want[0].isfinite().all()
 
 
 @runs

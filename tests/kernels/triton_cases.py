@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,27 +80,6 @@ class Case:
 
     def offsets(self) -> Tensor:
         return torch.tensor([0, *self.lengths]).cumsum(0)
-
-
-@contextmanager
-def poison() -> Iterator[None]:
-    """Fill new memory with NaN or -9, which shows if a kernel does not write all of it."""
-
-    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def made(*args: Any, **kwargs: Any) -> Tensor:
-            tensor = make(*args, **kwargs)
-            return tensor.fill_(math.nan if tensor.is_floating_point() else -9)
-
-        return made
-
-    with torch.device("cpu"):  # torch lists what takes a device at the first use of one
-        torch.empty(0)
-    with (
-        patch.object(torch, "empty", poisoned(torch.empty)),
-        patch.object(torch, "empty_like", poisoned(torch.empty_like)),
-        patch.object(Tensor, "new_empty", poisoned(Tensor.new_empty)),
-    ):
-        yield
 
 
 @contextmanager

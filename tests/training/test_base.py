@@ -225,10 +225,11 @@ def test_a_frozen_encoder_is_equal_to_the_bit(base: Path, tmp_path: Path, name: 
     assert not torch.equal(new["head.weight"][0], old["head.weight"][0])
 
 
+@pytest.mark.parametrize("decay", [0.5, 1.0])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_one_more_layer_is_trained_in_every_epoch(make: Make, name: str) -> None:
+def test_one_more_layer_is_trained_in_every_epoch(make: Make, name: str, decay: float) -> None:
     settings = ("train.freeze=gradual", f"optim.name={name}", "model.layers=2", "train.diagnose=1")
-    trainer = make(*settings, "optim.layer_decay=0.5", based=True)
+    trainer = make(*settings, f"optim.layer_decay={decay}", based=True)
     step, model = trainer.step, trainer.step.model
     assert trainer.step.watch is not None
     depths = optim.depths(model)

@@ -14,11 +14,12 @@ from srucli.config import OptimConfig
 from srucli.optim import OPTIMIZERS
 from srucli.training import clipping
 from srucli.training.clipping import is_finite
+from tests.poison import poison
 
 INF, NAN = torch.inf, torch.nan
-# What multiplies the gradients of each step.
-STEPS = (0.01, 30.0, NAN, 1.0, INF, -INF, 0.5)
-NOT_TOLD = {"adam-nobias", "muon"}
+# What multiplies the gradients of each step, from a first one that is skipped on.
+STEPS = (NAN, 0.01, 30.0, NAN, 1.0, INF, -INF, 0.5)
+NOT_TOLD = {"adam-nobias", "momentum", "muon", "nesterov"}
 FUSED = [name for name, row in OPTIMIZERS.items() if row.fused and name not in NOT_TOLD]
 
 
@@ -56,7 +57,8 @@ def test_a_fused_step_is_clipped_and_skipped_as_on_a_cpu(
     start = {key: value.clone() for key, value in model.state_dict().items()}
     expected = train(model, name, clipping._reading, limit)
     model.load_state_dict(start)
-    found = train(model, name, clipping._telling, limit)
+    with poison():
+        found = train(model, name, clipping._telling, limit)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     assert all(bool(is_finite(each).all()) for each in found)
 

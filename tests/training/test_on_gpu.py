@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,27 @@ def test_dropout_differs_in_each_replay() -> None:
         step([batch], 0.0)
         losses.append(step.stats.loss_sum)
     assert len(set(losses[2:])) > 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"])
+def test_steps_are_clipped_and_skipped_as_on_a_cpu(name: str, precision: str) -> None:
+    """The first step, which is launched, is skipped, and so are some replayed ones."""
+    config = settings(f"optim.name={name}", "optim.clip=0.5", f"train.precision={precision}")
+    steps = {device: make_step(config, device) for device in ("cpu", "cuda")}
+    for device, step in steps.items():
+        for seed in (0, 0, 0):
+            for number, batch in enumerate(batches(config, device, seed)):
+                weights = torch.ones(batch.texts, device=device)
+                weights[0] = math.nan if number % 3 == 0 else 1.0
+                step([replace(batch, weights=weights)], 0.5)
+    cpu, gpu = steps["cpu"], steps["cuda"]
+    assert gpu.has_finite_weights()
+    torch.testing.assert_close(gpu.totals.cpu()[1:], cpu.totals[1:])
+    assert cpu.stats.skipped > 2
+    if precision == "float32" and name in ("sgd", "adam", "adamw"):  # others have moved meanwhile
+        for one, other in zip(cpu.model.parameters(), gpu.model.parameters(), strict=True):
+            torch.testing.assert_close(other.cpu(), one, rtol=1e-3, atol=1e-4)
 
 
 def waiting(x: Tensor) -> None:
