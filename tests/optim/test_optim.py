@@ -716,7 +716,6 @@ def test_options_of_other_packages_with_odd_types(key: str, value: object, said:
     ("kind", "said"),
     [
         ("pytorch_optimizer:Lookahead", "takes no lr, so srucli cannot use it"),
-        ("pytorch_optimizer:SophiaH", "cannot be used here: "),
         ("pytorch_optimizer:A2Grad", "has no default, so give one"),
         ("schedulefree:AdamWScheduleFreeClosure", "cannot be used here: "),
     ],
