@@ -8,8 +8,13 @@ from typing import Any
 
 from srucli.io.console import warn
 
-# What packages say without a writable /dev/shm, for locks between processes that srucli never uses.
-_HARMLESS = ("joblib will operate in serial mode", "Could not obtain multiprocessing lock")
+_HARMLESS = (
+    # What packages say without a writable /dev/shm, for locks that srucli never uses.
+    "joblib will operate in serial mode",
+    "Could not obtain multiprocessing lock",
+    # Of older NumPy, where numbers below the smallest normal one count as zero to save time.
+    "The value of the smallest subnormal for .* is zero",
+)
 
 
 def show_warnings() -> None:

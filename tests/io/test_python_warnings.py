@@ -29,6 +29,15 @@ def test_what_packages_say_of_locks_is_hidden(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == ""
 
 
+def test_what_older_numpy_says_of_flushed_denormals_is_hidden(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_warnings()
+    said = "The value of the smallest subnormal for <class 'numpy.float32'> type is zero."
+    warnings.warn(said, stacklevel=1)
+    assert capsys.readouterr().err == ""
+
+
 def test_who_chose_how_python_warns_gets_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "warnoptions", ["error"])
     before = warnings.showwarning
