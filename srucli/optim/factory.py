@@ -56,9 +56,9 @@ def build(
     Its groups are those of `parameter_groups`, each with its peak learning rate, `initial_lr`: that
     of the head, times the layer decay for every layer further down (Howard & Ruder 2018, arXiv
     1801.06146, section 3.2, where it is 1 / 2.6). With `captured`, CUDA graphs can capture steps,
-    and the groups' learning rates are tensors on the parameters' device. by_depth: no group has
-    parameters of several depths, as is needed if they get gradients from different steps on. It is
-    also decided which embeddings of the model have sparse gradients. Raises UsageError.
+    and learning rates are tensors on the parameters' device, which groups share. by_depth: no group
+    has parameters of several depths, as is needed if they get gradients from different steps on. It
+    is also decided which embeddings of the model have sparse gradients. Raises UsageError.
     """
     config = resolve(config)
     assert config.lr is not None
@@ -70,10 +70,13 @@ def build(
         optimizer = external.build(config, groups)
     else:
         optimizer = _build(config, groups, captured)
+    rates: dict[float, Any] = {}
     for group in optimizer.param_groups:
         peak = config.lr * config.layer_decay ** group.get("depth", 0)
         group["initial_lr"] = peak
-        group["lr"] = group["params"][0].new_tensor(peak) if captured else peak
+        if captured and peak not in rates:
+            rates[peak] = group["params"][0].new_tensor(peak)
+        group["lr"] = rates.get(peak, peak)
     if captured:
         # The first step of each shape is not captured on purpose: torch need not warn.
         optimizer._warned_capturable_if_run_uncaptured = True

@@ -63,11 +63,14 @@ def lr_of(optimizer: Optimizer, key: str = "lr") -> float:
 def set_lr(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times its peak, `initial_lr`.
 
-    A tensor is changed in place, so that CUDA graphs see the new value.
+    A tensor is changed in place, so that CUDA graphs see the new value; once, if groups share it.
     """
+    tensors = {}
     for group in optimizer.param_groups:
         lr = group["initial_lr"] * factor
         if isinstance(group["lr"], float):
             group["lr"] = lr
         else:
-            group["lr"].fill_(lr)
+            tensors[id(group["lr"])] = group["lr"], lr
+    for tensor, lr in tensors.values():
+        tensor.fill_(lr)
