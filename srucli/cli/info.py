@@ -66,7 +66,7 @@ def command(
 
 
 def _machine() -> Rows:
-    from importlib.metadata import version
+    from importlib.metadata import packages_distributions, version
 
     import torch
 
@@ -92,9 +92,13 @@ def _machine() -> Rows:
         yield "GPU", f"none: {reason}"
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     yield "C compiler", compiler or "none: needed by Triton on a GPU, not on a CPU"
+    distributions = packages_distributions()
     for package, (use, extra) in OPTIONAL.items():
-        missing = f"not installed ({use}): pip install 'srucli[{extra}]'"
-        yield package, version(package) if find_spec(package) else missing
+        if not find_spec(package):
+            yield package, f"not installed ({use}): pip install 'srucli[{extra}]'"
+        else:  # which may have another name, as mlflow-skinny
+            names = distributions.get(package, ())
+            yield package, ", ".join(map(version, names)) or "installed"
 
 
 # What each package is for, and the extra that installs it.

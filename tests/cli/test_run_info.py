@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,22 @@ def test_info_of_the_machine(run_cli: RunCli) -> None:
     assert {"srucli", "torch", "cores"} <= rows.keys()
     assert "SRU on CPU" in done.stdout
     assert int(rows["cores"]) >= 1
+
+
+def test_a_package_of_another_name_than_its_module(run_cli: RunCli, tmp_path: Path) -> None:
+    """As mlflow-skinny, which has the module mlflow."""
+    for module in ("mlflow", "wandb"):
+        (tmp_path / module).mkdir()
+        (tmp_path / module / "__init__.py").touch()
+    about = tmp_path / "mlflow_skinny-3.1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow-skinny\nVersion: 3.1\n")
+    (about / "top_level.txt").write_text("mlflow\n")
+    done = run_cli("info", env={"PYTHONPATH": os.pathsep.join(map(str, (ROOT, tmp_path)))})
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["mlflow"] == "3.1"
+    assert rows["wandb"] == "installed"
 
 
 def test_info_of_a_run(run_main: RunMain, tiny: Tiny) -> None:
