@@ -150,7 +150,7 @@ def test_round_trip(folder: Path, kind: str, multi: bool, draw: st.DataObject) -
     least, most = (0, 3) if multi else (1, 1)
     row = st.tuples(texts, st.lists(names, unique=True, min_size=least, max_size=most))
     rows = draw.draw(st.lists(row, min_size=1, max_size=4))
-    opens = any(text.startswith('"') for text, _ in rows)
+    opens = any(cell.startswith('"') for text, own in rows for cell in (text, *own))
     closes = any(name.endswith('"') for _, own in rows for name in own)
     assume(kind != "tsv" or not (opens and closes))  # else it may be a quoted cell of two lines
     ending = draw.draw(st.sampled_from(sorted(PACK)))
