@@ -10,14 +10,14 @@ torch that they replace, replayed from CUDA graphs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import product
 from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.gpu_layers import KernelCase, kernel_runs, ratio, ways
 from benchmarks.speed import (
@@ -82,7 +82,7 @@ def chosen(choice: Choice | None) -> Iterator[None]:
     with ExitStack() as stack:
         if choice is not None:
 
-            def block(texts: int, units: int, directions: int, like: torch.Tensor) -> int:
+            def block(texts: int, units: int, directions: int, like: Tensor) -> int:
                 return choice.bytes // like.element_size()
 
             stack.enter_context(patch.object(triton_walk, "_block", block))
@@ -121,20 +121,27 @@ def measure_sweep(
             line(*cells, *best, f"{own[1] / times[best][1]:.2f}")
 
 
+def gradient_runs(
+    outputs: dict[str, Callable[[], Tensor]], wanted: Tensor, grad: Tensor | None = None
+) -> dict[str, Run]:
+    """Return runs that compute each output and its gradient."""
+    return {
+        name: lambda output=output: torch.autograd.grad(output(), wanted, grad)  # type: ignore[misc]
+        for name, output in outputs.items()
+    }
+
+
 def row_runs(case: OperatorCase, setup: Setup) -> dict[str, Run]:
     """Return the lookup of a batch's tokens, by Zipf's law, and its gradient."""
     draws = torch.rand(case.tokens, generator=torch.Generator().manual_seed(0))
     index = (VOCABULARY ** draws.double()).long().sub_(1).to(setup.device)
     table = torch.randn(VOCABULARY, EMBEDDING, device=setup.device, requires_grad=True)
     grad = torch.randn(case.tokens, EMBEDDING, device=setup.device)
-    ways = {
+    outputs = {
         "srucli": lambda: take_rows(table, index, setup.kernel),
         "torch": lambda: nn.functional.embedding(index, table),
     }
-    return {
-        name: lambda make=make: torch.autograd.grad(make(), table, grad)  # type: ignore[misc]
-        for name, make in ways.items()
-    }
+    return gradient_runs(outputs, table, grad)
 
 
 def loss_runs(case: OperatorCase, setup: Setup) -> dict[str, Run]:
@@ -144,16 +151,13 @@ def loss_runs(case: OperatorCase, setup: Setup) -> dict[str, Run]:
     targets = torch.randint(case.classes, (case.texts,), generator=generator).to(setup.device)
     weights = torch.ones(case.classes, device=setup.device)
     logits.requires_grad_()
-    ways = {
+    outputs = {
         "srucli": lambda: cross_entropy(logits, targets, weights, 0.1, setup.kernel).sum(),
         "torch": lambda: nn.functional.cross_entropy(
             logits, targets, weights, label_smoothing=0.1, reduction="sum"
         ),
     }
-    return {
-        name: lambda make=make: torch.autograd.grad(make(), logits)  # type: ignore[misc]
-        for name, make in ways.items()
-    }
+    return gradient_runs(outputs, logits)
 
 
 def measure_operators(
